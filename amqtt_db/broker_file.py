@@ -1,0 +1,82 @@
+"""An amqtt broker's configuration as a whole: what is wrong around the plugin's section, and where that section is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Final
+
+from amqtt.contexts import BrokerConfig, ListenerConfig
+
+from amqtt_db.yaml_checks import Node
+
+PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.plugin.Plugin")
+
+DEFAULT: Final[Mapping[str, Any]] = {
+    "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:1883"}},
+    "plugins": {
+        "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+        "amqtt_db.Plugin": {
+            "database": "sqlite:///mqtt.db",
+            "journal": {"path": "mqtt.journal"},
+            "routes": [{"topic": "#", "model": "wide"}],
+        },
+    },
+}
+"""The broker that runs without a configuration file: this machine only, every topic, a table per topic."""
+
+_BROKER_KEYS: Final = frozenset({field.name for field in fields(BrokerConfig)} | {"topic-check"})
+_LISTENER_KEYS: Final = frozenset(field.name for field in fields(ListenerConfig))
+
+
+def check_broker(root: Node) -> None:
+    """Note in ``root``, a whole document, what amqtt would refuse in it."""
+    before = len(root.problems)
+    root.section(_BROKER_KEYS)
+    listeners = root.child("listeners")
+    names = listeners.value if isinstance(listeners.value, Mapping) else {}
+    for name in names:
+        listeners.child(name).section(_LISTENER_KEYS)
+    if names and "default" not in names:
+        listeners.fail("amqtt needs a listener with the name `default`")
+    if len(root.problems) == before:
+        _try_amqtt(root)
+
+
+def _try_amqtt(root: Node) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            BrokerConfig.from_dict(deepcopy(root.value))
+    except Exception as error:  # whatever amqtt and dacite raise, it would stop the broker
+        root.fail(f"amqtt refuses it: {error}")
+
+
+def plugin_section(root: Node) -> Node | None:
+    """This plugin's section of a whole document; None, and noted in ``root``, where there is none or more than one."""
+    sections = list(_sections(root.child("plugins")))
+    mine = [section for name, section in sections if name in PLUGIN_NAMES]
+    if len(mine) == 1:
+        return mine[0]
+    if mine:
+        root.child("plugins").fail(f"this plugin is here twice: {' and '.join(section.path for section in mine)}")
+        return None
+    close = get_close_matches(PLUGIN_NAMES[0], [name for name, _ in sections], 1)
+    hint = f"found {close[0]!r}; did you mean 'amqtt_db.Plugin'?" if close else "add `amqtt_db.Plugin: {}`"
+    root.child("plugins").fail(f"there is no section amqtt_db.Plugin; {hint}")
+    return None
+
+
+def _sections(plugins: Node) -> Iterator[tuple[str, Node]]:
+    """(name, section) of a ``plugins:`` that is a mapping, or a list of names and mappings."""
+    if isinstance(plugins.value, Mapping):
+        yield from ((str(name), plugins.child(name)) for name in plugins.value)
+        return
+    for item in plugins.items():
+        if isinstance(item.value, Mapping):
+            yield from ((str(name), item.child(name)) for name in item.value)
+        elif isinstance(item.value, str):
+            yield item.value, Node(None, f"{item.path}.{item.value}", item.problems)

@@ -1,0 +1,217 @@
+"""The project's own tables in the target database: checkpoints, counters, sessions, dead letters, and the catalogue.
+
+``mqtt_journal`` registers each opening of a journal and holds its checkpoint; ``mqtt_counter`` counts messages per
+topic filter; ``mqtt_table``, ``mqtt_catalog`` and ``mqtt_placement`` remember which tables there are, what their
+columns stand for, and where each topic's records lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.engines.base import Engine
+from amqtt_db.naming import fold
+from amqtt_db.shape import Kind, Pair
+
+COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
+"""What is counted per topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
+
+
+def key_hash(key: str) -> str:
+    """128 bits of a key's UTF-8 bytes: what unique indexes stand on, for keys of any length and any spaces."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@attrs.frozen
+class PhysicalTable:
+    """A table as it is in the database: its name, and the column of each property cell."""
+
+    key: str
+    name: str
+    columns: Mapping[Pair, str]
+
+
+@attrs.frozen
+class Placement:
+    """Where a topic's records lie: the ``key`` of its place, the route and the model that put them there."""
+
+    topic: str
+    key: str
+    route: str
+    model: str
+
+
+class Catalog:
+    """The house tables as SQLAlchemy knows them, with the engine's column types."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.metadata = sa.MetaData()
+        self._engine = engine
+        self.journal = self._table(
+            "mqtt_journal",
+            sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("token", sa.String(64), nullable=False, unique=True),
+            self._column("position", "int64"),
+        )
+        self.counter = self._table(
+            "mqtt_counter",
+            sa.Column("journal", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("hash", sa.String(32), primary_key=True),
+            self._column("filter", "text"),
+            *(self._column(name, "int64") for name in COUNTS),
+        )
+        self.session = self._table(
+            "mqtt_session",
+            sa.Column("id", engine.types["int64"], primary_key=True, autoincrement=False),
+            sa.Column("journal", sa.Integer, nullable=False),
+            self._column("client_id", "text", nullable=True),
+            self._column("username", "text", nullable=True),
+            self._column("address", "text", nullable=True),
+            sa.Column("port", sa.Integer),
+            sa.Column("keep_alive", sa.Integer),
+            sa.Column("clean_session", engine.types["bool"]),
+            self._column("connected", "moment"),
+            self._column("disconnected", "moment", nullable=True),
+        )
+        self.dead_letter = self._table(
+            "mqtt_dead_letter",
+            sa.Column("id", engine.types["int64"], primary_key=True, autoincrement=False),
+            self._column("time", "moment"),
+            self._column("filter", "text"),
+            self._column("step", "text"),
+            self._column("reason", "text"),
+            self._column("topic", "bytes"),
+            self._column("client", "bytes", nullable=True),
+            sa.Column("session", engine.types["int64"]),
+            sa.Column("qos", sa.Integer, nullable=False),
+            sa.Column("retain", engine.types["bool"], nullable=False),
+            self._column("payload", "bytes"),
+        )
+        self.table = self._table(
+            "mqtt_table",
+            sa.Column("hash", sa.String(32), primary_key=True),
+            sa.Column("name", sa.String(128), nullable=False, unique=True),
+            self._column("key", "text"),
+            self._column("route", "text"),
+        )
+        self.column = self._table(
+            "mqtt_catalog",
+            sa.Column("table_name", sa.String(128), primary_key=True),
+            sa.Column("column_name", sa.String(128), primary_key=True),
+            self._column("property", "text"),
+            sa.Column("kind", sa.String(16), nullable=False),
+        )
+        self.placement = self._table(
+            "mqtt_placement",
+            sa.Column("hash", sa.String(32), primary_key=True),
+            sa.Column("first_id", engine.types["int64"], primary_key=True, autoincrement=False),
+            sa.Column("last_id", engine.types["int64"]),
+            self._column("topic", "text"),
+            self._column("key", "text"),
+            self._column("route", "text"),
+            self._column("model", "text"),
+        )
+
+    def create(self, connection: sa.Connection) -> None:
+        """Make what is missing of the house tables; call it with the schema locked."""
+        self.metadata.create_all(connection)
+
+    def physical_tables(self, connection: sa.Connection, keys: Iterable[str] | None = None) -> dict[str, PhysicalTable]:
+        """The registered tables by key: all of them, or those with ``keys``."""
+        query = sa.select(self.table.c.key, self.table.c.name)
+        if keys is not None:
+            query = query.where(self.table.c.hash.in_([key_hash(key) for key in keys]))
+        tables = {name: PhysicalTable(key, name, {}) for key, name in connection.execute(query)}
+        columns: dict[str, dict[Pair, str]] = {name: {} for name in tables}
+        rows = sa.select(self.column)
+        if keys is not None:
+            rows = rows.where(self.column.c.table_name.in_(list(tables)))
+        for name, column, path, kind in connection.execute(rows):
+            columns[name][path, kind] = column
+        return {table.key: attrs.evolve(table, columns=columns[name]) for name, table in tables.items()}
+
+    def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
+        """How many tables each route has, by its topic filter."""
+        query = sa.select(self.table.c.route, sa.func.count()).group_by(self.table.c.route)
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+    def close_placements(self, connection: sa.Connection, topics: Iterable[str], last_id: int) -> None:
+        """End the current placements of topics with message ``last_id``."""
+        hashes = [key_hash(topic) for topic in topics]
+        for start in range(0, len(hashes), 500):
+            current = self.placement.c.hash.in_(hashes[start : start + 500]) & self.placement.c.last_id.is_(None)
+            connection.execute(self.placement.update().where(current).values(last_id=last_id))
+
+    def table_folds(self, connection: sa.Connection) -> set[str]:
+        """The folds of all registered tables' names."""
+        return set(map(fold, connection.scalars(sa.select(self.table.c.name))))
+
+    def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
+        """Register a table that is about to be made."""
+        row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
+        connection.execute(self.table.insert(), row)
+
+    def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
+        """Register what a table's new columns stand for."""
+        rows = [
+            {"table_name": table, "column_name": column, "property": path, "kind": kind}
+            for (path, kind), column in columns.items()
+        ]
+        if rows:
+            connection.execute(self.column.insert(), rows)
+
+    def placements(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Placement]:
+        """The current placement of each of ``topics`` that has one."""
+        by_hash = {key_hash(topic): topic for topic in topics}
+        hashes = list(by_hash)
+        found: dict[str, Placement] = {}
+        for start in range(0, len(hashes), 500):
+            query = sa.select(self.placement).where(
+                self.placement.c.hash.in_(hashes[start : start + 500]), self.placement.c.last_id.is_(None)
+            )
+            for row in connection.execute(query):
+                found[row.topic] = Placement(row.topic, row.key, row.route, row.model)
+        return found
+
+    def add_placements(self, connection: sa.Connection, placements: Iterable[Placement], first_id: int) -> None:
+        """Remember where new topics' records lie, from message ``first_id`` on."""
+        rows = [
+            {"hash": key_hash(new.topic), "first_id": first_id, "last_id": None, **attrs.asdict(new)}
+            for new in placements
+        ]
+        if rows:
+            connection.execute(self.placement.insert(), rows)
+
+    def _table(self, name: str, *columns: sa.Column[object]) -> sa.Table:
+        return sa.Table(name, self.metadata, *columns)
+
+    def _column(self, name: str, kind: Kind, *, nullable: bool = False) -> sa.Column[object]:
+        return sa.Column(name, _Encoded(self._engine, kind), nullable=nullable)
+
+
+class _Encoded(sa.types.TypeDecorator[object]):
+    """A kind's column type, whose values pass the engine's own encoder and decoder and nothing else."""
+
+    impl = sa.types.NullType
+    cache_ok = True
+
+    def __init__(self, engine: Engine, kind: Kind) -> None:
+        super().__init__()
+        self.kind = kind
+        self._engine = engine
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
+        return self._engine.types[self.kind]
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[object], object] | None:
+        encode = self._engine.encoders.get(self.kind)
+        return encode and (lambda value: encode([value])[0])
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[object], object] | None:
+        return partial(self._engine.decode, self.kind)

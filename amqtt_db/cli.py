@@ -1,0 +1,203 @@
+"""The command line: a thin shell over functions.
+
+Mistakes of the user are one clear line each on stderr: exit code 2 for the configuration, 1 for what happens later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import attrs
+import orjson
+import typer
+
+from amqtt_db import __version__, config, show
+from amqtt_db.config import Settings
+from amqtt_db.errors import AmqttDbError, ConfigError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+dead_app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
+app.add_typer(dead_app, name="dead")
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG]", help="An amqtt broker's YAML file; without it, an embedded default."),
+]
+
+
+def main() -> None:
+    """The entry point of ``amqtt-db``."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """What arrives over MQTT ends up in a relational database."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(path: Config = None) -> None:
+    """Run a broker that stores what is published to it, until Ctrl-C or SIGTERM."""
+    from amqtt_db.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
+
+    with _told():
+        _log(logging.INFO)
+        broker = config.broker_config(path)
+        settings = config.load_document(broker)
+        _remark(settings)
+        preflight(broker, settings)
+        where = " and ".join(f"{scheme}://{host}:{port}" for scheme, host, port in addresses(broker).values())
+        asyncio.run(serve(broker, started=lambda: typer.echo(_started(where, settings))))
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path | None, typer.Option(help="Where the files go; without it, a new temporary one.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long the devices publish.")] = 5,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 for a free one.")] = 0,
+) -> None:
+    """Run a broker with simulated devices for a few seconds, then show the tables."""
+    from amqtt_db import demo as play  # noqa: PLC0415 - nor is MQTT's client
+    from amqtt_db.serve import preflight  # noqa: PLC0415
+
+    with _told():
+        _log(logging.WARNING)
+        place = (directory or Path(tempfile.mkdtemp(prefix="amqtt-db-demo-"))).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        port = port or play.free_port()
+        broker = play.broker(place, port)
+        settings = config.load_document(broker)
+        preflight(broker, settings)
+        console = show.console()
+        acknowledged = asyncio.run(play.play(broker, port, seconds, console))
+        play.report(place / "mqtt.db", acknowledged, console)
+
+
+@app.command()
+def check(
+    path: Config = None,
+    topic: Annotated[str | None, typer.Option(help="The topic of a sample message.")] = None,
+    payload: Annotated[str | None, typer.Option(help="The sample's payload, as text.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="The file that holds the sample's payload.")] = None,
+) -> None:
+    """Report every mistake in a configuration, or its routes; with a sample, also what would become of it."""
+    with _told():
+        settings = _settings(path)
+        _remark(settings)
+        show.console().print(show.routes(settings))
+        if topic is None and payload is None and sample is None:
+            return
+        data = _sample(topic, payload, sample)
+        from amqtt_db.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
+
+        show.console().print(show.preview(preview(settings, topic or "", data)), soft_wrap=True)
+
+
+@app.command()
+def write(path: Config = None) -> None:
+    """Run only the writer, in the foreground: it moves what is in the journal to the database."""
+    from amqtt_db.worker import run_foreground  # noqa: PLC0415
+
+    with _told():
+        _log(logging.INFO)
+        raise typer.Exit(run_foreground(_settings(path)))
+
+
+@app.command()
+def status(
+    path: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")] = False,
+) -> None:
+    """Show how many messages are stored, dead, ignored, pending and refused."""
+    from amqtt_db.status import status as look  # noqa: PLC0415
+
+    with _told():
+        result = look(_settings(path))
+        if as_json:
+            typer.echo(orjson.dumps(attrs.asdict(result) | {"pending": result.pending}))
+        else:
+            show.console().print(show.status(result))
+
+
+@dead_app.command("list")
+def dead_list(
+    path: Config = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+) -> None:
+    """List the messages that could not be stored, the newest first."""
+    from amqtt_db.dead import letters  # noqa: PLC0415
+
+    with _told():
+        found = letters(_settings(path).database, limit)
+        show.console().print(show.dead_letters(found) if found else "There are no dead letters.")
+
+
+@dead_app.command("show")
+def dead_show(
+    id: Annotated[int, typer.Argument(help="The id that `dead list` shows.")],  # noqa: A002
+    path: Config = None,
+) -> None:
+    """Show one message that could not be stored, with its payload and the reason."""
+    from amqtt_db.dead import letter  # noqa: PLC0415
+
+    with _told():
+        found = letter(_settings(path).database, id)
+        if found is None:
+            raise AmqttDbError(f"there is no dead letter {id}; `amqtt-db dead list` shows those that there are")
+        show.console().print(show.dead_letter(found), soft_wrap=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the project's errors into lines on stderr and an exit code."""
+    try:
+        yield
+    except ConfigError as error:
+        raise typer.Exit(_say(error, 2)) from None
+    except (AmqttDbError, OSError) as error:
+        raise typer.Exit(_say(error, 1)) from None
+
+
+def _say(error: Exception, code: int) -> int:
+    typer.echo(show.visible_lines(str(error)), err=True)
+    return code
+
+
+def _settings(path: Path | None) -> Settings:
+    return config.load_document(config.broker_config(None)) if path is None else config.load_file(path)
+
+
+def _remark(settings: Settings) -> None:
+    for note in settings.notes:
+        typer.echo(f"note: {show.visible(str(note))}", err=True)
+
+
+def _started(where: str, settings: Settings) -> str:
+    journal = f"{settings.journal.path} (sync: {settings.journal.sync})"
+    return (
+        f"amqtt_db listens on {where}, database {config.masked(settings.database)}, journal {journal}; Ctrl-C stops it"
+    )
+
+
+def _sample(topic: str | None, payload: str | None, sample: Path | None) -> bytes:
+    if topic is None or (payload is None) == (sample is None):
+        raise typer.BadParameter("a sample needs --topic, and either --payload or --sample")
+    return sample.read_bytes() if sample is not None else (payload or "").encode()
+
+
+def _log(level: int) -> None:
+    """amqtt tells much about every connection; this project little about what matters."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("amqtt_db").setLevel(level)

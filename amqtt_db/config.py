@@ -1,0 +1,161 @@
+"""The configuration: YAML → frozen types, with every mistake reported at once.
+
+The broker's process reads it too, so nothing here imports SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+from urllib.parse import unquote
+
+import attrs
+
+from amqtt_db.broker_file import DEFAULT, check_broker, plugin_section
+from amqtt_db.errors import Problem
+from amqtt_db.registry import suggest
+from amqtt_db.route import Route
+from amqtt_db.route_config import notes, read_routes
+from amqtt_db.yaml_checks import Node, choice, expanded, read_yaml, size
+
+Sync = Literal["always", "1s", "never"]
+
+KEYS: Final = ("database", "journal", "routes")
+JOURNAL_KEYS: Final = ("path", "max_size", "sync")
+DATABASE: Final = "sqlite:///mqtt.db"
+
+_ELSEWHERE: Final = {
+    "path": "belongs into `journal: {path: …}`",
+    "max_size": "belongs into `journal: {max_size: …}`",
+    "sync": "belongs into `journal: {sync: …}`",
+    "topic": "belongs into an entry of the list `routes:`",
+}
+_URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
+_LATER_DIALECTS: Final = ("postgresql", "mysql", "mariadb")
+_PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
+_SECRET_QUERY: Final = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+def masked(url: str) -> str:
+    """A database URL as it may be shown: passwords are replaced by ``***``, and so is what is no URL."""
+    return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url, count=1)) if "://" in url else "***"
+
+
+@attrs.frozen
+class JournalSettings:
+    """Where the journal is, how many live bytes it may hold, and what an acknowledgement waits for."""
+
+    path: Path = Path("mqtt.journal")
+    max_size: int = 2**30
+    sync: Sync = "always"
+
+
+@attrs.frozen
+class Settings:
+    """What a plugin section of the broker's YAML means.
+
+    ``database`` is a URL with its environment variables filled in; the repr hides its password.  ``notes`` are remarks
+    on settings that are valid and have no effect.
+    """
+
+    database: str = attrs.field(repr=masked)
+    journal: JournalSettings
+    routes: tuple[Route, ...]
+    notes: tuple[Problem, ...] = ()
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The file of an SQLite database; None for any other."""
+        dialect, _, rest = self.database.partition("://")
+        if dialect.partition("+")[0] != "sqlite":
+            return None
+        return Path(unquote(rest.partition("?")[0].removeprefix("/")))
+
+
+def load(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
+    """The settings that a plugin section means; ``where`` is its path in the YAML, for messages.
+
+    None stands for what is absent, in the section as well as for it.  Raises ConfigError with every mistake.
+    """
+    return _settings(Node(mapping, where))
+
+
+def load_file(path: Path | str) -> Settings:
+    """The settings in an amqtt broker's YAML file.
+
+    Raises ConfigError with every mistake in the file, also where it has no section of this plugin.
+    """
+    return load_document(read_yaml(Path(path)), str(path))
+
+
+def broker_config(path: Path | str | None) -> dict[str, Any]:
+    """The configuration for amqtt's ``Broker`` in a file, or the embedded default without one.
+
+    Raises ConfigError with every mistake in the file.
+    """
+    if path is None:
+        return deepcopy(dict(DEFAULT))
+    document = read_yaml(Path(path))
+    load_document(document, str(path))
+    return cast(dict[str, Any], document)
+
+
+def load_document(document: Any, file: str = "the configuration") -> Settings:
+    """The settings in an amqtt broker's whole configuration; ``file`` names it in messages.  Raises ConfigError."""
+    root = Node({} if document is None else document, "")
+    if not isinstance(root.value, Mapping):
+        root = Node(root.value, file)
+        root.section(())
+        root.done()
+    check_broker(root)
+    section = plugin_section(root)
+    return _settings(section or Node(None, "", root.problems))
+
+
+def _settings(node: Node) -> Settings:
+    section = node.section(KEYS, _ELSEWHERE)
+    database = section.child("database").read(_database, DATABASE)
+    journal = _journal(section.child("journal").section(JOURNAL_KEYS))
+    routes = read_routes(section.child("routes"))
+    section.done()
+    return Settings(database, journal, tuple(routes.values()), tuple(notes(routes)))
+
+
+def _journal(section: Node) -> JournalSettings:
+    default = JournalSettings()
+    return JournalSettings(
+        path=section.child("path").read(lambda value: Path(expanded(value)), default.path),
+        max_size=section.child("max_size").read(size, default.max_size),
+        sync=cast(Sync, section.child("sync").read(choice("always", "1s", "never"), default.sync)),
+    )
+
+
+def _database(value: object) -> str:
+    url = expanded(value)
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
+    dialect = match["dialect"]
+    if dialect in _LATER_DIALECTS:
+        raise ValueError(f"{dialect} is not available yet; use an SQLite file such as sqlite:///mqtt.db")
+    if dialect == "sqlite":
+        _check_sqlite(match["driver"], match["rest"])
+    elif dialect not in entry_points(group="amqtt_db.engines").names:
+        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_LATER_DIALECTS])}")
+    return url
+
+
+def _check_sqlite(driver: str | None, rest: str) -> None:
+    if driver not in (None, "pysqlite"):
+        raise ValueError("SQLite is used through Python's own driver; write sqlite:///mqtt.db")
+    path, _, query = rest.partition("?")
+    if path in ("", "/") or ":memory:" in path or "mode=memory" in query:
+        raise ValueError("a database in memory cannot be shared with the writer, a process of its own; name a file")
+    if not path.startswith("/"):
+        raise ValueError("an SQLite URL has three slashes before a relative path, four before an absolute one")
+    if path.startswith("/file:"):
+        raise ValueError("SQLite's own file: URIs are not supported; name the file itself")

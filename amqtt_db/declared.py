@@ -1,0 +1,119 @@
+"""What an entity declares, as a tree of fields, and how data that deviates from it is taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from amqtt_db.errors import EntityError
+from amqtt_db.shape import Kind
+from amqtt_db.strict import Convert, to_dict
+
+
+@attrs.frozen
+class Field:
+    """One declared property, or an object of declared properties.
+
+    ``key`` is its name in the payload, ``attribute`` its name in the instance, ``path`` its property path, ``expected``
+    the name of its type for messages.  ``convert`` makes a decoded value its type or raises; ``seal`` makes what the
+    instance holds a plain value of ``kind``, None where it is known to be one.  ``nullable`` says whether null has a
+    meaning of its own to ``convert``; ``computed`` fields are never read from a payload.
+    """
+
+    key: str
+    attribute: str
+    path: str
+    expected: str
+    kind: Kind = "json"
+    convert: Convert = attrs.field(default=lambda value: value)
+    seal: Convert | None = None
+    required: bool = False
+    nullable: bool = True
+    computed: bool = False
+    children: tuple[Field, ...] = ()
+
+    def leaves(self, parents: str = "") -> Iterator[tuple[str, Field]]:
+        """The declared properties in and below this field, each with the dotted attribute that leads to it."""
+        name = parents + self.attribute
+        if not self.children:
+            yield name, self
+        for child in self.children:
+            yield from child.leaves(f"{name}.")
+
+
+@attrs.frozen
+class Plan:
+    """How one entity is made: its fields, the function that makes an instance, and what the instance is called."""
+
+    name: str
+    fields: tuple[Field, ...]
+    make: Callable[[Mapping[str, Any]], Any]
+
+
+def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found: dict[str, Any]) -> dict[str, Any]:
+    """The data without values that are not of the declared type, which go into ``found`` (path → value).
+
+    Raises EntityError for a required property that is missing or of another type.
+    """
+    clean = dict(data)
+    for field in fields:
+        value = data.get(field.key)
+        if field.computed or (value is None and field.nullable and field.key in data):
+            continue
+        if value is None:
+            clean.pop(field.key, None)
+            _require(field, "is missing")
+            continue
+        try:
+            if field.children:
+                clean[field.key] = without_mismatches(to_dict(value), field.children, found)
+            else:
+                field.convert(value)
+        except EntityError:
+            raise
+        except Exception:
+            found[field.path] = clean.pop(field.key)
+            _require(field, f"is not {field.expected} but {type(value).__name__}")
+    return clean
+
+
+def covers(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool]:
+    """A function that tells quickly whether every key of nested data is declared."""
+    keys = frozenset(field.key for field in fields)
+    parents = tuple((field.key, covers(field.children)) for field in fields if field.children)
+
+    def covered(data: Mapping[str, Any]) -> bool:
+        if not keys.issuperset(data):
+            return False
+        for key, inner in parents:
+            value = data.get(key)
+            if isinstance(value, dict) and not inner(value):
+                return False
+        return True
+
+    return covered if parents else keys.issuperset
+
+
+def undeclared(data: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
+    """The part of nested data that no field declares; null values are absent and therefore left out."""
+    declared = {field.key: field for field in fields}
+    rest: dict[str, Any] = {}
+    for key, value in data.items():
+        field = declared.get(key)
+        if field is None and value is not None:
+            rest[key] = value
+        elif (
+            field is not None
+            and field.children
+            and isinstance(value, dict)
+            and (inner := undeclared(value, field.children))
+        ):
+            rest[key] = inner
+    return rest
+
+
+def _require(field: Field, problem: str) -> None:
+    if field.required:
+        raise EntityError(f"property {field.path!r} {problem}, and the entity cannot be made without it")

@@ -1,0 +1,206 @@
+"""Decoders: from the bytes of a payload to plain data.
+
+A decoder is any callable that takes the payload and gives plain data.  One that is a generator function makes several
+records of one message: what it yields are their data, and :func:`resolve`'s decoder returns a generator of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from types import GeneratorType
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.errors import DecodeError, Problem
+from amqtt_db.formats import FORMATS, GIVES_BYTES, Decoder, shorten
+from amqtt_db.registry import SpecError, load, suggest
+
+__all__ = ["GROUP", "Decoder", "resolve"]
+
+GROUP: Final = "amqtt_db.decoders"
+"""The entry point group in which packages offer decoders."""
+
+
+@attrs.frozen
+class _Stage:
+    """One step of a pipeline: what it is called, what it does, whether it is the user's own."""
+
+    name: str
+    decode: Decoder
+    own: bool
+
+
+def resolve(spec: Any, *, where: str) -> Decoder:
+    """The decoder that ``spec``, a value from the YAML at the path ``where``, asks for.
+
+    A spec is a name (a built-in format, an entry point, a dotted path), a mapping of one name to its options, or a list
+    of those: a pipeline, each stage taking what the one before it gave.  A class is made with the options, another
+    callable gets them as keyword arguments with each payload.  The decoder raises DecodeError and nothing else.
+
+    Raises SpecError, a ValueError that holds every mistake in the spec.
+    """
+    parts = spec if isinstance(spec, list) else [spec]
+    if not parts:
+        raise SpecError(Problem(where, "the pipeline is empty; name at least one decoder"))
+    paths = [f"{where}[{index}]" for index in range(len(parts))] if isinstance(spec, list) else [where]
+    problems: list[Problem] = []
+    stages = [_try_stage(part, path, problems) for part, path in zip(parts, paths, strict=True)]
+    problems += _order_problems(parts, paths)
+    if problems:
+        raise SpecError(*problems)
+    return _compose([stage for stage in stages if stage])
+
+
+def _try_stage(spec: Any, where: str, problems: list[Problem]) -> _Stage | None:
+    try:
+        name, options = _split(spec, where)
+        if name in FORMATS:
+            return _Stage(name, _make_format(name, options, f"{where}.{name}"), own=False)
+        return _Stage(name, _make_own(name, options, where), own=True)
+    except SpecError as error:
+        problems.extend(error.problems)
+    return None
+
+
+def _split(spec: Any, where: str) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if not isinstance(spec, Mapping) or len(spec) != 1:
+        got = f"{len(spec)} keys" if isinstance(spec, Mapping) else f"{type(spec).__name__} {spec!r}"
+        raise SpecError(Problem(where, f"expected a decoder's name or a mapping of one name to its options, got {got}"))
+    ((name, options),) = spec.items()
+    if not isinstance(name, str):
+        raise SpecError(Problem(where, f"expected a decoder's name, got {name!r}"))
+    options = {} if options is None else options
+    if not isinstance(options, Mapping) or not all(isinstance(option, str) for option in options):
+        raise SpecError(Problem(f"{where}.{name}", "expected a mapping of the decoder's options"))
+    return name, options
+
+
+def _make_format(name: str, options: Mapping[str, Any], where: str) -> Decoder:
+    make = FORMATS[name]
+    parameters = inspect.signature(make, eval_str=True).parameters
+    problems = [*_option_problems(parameters, options, where)]
+    if problems:
+        raise SpecError(*problems)
+    try:
+        return make(**options)
+    except ValueError as error:
+        raise SpecError(*(Problem(where, text) for text in error.args)) from None
+
+
+def _option_problems(
+    parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any], where: str
+) -> Iterator[Problem]:
+    for option, value in options.items():
+        if option not in parameters:
+            hint = suggest(option, parameters) if parameters else "there are none"
+            yield Problem(f"{where}.{option}", f"is no option of this decoder; {hint}")
+        elif not isinstance(value, wanted := _plain_type(parameters[option].annotation)):
+            yield Problem(f"{where}.{option}", f"expected {wanted.__name__}, got {type(value).__name__} {value!r}")
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            yield Problem(where, f"needs the option {option!r}")
+
+
+def _plain_type(annotation: Any) -> type:
+    plain: type = getattr(annotation, "__origin__", annotation)
+    return plain
+
+
+def _make_own(name: str, options: Mapping[str, Any], where: str) -> Decoder:
+    try:
+        found = load(name, FORMATS, GROUP)
+    except ValueError as error:
+        raise SpecError(Problem(where, str(error))) from None
+    if not callable(found):
+        raise SpecError(Problem(where, f"{name} is a {type(found).__name__}, which cannot be called with a payload"))
+    if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
+        raise SpecError(Problem(where, f"{name} is asynchronous; a decoder is a plain function of the payload"))
+    try:
+        return _with_options(found, options)
+    except Exception as error:
+        raise SpecError(Problem(where, f"{name} cannot be made with its options: {shorten(error)}")) from None
+
+
+def _with_options(found: Callable[..., Any], options: Mapping[str, Any]) -> Decoder:
+    if inspect.isclass(found) and (options or any("__call__" in vars(base) for base in found.__mro__)):
+        made = found(**options)
+        if not callable(made):
+            raise TypeError("its instances cannot be called with a payload")
+        return made
+    if not options:
+        return found
+    inspect.signature(found).bind(b"", **options)
+    return partial(found, **options)
+
+
+def _order_problems(specs: Sequence[Any], paths: Sequence[str]) -> Iterator[Problem]:
+    names = [next(iter(spec)) if isinstance(spec, Mapping) and spec else spec for spec in specs]
+    names = [name if isinstance(name, str) and name in FORMATS else None for name in names]
+    for index in range(1, len(names)):
+        before, name = names[index - 1], names[index]
+        if name and before and before not in GIVES_BYTES:
+            yield Problem(paths[index], f"{name} decodes bytes, but {before} before it does not give any")
+
+
+def _compose(stages: list[_Stage]) -> Decoder:
+    decoders = [_guard(stage) if stage.own else stage.decode for stage in stages]
+    for index in range(1, len(stages)):
+        if not stages[index].own and stages[index - 1].own:
+            decoders[index] = _bytes_only(stages[index])
+    return reduce(_chain, decoders)
+
+
+def _guard(stage: _Stage) -> Decoder:
+    """The user's decoder, so that it raises DecodeError and nothing else, also while its generator runs."""
+    name, decode = stage.name, stage.decode
+
+    def guarded(payload: bytes) -> Any:
+        try:
+            data = decode(payload)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"{name} fails with {shorten(error)}") from error
+        return _guard_parts(name, data) if type(data) is GeneratorType else data
+
+    return guarded
+
+
+def _guard_parts(name: str, parts: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from parts
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"{name} fails with {shorten(error)}") from error
+
+
+def _bytes_only(stage: _Stage) -> Decoder:
+    def checked(payload: Any) -> Any:
+        if not isinstance(payload, bytes):
+            raise DecodeError(f"{stage.name} decodes bytes, but the stage before it gave a {type(payload).__name__}")
+        return stage.decode(payload)
+
+    return checked
+
+
+def _chain(first: Decoder, second: Decoder) -> Decoder:
+    def chained(payload: bytes) -> Any:
+        data = first(payload)
+        return _each(data, second) if type(data) is GeneratorType else second(data)
+
+    return chained
+
+
+def _each(parts: Iterator[Any], second: Decoder) -> Iterator[Any]:
+    for part in parts:
+        data = second(part)
+        if type(data) is GeneratorType:
+            yield from data
+        else:
+            yield data

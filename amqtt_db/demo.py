@@ -1,0 +1,145 @@
+"""``amqtt-db demo``: a broker with simulated devices for a few seconds, and then the tables that came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from amqtt.client import MQTTClient
+from amqtt.errors import ClientError
+from rich.console import Console
+from rich.text import Text
+
+from amqtt_db import show
+from amqtt_db.errors import AmqttDbError
+from amqtt_db.serve import serve
+
+HOST: Final = "127.0.0.1"
+
+
+@attrs.frozen
+class Device:
+    """A device that publishes ``reading(n)`` for n = 0, 1, 2, … to ``topic``, every ``interval`` seconds."""
+
+    topic: str
+    interval: float
+    reading: Callable[[int], dict[str, Any]]
+
+
+def _climate(temp: float, humidity: int) -> Callable[[int], dict[str, Any]]:
+    def reading(n: int) -> dict[str, Any]:
+        return {"temp": round(temp + math.sin(n / 5), 1), "humidity": humidity + n % 4}
+
+    return reading
+
+
+def _meter(n: int) -> dict[str, Any]:
+    """From its sixth message on, as if after an update, the meter reports its voltage too."""
+    reading = {"watts": round(430 + 60 * math.sin(n / 3), 1), "tariff": "night" if n % 9 < 2 else "day"}
+    return reading if n < 5 else {**reading, "grid": {"volts": 229 + n % 5}}
+
+
+def _door(n: int) -> dict[str, Any]:
+    return {"open": n % 3 == 0, "battery": max(0, 97 - n)}
+
+
+DEVICES: Final = (
+    Device("home/kitchen/climate", 0.2, _climate(21.5, 46)),
+    Device("home/bedroom/climate", 0.3, _climate(18.2, 55)),
+    Device("meters/main", 0.25, _meter),
+    Device("garage/door", 0.5, _door),
+)
+
+
+def broker(directory: Path, port: int) -> dict[str, Any]:
+    """The configuration of the demo's broker, with its files in ``directory``."""
+    return {
+        "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
+        "plugins": {
+            "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+            "amqtt_db.Plugin": {
+                "database": f"sqlite:///{directory / 'mqtt.db'}",
+                "journal": {"path": str(directory / "mqtt.journal")},
+                "routes": [{"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}}, {"topic": "#"}],
+            },
+        },
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as trial:
+        trial.bind((HOST, 0))
+        return int(trial.getsockname()[1])
+
+
+async def play(config: dict[str, Any], port: int, seconds: float, console: Console) -> int:
+    """Run the broker and its devices for ``seconds``; returns how many messages it acknowledged."""
+    counts: list[int] = []
+    devices: list[asyncio.Task[None]] = []
+    stop = asyncio.Event()
+    with console.status("starting the broker"):
+        console.print(
+            f"[bold]{len(DEVICES)} devices[/] publish to [bold]mqtt://{HOST}:{port}[/] for {seconds:g} seconds:"
+        )
+        await serve(
+            config,
+            started=lambda: devices.append(asyncio.create_task(_publish_all(port, seconds, counts, console, stop))),
+            stop=stop,
+        )
+    (task,) = devices
+    task.cancel()
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(outcome, ClientError):
+        raise AmqttDbError(f"a device cannot publish: {outcome}") from outcome
+    return len(counts)
+
+
+async def _publish_all(port: int, seconds: float, counts: list[int], console: Console, stop: asyncio.Event) -> None:
+    try:
+        await asyncio.gather(*(_publish(device, port, seconds, counts, console) for device in DEVICES))
+    finally:
+        stop.set()
+
+
+async def _publish(device: Device, port: int, seconds: float, counts: list[int], console: Console) -> None:
+    client = MQTTClient(config={"auto_reconnect": False, "plugins": {}})
+    await client.connect(f"mqtt://{HOST}:{port}")
+    loop = asyncio.get_running_loop()
+    end, n = loop.time() + seconds, 0
+    while loop.time() < end:
+        payload = json.dumps(device.reading(n))
+        await client.publish(device.topic, payload.encode(), qos=1)
+        counts.append(n)
+        if n == 0:
+            console.print(Text(f"  {device.topic:<22} ← {payload}", style="dim"))
+        n += 1
+        await asyncio.sleep(device.interval)
+    await client.disconnect()
+
+
+def report(database: Path, acknowledged: int, console: Console) -> None:
+    """Show what lies in the database, where it is, and how to ask it."""
+    tables = list(show.glimpses(database))
+    stored = sum(table.count for table in tables)
+    console.print(f"\n[bold]{acknowledged}[/] messages acknowledged, [bold]{stored}[/] rows in the database.\n")
+    for line in _shown(tables):
+        console.print(line)
+    console.print("\nAll of it is one SQLite file:")
+    console.print(Text(f"  {database}", style="bold"), soft_wrap=True)
+    if tables:
+        console.print("Ask it yourself:")
+        console.print(Text(f"  {show.question(database, tables[0])}", style="bold"), soft_wrap=True)
+    console.print("A broker of your own: [bold]amqtt-db run[/]")
+
+
+def _shown(tables: list[show.Glimpse]) -> Iterator[Any]:
+    for table in tables:
+        yield show.glimpse(table)
+        yield ""

@@ -1,0 +1,180 @@
+"""The writer's loop: from the checkpoint to the journal's end, again and again, whatever the database does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.attempt import Attempt
+from amqtt_db.errors import AmqttDbError, DatabaseError, JournalError
+from amqtt_db.journal import JournalReader, Opening, write_progress
+from amqtt_db.store import CheckpointMoved
+from amqtt_db.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+IDLE: Final = 0.02  # seconds between looks at a quiet journal
+PATIENCE: Final = (0.1, 5.0)  # first and longest wait in seconds between attempts at a database that refuses
+
+
+@attrs.define
+class Stop:
+    """When to end: at once when nothing is left to do, and in any case at the deadline."""
+
+    _asked: threading.Event = attrs.field(factory=threading.Event)
+    _deadline: float = float("inf")
+
+    def ask(self, within: float) -> None:
+        """Ask the loop to store what is waiting, for at most ``within`` seconds, and to end."""
+        self._deadline = time.monotonic() + within
+        self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the loop has been asked to end."""
+        return self._asked.is_set()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() > self._deadline
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until somebody asks."""
+        if self.asked:
+            time.sleep(min(seconds, max(0.0, self._deadline - time.monotonic())))
+        else:
+            self._asked.wait(seconds)
+
+
+class Drain:
+    """Brings a journal's messages into the database."""
+
+    def __init__(self, journal: Path, make_writer: Callable[[], Writer], attempt: Attempt, stop: Stop) -> None:
+        self._path = journal
+        self._make_writer = make_writer
+        self._attempt = attempt
+        self._stop = stop
+        self._reader: JournalReader | None = None
+        self._writer: Writer | None = None
+        self._numbers: dict[str, tuple[int, int]] = {}
+        self._complaint: str | None = None
+        self._wait = PATIENCE[0]
+
+    def run(self) -> None:
+        """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
+        try:
+            while not self._stop.overdue:
+                worked = self._attempt_once()
+                if not worked and self._stop.asked:
+                    return
+        finally:
+            self._let_go()
+
+    def _attempt_once(self) -> bool:
+        """One round; whether there is reason for another one at once."""
+        try:
+            worked = self._round()
+        except CheckpointMoved:
+            self._numbers.clear()
+            return True
+        except (AmqttDbError, sa.exc.SQLAlchemyError, OSError) as error:
+            self._endure(error)
+            return not isinstance(error, JournalError)
+        self._relieved()
+        if not worked:
+            self._await_news()
+        return worked
+
+    def _round(self) -> bool:
+        reader, writer = self._connected()
+        previous: int | None = None
+        for opening in reader.openings():
+            number, _ = self._registered(writer, opening)
+            if self._store_next(reader, writer, opening, previous):
+                return True
+            previous = number
+        return False
+
+    def _store_next(self, reader: JournalReader, writer: Writer, opening: Opening, previous: int | None) -> bool:
+        number, position = self._numbers[opening.token]
+        limit = 1 if self._attempt.is_suspicious(opening.token, position) else 5000
+        batch = reader.read(opening.token, position, max_messages=limit)
+        if batch is None:
+            return False
+        self._numbers.pop(opening.token)  # until the transaction is known to have happened, the checkpoint is not
+        writer.store(number, previous, position, batch)
+        self._numbers[opening.token] = number, batch.end
+        write_progress(self._path, opening.token, batch.end)
+        return True
+
+    def _registered(self, writer: Writer, opening: Opening) -> tuple[int, int]:
+        if opening.token not in self._numbers:
+            self._numbers[opening.token] = writer.register(opening.token, opening.first)
+            write_progress(self._path, opening.token, self._numbers[opening.token][1])
+        return self._numbers[opening.token]
+
+    def _connected(self) -> tuple[JournalReader, Writer]:
+        if self._reader is None:
+            self._reader = JournalReader(self._path)
+        if self._writer is None:
+            writer = self._make_writer()
+            try:
+                writer.prepare()
+            except BaseException:
+                writer.close()
+                raise
+            self._writer = writer
+        return self._reader, self._writer
+
+    def _await_news(self) -> None:
+        while not self._stop.asked and self._reader is not None and not self._reader.changed():
+            self._stop.wait(IDLE)
+
+    def _endure(self, error: Exception) -> None:
+        """Say once what is wrong, mend what can be mended, and wait."""
+        complaint = describe(error)
+        if complaint != self._complaint:
+            logger.error("%s; trying again until it works, nothing is lost meanwhile", complaint)
+            self._complaint = complaint
+        if self._mended():
+            return
+        self._let_go()
+        self._stop.wait(self._wait)
+        self._wait = min(2 * self._wait, PATIENCE[1])
+
+    def _mended(self) -> bool:
+        try:
+            return self._writer is not None and self._writer.mend()
+        except (AmqttDbError, sa.exc.SQLAlchemyError, OSError):
+            return False
+
+    def _relieved(self) -> None:
+        if self._complaint is not None:
+            logger.info("working again after: %s", self._complaint)
+        self._complaint, self._wait = None, PATIENCE[0]
+
+    def _let_go(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._writer = self._reader = None
+        self._numbers.clear()
+
+
+def describe(error: Exception) -> str:
+    """An error as one line for the log: what the database said, without the values of the statement."""
+    if isinstance(error, sa.exc.DBAPIError):
+        first_line = str(error.orig).strip().partition("\n")[0]
+        return f"the database answers: {type(error.orig).__name__}: {first_line}"
+    if isinstance(error, (DatabaseError, JournalError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

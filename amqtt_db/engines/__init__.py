@@ -1,0 +1,19 @@
+"""What differs by database, and which engine a URL means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from amqtt_db import registry
+from amqtt_db.engines.base import Engine
+
+BUILTIN: Final[Mapping[str, str]] = {"sqlite": "amqtt_db.engines.sqlite.SQLite"}
+"""Dialect names and where their engines are; others come from the entry point group ``amqtt_db.engines``."""
+
+
+def engine_for(url: str) -> Engine:
+    """The engine for a SQLAlchemy URL.  Raises ValueError for a dialect that has none."""
+    dialect = url.partition(":")[0].partition("+")[0]
+    engine: Engine = registry.load(dialect, BUILTIN, "amqtt_db.engines")(url)
+    return engine

@@ -1,0 +1,82 @@
+"""The interface of an engine: what the rest of the project asks of a database."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from amqtt_db.shape import Kind
+
+Encoder = Callable[[Sequence[Any]], Sequence[Any]]
+"""A column's values as the driver takes them, None as None.  Raises Unfit where one would not come back identically."""
+
+Decoder = Callable[[Any], Any]
+"""One value as the driver returns it (never None) → the value that was encoded."""
+
+
+class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
+    """A value would not come back identically from a column of its kind."""
+
+
+class Engine(ABC):
+    """One database system: types, limits, bulk load, locks, and what its errors mean.
+
+    Class attributes are the facts: ``name_limit`` bytes an identifier may have, ``max_columns`` property columns that
+    a full row can hold, ``types`` the column type of each kind, ``encoders`` and ``decoders`` per kind (a kind without
+    one needs none).
+    """
+
+    name_limit: ClassVar[int]
+    max_columns: ClassVar[int]
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]]
+    encoders: ClassVar[Mapping[Kind, Encoder]]
+    decoders: ClassVar[Mapping[Kind, Decoder]]
+    table_options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections to the database; for writing with the durability that the project promises."""
+
+    @abstractmethod
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Keep other writers from DDL until the transaction ends."""
+
+    @abstractmethod
+    def insert(
+        self, connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Append encoded rows in bulk, within the connection's transaction."""
+
+    @abstractmethod
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """Whether a column of ``kind`` returns ``value`` (not None) identically."""
+
+    @abstractmethod
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Whether an error is about a value (it will never succeed) and not about the database's condition."""
+
+    @abstractmethod
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """Sentences about settings of the server that weaken the delivery promise."""
+
+    def encode(self, kinds: Sequence[Kind], rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Rows as the driver takes them.  Raises Unfit where a value does not fit its kind's column."""
+        if not rows or not any(kind in self.encoders for kind in kinds):
+            return rows
+        columns = [
+            self.encoders[kind](column) if kind in self.encoders else column
+            for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)
+        ]
+        return list(zip(*columns, strict=True))
+
+    def decode(self, kind: Kind, value: Any) -> Any:
+        """A value as it was before :meth:`encode`."""
+        if value is None or kind not in self.decoders:
+            return value
+        return self.decoders[kind](value)

@@ -1,0 +1,157 @@
+"""Entities: plain data → values of declared types.
+
+An entity is declared in the YAML (:meth:`Entity.inline`) or is a user's own attrs class or dataclass
+(:meth:`Entity.from_class`).  For types of your own, register cattrs hooks on :data:`converter` in the module that
+defines them: a structure hook takes what the payload holds, an unstructure hook gives what is stored, and the
+annotation of what it returns (``-> str``) decides the column's kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
+import attrs
+
+from amqtt_db.declared import Plan, covers, undeclared, without_mismatches
+from amqtt_db.entity_class import class_plan
+from amqtt_db.entity_inline import inline_plan
+from amqtt_db.errors import EntityError
+from amqtt_db.hooks import converter
+from amqtt_db.registry import load_path
+from amqtt_db.shape import Shape, flatten
+from amqtt_db.strict import read_level
+
+__all__ = ["Entity", "converter"]
+
+Values = tuple[Any, ...]
+Structured = tuple[Values, dict[str, Any], dict[str, Any]]
+
+
+class Entity:
+    """Declared properties: their ``shape`` (paths and kinds in their order), their paths (``declared``)."""
+
+    __slots__ = ("_covers", "_fields", "_make", "_name", "_read", "_seals", "declared", "shape")
+
+    def __init__(self, plan: Plan) -> None:
+        leaves = [leaf for field in plan.fields for leaf in field.leaves()]
+        self.shape = Shape(tuple((field.path, field.kind) for _, field in leaves))
+        self.declared: frozenset[str] = frozenset(self.shape.paths)
+        self._name, self._make = plan.name, plan.make
+        self._fields = plan.fields
+        self._covers = covers(plan.fields)
+        self._read = _reader([name for name, _ in leaves])
+        seals = tuple(field.seal for _, field in leaves)
+        self._seals = seals if any(seals) else None
+
+    @classmethod
+    def inline(cls, mapping: Mapping[Any, Any], where: str = "entity") -> Entity:
+        """The entity that the YAML at the path ``where`` declares; every property may be missing.
+
+        Raises SpecError, a ValueError that holds every mistake with its path.
+        """
+        return cls(inline_plan(mapping, where))
+
+    @classmethod
+    def from_class(cls, path_or_class: str | type) -> Entity:
+        """The entity that an attrs class or dataclass is, itself or by its dotted path.
+
+        Its defaults apply, its validators are heard, and what is stored are the attributes of its instances.  Raises
+        ValueError for what cannot be found, is no such class, or has an attribute that cannot be filled.
+        """
+        return cls(class_plan(load_path(path_or_class) if isinstance(path_or_class, str) else path_or_class))
+
+    def structure(self, data: Mapping[str, Any]) -> Structured:
+        """Typed values of one message's data: (values, mismatched, unknown).
+
+        ``values`` align with ``shape``, None for what is absent or mismatched; ``mismatched`` holds the raw values that
+        are not of the declared type, ``unknown`` those that are not declared, both by path.  Raises EntityError where a
+        required property is missing or a class refuses its values.
+        """
+        try:
+            values = self._values(data)
+        except Exception:
+            values, mismatched = self._structure_patiently(data)
+        else:
+            mismatched = {}
+        return values, mismatched, {} if self._covers(data) else self._unknown(data)
+
+    def level(self, name: str, text: str) -> Any:
+        """The text of a topic's level as a value of the declared property ``name``.
+
+        Raises EntityError where it is not of the declared type; KeyError for a name that is not declared.
+        """
+        field = next((field for field in self._fields if field.path == name and not field.children), None)
+        if field is None:
+            raise KeyError(name)
+        try:
+            value = field.convert(read_level(field.kind, text))
+            return field.seal(value) if field.seal else value
+        except Exception:
+            raise EntityError(f"topic level {name!r} is not {field.expected}") from None
+
+    def _values(self, data: Mapping[str, Any]) -> Values:
+        values = self._read(self._make(data))
+        return values if self._seals is None else self._sealed(values)
+
+    def _sealed(self, values: Values) -> Values:
+        return tuple(
+            value if value is None or seal is None else seal(value)
+            for value, seal in zip(values, self._seals or (), strict=True)
+        )
+
+    def _structure_patiently(self, data: Mapping[str, Any]) -> tuple[Values, dict[str, Any]]:
+        mismatched: dict[str, Any] = {}
+        clean = without_mismatches(data, self._fields, mismatched)
+        try:
+            values = self._values(clean)
+        except Exception as error:
+            raise EntityError(_refusal(self._name, error, clean)) from error
+        gone = {path for path in self.shape.paths if _is_below(path, mismatched)}
+        return tuple(
+            None if path in gone else value for path, value in zip(self.shape.paths, values, strict=True)
+        ), mismatched
+
+    def _unknown(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return flatten(undeclared(data, self._fields))
+        except TypeError as error:
+            raise EntityError(str(error)) from None
+
+
+def _reader(names: list[str]) -> Callable[[Any], Values]:
+    """A function that reads attributes, dotted where they are nested; what is below None or not set is None."""
+    quick = attrgetter(*names) if len(names) > 1 else lambda instance: (attrgetter(names[0])(instance),)
+
+    def read(instance: Any) -> Values:
+        try:
+            return quick(instance)
+        except AttributeError:
+            return tuple(_attribute(instance, name) for name in names)
+
+    return read
+
+
+def _attribute(instance: Any, name: str) -> Any:
+    for part in name.split("."):
+        instance = getattr(instance, part, None)
+    return instance
+
+
+def _is_below(path: str, mismatched: Mapping[str, Any]) -> bool:
+    return any(path == one or path.startswith(one + ".") for one in mismatched)
+
+
+def _refusal(name: str, error: Exception, data: Mapping[str, Any]) -> str:
+    """Why a class refuses its values, in words that do not repeat any: its own words might."""
+    attribute, function = None, None
+    trace = error.__traceback__
+    while trace is not None:
+        found = [value for value in trace.tb_frame.f_locals.values() if isinstance(value, attrs.Attribute)]
+        attribute = found[0].name if found else attribute
+        function = trace.tb_frame.f_code.co_name
+        trace = trace.tb_next
+    if attribute is None:
+        return f"{name} refuses the values with {type(error).__name__} in {function}"
+    return f"{name} refuses property {attribute!r}, a {type(data.get(attribute)).__name__}, with {type(error).__name__}"

@@ -1,0 +1,77 @@
+"""Every error of the project, under one root.
+
+AmqttDbError
+├── ConfigError           the YAML is wrong: all mistakes at once, each with its path
+├── JournalError          the journal cannot be opened, read or written
+│   └── JournalInUse      another process owns it
+├── Rejected              this message cannot be stored as it is: it becomes a dead letter
+│   ├── DecodeError       bytes → plain data
+│   ├── EntityError       plain data → typed entity
+│   └── StructureError    typed entity → rows
+└── DatabaseError         the target database refuses, and not because of a message
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+
+
+class AmqttDbError(Exception):
+    """The root of all errors that this project raises on purpose."""
+
+
+@attrs.frozen
+class Problem:
+    """One mistake in the configuration: where it stands, what is wrong, what would be right."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class ConfigError(AmqttDbError):
+    """The configuration cannot be used. ``problems`` holds every mistake found in it."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+class JournalError(AmqttDbError):
+    """The journal cannot be opened, read or written; the message names the file and what to do."""
+
+
+class JournalInUse(JournalError):  # noqa: N818 - it reads as what is the case
+    """Another process owns the journal."""
+
+
+class Rejected(AmqttDbError):  # noqa: N818 - it reads as what happened to the message
+    """A message cannot be stored as it is. ``step`` names the room that refused it."""
+
+    step: ClassVar[str] = "store"
+
+
+class DecodeError(Rejected):
+    """The payload is not what the route's decoder reads."""
+
+    step = "decode"
+
+
+class EntityError(Rejected):
+    """The decoded data does not make the route's entity."""
+
+    step = "deserialize"
+
+
+class StructureError(Rejected):
+    """The record does not fit the route's relational model."""
+
+    step = "structure"
+
+
+class DatabaseError(AmqttDbError):
+    """The target database cannot be used; the message says what it answered and what to do."""

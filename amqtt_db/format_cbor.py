@@ -1,0 +1,76 @@
+"""CBOR, with the library ``cbor2`` (extra ``cbor``); import this module only where it is wanted."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from io import BytesIO
+from typing import Any, Final
+from uuid import UUID
+
+from cbor2 import CBORDecoder, CBORSimpleValue, CBORTag, undefined
+
+from amqtt_db.errors import DecodeError
+from amqtt_db.formats import shorten
+
+_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
+
+
+def decode(payload: bytes) -> Any:
+    """CBOR as plain data.  Raises DecodeError, also for keys that are no text and for unknown tags."""
+    stream = BytesIO(payload)
+    try:
+        data = CBORDecoder(stream).decode()
+        if stream.tell() != len(payload):
+            raise DecodeError("not CBOR: bytes are left over behind it")
+        return _Plain(len(payload)).plain(data)
+    except DecodeError:
+        raise
+    except RecursionError:
+        raise DecodeError("not CBOR: nested too deeply") from None
+    except Exception as error:
+        raise DecodeError(f"not CBOR: {shorten(error)}") from None
+
+
+class _Plain:
+    """Makes plain data of what cbor2 gives.
+
+    ``room`` is the number of bytes that are left of the payload: every item takes at least one of them, every text at
+    least its length.  What needs more is made of shared references, which can unfold beyond any memory.
+    """
+
+    __slots__ = ("_room",)
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def plain(self, item: Any) -> Any:
+        kind = type(item)
+        self._room -= 1 + len(item) if kind in {str, bytes} else 1
+        if self._room < 0:
+            raise DecodeError("CBOR with shared references is not supported")
+        if kind in {str, bytes} or kind in _SCALARS:
+            return item
+        if kind is dict:
+            return {self._key(key): self.plain(value) for key, value in item.items()}
+        if kind in {list, tuple}:
+            return [self.plain(value) for value in item]
+        if kind is datetime:
+            return item.astimezone(timezone.utc) if item.tzinfo else item.replace(tzinfo=timezone.utc)
+        if item is undefined:
+            return None
+        raise DecodeError(f"CBOR {_name(item)} is none of the types that can be stored")
+
+    def _key(self, key: Any) -> str:
+        if type(key) is not str:
+            raise DecodeError(f"a key of an object is a {type(key).__name__}, not text")
+        self._room -= len(key)
+        return key
+
+
+def _name(item: Any) -> str:
+    if isinstance(item, CBORTag):
+        return f"tag {item.tag}"
+    if isinstance(item, CBORSimpleValue):
+        return f"simple value {item.value}"
+    return type(item).__name__

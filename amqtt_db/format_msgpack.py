@@ -1,0 +1,44 @@
+"""MessagePack, with the library ``msgpack`` (extra ``msgpack``); import this module only where it is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from amqtt_db.errors import DecodeError
+from amqtt_db.formats import position, shorten
+
+
+def decode(payload: bytes) -> Any:
+    """MessagePack as plain data.  Raises DecodeError, also for keys that are no text and for unknown extensions."""
+    try:
+        return msgpack.unpackb(
+            payload,
+            raw=False,
+            timestamp=3,
+            strict_map_key=False,
+            object_pairs_hook=_object,
+            ext_hook=_refuse,
+        )
+    except DecodeError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"not MessagePack: a text is not UTF-8{position(error)}") from None
+    except msgpack.StackError:
+        raise DecodeError("not MessagePack: nested too deeply") from None
+    except msgpack.ExtraData:
+        raise DecodeError("not MessagePack: bytes are left over behind it") from None
+    except Exception as error:
+        raise DecodeError(f"not MessagePack: {shorten(error)}") from None
+
+
+def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    for key, _ in pairs:
+        if type(key) is not str:
+            raise DecodeError(f"a key of an object is a {type(key).__name__}, not text")
+    return dict(pairs)
+
+
+def _refuse(code: int, _: bytes) -> Any:
+    raise DecodeError(f"MessagePack extension type {code} is unknown")

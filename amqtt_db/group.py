@@ -1,0 +1,101 @@
+"""How a journal lays a group of neighbouring entries into one blob, column by column.
+
+A blob is: one byte with the version of this layout; then for all entries their times and sessions (int64), topic and
+payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all payloads.  Writing or reading
+a group costs a handful of calls, however many entries it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain
+from struct import Struct, calcsize, error, pack
+from typing import Final
+
+import attrs
+
+from amqtt_db.errors import JournalError
+
+Entry = tuple[int, int, int, bytes, bytes]
+"""Time, flags, session, topic and payload of an entry; its position follows from its place in the group."""
+
+VERSION: Final = 1
+FIXED: Final = calcsize("<qqIIB")
+"""Bytes that an entry takes besides its topic and payload."""
+
+_MOST_ENTRIES: Final = 5000
+_MOST_BYTES: Final = 4 * 2**20
+
+
+@attrs.frozen
+class Columns:
+    """The decoded entries of one group or of several."""
+
+    times: Sequence[int]
+    flags: Sequence[int]
+    sessions: Sequence[int]
+    topics: Sequence[bytes]
+    payloads: Sequence[bytes]
+
+    def part(self, start: int, stop: int) -> Columns:
+        """The entries from index ``start`` up to ``stop``."""
+        return Columns(*(column[start:stop] for column in self._all()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
+        """All entries of ``parts``, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = zip(*(part._all() for part in parts), strict=True)
+        return cls(*(list(chain.from_iterable(column)) for column in columns))
+
+    def _all(self) -> tuple[Sequence[int] | Sequence[bytes], ...]:
+        return self.times, self.flags, self.sessions, self.topics, self.payloads
+
+
+def encode(entries: Sequence[Entry]) -> bytes:
+    """The blob of a group of at least one entry."""
+    times, flags, sessions, topics, payloads = zip(*entries, strict=True)
+    count = len(entries)
+    lengths = pack(f"<{2 * count}I", *map(len, topics), *map(len, payloads))
+    head = pack(f"<B{2 * count}q", VERSION, *times, *sessions)
+    return b"".join((head, lengths, bytes(flags), *topics, *payloads))
+
+
+def decode(count: int, blob: bytes) -> Columns:
+    """The ``count`` entries of a blob.  Raises JournalError for one that is damaged or of a newer layout."""
+    if blob[:1] != bytes((VERSION,)):
+        raise JournalError("a group of the journal is of an unknown layout: written by a newer version, or damaged")
+    head = Struct(f"<x{2 * count}q{2 * count}I{count}s")
+    try:
+        *numbers, flags = head.unpack_from(blob)
+    except error as cause:
+        raise JournalError("a group of the journal is damaged") from cause
+    bounds = list(accumulate(numbers[2 * count :], initial=head.size))
+    if bounds[-1] != len(blob):
+        raise JournalError("a group of the journal is damaged")
+    values = [blob[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return Columns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
+
+
+def chunks(entries: Sequence[Entry], most_bytes: int = _MOST_BYTES) -> Iterator[Sequence[Entry]]:
+    """Cut entries into groups of at most 5,000 entries and ``most_bytes``, but of at least one entry."""
+    start = 0
+    while start < len(entries):
+        stop = start + fitting(map(_size, entries[start : start + _MOST_ENTRIES]), most_bytes)
+        yield entries[start:stop]
+        start = stop
+
+
+def fitting(sizes: Iterable[int], most_bytes: int) -> int:
+    """How many of the sizes, at least one, come to ``most_bytes`` in sum."""
+    count = 0
+    for total in accumulate(sizes):
+        if total > most_bytes and count:
+            break
+        count += 1
+    return count
+
+
+def _size(entry: Entry) -> int:
+    return FIXED + len(entry[3]) + len(entry[4])

@@ -1,0 +1,140 @@
+"""What a batch becomes in the database, gathered before the transaction begins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from amqtt_db.engines.base import Unfit
+from amqtt_db.errors import Rejected, StructureError
+from amqtt_db.lanes import Lanes
+from amqtt_db.message import PUBLISH, Batch, Message, message_id
+from amqtt_db.pipeline import Lane
+from amqtt_db.plan import Bucket, Planner, Target
+from amqtt_db.shape import Record
+
+NO_ROUTE = ""
+"""The topic filter under which messages without a route are counted."""
+
+
+@attrs.frozen
+class Dead:
+    """A message that cannot be stored as it is, under which topic filter, and why."""
+
+    message: Message
+    filter: str
+    step: str
+    reason: str
+
+
+@attrs.define
+class Harvest:
+    """Rows, dead letters, sessions and counts of the messages from ``start`` to ``end`` (excluded) of a journal."""
+
+    number: int
+    start: int
+    end: int
+    rows: list[tuple[Target, Sequence[Any]]] = attrs.field(factory=list)
+    dead: list[Dead] = attrs.field(factory=list)
+    sessions: list[Message] = attrs.field(factory=list)
+    counts: dict[str, Counter[str]] = attrs.field(factory=dict)
+
+    def count(self, text: str, **counts: int) -> None:
+        """Add to the counters of a topic filter."""
+        self.counts.setdefault(text, Counter()).update(counts)
+
+    def bury(self, message: Message, text: str, error: Rejected) -> None:
+        """Make a message a dead letter."""
+        self.dead.append(Dead(message, text, error.step, str(error)))
+        self.count(text, dead=1)
+
+
+@attrs.define
+class Decoded:
+    """A batch's records by place and shape, and how many messages each lane gave."""
+
+    buckets: dict[Bucket, list[Record]] = attrs.field(factory=dict)
+    stored: Counter[Lane] = attrs.field(factory=Counter)
+
+
+def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
+    """Records of a batch; dead letters, ignored messages, sessions and counts go to the harvest."""
+    decoded = Decoded()
+    buckets, number, ignored = decoded.buckets, harvest.number, 0
+    _reset_counts(lanes)
+    for index, (position, time, flags, session, topic, payload) in enumerate(batch):
+        if flags >> 4 != PUBLISH:
+            harvest.sessions.append(batch.message(index))
+            continue
+        lane = lanes.get(topic)
+        if not isinstance(lane, Lane):
+            ignored += lane is None
+            if lane is not None:
+                harvest.bury(batch.message(index), NO_ROUTE, lane)
+            continue
+        connection = message_id(number, session) if session else None
+        try:
+            records = lane.records(
+                message_id(number, position), time, connection, flags >> 1 & 3, bool(flags & 1), payload
+            )
+        except Rejected as error:
+            harvest.bury(batch.message(index), lane.filter, error)
+            continue
+        decoded.stored[lane] += 1
+        for record in records:
+            bucket = buckets.get((lane.place, record.shape))
+            if bucket is None:
+                bucket = buckets[lane.place, record.shape] = []
+            bucket.append(record)
+    _count(harvest, decoded, lanes, ignored)
+    return decoded
+
+
+def _reset_counts(lanes: Lanes) -> None:
+    for typist in lanes.typists:
+        typist.counts.clear()
+
+
+def _count(harvest: Harvest, decoded: Decoded, lanes: Lanes, ignored: int) -> None:
+    for lane, count in decoded.stored.items():
+        harvest.count(lane.filter, stored=count)
+    for (place, _), records in decoded.buckets.items():
+        harvest.count(place.route, records=len(records))
+    for typist in lanes.typists:
+        if typist.counts:
+            harvest.count(typist.route.filter.text, **typist.counts)
+    if ignored:
+        harvest.count(NO_ROUTE, ignored=ignored)
+
+
+def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
+    """Rows of all records into the harvest; returns the buckets that hold a value that does not fit its column."""
+    harvest.rows.clear()
+    unfit: list[Bucket] = []
+    for bucket, records in decoded.buckets.items():
+        try:
+            harvest.rows.extend(planner.rows(*bucket, records))
+        except Unfit:
+            unfit.append(bucket)
+        except Exception as error:
+            raise blamed(error) from error
+    return unfit
+
+
+def blamed(error: Exception) -> Rejected:
+    """An error of a model's own code as the reason why a message cannot be stored."""
+    return error if isinstance(error, Rejected) else StructureError(f"{type(error).__name__}: {error}")
+
+
+def refit(decoded: Decoded, buckets: Iterable[Bucket], planner: Planner) -> None:
+    """Give every record of some buckets the shape whose columns return all its values identically.
+
+    Raises StructureError if there is none.
+    """
+    for place, shape in buckets:
+        for record in decoded.buckets.pop((place, shape)):
+            fitted = planner.refit(record)
+            decoded.buckets.setdefault((place, fitted.shape), []).append(fitted)

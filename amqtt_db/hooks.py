@@ -1,0 +1,98 @@
+"""The cattrs converter that makes instances of users' classes, with hooks that never guess."""
+
+from __future__ import annotations
+
+import collections.abc
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final, Literal, get_args, get_origin
+
+from cattrs import Converter
+from cattrs.strategies import configure_union_passthrough
+
+from amqtt_db.strict import CONVERT, Convert, to_list
+
+Hook = Callable[[Any, Any], Any]
+
+_COLLECTIONS: Final[Mapping[Any, Callable[[Any], Any]]] = {
+    list: list,
+    collections.abc.Sequence: list,
+    collections.abc.MutableSequence: list,
+    set: set,
+    collections.abc.MutableSet: set,
+    frozenset: frozenset,
+    collections.abc.Set: frozenset,
+}
+
+
+def _strict_hook(kind: type, convert: Convert) -> Hook:
+    """A hook for a type and, as cattrs dispatches, for those of its subclasses that have none."""
+
+    def hook(value: Any, target: Any) -> Any:
+        converted = convert(value)
+        return converted if target is kind else target(converted)
+
+    return hook
+
+
+STRICT: Final[Mapping[type, Hook]] = {kind: _strict_hook(kind, convert) for kind, convert in CONVERT.items()}
+"""The hooks for the project's own types."""
+
+
+def make_converter() -> Converter:
+    """A new converter with strict hooks, which knows nothing of any other."""
+    made = Converter(
+        detailed_validation=False,
+        unstruct_collection_overrides={set: list, frozenset: list, tuple: list},
+    )
+    configure_union_passthrough(bool | int | float | str | bytes | None, made)
+    for kind, hook in STRICT.items():
+        made.register_structure_hook(kind, hook)
+    made.register_structure_hook(Enum, _to_member)
+    made.register_structure_hook_factory(_is_literal, _literal_hook)
+    made.register_structure_hook_factory(_is_collection, lambda target: _collection_hook(target, made))
+    return made
+
+
+def _to_member(value: Any, target: type[Enum]) -> Enum:
+    member = target(value)
+    if member is not value and type(member.value) is not type(value):
+        raise ValueError("not of the enumeration")
+    return member
+
+
+def _is_literal(target: Any) -> bool:
+    origin: Any = get_origin(target)
+    return origin is Literal
+
+
+def _literal_hook(target: Any) -> Hook:
+    values = {(type(value), value) for value in get_args(target)}
+
+    def hook(value: Any, _: Any) -> Any:
+        if (type(value), value) not in values:
+            raise ValueError("not one of the literal values")
+        return value
+
+    return hook
+
+
+def _is_collection(target: Any) -> bool:
+    return (get_origin(target) or target) in _COLLECTIONS
+
+
+def _collection_hook(target: Any, made: Converter) -> Hook:
+    """Lists and sets from lists alone: cattrs would take text as a list of its letters."""
+    collect = _COLLECTIONS[get_origin(target) or target]
+    item = (*get_args(target), Any)[0]
+    hook = made.get_structure_hook(item)
+
+    def collect_items(value: Any, _: Any) -> Any:
+        items = list(value) if isinstance(value, (set, frozenset)) else to_list(value)
+        return collect([hook(one, item) for one in items])
+
+    return collect_items
+
+
+converter: Final = make_converter()
+"""The project's converter; register hooks for your own types here, when your module is imported."""

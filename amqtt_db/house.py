@@ -1,0 +1,37 @@
+"""The target database, opened for looking only: what `status`, `dead` and `read` stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import Catalog
+from amqtt_db.engines import engine_for
+from amqtt_db.engines.base import Engine
+from amqtt_db.errors import DatabaseError
+
+
+@attrs.frozen
+class House:
+    """An open connection with what is needed to understand what it returns."""
+
+    engine: Engine
+    catalog: Catalog
+    connection: sa.Connection
+
+
+@contextmanager
+def visit(url: str) -> Iterator[House]:
+    """Open a database for reading, in one transaction.  Raises DatabaseError with what it answers if it cannot be."""
+    engine = engine_for(url)
+    database = engine.open(write=False)
+    try:
+        with database.begin() as connection:
+            yield House(engine, Catalog(engine), connection)
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(f"the database answers: {str(error.orig).strip().partition(chr(10))[0]}") from error
+    finally:
+        database.dispose()

@@ -1,0 +1,150 @@
+"""The journal's SQLite file: how it is created, recognised, locked and connected to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from amqtt_db.errors import JournalError, JournalInUse
+
+APPLICATION_ID: Final = 0x616D7164  # "amqd"
+FORMAT: Final = 1
+
+_SCHEMA: Final = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE opening (number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, first INTEGER NOT NULL,"
+    " previous TEXT)",
+    "CREATE TABLE entries (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, opening INTEGER NOT NULL,"
+    " size INTEGER NOT NULL, blob BLOB NOT NULL)",
+    "INSERT INTO meta VALUES ('next', 1), ('refused', 0)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT}",
+)
+_CHECKPOINT_PAGES: Final = 4000
+_BUSY_SECONDS: Final = 5.0
+
+
+def lock(path: Path) -> int:
+    """Lock the journal at ``path`` for its owner; closing the returned file descriptor unlocks it.
+
+    Raises JournalInUse if another owner holds the lock, JournalError if the lock file cannot be made.
+    """
+    with explained(path):
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise JournalInUse(
+            f"journal {path}: another process owns it, probably a broker that still runs; stop that one, or give this"
+            " one a journal of its own"
+        ) from None
+    return descriptor
+
+
+def connect_owner(path: Path) -> sqlite3.Connection:
+    """The owner's connection, in a mode that syncs each commit; creates the file where there is none.
+
+    Raises JournalError.
+    """
+    with explained(path):
+        _create(path)
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can only read, and so never holds up the owner.  Raises JournalError."""
+    if not path.exists():
+        raise JournalError(f"journal {path}: there is none yet; the broker creates it when it starts")
+    with explained(path):
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
+        try:
+            if not _recognised(path, connection):
+                raise JournalError(f"journal {path}: it is still empty; the broker is about to create it")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the errors of SQLite and of the operating system into a JournalError that says what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise JournalError(f"journal {path}: {error}; {_advice(error)}") from error
+    except OSError as error:
+        advice = "check that its directory exists and that this user may write there"
+        raise JournalError(f"journal {path}: {error.strerror or error}; {advice}") from error
+
+
+def _advice(error: sqlite3.DatabaseError) -> str:
+    text = str(error)
+    if "malformed" in text or "not a database" in text:
+        return (
+            "the file is damaged or no journal; move it away (with its -wal and -shm files) and start again,"
+            " which makes a new one, or name another path"
+        )
+    if "full" in text:
+        return "free some space on its disk"
+    if "locked" in text:
+        return "another program holds it open for writing; stop that one"
+    return "check the disk, and that this user may write to the file and its directory"
+
+
+def _create(path: Path) -> None:
+    if path.exists():
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(13, "this user may not write to it")
+        return
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    if not _recognised(path, connection):
+        _lay_out(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096 * 2}")
+
+
+def _recognised(path: Path, connection: sqlite3.Connection) -> bool:
+    """Whether the file is a journal; False if it is empty.  Raises JournalError if it is something else."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION_ID and version == FORMAT:
+        return True
+    if application == APPLICATION_ID:
+        raise JournalError(
+            f"journal {path}: its format is {version}, and this version of amqtt_db knows {FORMAT};"
+            " use the version that wrote it, or name another path"
+        )
+    if application or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise JournalError(f"journal {path}: the file is another program's database; name another path")
+    return False
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN EXCLUSIVE")
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute("COMMIT")

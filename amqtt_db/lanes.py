@@ -1,0 +1,117 @@
+"""Which way a topic's messages go: learnt once for each topic, then a dictionary look-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import orjson
+
+from amqtt_db.catalog import Placement
+from amqtt_db.errors import Rejected, StructureError
+from amqtt_db.models.base import Model, Place
+from amqtt_db.pipeline import Lane, Typist
+from amqtt_db.route import Route
+from amqtt_db.shape import Shape
+from amqtt_db.topics import first_match
+
+MAX_LANES: Final = 100_000  # more topics are forgotten and learnt again
+
+Way = Lane | Rejected | None
+"""A lane; or why no message of the topic can be stored; or None, because no route covers it."""
+
+
+class Lanes:
+    """The topics met so far and their ways."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._filters = [route.filter for route in routes]
+        self._typists = [Typist(route) for route in routes]
+        self._places: dict[str, Place] = {}
+        self._ways: dict[bytes, Way] = {}
+        self.get = self._ways.__getitem__
+        """The way of a topic that has been learnt; a plain dictionary look-up, for it is done for every message."""
+
+    @property
+    def typists(self) -> Sequence[Typist]:
+        """One per route, in their order."""
+        return self._typists
+
+    def unknown(self, topics: set[bytes]) -> dict[str, int]:
+        """Topics that need a placement, with the index of their route; others without a way are settled here."""
+        new: dict[str, int] = {}
+        if len(self._ways) > MAX_LANES:
+            self._ways.clear()
+            self._places.clear()
+        for raw in topics.difference(self._ways):
+            topic = _text(raw)
+            match = None if topic is None else first_match(self._filters, topic)
+            if topic is None:
+                self._ways[raw] = StructureError("the topic is empty or not UTF-8 text without U+0000 [MQTT-1.5.3-2]")
+            elif match is None:
+                self._ways[raw] = None
+            else:
+                new[topic] = match[0]
+        return new
+
+    def learn(
+        self, topics: Mapping[str, int], known: Mapping[str, Placement], tables: Mapping[str, int]
+    ) -> list[Placement]:
+        """Give topics their lanes; returns the placements that are new.
+
+        ``known`` are the placements that the catalogue has, ``tables`` the number of tables that each route has.
+        """
+        made = dict(tables)
+        added: list[Placement] = []
+        for topic, index in topics.items():
+            route = self._typists[index].route
+            placement = known.get(topic)
+            if placement is None or not _is_current(placement, route):
+                placement = _place(topic, route, made)
+                added.append(placement)
+            self._ways[topic.encode()] = self._lane(topic, index, placement.key)
+        return added
+
+    def _lane(self, topic: str, index: int, key: str) -> Lane:
+        typist = self._typists[index]
+        route = typist.route
+        declared = None if route.entity is None else route.entity.declared
+        place = self._places.setdefault(key, Place(key, route.filter.text, declared, route.unknown))
+        return Lane(topic, typist, place, route.filter.match(topic) or {})
+
+
+def _place(topic: str, route: Route, made: dict[str, int]) -> Placement:
+    """Where a new topic's records go: to tables of its own as long as the route may have more of them."""
+    text = route.filter.text
+    key = f"$route/{text}"
+    if route.model.per_topic:
+        has_room = made.get(text, 0) < route.max_tables
+        key = topic if has_room else f"$more/{text}"
+        made[text] = made.get(text, 0) + 1
+    return Placement(topic, key, text, spec(route.model))
+
+
+def _is_current(placement: Placement, route: Route) -> bool:
+    return placement.route == route.filter.text and placement.model == spec(route.model)
+
+
+def spec(model: Model) -> str:
+    """A model's class and options as text, by which it can be made again."""
+    options: dict[str, Any] = attrs.asdict(model)  # type: ignore[arg-type]
+    name = f"{type(model).__module__}.{type(model).__qualname__}"
+    return orjson.dumps({name: options}, option=orjson.OPT_SORT_KEYS, default=str).decode()
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        topic = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if not topic or "\x00" in topic else topic
+
+
+def reserved(routes: Iterable[Route]) -> list[str]:
+    """The names that routes ask for with ``table:``."""
+    tables = [table for route in routes for table in route.model.tables(Place(""), Shape(()))]
+    return [table.name for table in tables if table.exact]

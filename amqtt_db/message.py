@@ -1,0 +1,105 @@
+"""What travels from the broker to the writer: messages, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+# A journal holds four kinds of entries; the kind is the upper half of an entry's flags.
+PUBLISH, CONNECT, DISCONNECT, START = range(4)
+
+POSITION_BITS = 40
+
+
+def flags(kind: int, qos: int = 0, retain: bool = False) -> int:
+    """Pack an entry's kind (0–3), QoS (0–2) and retain flag into one byte."""
+    return kind << 4 | qos << 1 | retain
+
+
+def message_id(number: int, position: int) -> int:
+    """The id of the message at ``position`` in the journal registered as ``number``: a signed 64-bit integer."""
+    return number << POSITION_BITS | position
+
+
+@attrs.frozen
+class Message:
+    """One entry of a journal, exactly as the broker received it.
+
+    ``time`` is the arrival in microseconds since 1970 (UTC); ``session`` is the position of the CONNECT entry of the
+    connection that it came through, 0 where there is none.  ``payload`` of a CONNECT entry is its details as JSON.
+    """
+
+    position: int
+    time: int
+    flags: int
+    session: int
+    topic: bytes
+    payload: bytes
+
+    @property
+    def kind(self) -> int:
+        """PUBLISH, CONNECT, DISCONNECT or START."""
+        return self.flags >> 4
+
+    @property
+    def qos(self) -> int:
+        """The QoS it was published with: 0, 1 or 2."""
+        return self.flags >> 1 & 3
+
+    @property
+    def retain(self) -> bool:
+        """Whether its publisher asked the broker to retain it."""
+        return bool(self.flags & 1)
+
+
+@attrs.frozen
+class Batch:
+    """Neighbouring entries of one opening of a journal, column by column.
+
+    ``token`` names the opening that wrote them.  All sequences have the same length; positions ascend, gaps allowed.
+    ``end`` is the position behind the batch: what the checkpoint becomes once the batch is stored.
+    """
+
+    token: str
+    positions: Sequence[int]
+    times: Sequence[int]
+    flags: Sequence[int]
+    sessions: Sequence[int]
+    topics: Sequence[bytes]
+    payloads: Sequence[bytes]
+    end: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, int, bytes, bytes]]:
+        return zip(self.positions, self.times, self.flags, self.sessions, self.topics, self.payloads, strict=True)
+
+    def message(self, index: int) -> Message:
+        """The entry at ``index`` (0-based within the batch)."""
+        return Message(
+            self.positions[index],
+            self.times[index],
+            self.flags[index],
+            self.sessions[index],
+            self.topics[index],
+            self.payloads[index],
+        )
+
+    def split_at(self, index: int) -> tuple[Batch, Batch]:
+        """The first ``index`` entries (at least one) and the rest, which begins where the first part ends."""
+        end = self.positions[index] if index < len(self) else self.end
+        return self._part(0, index, end), self._part(index, len(self), self.end)
+
+    def _part(self, start: int, stop: int, end: int) -> Batch:
+        return Batch(
+            self.token,
+            self.positions[start:stop],
+            self.times[start:stop],
+            self.flags[start:stop],
+            self.sessions[start:stop],
+            self.topics[start:stop],
+            self.payloads[start:stop],
+            end,
+        )

@@ -1,0 +1,134 @@
+"""How records lie in tables: the interface that every relational model fills.
+
+A model is a frozen attrs class; its fields are its options in the YAML.  It is pure: it never sees a database, a
+connection or the name of a column that was chosen for a property.  It speaks of *cells* instead: a fixed column is
+named by its name, a property's column by its (path, kind) pair.  What cells are called in the database is remembered
+by the catalogue.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import attrs
+
+from amqtt_db.shape import Kind, Pair, Record, Shape
+from amqtt_db.tagged import typed
+
+Cell = str | Pair
+"""Names a column of a table: a fixed one by name, a property's by (path, kind)."""
+
+Row = Mapping[Cell, Any]
+RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
+"""Records of one shape → per table key the tuples to insert, in the order of the cells that the maker was made for."""
+
+
+@attrs.frozen
+class Column:
+    """A fixed column: its name, its kind, whether it may be NULL."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+
+
+@attrs.frozen
+class Table:
+    """A table that a model wants to exist.
+
+    ``key`` identifies it for ever; ``name`` is the wish for its name in the database, taken literally where ``exact``.
+    ``columns`` are the fixed ones, ``properties`` the (path, kind) pairs that want a column; a pair that gets none, for
+    want of room, goes as JSON into the fixed column ``overflow``.
+    """
+
+    key: str
+    name: str
+    columns: tuple[Column, ...]
+    properties: tuple[Pair, ...] = ()
+    primary_key: tuple[str, ...] = ("id", "part")
+    indexes: tuple[tuple[str, ...], ...] = ()
+    overflow: str | None = None
+    exact: bool = False
+
+
+@attrs.frozen(cache_hash=True)
+class Place:
+    """Where records go: ``key`` is a topic for a model with tables per topic, otherwise made from the route's filter.
+
+    ``route`` is the route's topic filter.  ``declared`` holds the paths that its entity declares (None without one),
+    ``unknown`` its policy for other properties.
+    """
+
+    key: str
+    route: str = "#"
+    declared: frozenset[str] | None = None
+    unknown: Literal["add", "extra", "ignore", "reject"] = "add"
+
+
+@attrs.frozen
+class Query:
+    """The rows that hold a place's records: ``table`` (its key), where a row of it is one (id, part)."""
+
+    table: str
+
+
+ENVELOPE: Final = (
+    Column("id", "int64"),
+    Column("part", "int64"),
+    Column("time", "moment"),
+    Column("topic", "text"),
+    Column("session", "int64", nullable=True),
+    Column("qos", "int64"),
+    Column("retain", "bool"),
+)
+"""What every model keeps of a message beside its properties."""
+
+
+class Model(ABC):
+    """One way to lay records into tables and to find them again."""
+
+    per_topic: bool = False
+    """Whether each topic has tables of its own."""
+
+    @abstractmethod
+    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+        """The tables, with all columns, that records of ``shape`` need; the same keys for every shape."""
+
+    @abstractmethod
+    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+        """The rows of a record: (table key, cells).  Cells that are absent or None become NULL."""
+
+    @abstractmethod
+    def query(self, place: Place) -> Query:
+        """The query that finds the place's records again."""
+
+    @abstractmethod
+    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+        """The records that the query's rows mean: the inverse of :meth:`rows`."""
+
+    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+        """A function that makes the rows of many records of ``shape`` at once.
+
+        ``cells`` gives, per table key, the cells to fill.  Override it for speed; it must agree with :meth:`rows`.
+        """
+        overflows = {table.key: table.overflow for table in self.tables(place, shape)}
+
+        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            made: dict[str, list[tuple[Any, ...]]] = {key: [] for key in cells}
+            for record in records:
+                for key, row in self.rows(place, record):
+                    made[key].append(lay(row, cells[key], overflows[key]))
+            return made
+
+        return make
+
+
+def lay(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...]:
+    """A row as a tuple in the order of ``cells``; properties that have no cell go into the cell ``overflow``."""
+    homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in cells]
+    if overflow is None or not homeless:
+        return tuple(map(row.get, cells))
+    rest = {path: typed(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
+    return tuple(rest or None if cell == overflow else row.get(cell) for cell in cells)

@@ -1,0 +1,251 @@
+"""bytes → plain data → typed entity → Record: the pure middle of the way, per route.
+
+A :class:`Lane` is the way of one topic's messages.  What is the same for all messages of a route, above all the shapes
+met so far, is kept in its :class:`Typist`, so that a message of a known shape costs a dictionary look-up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
+from types import GeneratorType
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.entity import Entity
+from amqtt_db.errors import EntityError, Rejected, StructureError
+from amqtt_db.models.base import Place
+from amqtt_db.moment import event_time
+from amqtt_db.route import Route
+from amqtt_db.shape import KIND_OF_TYPE, Kind, Pair, Record, Shape, escape, flatten, kind_of, level_path, split_path
+
+MAX_SHAPES: Final = 4096  # more are forgotten and learnt again
+
+# Types → kinds, but objects apart from lists: they are flattened first.
+_OBJECT: Final = "object"
+_key_kind = {**KIND_OF_TYPE, dict: _OBJECT}.get
+
+Values = tuple[Any, ...]
+
+
+@attrs.frozen
+class Form:
+    """How the values under a set of keys become a record's: its shape, where the event's time is, what picks them."""
+
+    shape: Shape
+    time: int | None
+    pick: Callable[[Mapping[str, Any]], Values] = tuple
+
+
+class Typist:
+    """Makes typed values of one route's decoded data, and counts what its policies drop."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.counts: Counter[str] = Counter()
+        self._time = None if route.time is None else escape_path(route.time)
+        self._each = None if route.each is None else split_path(route.each) if route.each else ()
+        self._forms: dict[Any, Form] = {}
+
+    def items(self, data: Any) -> Iterator[dict[str, Any]]:
+        """The objects that become records: one, or one per item of a generator or of the ``each:`` list."""
+        if isinstance(data, GeneratorType):
+            for item in data:
+                yield from self.items(item)
+        elif self._each is not None:
+            yield from (_as_object(item) for item in _spread(data, self._each))
+        else:
+            yield _as_object(data)
+
+    def undeclared(self, data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+        """Shape, values and the index of the event's time for an object without a declared entity."""
+        key: tuple[Any, ...] = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))
+        if _OBJECT in key[1]:
+            data = flatten(data)
+            key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))), _OBJECT)
+        form = self._forms.get(key) or self._learn(key, data)
+        return form.shape, form.pick(data), form.time
+
+    def declared(self, entity: Entity, data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+        """The same for an object that the route's entity describes; deviations go by the route's policies."""
+        values, mismatched, unknown = entity.structure(data)
+        extra: dict[str, Any] = {}
+        if mismatched:
+            extra.update(self._mismatched(mismatched))
+        if unknown:
+            extra.update(self._unknown(unknown))
+        return self._declared_form(entity, values, {path: value for path, value in extra.items() if value is not None})
+
+    def _learn(self, key: tuple[Any, ...], data: Mapping[str, Any]) -> Form:
+        """A new set of keys and kinds; null values are absent.  Flattened data has its paths for keys."""
+        present = [name for name, value in data.items() if value is not None]
+        path_of = (lambda name: name) if len(key) > 2 else escape
+        pairs = tuple((path_of(name), _kind(data[name])) for name in present)
+        form = Form(Shape(pairs), self._time_index(pairs), _picker(present))
+        self._remember(key, form)
+        return form
+
+    def _declared_form(
+        self, entity: Entity, values: Values, extra: Mapping[str, Any]
+    ) -> tuple[Shape, Values, int | None]:
+        key = tuple((path, _kind(value)) for path, value in extra.items())
+        form = self._forms.get(key)
+        if form is None:
+            pairs = (*entity.shape.properties, *key)
+            form = Form(Shape(pairs), self._time_index(pairs))
+            self._remember(key, form)
+        return form.shape, (*values, *extra.values()), form.time
+
+    def _remember(self, key: tuple[Any, ...], form: Form) -> None:
+        if len(self._forms) >= MAX_SHAPES:
+            self._forms.clear()
+        self._forms[key] = form
+
+    def _time_index(self, pairs: tuple[Pair, ...]) -> int | None:
+        return next((index for index, (path, _) in enumerate(pairs) if path == self._time), None)
+
+    def _mismatched(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        policy = self.route.mismatch
+        if policy == "reject":
+            raise EntityError(f"property {_names(values)} is not of the declared type (mismatch: reject)")
+        if policy == "null":
+            self.counts["nulled"] += len(values)
+            return {}
+        return values
+
+    def _unknown(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        policy = self.route.unknown
+        if policy == "reject":
+            raise EntityError(f"property {_names(values)} is not declared (unknown: reject)")
+        if policy == "ignore":
+            self.counts["dropped"] += len(values)
+            return {}
+        return values
+
+
+class Lane:
+    """The way of one topic's messages to Records."""
+
+    def __init__(self, topic: str, typist: Typist, place: Place, levels: Mapping[str, str]) -> None:
+        self.topic = topic
+        self.typist = typist
+        self.place = place
+        self.filter = typist.route.filter.text
+        self._decode = typist.route.decode
+        self._entity = typist.route.entity
+        self._typed, self._levels, self._fault = _levels(typist.route, levels)
+        self._shapes: dict[Shape, Shape] = {}
+        self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self._levels)
+        self._level_values = tuple(self._levels.values())
+
+    def records(
+        self,
+        id_: int,
+        time: int,
+        session: int | None,
+        qos: int,
+        retain: bool,
+        payload: bytes,
+    ) -> list[Record]:
+        """The records of one message.  Raises Rejected with the step and the reason where it cannot be stored."""
+        try:
+            records = []
+            for part, item in enumerate(self.typist.items(self._decode(payload))):
+                shape, values, index = self._values(item)
+                event = None if index is None else event_time(values[index])
+                moment = time if event is None else event
+                records.append(Record(id_, part, moment, self.topic, session, qos, retain, values, shape))
+            return records
+        except EntityError as error:
+            raise EntityError(f"route {self.filter}: table {self._table_name()}: {error}") from error
+        except Rejected:
+            raise
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StructureError(f"route {self.filter}: {type(error).__name__}: {error}") from error
+
+    def _values(self, item: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+        if self._fault is not None:
+            raise self._fault
+        if self._entity is None:
+            shape, values, index = self.typist.undeclared(item)
+        else:
+            shape, values, index = self.typist.declared(self._entity, item)
+            if self._typed:
+                values = _fill(shape, values, self._typed)
+        if self._level_pairs:
+            return self._with_levels(shape), values + self._level_values, index
+        return shape, values, index
+
+    def _with_levels(self, shape: Shape) -> Shape:
+        full = self._shapes.get(shape)
+        if full is None:
+            if len(self._shapes) >= MAX_SHAPES:
+                self._shapes.clear()
+            full = self._shapes[shape] = Shape((*shape.properties, *self._level_pairs))
+        return full
+
+    def _table_name(self) -> str:
+        return self.typist.route.model.tables(self.place, Shape(()))[0].name
+
+
+def escape_path(path: str) -> str:
+    """A path as the user writes it in ``time:`` is a path already, or the bare name of a property with odd letters."""
+    return path if "\\" in path else ".".join(escape(key) for key in path.split("."))
+
+
+def _levels(route: Route, levels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str], EntityError | None]:
+    """Levels that the entity declares, typed; the others, as text; and why a typed one cannot be stored at all."""
+    typed: dict[str, Any] = {}
+    text: dict[str, str] = {}
+    for name, level in levels.items():
+        if route.entity is None or name not in route.entity.declared:
+            text[name] = level
+            continue
+        try:
+            typed[name] = route.entity.level(name, level)
+        except EntityError as error:
+            text[name] = level
+            if route.mismatch == "reject":
+                return typed, text, error
+    return typed, text, None
+
+
+def _fill(shape: Shape, values: Values, typed: Mapping[str, Any]) -> Values:
+    """Put typed levels where the payload left their properties out."""
+    return tuple(typed.get(path) if value is None else value for path, value in zip(shape.paths, values, strict=True))
+
+
+def _as_object(data: Any) -> dict[str, Any]:
+    if type(data) is dict:
+        return data
+    return dict(data) if isinstance(data, Mapping) else {"value": data}
+
+
+def _spread(data: Any, path: tuple[str, ...]) -> Iterator[Any]:
+    """The data once per item of the list at ``path``, with the item in the list's place."""
+    if not path:
+        yield from data if isinstance(data, list) else [data]
+    elif isinstance(data, Mapping) and path[0] in data:
+        yield from ({**data, path[0]: inner} for inner in _spread(data[path[0]], path[1:]))
+    else:
+        yield data
+
+
+def _kind(value: Any) -> Kind:
+    """The kind by type alone; whether a number is exact is seen where columns are encoded."""
+    try:
+        return KIND_OF_TYPE[type(value)]
+    except KeyError:
+        return kind_of(value) or "json"
+
+
+def _picker(names: list[str]) -> Callable[[Mapping[str, Any]], Values]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda data: tuple(data[name] for name in names)
+
+
+def _names(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"'{path}'" for path in values)

@@ -1,0 +1,141 @@
+"""Records of a known shape → encoded rows: compiled once per place and shape, then used for every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.engines.base import Engine
+from amqtt_db.errors import StructureError
+from amqtt_db.models.base import Cell, Place, RowMaker, Table
+from amqtt_db.route import Route
+from amqtt_db.schema import Schema, Wanted, columns_to_fill
+from amqtt_db.shape import Kind, Pair, Record, Shape, kind_of
+
+MAX_GROUPS: Final = 100_000  # more places are forgotten and met again
+MAX_PLANS: Final = 1024  # per place; more are forgotten and compiled again
+
+
+@attrs.frozen(cache_hash=True)
+class Target:
+    """Columns of a table that rows are inserted into, and the kinds of their values."""
+
+    table: str
+    columns: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+
+
+@attrs.frozen
+class Plan:
+    """How records of one shape become rows: a maker, and per table key where its rows go."""
+
+    make: RowMaker
+    targets: Mapping[str, Target]
+
+
+@attrs.define(eq=False)
+class _Group:
+    """The plans compiled for a place.
+
+    ``union`` are all pairs met so far: shapes that differ in what is missing share one statement where that is not
+    wasteful.
+    """
+
+    route: Route
+    plans: dict[Shape, Plan] = attrs.field(factory=dict)
+    union: dict[Pair, None] = attrs.field(factory=dict)
+
+
+Bucket = tuple[Place, Shape]
+"""What records must share to be laid into rows together."""
+
+
+class Planner:
+    """Compiles plans against what the schema knows."""
+
+    def __init__(self, engine: Engine, schema: Schema, routes: Iterable[Route]) -> None:
+        self._engine = engine
+        self._schema = schema
+        self._routes = {route.filter.text: route for route in reversed(list(routes))}
+        self._groups: dict[Place, _Group] = {}
+
+    def wanted(self, place: Place, shape: Shape) -> list[Wanted]:
+        """The tables that records of ``shape`` need."""
+        route = self._routes[place.route]
+        limit = route.max_columns or self._engine.max_columns
+        return [Wanted(table, place.route, limit) for table in route.model.tables(place, shape)]
+
+    def missing(self, buckets: Iterable[Bucket]) -> list[Wanted]:
+        """The tables that are not, or not wholly, there yet; a shape with a plan needs no look."""
+        unplanned = [bucket for bucket in buckets if bucket[1] not in self._group(bucket[0]).plans]
+        wishes = [wish for bucket in unplanned for wish in self.wanted(*bucket)]
+        return [wish for wish in wishes if not self._schema.is_ready(wish)]
+
+    def rows(self, place: Place, shape: Shape, records: Sequence[Record]) -> list[tuple[Target, Sequence[Any]]]:
+        """The encoded rows of records of one shape.  Raises Unfit where a value does not fit its kind's column."""
+        plan = self._group(place).plans.get(shape) or self._compile(place, shape)
+        made = plan.make(records)
+        return [(target, self._engine.encode(target.kinds, made[key])) for key, target in plan.targets.items()]
+
+    def _group(self, place: Place) -> _Group:
+        group = self._groups.get(place)
+        if group is None:
+            if len(self._groups) >= MAX_GROUPS:
+                self._groups.clear()
+            group = self._groups[place] = _Group(self._routes[place.route])
+        return group
+
+    def refit(self, record: Record) -> Record:
+        """The record with every value under a kind whose column returns it identically.
+
+        Raises StructureError if none does.
+        """
+        pairs: list[Pair] = []
+        for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
+            pairs.append((path, kind if value is None else self._fitting(kind, value)))
+        shape = Shape(tuple(pairs))
+        if shape == record.shape:
+            raise StructureError("a value of the message's envelope cannot be held by the database")
+        return attrs.evolve(record, shape=shape)
+
+    def _fitting(self, kind: Kind, value: Any) -> Kind:
+        for wish in (kind, kind_of(value)):
+            if wish is not None and self._engine.holds(wish, value) and _is_of_kind(wish, value):
+                return wish
+        return "tagged"
+
+    def _compile(self, place: Place, shape: Shape) -> Plan:
+        group = self._group(place)
+        filled = _filled(group, shape)
+        cells: dict[str, tuple[Cell, ...]] = {}
+        targets: dict[str, Target] = {}
+        for table in group.route.model.tables(place, filled):
+            known = self._schema.get(table.key)
+            if known is None:
+                raise StructureError(f"table {table.name} is not there")
+            columns = columns_to_fill(known, table, filled)
+            cells[table.key] = tuple(columns)
+            targets[table.key] = Target(known.name, tuple(columns.values()), _kinds(table, columns))
+        plan = Plan(group.route.model.maker(place, shape, cells), targets)
+        if len(group.plans) >= MAX_PLANS:
+            group.plans.clear()
+        group.plans[shape] = plan
+        return plan
+
+
+def _filled(group: _Group, shape: Shape) -> Shape:
+    """The shape whose columns are filled: all met so far, unless that is mostly NULL."""
+    group.union.update(dict.fromkeys(shape.properties))
+    return Shape(tuple(group.union)) if len(group.union) <= 2 * len(shape.properties) + 8 else shape
+
+
+def _kinds(table: Table, cells: Iterable[Cell]) -> tuple[Kind, ...]:
+    fixed = {column.name: column.kind for column in table.columns}
+    return tuple(fixed[cell] if isinstance(cell, str) else cell[1] for cell in cells)
+
+
+def _is_of_kind(kind: Kind, value: Any) -> bool:
+    """An integer that no double holds is not a number, whatever its type says."""
+    return kind != "number" or not isinstance(value, int) or kind_of(value) == "number"

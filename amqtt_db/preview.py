@@ -1,0 +1,69 @@
+"""What a sample message would become: its route, its records, and the DDL that it would cause."""
+
+from __future__ import annotations
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import Catalog
+from amqtt_db.config import Settings
+from amqtt_db.engines import engine_for
+from amqtt_db.errors import DatabaseError
+from amqtt_db.harvest import Decoded, Harvest, decode
+from amqtt_db.lanes import Lanes, reserved
+from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.plan import Planner
+from amqtt_db.route import Route
+from amqtt_db.schema import Schema
+from amqtt_db.shape import Record
+
+
+@attrs.frozen
+class Preview:
+    """``route`` is None where no route covers the topic; ``reason`` says why the sample would become a dead letter."""
+
+    route: Route | None
+    records: tuple[Record, ...] = ()
+    ddl: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
+    """Send a sample through everything but the database, which is only looked at and never changed."""
+    lanes = Lanes(settings.routes)
+    new = lanes.unknown({topic.encode()})
+    if not new:
+        return Preview(None)
+    route = settings.routes[new[topic]]
+    lanes.learn(new, {}, {})
+    harvest = Harvest(number=1, start=1, end=2)
+    decoded = decode(harvest, _batch(topic, payload), lanes)
+    if harvest.dead:
+        return Preview(route, reason=harvest.dead[0].reason)
+    records = tuple(record for bucket in decoded.buckets.values() for record in bucket)
+    return Preview(route, records, tuple(_ddl(settings, decoded)))
+
+
+def _batch(topic: str, payload: bytes) -> Batch:
+    return Batch("", [1], [0], [flags(PUBLISH)], [0], [topic.encode()], [payload], 2)
+
+
+def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
+    """The DDL, found by doing it in a transaction that is rolled back; a missing SQLite file stays missing."""
+    path = settings.sqlite_path
+    engine = engine_for("sqlite://" if path is not None and not path.exists() else settings.database)
+    catalog = Catalog(engine)
+    schema = Schema(engine, catalog, reserved(settings.routes))
+    planner = Planner(engine, schema, settings.routes)
+    database = engine.open(write=True)
+    try:
+        with database.connect() as connection, connection.begin() as rehearsal:
+            catalog.create(connection)
+            schema.load(connection)
+            ddl = schema.ensure(connection, planner.missing(decoded.buckets))
+            rehearsal.rollback()
+            return ddl
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(f"the database answers: {str(error.orig).strip().partition(chr(10))[0]}") from error
+    finally:
+        database.dispose()

@@ -1,0 +1,85 @@
+"""From a name in the configuration to the thing it means: a built-in, an entry point, or a dotted path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from amqtt_db.errors import Problem
+
+
+class SpecError(ValueError):
+    """A part of the configuration cannot be used.  ``problems`` holds every mistake found in it, with its path."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
+    """What ``name`` means: a key of ``builtins``, an entry point of ``group``, or a dotted path, in this order.
+
+    Raises ValueError, with the nearest valid name or with why the import failed.
+    """
+    if name in builtins:
+        builtin = builtins[name]
+        return load_path(builtin) if isinstance(builtin, str) else builtin
+    points = {point.name: point for point in entry_points(group=group)}
+    if name in points:
+        try:
+            return points[name].load()
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"the entry point {name!r} of {group} cannot be loaded: {_reason(error)}") from error
+    if "." in name or ":" in name:
+        return load_path(name)
+    raise ValueError(f"{name!r} is unknown; {suggest(name, [*builtins, *points])}, or a dotted path to your own")
+
+
+def load_path(path: str) -> Any:
+    """What stands at a dotted path (``package.module.Name`` or ``package.module:Name``).
+
+    Raises ValueError saying which part of the path is missing, or why a module on it cannot be imported.
+    """
+    parts = path.replace(":", ".").split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ValueError(f"{path!r} is no dotted path such as package.module.Name")
+    found: Any = _import(parts[0], path)
+    for index, part in enumerate(parts[1:], start=1):
+        found = _step(found, part, ".".join(parts[: index + 1]), path)
+    return found
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """A phrase that names the valid name nearest to ``name``, or all valid ones where none is near."""
+    names = sorted(valid)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(names)}"
+
+
+def _step(found: Any, part: str, module: str, path: str) -> Any:
+    if hasattr(found, part):
+        return getattr(found, part)
+    if isinstance(found, ModuleType) and hasattr(found, "__path__"):
+        return _import(module, path)
+    owner = getattr(found, "__name__", repr(found))
+    near = get_close_matches(part, dir(found), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{path!r} cannot be found: {owner} has no {part!r}{hint}")
+
+
+def _import(module: str, path: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            hint = "is its package installed for the Python that runs this, or its directory in PYTHONPATH?"
+            raise ValueError(f"{path!r} cannot be found: there is no module {module!r}; {hint}") from error
+        raise ValueError(f"{path!r} cannot be imported: {module} fails with {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,244 @@
+"""The ``routes:`` of the configuration: YAML → routes, with every mistake reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from types import NoneType, UnionType
+from typing import Any, Final, Union, cast, get_args, get_origin
+
+import attrs
+import cattrs
+
+from amqtt_db import decode, registry
+from amqtt_db.entity import Entity
+from amqtt_db.errors import Problem
+from amqtt_db.models import BUILTIN as MODELS
+from amqtt_db.models.base import Model
+from amqtt_db.naming import HOUSE_TABLES, fold
+from amqtt_db.pipeline import escape_path
+from amqtt_db.route import Mismatch, Route, Unknown
+from amqtt_db.shape import Pair
+from amqtt_db.topics import TopicFilter
+from amqtt_db.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
+
+LATER: Final = ("hypertable", "keep")
+"""Keys of a route that are known and cannot be used yet."""
+
+ROUTE_KEYS: Final = (
+    "topic", "model", "decode", "entity", "time", "each", "unknown", "mismatch", "max_columns", "max_tables", *LATER,
+)  # fmt: skip
+
+_ELSEWHERE: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
+
+
+def read_routes(node: Node) -> dict[str, Route]:
+    """Path in the YAML → route, in their order; ``#`` as ``wide`` where there is no ``routes:`` at all.
+
+    Mistakes are noted in the node; routes that have some may be missing from the answer.
+    """
+    everything = Node([{"topic": "#"}], node.path, node.problems)
+    items = (everything if node.value is None else node).items()
+    if node.value == []:
+        node.fail("expected at least one route; leave `routes` out to store everything")
+    made = {item.path: _route(item) for item in items}
+    routes = {path: route for path, route in made.items() if route is not None}
+    _check_shared_tables(routes, node.problems)
+    return routes
+
+
+def notes(routes: Mapping[str, Route]) -> Iterator[Problem]:
+    """Remarks on routes that are valid, but can never match because an earlier one takes all their topics."""
+    for (earlier, first), (path, second) in combinations(routes.items(), 2):
+        if covers(first.filter.mqtt, second.filter.mqtt):
+            yield Problem(
+                f"{path}.topic", f"never matches: {earlier} ({first.filter.text}) takes all its topics before"
+            )
+
+
+def covers(general: str, special: str) -> bool:
+    """Whether every topic that the MQTT filter ``special`` matches is matched by ``general`` too."""
+    wide, narrow = general.split("/"), special.split("/")
+    if special.startswith("$") and wide[0] in ("+", "#"):
+        return False
+    for index, level in enumerate(wide):
+        if level == "#":
+            return True
+        other = narrow[index] if index < len(narrow) else None
+        if other in (None, "#") or level not in ("+", other):
+            return False
+    return len(wide) == len(narrow)
+
+
+def _route(item: Node) -> Route | None:
+    section = item.section(ROUTE_KEYS, _ELSEWHERE)
+    if not isinstance(item.value, Mapping):
+        if item.value is None:
+            item.fail("expected a mapping, found nothing")
+        return None
+    for key in LATER:
+        section.child(key).read(_later, None)
+    filter_ = section.child("topic").require(_topic, "an MQTT topic filter such as 'home/{room}/climate'")
+    model = _model(section.child("model"))
+    decoder = _decoder(section.child("decode"))
+    entity = _entity(section.child("entity"))
+    options = _contract(section, entity)
+    if filter_ is None or model is None or decoder is None:
+        return None
+    return Route(filter=filter_, model=model, decode=decoder, entity=entity, **options)
+
+
+def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
+    has_entity = section.child("entity").value is not None
+    unknown = section.child("unknown").read(
+        choice("add", "extra", "ignore", "reject"), "extra" if has_entity else "add"
+    )
+    return {
+        "time": section.child("time").read(lambda value: _time(value, entity), None),
+        "each": section.child("each").read(lambda value: value if value == "" else text(value), None),
+        "unknown": cast(Unknown, unknown),
+        "mismatch": cast(Mismatch, section.child("mismatch").read(choice("variant", "null", "reject"), "variant")),
+        "max_columns": section.child("max_columns").read(at_least(1), None),
+        "max_tables": section.child("max_tables").read(at_least(1), 1000),
+    }
+
+
+def _later(_: object) -> None:
+    raise ValueError("not available yet: comes with the PostgreSQL and retention work; leave it out for now")
+
+
+def _topic(value: object) -> TopicFilter:
+    return TopicFilter.parse(text(value))
+
+
+def _decoder(node: Node) -> decode.Decoder | None:
+    spec = "json" if node.value is None else node.value
+    return Node(spec, node.path, node.problems).read(lambda value: decode.resolve(value, where=node.path), None)
+
+
+def _entity(node: Node) -> Entity | None:
+    if isinstance(node.value, Mapping):
+        return node.read(lambda value: Entity.inline(value, where=node.path), None)
+    return node.read(lambda value: Entity.from_class(text(value)), None)
+
+
+def _time(value: object, entity: Entity | None) -> str:
+    path = text(value)
+    if entity is not None and escape_path(path) not in entity.declared:
+        raise ValueError(f"the entity declares no property {path!r}; {registry.suggest(path, entity.declared)}")
+    return path
+
+
+def _model(node: Node) -> Model | None:
+    name, options = node.value or "wide", Node(None, node.path, node.problems)
+    if isinstance(name, Mapping):
+        if len(name) != 1:
+            node.fail("expected one model with its options, such as {wide: {table: climate}}")
+            return None
+        (name,) = name
+        options = node.child(name)
+    cls = Node(name, node.path, node.problems).read(_model_class, None)
+    return None if cls is None else _structure(cls, options)
+
+
+def _model_class(value: object) -> type[Model]:
+    cls = registry.load(text(value), MODELS, "amqtt_db.models")
+    if isinstance(cls, str):
+        cls = registry.load_path(cls)
+    if isinstance(cls, type) and issubclass(cls, Model) and attrs.has(cls):
+        return cast(type[Model], cls)
+    raise ValueError(f"{value} is not a model: expected an attrs class derived from amqtt_db.models.base.Model")
+
+
+def _structure(cls: Any, options: Node) -> Model | None:
+    """An instance of a model class, its options checked against the types of the class's fields."""
+    before = len(options.problems)
+    fields = {field.alias: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
+    given = options.section(fields).value or {}
+    for alias, field in fields.items():
+        if alias not in given and field.default is attrs.NOTHING:
+            options.child(alias).fail("missing; the model needs it")
+    values = {alias: _option(options.child(alias), fields[alias].type) for alias in given if alias in fields}
+    if isinstance(values.get("table"), str):
+        options.child("table").read(_table, None)
+    return _made(cls, values, options) if len(options.problems) == before else None
+
+
+def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model | None:
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:  # a validator of the class
+        options.fail(str(error))
+        return None
+
+
+def _option(node: Node, wanted: Any) -> Any:
+    try:
+        return _CONVERTER.structure(node.value, wanted)
+    except Exception:  # a user's type may raise anything
+        node.fail(f"expected {_words(wanted)}, found {found(node.value)}")
+        return None
+
+
+def _words(wanted: Any) -> str:
+    """A type in the words of YAML."""
+    kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    return " or ".join(TYPE_NAMES.get(kind, str(kind)) for kind in kinds if kind is not NoneType)
+
+
+def _table(value: object) -> str:
+    name = text(value)
+    if not name.isprintable():
+        raise ValueError("a table's name has no control characters")
+    if fold(name) in HOUSE_TABLES:
+        raise ValueError(f"{name} is a table of amqtt_db itself; choose another name")
+    if fold(name).startswith(("sqlite_", "pg_")):
+        raise ValueError(f"names that begin with {name.partition('_')[0]}_ belong to the database; choose another name")
+    return name
+
+
+def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -> None:
+    """Two routes may share a table only if they agree on what is in it."""
+    tables: dict[str, str] = {}
+    for path, route in routes.items():
+        table = getattr(route.model, "table", None)
+        if not isinstance(table, str):
+            continue
+        first = tables.setdefault(fold(table), path)
+        problems += [
+            Problem(
+                f"{path}.{key}",
+                f"shares the table {table} with {first}, but {why}; make them agree or name another table",
+            )
+            for key, why in _differences(routes[first], route)
+        ]
+
+
+def _differences(first: Route, second: Route) -> Iterator[tuple[str, str]]:
+    if first.model != second.model:
+        yield "model", "their models or options differ"
+    if _declared(first.entity) != _declared(second.entity):
+        yield "entity", "their entities declare different properties or kinds"
+
+
+def _declared(entity: Entity | None) -> frozenset[Pair] | None:
+    return None if entity is None else frozenset(entity.shape.properties)
+
+
+def _strict_converter() -> cattrs.Converter:
+    """cattrs would make 'false' True and 1.9 1; here a value has the type that the field names, or it is a mistake."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for primitive in (bool, int, float, str):
+        converter.register_structure_hook(primitive, _strictly)
+    return converter
+
+
+def _strictly(value: Any, wanted: type) -> Any:
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise TypeError
+    return value
+
+
+_CONVERTER: Final = _strict_converter()

@@ -1,0 +1,195 @@
+"""What tables and columns there are, and how the missing ones come into being.
+
+DDL is additive: tables are created, columns added, nothing is ever dropped or changed.  It runs in a transaction of its
+own, before the data's, with the schema locked and the catalogue read again: another writer may have been faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import groupby
+from operator import eq
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import Catalog, PhysicalTable
+from amqtt_db.engines.base import Engine
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Cell, Column, Table
+from amqtt_db.naming import column_name, fold, table_name, unique
+from amqtt_db.shape import Pair, Shape
+
+
+@attrs.frozen
+class Wanted:
+    """Tables that records are about to need: for which route, and how many property columns one may have."""
+
+    table: Table
+    route: str
+    max_columns: int
+
+
+class Schema:
+    """The tables that this process knows of, by key; :meth:`ensure` makes what is missing.
+
+    ``reserved`` are names that routes ask for with ``table:``; no topic gets them.
+    """
+
+    def __init__(self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = ()) -> None:
+        self._engine = engine
+        self._reserved = {fold(name) for name in reserved}
+        self._catalog = catalog
+        self._tables: dict[str, PhysicalTable] = {}
+
+    def load(self, connection: sa.Connection) -> None:
+        """Read what the catalogue knows."""
+        self._tables = self._catalog.physical_tables(connection)
+
+    def get(self, key: str) -> PhysicalTable | None:
+        """The table registered under ``key``."""
+        return self._tables.get(key)
+
+    def is_ready(self, wanted: Wanted) -> bool:
+        """Whether every column that can be given is there."""
+        known = self._tables.get(wanted.table.key)
+        return known is not None and not _missing_pairs(known, wanted)
+
+    def ensure(self, connection: sa.Connection, wanted: Iterable[Wanted]) -> list[str]:
+        """Make what is missing, in the connection's transaction; returns the DDL that it took.
+
+        Call :meth:`learn` once the transaction has been committed.
+        """
+        self._engine.lock_schema(connection)
+        by_key = {key: list(group) for key, group in groupby(sorted(wanted, key=_key), key=_key)}
+        known = self._catalog.physical_tables(connection, by_key)
+        inspector = sa.inspect(connection)
+        present = {*inspector.get_table_names(), *inspector.get_view_names()}
+        taken = self._reserved | set(map(fold, present)) | self._catalog.table_folds(connection)
+        ddl: list[str] = []
+        for key, group in by_key.items():
+            merged = _merge(group)
+            table = known.get(key) or self._register(connection, merged, taken)
+            columns = _new_columns(table, merged, self._engine.name_limit)
+            self._catalog.add_columns(connection, table.name, columns)
+            table = attrs.evolve(table, columns={**table.columns, **columns})
+            actual = _column_folds(inspector, table.name) if table.name in present else None
+            ddl += self._materialize(connection, table, merged.table, actual)
+        return ddl
+
+    def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
+        """Read the tables with ``keys`` from the catalogue."""
+        self._tables.update(self._catalog.physical_tables(connection, list(keys)))
+
+    def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
+        name = wanted.table.name
+        if not wanted.table.exact:
+            name = table_name(name, is_taken=lambda wish: fold(wish) in taken, limit=self._engine.name_limit)
+        taken.add(fold(name))
+        table = PhysicalTable(wanted.table.key, name, {})
+        self._catalog.add_table(connection, table, wanted.route)
+        return table
+
+    def _materialize(
+        self, connection: sa.Connection, known: PhysicalTable, table: Table, present: set[str] | None
+    ) -> list[str]:
+        """Create the table, or add to it whatever columns it lacks; ``present`` are the folds of those it has."""
+        target = self._sql_table(known, table)
+        if present is None:
+            statements: list[sa.schema.ExecutableDDLElement] = [sa.schema.CreateTable(target)]
+            statements += map(sa.schema.CreateIndex, sorted(target.indexes, key=lambda index: str(index.name)))
+        else:
+            _require_envelope(known.name, table, present)
+            missing = [column for column in target.columns if fold(column.name) not in present]
+            statements = [_add_column(connection.dialect, target, column) for column in missing]
+        for statement in statements:
+            connection.execute(statement)
+        return [str(statement.compile(dialect=connection.dialect)).strip() for statement in statements]
+
+    def _sql_table(self, known: PhysicalTable, table: Table) -> sa.Table:
+        columns = [self._sql_column(column, table) for column in table.columns]
+        columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
+        target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.table_options)
+        for index in table.indexes:
+            wish = "_".join(("ix", known.name, *index))
+            name = unique(wish, known.key, partial(eq, wish), self._engine.name_limit)  # tagged: tables share the names
+            sa.Index(name, *(target.c[column] for column in index))
+        return target
+
+    def _sql_column(self, column: Column, table: Table) -> sa.Column[object]:
+        return sa.Column(
+            column.name,
+            self._engine.types[column.kind],
+            primary_key=column.name in table.primary_key,
+            nullable=column.nullable,
+            autoincrement=False,
+        )
+
+
+def _column_folds(inspector: sa.Inspector, table: str) -> set[str]:
+    return {fold(column["name"]) for column in inspector.get_columns(table)}
+
+
+def _key(wanted: Wanted) -> str:
+    return wanted.table.key
+
+
+def _merge(group: list[Wanted]) -> Wanted:
+    """Several wishes for one table as one."""
+    pairs = dict.fromkeys(pair for wanted in group for pair in wanted.table.properties)
+    return attrs.evolve(group[0], table=attrs.evolve(group[0].table, properties=tuple(pairs)))
+
+
+def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
+    """Pairs without a column, as far as there is room for more columns."""
+    missing = [pair for pair in wanted.table.properties if pair not in known.columns]
+    if wanted.table.overflow is None:
+        return missing
+    return missing[: max(0, wanted.max_columns - len(known.columns))]
+
+
+def _new_columns(known: PhysicalTable, wanted: Wanted, limit: int) -> dict[Pair, str]:
+    """Names for the pairs that get a column now; the first kind of a property owns its plain name."""
+    taken = {fold(column.name) for column in wanted.table.columns} | {fold(name) for name in known.columns.values()}
+    owned = {path for path, kind in known.columns if kind != "tagged"}
+    new: dict[Pair, str] = {}
+    for path, kind in _missing_pairs(known, wanted):
+        plain = kind != "tagged" and path not in owned
+        new[path, kind] = column_name(path, kind, plain=plain, taken=taken, limit=limit)
+        taken.add(fold(new[path, kind]))
+        if plain:
+            owned.add(path)
+    return new
+
+
+def _require_envelope(name: str, table: Table, present: set[str]) -> None:
+    missing = [column for column in table.primary_key if fold(column) not in present]
+    if missing:
+        raise DatabaseError(
+            f"table {name} exists and is not one of this project's: it has no column {', '.join(missing)}; "
+            "choose another `table:` for the route or rename the table"
+        )
+
+
+def _add_column(dialect: sa.Dialect, table: sa.Table, column: sa.Column[object]) -> sa.DDL:
+    """ALTER TABLE … ADD COLUMN; always nullable, for there may be rows."""
+    quote = dialect.identifier_preparer.quote
+    kind = dialect.type_compiler_instance.process(column.type)
+    return sa.DDL(  # type: ignore[no-untyped-call]
+        f"ALTER TABLE {quote(table.name)} ADD COLUMN {quote(column.name)} {kind}".replace("%", "%%")
+    )
+
+
+def columns_to_fill(known: PhysicalTable, table: Table, shape: Shape) -> dict[Cell, str]:
+    """The cells that records of a shape fill, with their columns' names, fixed ones first.
+
+    The overflow column is among them only where some pair of the shape has no column of its own.
+    """
+    pairs = {pair: known.columns[pair] for pair in table.properties if pair in known.columns}
+    homeless = any(pair not in pairs for pair in shape.properties)
+    columns: dict[Cell, str] = {
+        column.name: column.name for column in table.columns if homeless or column.name != table.overflow
+    }
+    columns.update(pairs.items())
+    return columns

@@ -1,0 +1,126 @@
+"""The broker of ``amqtt-db run``: what can be checked before it starts, and running it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Final
+
+from amqtt.broker import Broker
+from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
+from amqtt.errors import BrokerError, PluginError, PluginLoadError
+
+from amqtt_db.config import Settings
+from amqtt_db.errors import AmqttDbError
+
+_PORTS: Final = {ListenerType.TCP: 1883, ListenerType.WS: 8883}
+_SCHEMES: Final = {ListenerType.TCP: "mqtt", ListenerType.WS: "ws"}
+
+
+class NotReady(AmqttDbError):  # noqa: N818 - it reads as what is the case
+    """The broker cannot start; every line of the message is one reason and what to do about it."""
+
+
+def addresses(broker: Mapping[str, Any]) -> dict[str, tuple[str, str, int]]:
+    """Listener name → (scheme, host, port) of a broker's configuration.  Raises NotReady for a port that is none."""
+    return {name: _address(name, listener) for name, listener in _listeners(broker)}
+
+
+def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
+    """Raise NotReady, with all reasons, where the broker could not listen or its files could not be written."""
+    problems = [_listen_problem(name, host, port) for name, (_, host, port) in addresses(broker).items()]
+    if settings.sqlite_path is not None:
+        problems.append(_file_problem("database", settings.sqlite_path))
+    problems.append(_file_problem("journal", settings.journal.path))
+    found = [problem for problem in problems if problem]
+    if found:
+        raise NotReady("\n".join(found))
+
+
+async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: asyncio.Event | None = None) -> None:
+    """Run a broker until ``stop`` is set or SIGINT or SIGTERM arrives, then shut it down cleanly.
+
+    ``started`` is called once it listens.  Raises AmqttDbError if it cannot start.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    running = await start(broker)
+    try:
+        started()
+        await stop.wait()
+    finally:
+        await running.shutdown()
+
+
+async def start(broker: Mapping[str, Any]) -> Broker:
+    """A broker that listens.  Raises AmqttDbError if it cannot start."""
+    try:
+        made = Broker(deepcopy(dict(broker)))
+    except (BrokerError, PluginError, PluginLoadError) as error:
+        raise _explained(error) from error
+    try:
+        await made.start()
+    except BrokerError as error:
+        await made.plugins_manager.close()
+        raise _explained(error) from error
+    return made
+
+
+def _explained(error: Exception) -> AmqttDbError:
+    """amqtt's error with what is behind it, which its own text leaves out."""
+    cause = error.__cause__
+    if isinstance(cause, AmqttDbError):
+        return cause
+    return NotReady(f"the broker cannot start: {error}{f': {cause}' if cause and str(cause) not in str(error) else ''}")
+
+
+def _listeners(broker: Mapping[str, Any]) -> Iterator[tuple[str, ListenerConfig]]:
+    listeners = BrokerConfig.from_dict(deepcopy(dict(broker))).listeners
+    return ((name, listener) for name, listener in listeners.items() if listener.type != ListenerType.EXTERNAL)
+
+
+def _address(name: str, listener: ListenerConfig) -> tuple[str, str, int]:
+    host, port = _split(str(listener.bind or ""), str(_PORTS[listener.type]))
+    if not port.isdecimal() or int(port) > 65535:
+        raise NotReady(f"listeners.{name}.bind: expected an address such as 127.0.0.1:1883, found {listener.bind!r}")
+    return _SCHEMES[listener.type], host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what amqtt makes of it
+
+
+def _split(bind: str, default: str) -> tuple[str, str]:
+    """Host and port; either may be missing, as amqtt allows."""
+    host, colon, port = bind.rpartition(":")
+    if bind.endswith("]") or not (colon or bind.isdecimal()):
+        return bind, default
+    return host, port or default
+
+
+def _listen_problem(name: str, host: str, port: int) -> str | None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            trial.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"{host}:{port} is already in use: stop the other broker or change listeners.{name}.bind"
+        return f"cannot listen on {host}:{port}: {error.strerror}; change listeners.{name}.bind"
+    return None
+
+
+def _file_problem(what: str, path: Path) -> str | None:
+    directory = path.parent
+    if not directory.is_dir():
+        return f"{what} {path}: there is no directory {directory}; make it or name another {what}"
+    if path.is_dir():
+        return f"{what} {path}: it is a directory; name a file"
+    writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.W_OK))
+    return None if writable else f"{what} {path}: it cannot be written; change its permissions or name another {what}"

@@ -1,0 +1,189 @@
+"""What a typed message looks like: kinds, shapes and records.
+
+A *property* is named by its path: the keys that lead to it, joined by dots.  What would make that ambiguous or what
+some database cannot hold is escaped (see :func:`escape`), so a path is always printable text and always invertible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final, Literal, get_args
+from uuid import UUID
+
+import attrs
+
+Kind = Literal[
+    "bool", "number", "int64", "bigint", "text", "bytes", "datetime", "date", "time", "decimal", "uuid", "json",
+    "tagged", "moment",
+]  # fmt: skip
+"""The types of the project.
+
+Two of them never belong to a declared property: ``tagged`` keeps a value that its own kind's column would not return
+identically, and ``moment`` is a time given as microseconds since 1970 (UTC), as envelopes carry it.
+"""
+
+Pair = tuple[str, Kind]
+"""A property's path and the kind of its value: what a column can be for."""
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+EXACT: Final = 2**53  # beyond it not every integer is a double
+LEVELS: Final = 16  # deeper objects stay JSON: a path of hundreds of keys serves nobody
+
+KIND_OF_TYPE: Final[Mapping[type, Kind]] = {
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "text",
+    bytes: "bytes",
+    datetime: "datetime",
+    date: "date",
+    time: "time",
+    Decimal: "decimal",
+    UUID: "uuid",
+    list: "json",
+    tuple: "json",
+    dict: "json",
+}
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+_SPECIAL = re.compile("[\\\\.\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[{]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\(.)")
+_DOT = re.compile(r"(?<!\\)((?:\\\\)*)\.")
+
+
+def kind_of(value: object) -> Kind | None:
+    """The kind of an undeclared value, None for None; integers beyond ±2⁵³ are ``int64`` or ``bigint``.
+
+    Raises TypeError for a value of a type that is none of the project's.
+    """
+    if value is None:
+        return None
+    kind = KIND_OF_TYPE.get(type(value))
+    if kind is None:
+        raise TypeError(f"a {type(value).__name__} is none of the types that can be stored")
+    if type(value) is int and not -EXACT <= value <= EXACT:
+        return "int64" if -(2**63) <= value < 2**63 else "bigint"
+    return kind
+
+
+@attrs.frozen(cache_hash=True)
+class Shape:
+    """The (property path, kind) pairs of a record, in the order of its values."""
+
+    properties: tuple[Pair, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The property paths alone."""
+        return tuple(path for path, _ in self.properties)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds alone."""
+        return tuple(kind for _, kind in self.properties)
+
+
+@attrs.frozen
+class Record:
+    """One typed message, or one part of it, ready to be laid into tables.
+
+    ``id`` is unique in the database, ``part`` counts the records of one message from 0.  ``time`` is the event's time
+    in microseconds since 1970 (UTC).  ``session`` is the id of the connection's row, or None.  ``values`` align with
+    ``shape``; None means that the property is absent.
+    """
+
+    id: int
+    part: int
+    time: int
+    topic: str
+    session: int | None
+    qos: int
+    retain: bool
+    values: tuple[Any, ...]
+    shape: Shape
+
+    @property
+    def at(self) -> datetime:
+        """``time`` as an aware datetime in UTC."""
+        return EPOCH + timedelta(microseconds=self.time)
+
+    def properties(self) -> dict[str, tuple[Kind, Any]]:
+        """Path → (kind, value) of the properties that are present: what two equal records agree on."""
+        pairs = zip(self.shape.properties, self.values, strict=True)
+        return {path: (kind, value) for (path, kind), value in pairs if value is not None}
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+@lru_cache(4096)
+def escape(key: str) -> str:
+    r"""Make one key of an object a safe part of a path.
+
+    A dot, a backslash, a leading brace, control characters and lone surrogates become ``\.``, ``\\``, ``\{`` or
+    ``\uXXXX``.
+    """
+    return _SPECIAL.sub(_escape_one, key)
+
+
+def _escape_one(found: re.Match[str]) -> str:
+    character = found[0]
+    return "\\" + character if character in "\\.{" else f"\\u{ord(character):04x}"
+
+
+def unescape(part: str) -> str:
+    """Undo :func:`escape`."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], part)
+
+
+def level_path(name: str) -> str:
+    """The path of a named topic level; no key of a payload can have it, for a leading brace is escaped there."""
+    return f"{{{name}}}"
+
+
+def flatten(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects as path → value.  An empty object stays, as the value ``{}``; so do objects below 16 levels.
+
+    Raises TypeError for a key that is not text.
+    """
+    flat: dict[str, Any] = {}
+    _flatten(data, "", flat, LEVELS)
+    return flat
+
+
+def _flatten(data: Mapping[str, Any], prefix: str, flat: dict[str, Any], levels: int) -> None:
+    for key, value in data.items():
+        if not isinstance(key, str):
+            raise TypeError(f"a key of an object is a {type(key).__name__}, not text")
+        path = prefix + escape(key)
+        if isinstance(value, dict) and value and levels > 1:
+            _flatten(value, path + ".", flat, levels - 1)
+        else:
+            flat[path] = value
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """The keys that lead to a property: the inverse of joining escaped keys by dots."""
+    return tuple(unescape(part) for part in _DOT.sub("\\1\x00", path).split("\x00"))
+
+
+def unflatten(properties: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Undo :func:`flatten` for (path, value) pairs; None values are left out."""
+    data: dict[str, Any] = {}
+    for path, value in properties:
+        if value is None:
+            continue
+        *parents, last = split_path(path)
+        level = data
+        for key in parents:
+            level = level.setdefault(key, {})
+        level[last] = value
+    return data

@@ -1,0 +1,93 @@
+"""How things stand: received = stored + dead + ignored + pending; refused is apart."""
+
+from __future__ import annotations
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import COUNTS
+from amqtt_db.config import Settings
+from amqtt_db.errors import DatabaseError, JournalError
+from amqtt_db.house import House, visit
+from amqtt_db.journal import JournalReader
+
+
+@attrs.frozen
+class JournalStatus:
+    """One opening of the journal: its number in the database, its checkpoint, and the entries behind that."""
+
+    number: int
+    position: int
+    pending: int
+
+
+@attrs.frozen
+class Counts:
+    """Messages of one topic filter (``""``: no route): stored, dead, ignored; and what their policies dropped."""
+
+    filter: str
+    stored: int = 0
+    dead: int = 0
+    ignored: int = 0
+    records: int = 0
+    dropped: int = 0
+    nulled: int = 0
+
+
+@attrs.frozen
+class Status:
+    """The whole picture; ``warnings`` say what could not be looked at or weakens the promise."""
+
+    journals: tuple[JournalStatus, ...] = ()
+    counters: tuple[Counts, ...] = ()
+    refused: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pending(self) -> int:
+        """Messages in the journal that wait for the writer."""
+        return sum(journal.pending for journal in self.journals)
+
+
+def status(settings: Settings) -> Status:
+    """Look at the journal and at the database.  What cannot be looked at becomes a warning, not an error."""
+    result = Status()
+    try:
+        with visit(settings.database) as house:
+            result = attrs.evolve(result, counters=_counters(house), warnings=tuple(_weaknesses(house)))
+            checkpoints = _checkpoints(house)
+    except DatabaseError as error:
+        result, checkpoints = attrs.evolve(result, warnings=(str(error),)), {}
+    try:
+        return _with_journal(result, settings, checkpoints)
+    except JournalError as error:
+        return attrs.evolve(result, warnings=(*result.warnings, str(error)))
+
+
+def _with_journal(result: Status, settings: Settings, checkpoints: dict[str, tuple[int, int]]) -> Status:
+    reader = JournalReader(settings.journal.path)
+    try:
+        journals = []
+        for opening in reader.openings():
+            number, position = checkpoints.get(opening.token, (0, opening.first))
+            journals.append(JournalStatus(number, position, reader.pending(opening.token, position)))
+        return attrs.evolve(result, journals=tuple(journals), refused=reader.refused())
+    finally:
+        reader.close()
+
+
+def _checkpoints(house: House) -> dict[str, tuple[int, int]]:
+    rows = house.connection.execute(sa.select(house.catalog.journal))
+    return {row.token: (row.number, row.position) for row in rows}
+
+
+def _counters(house: House) -> tuple[Counts, ...]:
+    counter = house.catalog.counter
+    sums = [sa.func.sum(counter.c[name]).label(name) for name in COUNTS]
+    query = sa.select(counter.c.filter, *sums).group_by(counter.c.hash, counter.c.filter).order_by(counter.c.filter)
+    rows = house.connection.execute(query).mappings()
+    return tuple(Counts(row["filter"], **{name: int(row[name]) for name in COUNTS}) for row in rows)
+
+
+def _weaknesses(house: House) -> list[str]:
+    return list(house.engine.weaknesses(house.connection))

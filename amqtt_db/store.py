@@ -1,0 +1,149 @@
+"""One transaction: rows, dead letters, sessions, counters and the checkpoint, all of a batch or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from amqtt_db.catalog import COUNTS, Catalog, key_hash
+from amqtt_db.engines.base import Engine
+from amqtt_db.harvest import Dead, Harvest
+from amqtt_db.message import CONNECT, DISCONNECT, START, Message, message_id
+from amqtt_db.plan import Target
+from amqtt_db.tagged import is_clean
+
+
+class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
+    """Somebody else stored this range: roll back and read the checkpoint again."""
+
+
+class Store:
+    """The target database, as the writer writes it."""
+
+    def __init__(self, engine: Engine, catalog: Catalog) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._counted: set[tuple[int, str]] = set()
+        self._clients: dict[int, bytes | None] = {}
+
+    def register(self, connection: sa.Connection, token: str, first: int) -> tuple[int, int]:
+        """The number under which a journal's opening is known here, and its checkpoint."""
+        journal = self._catalog.journal
+        self._engine.lock_schema(connection)
+        query = sa.select(journal.c.number, journal.c.position).where(journal.c.token == token)
+        row = connection.execute(query).one_or_none()
+        if row is not None:
+            return int(row.number), int(row.position)
+        number = (connection.scalar(sa.select(sa.func.max(journal.c.number))) or 0) + 1
+        connection.execute(journal.insert(), {"number": number, "token": token, "position": first})
+        return number, first
+
+    def checkpoint(self, connection: sa.Connection, number: int) -> int:
+        """The position up to which the journal is stored."""
+        journal = self._catalog.journal
+        query = sa.select(journal.c.position).where(journal.c.number == number)
+        return int(connection.scalars(query).one())
+
+    def write(self, connection: sa.Connection, harvest: Harvest, previous: int | None) -> None:
+        """Everything of a batch, in the connection's transaction; ``previous`` is the number of the opening before.
+
+        Raises CheckpointMoved if the checkpoint is not where the batch starts.
+        """
+        self._advance(connection, harvest)
+        for target, rows in _merged(harvest.rows):
+            self._engine.insert(connection, target.table, target.columns, rows)
+        self._write_sessions(connection, harvest, previous)
+        self._write_dead(connection, harvest)
+        self._write_counts(connection, harvest)
+
+    def _advance(self, connection: sa.Connection, harvest: Harvest) -> None:
+        journal = self._catalog.journal
+        here = (journal.c.number == harvest.number) & (journal.c.position == harvest.start)
+        if connection.execute(journal.update().where(here).values(position=harvest.end)).rowcount != 1:
+            raise CheckpointMoved
+
+    def _write_sessions(self, connection: sa.Connection, harvest: Harvest, previous: int | None) -> None:
+        by_kind: dict[int, list[Message]] = {CONNECT: [], DISCONNECT: [], START: []}
+        for message in harvest.sessions:
+            by_kind[message.kind].append(message)
+        session = self._catalog.session
+        if by_kind[START] and previous is not None:
+            left_open = (session.c.journal == previous) & session.c.disconnected.is_(None)
+            connection.execute(session.update().where(left_open).values(disconnected=by_kind[START][0].time))
+        if by_kind[CONNECT]:
+            connection.execute(session.insert(), [_session(harvest.number, message) for message in by_kind[CONNECT]])
+        if by_kind[DISCONNECT]:
+            ended = session.update().where(session.c.id == sa.bindparam("session"))
+            rows = [
+                {"session": message_id(harvest.number, message.session), "disconnected": message.time}
+                for message in by_kind[DISCONNECT]
+            ]
+            connection.execute(ended.values(disconnected=sa.bindparam("disconnected")), rows)
+
+    def _write_dead(self, connection: sa.Connection, harvest: Harvest) -> None:
+        if harvest.dead:
+            rows = [self._dead_row(connection, harvest.number, dead) for dead in harvest.dead]
+            connection.execute(self._catalog.dead_letter.insert(), rows)
+
+    def _dead_row(self, connection: sa.Connection, number: int, dead: Dead) -> dict[str, Any]:
+        message = dead.message
+        session = message_id(number, message.session) if message.session else None
+        return {
+            "id": message_id(number, message.position),
+            "time": message.time,
+            "filter": dead.filter,
+            "step": dead.step,
+            "reason": clean_text(dead.reason)[:1000],
+            "topic": message.topic,
+            "client": self._client(connection, session),
+            "session": session,
+            "qos": message.qos,
+            "retain": message.retain,
+            "payload": message.payload,
+        }
+
+    def _client(self, connection: sa.Connection, session: int | None) -> bytes | None:
+        if session is None:
+            return None
+        if session not in self._clients:
+            table = self._catalog.session
+            client = connection.scalar(sa.select(table.c.client_id).where(table.c.id == session))
+            if len(self._clients) > 10_000:
+                self._clients.clear()
+            self._clients[session] = None if client is None else str(client).encode()
+        return self._clients[session]
+
+    def _write_counts(self, connection: sa.Connection, harvest: Harvest) -> None:
+        counter = self._catalog.counter
+        for text, counts in harvest.counts.items():
+            key = {"journal": harvest.number, "hash": key_hash(text)}
+            here = (counter.c.journal == key["journal"]) & (counter.c.hash == key["hash"])
+            added = {name: counter.c[name] + count for name, count in counts.items() if count}
+            if connection.execute(counter.update().where(here).values(**added)).rowcount == 0:
+                row = {**key, "filter": text, **{name: counts[name] for name in COUNTS}}
+                connection.execute(counter.insert(), row)
+
+
+def _merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Target, Sequence[Any]]]:
+    """One entry per target, in the order of the tables' names: two writers never wait for each other crosswise."""
+    merged: dict[Target, list[Any]] = {}
+    for target, some in rows:
+        merged.setdefault(target, []).extend(some)
+    return sorted(merged.items(), key=lambda item: (item[0].table, item[0].columns))
+
+
+def clean_text(text: str) -> str:
+    """Text that every database can hold: what none can is escaped."""
+    return text if is_clean(text) else text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _session(number: int, message: Message) -> Mapping[str, Any]:
+    details = orjson.loads(message.payload)
+    names = ("client_id", "username", "address", "port", "keep_alive", "clean_session")
+    row = {name: details.get(name) for name in names}
+    texts = {name: clean_text(value) for name, value in row.items() if isinstance(value, str)}
+    identity = {"id": message_id(number, message.position), "journal": number}
+    return {**row, **texts, **identity, "connected": message.time, "disconnected": None}

@@ -1,0 +1,139 @@
+"""JSON that keeps every type of the project.
+
+Plain JSON stays plain JSON: ``[1, "a", {"b": true}]`` is stored as it reads.  What JSON or some database's JSON type
+would not return identically is tagged, an object with one key: ``{"$number": "-0.0"}``, ``{"$bytes": "AAEC"}``,
+``{"$datetime": "2026-01-31T12:00:00+00:00"}``, ``{"$text": "a\\\\u0000b"}``.  A key of the data that begins with ``$``
+gets a second one; objects with keys that no database holds become ``{"$object": [[key, value], ...]}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import attrs
+import orjson
+
+from amqtt_db.shape import EXACT, Kind, escape, kind_of, unescape
+
+
+@attrs.frozen
+class Typed:
+    """A value whose kind the value alone does not tell: a declared ``int64`` of 5, say."""
+
+    kind: Kind
+    value: Any
+
+
+def typed(kind: Kind, value: Any) -> Any:
+    """``value``, wrapped only where its kind would not be read off it again."""
+    return value if kind_of(value) == kind else Typed(kind, value)
+
+
+def dumps(value: Any) -> str:
+    """Tagged JSON text of a value.  Raises TypeError for a type that is none of the project's."""
+    return orjson.dumps(_encode(value)).decode()
+
+
+def loads(text: str | bytes) -> Any:
+    """Undo :func:`dumps`; a :class:`Typed` comes back as one."""
+    return _decode(orjson.loads(text))
+
+
+def _encode(value: Any) -> Any:
+    encoder = _ENCODERS.get(type(value))
+    if encoder is None:
+        raise TypeError(f"a {type(value).__name__} is none of the types that can be stored")
+    return encoder(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _encode_int(value: int) -> Any:
+    return value if -EXACT <= value <= EXACT else {"$int": str(value)}
+
+
+def _encode_float(value: float) -> Any:
+    if -EXACT < value < EXACT and (value or math.copysign(1, value) > 0) and not 0 < abs(value) < 1e-300:
+        return value
+    return {"$number": repr(value)}
+
+
+def _encode_text(value: str) -> Any:
+    return value if is_clean(value) else {"$text": escape(value)}
+
+
+def is_clean(text: str) -> bool:
+    """Whether every database can hold the text: no U+0000, no lone surrogates."""
+    if text.isascii():
+        return "\x00" not in text
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _encode_list(value: list[Any]) -> list[Any]:
+    return [_encode(item) for item in value]
+
+
+def _encode_dict(value: dict[str, Any]) -> Any:
+    if not all(isinstance(key, str) for key in value):
+        raise TypeError("a key of an object is not text")
+    if all(map(is_clean, value)):
+        return {"$" + key if key.startswith("$") else key: _encode(item) for key, item in value.items()}
+    return {"$object": [[_encode(key), _encode(item)] for key, item in value.items()]}
+
+
+def _encode_typed(value: Typed) -> Any:
+    return {"$typed": [value.kind, _encode(value.value)]}
+
+
+_ENCODERS: Final[Mapping[type, Callable[[Any], Any]]] = {
+    type(None): _same,
+    bool: _same,
+    int: _encode_int,
+    float: _encode_float,
+    str: _encode_text,
+    list: _encode_list,
+    tuple: _encode_list,
+    dict: _encode_dict,
+    bytes: lambda value: {"$bytes": base64.b64encode(value).decode()},
+    datetime: lambda value: {"$datetime": value.isoformat()},
+    date: lambda value: {"$date": value.isoformat()},
+    time: lambda value: {"$time": value.isoformat()},
+    Decimal: lambda value: {"$decimal": str(value)},
+    UUID: lambda value: {"$uuid": str(value)},
+    Typed: _encode_typed,
+}
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((key, item),) = value.items()
+        if key.startswith("$") and not key.startswith("$$"):
+            return _DECODERS[key](item)
+    return {key[1:] if key.startswith("$") else key: _decode(item) for key, item in value.items()}
+
+
+_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "$int": int,
+    "$number": float,
+    "$text": unescape,
+    "$bytes": base64.b64decode,
+    "$datetime": datetime.fromisoformat,
+    "$date": date.fromisoformat,
+    "$time": time.fromisoformat,
+    "$decimal": Decimal,
+    "$uuid": UUID,
+    "$object": lambda pairs: {_decode(key): _decode(item) for key, item in pairs},
+    "$typed": lambda pair: Typed(pair[0], _decode(pair[1])),
+}

@@ -1,0 +1,109 @@
+"""Topic filters: MQTT's own, and named levels such as ``home/{room}/climate``.
+
+A named level covers exactly one level, as ``+`` does, and keeps what it found there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+
+_WHOLE_LEVEL: Final = "[^/]*"
+_LONGEST: Final = 65535  # bytes, for MQTT writes a length into two
+
+
+@attrs.frozen
+class TopicFilter:
+    """Which topics are meant, and which of their levels have names.
+
+    ``text`` is the filter as it was written, ``mqtt`` the same with ``+`` for its named levels, ``names`` the names in
+    their order.  Make one with :meth:`parse`.
+    """
+
+    text: str
+    mqtt: str = attrs.field(eq=False)
+    names: tuple[str, ...] = attrs.field(eq=False)
+    _found: Callable[[str], re.Match[str] | None] = attrs.field(eq=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> TopicFilter:
+        """Read a filter.  Raises ValueError, naming every mistake in it, for what no filter may be."""
+        levels = text.split("/")
+        names = tuple(level[1:-1] for level in levels if _is_named(level))
+        mistakes = [*_whole_mistakes(text), *_level_mistakes(levels), *_name_mistakes(names)]
+        if mistakes:
+            raise ValueError(f"{text!r} is no topic filter: {'; '.join(mistakes)}")
+        mqtt = "/".join("+" if _is_named(level) else level for level in levels)
+        return cls(text, mqtt, names, re.compile(_pattern(levels)).fullmatch)
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """The named levels of a topic that is covered (``{}`` for a filter without names), None for another topic.
+
+        A filter that begins with a wildcard or a named level covers no topic that begins with ``$``.
+        """
+        found = self._found(topic)
+        return None if found is None else found.groupdict()
+
+
+def first_match(filters: Sequence[TopicFilter], topic: str) -> tuple[int, dict[str, str]] | None:
+    """The index of the first filter that covers the topic, and the named levels; None where none does."""
+    for index, candidate in enumerate(filters):
+        levels = candidate.match(topic)
+        if levels is not None:
+            return index, levels
+    return None
+
+
+def _is_named(level: str) -> bool:
+    return level.startswith("{") and level.endswith("}")
+
+
+def _whole_mistakes(text: str) -> list[str]:
+    if not text:
+        return ["it is empty; '#' covers every topic"]
+    if "\0" in text:
+        return ["it contains U+0000, which no topic may"]
+    if len(text.encode("utf-8", "replace")) > _LONGEST:
+        return [f"it is longer than {_LONGEST} bytes"]
+    return []
+
+
+def _level_mistakes(levels: list[str]) -> list[str]:
+    mistakes = []
+    for level in levels:
+        if "#" in level and level != "#":
+            mistakes.append(f"'#' must stand alone in its level, not in {level!r}")
+        elif "+" in level and level != "+":
+            mistakes.append(f"'+' must stand alone in its level, not in {level!r}")
+        elif ("{" in level or "}" in level) and not (_is_named(level) and level[1:-1].isidentifier()):
+            mistakes.append(
+                f"{level!r} is no named level: write {{name}}, letters, digits and _ only, as a whole level"
+            )
+    if "#" in levels[:-1]:
+        mistakes.append("'#' must be the last level")
+    return mistakes
+
+
+def _name_mistakes(names: tuple[str, ...]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [f"the name {name!r} is used more than once" for name in twice]
+
+
+def _pattern(levels: list[str]) -> str:
+    *parents, last = levels
+    first_is_open = levels[0] in {"+", "#"} or _is_named(levels[0])
+    start = r"(?!\$)" if first_is_open else ""
+    if last != "#":
+        return start + "/".join(map(_level_pattern, levels))
+    if not parents:
+        return start + "(?s:.*)"
+    return start + "/".join(map(_level_pattern, parents)) + "(?s:/.*)?"
+
+
+def _level_pattern(level: str) -> str:
+    if level == "+":
+        return _WHOLE_LEVEL
+    return f"(?P<{level[1:-1]}>{_WHOLE_LEVEL})" if _is_named(level) else re.escape(level)

@@ -1,0 +1,97 @@
+"""The writer's process: started by the plugin, or in the foreground by ``amqtt-db write``.
+
+As a child it reads one line of JSON from standard input, ``{"where": …, "config": …}``, and works until standard input
+ends, which it does when its parent ends, however that happens.  Then it stores what it can within a deadline and exits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from amqtt_db.attempt import Attempt
+from amqtt_db.config import Settings, load
+from amqtt_db.drain import Drain, Stop
+from amqtt_db.engines import engine_for
+from amqtt_db.errors import AmqttDbError, ConfigError, JournalError
+from amqtt_db.writer import Writer
+
+DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
+MISCONFIGURED: Final = 2  # exit status: starting again would not help
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """The child's entry point; returns its exit status."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
+    stop = Stop()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.ask(DEADLINE))
+    try:
+        order = orjson.loads(sys.stdin.buffer.readline())
+        settings = load(order["config"], order["where"])
+    except (ConfigError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return MISCONFIGURED
+    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    return _work(settings, stop)
+
+
+def run_foreground(settings: Settings) -> int:
+    """Write until SIGINT or SIGTERM; returns the exit status."""
+    stop = Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.ask(DEADLINE))
+    return _work(settings, stop)
+
+
+def _work(settings: Settings, stop: Stop) -> int:
+    journal = settings.journal.path
+    try:
+        lock = _lock(journal)
+    except AmqttDbError as error:
+        logger.error("%s", error)
+        return 1
+    attempt = Attempt(journal.with_name(journal.name + ".attempt"))
+    try:
+        make_writer = partial(Writer, engine_for(settings.database), settings.routes, attempt)
+        Drain(journal, make_writer, attempt, stop).run()
+    finally:
+        attempt.close()
+        os.close(lock)
+    return 0
+
+
+def _watch_parent(stop: Stop) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop.ask(DEADLINE)
+
+
+def _lock(journal: Path) -> int:
+    """One writer per journal.  The lock ends with the process."""
+    path = journal.with_name(journal.name + ".writer")
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise JournalError(f"cannot make {path}: {error.strerror}; give the directory write permission") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        raise JournalError(f"another writer is at work on {journal}; stop it first") from error
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())

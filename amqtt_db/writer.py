@@ -1,0 +1,157 @@
+"""journal → database: batches, one transaction each, for ever.
+
+The path is optimistic: a batch is decoded, laid into rows and committed as if everything were in place.  Only an error
+brings in the careful path.  An error about a value halves the batch until the message to blame stands alone and becomes
+a dead letter; any other error is the database's condition: it is raised, and the batch is tried again from wherever the
+checkpoint really is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from amqtt_db.attempt import Attempt
+from amqtt_db.catalog import Catalog
+from amqtt_db.engines.base import Engine
+from amqtt_db.errors import Rejected, StructureError
+from amqtt_db.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
+from amqtt_db.lanes import Lanes, reserved
+from amqtt_db.message import Batch, message_id
+from amqtt_db.pipeline import Lane
+from amqtt_db.plan import Bucket, Planner
+from amqtt_db.route import Route
+from amqtt_db.schema import Schema, Wanted
+from amqtt_db.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Writer:
+    """Stores batches in the target database; one per journal."""
+
+    def __init__(self, engine: Engine, routes: Sequence[Route], attempt: Attempt) -> None:
+        self._engine = engine
+        self._attempt = attempt
+        self._catalog = Catalog(engine)
+        self._schema = Schema(engine, self._catalog, reserved(routes))
+        self._planner = Planner(engine, self._schema, routes)
+        self._target = Store(engine, self._catalog)
+        self._lanes = Lanes(routes)
+        self._database = engine.open(write=True)
+        self._touched: list[Wanted] = []
+
+    def prepare(self) -> None:
+        """Make the house tables and read the catalogue; what the server does to weaken the promise is logged."""
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            self._catalog.create(connection)
+            self._schema.load(connection)
+            for weakness in self._engine.weaknesses(connection):
+                logger.warning("%s", weakness)
+
+    def register(self, token: str, first: int) -> tuple[int, int]:
+        """The number and the checkpoint of a journal's opening."""
+        with self._database.begin() as connection:
+            return self._target.register(connection, token, first)
+
+    def checkpoint(self, number: int) -> int:
+        """The position up to which an opening is stored."""
+        with self._database.begin() as connection:
+            return self._target.checkpoint(connection, number)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._database.dispose()
+
+    def store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
+        """Store a batch that begins at the checkpoint ``start``, or the dead letters that are in it.
+
+        ``number`` is the journal opening's, ``previous`` that of the opening before.  Raises CheckpointMoved if another
+        writer was there first, and whatever the database raises about its condition.
+        """
+        self._place(number, batch)
+        if self._attempt.is_to_blame(batch.token, batch.positions[0]):
+            killer, rest = batch.split_at(1)
+            self._bury(number, previous, start, killer, StructureError("the writer died of it twice"))
+            start, batch = killer.end, rest
+        if len(batch):
+            self._store(number, previous, start, batch)
+
+    def mend(self) -> bool:
+        """Make again what somebody dropped by hand of the tables last written to; whether there was anything."""
+        with self._database.begin() as connection:
+            self._catalog.create(connection)
+            ddl = self._schema.ensure(connection, self._touched) if self._touched else []
+        for statement in ddl:
+            logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
+        return bool(ddl)
+
+    def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
+        try:
+            self._commit(self._harvest(Harvest(number, start, batch.end), batch), previous)
+        except Exception as error:
+            if not isinstance(error, Rejected) and not self._engine.is_value_fault(error):
+                raise
+            if len(batch) == 1:
+                self._bury(number, previous, start, batch, error)
+                return
+            left, right = batch.split_at(len(batch) // 2)
+            self._store(number, previous, start, left)
+            self._store(number, previous, left.end, right)
+
+    def _bury(self, number: int, previous: int | None, start: int, batch: Batch, error: Exception) -> None:
+        """Make the only message of a batch a dead letter."""
+        lane = self._lanes.get(batch.topics[0])
+        harvest = Harvest(number, start, batch.end)
+        if not isinstance(error, Rejected):
+            origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            error = Rejected(f"the database refuses a value: {type(origin).__name__}")
+        harvest.bury(batch.message(0), lane.filter if isinstance(lane, Lane) else NO_ROUTE, error)
+        self._commit(harvest, previous)
+
+    def _commit(self, harvest: Harvest, previous: int | None) -> None:
+        with self._database.begin() as connection:
+            self._target.write(connection, harvest, previous)
+
+    def _harvest(self, harvest: Harvest, batch: Batch) -> Harvest:
+        with self._attempt.guard(batch):
+            decoded = decode(harvest, batch, self._lanes)
+        unfit = self._lay(harvest, batch, decoded)
+        if unfit:
+            refit(decoded, unfit, self._planner)
+            if self._lay(harvest, batch, decoded):
+                raise StructureError("the database cannot hold a value of the message")
+        return harvest
+
+    def _lay(self, harvest: Harvest, batch: Batch, decoded: Decoded) -> list[Bucket]:
+        self._make_room(decoded)
+        with self._attempt.guard(batch):
+            return lay(harvest, decoded, self._planner)
+
+    def _place(self, number: int, batch: Batch) -> None:
+        """Settle, once for each topic, which route and place it has."""
+        new = self._lanes.unknown(set(batch.topics))
+        if not new:
+            return
+        first_id = message_id(number, batch.positions[0])
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            known = self._catalog.placements(connection, new)
+            added = self._lanes.learn(new, known, self._catalog.tables_per_route(connection))
+            self._catalog.close_placements(connection, [new.topic for new in added if new.topic in known], first_id - 1)
+            self._catalog.add_placements(connection, added, first_id)
+
+    def _make_room(self, decoded: Decoded) -> None:
+        """DDL for what the records need and the database lacks."""
+        self._touched = [wish for bucket in decoded.buckets for wish in self._planner.wanted(*bucket)]
+        missing = self._planner.missing(decoded.buckets)
+        if not missing:
+            return
+        with self._database.begin() as connection:
+            for statement in self._schema.ensure(connection, missing):
+                logger.info("%s", " ".join(statement.split()))
+        with self._database.begin() as connection:
+            self._schema.learn(connection, {wish.table.key for wish in missing})

@@ -1,0 +1,190 @@
+"""Reading a YAML document so that every mistake is found at once, each with its path, expectation and nearest name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+import yaml
+
+from amqtt_db.errors import ConfigError, Problem
+from amqtt_db.registry import SpecError, suggest
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_UNITS: Final[Mapping[str, int]] = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
+TYPE_NAMES: Final[Mapping[type, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+@attrs.frozen
+class Node:
+    """A value of the document, where it stands, and the list that collects the problems of the whole document.
+
+    None means that the key is absent or was left empty.
+    """
+
+    value: Any
+    path: str
+    problems: list[Problem] = attrs.field(factory=list, repr=False)
+
+    def fail(self, message: str) -> None:
+        """Note a mistake in this value."""
+        self.problems.append(Problem(self.path, message))
+
+    def read(self, check: Callable[[Any], T], default: D) -> T | D:
+        """What ``check`` makes of the value; ``default`` where it is absent or ``check`` raises ValueError."""
+        if self.value is None:
+            return default
+        try:
+            return check(self.value)
+        except SpecError as error:
+            self.problems.extend(error.problems)
+        except ValueError as error:
+            for line in str(error).splitlines() or [type(error).__name__]:
+                self.fail(line)
+        return default
+
+    def require(self, check: Callable[[Any], T], expected: str) -> T | None:
+        """Like :meth:`read`, but its absence is a mistake too."""
+        if self.value is None:
+            self.fail(f"missing; expected {expected}")
+        return self.read(check, None)
+
+    def child(self, key: object) -> Node:
+        """The value under a key of this mapping, absent or not."""
+        value = self.value.get(key) if isinstance(self.value, Mapping) else None
+        return Node(value, f"{self.path}.{key}" if self.path else str(key), self.problems)
+
+    def section(self, known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> Node:
+        """This value as a mapping that has no keys but ``known``; ``elsewhere`` explains keys of other places."""
+        if self.value is not None and not isinstance(self.value, Mapping):
+            self.fail(f"expected a mapping, found {found(self.value)}")
+            return Node({}, self.path, self.problems)
+        for key in self.value or ():
+            if key not in known:
+                hint = (elsewhere or {}).get(key) or f"unknown key; {suggest(str(key), known)}"
+                self.child(key).fail(hint)
+        return self
+
+    def items(self) -> list[Node]:
+        """The values of this list, each with its path; none where it is absent or not a list."""
+        if self.value is not None and not isinstance(self.value, list):
+            self.fail(f"expected a list, found {found(self.value)}")
+        values = self.value if isinstance(self.value, list) else []
+        return [Node(value, f"{self.path}[{index}]", self.problems) for index, value in enumerate(values)]
+
+    def done(self) -> None:
+        """Raise ConfigError with all that was noted, if anything was."""
+        if self.problems:
+            raise ConfigError(*self.problems)
+
+
+def found(value: object) -> str:
+    """The type of a value in the words of YAML; never the value, which may be a secret."""
+    return "nothing" if value is None else TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+def text(value: object) -> str:
+    """A text that is not empty.  Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, found {found(value)}")
+    if not value:
+        raise ValueError("expected text, found an empty one")
+    return value
+
+
+def expanded(value: object) -> str:
+    """A text with environment variables in place of ``${NAME}``.  Raises ValueError, naming those that are unset."""
+    source = text(value)
+    unset = [name for name in _VARIABLE.findall(source) if name not in os.environ]
+    if unset:
+        raise ValueError("\n".join(f"the environment variable {name or '${}'} is not set" for name in unset))
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], source)
+
+
+def choice(*names: str) -> Callable[[object], str]:
+    """A check for one of ``names``."""
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return value
+        given = f"{value[:40]!r}" if isinstance(value, str) else found(value)
+        close = get_close_matches(str(value), names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"expected one of {', '.join(names)}, found {given}{hint}")
+
+    return check
+
+
+def at_least(minimum: int) -> Callable[[object], int]:
+    """A check for a whole number that is not below ``minimum``."""
+
+    def check(value: object) -> int:
+        if type(value) is not int:
+            raise ValueError(f"expected a whole number, found {found(value)}")
+        if value < minimum:
+            raise ValueError(f"expected {minimum} or more, found {value}")
+        return value
+
+    return check
+
+
+def size(value: object) -> int:
+    """Bytes: a whole number, or text such as ``512 MiB``, ``1 GiB``, ``64 kB``.  Raises ValueError."""
+    match = _SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
+    if match is None:
+        raise ValueError(f"expected a size such as 512 MiB, 1 GiB or 1000000 (bytes), found {found(value)}")
+    unit = _UNITS.get(match[2].casefold())
+    if unit is None:
+        raise ValueError(f"unknown unit {match[2][:10]!r}; there are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own loader keeps the last of two equal keys; here they are a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is here twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in a YAML file.  Raises ConfigError, with line and column where its syntax is wrong."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
+    except OSError as error:
+        raise ConfigError(Problem(str(path), f"cannot be read: {error.strerror}")) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(Problem(str(path), f"is not UTF-8 text: byte {error.start + 1}")) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+        raise ConfigError(Problem(where, f"is not YAML: {error.problem or error.context}")) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem(str(path), f"is not YAML: {str(error).splitlines()[0]}")) from error

@@ -1,0 +1,54 @@
+"""Tagged JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+
+from amqtt_db import tagged
+from tests.values import same, values
+
+
+@given(values)
+def test_every_value_comes_back_with_its_type(value: Any) -> None:
+    """loads(dumps(x)) is x: type, sign of zero and NaN included."""
+    assert same(tagged.loads(tagged.dumps(value)), value)
+
+
+@given(values)
+def test_the_text_is_clean_json(value: Any) -> None:
+    """What is stored is JSON that every database takes: no U+0000, no lone surrogate."""
+    text = tagged.dumps(value)
+    assert tagged.is_clean(text)
+    assert "\\u0000" not in text.replace("\\\\", "")
+    orjson.loads(text)
+
+
+def test_plain_json_stays_as_it_reads() -> None:
+    """A list of plain things is stored as plain JSON."""
+    assert tagged.dumps([1, 21.5, "a", None, True, {"b": []}]) == '[1,21.5,"a",null,true,{"b":[]}]'
+
+
+def test_keys_that_look_like_tags_are_told_apart() -> None:
+    """Data with a single key that begins with a dollar is not taken for a tag."""
+    data: dict[str, object]
+    for data in ({"$int": "5"}, {"$$int": "5"}, {"$": 1}, {"$object": []}):
+        assert tagged.loads(tagged.dumps(data)) == data
+
+
+def test_a_kind_that_the_value_does_not_tell_is_kept() -> None:
+    """A declared int64 of 5 comes back as int64, a number stays bare."""
+    assert tagged.typed("number", 5) == 5
+    typed = tagged.typed("int64", 5)
+    assert tagged.loads(tagged.dumps({"a": typed})) == {"a": tagged.Typed("int64", 5)}
+
+
+def test_a_foreign_type_is_refused_by_name() -> None:
+    """What is none of the project's types is named in the error, also as a key."""
+    with pytest.raises(TypeError, match="complex"):
+        tagged.dumps([1j])
+    with pytest.raises(TypeError, match="key"):
+        tagged.dumps({1: 2})

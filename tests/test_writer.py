@@ -1,0 +1,304 @@
+"""The writer on a real SQLite file: one transaction a batch, blame, replay, and what others do to the database."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from amqtt_db.attempt import Attempt
+from amqtt_db.message import CONNECT, DISCONNECT, START, Batch, flags, message_id
+from amqtt_db.models.base import Place
+from amqtt_db.models.wide import Wide
+from amqtt_db.shape import Record
+from amqtt_db.store import CheckpointMoved
+from tests.workbench import Sent, Workbench
+
+
+def test_a_bad_message_does_not_sink_its_neighbours(tmp_path: Path) -> None:
+    """Three messages, the middle one bad: two stored, one dead letter with topic, payload, step and reason."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1}), ("t", b"{"), ("t", {"v": 3}))
+    assert [data["v"] for data in bench.data()] == [1.0, 3.0]
+    (letter,) = bench.dead()
+    assert (letter.topic, letter.payload, letter.step) == (b"t", b"{", "decode")
+
+
+def test_a_schema_change_in_the_middle_of_a_batch(tmp_path: Path) -> None:
+    """Everything is stored, in order."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"a": 1}), ("t", {"a": 2, "b": 1}), ("t", {"b": "x"}), ("t", {"a": 4}))
+    assert bench.data() == [{"a": 1.0}, {"a": 2.0, "b": 1.0}, {"b": "x"}, {"a": 4.0}]
+
+
+def test_identical_messages_are_all_kept(tmp_path: Path) -> None:
+    """Two equal messages are two messages."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1}), ("t", {"v": 1}))
+    assert len(bench.records()) == 2
+
+
+def test_a_replayed_range_is_stored_once(tmp_path: Path) -> None:
+    """The checkpoint moves inside the transaction: the same journal entries a second time change nothing."""
+    bench = Workbench(tmp_path)
+    batch = bench.batch(Sent("t", {"v": 1}), Sent("t", {"v": 2}))
+    bench.store(batch)
+    with pytest.raises(CheckpointMoved):
+        bench.store(batch)
+    bench.restart()
+    assert bench.checkpoint == batch.end
+    assert len(bench.records()) == 2
+
+
+def test_a_failed_commit_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Rows, counters and the checkpoint come and go together."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1}))
+    bench.sql("CREATE TRIGGER no BEFORE UPDATE ON mqtt_counter BEGIN SELECT RAISE(ABORT, 'no'); END")
+    batch = bench.batch(Sent("t", {"v": 2}))
+    with pytest.raises(sa.exc.DBAPIError):
+        bench.store(batch)
+    assert len(bench.records()) == 1
+    assert bench.writer.checkpoint(bench.number) == batch.positions[0]
+    bench.sql("DROP TRIGGER no")
+    bench.store(batch)
+    assert [data["v"] for data in bench.data()] == [1.0, 2.0]
+
+
+def test_the_database_blames_one_value(tmp_path: Path) -> None:
+    """A constraint of the user's own makes one dead letter of a batch of a hundred, without the value in its reason."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 0}))
+    bench.sql("CREATE TRIGGER hot BEFORE INSERT ON t WHEN NEW.v = 42 BEGIN SELECT RAISE(ABORT, 'too hot'); END")
+    bench.send(*(("t", {"v": value}) for value in range(1, 101)))
+    assert [data["v"] for data in bench.data()] == [float(value) for value in range(101) if value != 42]
+    (letter,) = bench.dead()
+    assert letter.payload == b'{"v": 42}'
+    assert letter.step == "store"
+    assert "42" not in letter.reason
+    assert bench.counts() == {"#": {"stored": 100, "records": 100, "dead": 1}}
+
+
+def test_the_warm_path_takes_a_constant_number_of_statements(tmp_path: Path) -> None:
+    """A batch of known shapes: the same statements for ten messages as for a thousand."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1, "s": "x"}))
+    counted = [_statements(bench, size) for size in (10, 1000)]
+    assert counted[0] == counted[1]
+    assert len(counted[0]) <= 5
+
+
+def _statements(bench: Workbench, size: int) -> list[str]:
+    statements: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(bench.writer._database, "before_cursor_execute", note)
+    bench.send(*(("t", {"v": index, "s": str(index)}) for index in range(size)))
+    sa.event.remove(bench.writer._database, "before_cursor_execute", note)
+    return statements
+
+
+def test_more_values_than_a_statement_takes(tmp_path: Path) -> None:
+    """900 columns and 100 rows: 90,000 values, beyond any parameter limit, are all stored."""
+    bench = Workbench(tmp_path)
+    bench.send(*(("t", {f"p{column}": row for column in range(900)}) for row in range(100)))
+    assert bench.sql("SELECT count(*), sum(p899) FROM t") == [(100, 4950.0)]
+
+
+def test_a_dropped_table_or_column_is_made_again(tmp_path: Path) -> None:
+    """Somebody's DROP costs what was in it, but no message that comes after."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1, "w": 2}))
+    for change in ("DROP TABLE t", "ALTER TABLE t DROP COLUMN w"):
+        bench.sql(change)
+        batch = bench.batch(Sent("t", {"v": 3, "w": 4}))
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            bench.store(batch)
+        assert not bench.writer._engine.is_value_fault(caught.value)
+        assert bench.writer.mend()
+        assert not bench.writer.mend()
+        bench.store(batch)
+        assert bench.data()[-1] == {"v": 3.0, "w": 4.0}
+
+
+def test_a_column_added_by_hand_is_left_alone(tmp_path: Path) -> None:
+    """It stays NULL; a property of that name gets another column."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1}))
+    bench.sql("ALTER TABLE t ADD COLUMN note TEXT")
+    bench.send(("t", {"v": 2, "note": 5}))
+    assert bench.data() == [{"v": 1.0}, {"v": 2.0, "note": 5.0}]
+
+
+def test_a_foreign_table_is_not_taken(tmp_path: Path) -> None:
+    """A table that somebody else made keeps its name and its content; the topic's table gets another name."""
+    (tmp_path / "x").mkdir()
+    bench = Workbench(tmp_path / "x")
+    bench.sql("CREATE TABLE t (mine TEXT)")
+    bench.send(("t", {"v": 1}))
+    assert bench.sql("SELECT count(*) FROM t") == [(0,)]
+    assert bench.data() == [{"v": 1.0}]
+
+
+def test_an_index_never_takes_a_tables_name(tmp_path: Path) -> None:
+    """Topics named like another table's index."""
+    bench = Workbench(tmp_path)
+    bench.send(("a", {"v": 1}), ("ix/a/time", {"v": 2}), ("a/time", {"v": 3}))
+    assert len(bench.records()) == 3
+
+
+def test_two_writers_add_the_same_column(tmp_path: Path) -> None:
+    """Both succeed, there is one column, and both write to it."""
+    first, second = Workbench(tmp_path, token="a"), Workbench(tmp_path, token="b")
+    first.send(("t", {"v": 1}))
+    second.send(("t", {"v": 2}))
+    first.send(("t", {"v": 3, "new": 1}))
+    second.send(("t", {"v": 4, "new": 2}))
+    assert first.number != second.number
+    assert first.columns("t").count("new") == 1
+    assert first.sql("SELECT v, new FROM t ORDER BY v") == [(1.0, None), (2.0, None), (3.0, 1.0), (4.0, 2.0)]
+
+
+def test_four_writers_with_shuffled_new_shapes_lose_nothing(tmp_path: Path) -> None:
+    """Concurrent DDL and inserts on the same tables: every record of every writer is there."""
+    benches = [Workbench(tmp_path, token=token) for token in "abcd"]
+    errors: list[BaseException] = []
+
+    def work(index: int, bench: Workbench) -> None:
+        try:
+            for step in range(10):
+                name = f"p{(step * (index + 3)) % 10}"
+                bench.send(*((f"t/{step % 3}", {"who": index, "step": step, name: n}) for n in range(5)))
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=item) for item in enumerate(benches)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    found = sorted((data["who"], data["step"]) for data in benches[0].data())
+    assert found == sorted((float(who), float(step)) for who in range(4) for step in range(10) for _ in range(5))
+
+
+def _entry(bench: Workbench, kind: int, session: int = 0, details: bytes = b"") -> Batch:
+    position = bench.position
+    bench.position += 1
+    return Batch(bench.token, [position], [position * 1000], [flags(kind)], [session], [b""], [details], position + 1)
+
+
+def test_sessions_are_recorded(tmp_path: Path) -> None:
+    """A connection has a row; its messages carry the row's id; its end is noted."""
+    bench = Workbench(tmp_path)
+    details = (
+        b'{"client_id":"c1","username":"u","address":"127.0.0.1","port":4711,"keep_alive":60,"clean_session":true}'
+    )
+    connect = _entry(bench, CONNECT, details=details)
+    bench.store(connect)
+    message = bench.batch(Sent("t", {"v": 1}))
+    bench.store(Batch("a", message.positions, message.times, message.flags, [1], message.topics, message.payloads, 3))
+    bench.store(_entry(bench, DISCONNECT, session=1))
+    (row,) = bench.sql(
+        "SELECT id, client_id, username, address, port, keep_alive, connected, disconnected FROM mqtt_session"
+    )
+    assert row[1:6] == ("c1", "u", "127.0.0.1", 4711, 60)
+    assert row[6:] == ("1970-01-01 00:00:00.001000", "1970-01-01 00:00:00.003000")
+    assert bench.sql("SELECT session FROM t") == [(row[0],)] == [(message_id(bench.number, 1),)]
+
+
+def test_a_start_closes_what_the_opening_before_left_open(tmp_path: Path) -> None:
+    """A broker that was killed never said goodbye for its clients."""
+    old = Workbench(tmp_path, token="old")
+    old.store(_entry(old, CONNECT, details=b'{"client_id":"c"}'))
+    new = Workbench(tmp_path, token="new")
+    start = _entry(new, START)
+    new.writer.store(new.number, old.number, 1, start)
+    assert new.sql("SELECT client_id, disconnected FROM mqtt_session") == [("c", "1970-01-01 00:00:00.001000")]
+
+
+def test_a_dead_letter_knows_its_client(tmp_path: Path) -> None:
+    """By the session that the message came through."""
+    bench = Workbench(tmp_path)
+    bench.store(_entry(bench, CONNECT, details=b'{"client_id":"c1"}'))
+    bad = bench.batch(Sent("t", b"{"))
+    bench.store(Batch("a", bad.positions, bad.times, bad.flags, [1], bad.topics, bad.payloads, bad.end))
+    assert [letter.client for letter in bench.dead()] == [b"c1"]
+
+
+class Clumsy(Wide):
+    """A user's model with a bug."""
+
+    def rows(self, place: Place, record: Record) -> Iterator[Any]:
+        """Fails on one kind of record."""
+        if record.values == (13.0,) or record.values == (13,):
+            raise ZeroDivisionError("unlucky")
+        yield from super().rows(place, record)
+
+
+def test_a_bug_in_a_users_model_costs_only_its_message(tmp_path: Path) -> None:
+    """The error's class is in the dead letter's reason."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": "tests.test_writer.Clumsy"})
+    bench.send(*(("t", {"v": value}) for value in range(10, 20)))
+    assert len(bench.records()) == 9
+    (letter,) = bench.dead()
+    assert letter.step == "structure"
+    assert "ZeroDivisionError" in letter.reason
+
+
+DEADLY = """
+import sys
+from pathlib import Path
+from tests.workbench import Sent, Workbench
+bench = Workbench(Path(sys.argv[1]), {"topic": "#", "decode": "tests.deadly.decode"})
+bench.position = bench.checkpoint
+while bench.position < 21:
+    suspicious = bench.attempt.is_suspicious(bench.token, bench.position)
+    size = 1 if suspicious else 21 - bench.position
+    bench.store(bench.batch(*(Sent("t", b"die" if bench.position + n == 13 else b"1") for n in range(size))))
+"""
+
+
+def test_a_message_that_kills_the_writer_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """Two deaths make the range suspicious, two more find the message; all others are stored once."""
+    codes = [
+        subprocess.run([sys.executable, "-c", DEADLY, str(tmp_path)], check=False, timeout=60).returncode
+        for _ in range(5)
+    ]
+    assert codes == [7, 7, 7, 7, 0]
+    bench = Workbench(tmp_path)
+    assert len(bench.records()) == 19
+    (letter,) = bench.dead()
+    assert letter.payload == b"die"
+    assert "died" in letter.reason
+
+
+def test_a_writer_killed_elsewhere_blames_nobody(tmp_path: Path) -> None:
+    """Without a note of user code at work, a restart is just a restart; a damaged note is no reason to stop."""
+    note = tmp_path / "note"
+    for content in (b"", b"garbage", b'{"active": "range"}'):
+        note.write_bytes(content)
+        attempt = Attempt(note)
+        assert not attempt.is_suspicious("a", 1)
+        attempt.close()
+
+
+def test_reading_needs_no_writer_and_changes_nothing(tmp_path: Path) -> None:
+    """A user with a database browser is no obstacle to the writer."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"v": 1}))
+    reader = sqlite3.connect(bench.path)
+    cursor = reader.execute("SELECT * FROM t")
+    bench.send(("t", {"v": 2, "w": 1}))
+    cursor.close()
+    reader.close()
+    assert len(bench.records()) == 2

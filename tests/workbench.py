@@ -1,0 +1,134 @@
+"""A writer on a real database, fed by hand: what the tests of everything behind the journal stand on."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from amqtt_db.attempt import Attempt
+from amqtt_db.config import load
+from amqtt_db.dead import DeadLetter, letters
+from amqtt_db.engines import engine_for
+from amqtt_db.house import visit
+from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.read import by_id, read
+from amqtt_db.route import Route
+from amqtt_db.shape import Record, unflatten
+from amqtt_db.writer import Writer
+
+ARRIVAL = 1_700_000_000_000_000
+"""When the first message arrives, in microseconds since 1970; each further one comes a second later."""
+
+
+@attrs.frozen
+class Sent:
+    """A message to feed: anything but bytes is sent as JSON."""
+
+    topic: str
+    payload: Any
+    qos: int = 0
+    retain: bool = False
+
+    def raw(self) -> bytes:
+        """The payload's bytes."""
+        return self.payload if isinstance(self.payload, bytes) else json.dumps(self.payload).encode()
+
+
+def routes(*entries: dict[str, Any]) -> tuple[Route, ...]:
+    """Routes as the YAML gives them; without any, every topic as ``wide``."""
+    return load({"routes": list(entries)} if entries else {}).routes
+
+
+class Workbench:
+    """A database in a directory and a writer for it, as if one journal fed them."""
+
+    def __init__(self, directory: Path, *entries: dict[str, Any], token: str = "a") -> None:  # noqa: S107
+        self.path = directory / "mqtt.db"
+        self.url = f"sqlite:///{self.path}"
+        self.token = token
+        self._note = directory / f"{token}.attempt"
+        self._routes = routes(*entries)
+        self.position = 1
+        self.open()
+
+    def open(self) -> None:
+        """Start the writer, as after a restart."""
+        self.attempt = Attempt(self._note)
+        self.writer = Writer(engine_for(self.url), self._routes, self.attempt)
+        self.writer.prepare()
+        self.number, self.checkpoint = self.writer.register(self.token, 1)
+
+    def close(self) -> None:
+        """Stop the writer."""
+        self.writer.close()
+        self.attempt.close()
+
+    def restart(self, *entries: dict[str, Any]) -> None:
+        """Stop and start, perhaps with other routes."""
+        self.close()
+        self._routes = routes(*entries) if entries else self._routes
+        self.open()
+
+    def batch(self, *messages: Sent) -> Batch:
+        """The next entries of the journal."""
+        count, first = len(messages), self.position
+        self.position += count
+        return Batch(
+            self.token,
+            range(first, first + count),
+            [ARRIVAL + 1_000_000 * (first + index - 1) for index in range(count)],
+            [flags(PUBLISH, message.qos, message.retain) for message in messages],
+            [0] * count,
+            [message.topic.encode() for message in messages],
+            [message.raw() for message in messages],
+            first + count,
+        )
+
+    def store(self, batch: Batch) -> None:
+        """Store a batch at the checkpoint."""
+        self.writer.store(self.number, None, batch.positions[0], batch)
+        self.checkpoint = batch.end
+
+    def send(self, *messages: Sent | tuple[str, Any]) -> None:
+        """Store messages in one batch."""
+        self.store(self.batch(*(message if isinstance(message, Sent) else Sent(*message) for message in messages)))
+
+    def records(self, topic: str = "#") -> list[Record]:
+        """Everything stored for a topic filter, in order of arrival."""
+        with visit(self.url) as house:
+            return sorted(read(house, topic), key=by_id)
+
+    def data(self, topic: str = "#") -> list[dict[str, Any]]:
+        """The same as nested objects, without the envelope."""
+        return [
+            unflatten((path, value) for path, (_, value) in record.properties().items())
+            for record in self.records(topic)
+        ]
+
+    def dead(self) -> list[DeadLetter]:
+        """The dead letters in order of arrival."""
+        return letters(self.url)[::-1]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The counters by topic filter, zeros left out."""
+        rows = self.sql("SELECT filter, stored, dead, ignored, records, dropped, nulled FROM mqtt_counter")
+        names = ("stored", "dead", "ignored", "records", "dropped", "nulled")
+        return {row[0]: {name: count for name, count in zip(names, row[1:], strict=True) if count} for row in rows}
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """What a user sees who opens the file."""
+        connection = sqlite3.connect(self.path)
+        try:
+            with connection:
+                return connection.execute(query, parameters).fetchall()
+        finally:
+            connection.close()
+
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns."""
+        return [row[1] for row in self.sql(f"PRAGMA table_info({table})")]
