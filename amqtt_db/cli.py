@@ -28,7 +28,7 @@ app.add_typer(dead_app, name="dead")
 
 Config = Annotated[
     Path | None,
-    typer.Argument(metavar="[CONFIG]", help="An amqtt broker's YAML file; without it, an embedded default."),
+    typer.Argument(metavar="CONFIG", help="An amqtt broker's YAML file; without it, an embedded default."),
 ]
 
 
@@ -92,15 +92,14 @@ def check(
 ) -> None:
     """Report every mistake in a configuration, or its routes; with a sample, also what would become of it."""
     with _told():
+        message = _sample(topic, payload, sample)
         settings = _settings(path)
         _remark(settings)
         show.console().print(show.routes(settings))
-        if topic is None and payload is None and sample is None:
-            return
-        data = _sample(topic, payload, sample)
-        from amqtt_db.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
+        if message is not None:
+            from amqtt_db.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
 
-        show.console().print(show.preview(preview(settings, topic or "", data)), soft_wrap=True)
+            show.console().print(show.preview(preview(settings, *message)), soft_wrap=True)
 
 
 @app.command()
@@ -189,10 +188,12 @@ def _started(where: str, settings: Settings) -> str:
     )
 
 
-def _sample(topic: str | None, payload: str | None, sample: Path | None) -> bytes:
+def _sample(topic: str | None, payload: str | None, sample: Path | None) -> tuple[str, bytes] | None:
+    if (topic, payload, sample) == (None, None, None):
+        return None
     if topic is None or (payload is None) == (sample is None):
         raise typer.BadParameter("a sample needs --topic, and either --payload or --sample")
-    return sample.read_bytes() if sample is not None else (payload or "").encode()
+    return topic, sample.read_bytes() if sample is not None else (payload or "").encode()
 
 
 def _log(level: int) -> None:

@@ -106,6 +106,8 @@ class Entity:
         clean = without_mismatches(data, self._fields, mismatched)
         try:
             values = self._values(clean)
+        except EntityError:
+            raise
         except Exception as error:
             raise EntityError(_refusal(self._name, error, clean)) from error
         gone = {path for path in self.shape.paths if _is_below(path, mismatched)}

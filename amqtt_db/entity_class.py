@@ -13,16 +13,17 @@ from cattrs.fns import identity
 from cattrs.gen import override
 
 from amqtt_db.declared import Field, Plan
-from amqtt_db.hooks import STRICT, converter
+from amqtt_db.hooks import STRICT, converter, is_record
 from amqtt_db.shape import Kind, escape
-from amqtt_db.strict import CONVERT, DECLARED_KIND, Convert
-
-_Rule = type(override())
+from amqtt_db.strict import CONVERT, DECLARED_KIND, Convert, to_any
 
 
 def class_plan(cls: type) -> Plan:
-    """The plan of an attrs class or dataclass.  Raises ValueError for another class, or one that cannot be filled."""
-    if not _is_record(cls):
+    """The plan of an attrs class or dataclass.  Raises ValueError for another class, or one that cannot be filled.
+
+    A class with a structure hook of the user's own is made by it alone: what it refuses is not taken apart.
+    """
+    if not is_record(cls):
         raise ValueError(f"{_name(cls)} is neither an attrs class nor a dataclass")
     try:
         hook = converter.get_structure_hook(cls)
@@ -31,11 +32,9 @@ def class_plan(cls: type) -> Plan:
         raise ValueError(f"{_name(cls)} cannot be filled: {type(error).__name__}: {error}") from error
     if not fields:
         raise ValueError(f"{_name(cls)} declares no attribute")
+    if not hasattr(hook, "overrides"):
+        fields = tuple(attrs.evolve(field, convert=to_any, required=False, nullable=True) for field in fields)
     return Plan(_name(cls), fields, lambda data: hook(data, cls))
-
-
-def _is_record(cls: Any) -> bool:
-    return inspect.isclass(cls) and (attrs.has(cls) or dataclasses.is_dataclass(cls))
 
 
 def _name(cls: Any) -> str:
@@ -49,7 +48,7 @@ def _fields(cls: type, prefix: str, parents: tuple[type, ...]) -> tuple[Field, .
     fields = []
     for member in members:
         hint = hints.get(member.name, Any)
-        rule = overrides.get(member.name) or _annotated_rule(hint) or override()
+        rule = overrides.get(member.name) or override()
         field = _field(member, hint, rule, prefix, parents)
         is_plain = _has_plain_init(cls) and rule.struct_hook is None and _is_plain(member, field, _bare(hint)[0])
         fields.append(attrs.evolve(field, seal=None) if is_plain else field)
@@ -103,11 +102,6 @@ def _has_default(member: Any) -> bool:
     return member.default is not attrs.NOTHING
 
 
-def _annotated_rule(hint: Any) -> Any:
-    rules = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return next((rule for rule in rules if isinstance(rule, _Rule)), None)
-
-
 def _bare(hint: Any) -> tuple[Any, bool]:
     """A type without Annotated, NewType and Optional, and whether it was Optional."""
     if get_origin(hint) is Annotated:
@@ -122,7 +116,7 @@ def _bare(hint: Any) -> tuple[Any, bool]:
 
 def _is_plain_record(target: Any) -> bool:
     """Whether a type is a class whose attributes become properties: no hook of the user makes it something else."""
-    if not _is_record(target):
+    if not is_record(target):
         return False
     hooks = converter.get_structure_hook(target), converter.get_unstructure_hook(target)
     return all(hasattr(hook, "overrides") for hook in hooks)

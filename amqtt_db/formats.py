@@ -70,6 +70,8 @@ def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - 
         layout = struct.Struct(format)
     except struct.error as error:
         raise ValueError(f"format: {format!r} is none of Python's struct formats: {error}", *problems) from None
+    if re.search(r"(?<!\d)0+p", format):
+        problems.append("format: a Pascal string needs at least one byte, so '0p' cannot be read")
     if (count := _count_values(format)) != len(names):
         problems.append(f"names: {format!r} holds {count} values, but there are {len(names)} names")
     if problems:

@@ -1,14 +1,14 @@
 """How a journal lays a group of neighbouring entries into one blob, column by column.
 
 A blob is: one byte with the version of this layout; then for all entries their times and sessions (int64), topic and
-payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all payloads.  Writing or reading
-a group costs a handful of calls, however many entries it has.
+payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all payloads.  Writing or
+reading a group costs a handful of calls, however many entries it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from struct import Struct, calcsize, error, pack
 from typing import Final
 
@@ -39,17 +39,24 @@ class Columns:
 
     def part(self, start: int, stop: int) -> Columns:
         """The entries from index ``start`` up to ``stop``."""
-        return Columns(*(column[start:stop] for column in self._all()))
+        here = slice(start, stop)
+        return Columns(self.times[here], self.flags[here], self.sessions[here], self.topics[here], self.payloads[here])
 
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
         """All entries of ``parts``, in order."""
         if len(parts) == 1:
             return parts[0]
-        columns = zip(*(part._all() for part in parts), strict=True)
-        return cls(*(list(chain.from_iterable(column)) for column in columns))
+        return cls(
+            list(chain.from_iterable(part.times for part in parts)),
+            b"".join(bytes(part.flags) for part in parts),
+            list(chain.from_iterable(part.sessions for part in parts)),
+            list(chain.from_iterable(part.topics for part in parts)),
+            list(chain.from_iterable(part.payloads for part in parts)),
+        )
 
-    def _all(self) -> tuple[Sequence[int] | Sequence[bytes], ...]:
+    def all(self) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[bytes], Sequence[bytes]]:
+        """The columns, in the order of a :class:`~amqtt_db.message.Batch`."""
         return self.times, self.flags, self.sessions, self.topics, self.payloads
 
 
@@ -74,7 +81,7 @@ def decode(count: int, blob: bytes) -> Columns:
     bounds = list(accumulate(numbers[2 * count :], initial=head.size))
     if bounds[-1] != len(blob):
         raise JournalError("a group of the journal is damaged")
-    values = [blob[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    values = [blob[start:stop] for start, stop in pairwise(bounds)]
     return Columns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
+import attrs
 from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, override
 from cattrs.strategies import configure_union_passthrough
 
 from amqtt_db.strict import CONVERT, Convert, to_list
 
 Hook = Callable[[Any, Any], Any]
+
+_Rule: Final = type(override())
 
 _COLLECTIONS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     list: list,
@@ -49,9 +55,28 @@ def make_converter() -> Converter:
     for kind, hook in STRICT.items():
         made.register_structure_hook(kind, hook)
     made.register_structure_hook(Enum, _to_member)
+    made.register_structure_hook_factory(is_record, lambda cls: _record_hook(cls, made))
     made.register_structure_hook_factory(_is_literal, _literal_hook)
     made.register_structure_hook_factory(_is_collection, lambda target: _collection_hook(target, made))
     return made
+
+
+def is_record(target: Any) -> bool:
+    """Whether a type is an attrs class or a dataclass."""
+    return inspect.isclass(target) and (attrs.has(target) or dataclasses.is_dataclass(target))
+
+
+def _record_hook(cls: type, made: Converter) -> Hook:
+    """What cattrs generates for a class; overrides in Annotated are heard whatever its version."""
+    hints = get_type_hints(cls, include_extras=True)
+    rules = {name: rule for name, hint in hints.items() if (rule := _annotated_rule(hint)) is not None}
+    hook: Hook = make_dict_structure_fn(cls, made, _cattrs_detailed_validation=False, **rules)
+    return hook
+
+
+def _annotated_rule(hint: Any) -> Any:
+    rules = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((rule for rule in rules if isinstance(rule, _Rule)), None)
 
 
 def _to_member(value: Any, target: type[Enum]) -> Enum:

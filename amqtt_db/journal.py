@@ -8,12 +8,12 @@ owner writes to it.  Entries lie in groups, one row each: the position of the fi
 :mod:`amqtt_db.group` explains.  Positions ascend and may have gaps.  The next one comes from the groups that are there
 and from a stored number that is moved whenever groups are deleted.
 
-Each opening by an owner has a random token, which is on disk before anything else, whatever ``sync`` says.  So a position
-together with its token is never used twice, even if a power failure takes back entries that were not yet synced, or
-somebody restores a copy.  The first entry of each opening is of kind START.
+Each opening by an owner has a random token, which is on disk before anything else, whatever ``sync`` says.  So a
+position together with its token is never used twice, even if a power failure takes back entries that were not yet
+synced, or somebody restores a copy.  The first entry of each opening is of kind START.
 
-The process that stores the entries elsewhere reports how far it got in ``<path>.progress``; the owner deletes the groups
-behind it inside its own commits.  The file keeps its size; the space inside is used again.
+The process that stores the entries elsewhere reports how far it got (:mod:`amqtt_db.progress`); the owner deletes the
+groups behind it inside its own commits.  The file keeps its size; the space inside is used again.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from operator import add
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
-import orjson
 
 from amqtt_db import journal_file
 from amqtt_db.errors import JournalError
 from amqtt_db.group import FIXED, Columns, Entry, chunks, decode, encode, fitting
 from amqtt_db.journal_file import explained
 from amqtt_db.message import START, Batch, flags
+from amqtt_db.progress import Progress, read_progress, write_progress
+
+__all__ = ["Journal", "JournalReader", "Opening", "Progress", "Sync", "read_progress", "write_progress"]
 
 Sync = Literal["always", "1s", "never"]
 
@@ -54,13 +57,15 @@ SELECT coalesce(sum(min(count, first + count - :position)), 0) FROM entries
 WHERE first + count > :position AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
 """
 _TRIM_LIMIT: Final = """
-SELECT min(:position, coalesce((SELECT min(first) FROM opening AS later WHERE later.number > opening.number), :position))
-FROM opening WHERE token = :token
+SELECT min(:position, coalesce((SELECT min(first) FROM opening WHERE number > known.number), :position))
+FROM opening AS known WHERE token = :token
 """
-_BEHIND: Final = "SELECT first, size FROM entries WHERE first < :limit AND first + count <= :limit ORDER BY first LIMIT :most"
+_BEHIND: Final = (
+    "SELECT first, size FROM entries WHERE first < :limit AND first + count <= :limit ORDER BY first LIMIT :most"
+)
 _FORGET: Final = """
 DELETE FROM opening
-WHERE number NOT IN (SELECT opening FROM entries) AND number < (SELECT max(number) FROM opening)
+WHERE number < coalesce((SELECT min(opening) FROM entries) - 1, (SELECT max(number) FROM opening))
 """
 
 
@@ -73,19 +78,11 @@ class Opening:
     previous: str | None
 
 
-@attrs.frozen
-class Progress:
-    """Everything of the opening ``token`` before ``position``, and of all earlier openings, is stored elsewhere."""
-
-    token: str
-    position: int
-
-
 class Journal:
     """The owner's side of a journal: append, commit, trim.
 
     Not for several threads at once, with one exception: while :meth:`write` runs in another thread, this one may go on
-    appending (but not seal).  All sizes are in bytes.
+    to :meth:`append` and :meth:`refuse`, and read the properties.  All sizes are in bytes.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int, max_size: int, sync: Sync) -> None:
@@ -331,19 +328,18 @@ class JournalReader:
         rows = self._all("SELECT token, first, previous FROM opening ORDER BY number", {})
         return tuple(Opening(*row) for row in rows)
 
-    def read(
-        self, token: str, position: int, *, max_messages: int = 5000, max_bytes: int = 16 * 2**20
-    ) -> Batch | None:
+    def read(self, token: str, position: int, *, max_messages: int = 5000, max_bytes: int = 16 * 2**20) -> Batch | None:
         """The entries of an opening from ``position`` on, None if there are none.
 
         At most ``max_messages`` entries, and as many as come to ``max_bytes`` of topics and payloads, at least one.
         """
-        first, columns = self._groups(token, position, max_messages, max_bytes)
+        positions, columns = self._groups(token, position, max_messages, max_bytes)
         if columns is None:
             return None
-        sizes = (len(topic) + len(payload) for topic, payload in zip(columns.topics, columns.payloads, strict=True))
+        sizes = map(add, map(len, columns.topics), map(len, columns.payloads))
         count = min(max_messages, fitting(sizes, max_bytes))
-        return _batch(token, first, columns, count)
+        positions, columns = positions[:count], columns.part(0, count)
+        return Batch(token, positions, *columns.all(), positions[-1] + 1)
 
     def changed(self) -> bool:
         """Whether anything may have been committed since the last call; cheap, so poll it."""
@@ -366,3 +362,19 @@ class JournalReader:
     def _all(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
         with explained(self.path):
             return self._connection.execute(statement, parameters).fetchall()
+
+    def _groups(self, token: str, position: int, max_messages: int, max_bytes: int) -> tuple[list[int], Columns | None]:
+        """The positions and columns of the groups that together reach a limit, from ``position`` on."""
+        positions: list[int] = []
+        parts: list[Columns] = []
+        size = 0
+        with explained(self.path), closing(self._connection.cursor()) as cursor:
+            for first, count, blob in cursor.execute(_READ, {"token": token, "position": position}):
+                columns = decode(count, blob)
+                start = max(0, position - first)
+                parts.append(columns.part(start, count) if start else columns)
+                positions.extend(range(first + start, first + count))
+                size += len(blob)
+                if len(positions) >= max_messages or size >= max_bytes:
+                    break
+        return positions, Columns.joined(parts) if parts else None

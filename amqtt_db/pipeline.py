@@ -171,12 +171,15 @@ class Lane:
         if self._entity is None:
             shape, values, index = self.typist.undeclared(item)
         else:
-            shape, values, index = self.typist.declared(self._entity, item)
-            if self._typed:
-                values = _fill(shape, values, self._typed)
+            shape, values, index = self.typist.declared(self._entity, self._complete(item))
         if self._level_pairs:
             return self._with_levels(shape), values + self._level_values, index
         return shape, values, index
+
+    def _complete(self, item: dict[str, Any]) -> dict[str, Any]:
+        """The object with typed levels where it leaves their properties out."""
+        missing = {name: level for name, level in self._typed.items() if item.get(name) is None}
+        return {**item, **missing} if missing else item
 
     def _with_levels(self, shape: Shape) -> Shape:
         full = self._shapes.get(shape)
@@ -210,11 +213,6 @@ def _levels(route: Route, levels: Mapping[str, str]) -> tuple[dict[str, Any], di
             if route.mismatch == "reject":
                 return typed, text, error
     return typed, text, None
-
-
-def _fill(shape: Shape, values: Values, typed: Mapping[str, Any]) -> Values:
-    """Put typed levels where the payload left their properties out."""
-    return tuple(typed.get(path) if value is None else value for path, value in zip(shape.paths, values, strict=True))
 
 
 def _as_object(data: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import attrs
 
 from amqtt_db.engines.base import Engine
 from amqtt_db.errors import StructureError
-from amqtt_db.models.base import Cell, Place, RowMaker, Table
+from amqtt_db.lookup import Lookups
+from amqtt_db.models.base import Cell, Lookup, Place, RowMaker, Table
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.shape import Kind, Pair, Record, Shape, kind_of
@@ -20,11 +21,12 @@ MAX_PLANS: Final = 1024  # per place; more are forgotten and compiled again
 
 @attrs.frozen(cache_hash=True)
 class Target:
-    """Columns of a table that rows are inserted into, and the kinds of their values."""
+    """Columns of a table that rows are inserted into, and the kinds and lookups of their values."""
 
     table: str
     columns: tuple[str, ...]
     kinds: tuple[Kind, ...]
+    lookups: tuple[Lookup | None, ...]
 
 
 @attrs.frozen
@@ -55,8 +57,9 @@ Bucket = tuple[Place, Shape]
 class Planner:
     """Compiles plans against what the schema knows."""
 
-    def __init__(self, engine: Engine, schema: Schema, routes: Iterable[Route]) -> None:
+    def __init__(self, engine: Engine, schema: Schema, lookups: Lookups, routes: Iterable[Route]) -> None:
         self._engine = engine
+        self._lookups = lookups
         self._schema = schema
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
         self._groups: dict[Place, _Group] = {}
@@ -77,7 +80,16 @@ class Planner:
         """The encoded rows of records of one shape.  Raises Unfit where a value does not fit its kind's column."""
         plan = self._group(place).plans.get(shape) or self._compile(place, shape)
         made = plan.make(records)
-        return [(target, self._engine.encode(target.kinds, made[key])) for key, target in plan.targets.items()]
+        return [(target, self._encoded(target, made[key])) for key, target in plan.targets.items()]
+
+    def _encoded(self, target: Target, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        if rows and any(target.lookups):
+            columns = list(zip(*rows, strict=True))
+            for index, lookup in enumerate(target.lookups):
+                if lookup is not None:
+                    columns[index] = tuple(self._lookups.ids(lookup, columns[index]))
+            rows = list(zip(*columns, strict=True))
+        return self._engine.encode(target.kinds, rows)
 
     def _group(self, place: Place) -> _Group:
         group = self._groups.get(place)
@@ -117,7 +129,7 @@ class Planner:
                 raise StructureError(f"table {table.name} is not there")
             columns = columns_to_fill(known, table, filled)
             cells[table.key] = tuple(columns)
-            targets[table.key] = Target(known.name, tuple(columns.values()), _kinds(table, columns))
+            targets[table.key] = _target(known.name, table, columns)
         plan = Plan(group.route.model.maker(place, shape, cells), targets)
         if len(group.plans) >= MAX_PLANS:
             group.plans.clear()
@@ -131,9 +143,11 @@ def _filled(group: _Group, shape: Shape) -> Shape:
     return Shape(tuple(group.union)) if len(group.union) <= 2 * len(shape.properties) + 8 else shape
 
 
-def _kinds(table: Table, cells: Iterable[Cell]) -> tuple[Kind, ...]:
-    fixed = {column.name: column.kind for column in table.columns}
-    return tuple(fixed[cell] if isinstance(cell, str) else cell[1] for cell in cells)
+def _target(name: str, table: Table, columns: Mapping[Cell, str]) -> Target:
+    fixed = {column.name: column for column in table.columns}
+    kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
+    lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
+    return Target(name, tuple(columns.values()), kinds, lookups)
 
 
 def _is_of_kind(kind: Kind, value: Any) -> bool:

@@ -11,6 +11,7 @@ from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.harvest import Decoded, Harvest, decode
 from amqtt_db.lanes import Lanes, reserved
+from amqtt_db.lookup import Lookups
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.plan import Planner
 from amqtt_db.route import Route
@@ -54,8 +55,8 @@ def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
     engine = engine_for("sqlite://" if path is not None and not path.exists() else settings.database)
     catalog = Catalog(engine)
     schema = Schema(engine, catalog, reserved(settings.routes))
-    planner = Planner(engine, schema, settings.routes)
     database = engine.open(write=True)
+    planner = Planner(engine, schema, Lookups(engine, database), settings.routes)
     try:
         with database.connect() as connection, connection.begin() as rehearsal:
             catalog.create(connection)

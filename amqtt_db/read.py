@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter
+from typing import Any, Final
 
 import attrs
 import cattrs
@@ -13,60 +14,113 @@ import sqlalchemy as sa
 from amqtt_db import registry
 from amqtt_db.catalog import PhysicalTable
 from amqtt_db.house import House
+from amqtt_db.lookup import read_keys
 from amqtt_db.models import BUILTIN
-from amqtt_db.models.base import Cell, Model, Place, Row, Table
+from amqtt_db.models.base import Cell, Model, Place, Query, Row, Table
 from amqtt_db.shape import Record, Shape
 from amqtt_db.topics import TopicFilter
+
+BATCH: Final = 1000  # rows fetched at a time
+
+by_id = attrgetter("id", "part")
+"""The order in which messages arrived."""
+
+_converter: Final = cattrs.Converter()
 
 
 @attrs.frozen
 class _Stay:
-    """Topics whose records lie in the same place."""
+    """Rows to read once: a model's query, and which topics' records among them count, from and to which ids."""
 
-    key: str
-    route: str
-    model: str
+    model: Model
+    place: Place
+    query: Query
+    topics: dict[str, list[tuple[int, int | None]]] = attrs.field(factory=dict, eq=False)
+
+    def has(self, record: Record) -> bool:
+        """Whether a record belongs here, and not to an earlier or later placement of its topic."""
+        return any(
+            first <= record.id and (last is None or record.id <= last)
+            for first, last in self.topics.get(record.topic, ())
+        )
 
 
 def read(house: House, topic: str = "#") -> Iterator[Record]:
-    """The records of all topics that a filter covers, in the order of their ids within each place."""
-    wanted = TopicFilter.parse(topic)
+    """The records of all topics that a filter covers; those that lie in the same tables in the order of their ids."""
+    for stay in _stays(house, TopicFilter.parse(topic)):
+        yield from filter(stay.has, stay.model.records(stay.place, _rows(house, stay)))
+
+
+def _stays(house: House, wanted: TopicFilter) -> list[_Stay]:
     placement = house.catalog.placement
-    stays: dict[_Stay, None] = {}
+    stays: dict[tuple[str, Query], _Stay] = {}
     for row in house.connection.execute(sa.select(placement).order_by(placement.c.first_id, placement.c.hash)):
         if wanted.match(row.topic) is not None:
-            stays[_Stay(row.key, row.route, row.model)] = None
-    for stay in stays:
-        records = _stay_records(house, stay)
-        yield from (record for record in records if wanted.match(record.topic) is not None)
+            model, place = model_of(row.model), Place(row.key, row.route)
+            query = model.query(place)
+            stay = stays.setdefault((row.model, query), _Stay(model, place, query))
+            stay.topics.setdefault(row.topic, []).append((row.first_id, row.last_id))
+    return list(stays.values())
 
 
-def _stay_records(house: House, stay: _Stay) -> Iterator[Record]:
-    model, place = _model(stay.model), Place(stay.key, stay.route)
-    tables = {table.key: table for table in model.tables(place, Shape(()))}
-    key = model.query(place).table
-    known = house.catalog.physical_tables(house.connection, [key]).get(key)
-    return iter(()) if known is None else model.records(place, _rows(house, known, tables[key]))
+def _rows(house: House, stay: _Stay) -> Iterator[Row]:
+    tables = {table.key: table for table in stay.model.tables(stay.place, Shape(()))}
+    known = house.catalog.physical_tables(house.connection, tables)
+    if stay.query.table not in known:
+        return
+    main = _Source.of(house, known[stay.query.table], tables[stay.query.table])
+    sources, origin = [main], main.target
+    if stay.query.values is not None:
+        values = _Source.of(house, known[stay.query.values], tables[stay.query.values])
+        sources.append(values)
+        same = sa.and_(*(main.target.c[name] == values.target.c[name] for name in stay.query.on))
+        origin = main.target.outerjoin(values.target, same)  # type: ignore[assignment]
+    columns = [column for source in sources for column in source.target.c]
+    order = [main.target.c[name] for name in ("id", "part")]
+    statement = sa.select(*columns).select_from(origin).order_by(*order)
+    cells = [cell for source in reversed(sources) for cell in source.cells]
+    decoders = [decoder for source in reversed(sources) for decoder in source.decoders]
+    width = len(main.cells)
+    for row in house.connection.execution_options(yield_per=BATCH).execute(statement):
+        ordered = (*row[width:], *row[:width])  # the main table's cells win
+        yield {
+            cell: None if value is None else decode(value)
+            for cell, decode, value in zip(cells, decoders, ordered, strict=True)
+        }
 
 
-def _rows(house: House, known: PhysicalTable, table: Table) -> Iterator[Row]:
-    cells: dict[Cell, str] = {column.name: column.name for column in table.columns}
-    cells.update(known.columns.items())
-    kinds = {column.name: column.kind for column in table.columns}
-    decoders = [(cell, kinds[cell] if isinstance(cell, str) else cell[1]) for cell in cells]
-    target = sa.table(known.name, *(sa.column(name) for name in cells.values()))
-    query = sa.select(target).order_by(*(target.c[name] for name in table.primary_key))
-    for row in house.connection.execution_options(yield_per=1000).execute(query):
-        values = zip(decoders, row, strict=True)
-        yield {cell: house.engine.decode(kind, value) for (cell, kind), value in values}
+@attrs.frozen
+class _Source:
+    """A table to read from: its columns' cells, and how their values are decoded."""
+
+    target: sa.TableClause
+    cells: tuple[Cell, ...]
+    decoders: tuple[Callable[[Any], Any], ...]
+
+    @classmethod
+    def of(cls, house: House, known: PhysicalTable, table: Table) -> _Source:
+        """All columns of a table that the project knows of."""
+        columns: dict[Cell, str] = {column.name: column.name for column in table.columns}
+        columns.update(known.columns.items())
+        target = sa.table(known.name, *(sa.column(name) for name in columns.values()))
+        fixed = {column.name: column for column in table.columns}
+        decoders = []
+        for cell in columns:
+            lookup = fixed[cell].lookup if isinstance(cell, str) else None
+            kind = fixed[cell].kind if isinstance(cell, str) else cell[1]
+            if lookup is not None:
+                decoders.append(read_keys(house.engine, house.connection, lookup).__getitem__)
+            else:
+                decoders.append(house.engine.decoders.get(kind, _same))
+        return cls(target, tuple(columns), tuple(decoders))
 
 
-def _model(spec: str) -> Model:
-    """The model that a placement names."""
+def model_of(spec: str) -> Model:
+    """The model that a placement names.  Raises ValueError if its class cannot be loaded."""
     ((name, options),) = orjson.loads(spec).items()
-    model: Model = cattrs.structure(options, registry.load(name, BUILTIN, "amqtt_db.models"))
+    model: Model = _converter.structure(options, registry.load(name, BUILTIN, "amqtt_db.models"))
     return model
 
 
-by_id = attrgetter("id", "part")
-"""The order in which messages arrived."""
+def _same(value: Any) -> Any:
+    return value

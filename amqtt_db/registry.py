@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -63,7 +64,7 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 def _step(found: Any, part: str, module: str, path: str) -> Any:
     if hasattr(found, part):
         return getattr(found, part)
-    if isinstance(found, ModuleType) and hasattr(found, "__path__"):
+    if isinstance(found, ModuleType) and hasattr(found, "__path__") and find_spec(module):
         return _import(module, path)
     owner = getattr(found, "__name__", repr(found))
     near = get_close_matches(part, dir(found), n=1)

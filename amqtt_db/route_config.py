@@ -97,10 +97,16 @@ def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
         "time": section.child("time").read(lambda value: _time(value, entity), None),
         "each": section.child("each").read(lambda value: value if value == "" else text(value), None),
         "unknown": cast(Unknown, unknown),
-        "mismatch": cast(Mismatch, section.child("mismatch").read(choice("variant", "null", "reject"), "variant")),
+        "mismatch": cast(Mismatch, _mismatch(section).read(choice("variant", "null", "reject"), "variant")),
         "max_columns": section.child("max_columns").read(at_least(1), None),
         "max_tables": section.child("max_tables").read(at_least(1), 1000),
     }
+
+
+def _mismatch(section: Node) -> Node:
+    """The policy's name is one that YAML takes for nothing, unless it is quoted."""
+    node = section.child("mismatch")
+    return Node("null", node.path, node.problems) if section.value.get("mismatch", "") is None else node
 
 
 def _later(_: object) -> None:

@@ -7,7 +7,7 @@ some database cannot hold is escaped (see :func:`escape`), so a path is always p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -70,6 +70,12 @@ def kind_of(value: object) -> Kind | None:
     if type(value) is int and not -EXACT <= value <= EXACT:
         return "int64" if -(2**63) <= value < 2**63 else "bigint"
     return kind
+
+
+def natural(value: Any) -> tuple[Kind, Any]:
+    """The kind that can be read off a value, and the value as a column of that kind returns it."""
+    kind = kind_of(value) or "json"
+    return kind, float(value) if kind == "number" else value
 
 
 @attrs.frozen(cache_hash=True)
@@ -149,23 +155,24 @@ def level_path(name: str) -> str:
     return f"{{{name}}}"
 
 
-def flatten(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects as path → value.  An empty object stays, as the value ``{}``; so do objects below 16 levels.
+def flatten(data: Mapping[str, Any], whole: Container[str] = ()) -> dict[str, Any]:
+    """Nested objects as path → value.
 
-    Raises TypeError for a key that is not text.
+    An empty object stays, as the value ``{}``; so do objects below 16 levels, and those at the paths ``whole``.  Raises
+    TypeError for a key that is not text.
     """
     flat: dict[str, Any] = {}
-    _flatten(data, "", flat, LEVELS)
+    _flatten(data, "", flat, whole, LEVELS)
     return flat
 
 
-def _flatten(data: Mapping[str, Any], prefix: str, flat: dict[str, Any], levels: int) -> None:
+def _flatten(data: Mapping[str, Any], prefix: str, flat: dict[str, Any], whole: Container[str], levels: int) -> None:
     for key, value in data.items():
         if not isinstance(key, str):
             raise TypeError(f"a key of an object is a {type(key).__name__}, not text")
         path = prefix + escape(key)
-        if isinstance(value, dict) and value and levels > 1:
-            _flatten(value, path + ".", flat, levels - 1)
+        if isinstance(value, dict) and value and levels > 1 and path not in whole:
+            _flatten(value, path + ".", flat, whole, levels - 1)
         else:
             flat[path] = value
 

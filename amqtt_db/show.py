@@ -45,7 +45,7 @@ def routes(settings: Settings) -> RenderableType:
     rows = (
         (
             route.filter.text,
-            repr(route.model),
+            _model(route.model),
             "—" if route.entity is None else f"{len(route.entity.declared)} properties",
             route.time or "arrival",
             route.unknown,
@@ -56,6 +56,16 @@ def routes(settings: Settings) -> RenderableType:
     return _table(("topic", "model", "entity", "time", "unknown", "mismatch"), rows, "Routes, the first that fits")
 
 
+def _model(model: Any) -> str:
+    """A model's class, with the options that are not at their defaults."""
+    options = (
+        f"{field.name}={getattr(model, field.name)!r}"
+        for field in attrs.fields(type(model))
+        if getattr(model, field.name) != field.default
+    )
+    return f"{type(model).__name__}({', '.join(options)})"
+
+
 def preview(result: Preview) -> RenderableType:
     """What a sample would become."""
     if result.route is None:
@@ -64,15 +74,15 @@ def preview(result: Preview) -> RenderableType:
     if result.reason is not None:
         return Group(*parts, Text(f"the message would become a dead letter: {visible(result.reason)}"))
     for record in result.records:
-        rows = [(path, kind, repr(value)) for path, (kind, value) in record.properties().items()]
+        rows = [(path, kind, value) for path, (kind, value) in record.properties().items()]
         parts.append(_table(("property", "kind", "value"), rows, f"Record {record.part} of {visible(record.topic)}"))
-    parts.append(Text("\nIn an empty database it would cause:" if result.ddl else "\nNo table would change."))
+    parts.append(Text("\nIt would cause:\n" if result.ddl else "\nNo table would change."))
     return Group(*parts, *(Text(f"{visible_lines(statement)};") for statement in result.ddl))
 
 
 def visible_lines(text: str) -> str:
     """Like :func:`visible`, but keeps line ends."""
-    return "\n".join(map(visible, text.strip().splitlines()))
+    return "\n".join(visible(line.expandtabs(4)).rstrip() for line in text.strip().splitlines())
 
 
 def status(result: Status) -> RenderableType:
@@ -83,8 +93,8 @@ def status(result: Status) -> RenderableType:
     ]
     journals = [(journal.number or "new", journal.position, journal.pending) for journal in result.journals]
     return Group(
-        _table(("topic filter", *names[1:]), rows, "Messages"),
-        _table(("opening", "stored up to", "pending"), journals, "Journal"),
+        _table(("topic filter", *names[1:]), rows, "Messages") if rows else "No message is stored yet.",
+        _table(("opening", "stored up to", "pending"), journals, "Journal") if journals else "The journal is empty.",
         Text(f"refused: {result.refused}   pending: {result.pending}"),
         *(Text(f"warning: {visible(warning)}", style="yellow") for warning in result.warnings),
     )

@@ -14,7 +14,7 @@ from amqtt_db.journal import JournalReader
 
 @attrs.frozen
 class JournalStatus:
-    """One opening of the journal: its number in the database, its checkpoint, and the entries behind that."""
+    """The journal's newest opening that the database knows: its number, its checkpoint, and the entries that wait."""
 
     number: int
     position: int
@@ -67,11 +67,11 @@ def status(settings: Settings) -> Status:
 def _with_journal(result: Status, settings: Settings, checkpoints: dict[str, tuple[int, int]]) -> Status:
     reader = JournalReader(settings.journal.path)
     try:
-        journals = []
-        for opening in reader.openings():
-            number, position = checkpoints.get(opening.token, (0, opening.first))
-            journals.append(JournalStatus(number, position, reader.pending(opening.token, position)))
-        return attrs.evolve(result, journals=tuple(journals), refused=reader.refused())
+        known = [opening for opening in reader.openings() if opening.token in checkpoints]
+        token = known[-1].token if known else None  # openings are registered one after the other
+        number, position = checkpoints[token] if token else (0, 0)
+        journal = JournalStatus(number, position, reader.pending(token, position))
+        return attrs.evolve(result, journals=(journal,), refused=reader.refused())
     finally:
         reader.close()
 

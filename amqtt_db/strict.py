@@ -140,7 +140,7 @@ def epoch_reader(per_second: int) -> Convert:
     Takes integers, floats, Decimals, numbers as text and moments.  What is finer than a microsecond is dropped; a float
     is rounded to the nearest microsecond.
     """
-    micros_each = 1e6 / per_second
+    times, parts = max(1, 10**6 // per_second), max(1, per_second // 10**6)
     from_seconds = datetime.fromtimestamp
 
     def read(value: Any) -> datetime:
@@ -149,10 +149,10 @@ def epoch_reader(per_second: int) -> Convert:
             moment = from_seconds(whole, timezone.utc)
             return moment.replace(microsecond=rest * 1_000_000 // per_second) if rest else moment
         if type(value) is float:
-            return EPOCH + timedelta(microseconds=round(value * micros_each))
+            return EPOCH + timedelta(microseconds=round(value * times / parts))
         if isinstance(value, str) and _NUMBER(value):
             value = Decimal(value)
-        if isinstance(value, Decimal) and abs(value) < 10**22:
+        if isinstance(value, Decimal) and value.copy_abs() < 10**22:
             return EPOCH + timedelta(microseconds=_floor(value * 1_000_000 / per_second))
         return _utc(value) if isinstance(value, datetime) else _refuse()
 

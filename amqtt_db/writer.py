@@ -19,6 +19,7 @@ from amqtt_db.engines.base import Engine
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
 from amqtt_db.lanes import Lanes, reserved
+from amqtt_db.lookup import Lookups
 from amqtt_db.message import Batch, message_id
 from amqtt_db.pipeline import Lane
 from amqtt_db.plan import Bucket, Planner
@@ -37,10 +38,10 @@ class Writer:
         self._attempt = attempt
         self._catalog = Catalog(engine)
         self._schema = Schema(engine, self._catalog, reserved(routes))
-        self._planner = Planner(engine, self._schema, routes)
+        self._database = engine.open(write=True)
+        self._planner = Planner(engine, self._schema, Lookups(engine, self._database), routes)
         self._target = Store(engine, self._catalog)
         self._lanes = Lanes(routes)
-        self._database = engine.open(write=True)
         self._touched: list[Wanted] = []
 
     def prepare(self) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db.shape import Kind, Pair, Record, Shape
-from amqtt_db.tagged import typed
+from amqtt_db.shape import Kind, Pair, Record, Shape, natural
+from amqtt_db.tagged import Typed, typed
 
 Cell = str | Pair
 """Names a column of a table: a fixed one by name, a property's by (path, kind)."""
@@ -26,12 +26,25 @@ RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
 
 
 @attrs.frozen
+class Lookup:
+    """A table that gives short ids to long keys: ``columns`` name the parts of a key, all text."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+@attrs.frozen
 class Column:
-    """A fixed column: its name, its kind, whether it may be NULL."""
+    """A fixed column: its name, its kind, whether it may be NULL.
+
+    With a ``lookup`` the model fills in keys (a text, or a tuple of texts for a lookup of several columns); the writer
+    stores their ids, and readers put the keys back.
+    """
 
     name: str
     kind: Kind
     nullable: bool = False
+    lookup: Lookup | None = None
 
 
 @attrs.frozen
@@ -69,9 +82,15 @@ class Place:
 
 @attrs.frozen
 class Query:
-    """The rows that hold a place's records: ``table`` (its key), where a row of it is one (id, part)."""
+    """The rows that hold records: those of ``table`` (its key), one or more for each (id, part).
+
+    With ``values`` (another key) the rows of that table join in by the columns ``on``; a record without any comes as
+    one row whose cells of that table are None.
+    """
 
     table: str
+    values: str | None = None
+    on: tuple[str, ...] = ("id", "part")
 
 
 ENVELOPE: Final = (
@@ -102,11 +121,14 @@ class Model(ABC):
 
     @abstractmethod
     def query(self, place: Place) -> Query:
-        """The query that finds the place's records again."""
+        """The query that finds the place's records again, and perhaps others that lie in the same tables."""
 
     @abstractmethod
     def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
-        """The records that the query's rows mean: the inverse of :meth:`rows`."""
+        """The records that the query's rows mean: the inverse of :meth:`rows`.
+
+        Rows of the same (id, part) come one after the other.
+        """
 
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """A function that makes the rows of many records of ``shape`` at once.
@@ -132,3 +154,26 @@ def lay(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...
         return tuple(map(row.get, cells))
     rest = {path: typed(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
     return tuple(rest or None if cell == overflow else row.get(cell) for cell in cells)
+
+
+def restored(path: str, value: Any) -> tuple[Pair, Any]:
+    """A property from a column of tagged JSON: its pair and its value."""
+    if isinstance(value, Typed):
+        return (path, value.kind), value.value
+    kind, value = natural(value)
+    return (path, kind), value
+
+
+def record_of(row: Row, values: Mapping[Pair, Any]) -> Record:
+    """The record that a row with the envelope's cells and some properties mean."""
+    return Record(
+        row["id"],
+        row["part"],
+        row["time"],
+        row["topic"],
+        row["session"],
+        row["qos"],
+        row["retain"],
+        tuple(values.values()),
+        Shape(tuple(values)),
+    )

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.models.base import ENVELOPE, Cell, Column, Model, Place, Query, Row, RowMaker, Table
-from amqtt_db.shape import Pair, Record, Shape, kind_of
-from amqtt_db.tagged import Typed, typed
+from amqtt_db.models.base import ENVELOPE, Cell, Column, Model, Place, Query, Row, RowMaker, Table, record_of, restored
+from amqtt_db.shape import Pair, Record, Shape
+from amqtt_db.tagged import typed
 
 EXTRA: Final = "extra"
 
@@ -59,18 +59,7 @@ class Wide(Model):
     def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
         """A record per row; NULL cells are absent properties."""
         for row in rows:
-            pairs = dict(_properties(row))
-            yield Record(
-                row["id"],
-                row["part"],
-                row["time"],
-                row["topic"],
-                row["session"],
-                row["qos"],
-                row["retain"],
-                tuple(pairs.values()),
-                Shape(tuple(pairs)),
-            )
+            yield record_of(row, dict(_properties(row)))
 
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """One list comprehension over the records; a subclass with rows of its own gets the plain maker."""
@@ -98,12 +87,10 @@ def has_column(place: Place, path: str) -> bool:
 def _properties(row: Row) -> Iterator[tuple[Pair, Any]]:
     for cell, value in row.items():
         if isinstance(cell, tuple) and value is not None:
-            yield cell, value
+            path, kind = cell
+            yield restored(path, value) if kind == "tagged" else (cell, value)
     for path, value in (row[EXTRA] or {}).items():
-        if isinstance(value, Typed):
-            yield (path, value.kind), value.value
-        else:
-            yield (path, kind_of(value) or "json"), value
+        yield restored(path, value)
 
 
 def _picker(shape: Shape, cells: Sequence[Cell]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:

@@ -1,0 +1,227 @@
+"""From the broker's event loop into the journal: group commit, and what happens when the journal cannot take more.
+
+Entries are appended in memory and committed together after one more turn of the event loop, so that a group holds
+whatever arrived meanwhile.  The commit runs on the loop itself, for handing it to a thread costs more than a fast disk
+takes; where commits turn out to be slow, a thread does them and the loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any, Final
+
+from amqtt_db.errors import JournalError
+from amqtt_db.gate import Gate
+from amqtt_db.journal import Journal, Progress, read_progress
+
+logger = logging.getLogger(__name__)
+
+HIGH: Final = 4 * 2**20
+"""Bytes in memory, waiting for the journal, beyond which clients that publish are held back."""
+MOST: Final = 64 * 2**20
+"""Bytes in memory beyond which not even connections are recorded."""
+
+_LOW: Final = HIGH // 2
+_SLOW: Final = 0.002
+_FAST: Final = 0.001
+_WEIGHT: Final = 0.05
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 5.0
+_TRIM_PAUSE: Final = 0.01
+_NO_LONGER_FULL: Final = 0.9
+
+
+class Group(asyncio.Future[None]):
+    """Done once a group is committed.  Many tasks await it, so that none of them can cancel it for the others."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel nothing: a task that is cancelled learns so when the group is committed."""
+        return False
+
+    def abandon(self) -> None:
+        """Cancel it for all who wait: it will not be committed."""
+        super().cancel()
+
+
+class Intake:
+    """Appends to a journal and commits in groups; belongs to one event loop.
+
+    ``gate`` is closed while too many bytes wait in memory.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.gate = Gate()
+        self._journal = journal
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "amqtt_db journal")
+        self._group: Group | None = None
+        self._sealed: list[Group] = []
+        self._scheduled = False
+        self._writing: asyncio.Future[None] | None = None
+        self._seconds = 0.0
+        self._slow = False
+        self._failing = False
+        self._full = False
+        self._retry = _FIRST_RETRY
+        self._held = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._progress: Progress | None = None
+        self._closed = False
+
+    @property
+    def position(self) -> int:
+        """The position that the next entry will get."""
+        return self._journal.next
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the journal is full or cannot be written; then only what is small and must not be lost goes in."""
+        return self._failing or self._full
+
+    @property
+    def overwhelmed(self) -> bool:
+        """Whether there is no memory left for anything."""
+        return self._journal.uncommitted > MOST
+
+    def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> Group:
+        """Append an entry, see :meth:`Journal.append`; what is returned is done once the entry is committed."""
+        journal = self._journal
+        journal.append(flags, time, session, topic, payload)
+        group = self._group
+        if group is None:
+            group = self._group = Group(loop=self._loop)
+        if not self._scheduled:
+            self._schedule()
+        if journal.full or journal.uncommitted > HIGH:
+            self._review()
+        return group
+
+    def refuse(self) -> None:
+        """Count a message that is not taken."""
+        self._journal.refuse()
+
+    async def room(self, size: int) -> None:
+        """Wait until the journal takes entries again, with ``size`` bytes to append."""
+        self._held += size
+        try:
+            self._review()
+            while self.blocked:
+                await self._room.wait()
+        finally:
+            self._held -= size
+
+    def tick(self) -> None:
+        """What is to be done about once a second: trim behind the writer's progress, sync, count."""
+        progress = read_progress(self._journal.path)
+        if progress != self._progress:
+            self._progress = progress
+            if progress is not None and self._writing is None:
+                self._trim(progress)
+        if self._journal.busy and not self._failing and not self._scheduled:
+            self._schedule()
+
+    async def flush(self) -> None:
+        """Commit what was appended, if it can be."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+        self._seal()
+        try:
+            self._journal.write()
+        except JournalError as error:
+            self._failed(error)
+        else:
+            self._committed()
+
+    async def close(self) -> None:
+        """Commit what was appended, if it can be, and give up the journal.  Nobody waits for it afterwards."""
+        if self._closed:
+            return
+        await self.flush()
+        self._closed = True
+        for group in self._sealed:
+            group.abandon()
+        if self._journal.uncommitted:
+            logger.error("%d bytes could not be written to the journal before it was closed", self._journal.uncommitted)
+        self._thread.shutdown()
+        self._journal.close()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        if not self._failing:
+            self._loop.call_soon(self._loop.call_soon, self._commit)
+
+    def _commit(self) -> None:
+        self._scheduled = False
+        if self._closed or self._writing is not None:
+            return
+        self._seal()
+        started = perf_counter()
+        if self._slow:
+            self._writing = self._loop.run_in_executor(self._thread, self._journal.write)
+            self._writing.add_done_callback(lambda written: self._written(written, started))
+            return
+        try:
+            self._journal.write()
+        except JournalError as error:
+            self._failed(error)
+        else:
+            self._took(perf_counter() - started)
+            self._committed()
+
+    def _written(self, written: asyncio.Future[None], started: float) -> None:
+        self._writing = None
+        error = None if written.cancelled() else written.exception()
+        if isinstance(error, JournalError):
+            self._failed(error)
+            return
+        written.result()
+        self._took(perf_counter() - started)
+        self._committed()
+        if self._group is not None and not self._scheduled:
+            self._schedule()
+
+    def _took(self, seconds: float) -> None:
+        """Choose where the next commit runs by how long they take on average."""
+        self._seconds += _WEIGHT * (seconds - self._seconds)
+        self._slow = self._seconds > (_FAST if self._slow else _SLOW)
+
+    def _seal(self) -> None:
+        self._journal.seal()
+        if self._group is not None:
+            self._sealed.append(self._group)
+            self._group = None
+
+    def _committed(self) -> None:
+        for group in self._sealed:
+            group.set_result(None)
+        self._sealed.clear()
+        self._failing = False
+        self._retry = _FIRST_RETRY
+        self._review()
+        if self._journal.busy and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_later(_TRIM_PAUSE, self._commit)
+
+    def _failed(self, error: JournalError) -> None:
+        if not self._failing:
+            logger.error("%s; until it works, QoS 1 and 2 are not acknowledged and QoS 0 is refused", error)
+        self._failing = self._scheduled = True
+        self._review()
+        self._loop.call_later(self._retry, self._commit)
+        self._retry = min(2 * self._retry, _LAST_RETRY)
+
+    def _trim(self, progress: Progress) -> None:
+        try:
+            self._journal.trim(progress)
+        except JournalError as error:
+            logger.warning("cannot trim: %s", error)
+
+    def _review(self) -> None:
+        """Decide anew whether entries are taken, and whether clients may go on publishing."""
+        before = self.blocked
+        limit = self._journal.max_size * (_NO_LONGER_FULL if self._full else 1)
+        full = self._journal.size >= limit

@@ -1,0 +1,97 @@
+"""Short ids for long keys: topics, properties, series.
+
+A key is found by a 128-bit hash of its bytes, for long text and trailing spaces break unique indexes.  New keys are
+written sorted, in a short transaction of their own, so that two writers never wait for each other crosswise.  An id
+that has been committed is final, so it may be remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from amqtt_db.catalog import key_hash
+from amqtt_db.engines.base import Engine
+from amqtt_db.models.base import Lookup
+
+MAX_KEYS: Final = 1_000_000  # more are forgotten and looked up again
+_CHUNK: Final = 500
+
+Key = Any
+"""A text, or a tuple of texts for a lookup of several columns."""
+
+
+def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Table:
+    """A lookup's table as SQLAlchemy knows it."""
+    return sa.Table(
+        lookup.name,
+        metadata,
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("hash", sa.String(32), nullable=False, unique=True),
+        *(sa.Column(name, engine.types["text"], nullable=False) for name in lookup.columns),
+        extend_existing=True,
+    )
+
+
+class Lookups:
+    """The ids met so far; what is not known is looked up, and made if it is new."""
+
+    def __init__(self, engine: Engine, database: sa.Engine) -> None:
+        self._engine = engine
+        self._database = database
+        self._metadata = sa.MetaData()
+        self._ids: dict[Lookup, dict[Key, int]] = {}
+
+    def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
+        """The ids of keys, in their order."""
+        known = self._ids.setdefault(lookup, {})
+        missing = set(keys).difference(known)
+        if missing:
+            if len(known) > MAX_KEYS:
+                known.clear()
+                missing = set(keys)
+            known.update(self._settle(lookup, missing))
+        return list(map(known.__getitem__, keys))
+
+    def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
+        by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}
+        hashes = sorted(by_hash)
+        table = lookup_table(self._engine, lookup, self._metadata)
+        with self._database.begin() as connection:
+            table.create(connection, checkfirst=True)
+            found = _found(connection, table, hashes)
+            new = [{"hash": key, **_row(lookup, by_hash[key])} for key in hashes if key not in found]
+            if new:
+                self._engine.lock_schema(connection)
+                found = _found(connection, table, hashes)
+                connection.execute(table.insert(), [row for row in new if row["hash"] not in found])
+                found = _found(connection, table, hashes)
+        return {by_hash[key]: id_ for key, id_ in found.items()}
+
+
+def read_keys(engine: Engine, connection: sa.Connection, lookup: Lookup) -> Mapping[int, Key]:
+    """All keys of a lookup by their ids."""
+    table = lookup_table(engine, lookup, sa.MetaData())
+    names = [table.c[name] for name in lookup.columns]
+    rows = connection.execute(sa.select(table.c.id, *names))
+    if len(names) == 1:
+        return {row[0]: row[1] for row in rows}
+    return {row[0]: tuple(row[1:]) for row in rows}
+
+
+def _found(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(hashes), _CHUNK):
+        query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(hashes[start : start + _CHUNK]))
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    return found
+
+
+def _parts(key: Key) -> tuple[str, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _row(lookup: Lookup, key: Key) -> dict[str, str]:
+    return dict(zip(lookup.columns, _parts(key), strict=True))

@@ -1,0 +1,137 @@
+"""``eav``: a row per value, for many rarely-set properties and ever-new names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.models.base import (
+    ENVELOPE,
+    Cell,
+    Column,
+    Lookup,
+    Model,
+    Place,
+    Query,
+    Row,
+    RowMaker,
+    Table,
+    record_of,
+    restored,
+)
+from amqtt_db.shape import KINDS, Kind, Pair, Record, Shape
+
+TOPICS: Final = Lookup("mqtt_topic", ("topic",))
+PROPERTIES: Final = Lookup("mqtt_property", ("property",))
+
+VALUE_KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "moment")
+VALUE_COLUMNS: Final[Mapping[Kind, str]] = {kind: f"{kind}_value" for kind in VALUE_KINDS}
+"""The column of ``mqtt_value`` for each kind; a suffix, for some kinds are words of SQL."""
+
+_KIND_OF_COLUMN: Final[Mapping[str, Kind]] = {column: kind for kind, column in VALUE_COLUMNS.items()}
+
+
+def message_table(key: str, name: str) -> Table:
+    """The envelope, once for each record, with the topic as an id."""
+    columns = tuple(
+        Column("topic", "int64", lookup=TOPICS) if column.name == "topic" else column for column in ENVELOPE
+    )
+    return Table(key=key, name=name, columns=columns, indexes=(("topic", "time"), ("time",)), exact=True)
+
+
+def message_row(record: Record) -> Row:
+    """A record's row in :func:`message_table`."""
+    return {column.name: getattr(record, column.name) for column in ENVELOPE}
+
+
+@attrs.frozen
+class Eav(Model):
+    """Entity, attribute, value: ``mqtt_message`` for the envelope, ``mqtt_value`` for each property that is set.
+
+    ``prefix`` replaces ``mqtt`` in the names of the two tables, for routes that shall have tables of their own.
+    """
+
+    prefix: str = "mqtt"
+
+    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+        """Always the same two: no property ever needs DDL."""
+        values = (
+            Column("id", "int64"),
+            Column("part", "int64"),
+            Column("property", "int64", lookup=PROPERTIES),
+            *(Column(name, kind, nullable=True) for kind, name in VALUE_COLUMNS.items()),
+        )
+        return (
+            message_table(self._messages, f"{self.prefix}_message"),
+            Table(
+                key=self._values,
+                name=f"{self.prefix}_value",
+                columns=values,
+                primary_key=("id", "part", "property"),
+                indexes=(("property", "id"),),
+                exact=True,
+            ),
+        )
+
+    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+        """The envelope, and a row per property that is present."""
+        yield self._messages, message_row(record)
+        for path, (kind, value) in record.properties().items():
+            key: dict[Cell, Any] = {"id": record.id, "part": record.part, "property": path}
+            yield self._values, {**key, VALUE_COLUMNS[kind]: value}
+
+    def query(self, place: Place) -> Query:
+        """Messages with their values."""
+        return Query(self._messages, self._values)
+
+    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+        """A record for each message."""
+        for _, group in groupby(rows, key=itemgetter("id", "part")):
+            found = list(group)
+            values = dict(_value(row) for row in found if row["property"] is not None)
+            yield record_of(found[0], values)
+
+    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+        """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
+        if type(self).rows is not Eav.rows:
+            return super().maker(place, shape, cells)
+        slots = [(path, *_padding(kind)) for path, kind in shape.properties]
+
+        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            return {
+                self._messages: [(r.id, r.part, r.time, r.topic, r.session, r.qos, r.retain) for r in records],
+                self._values: [
+                    (r.id, r.part, path, *before, value, *after)
+                    for r in records
+                    for (path, before, after), value in zip(slots, r.values, strict=True)
+                    if value is not None
+                ],
+            }
+
+        return make
+
+    @property
+    def _messages(self) -> str:
+        return f"$table/{self.prefix}_message"
+
+    @property
+    def _values(self) -> str:
+        return f"$table/{self.prefix}_value"
+
+
+def _padding(kind: Kind) -> tuple[tuple[None, ...], tuple[None, ...]]:
+    """The NULLs before and after the column of a kind."""
+    index = VALUE_KINDS.index(kind)
+    return (None,) * index, (None,) * (len(VALUE_KINDS) - index - 1)
+
+
+def _value(row: Row) -> tuple[Pair, Any]:
+    for column, kind in _KIND_OF_COLUMN.items():
+        value = row[column]
+        if value is not None:
+            return restored(row["property"], value) if kind == "tagged" else ((row["property"], kind), value)
+    raise ValueError(f"message {row['id']} has a property without a value")

@@ -1,0 +1,110 @@
+"""``narrow``: a row per point of a series, for numeric time series of millions of points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.models.base import Cell, Column, Lookup, Model, Place, Query, Row, RowMaker, Table, record_of, restored
+from amqtt_db.models.eav import message_row, message_table
+from amqtt_db.shape import Kind, Pair, Record, Shape
+from amqtt_db.tagged import typed
+
+SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
+
+
+@attrs.frozen
+class Narrow(Model):
+    """``mqtt_point`` lies in the order of series and time, numbers in ``value``, everything else tagged in ``text``.
+
+    ``prefix`` replaces ``mqtt`` in the names of the tables, for routes that shall have tables of their own.
+    """
+
+    prefix: str = "mqtt"
+
+    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+        """The envelope once for each record, and the points."""
+        points = (
+            Column("series", "int64", lookup=SERIES),
+            Column("time", "moment"),
+            Column("id", "int64"),
+            Column("part", "int64"),
+            Column("value", "number", nullable=True),
+            Column("text", "tagged", nullable=True),
+        )
+        return (
+            message_table(self._messages, f"{self.prefix}_message"),
+            Table(
+                key=self._points,
+                name=f"{self.prefix}_point",
+                columns=points,
+                primary_key=("series", "time", "id", "part"),
+                indexes=(("id", "part"),),
+                exact=True,
+            ),
+        )
+
+    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+        """The envelope, and a point per property that is present."""
+        yield self._messages, message_row(record)
+        for path, (kind, value) in record.properties().items():
+            row: dict[Cell, Any] = {
+                "series": (record.topic, path),
+                "time": record.time,
+                "id": record.id,
+                "part": record.part,
+            }
+            yield self._points, {**row, "value": value} if kind == "number" else {**row, "text": _other(kind, value)}
+
+    def query(self, place: Place) -> Query:
+        """Messages with their points."""
+        return Query(self._messages, self._points)
+
+    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+        """A record for each message."""
+        for _, group in groupby(rows, key=itemgetter("id", "part")):
+            found = list(group)
+            values = dict(_point(row) for row in found if row["series"] is not None)
+            yield record_of(found[0], values)
+
+    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+        """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
+        if type(self).rows is not Narrow.rows:
+            return super().maker(place, shape, cells)
+
+        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            return {
+                self._messages: [(r.id, r.part, r.time, r.topic, r.session, r.qos, r.retain) for r in records],
+                self._points: [
+                    ((r.topic, path), r.time, r.id, r.part, value, None)
+                    if kind == "number"
+                    else ((r.topic, path), r.time, r.id, r.part, None, _other(kind, value))
+                    for r in records
+                    for (path, kind), value in zip(shape.properties, r.values, strict=True)
+                    if value is not None
+                ],
+            }
+
+        return make
+
+    @property
+    def _messages(self) -> str:
+        return f"$table/{self.prefix}_message"
+
+    @property
+    def _points(self) -> str:
+        return f"$table/{self.prefix}_point"
+
+
+def _other(kind: Kind, value: Any) -> Any:
+    """A value that is no number, so that its kind can be read off it again."""
+    return value if kind == "tagged" else typed(kind, value)
+
+
+def _point(row: Row) -> tuple[Pair, Any]:
+    path = row["series"][1]
+    return restored(path, row["text"]) if row["value"] is None else ((path, "number"), row["value"])

@@ -1,0 +1,38 @@
+"""How far a journal's reader got, reported to its owner in a small file beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import orjson
+
+from amqtt_db.journal_file import explained
+
+
+@attrs.frozen
+class Progress:
+    """Everything of the opening ``token`` before ``position``, and of all earlier openings, is stored elsewhere."""
+
+    token: str
+    position: int
+
+
+def write_progress(path: Path | str, token: str, position: int) -> None:
+    """Tell the owner of the journal at ``path`` what need not be kept: see :class:`Progress`.  Raises JournalError."""
+    new = f"{path}.progress.new"
+    with explained(Path(path)):
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(orjson.dumps({"token": token, "position": position}))
+        os.replace(new, f"{path}.progress")
+
+
+def read_progress(path: Path | str) -> Progress | None:
+    """What was last reported for the journal at ``path``; None if nothing was, or nothing that can be read."""
+    try:
+        found = orjson.loads(Path(f"{path}.progress").read_bytes())
+        return Progress(str(found["token"]), int(found["position"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

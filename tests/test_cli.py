@@ -1,0 +1,348 @@
+"""The command line, as a user meets it: real processes, a real broker, a real client."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+from typer.testing import CliRunner, Result
+
+from amqtt_db import config, show
+from amqtt_db.cli import app
+from amqtt_db.demo import DEVICES, free_port
+from amqtt_db.journal import Journal
+from amqtt_db.message import PUBLISH, flags
+from amqtt_db.serve import NotReady, addresses, preflight
+from amqtt_db.status import status
+
+TIMEOUT = 30  # seconds that anything here may take at most
+
+
+def invoke(*arguments: object) -> Result:
+    """One command, in this process, with a terminal that is wide enough for its tables."""
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*map(str, arguments)])
+
+
+def configuration(directory: Path, port: int = 0, **section: Any) -> Path:
+    """A broker's YAML file in ``directory``, with all its files there too."""
+    defaults = {
+        "database": f"sqlite:///{directory}/mqtt.db",
+        "journal": {"path": f"{directory}/mqtt.journal"},
+        "routes": [{"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}}, {"topic": "#"}],
+    }
+    document = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port or free_port()}"}},
+        "plugins": {
+            "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+            "amqtt_db.Plugin": {**defaults, **section},
+        },
+    }
+    path = directory / "broker.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def running(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """``amqtt-db run`` as a process of its own that listens, and its port."""
+    command = [sys.executable, "-m", "amqtt_db", "run", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"mqtt://127\.0\.0\.1:(\d+)", line)
+            assert found, line + process.communicate(timeout=TIMEOUT)[1]
+            yield process, int(found[1])
+        finally:
+            process.kill()
+
+
+def publish(port: int, *messages: tuple[str, bytes]) -> None:
+    """Publish at QoS 1 and wait for every acknowledgement."""
+    client = Client(CallbackAPIVersion.VERSION2, client_id="tester")
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    for topic, payload in messages:
+        client.publish(topic, payload, qos=1).wait_for_publish(TIMEOUT)
+    client.disconnect()
+    client.loop_stop()
+
+
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    """What an SQLite file answers."""
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(query).fetchall()
+
+
+def stored(path: Path) -> int:
+    """How many messages ``status`` says are stored."""
+    return sum(counts.stored for counts in status(config.load_file(path)).counters)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for another process to make a condition true."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_version() -> None:
+    """``--version`` says what is installed, also as ``python -m amqtt_db``."""
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout.count(".") >= 2) == (0, True)
+    done = subprocess.run([sys.executable, "-m", "amqtt_db", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == result.stdout
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """``import amqtt_db`` brings neither amqtt nor SQLAlchemy; ``Plugin`` is there when it is asked for."""
+    code = "import sys, amqtt_db; assert not {'amqtt', 'sqlalchemy'} & set(sys.modules); amqtt_db.Plugin"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_attribute_that_is_none() -> None:
+    """The package has only what it says it has."""
+    code = "import amqtt_db; amqtt_db.Plugni"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "module 'amqtt_db' has no attribute 'Plugni'" in done.stderr
+
+
+def test_check_names_every_mistake(tmp_path: Path) -> None:
+    """Each mistake is a line on stderr, the exit code is 2."""
+    result = invoke("check", configuration(tmp_path, databse="x", routes=[{"topic": "a", "unknwon": "add"}]))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        "plugins.amqtt_db.Plugin.databse: unknown key; did you mean 'database'?",
+        "plugins.amqtt_db.Plugin.routes[0].unknwon: unknown key; did you mean 'unknown'?",
+    ]
+
+
+def test_check_shows_the_routes(tmp_path: Path) -> None:
+    """A configuration without mistakes is shown as its routes; what has no effect is remarked on."""
+    routes = [{"topic": "#"}, {"topic": "home/{room}", "model": {"wide": {"table": "climate"}}}]
+    result = invoke("check", configuration(tmp_path, routes=routes))
+    assert result.exit_code == 0
+    assert "home/{room}" in result.stdout
+    assert "Wide(table='climate')" in result.stdout
+    assert "routes[1].topic: never matches" in result.stderr
+
+
+def test_check_shows_what_a_sample_becomes(tmp_path: Path) -> None:
+    """With a sample: its route, its properties with their kinds, and the DDL; nothing is changed."""
+    path = configuration(tmp_path)
+    result = invoke("check", path, "--topic", "home/kitchen/climate", "--payload", '{"temp": 21.5, "on": true}')
+    assert result.exit_code == 0
+    for part in ("route home/{room}/climate", "21.5", "number", "bool", "kitchen", "CREATE TABLE climate"):
+        assert part in result.stdout
+    assert not (tmp_path / "mqtt.db").exists()
+
+
+def test_check_shows_why_a_sample_would_be_dead(tmp_path: Path) -> None:
+    """A sample from a file that cannot be decoded says why."""
+    sample = tmp_path / "sample"
+    sample.write_bytes(b"{nonsense")
+    result = invoke("check", configuration(tmp_path), "--topic", "a", "--sample", sample)
+    assert result.exit_code == 0
+    assert "would become a dead letter" in result.stdout
+
+
+def test_check_shows_that_no_route_covers_a_sample(tmp_path: Path) -> None:
+    """A topic that no route covers would be ignored."""
+    path = configuration(tmp_path, routes=[{"topic": "a"}])
+    assert "no route covers this topic" in invoke("check", path, "--topic", "b", "--payload", "1").stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--topic", "a"], ["--payload", "1"], ["--topic", "a", "--payload", "1", "--sample", "x"], ["--sample", "x"]],
+)
+def test_check_needs_a_whole_sample(tmp_path: Path, options: list[str]) -> None:
+    """A sample is a topic and one payload; anything else is a mistake of the command line."""
+    result = invoke("check", configuration(tmp_path), *options)
+    assert result.exit_code == 2
+    assert "a sample needs --topic, and either --payload or --sample" in result.stderr
+
+
+def test_a_missing_configuration(tmp_path: Path) -> None:
+    """Every command that takes a configuration says in one line that it is not there."""
+    for command in (["run"], ["check"], ["write"], ["status"], ["dead", "list"], ["dead", "show", "1"]):
+        result = invoke(*command, tmp_path / "none.yaml")
+        assert result.exit_code == 2
+        assert result.stderr == f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+
+
+def test_run_needs_its_port(tmp_path: Path) -> None:
+    """A port in use is one line that says what to do, and exit code 1."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = invoke("run", configuration(tmp_path, port))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"127.0.0.1:{port} is already in use: stop the other broker or change listeners.default.bind\n"
+    )
+    assert not (tmp_path / "mqtt.journal").exists()
+
+
+def test_run_needs_its_directories(tmp_path: Path) -> None:
+    """Files that cannot be made are named together, before anything starts."""
+    database, journal = f"sqlite:///{tmp_path}/no/mqtt.db", {"path": f"{tmp_path}"}
+    result = invoke("run", configuration(tmp_path, database=database, journal=journal))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"database {tmp_path}/no/mqtt.db: there is no directory {tmp_path}/no; make it or name another database",
+        f"journal {tmp_path}: it is a directory; name a file",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
+def test_run_needs_writable_files(tmp_path: Path) -> None:
+    """A file that may not be written is named."""
+    (tmp_path / "mqtt.db").touch(0o400)
+    result = invoke("run", configuration(tmp_path))
+    assert (result.exit_code, "mqtt.db: it cannot be written" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("listener", "expected"),
+    [
+        ({"bind": "127.0.0.1:1884"}, ("mqtt", "127.0.0.1", 1884)),
+        ({"bind": "127.0.0.1"}, ("mqtt", "127.0.0.1", 1883)),
+        ({"bind": "localhost:1"}, ("mqtt", "localhost", 1)),
+        ({"bind": ":1884"}, ("mqtt", "0.0.0.0", 1884)),  # noqa: S104
+        ({"bind": "1884"}, ("mqtt", "0.0.0.0", 1884)),  # noqa: S104
+        ({"bind": "[::1]:1884"}, ("mqtt", "::1", 1884)),
+        ({"bind": "[::1]"}, ("mqtt", "::1", 1883)),
+        ({"bind": "127.0.0.1", "type": "ws"}, ("ws", "127.0.0.1", 8883)),
+        ({}, ("mqtt", "0.0.0.0", 1883)),  # noqa: S104
+    ],
+)
+def test_addresses(listener: dict[str, Any], expected: tuple[str, str, int]) -> None:
+    """Addresses are read as amqtt reads them."""
+    assert addresses({"listeners": {"default": listener}}) == {"default": expected}
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:mqtt", "127.0.0.1:99999"])
+def test_an_address_that_is_none(bind: str) -> None:
+    """A port that is none is named with its place in the YAML."""
+    with pytest.raises(NotReady, match=r"listeners\.default\.bind: expected an address"):
+        addresses({"listeners": {"default": {"bind": bind}}})
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    """An address that this machine does not have is refused before the broker starts."""
+    path = configuration(tmp_path)
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document["listeners"]["default"]["bind"] = "203.0.113.1:1883"
+    with pytest.raises(NotReady, match=r"cannot listen on 203\.0\.113\.1:1883"):
+        preflight(document, config.load_document(document))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
+    """What was acknowledged before Ctrl-C or SIGTERM is stored once, the exit code is 0, nothing is left running."""
+    path = configuration(tmp_path)
+    with running(path) as (process, port):
+        publish(port, *(("home/kitchen/climate", json.dumps({"temp": n + 0.5}).encode()) for n in range(50)))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    found = rows(tmp_path / "mqtt.db", "SELECT room, temp FROM climate ORDER BY id")
+    assert found == [("kitchen", n + 0.5) for n in range(50)]
+
+
+def test_dead_letters_and_status(tmp_path: Path) -> None:
+    """Dead letters are listed and shown with control characters escaped; status counts every message."""
+    path = configuration(tmp_path)
+    with running(path) as (process, port):
+        publish(port, ("evil/\x1b[31m", b"\x1b[2Jno json"), ("fine", b'{"a": 1}'))
+        process.terminate()
+        process.wait(TIMEOUT)
+
+    listed = invoke("dead", "list", path)
+    assert listed.exit_code == 0
+    assert r"evil/\x1b[31m" in listed.stdout
+    assert "\x1b" not in listed.stdout
+    (id_,) = re.findall(r"\d{12,}", listed.stdout)
+    shown = invoke("dead", "show", id_, path)
+    assert r"\x1b[2Jno json" in shown.stdout
+    assert "decode" in shown.stdout
+    assert "tester" in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+    counts = json.loads(invoke("status", path, "--json").stdout)
+    assert sum(counter["stored"] for counter in counts["counters"]) == 1
+    assert sum(counter["dead"] for counter in counts["counters"]) == 1
+    assert (counts["pending"], counts["refused"]) == (0, 0)
+    table = invoke("status", path)
+    assert (table.exit_code, "refused: 0   pending: 0" in table.stdout) == (0, True)
+
+
+def test_a_dead_letter_that_is_none(tmp_path: Path) -> None:
+    """An id without a dead letter, or no database at all, is one line and exit code 1."""
+    path = configuration(tmp_path)
+    result = invoke("dead", "show", 7, path)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
+    """``write`` brings what a broker left in its journal to the database, and SIGTERM stops it cleanly."""
+    path = configuration(tmp_path)
+    journal = Journal.open(tmp_path / "mqtt.journal", max_size=2**20, sync="always")
+    journal.append(flags(PUBLISH, 1), 1_700_000_000_000_000, 0, b"home/attic/climate", b'{"temp": 1.5}')
+    journal.commit()
+    journal.close()
+    command = [sys.executable, "-m", "amqtt_db", "write", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as writer:
+        until(lambda: stored(path) == 1)
+        writer.terminate()
+        _, errors = writer.communicate(timeout=TIMEOUT)
+    assert (writer.returncode, "Traceback" in errors) == (0, False)
+    assert rows(tmp_path / "mqtt.db", "SELECT room, temp FROM climate") == [("attic", 1.5)]
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    """The demo ends by itself and shows its tables, where they are, and a query that works."""
+    result = invoke("demo", "--directory", tmp_path, "--seconds", "1")
+    assert result.exit_code == 0, result.stderr
+    for device in DEVICES:
+        assert device.topic in result.stdout
+    for part in ("climate · ", "meters_main · ", "garage_door · ", str(tmp_path / "mqtt.db")):
+        assert part in result.stdout
+    acknowledged, stored = map(int, re.findall(r"^(\d+) messages acknowledged, (\d+) rows", result.stdout, re.M)[0])
+    assert acknowledged == stored > 4
+    (query,) = re.findall(r"'(SELECT .*)'$", result.stdout, re.M)
+    assert rows(tmp_path / "mqtt.db", query)
+
+
+@given(st.text() | st.binary())
+def test_visible_is_printable(text: str | bytes) -> None:
+    """Nothing that could command a terminal survives."""
+    assert show.visible(text).isprintable()
+
+
+@given(st.text(st.characters(categories=["L", "N", "P"])))
+def test_visible_leaves_plain_text_alone(text: str) -> None:
+    """Letters of every script stay as they are."""
+    assert show.visible(text) == text

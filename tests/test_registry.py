@@ -1,0 +1,68 @@
+"""Names in the configuration and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from amqtt_db.registry import load, load_path, suggest
+
+
+def test_a_built_in_comes_first() -> None:
+    """A name of the project cannot be taken by a package."""
+    assert load("json", {"json": 1}, "amqtt_db.none") == 1
+
+
+def test_a_dotted_path_leads_anywhere() -> None:
+    """Modules, attributes of classes, and the form with a colon."""
+    assert load("pathlib.Path", {}, "amqtt_db.none") is Path
+    assert load_path("pathlib:Path.exists") is Path.exists
+    assert load_path("importlib.metadata.version").__name__ == "version"
+
+
+def test_an_entry_point_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package offers names of its own, and a broken one says so."""
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[amqtt_db.things]\nmine = pathlib:Path\nbroken = no_such_module:x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load("mine", {}, "amqtt_db.things") is Path
+    with pytest.raises(ValueError, match=r"entry point 'broken' of amqtt_db\.things cannot be loaded.*no_such_module"):
+        load("broken", {}, "amqtt_db.things")
+    with pytest.raises(ValueError, match="did you mean 'mine'"):
+        load("mien", {"json": 1}, "amqtt_db.things")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("no_such_module.x", "there is no module 'no_such_module'"),
+        ("pathlib.Pth", "pathlib has no 'Pth'; did you mean 'Path'"),
+        ("importlib.metdata.version", "importlib has no 'metdata'"),
+        ("pathlib..Path", "is no dotted path"),
+        ("a b.c", "is no dotted path"),
+    ],
+)
+def test_what_a_path_does_not_lead_to_is_explained(path: str, says: str) -> None:
+    """The error names the part of the path that is missing."""
+    with pytest.raises(ValueError, match=r"dotted path|cannot be found") as error:
+        load_path(path)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["import no_such_library", "raise SystemExit(3)", "def :", "1 / 0"])
+def test_a_module_that_does_not_import_is_explained(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which module fails, and with what."""
+    name = f"broken_{abs(hash(line))}"
+    (tmp_path / f"{name}.py").write_text(line + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"cannot be imported: {name} fails with "):
+        load_path(f"{name}.x")
+
+
+def test_a_name_far_from_all_is_told_the_valid_ones() -> None:
+    """Where nothing is near, everything valid is named."""
+    assert suggest("xyz", ["json", "bytes"]) == "valid are bytes, json"
+    assert suggest("jsn", ["json", "bytes"]) == "did you mean 'json'?"
