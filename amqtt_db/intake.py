@@ -70,6 +70,8 @@ class Intake:
         self._room = asyncio.Event()
         self._room.set()
         self._progress: Progress | None = None
+        self._trim_to: Progress | None = None
+        self._refused_before = 0
         self._closed = False
 
     @property
@@ -118,46 +120,39 @@ class Intake:
         """What is to be done about once a second: trim behind the writer's progress, sync, count."""
         progress = read_progress(self._journal.path)
         if progress != self._progress:
-            self._progress = progress
-            if progress is not None and self._writing is None:
-                self._trim(progress)
-        if self._journal.busy and not self._failing and not self._scheduled:
+            self._progress = self._trim_to = progress
+        self._review()
+        if not self._scheduled and (self._trim_to is not None or self._journal.busy):
             self._schedule()
 
-    async def flush(self) -> None:
-        """Commit what was appended, if it can be."""
+    async def close(self) -> None:
+        """Commit what was appended, if it can be, and give up the journal.  Nobody waits for it afterwards."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
+        if self._closed:
+            return
+        self._closed = True
         self._seal()
         try:
             self._journal.write()
         except JournalError as error:
-            self._failed(error)
-        else:
-            self._committed()
-
-    async def close(self) -> None:
-        """Commit what was appended, if it can be, and give up the journal.  Nobody waits for it afterwards."""
-        if self._closed:
-            return
-        await self.flush()
-        self._closed = True
+            logger.error("%s; %d bytes that were not acknowledged are lost", error, self._journal.uncommitted)
         for group in self._sealed:
             group.abandon()
-        if self._journal.uncommitted:
-            logger.error("%d bytes could not be written to the journal before it was closed", self._journal.uncommitted)
         self._thread.shutdown()
         self._journal.close()
 
     def _schedule(self) -> None:
+        """Commit after one more turn of the loop, or after the commit that is under way."""
         self._scheduled = True
-        if not self._failing:
+        if self._writing is None:
             self._loop.call_soon(self._loop.call_soon, self._commit)
 
     def _commit(self) -> None:
-        self._scheduled = False
         if self._closed or self._writing is not None:
             return
+        self._scheduled = False
+        self._trim()
         self._seal()
         started = perf_counter()
         if self._slow:
@@ -169,40 +164,34 @@ class Intake:
         except JournalError as error:
             self._failed(error)
         else:
-            self._took(perf_counter() - started)
-            self._committed()
+            self._committed(perf_counter() - started)
 
     def _written(self, written: asyncio.Future[None], started: float) -> None:
         self._writing = None
-        error = None if written.cancelled() else written.exception()
+        error = written.exception()
         if isinstance(error, JournalError):
             self._failed(error)
             return
         written.result()
-        self._took(perf_counter() - started)
-        self._committed()
-        if self._group is not None and not self._scheduled:
-            self._schedule()
+        self._committed(perf_counter() - started)
 
-    def _took(self, seconds: float) -> None:
-        """Choose where the next commit runs by how long they take on average."""
+    def _committed(self, seconds: float) -> None:
+        if self._failing:
+            logger.warning("journal %s can be written again", self._journal.path)
+        self._failing = self._scheduled = False
+        self._retry = _FIRST_RETRY
         self._seconds += _WEIGHT * (seconds - self._seconds)
         self._slow = self._seconds > (_FAST if self._slow else _SLOW)
-
-    def _seal(self) -> None:
-        self._journal.seal()
-        if self._group is not None:
-            self._sealed.append(self._group)
-            self._group = None
-
-    def _committed(self) -> None:
         for group in self._sealed:
             group.set_result(None)
         self._sealed.clear()
-        self._failing = False
-        self._retry = _FIRST_RETRY
         self._review()
-        if self._journal.busy and not self._scheduled:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._group is not None:
+            self._schedule()
+        elif self._journal.busy:
             self._scheduled = True
             self._loop.call_later(_TRIM_PAUSE, self._commit)
 
@@ -214,7 +203,16 @@ class Intake:
         self._loop.call_later(self._retry, self._commit)
         self._retry = min(2 * self._retry, _LAST_RETRY)
 
-    def _trim(self, progress: Progress) -> None:
+    def _seal(self) -> None:
+        self._journal.seal()
+        if self._group is not None:
+            self._sealed.append(self._group)
+            self._group = None
+
+    def _trim(self) -> None:
+        progress, self._trim_to = self._trim_to, None
+        if progress is None:
+            return
         try:
             self._journal.trim(progress)
         except JournalError as error:
@@ -222,6 +220,30 @@ class Intake:
 
     def _review(self) -> None:
         """Decide anew whether entries are taken, and whether clients may go on publishing."""
-        before = self.blocked
-        limit = self._journal.max_size * (_NO_LONGER_FULL if self._full else 1)
-        full = self._journal.size >= limit
+        journal = self._journal
+        full = journal.size >= journal.max_size * (_NO_LONGER_FULL if self._full else 1)
+        if full != self._full:
+            self._full = full
+            self._tell_full()
+        if self.blocked:
+            self._room.clear()
+        else:
+            self._room.set()
+        waiting = self._held + journal.uncommitted
+        if waiting > HIGH:
+            self.gate.close()
+        elif waiting < _LOW and self.gate.closed:
+            self.gate.open()
+
+    def _tell_full(self) -> None:
+        journal = self._journal
+        if self._full:
+            self._refused_before = journal.refused
+            logger.error(
+                "journal %s is full: %d bytes wait for the writer, max_size is %d; until it catches up, QoS 1 and 2 are"
+                " not acknowledged and QoS 0 is refused; see why the database does not take them, or raise max_size",
+                journal.path, journal.size, journal.max_size,
+            )  # fmt: skip
+        else:
+            refused = journal.refused - self._refused_before
+            logger.warning("journal %s has room again; %d messages were refused meanwhile", journal.path, refused)

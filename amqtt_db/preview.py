@@ -9,14 +9,14 @@ from amqtt_db.catalog import Catalog
 from amqtt_db.config import Settings
 from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
-from amqtt_db.harvest import Decoded, Harvest, decode
-from amqtt_db.lanes import Lanes, reserved
 from amqtt_db.lookup import Lookups
 from amqtt_db.message import PUBLISH, Batch, flags
-from amqtt_db.plan import Planner
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema
 from amqtt_db.shape import Record
+from amqtt_db.writer.harvest import Decoded, Harvest, decode
+from amqtt_db.writer.lanes import Lanes, reserved
+from amqtt_db.writer.plan import Planner
 
 
 @attrs.frozen

@@ -18,12 +18,12 @@ from typing import Final
 
 import orjson
 
-from amqtt_db.attempt import Attempt
 from amqtt_db.config import Settings, load
-from amqtt_db.drain import Drain, Stop
 from amqtt_db.engines import engine_for
 from amqtt_db.errors import AmqttDbError, ConfigError, JournalError
-from amqtt_db.writer import Writer
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.drain import Drain, Stop
+from amqtt_db.writer.writer import Writer
 
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
 MISCONFIGURED: Final = 2  # exit status: starting again would not help

@@ -25,8 +25,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amqtt_db.decode import Decoder, resolve
+from amqtt_db.decode.formats import FORMATS, MAX_DEPTH
 from amqtt_db.errors import DecodeError
-from amqtt_db.formats import FORMATS, MAX_DEPTH
 from amqtt_db.registry import SpecError
 
 ME = "tests.test_decode"
@@ -302,7 +302,7 @@ def test_a_missing_library_is_named_by_each_message(name: str, library: str, mon
             raise ModuleNotFoundError(f"No module named {wanted!r}", name=wanted)
         return real(wanted, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, f"amqtt_db.format_{name}", raising=False)
+    monkeypatch.delitem(sys.modules, f"amqtt_db.decode.{name}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     decoder = resolve(name, where="decode")
     for _ in range(2):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from amqtt_db.entity.strict import CONVERT, EPOCHS, LARGEST, SMALLEST, epoch_reader, strptime_reader
 from amqtt_db.shape import EPOCH
-from amqtt_db.strict import CONVERT, EPOCHS, LARGEST, SMALLEST, epoch_reader, strptime_reader
 
 UTC = timezone.utc
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 
-from amqtt_db.attempt import Attempt
 from amqtt_db.config import load
 from amqtt_db.dead import DeadLetter, letters
 from amqtt_db.engines import engine_for
@@ -19,7 +18,8 @@ from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.read import by_id, read
 from amqtt_db.route import Route
 from amqtt_db.shape import Record, unflatten
-from amqtt_db.writer import Writer
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.writer import Writer
 
 ARRIVAL = 1_700_000_000_000_000
 """When the first message arrives, in microseconds since 1970; each further one comes a second later."""
@@ -47,7 +47,7 @@ def routes(*entries: dict[str, Any]) -> tuple[Route, ...]:
 class Workbench:
     """A database in a directory and a writer for it, as if one journal fed them."""
 
-    def __init__(self, directory: Path, *entries: dict[str, Any], token: str = "a") -> None:  # noqa: S107
+    def __init__(self, directory: Path, *entries: dict[str, Any], token: str = "a") -> None:
         self.path = directory / "mqtt.db"
         self.url = f"sqlite:///{self.path}"
         self.token = token

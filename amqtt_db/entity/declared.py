@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
+from amqtt_db.entity.strict import Convert, to_dict
 from amqtt_db.errors import EntityError
 from amqtt_db.shape import Kind
-from amqtt_db.strict import Convert, to_dict
 
 
 @attrs.frozen

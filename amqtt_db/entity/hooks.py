@@ -14,7 +14,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 from cattrs.strategies import configure_union_passthrough
 
-from amqtt_db.strict import CONVERT, Convert, to_list
+from amqtt_db.entity.strict import CONVERT, Convert, to_list
 
 Hook = Callable[[Any, Any], Any]
 

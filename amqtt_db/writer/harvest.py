@@ -10,11 +10,11 @@ import attrs
 
 from amqtt_db.engines.base import Unfit
 from amqtt_db.errors import Rejected, StructureError
-from amqtt_db.lanes import Lanes
 from amqtt_db.message import PUBLISH, Batch, Message, message_id
 from amqtt_db.pipeline import Lane
-from amqtt_db.plan import Bucket, Planner, Target
 from amqtt_db.shape import Record
+from amqtt_db.writer.lanes import Lanes
+from amqtt_db.writer.plan import Bucket, Planner, Target
 
 NO_ROUTE = ""
 """The topic filter under which messages without a route are counted."""

@@ -12,11 +12,8 @@ import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from amqtt_db.declared import Field, Plan
-from amqtt_db.errors import Problem
-from amqtt_db.registry import SpecError, suggest
-from amqtt_db.shape import Kind, escape
-from amqtt_db.strict import (
+from amqtt_db.entity.declared import Field, Plan
+from amqtt_db.entity.strict import (
     CONVERT,
     DECLARED_KIND,
     EPOCHS,
@@ -28,6 +25,9 @@ from amqtt_db.strict import (
     to_int,
     to_list,
 )
+from amqtt_db.errors import Problem
+from amqtt_db.registry import SpecError, suggest
+from amqtt_db.shape import Kind, escape
 
 _TYPES: Final[Mapping[str, type]] = {
     "bool": bool,

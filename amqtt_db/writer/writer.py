@@ -13,19 +13,19 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from amqtt_db.attempt import Attempt
 from amqtt_db.catalog import Catalog
 from amqtt_db.engines.base import Engine
 from amqtt_db.errors import Rejected, StructureError
-from amqtt_db.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
-from amqtt_db.lanes import Lanes, reserved
 from amqtt_db.lookup import Lookups
 from amqtt_db.message import Batch, message_id
 from amqtt_db.pipeline import Lane
-from amqtt_db.plan import Bucket, Planner
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted
-from amqtt_db.store import Store
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
+from amqtt_db.writer.lanes import Lanes, reserved
+from amqtt_db.writer.plan import Bucket, Planner
+from amqtt_db.writer.transaction import Store
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import attrs
 from cattrs.fns import identity
 from cattrs.gen import override
 
-from amqtt_db.declared import Field, Plan
-from amqtt_db.hooks import STRICT, converter, is_record
+from amqtt_db.entity.declared import Field, Plan
+from amqtt_db.entity.hooks import STRICT, converter, is_record
+from amqtt_db.entity.strict import CONVERT, DECLARED_KIND, Convert, to_any
 from amqtt_db.shape import Kind, escape
-from amqtt_db.strict import CONVERT, DECLARED_KIND, Convert, to_any
 
 
 def class_plan(cls: type) -> Plan:

@@ -81,12 +81,12 @@ def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - 
 
 def msgpack_format() -> Decoder:
     """MessagePack; its timestamps become datetimes in UTC.  Needs the extra ``msgpack``."""
-    return _Lazy("msgpack", "amqtt_db.format_msgpack", extra="msgpack")
+    return _Lazy("msgpack", "amqtt_db.decode.msgpack", extra="msgpack")
 
 
 def cbor_format() -> Decoder:
     """CBOR; ``undefined`` becomes None, tags become datetime, date, Decimal, UUID or int.  Needs the extra ``cbor``."""
-    return _Lazy("cbor2", "amqtt_db.format_cbor", extra="cbor")
+    return _Lazy("cbor2", "amqtt_db.decode.cbor", extra="cbor")
 
 
 def gzip_format(*, max_size: int = MAX_SIZE) -> Decoder:

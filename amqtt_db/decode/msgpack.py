@@ -6,8 +6,8 @@ from typing import Any
 
 import msgpack
 
+from amqtt_db.decode.formats import position, shorten
 from amqtt_db.errors import DecodeError
-from amqtt_db.formats import position, shorten
 
 
 def decode(payload: bytes) -> Any:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import attrs
 
+from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, Decoder, shorten
 from amqtt_db.errors import DecodeError, Problem
-from amqtt_db.formats import FORMATS, GIVES_BYTES, Decoder, shorten
 from amqtt_db.registry import SpecError, load, suggest
 
 __all__ = ["GROUP", "Decoder", "resolve"]

@@ -14,14 +14,14 @@ from typing import Any
 
 import attrs
 
-from amqtt_db.declared import Plan, covers, undeclared, without_mismatches
-from amqtt_db.entity_class import class_plan
-from amqtt_db.entity_inline import inline_plan
+from amqtt_db.entity.declared import Plan, covers, undeclared, without_mismatches
+from amqtt_db.entity.from_class import class_plan
+from amqtt_db.entity.hooks import converter
+from amqtt_db.entity.inline import inline_plan
+from amqtt_db.entity.strict import read_level
 from amqtt_db.errors import EntityError
-from amqtt_db.hooks import converter
 from amqtt_db.registry import load_path
 from amqtt_db.shape import Shape, flatten
-from amqtt_db.strict import read_level
 
 __all__ = ["Entity", "converter"]
 

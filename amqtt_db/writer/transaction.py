@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import COUNTS, Catalog, key_hash
 from amqtt_db.engines.base import Engine
-from amqtt_db.harvest import Dead, Harvest
 from amqtt_db.message import CONNECT, DISCONNECT, START, Message, message_id
-from amqtt_db.plan import Target
 from amqtt_db.tagged import is_clean
+from amqtt_db.writer.harvest import Dead, Harvest
+from amqtt_db.writer.plan import Target
 
 
 class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened

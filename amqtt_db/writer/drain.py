@@ -12,11 +12,11 @@ from typing import Final
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.attempt import Attempt
 from amqtt_db.errors import AmqttDbError, DatabaseError, JournalError
 from amqtt_db.journal import JournalReader, Opening, write_progress
-from amqtt_db.store import CheckpointMoved
-from amqtt_db.writer import Writer
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.transaction import CheckpointMoved
+from amqtt_db.writer.writer import Writer
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from cbor2 import CBORDecoder, CBORSimpleValue, CBORTag, undefined
 
+from amqtt_db.decode.formats import shorten
 from amqtt_db.errors import DecodeError
-from amqtt_db.formats import shorten
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
 

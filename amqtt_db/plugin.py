@@ -1,0 +1,169 @@
+"""The plugin for an amqtt broker: journals what clients publish, before it is acknowledged.
+
+Nothing here parses a payload or touches the target database; a process of its own does, which the plugin supervises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from time import time_ns
+from typing import Any, ClassVar, Final
+
+import orjson
+from amqtt.broker import Broker, BrokerContext
+from amqtt.contexts import Action
+from amqtt.plugins.base import BasePlugin
+from amqtt.session import Session
+
+from amqtt_db.config import Settings, load
+from amqtt_db.delivery import JournalQueue, Permission, is_topic
+from amqtt_db.errors import AmqttDbError
+from amqtt_db.gate import GatedReader
+from amqtt_db.intake import Intake
+from amqtt_db.journal import Journal
+from amqtt_db.message import flags
+from amqtt_db.sessions import Connections
+from amqtt_db.supervisor import WORKER, Supervisor
+
+logger = logging.getLogger(__name__)
+
+WHERE: Final = "plugins.amqtt_db.Plugin"
+
+_TICK: Final = 1.0
+_TICK_BLOCKED: Final = 0.1
+
+
+class Plugin(BasePlugin[BrokerContext]):
+    """Stores what clients publish to the broker in a relational database.
+
+    Raises ConfigError or JournalError, after logging it, for amqtt passes on no more than its name.
+    """
+
+    command: ClassVar[tuple[str, ...]] = WORKER
+    """What is run as the writer's process."""
+
+    @dataclass
+    class Config:
+        """What may stand in the broker's YAML; :mod:`amqtt_db.config` knows what it means."""
+
+        database: Any = None
+        journal: Any = None
+        routes: Any = None
+
+    def __init__(self, context: BrokerContext) -> None:
+        super().__init__(context)
+        config = {key: value for key, value in asdict(self.config).items() if value is not None}
+        self._broker: Broker = context._broker_instance  # noqa: SLF001 - the sessions' handlers are nowhere else
+        try:
+            settings = load(config, WHERE)
+            self._intake = Intake(_open(settings))
+        except AmqttDbError as error:
+            logger.error("%s", error)
+            raise
+        self._connections = Connections(self._intake, _keep_alive_grace(self._broker))
+        self._supervisor = Supervisor(_order(config), self.command)
+        self._ticker: asyncio.Task[None] | None = None
+        self._filters = False
+        _wrap_put(self._broker, self._store_will)
+
+    async def on_broker_pre_start(self) -> None:
+        """Learn which other plugins there are, and start the writer."""
+        manager = self._broker.plugins_manager
+        has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
+        self._filters = has_filter and manager.is_topic_filtering_enabled()
+        self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
+        self._supervisor.start()
+
+    async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
+        """Get between the client and the broker, before the client's first packet is read."""
+        session, handler = self._broker.sessions[client_id]
+        if session is not client_session:
+            return
+        queue = client_session.delivered_message_queue
+        if not isinstance(queue, JournalQueue):
+            queue = self._replaced(client_session)
+        queue.connection = self._connections.opened(client_session, handler)
+        if handler.reader is not None:
+            handler.reader = GatedReader(handler.reader, self._intake.gate)
+
+    async def on_broker_client_disconnected(self, client_id: str, client_session: Session) -> None:
+        """Journal the ends of connections."""
+        self._connections.close_ended()
+
+    async def close(self) -> None:
+        """Commit what was received, let the writer store it within its deadline, and let go of everything."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._connections.close_all()
+        await self._intake.close()
+        await self._supervisor.stop()
+
+    def _replaced(self, session: Session) -> JournalQueue:
+        """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""
+        old = session.delivered_message_queue
+        new = JournalQueue(self._intake, self._permission(session) if self._filters else None)
+        while not old.empty():
+            new.pass_on(old.get_nowait())
+        session.delivered_message_queue = new
+        return new
+
+    def _permission(self, session: Session) -> Permission:
+        async def permitted(topic: str) -> bool:
+            try:
+                results = await self._broker.plugins_manager.map_plugin_topic(
+                    session=session, topic=topic, action=Action.PUBLISH
+                )
+            except Exception:
+                logger.exception("a topic plugin failed, and so the message is not stored")
+                return False
+            return all(results.values())
+
+        return permitted
+
+    async def _store_will(self, session: Session, will: dict[str, Any]) -> None:
+        topic, payload = will["topic"], will["data"] or b""
+        if not is_topic(topic or "") or (self._filters and not await self._permission(session)(topic)):
+            return
+        if self._intake.blocked:
+            self._intake.refuse()
+            return
+        queue = session.delivered_message_queue
+        connection = queue.connection if isinstance(queue, JournalQueue) else 0
+        sent = flags(0, will["qos"] or 0, bool(session.will_retain))
+        self._intake.append(sent, time_ns() // 1000, connection, topic.encode(), bytes(payload))
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_BLOCKED if self._intake.blocked else _TICK)
+            self._connections.close_ended()
+            self._intake.tick()
+
+
+def _open(settings: Settings) -> Journal:
+    journal = settings.journal
+    return Journal.open(journal.path, max_size=journal.max_size, sync=journal.sync)
+
+
+def _order(config: dict[str, Any]) -> bytes:
+    return orjson.dumps({"where": WHERE, "config": config}, default=str, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _keep_alive_grace(broker: Broker) -> int:
+    grace = broker.config.get("timeout-disconnect-delay", 0)
+    return grace if isinstance(grace, int) else 0
+
+
+def _wrap_put(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:
+    """Have wills stored, which pass no session's queue: what the broker sends out for a client with a QoS is one."""
+    queue = broker._broadcast_queue  # noqa: SLF001 - amqtt tells nobody of a will
+    put = queue.put
+
+    async def put_after_storing(item: dict[str, Any]) -> None:
+        if "qos" in item and isinstance(item["session"], Session):
+            await store(item["session"], item)
+        await put(item)
+
+    queue.put = put_after_storing  # type: ignore[method-assign]
