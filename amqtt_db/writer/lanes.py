@@ -38,13 +38,15 @@ class Lanes:
         """One per route, in their order."""
         return self._typists
 
-    def unknown(self, topics: set[bytes]) -> dict[str, int]:
+    def unknown(self, topics: Iterable[bytes]) -> dict[str, int]:
         """Topics that need a placement, with the index of their route; others without a way are settled here."""
         new: dict[str, int] = {}
         if len(self._ways) > MAX_LANES:
             self._ways.clear()
             self._places.clear()
-        for raw in topics.difference(self._ways):
+        for raw in dict.fromkeys(topics):
+            if raw in self._ways:
+                continue
             topic = _text(raw)
             match = None if topic is None else first_match(self._filters, topic)
             if topic is None:

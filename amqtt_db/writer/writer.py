@@ -134,7 +134,7 @@ class Writer:
 
     def _place(self, number: int, batch: Batch) -> None:
         """Settle, once for each topic, which route and place it has."""
-        new = self._lanes.unknown(set(batch.topics))
+        new = self._lanes.unknown(batch.topics)
         if not new:
             return
         first_id = message_id(number, batch.positions[0])
