@@ -36,7 +36,7 @@ def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
     if not new:
         return Preview(None)
     route = settings.routes[new[topic]]
-    lanes.learn(new, {}, {})
+    lanes.learn(new, lanes.place(new, {}, {}))
     harvest = Harvest(number=1, start=1, end=2)
     decoded = decode(harvest, _batch(topic, payload), lanes)
     if harvest.dead:

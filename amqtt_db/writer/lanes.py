@@ -57,23 +57,27 @@ class Lanes:
                 new[topic] = match[0]
         return new
 
-    def learn(
+    def place(
         self, topics: Mapping[str, int], known: Mapping[str, Placement], tables: Mapping[str, int]
     ) -> list[Placement]:
-        """Give topics their lanes; returns the placements that are new.
+        """Where the records of topics go; topics are mapped to their routes' indexes.
 
         ``known`` are the placements that the catalogue has, ``tables`` the number of tables that each route has.
         """
         made = dict(tables)
-        added: list[Placement] = []
+        placements = []
         for topic, index in topics.items():
             route = self._typists[index].route
             placement = known.get(topic)
-            if placement is None or not _is_current(placement, route):
-                placement = _place(topic, route, made)
-                added.append(placement)
-            self._ways[topic.encode()] = self._lane(topic, index, placement.key)
-        return added
+            is_current = placement is not None and _is_current(placement, route)
+            placements.append(placement if placement and is_current else _place(topic, route, made))
+        return placements
+
+    def learn(self, topics: Mapping[str, int], placements: Iterable[Placement]) -> None:
+        """Open the lanes of topics whose placements are in the catalogue."""
+        for placement in placements:
+            topic = placement.topic
+            self._ways[topic.encode()] = self._lane(topic, topics[topic], placement.key)
 
     def _lane(self, topic: str, index: int, key: str) -> Lane:
         typist = self._typists[index]

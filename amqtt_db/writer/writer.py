@@ -141,9 +141,11 @@ class Writer:
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             known = self._catalog.placements(connection, new)
-            added = self._lanes.learn(new, known, self._catalog.tables_per_route(connection))
+            placements = self._lanes.place(new, known, self._catalog.tables_per_route(connection))
+            added = [placement for placement in placements if known.get(placement.topic) != placement]
             self._catalog.close_placements(connection, [new.topic for new in added if new.topic in known], first_id - 1)
             self._catalog.add_placements(connection, added, first_id)
+        self._lanes.learn(new, placements)
 
     def _make_room(self, decoded: Decoded) -> None:
         """DDL for what the records need and the database lacks."""
