@@ -8,7 +8,7 @@ columns stand for, and where each topic's records lie.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,11 @@ from amqtt_db.shape import Kind, Pair
 
 COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
 """What is counted per topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
+
+
+CURRENT: Final = "current"
+PAST: Final = "past"
+"""States of a placement: new records go to the current one; past ones hold records of before and are read as well."""
 
 
 def key_hash(key: str) -> str:
@@ -110,8 +115,8 @@ class Catalog:
         self.placement = self._table(
             "mqtt_placement",
             sa.Column("hash", sa.String(32), primary_key=True),
-            sa.Column("first_id", engine.types["int64"], primary_key=True, autoincrement=False),
-            sa.Column("last_id", engine.types["int64"]),
+            sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("state", sa.String(8), nullable=False),
             self._column("topic", "text"),
             self._column("key", "text"),
             self._column("route", "text"),
@@ -135,6 +140,55 @@ class Catalog:
         for name, column, path, kind in connection.execute(rows):
             columns[name][path, kind] = column
         return {table.key: attrs.evolve(table, columns=columns[name]) for name, table in tables.items()}
+
+    def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
+        """How many tables each route has, by its topic filter."""
+        query = sa.select(self.table.c.route, sa.func.count()).group_by(self.table.c.route)
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+    def table_folds(self, connection: sa.Connection) -> set[str]:
+        """The folds of all registered tables' names."""
+        return set(map(fold, connection.scalars(sa.select(self.table.c.name))))
+
+    def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
+        """Register a table that is about to be made."""
+        row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
+        connection.execute(self.table.insert(), row)
+
+    def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
+        """Register what a table's new columns stand for."""
+        rows = [
+            {"table_name": table, "column_name": column, "property": path, "kind": kind}
+            for (path, kind), column in columns.items()
+        ]
+        if rows:
+            connection.execute(self.column.insert(), rows)
+
+    def placements(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Placement]:
+        """The current placement of each of ``topics`` that has one."""
+        table, found = self.placement, {}
+        for hashes in _chunks([key_hash(topic) for topic in topics]):
+            query = sa.select(table).where(table.c.hash.in_(hashes) & (table.c.state == CURRENT))
+            for row in connection.execute(query):
+                found[row.topic] = Placement(row.topic, row.key, row.route, row.model)
+        return found
+
+    def add_placements(self, connection: sa.Connection, placements: Iterable[Placement]) -> None:
+        """Make placements the current ones of their topics; what was current is read from then on, not written to."""
+        table = self.placement
+        by_hash = {key_hash(new.topic): new for new in placements}
+        last: dict[str, int] = {}
+        for hashes in _chunks(list(by_hash)):
+            same = table.c.hash.in_(hashes)
+            query = sa.select(table.c.hash, sa.func.max(table.c.sequence)).where(same).group_by(table.c.hash)
+            last.update((row[0], row[1]) for row in connection.execute(query))
+            connection.execute(table.update().where(same & (table.c.state == CURRENT)).values(state=PAST))
+        rows = [
+            {"hash": key, "sequence": last.get(key, 0) + 1, "state": CURRENT, **attrs.asdict(new)}
+            for key, new in by_hash.items()
+        ]
+        if rows:
+            connection.execute(table.insert(), rows)
 
     def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
         """How many tables each route has, by its topic filter."""
@@ -193,6 +247,11 @@ class Catalog:
 
     def _column(self, name: str, kind: Kind, *, nullable: bool = False) -> sa.Column[object]:
         return sa.Column(name, _Encoded(self._engine, kind), nullable=nullable)
+
+
+def _chunks(hashes: list[str]) -> Iterator[list[str]]:
+    """Few enough to be parameters of one statement."""
+    return (hashes[start : start + 500] for start in range(0, len(hashes), 500))
 
 
 class _Encoded(sa.types.TypeDecorator[object]):

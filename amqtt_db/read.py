@@ -30,36 +30,32 @@ _converter: Final = cattrs.Converter()
 
 @attrs.frozen
 class _Stay:
-    """Rows to read once: a model's query, and which topics' records among them count, from and to which ids."""
+    """Tables to read once: a model's query, and the topics whose records in them are wanted."""
 
     model: Model
     place: Place
-    query: Query
-    topics: dict[str, list[tuple[int, int | None]]] = attrs.field(factory=dict, eq=False)
+    topics: set[str] = attrs.field(factory=set, eq=False)
 
-    def has(self, record: Record) -> bool:
-        """Whether a record belongs here, and not to an earlier or later placement of its topic."""
-        return any(
-            first <= record.id and (last is None or record.id <= last)
-            for first, last in self.topics.get(record.topic, ())
-        )
+    @property
+    def query(self) -> Query:
+        """The query that finds the records, and perhaps others."""
+        return self.model.query(self.place)
 
 
 def read(house: House, topic: str = "#") -> Iterator[Record]:
     """The records of all topics that a filter covers; those that lie in the same tables in the order of their ids."""
     for stay in _stays(house, TopicFilter.parse(topic)):
-        yield from filter(stay.has, stay.model.records(stay.place, _rows(house, stay)))
+        records = stay.model.records(stay.place, _rows(house, stay))
+        yield from (record for record in records if record.topic in stay.topics)
 
 
 def _stays(house: House, wanted: TopicFilter) -> list[_Stay]:
     placement = house.catalog.placement
-    stays: dict[tuple[str, Query], _Stay] = {}
-    for row in house.connection.execute(sa.select(placement).order_by(placement.c.first_id, placement.c.hash)):
+    stays: dict[Query, _Stay] = {}
+    for row in house.connection.execute(sa.select(placement).order_by(placement.c.sequence, placement.c.hash)):
         if wanted.match(row.topic) is not None:
             model, place = model_of(row.model), Place(row.key, row.route)
-            query = model.query(place)
-            stay = stays.setdefault((row.model, query), _Stay(model, place, query))
-            stay.topics.setdefault(row.topic, []).append((row.first_id, row.last_id))
+            stays.setdefault(model.query(place), _Stay(model, place)).topics.add(row.topic)
     return list(stays.values())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from itertools import combinations
 from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin
@@ -14,11 +15,11 @@ from amqtt_db import decode, registry
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
-from amqtt_db.models.base import Model
+from amqtt_db.models.base import Model, Place, Table
 from amqtt_db.naming import HOUSE_TABLES, fold
 from amqtt_db.pipeline import escape_path
 from amqtt_db.route import Mismatch, Route, Unknown
-from amqtt_db.shape import Pair
+from amqtt_db.shape import Pair, Shape
 from amqtt_db.topics import TopicFilter
 from amqtt_db.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
 
@@ -165,17 +166,33 @@ def _structure(cls: Any, options: Node) -> Model | None:
         if alias not in given and field.default is attrs.NOTHING:
             options.child(alias).fail("missing; the model needs it")
     values = {alias: _option(options.child(alias), fields[alias].type) for alias in given if alias in fields}
-    if isinstance(values.get("table"), str):
-        options.child("table").read(_table, None)
     return _made(cls, values, options) if len(options.problems) == before else None
 
 
 def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model | None:
     try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:  # a validator of the class
+        model = cls(**values)
+        names = [table.name for table in exact_tables(model)]
+    except Exception as error:  # a validator, or whatever a user's class does
         options.fail(str(error))
         return None
+    own = _own_names(cls)
+    node = options.child(next(iter(values))) if len(values) == 1 else options
+    for name in names:
+        Node(name, node.path, node.problems).read(partial(_check_table_name, own), None)
+    return model
+
+
+def exact_tables(model: Model) -> list[Table]:
+    """The tables of a model whose names are meant literally."""
+    return [table for table in model.tables(Place(""), Shape(())) if table.exact]
+
+
+def _own_names(cls: type[Model]) -> frozenset[str]:
+    """The project's own tables that a model of the project may use."""
+    if f"{cls.__module__}.{cls.__qualname__}" not in MODELS.values():
+        return frozenset()
+    return frozenset(table.name for table in exact_tables(cls()))
 
 
 def _option(node: Node, wanted: Any) -> Any:
@@ -192,39 +209,34 @@ def _words(wanted: Any) -> str:
     return " or ".join(TYPE_NAMES.get(kind, str(kind)) for kind in kinds if kind is not NoneType)
 
 
-def _table(value: object) -> str:
-    name = text(value)
-    if not name.isprintable():
+def _check_table_name(own: Collection[str], name: str) -> None:
+    if not text(name).isprintable():
         raise ValueError("a table's name has no control characters")
-    if fold(name) in HOUSE_TABLES:
+    if fold(name) in HOUSE_TABLES and name not in own:
         raise ValueError(f"{name} is a table of amqtt_db itself; choose another name")
     if fold(name).startswith(("sqlite_", "pg_")):
         raise ValueError(f"names that begin with {name.partition('_')[0]}_ belong to the database; choose another name")
-    return name
 
 
 def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -> None:
     """Two routes may share a table only if they agree on what is in it."""
-    tables: dict[str, str] = {}
+    seen: dict[str, tuple[str, Route, Table]] = {}
     for path, route in routes.items():
-        table = getattr(route.model, "table", None)
-        if not isinstance(table, str):
-            continue
-        first = tables.setdefault(fold(table), path)
-        problems += [
-            Problem(
-                f"{path}.{key}",
-                f"shares the table {table} with {first}, but {why}; make them agree or name another table",
-            )
-            for key, why in _differences(routes[first], route)
-        ]
+        for table in exact_tables(route.model):
+            first_path, first, first_table = seen.setdefault(fold(table.name), (path, route, table))
+            key, why = _difference(first, first_table, route, table)
+            if key:
+                message = f"shares the table {table.name} with {first_path}, but {why}"
+                problems.append(Problem(f"{path}.{key}", f"{message}; make them agree or name another table"))
 
 
-def _differences(first: Route, second: Route) -> Iterator[tuple[str, str]]:
-    if first.model != second.model:
-        yield "model", "their models or options differ"
-    if _declared(first.entity) != _declared(second.entity):
-        yield "entity", "their entities declare different properties or kinds"
+def _difference(first: Route, first_table: Table, route: Route, table: Table) -> tuple[str, str]:
+    if first_table != table:
+        return "model", "their models or options differ"
+    has_properties = table.overflow is not None  # as columns, and not as rows or in a document
+    if has_properties and _declared(first.entity) != _declared(route.entity):
+        return "entity", "their entities declare different properties or kinds"
+    return "", ""
 
 
 def _declared(entity: Entity | None) -> frozenset[Pair] | None:

@@ -354,11 +354,18 @@ def test_what_is_no_model(model: Any, part: str) -> None:
         ("pg_x", "belong to the database"),
         ("a\x00b", "control characters"),
         ("", "empty"),
+        ("mqtt_message", "a table of amqtt_db itself"),
     ],
 )
 def test_reserved_tables(table: str, part: str) -> None:
     """No route may take the tables of the project or of the database."""
     assert part in route_problems(model={"wide": {"table": table}})["model.wide.table"]
+
+
+@pytest.mark.parametrize("prefix", ["sqlite", "MQTT", "a\nb"])
+def test_reserved_prefixes(prefix: str) -> None:
+    """Nor may a prefix lead to one of them."""
+    assert route_problems(model={"eav": {"prefix": prefix}}).keys() == {"model.eav.prefix"}
 
 
 def test_routes_that_share_a_table_must_agree() -> None:
@@ -376,6 +383,26 @@ def test_routes_that_share_a_table_must_agree() -> None:
     )
     assert found.keys() == {"routes[1].model", "routes[2].entity"}
     assert all("shares the table" in message and "P.routes[0]" in message for message in found.values())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"wide": {"table": "house_message"}}, {"eav": {"prefix": "house"}}),
+        ({"document": {"prefix": "a"}}, {"wide": {"table": "A_document"}}),
+    ],
+)
+def test_tables_of_different_models_must_not_meet(first: Any, second: Any) -> None:
+    """Whatever makes the name of a table, two models do not share it unless they mean the same table."""
+    found = problems({"routes": [{"topic": "a", "model": first}, {"topic": "b", "model": second}]})
+    assert "their models or options differ" in found["routes[1].model"]
+
+
+def test_models_that_share_on_purpose() -> None:
+    """``eav`` and ``narrow`` share the table of messages, and routes of one model all its tables."""
+    entries = [("a", "eav"), ("b", "narrow"), ("c", "eav"), ("d", "document"), ("e", "document")]
+    routes = [{"topic": topic, "model": model, "entity": {topic: "int"}} for topic, model in entries]
+    assert len(config.load({"routes": routes}).routes) == 5
 
 
 def test_time_must_be_declared() -> None:

@@ -17,7 +17,7 @@ from amqtt_db.catalog import Catalog
 from amqtt_db.engines.base import Engine
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.lookup import Lookups
-from amqtt_db.message import Batch, message_id
+from amqtt_db.message import Batch
 from amqtt_db.pipeline import Lane
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted
@@ -73,7 +73,7 @@ class Writer:
         ``number`` is the journal opening's, ``previous`` that of the opening before.  Raises CheckpointMoved if another
         writer was there first, and whatever the database raises about its condition.
         """
-        self._place(number, batch)
+        self._place(batch)
         if self._attempt.is_to_blame(batch.token, batch.positions[0]):
             killer, rest = batch.split_at(1)
             self._bury(number, previous, start, killer, StructureError("the writer died of it twice"))
@@ -132,19 +132,17 @@ class Writer:
         with self._attempt.guard(batch):
             return lay(harvest, decoded, self._planner)
 
-    def _place(self, number: int, batch: Batch) -> None:
+    def _place(self, batch: Batch) -> None:
         """Settle, once for each topic, which route and place it has."""
         new = self._lanes.unknown(batch.topics)
         if not new:
             return
-        first_id = message_id(number, batch.positions[0])
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             known = self._catalog.placements(connection, new)
             placements = self._lanes.place(new, known, self._catalog.tables_per_route(connection))
             added = [placement for placement in placements if known.get(placement.topic) != placement]
-            self._catalog.close_placements(connection, [new.topic for new in added if new.topic in known], first_id - 1)
-            self._catalog.add_placements(connection, added, first_id)
+            self._catalog.add_placements(connection, added)
         self._lanes.learn(new, placements)
 
     def _make_room(self, decoded: Decoded) -> None:
