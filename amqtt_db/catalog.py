@@ -190,58 +190,6 @@ class Catalog:
         if rows:
             connection.execute(table.insert(), rows)
 
-    def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
-        """How many tables each route has, by its topic filter."""
-        query = sa.select(self.table.c.route, sa.func.count()).group_by(self.table.c.route)
-        return {row[0]: row[1] for row in connection.execute(query)}
-
-    def close_placements(self, connection: sa.Connection, topics: Iterable[str], last_id: int) -> None:
-        """End the current placements of topics with message ``last_id``."""
-        hashes = [key_hash(topic) for topic in topics]
-        for start in range(0, len(hashes), 500):
-            current = self.placement.c.hash.in_(hashes[start : start + 500]) & self.placement.c.last_id.is_(None)
-            connection.execute(self.placement.update().where(current).values(last_id=last_id))
-
-    def table_folds(self, connection: sa.Connection) -> set[str]:
-        """The folds of all registered tables' names."""
-        return set(map(fold, connection.scalars(sa.select(self.table.c.name))))
-
-    def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
-        """Register a table that is about to be made."""
-        row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
-        connection.execute(self.table.insert(), row)
-
-    def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
-        """Register what a table's new columns stand for."""
-        rows = [
-            {"table_name": table, "column_name": column, "property": path, "kind": kind}
-            for (path, kind), column in columns.items()
-        ]
-        if rows:
-            connection.execute(self.column.insert(), rows)
-
-    def placements(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Placement]:
-        """The current placement of each of ``topics`` that has one."""
-        by_hash = {key_hash(topic): topic for topic in topics}
-        hashes = list(by_hash)
-        found: dict[str, Placement] = {}
-        for start in range(0, len(hashes), 500):
-            query = sa.select(self.placement).where(
-                self.placement.c.hash.in_(hashes[start : start + 500]), self.placement.c.last_id.is_(None)
-            )
-            for row in connection.execute(query):
-                found[row.topic] = Placement(row.topic, row.key, row.route, row.model)
-        return found
-
-    def add_placements(self, connection: sa.Connection, placements: Iterable[Placement], first_id: int) -> None:
-        """Remember where new topics' records lie, from message ``first_id`` on."""
-        rows = [
-            {"hash": key_hash(new.topic), "first_id": first_id, "last_id": None, **attrs.asdict(new)}
-            for new in placements
-        ]
-        if rows:
-            connection.execute(self.placement.insert(), rows)
-
     def _table(self, name: str, *columns: sa.Column[object]) -> sa.Table:
         return sa.Table(name, self.metadata, *columns)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +65,8 @@ async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: as
 async def start(broker: Mapping[str, Any]) -> Broker:
     """A broker that listens.  Raises AmqttDbError if it cannot start."""
     try:
-        made = Broker(deepcopy(dict(broker)))
+        with _unlogged("amqtt_db.plugin"):
+            made = Broker(deepcopy(dict(broker)))
     except (BrokerError, PluginError, PluginLoadError) as error:
         raise _explained(error) from error
     try:
@@ -72,6 +75,17 @@ async def start(broker: Mapping[str, Any]) -> Broker:
         await made.plugins_manager.close()
         raise _explained(error) from error
     return made
+
+
+@contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    """The plugin logs why it cannot be made, for amqtt would not tell; here it is told by an exception."""
+    logger = logging.getLogger(name)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 def _explained(error: Exception) -> AmqttDbError:

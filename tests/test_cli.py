@@ -203,6 +203,26 @@ def test_run_needs_its_port(tmp_path: Path) -> None:
     assert not (tmp_path / "mqtt.journal").exists()
 
 
+def test_run_needs_a_journal_of_its_own(tmp_path: Path) -> None:
+    """A journal that another broker uses is one line, and exit code 1."""
+    path = configuration(tmp_path)
+    with running(path):
+        result = invoke("run", configuration(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"journal {tmp_path}/mqtt.journal: another process owns it")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_run_needs_its_other_plugins(tmp_path: Path) -> None:
+    """A plugin that amqtt cannot import is named, without a traceback."""
+    path = configuration(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8").replace("AnonymousAuthPlugin", "NoSuchPlugin"), encoding="utf-8")
+    result = invoke("run", path)
+    assert result.exit_code == 1
+    assert "amqtt.plugins.authentication.NoSuchPlugin" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_run_needs_its_directories(tmp_path: Path) -> None:
     """Files that cannot be made are named together, before anything starts."""
     database, journal = f"sqlite:///{tmp_path}/no/mqtt.db", {"path": f"{tmp_path}"}

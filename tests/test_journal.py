@@ -67,6 +67,16 @@ def fill(journal: Journal, groups: int, per_group: int = 10, payload: bytes = b"
     return behind
 
 
+def is_full(journal: Journal) -> bool:
+    """Whether it is full by now."""
+    return journal.full
+
+
+def is_busy(journal: Journal) -> bool:
+    """Whether there is something to commit by now."""
+    return journal.busy
+
+
 def everything(path: Path, max_messages: int = 5000, max_bytes: int = 16 * MIB) -> list[Batch]:
     """All batches of all openings of the journal."""
     reader = JournalReader(path)
@@ -311,17 +321,17 @@ def test_full_is_about_what_waits(path: Path) -> None:
     """A journal is full at ``max_size`` bytes, appended ones included, and is not once it is trimmed."""
     journal = opened(path, max_size=10_000)
     fill(journal, 1, payload=bytes(900))
-    assert not journal.full
+    assert not is_full(journal)
     journal.append(flags(0, 1), 1, 0, b"t", bytes(1000))
-    assert journal.full
+    assert is_full(journal)
     journal.commit()
     journal.close()
     journal = opened(path, max_size=10_000)
-    assert journal.full
+    assert is_full(journal)
     journal.trim(Progress(journal.token, journal.next))
     while journal.busy:
         journal.commit()
-    assert not journal.full
+    assert not is_full(journal)
     journal.close()
 
 
@@ -366,7 +376,7 @@ def test_there_is_one_owner(path: Path) -> None:
     journal = opened(path)
     with pytest.raises(JournalInUse, match=r"mqtt\.journal: another process owns it"):
         opened(path)
-    command = [sys.executable, "-c", HOLDER, path]
+    command = [sys.executable, "-c", HOLDER, str(path)]
     child = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert "JournalInUse" in child.stderr
     journal.close()
@@ -455,11 +465,11 @@ def test_one_second_later_the_disk_has_it(path: Path) -> None:
     """With ``1s`` a commit is due though nothing was appended, until the disk has what was written."""
     journal = opened(path, sync="1s")
     fill(journal, 1)
-    assert not journal.busy
+    assert not is_busy(journal)
     journal._synced_at -= 1.0
-    assert journal.busy
+    assert is_busy(journal)
     journal.commit()
-    assert not journal.busy
+    assert not is_busy(journal)
     journal.close()
 
 

@@ -1,0 +1,621 @@
+"""What the broker acknowledges is in the journal: a real broker, real sockets, real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import paho.mqtt.client as paho
+import pytest
+from amqtt.broker import Broker
+from amqtt.contexts import Action
+from amqtt.errors import PluginInitError
+from amqtt.plugins.base import BaseTopicPlugin
+from amqtt.session import Session
+from paho.mqtt.enums import CallbackAPIVersion
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal import Journal, JournalReader, write_progress
+from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
+from amqtt_db.plugin import Plugin
+
+IDLE_CHILD = (sys.executable, "-c", "import sys; sys.stdin.read()")
+SECONDS = 20.0
+
+
+class Forbidding(BaseTopicPlugin):
+    """Lets nobody publish below ``forbidden/``."""
+
+    async def topic_filtering(
+        self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
+    ) -> bool | None:
+        """Permit all but ``forbidden/``, after giving way to others."""
+        await asyncio.sleep(0)
+        return action is not Action.PUBLISH or not (topic or "").startswith("forbidden/")
+
+
+class Client:
+    """The little of MQTT 3.1.1 that the tests need, over one socket, packet by packet."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int, client_id: str, **options: Any) -> Client:
+        """A client that has its CONNACK."""
+        client = cls(*await asyncio.open_connection("127.0.0.1", port))
+        client.send(connect_packet(client_id, **options))
+        assert (await client.packet())[0] >> 4 == 2
+        return client
+
+    def send(self, *packets: bytes) -> None:
+        """Send packets."""
+        self.writer.write(b"".join(packets))
+
+    async def packet(self, within: float = SECONDS) -> bytes:
+        """The next packet's first byte and body."""
+        async with asyncio.timeout(within) if sys.version_info >= (3, 11) else _no_timeout():
+            first = await self.reader.readexactly(1)
+            length, shift = 0, 0
+            while True:
+                byte = (await self.reader.readexactly(1))[0]
+                length |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    return first + await self.reader.readexactly(length)
+
+    async def acknowledged(self) -> tuple[int, int]:
+        """The next acknowledgement's type and packet identifier."""
+        packet = await self.packet()
+        return packet[0] >> 4, int.from_bytes(packet[1:3], "big")
+
+    async def ping(self) -> None:
+        """Return once the broker has read everything before."""
+        self.send(b"\xc0\x00")
+        assert (await self.packet())[0] >> 4 == 13
+
+    async def leave(self) -> None:
+        """Send DISCONNECT and close."""
+        self.send(b"\xe0\x00")
+        await self.vanish()
+
+    async def vanish(self) -> None:
+        """Close without a word."""
+        self.writer.close()
+        await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def _no_timeout() -> AsyncIterator[None]:
+    yield
+
+
+def text(value: str | bytes) -> bytes:
+    """A string as MQTT writes it."""
+    data = value.encode() if isinstance(value, str) else value
+    return len(data).to_bytes(2, "big") + data
+
+
+def packet(first: int, body: bytes) -> bytes:
+    """A packet with its length."""
+    length, encoded = len(body), bytearray()
+    while True:
+        length, byte = divmod(length, 128)
+        encoded.append(byte | (128 if length else 0))
+        if not length:
+            return bytes([first]) + encoded + body
+
+
+def connect_packet(
+    client_id: str,
+    *,
+    clean: bool = True,
+    keep_alive: int = 60,
+    username: str | None = None,
+    will: tuple[str, bytes, int, bool] | None = None,
+) -> bytes:
+    """CONNECT; ``will`` is topic, payload, QoS and retain."""
+    flags = 2 * clean | 128 * (username is not None)
+    body = text(client_id)
+    if will is not None:
+        flags |= 4 | will[2] << 3 | will[3] << 5
+        body += text(will[0]) + text(will[1])
+    if username is not None:
+        body += text(username)
+    return packet(0x10, text("MQTT") + bytes([4, flags]) + keep_alive.to_bytes(2, "big") + body)
+
+
+def publish(
+    topic: str, payload: bytes, qos: int = 0, number: int = 0, *, retain: bool = False, dup: bool = False
+) -> bytes:
+    """PUBLISH."""
+    identifier = number.to_bytes(2, "big") if qos else b""
+    return packet(0x30 | dup << 3 | qos << 1 | retain, text(topic) + identifier + payload)
+
+
+def release(number: int) -> bytes:
+    """PUBREL."""
+    return packet(0x62, number.to_bytes(2, "big"))
+
+
+class House:
+    """A running broker with the plugin, and its journal."""
+
+    def __init__(self, directory: Path, journal: dict[str, Any], plugins: dict[str, Any]) -> None:
+        self.path = directory / "mqtt.journal"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port: int = server.getsockname()[1]
+        self.config = {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+                "amqtt_db.plugin.Plugin": {
+                    "database": f"sqlite:///{directory}/mqtt.db",
+                    "journal": {"path": str(self.path), **journal},
+                },
+                **plugins,
+            },
+        }
+        self.broker: Broker
+
+    async def open(self) -> None:
+        """Start the broker."""
+        self.broker = Broker(self.config)
+        await self.broker.start()
+
+    @property
+    def plugin(self) -> Plugin:
+        """The plugin in the broker."""
+        plugin = self.broker.plugins_manager.get_plugin("Plugin")
+        assert isinstance(plugin, Plugin)
+        return plugin
+
+    def entries(self, kind: int = PUBLISH) -> list[Message]:
+        """The journal's entries of one kind."""
+        return [message for message in journaled(self.path) if message.kind == kind]
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something that another process or task brings about."""
+        for _ in range(int(SECONDS / 0.01)):
+            if is_so():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it has not happened in time")
+
+    async def until_stored(self, count: int, kind: int = PUBLISH) -> list[Message]:
+        """Wait until as many entries of a kind are in the journal; return them."""
+        await self.until(lambda: len(self.entries(kind)) >= count)
+        return self.entries(kind)
+
+
+def journaled(path: Path) -> Iterator[Message]:
+    """All entries of a journal."""
+    reader = JournalReader(path)
+    try:
+        for opening in reader.openings():
+            position = opening.first
+            while batch := reader.read(opening.token, position):
+                yield from (batch.message(index) for index in range(len(batch)))
+                position = batch.end
+    finally:
+        reader.close()
+
+
+Scenario = Callable[[House], Awaitable[None]]
+
+
+@pytest.fixture
+def in_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., House]:
+    """Runs a scenario in a broker, and shuts the broker down; the writer is a child that does nothing."""
+    monkeypatch.setattr(Plugin, "command", IDLE_CHILD)
+
+    def run(scenario: Scenario, *, plugins: dict[str, Any] | None = None, **journal: Any) -> House:
+        house = House(tmp_path, journal, plugins or {})
+
+        async def live() -> None:
+            await house.open()
+            try:
+                await scenario(house)
+            finally:
+                await house.broker.shutdown()
+
+        asyncio.run(live())
+        return house
+
+    return run
+
+
+InHouse = Callable[..., House]
+
+
+async def leave_at_once(port: int, number: int, qos: int, count: int) -> None:
+    """Publish, and disconnect without waiting for anything but the acknowledgements."""
+    client = await Client.connect(port, f"client-{qos}-{number}")
+    client.send(*(publish(f"load/{number}", b"%d" % index, qos, index + 1) for index in range(count)))
+    if qos:
+        acknowledged = [await client.acknowledged() for _ in range(count)]
+        assert sorted(acknowledged) == [(4, index + 1) for index in range(count)]
+    await client.leave()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_clients_that_leave_at_once_lose_nothing(in_house: InHouse, qos: int) -> None:
+    """2,000 messages of clients that disconnect right after publishing are all in the journal, in order."""
+
+    async def scenario(house: House) -> None:
+        await asyncio.gather(*(leave_at_once(house.port, number, qos, 200) for number in range(10)))
+        await house.until_stored(2000)
+
+    house = in_house(scenario)
+    messages = house.entries()
+    assert len(messages) == 2000
+    for number in range(10):
+        mine = [message for message in messages if message.topic == b"load/%d" % number]
+        assert [message.payload for message in mine] == [b"%d" % index for index in range(200)]
+        assert {(message.qos, message.retain) for message in mine} == {(qos, False)}
+
+
+def test_a_client_that_says_everything_in_one_breath_is_heard(in_house: InHouse) -> None:
+    """CONNECT, 500 PUBLISH and DISCONNECT in one write, with keep-alive 0 and no look at the answer: all stored."""
+
+    async def scenario(house: House) -> None:
+        client = Client(*await asyncio.open_connection("127.0.0.1", house.port))
+        messages = (publish("a", b"%d" % index) for index in range(500))
+        client.send(connect_packet("breathless", keep_alive=0), *messages, b"\xe0\x00")
+        await client.vanish()
+        await house.until_stored(500)
+
+    house = in_house(scenario)
+    assert [message.payload for message in house.entries()] == [b"%d" % index for index in range(500)]
+
+
+def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
+    """A usual client with all three QoS gets its acknowledgements, and everything is in the journal."""
+
+    def visit(port: int) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2, "usual")
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        sent = [client.publish("usual", b"%d" % index, qos=index % 3) for index in range(300)]
+        for message in sent:
+            message.wait_for_publish(SECONDS)
+        client.disconnect()
+        client.loop_stop()
+
+    async def scenario(house: House) -> None:
+        await asyncio.to_thread(visit, house.port)
+        await house.until_stored(300)
+
+    house = in_house(scenario)
+    assert sorted(int(message.payload) for message in house.entries()) == list(range(300))
+    assert all(message.qos == int(message.payload) % 3 for message in house.entries())
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_the_acknowledgement_waits_for_the_commit(in_house: InHouse, qos: int) -> None:
+    """While the journal cannot be written there is no PUBACK and no PUBCOMP; afterwards there is."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "patient")
+        await house.until_stored(1, CONNECT)
+        house.plugin._intake._journal._connection.execute("PRAGMA busy_timeout = 0")
+        other = sqlite3.connect(house.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(publish("a", b"first", qos, 7))
+        if qos == 2:
+            assert await client.acknowledged() == (5, 7)
+            client.send(release(7))
+        await client.ping()
+        await house.until(lambda: house.plugin._intake.blocked)
+        await client.ping()
+        assert house.entries() == []
+        other.execute("ROLLBACK")
+        other.close()
+        assert await client.acknowledged() == (4 if qos == 1 else 7, 7)
+        assert [message.payload for message in house.entries()] == [b"first"]
+        await client.leave()
+
+    in_house(scenario)
+
+
+def test_a_repeated_qos_2_message_is_stored_once(in_house: InHouse) -> None:
+    """PUBLISH sent again before PUBREL, on the same connection and after another one, makes one entry."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "again", clean=False, username="me")
+        client.send(publish("a", b"once", 2, 9))
+        assert await client.acknowledged() == (5, 9)
+        client.send(publish("a", b"once", 2, 9, dup=True))
+        assert await client.acknowledged() == (5, 9)
+        await client.vanish()
+        client = await Client.connect(house.port, "again", clean=False, username="me")
+        client.send(publish("a", b"once", 2, 9, dup=True))
+        assert await client.acknowledged() == (5, 9)
+        client.send(release(9))
+        while (await client.acknowledged())[0] != 7:
+            pass
+        await client.leave()
+
+    house = in_house(scenario)
+    assert [message.payload for message in house.entries()] == [b"once"]
+
+
+def test_a_connection_lost_between_commit_and_pubcomp_stores_once(in_house: InHouse) -> None:
+    """A QoS 2 message that was appended when its connection ended is not appended again on the next one."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "unlucky", clean=False, username="me")
+        await house.until_stored(1, CONNECT)
+        house.plugin._intake._journal._connection.execute("PRAGMA busy_timeout = 0")
+        other = sqlite3.connect(house.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(publish("a", b"once", 2, 3))
+        assert await client.acknowledged() == (5, 3)
+        client.send(release(3))
+        await house.until(lambda: house.plugin._intake.blocked)
+        await client.vanish()
+        await house.until(lambda: not any(c.handler._reader_task for c in []) and True)
+        other.execute("ROLLBACK")
+        other.close()
+        await house.until_stored(1)
+        client = await Client.connect(house.port, "unlucky", clean=False, username="me")
+        client.send(release(3))
+        kinds = set()
+        while 7 not in kinds:
+            kinds.add((await client.acknowledged())[0])
+            client.send(release(3))
+        await client.leave()
+
+    house = in_house(scenario)
+    assert [message.payload for message in house.entries()] == [b"once"]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> None:
+    """Topics that are empty, begin with $ or are forbidden by a topic plugin leave no entry; others do, in order."""
+
+    async def scenario(house: House) -> None:
+        for number, topic in enumerate(("forbidden/a", "allowed/a", "$SYS/a", "")):
+            client = await Client.connect(house.port, f"client-{number}")
+            for index in range(1, 4):
+                client.send(publish(topic, b"%d" % index, qos, index))
+                if qos == 2:
+                    assert await client.acknowledged() == (5, index)
+                    client.send(release(index))
+                if qos:
+                    assert await client.acknowledged() == (4 if qos == 1 else 7, index)
+            await client.leave()
+        await house.until_stored(3)
+        await house.until_stored(4, DISCONNECT)
+
+    house = in_house(scenario, plugins={f"{__name__}.Forbidding": {}})
+    expected = [(b"allowed/a", b"%d" % index) for index in range(1, 4)]
+    assert [(message.topic, message.payload) for message in house.entries()] == expected
+
+
+def test_a_retained_message_is_stored_once(in_house: InHouse) -> None:
+    """The retain flag is kept, and a subscriber that gets the retained message later adds nothing."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "retaining")
+        client.send(publish("kept", b"x", 1, 1, retain=True))
+        assert await client.acknowledged() == (4, 1)
+        client.send(packet(0x82, b"\x00\x02" + text("kept") + b"\x00"))
+        assert {(await client.packet())[0] >> 4 for _ in range(2)} == {9, 3}
+        await client.leave()
+
+    (message,) = in_house(scenario).entries()
+    assert message.retain
+    assert message.qos == 1
+
+
+def test_a_will_is_stored(in_house: InHouse) -> None:
+    """The will of a client that vanishes is stored with its connection; that of one that disconnects is not."""
+
+    async def scenario(house: House) -> None:
+        await (await Client.connect(house.port, "polite", will=("will/polite", b"-", 1, False))).leave()
+        await house.until_stored(1, DISCONNECT)
+        await (await Client.connect(house.port, "rude", will=("will/rude", b"gone", 1, True))).vanish()
+        await house.until_stored(2, DISCONNECT)
+
+    house = in_house(scenario)
+    (will,) = house.entries()
+    assert (will.topic, will.payload, will.qos, will.retain) == (b"will/rude", b"gone", 1, True)
+    assert will.session == house.entries(CONNECT)[1].position
+
+
+def test_connections_are_journaled(in_house: InHouse) -> None:
+    """A connection's entries say who it was, from where; its messages and its end name it."""
+    ports = []
+
+    async def scenario(house: House) -> None:
+        for number in range(2):
+            client = await Client.connect(house.port, "me", clean=False, keep_alive=17, username="user")
+            ports.append(client.writer.get_extra_info("sockname")[1])
+            client.send(publish("a", b"%d" % number, 1, 1))
+            await client.acknowledged()
+            await client.leave()
+            await house.until_stored(number + 1, DISCONNECT)
+
+    house = in_house(scenario)
+    connects = house.entries(CONNECT)
+    expected = {"client_id": "me", "username": "user", "address": "127.0.0.1", "keep_alive": 17, "clean_session": False}
+    assert [orjson.loads(entry.payload) for entry in connects] == [{**expected, "port": port} for port in ports]
+    assert [message.session for message in house.entries()] == [entry.position for entry in connects]
+    assert [message.session for message in house.entries(DISCONNECT)] == [entry.position for entry in connects]
+    assert len(house.entries(START)) == 1
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_take_over_ends_the_old_connection_only(in_house: InHouse, clean: bool) -> None:
+    """A client that connects again while connected: the new connection stays open, its messages belong to it."""
+
+    async def scenario(house: House) -> None:
+        old = await Client.connect(house.port, "twin", clean=clean, username="user")
+        new = await Client.connect(house.port, "twin", clean=clean, username="user")
+        await old.vanish()
+        first, second = await house.until_stored(2, CONNECT)
+        (end,) = await house.until_stored(1, DISCONNECT)
+        assert end.session == first.position
+        new.send(publish("a", b"x", 1, 1))
+        await new.acknowledged()
+        assert house.entries()[0].session == second.position
+        assert len(house.entries(DISCONNECT)) == 1
+        await new.leave()
+        assert (await house.until_stored(2, DISCONNECT))[1].session == second.position
+
+    in_house(scenario)
+
+
+def test_a_shutdown_ends_the_connections(in_house: InHouse) -> None:
+    """Connections that are open when the broker stops are closed in the journal."""
+
+    async def scenario(house: House) -> None:
+        await Client.connect(house.port, "staying")
+        await house.until_stored(1, CONNECT)
+
+    house = in_house(scenario)
+    assert [end.session for end in house.entries(DISCONNECT)] == [house.entries(CONNECT)[0].position]
+
+
+def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
+    """Full: QoS 1 is not acknowledged, QoS 0 counted as refused, one line; trimmed: it goes on by itself."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "much")
+        sent = 0
+        while not house.plugin._intake.blocked:
+            sent += 1
+            client.send(publish("a", bytes(1000), 1, sent))
+            assert await client.acknowledged() == (4, sent)
+        client.send(*(publish("a", b"waiting", 1, sent + number) for number in range(1, 6)))
+        client.send(*(publish("a", b"refused") for _ in range(3)))
+        await client.ping()
+        await client.ping()
+        stored = house.entries()
+        assert len(stored) == sent
+        reader = JournalReader(house.path)
+        write_progress(house.path, reader.openings()[0].token, stored[-1].position + 1)
+        assert sorted([await client.acknowledged() for _ in range(5)]) == [(4, sent + n) for n in range(1, 6)]
+        assert [message.payload for message in house.entries()][-5:] == [b"waiting"] * 5
+        await house.until(lambda: reader.refused() == 3)
+        reader.close()
+        await client.leave()
+
+    with caplog.at_level(logging.WARNING, "amqtt_db"):
+        in_house(scenario, max_size=20_000)
+    lines = [record.message for record in caplog.records if record.name.startswith("amqtt_db")]
+    assert len(lines) == 2
+    assert "is full" in lines[0]
+    assert "3 messages were refused" in lines[1]
+
+
+def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> None:
+    """Of 20 MB that cannot be taken no more than a bounded part is read; once there is room, all of it is stored."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "hog")
+        client.send(publish("a", bytes(30_000), 1, 1))
+        await client.acknowledged()
+        assert house.plugin._intake.blocked
+        count, size = 20, 1_000_000
+        client.send(*(publish("a", bytes([number]) * size, 1, number) for number in range(2, count + 2)))
+        await house.until(lambda: house.plugin._intake.gate.closed)
+        held = house.plugin._intake._held
+        assert held < 8_000_000
+        house.plugin._intake._journal.max_size = 2**30
+        assert sorted([(await client.acknowledged())[1] for _ in range(count)]) == list(range(2, count + 2))
+        await client.leave()
+
+    house = in_house(scenario, max_size=20_000)
+    assert sorted(message.payload[0] for message in house.entries()) == [0, *range(2, 22)]
+
+
+def test_a_slow_disk_does_not_stop_the_loop(in_house: InHouse) -> None:
+    """Where commits are slow a thread does them; acknowledgements still wait for them, and nothing is lost."""
+
+    async def scenario(house: House) -> None:
+        intake = house.plugin._intake
+        intake._slow, intake._seconds = True, 10.0
+        await asyncio.gather(*(leave_at_once(house.port, number, 1, 100) for number in range(5)))
+        assert intake._slow
+        assert len(house.entries()) == 500
+
+    in_house(scenario)
+
+
+def test_settings_that_are_wrong_are_told_in_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """amqtt passes on no more than a class name, so the whole text is in the log."""
+
+    async def start(journal: dict[str, Any]) -> None:
+        Broker(House(tmp_path, journal, {}).config)
+
+    with pytest.raises(PluginInitError):
+        asyncio.run(start({"sync": "sometimes"}))
+    assert "plugins.amqtt_db.Plugin.journal.sync" in caplog.text
+    caplog.clear()
+    with pytest.raises(PluginInitError):
+        asyncio.run(start({"path": str(tmp_path / "nowhere" / "journal")}))
+    assert "check that its directory exists" in caplog.text
+
+
+def test_the_broker_needs_no_sqlalchemy() -> None:
+    """Importing the plugin does not import SQLAlchemy."""
+    code = "import amqtt_db, sys; amqtt_db.Plugin; sys.exit('sqlalchemy' in sys.modules)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+BROKER = """
+import asyncio, sys
+from amqtt.broker import Broker
+from amqtt_db.plugin import Plugin
+Plugin.command = (sys.executable, "-c", "import sys; sys.stdin.read()")
+async def main():
+    await Broker({config!r}).start()
+    print("started", flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def test_a_killed_broker_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    """kill -9 under load: every message with a PUBACK is in the journal once, and the next broker goes on."""
+    house = House(tmp_path, {}, {})
+    acknowledged: list[int] = []
+
+    async def load(kill: Callable[[], None]) -> None:
+        client = await Client.connect(house.port, "loader")
+        client.send(*(publish("a", b"%d" % index, 1, index) for index in range(1, 5001)))
+        try:
+            while True:
+                acknowledged.append((await client.acknowledged())[1])
+                if len(acknowledged) == 1000:
+                    kill()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            client.writer.transport.abort()
+
+    code = BROKER.replace("{config!r}", repr(house.config))
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "started\n"
+        asyncio.run(load(child.kill))
+    stored = [int(message.payload) for message in house.entries()]
+    assert len(acknowledged) >= 1000
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) == len(set(stored))
+    journal = Journal.open(house.path, max_size=2**30, sync="always")
+    assert journal.next > len(stored)
+    journal.close()
