@@ -131,7 +131,9 @@ def report(database: Path, acknowledged: int, console: Console) -> None:
     console.print(f"\n[bold]{acknowledged}[/] messages acknowledged, [bold]{stored}[/] rows in the database.\n")
     for line in _shown(tables):
         console.print(line)
-    console.print("\nAll of it is one SQLite file:")
+    if any("grid_volts" in table.columns for table in tables):
+        console.print("The meter began to report its voltage halfway: the column [bold]grid_volts[/] was added then.\n")
+    console.print("All of it is one SQLite file:")
     console.print(Text(f"  {database}", style="bold"), soft_wrap=True)
     if tables:
         console.print("Ask it yourself:")
