@@ -84,7 +84,7 @@ async def play(config: dict[str, Any], port: int, seconds: float, console: Conso
     counts: list[int] = []
     devices: list[asyncio.Task[None]] = []
     stop = asyncio.Event()
-    with console.status("starting the broker"):
+    with console.status("devices are publishing"):
         console.print(
             f"[bold]{len(DEVICES)} devices[/] publish to [bold]mqtt://{HOST}:{port}[/] for {seconds:g} seconds:"
         )

@@ -125,18 +125,24 @@ class Intake:
         if not self._scheduled and (self._trim_to is not None or self._journal.busy):
             self._schedule()
 
-    async def close(self) -> None:
-        """Commit what was appended, if it can be, and give up the journal.  Nobody waits for it afterwards."""
+    async def flush(self) -> None:
+        """Commit what was appended, if it can be."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
+        if not self._closed:
+            self._commit(aside=False)
+
+    async def close(self) -> None:
+        """Commit what was appended, if it can be, and give up the journal.  Nobody waits for it afterwards."""
+        await self.flush()
         if self._closed:
             return
         self._closed = True
-        self._seal()
-        try:
-            self._journal.write()
-        except JournalError as error:
-            logger.error("%s; %d bytes that were not acknowledged are lost", error, self._journal.uncommitted)
+        if self._journal.uncommitted:
+            logger.error(
+                "journal %s: %d bytes could not be written before it was closed; none of it was acknowledged, but QoS 0"
+                " is lost", self._journal.path, self._journal.uncommitted,
+            )  # fmt: skip
         for group in self._sealed:
             group.abandon()
         self._thread.shutdown()
@@ -146,16 +152,20 @@ class Intake:
         """Commit after one more turn of the loop, or after the commit that is under way."""
         self._scheduled = True
         if self._writing is None:
-            self._loop.call_soon(self._loop.call_soon, self._commit)
+            self._loop.call_soon(self._schedule_now)
 
-    def _commit(self) -> None:
+    def _schedule_now(self) -> None:
+        self._loop.call_soon(self._commit)
+
+    def _commit(self, aside: bool = True) -> None:
+        """Commit what was appended: where that is slow, in a thread, unless ``aside`` is false."""
         if self._closed or self._writing is not None:
             return
         self._scheduled = False
         self._trim()
         self._seal()
         started = perf_counter()
-        if self._slow:
+        if self._slow and aside:
             self._writing = self._loop.run_in_executor(self._thread, self._journal.write)
             self._writing.add_done_callback(lambda written: self._written(written, started))
             return
@@ -177,7 +187,9 @@ class Intake:
 
     def _committed(self, seconds: float) -> None:
         if self._failing:
-            logger.warning("journal %s can be written again", self._journal.path)
+            logger.warning(
+                "journal %s can be written again; %d messages were refused meanwhile", self._journal.path, self._since()
+            )
         self._failing = self._scheduled = False
         self._retry = _FIRST_RETRY
         self._seconds += _WEIGHT * (seconds - self._seconds)
@@ -197,6 +209,7 @@ class Intake:
 
     def _failed(self, error: JournalError) -> None:
         if not self._failing:
+            self._refused_before = self._journal.refused
             logger.error("%s; until it works, QoS 1 and 2 are not acknowledged and QoS 0 is refused", error)
         self._failing = self._scheduled = True
         self._review()
@@ -245,5 +258,7 @@ class Intake:
                 journal.path, journal.size, journal.max_size,
             )  # fmt: skip
         else:
-            refused = journal.refused - self._refused_before
-            logger.warning("journal %s has room again; %d messages were refused meanwhile", journal.path, refused)
+            logger.warning("journal %s has room again; %d messages were refused meanwhile", journal.path, self._since())
+
+    def _since(self) -> int:
+        return self._journal.refused - self._refused_before

@@ -45,6 +45,7 @@ _ROW_BYTES: Final = 32
 _TRIM_GROUPS: Final = 64
 _TRIM_BYTES: Final = 8 * 2**20
 _SYNC_SECONDS: Final = 1.0
+_BUSY_MILLISECONDS: Final = 100  # an event loop may stand still meanwhile
 
 _READ: Final = """
 SELECT first, count, blob FROM entries
@@ -248,6 +249,7 @@ class Journal:
             execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", self._sealed[0])
             execute("COMMIT")
             self._written(self._sealed)
+            execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
             if self.sync != "always":
                 execute("PRAGMA synchronous = NORMAL")
 

@@ -25,7 +25,7 @@ MAX_SHAPES: Final = 4096  # more are forgotten and learnt again
 
 # Types → kinds, but objects apart from lists: they are flattened first.
 _OBJECT: Final = "object"
-_key_kind = {**KIND_OF_TYPE, dict: _OBJECT}.get
+_key_kind = {**KIND_OF_TYPE, dict: _OBJECT, type(None): "null"}.get
 
 Values = tuple[Any, ...]
 
@@ -48,6 +48,10 @@ class Typist:
         self._time = None if route.time is None else escape_path(route.time)
         self._each = None if route.each is None else split_path(route.each) if route.each else ()
         self._forms: dict[Any, Form] = {}
+        declared = route.entity.declared if route.entity is not None else ()
+        self.levels = tuple(name for name in route.filter.names if name not in declared)
+        self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
+        self.is_simple = self._each is None
 
     def items(self, data: Any) -> Iterator[dict[str, Any]]:
         """The objects that become records: one, or one per item of a generator or of the ``each:`` list."""
@@ -60,7 +64,10 @@ class Typist:
             yield _as_object(data)
 
     def undeclared(self, data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
-        """Shape, values and the index of the event's time for an object without a declared entity."""
+        """Shape, values and the index of the event's time for an object without a declared entity.
+
+        The shape ends with the route's named levels, whose values are the topic's.
+        """
         key: tuple[Any, ...] = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))
         if _OBJECT in key[1]:
             data = flatten(data)
@@ -83,7 +90,7 @@ class Typist:
         present = [name for name, value in data.items() if value is not None]
         path_of = (lambda name: name) if len(key) > 2 else escape
         pairs = tuple((path_of(name), _kind(data[name])) for name in present)
-        form = Form(Shape(pairs), self._time_index(pairs), _picker(present))
+        form = Form(Shape((*pairs, *self._level_pairs)), self._time_index(pairs), _picker(present))
         self._remember(key, form)
         return form
 
@@ -94,7 +101,7 @@ class Typist:
         form = self._forms.get(key)
         if form is None:
             pairs = (*entity.shape.properties, *key)
-            form = Form(Shape(pairs), self._time_index(pairs))
+            form = Form(Shape((*pairs, *self._level_pairs)), self._time_index(pairs))
             self._remember(key, form)
         return form.shape, (*values, *extra.values()), form.time
 
@@ -135,24 +142,16 @@ class Lane:
         self.filter = typist.route.filter.text
         self._decode = typist.route.decode
         self._entity = typist.route.entity
-        self._typed, self._levels, self._fault = _levels(typist.route, levels)
-        self._shapes: dict[Shape, Shape] = {}
-        self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self._levels)
-        self._level_values = tuple(self._levels.values())
+        self._typed, self._odd, self._fault = _typed_levels(typist.route, levels)
+        self._levels = tuple(levels[name] for name in typist.levels)
 
-    def records(
-        self,
-        id_: int,
-        time: int,
-        session: int | None,
-        qos: int,
-        retain: bool,
-        payload: bytes,
-    ) -> list[Record]:
+    def records(self, id_: int, time: int, session: int | None, qos: int, retain: bool, payload: bytes) -> list[Record]:
         """The records of one message.  Raises Rejected with the step and the reason where it cannot be stored."""
         try:
+            data = self._decode(payload)
+            items = (data,) if type(data) is dict and self.typist.is_simple else self.typist.items(data)
             records = []
-            for part, item in enumerate(self.typist.items(self._decode(payload))):
+            for part, item in enumerate(items):
                 shape, values, index = self._values(item)
                 event = None if index is None else event_time(values[index])
                 moment = time if event is None else event
@@ -171,23 +170,15 @@ class Lane:
         if self._entity is None:
             shape, values, index = self.typist.undeclared(item)
         else:
-            shape, values, index = self.typist.declared(self._entity, self._complete(item))
-        if self._level_pairs:
-            return self._with_levels(shape), values + self._level_values, index
-        return shape, values, index
+            shape, values, index = self.typist.declared(self._entity, self._complete(item) if self._typed else item)
+        if self._levels:
+            values += self._levels
+        return (*_with(self._odd, shape, values), index) if self._odd else (shape, values, index)
 
     def _complete(self, item: dict[str, Any]) -> dict[str, Any]:
         """The object with typed levels where it leaves their properties out."""
         missing = {name: level for name, level in self._typed.items() if item.get(name) is None}
         return {**item, **missing} if missing else item
-
-    def _with_levels(self, shape: Shape) -> Shape:
-        full = self._shapes.get(shape)
-        if full is None:
-            if len(self._shapes) >= MAX_SHAPES:
-                self._shapes.clear()
-            full = self._shapes[shape] = Shape((*shape.properties, *self._level_pairs))
-        return full
 
     def _table_name(self) -> str:
         return self.typist.route.model.tables(self.place, Shape(()))[0].name
@@ -198,21 +189,26 @@ def escape_path(path: str) -> str:
     return path if "\\" in path else ".".join(escape(key) for key in path.split("."))
 
 
-def _levels(route: Route, levels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str], EntityError | None]:
-    """Levels that the entity declares, typed; the others, as text; and why a typed one cannot be stored at all."""
+def _typed_levels(route: Route, levels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str], EntityError | None]:
+    """Levels that the entity declares: typed; as text where they do not convert; and why that may not be."""
     typed: dict[str, Any] = {}
-    text: dict[str, str] = {}
+    odd: dict[str, str] = {}
     for name, level in levels.items():
         if route.entity is None or name not in route.entity.declared:
-            text[name] = level
             continue
         try:
             typed[name] = route.entity.level(name, level)
         except EntityError as error:
-            text[name] = level
+            odd[name] = level
             if route.mismatch == "reject":
-                return typed, text, error
-    return typed, text, None
+                return typed, odd, error
+    return typed, odd, None
+
+
+def _with(odd: Mapping[str, str], shape: Shape, values: Values) -> tuple[Shape, Values]:
+    """Levels that are not of their declared type, as text beside the rest."""
+    pairs: list[Pair] = [(level_path(name), "text") for name in odd]
+    return Shape((*shape.properties, *pairs)), (*values, *odd.values())
 
 
 def _as_object(data: Any) -> dict[str, Any]:

@@ -79,12 +79,12 @@ class Plugin(BasePlugin[BrokerContext]):
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
         """Get between the client and the broker, before the client's first packet is read."""
-        session, handler = self._broker.sessions[client_id]
-        if session is not client_session:
-            return
         queue = client_session.delivered_message_queue
         if not isinstance(queue, JournalQueue):
             queue = self._replaced(client_session)
+        session, handler = self._broker.sessions.get(client_id, (None, None))
+        if session is not client_session or handler is None:
+            return
         queue.connection = self._connections.opened(client_session, handler)
         if handler.reader is not None:
             handler.reader = GatedReader(handler.reader, self._intake.gate)
@@ -98,8 +98,10 @@ class Plugin(BasePlugin[BrokerContext]):
         if self._ticker is not None:
             self._ticker.cancel()
         self._connections.close_all()
-        await self._intake.close()
+        await self._intake.flush()
         await self._supervisor.stop()
+        self._intake.tick()
+        await self._intake.close()
 
     def _replaced(self, session: Session) -> JournalQueue:
         """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""

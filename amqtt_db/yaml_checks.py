@@ -188,3 +188,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(Problem(where, f"is not YAML: {error.problem or error.context}")) from error
     except yaml.YAMLError as error:
         raise ConfigError(Problem(str(path), f"is not YAML: {str(error).splitlines()[0]}")) from error
+    except ValueError as error:  # such as a date in month 13
+        raise ConfigError(Problem(str(path), f"has a value that is none: {error}")) from error
+    except RecursionError as error:
+        raise ConfigError(Problem(str(path), "is nested too deeply")) from error

@@ -339,7 +339,6 @@ def test_a_failed_commit_can_be_repeated(path: Path) -> None:
     """What could not be committed is committed by a later commit, once and under the same positions."""
     journal = opened(path)
     other = sqlite3.connect(path, isolation_level=None)
-    journal._connection.execute("PRAGMA busy_timeout = 0")
     other.execute("BEGIN IMMEDIATE")
     position = journal.append(flags(0, 1), 1, 0, b"t", b"one")
     for _ in range(2):

@@ -308,7 +308,6 @@ def test_the_acknowledgement_waits_for_the_commit(in_house: InHouse, qos: int) -
     async def scenario(house: House) -> None:
         client = await Client.connect(house.port, "patient")
         await house.until_stored(1, CONNECT)
-        house.plugin._intake._journal._connection.execute("PRAGMA busy_timeout = 0")
         other = sqlite3.connect(house.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         client.send(publish("a", b"first", qos, 7))
@@ -356,7 +355,6 @@ def test_a_connection_lost_between_commit_and_pubcomp_stores_once(in_house: InHo
     async def scenario(house: House) -> None:
         client = await Client.connect(house.port, "unlucky", clean=False, username="me")
         await house.until_stored(1, CONNECT)
-        house.plugin._intake._journal._connection.execute("PRAGMA busy_timeout = 0")
         other = sqlite3.connect(house.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         client.send(publish("a", b"once", 2, 3))
@@ -516,6 +514,78 @@ def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytes
     assert len(lines) == 2
     assert "is full" in lines[0]
     assert "3 messages were refused" in lines[1]
+
+
+def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
+    """SQLite has no more pages: no acknowledgement, QoS 0 counted, one line; with space again everything is stored."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "much")
+        await house.until_stored(1, CONNECT)
+        intake = house.plugin._intake
+        intake._journal._connection.execute("PRAGMA max_page_count = 1")
+        client.send(publish("a", bytes(30_000), 1, 1))
+        await house.until(lambda: intake.blocked)
+        client.send(publish("a", b"waiting", 1, 2), publish("a", b"refused"))
+        await client.ping()
+        assert house.entries() == []
+        intake._journal._connection.execute("PRAGMA max_page_count = 1000000")
+        assert sorted([await client.acknowledged() for _ in range(2)]) == [(4, 1), (4, 2)]
+        assert [len(message.payload) for message in house.entries()] == [30_000, 7]
+        await client.leave()
+
+    with caplog.at_level(logging.WARNING, "amqtt_db"):
+        in_house(scenario)
+    lines = [record.message for record in caplog.records if record.name.startswith("amqtt_db")]
+    assert len(lines) == 2
+    assert "database or disk is full; free some space" in lines[0]
+    assert "can be written again; 1 messages were refused" in lines[1]
+
+
+def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
+    """Of two clients that wait for the same commit one goes; the other is acknowledged, both messages are stored."""
+
+    async def scenario(house: House) -> None:
+        one, two = [await Client.connect(house.port, name) for name in ("one", "two")]
+        await house.until_stored(2, CONNECT)
+        other = sqlite3.connect(house.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        one.send(publish("one", b"", 1, 1))
+        two.send(publish("two", b"", 1, 1))
+        await asyncio.gather(one.ping(), two.ping())
+        handler = house.broker.sessions["one"][1]
+        await one.vanish()
+        await handler._reader_stopped.wait()
+        other.execute("ROLLBACK")
+        other.close()
+        assert await two.acknowledged() == (4, 1)
+        await two.leave()
+
+    house = in_house(scenario)
+    assert sorted(message.topic for message in house.entries()) == [b"one", b"two"]
+
+
+def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
+    in_house: InHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a message that cannot be committed the broker stops all the same, and says what is not stored."""
+    holders = []
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "waiting")
+        await house.until_stored(1, CONNECT)
+        other = sqlite3.connect(house.path, isolation_level=None)
+        holders.append(other)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(publish("a", b"x", 1, 1))
+        await house.until(lambda: house.plugin._intake.blocked)
+        client.send(publish("a", b"x", 1, 2))
+        await client.ping()
+
+    house = in_house(scenario)
+    holders[0].close()
+    assert "could not be written before it was closed" in caplog.text
+    assert house.entries() == []
 
 
 def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> None:

@@ -1,0 +1,196 @@
+"""What a history must read back as, in plain Python: computed without a line of the code that stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import attrs
+
+from amqtt_db.shape import Record, split_path
+from amqtt_db.testing.history import Data, Sent, Setting
+
+Keys = tuple[str | None, ...]
+"""The keys that lead to a value in a payload; ``(None, name)`` for a named level of the topic."""
+
+Value = tuple[str, Any]
+"""A kind and a value of it."""
+
+KIND_OF_DECLARED: Final[Mapping[str, str]] = {
+    "any": "json",
+    "bool": "bool",
+    "bytes": "bytes",
+    "date": "date",
+    "datetime": "datetime",
+    "decimal": "decimal",
+    "dict": "json",
+    "float": "number",
+    "int": "int64",
+    "list": "json",
+    "str": "text",
+    "time": "time",
+    "uuid": "uuid",
+}
+"""The kind of a declared property, by the name of its type."""
+
+_KIND_OF_PYTHON: Final[Mapping[type, str]] = {
+    bool: "bool",
+    float: "number",
+    str: "text",
+    bytes: "bytes",
+    datetime: "datetime",
+    date: "date",
+    time: "time",
+    Decimal: "decimal",
+    UUID: "uuid",
+    list: "json",
+    dict: "json",
+}
+_EXACT: Final = 9_007_199_254_740_992  # up to here every integer is a double
+_DEEP: Final = 16  # levels of keys; what lies below stays one JSON value
+_MOST_SHOWN: Final = 5  # differences in a message
+
+
+@attrs.frozen
+class Told:
+    """A record as plain data: what two equal records agree on."""
+
+    id: int
+    part: int
+    time: int
+    topic: str
+    session: int | None
+    qos: int
+    retain: bool
+    values: Mapping[Keys, Value] = attrs.field(eq=False)
+
+
+def expected(sent: Sent, number: int, position: int, setting: Setting) -> list[Told]:
+    """What the message at ``position`` of the journal registered as ``number`` must read back as."""
+    levels = _levels(sent.topic, setting.filter)
+    return [
+        Told(
+            id=number * 2**40 + position,
+            part=part,
+            time=sent.time,
+            topic=sent.topic,
+            session=number * 2**40 + sent.session if sent.session else None,
+            qos=sent.qos,
+            retain=sent.retain,
+            values={**dict(_typed(data, setting)), **levels},
+        )
+        for part, data in enumerate(sent.parts)
+    ]
+
+
+def _levels(topic: str, text: str) -> Mapping[Keys, Value]:
+    names = zip(text.split("/"), topic.split("/"), strict=False)
+    return {(None, name[1:-1]): ("text", level) for name, level in names if name.startswith("{")}
+
+
+def _typed(data: Data, setting: Setting) -> Iterator[tuple[Keys, Value]]:
+    """Declared values under their kinds, as long as they are of their types; all others under their own."""
+    for name, value in data.items():
+        declared = setting.entity.get(name)
+        if declared is None:
+            yield from ((keys, natural(leaf)) for keys, leaf in leaves({name: value}))
+        elif value is not None:
+            yield (name,), (KIND_OF_DECLARED[declared], value) if is_of(declared, value) else natural(value)
+
+
+def leaves(data: Data, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The values of nested objects that are present, with their keys; empty and very deep objects are values."""
+    for key, value in data.items():
+        keys = (*above, key)
+        if isinstance(value, dict) and value and len(keys) < _DEEP:
+            yield from leaves(value, keys)
+        elif value is not None:
+            yield keys, value
+
+
+def natural(value: Any) -> Value:
+    """The kind of an undeclared value, and the value as it reads back: small integers are doubles."""
+    if type(value) is not int:
+        return _KIND_OF_PYTHON[type(value)], value
+    if abs(value) <= _EXACT:
+        return "number", float(value)
+    return "int64" if -(2**63) <= value < 2**63 else "bigint", value
+
+
+def is_of(declared: str, value: Any) -> bool:
+    """Whether a value that the generators made for a declared property is of its type."""
+    if declared == "any":
+        return True
+    if declared == "int":
+        return type(value) is int
+    python = {"list": list, "dict": dict}.get(declared)
+    return type(value) is python if python else _KIND_OF_PYTHON.get(type(value)) == KIND_OF_DECLARED[declared]
+
+
+def told(record: Record) -> Told:
+    """A record that was read, as plain data."""
+    values: dict[Keys, Value] = {}
+    for path, value in record.properties().items():
+        values[(None, path[1:-1]) if path.startswith("{") else split_path(path)] = value
+    names = ("id", "part", "time", "topic", "session", "qos", "retain")
+    return Told(*(getattr(record, name) for name in names), values)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality that tells 1 from 1.0 and True, 0.0 from −0.0, 1.0 from 1.00, and finds NaN equal to NaN."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, (float, Decimal)):
+        return repr(left) == repr(right)
+    if isinstance(left, (datetime, time)):
+        return left == right and (left.tzinfo is None) == (right.tzinfo is None)
+    return bool(left == right)
+
+
+def differences(wanted: Iterable[Told], found: Iterable[Told]) -> list[str]:
+    """Sentences about what was lost, doubled, made up or changed; none if both are the same records, in any order."""
+    rest = {(one.id, one.part): one for one in wanted}
+    seen: set[tuple[int, int]] = set()
+    sentences = []
+    for one in found:
+        key = (one.id, one.part)
+        if key in rest:
+            sentences += _changes(rest.pop(key), one)
+        else:
+            sentences.append(f"{_name(one)} {'comes twice' if key in seen else 'was never sent'}")
+        seen.add(key)
+    return [*sentences, *(f"{_name(one)} is lost" for one in rest.values())]
+
+
+def _name(one: Told) -> str:
+    return f"record {one.id % 2**40}.{one.part} of {one.topic!r}"
+
+
+def _changes(wanted: Told, found: Told) -> Iterator[str]:
+    for field in attrs.fields(Told):
+        if field.eq and not same(getattr(wanted, field.name), getattr(found, field.name)):
+            yield f"{_name(wanted)}: {field.name} was {getattr(wanted, field.name)!r}, is {getattr(found, field.name)!r}"
+    for keys in sorted({*wanted.values, *found.values}, key=repr):
+        before, after = wanted.values.get(keys, "absent"), found.values.get(keys, "absent")
+        if not same(before, after):
+            yield f"{_name(wanted)}: property {keys!r} was {before!r}, is {after!r}"
+
+
+def require_same(wanted: Iterable[Told], found: Iterable[Told], reasons: Sequence[str] = ()) -> None:
+    """Raises AssertionError that says how two lists of records differ; ``reasons`` may explain it."""
+    sentences = differences(wanted, found)
+    more = [f"and {len(sentences) - _MOST_SHOWN} more"] if len(sentences) > _MOST_SHOWN else []
+    require(not sentences, "\n".join([*sentences[:_MOST_SHOWN], *more, *reasons]))
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raises AssertionError with a sentence unless something holds."""
+    if not holds:
+        raise AssertionError(otherwise)

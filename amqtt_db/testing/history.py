@@ -1,0 +1,75 @@
+"""What a history of messages is, before anything is stored: plain data that the generators make."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from amqtt_db.entity import Entity
+from amqtt_db.models.base import Model
+from amqtt_db.route import Route
+from amqtt_db.topics import TopicFilter
+
+Data = Mapping[str, Any]
+"""A decoded payload: nested objects of plain values."""
+
+
+@attrs.frozen
+class Sent:
+    """A message as it arrives: ``parts`` are the objects that its decoder makes of it, often one.
+
+    ``time`` is in microseconds since 1970 (UTC); ``session`` is a position in the journal, 0 for none.
+    """
+
+    topic: str
+    parts: tuple[Data, ...]
+    time: int = 1_700_000_000_000_000
+    session: int = 0
+    qos: int = 0
+    retain: bool = False
+
+    def payload(self) -> bytes:
+        """The bytes that :func:`decode` reads; any value of Python may be in the parts."""
+        return pickle.dumps(self.parts)
+
+
+@attrs.frozen
+class Setting:
+    """What a route says beside its model; ``entity`` maps names of declared properties to names of their types."""
+
+    filter: str = "#"
+    entity: Mapping[str, str] = attrs.field(factory=dict)
+    unknown: Literal["add", "extra"] = "add"
+    max_columns: int | None = None
+
+    def route(self, model: Model) -> Route:
+        """The route, with a decoder for what :class:`Sent` sends."""
+        return Route(
+            filter=TopicFilter.parse(self.filter),
+            model=model,
+            decode=decode,
+            entity=Entity.inline(self.entity) if self.entity else None,
+            unknown=self.unknown,
+            max_columns=self.max_columns,
+        )
+
+
+@attrs.frozen
+class History:
+    """Messages in the order in which they arrive, in batches, under one setting."""
+
+    setting: Setting
+    batches: tuple[tuple[Sent, ...], ...]
+
+    @property
+    def messages(self) -> Sequence[Sent]:
+        """All messages in their order."""
+        return [sent for batch in self.batches for sent in batch]
+
+
+def decode(payload: bytes) -> Generator[Data]:
+    """The parts of a message."""
+    yield from pickle.loads(payload)  # noqa: S301 - made by the same process a moment ago
