@@ -47,15 +47,15 @@ class Group(asyncio.Future[None]):
 
 
 class Intake:
-    """Appends to a journal and commits in groups; belongs to one event loop.
+    """Appends to a journal and commits in groups; belongs to one event loop, which need not run yet.
 
     ``gate`` is closed while too many bytes wait in memory.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.gate = Gate()
         self._journal = journal
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "amqtt_db journal")
         self._group: Group | None = None
         self._sealed: list[Group] = []
@@ -71,6 +71,7 @@ class Intake:
         self._room.set()
         self._progress: Progress | None = None
         self._trim_to: Progress | None = None
+        self._spare: asyncio.TimerHandle | None = None
         self._refused_before = 0
         self._closed = False
 
@@ -203,9 +204,13 @@ class Intake:
     def _go_on(self) -> None:
         if self._group is not None:
             self._schedule()
-        elif self._journal.busy:
-            self._scheduled = True
-            self._loop.call_later(_TRIM_PAUSE, self._commit)
+        elif self._journal.busy and self._spare is None:
+            self._spare = self._loop.call_later(_TRIM_PAUSE, self._commit_spare)
+
+    def _commit_spare(self) -> None:
+        self._spare = None
+        if not self._scheduled:
+            self._commit()
 
     def _failed(self, error: JournalError) -> None:
         if not self._failing:

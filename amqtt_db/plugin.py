@@ -59,7 +59,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._broker: Broker = context._broker_instance  # noqa: SLF001 - the sessions' handlers are nowhere else
         try:
             settings = load(config, WHERE)
-            self._intake = Intake(_open(settings))
+            self._intake = Intake(_open(settings), context.loop)
         except AmqttDbError as error:
             logger.error("%s", error)
             raise
@@ -150,7 +150,9 @@ def _open(settings: Settings) -> Journal:
 
 
 def _order(config: dict[str, Any]) -> bytes:
-    return orjson.dumps({"where": WHERE, "config": config}, default=str, option=orjson.OPT_NON_STR_KEYS)
+    level = logging.getLogger("amqtt_db").getEffectiveLevel()
+    order = {"where": WHERE, "config": config, "level": level}
+    return orjson.dumps(order, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _keep_alive_grace(broker: Broker) -> int:

@@ -1,7 +1,8 @@
 """The writer's process: started by the plugin, or in the foreground by ``amqtt-db write``.
 
-As a child it reads one line of JSON from standard input, ``{"where": …, "config": …}``, and works until standard input
-ends, which it does when its parent ends, however that happens.  Then it stores what it can within a deadline and exits.
+As a child it reads one line of JSON from standard input, ``{"where": …, "config": …, "level": …}``, and works until
+standard input ends, which it does when its parent ends, however that happens.  Then it stores what it can within a
+deadline and exits.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.ask(DEADLINE))
     try:
         order = orjson.loads(sys.stdin.buffer.readline())
+        logging.getLogger().setLevel(order["level"])
         settings = load(order["config"], order["where"])
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201

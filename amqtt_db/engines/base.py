@@ -25,16 +25,22 @@ class Engine(ABC):
     """One database system: types, limits, bulk load, locks, and what its errors mean.
 
     Class attributes are the facts: ``name_limit`` bytes an identifier may have, ``max_columns`` property columns that
-    a full row can hold, ``types`` the column type of each kind, ``encoders`` and ``decoders`` per kind (a kind without
-    one needs none).
+    a full row can hold by default, ``most_columns`` those that a table can have at all, ``types`` the column type of
+    each kind, ``encoders`` and ``decoders`` per kind (a kind without one needs none).  ``table_options`` are the
+    dialect's for tables of records, ``house_options`` for the project's own.  ``transactional_ddl`` tells whether DDL
+    comes and goes with its transaction, ``adds_many`` whether one ALTER TABLE may add several columns.
     """
 
     name_limit: ClassVar[int]
     max_columns: ClassVar[int]
+    most_columns: ClassVar[int]
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]]
     encoders: ClassVar[Mapping[Kind, Encoder]]
     decoders: ClassVar[Mapping[Kind, Decoder]]
     table_options: ClassVar[Mapping[str, Any]] = {}
+    house_options: ClassVar[Mapping[str, Any]] = {}
+    transactional_ddl: ClassVar[bool] = True
+    adds_many: ClassVar[bool] = True
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -49,7 +55,12 @@ class Engine(ABC):
 
     @abstractmethod
     def insert(
-        self, connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self,
+        connection: sa.Connection,
+        table: str,
+        columns: Sequence[str],
+        kinds: Sequence[Kind],
+        rows: Sequence[Sequence[Any]],
     ) -> None:
         """Append encoded rows in bulk, within the connection's transaction."""
 
@@ -60,6 +71,10 @@ class Engine(ABC):
     @abstractmethod
     def is_value_fault(self, error: BaseException) -> bool:
         """Whether an error is about a value (it will never succeed) and not about the database's condition."""
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """Whether a smaller batch, or a row with fewer columns, may succeed where this one was too much."""
+        return False
 
     @abstractmethod
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
@@ -74,6 +89,18 @@ class Engine(ABC):
             for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)
         ]
         return list(zip(*columns, strict=True))
+
+    def bind(self, kind: Kind, value: Any) -> Any:
+        """A value (not None) as a parameter of an SQL statement takes it."""
+        return self.encoders[kind]([value])[0] if kind in self.encoders else value
+
+    def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
+        """Dialect options for an index on columns: name and kind of each."""
+        return {}
+
+    def nameable(self, text: str) -> str:
+        """Text without characters that a name cannot have."""
+        return text
 
     def decode(self, kind: Kind, value: Any) -> Any:
         """A value as it was before :meth:`encode`."""

@@ -9,106 +9,38 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timezone
 from decimal import Decimal
-from functools import lru_cache
-from math import copysign, isnan
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from amqtt_db import tagged
 from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit
+from amqtt_db.engines.encoding import (
+    datetime_text,
+    each,
+    is_aware,
+    is_plain_double,
+    is_unicode,
+    moment_texts,
+    plain_numbers,
+    present,
+    time_text,
+)
 from amqtt_db.errors import DatabaseError
-from amqtt_db.shape import EPOCH, EXACT, Kind, micros
-
-_SECOND: Final = 1_000_000
-
-
-def _present(column: Sequence[Any]) -> Sequence[Any]:
-    return [value for value in column if value is not None] if None in column else column
-
-
-def _numbers(column: Sequence[Any]) -> Sequence[Any]:
-    """Doubles pass; the sum finds NaN, the extremes find integers that no double holds, 0.0 may be −0.0."""
-    if not _are_plain(_present(column)) and not all(map(_is_double, _present(column))):
-        raise Unfit
-    return column
-
-
-def _are_plain(numbers: Sequence[Any]) -> bool:
-    try:
-        return not isnan(sum(numbers)) and 0.0 not in numbers and min(numbers) >= -EXACT and max(numbers) <= EXACT
-    except (OverflowError, ValueError):  # an integer that no double holds; an empty column
-        return False
-
-
-def _is_double(value: float) -> bool:
-    if type(value) is int:
-        return -EXACT <= value <= EXACT
-    return not isnan(value) and (value != 0.0 or copysign(1.0, value) > 0)
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
+from amqtt_db.shape import Kind, micros
 
 def _texts(column: Sequence[Any]) -> Sequence[Any]:
-    if not _is_text("".join(_present(column))):
+    if not is_unicode("".join(present(column))):
         raise Unfit
     return column
-
-
-@lru_cache(8192)
-def _second(second: int) -> str:
-    return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0")
-
-
-def _moment(moment: int) -> str:
-    return f"{_second(moment // _SECOND)}.{moment % _SECOND:06d}"
-
-
-def _moments(column: Sequence[Any]) -> Sequence[Any]:
-    return [None if value is None else _moment(value) for value in column]
 
 
 def _read_moment(text: str) -> int:
     return micros(datetime.fromisoformat(text).replace(tzinfo=timezone.utc))
-
-
-def _is_aware(value: datetime) -> bool:
-    try:
-        return value.astimezone(timezone.utc).year > 0 and value.tzinfo is not None
-    except OverflowError:
-        return False
-
-
-def _datetime(value: datetime) -> str:
-    if value.tzinfo is None:
-        raise Unfit
-    return value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-def _time(value: time) -> str:
-    if value.tzinfo is not None:
-        raise Unfit
-    return value.isoformat("microseconds")
-
-
-def _each(encode: Callable[[Any], Any]) -> Encoder:
-    def encode_column(column: Sequence[Any]) -> Sequence[Any]:
-        try:
-            return [None if value is None else encode(value) for value in column]
-        except OverflowError as error:
-            raise Unfit from error
-
-    return encode_column
 
 
 def _is_blamable(error: BaseException | None) -> bool:
@@ -124,6 +56,8 @@ class SQLite(Engine):
 
     name_limit: ClassVar[int] = 63  # SQLite has no limit; PostgreSQL's makes names portable
     max_columns: ClassVar[int] = 1000
+    most_columns: ClassVar[int] = 1900  # SQLite's own limit is 2,000, all columns counted
+    adds_many: ClassVar[bool] = False
     table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
         "bool": sa.BOOLEAN(),
@@ -142,17 +76,17 @@ class SQLite(Engine):
         "tagged": sa.TEXT(),
     }
     encoders: ClassVar[Mapping[Kind, Encoder]] = {
-        "number": _numbers,
-        "bigint": _each(str),
+        "number": plain_numbers,
+        "bigint": each(str),
         "text": _texts,
-        "datetime": _each(_datetime),
-        "moment": _moments,
-        "date": _each(date.isoformat),
-        "time": _each(_time),
-        "decimal": _each(str),
-        "uuid": _each(str),
-        "json": _each(tagged.dumps),
-        "tagged": _each(tagged.dumps),
+        "datetime": each(datetime_text),
+        "moment": moment_texts,
+        "date": each(date.isoformat),
+        "time": each(time_text),
+        "decimal": each(str),
+        "uuid": each(str),
+        "json": each(tagged.dumps),
+        "tagged": each(tagged.dumps),
     }
     decoders: ClassVar[Mapping[Kind, Decoder]] = {
         "bool": bool,
@@ -187,7 +121,12 @@ class SQLite(Engine):
         """Nothing to do: BEGIN IMMEDIATE has the only write lock there is."""
 
     def insert(
-        self, connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self,
+        connection: sa.Connection,
+        table: str,
+        columns: Sequence[str],
+        kinds: Sequence[Kind],
+        rows: Sequence[Sequence[Any]],
     ) -> None:
         """``executemany`` on the driver's own cursor."""
         quote = connection.dialect.identifier_preparer.quote
@@ -198,9 +137,9 @@ class SQLite(Engine):
     def holds(self, kind: Kind, value: Any) -> bool:
         """See the module's docstring for what SQLite does not hold."""
         checks: Mapping[str, Callable[[Any], bool]] = {
-            "number": _is_double,
-            "text": _is_text,
-            "datetime": _is_aware,
+            "number": is_plain_double,
+            "text": is_unicode,
+            "datetime": is_aware,
             "time": lambda moment: moment.tzinfo is None,
             "int64": lambda number: -(2**63) <= number < 2**63,
         }

@@ -133,8 +133,11 @@ def is_of(declared: str, value: Any) -> bool:
 def told(record: Record) -> Told:
     """A record that was read, as plain data."""
     values: dict[Keys, Value] = {}
-    for path, value in record.properties().items():
-        values[(None, path[1:-1]) if path.startswith("{") else split_path(path)] = value
+    for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
+        keys: Keys = (None, path[1:-1]) if path.startswith("{") else split_path(path)
+        require(value is None or keys not in values, f"record {record.id}.{record.part} has {path!r} twice")
+        if value is not None:
+            values[keys] = kind, value
     names = ("id", "part", "time", "topic", "session", "qos", "retain")
     return Told(*(getattr(record, name) for name in names), values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -70,6 +70,6 @@ class History:
         return [sent for batch in self.batches for sent in batch]
 
 
-def decode(payload: bytes) -> Generator[Data]:
+def decode(payload: bytes) -> Iterator[Data]:
     """The parts of a message."""
     yield from pickle.loads(payload)  # noqa: S301 - made by the same process a moment ago

@@ -54,7 +54,7 @@ class Store:
         """
         self._advance(connection, harvest)
         for target, rows in _merged(harvest.rows):
-            self._engine.insert(connection, target.table, target.columns, rows)
+            self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
         self._write_sessions(connection, harvest, previous)
         self._write_dead(connection, harvest)
         self._write_counts(connection, harvest)

@@ -22,9 +22,13 @@ PATIENCE = 60.0
 
 
 class BrokerProcess:
-    """``amqtt-db run`` with a plugin section of one's own, on a free port of 127.0.0.1."""
+    """``amqtt-db run`` with a plugin section of one's own, on a free port of 127.0.0.1.
 
-    def __init__(self, directory: Path, **section: Any) -> None:
+    ``command`` is the Python code of another way to start it, which gets ``-c`` and the configuration.
+    """
+
+    def __init__(self, directory: Path, command: str | None = None, **section: Any) -> None:
+        self.command = command
         self.directory = directory
         self.port = _free_port()
         self.database = directory / "mqtt.db"
@@ -44,7 +48,8 @@ class BrokerProcess:
     def start(self) -> BrokerProcess:
         """Start it and wait until it listens."""
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "amqtt_db", "run", str(self.config)]
+            start = ["-m", "amqtt_db", "run"] if self.command is None else ["-c", self.command, "-c"]
+            command = [sys.executable, *start, str(self.config)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
         self.until(self._listens, "the broker listens")
         return self

@@ -184,3 +184,14 @@ def test_a_usual_client(qos: int, tmp_path: Path) -> None:
         assert set(rows) == {("usual", "somebody", "127.0.0.1")}
         assert broker.stop() == 0
     assert broker.sql("SELECT count(*) FROM mqtt_session WHERE disconnected IS NULL") == [(0,)]
+
+
+def test_the_plugin_in_amqtts_own_broker(tmp_path: Path) -> None:
+    """`amqtt -c broker.yaml`, which knows nothing of this project but its name in the YAML."""
+    broker = BrokerProcess(tmp_path, command="from amqtt.scripts.broker_script import main; main()")
+    with broker, RawClient(broker.port, "c") as client:
+        client.publish("a/b", ({"n": number} for number in range(100)), 1)
+        assert len(client.acknowledged(100)) == 100
+        broker.until_stored(100)
+        assert broker.sql("SELECT sum(n) FROM a_b") == [(4950.0,)]
+        broker.kill()

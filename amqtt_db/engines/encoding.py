@@ -1,0 +1,112 @@
+"""What engines share in turning columns of values into what a driver takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, time, timedelta, timezone
+from functools import lru_cache
+from math import copysign, isnan
+from typing import Any, Final
+
+from amqtt_db.engines.base import Encoder, Unfit
+from amqtt_db.shape import EPOCH, EXACT
+
+_SECOND: Final = 1_000_000
+
+
+def present(column: Sequence[Any]) -> Sequence[Any]:
+    """The values that are not None."""
+    return [value for value in column if value is not None] if None in column else column
+
+
+def each(encode: Callable[[Any], Any]) -> Encoder:
+    """An encoder that takes value by value; what is too large for ``encode`` is unfit."""
+
+    def encode_column(column: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return [None if value is None else encode(value) for value in column]
+        except OverflowError as error:
+            raise Unfit from error
+
+    return encode_column
+
+
+def plain_numbers(column: Sequence[Any]) -> Sequence[Any]:
+    """Doubles that are not NaN or −0.0.
+
+    The sum finds NaN, the extremes find integers that no double holds, 0.0 may be −0.0.
+    """
+    if not _are_plain(present(column)) and not all(map(is_plain_double, present(column))):
+        raise Unfit
+    return column
+
+
+def _are_plain(numbers: Sequence[Any]) -> bool:
+    try:
+        return not isnan(sum(numbers)) and 0.0 not in numbers and min(numbers) >= -EXACT and max(numbers) <= EXACT
+    except (OverflowError, ValueError):  # an integer that no double holds; an empty column
+        return False
+
+
+def is_plain_double(value: float) -> bool:
+    """Whether a value is a double, and neither NaN nor −0.0."""
+    if type(value) is int:
+        return -EXACT <= value <= EXACT
+    return not isnan(value) and (value != 0.0 or copysign(1.0, value) > 0)
+
+
+def is_unicode(value: str) -> bool:
+    """Whether text has no lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@lru_cache(8192)
+def second_text(second: int) -> str:
+    """A second since 1970 as ``2026-01-31 12:00:00``, UTC."""
+    return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0")
+
+
+def moment_text(moment: int) -> str:
+    """Microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
+    return f"{second_text(moment // _SECOND)}.{moment % _SECOND:06d}"
+
+
+def moment_texts(column: Sequence[Any]) -> Sequence[Any]:
+    """:func:`moment_text` of a column."""
+    return [None if value is None else moment_text(value) for value in column]
+
+
+def is_aware(value: datetime) -> bool:
+    """Whether a datetime has a zone and is one in UTC too."""
+    try:
+        return value.astimezone(timezone.utc).year > 0 and value.tzinfo is not None
+    except OverflowError:
+        return False
+
+
+def utc(value: datetime) -> datetime:
+    """An aware datetime in UTC.  Raises Unfit for a naive one, OverflowError for one that has none."""
+    if value.tzinfo is None:
+        raise Unfit
+    return value.astimezone(timezone.utc)
+
+
+def datetime_text(value: datetime) -> str:
+    """An aware datetime as :func:`moment_text`."""
+    return utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def naive_time(value: time) -> time:
+    """A time without a zone.  Raises Unfit for one with."""
+    if value.tzinfo is not None:
+        raise Unfit
+    return value
+
+
+def time_text(value: time) -> str:
+    """A time without a zone as ``12:00:00.000000``."""
+    return naive_time(value).isoformat("microseconds")

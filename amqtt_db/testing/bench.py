@@ -1,0 +1,193 @@
+"""A database under test: journals that are plain lists, writers that store them, and what can then be read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from amqtt_db.dead import letters
+from amqtt_db.engines import engine_for
+from amqtt_db.house import visit
+from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.models.base import Model
+from amqtt_db.read import read
+from amqtt_db.route import Route
+from amqtt_db.testing.answer import Told, expected, require, require_same, told
+from amqtt_db.testing.databases import Database
+from amqtt_db.testing.history import History, Sent, Setting
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.transaction import CheckpointMoved
+from amqtt_db.writer.writer import Writer
+
+
+class PowerCut(BaseException):
+    """What :meth:`Feed.crash` raises where the process would have died."""
+
+
+class Feed:
+    """One journal, in memory, and the writer that stores it; ``stored`` of its messages must be in the database."""
+
+    def __init__(self, url: str, routes: tuple[Route, ...], directory: Path, token: str) -> None:
+        self.sent: list[Sent] = []
+        self.stored = 0
+        self.number = 0
+        self._url = url
+        self._routes = routes
+        self._token = token
+        self._note = directory / f"{token}.attempt"
+        self._writers = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        """Start a writer; the one before, if it was not stopped, is left as it is, as a killed one would be."""
+        attempt = Attempt(self._note)
+        self._writers.callback(attempt.close)
+        self._writer = Writer(engine_for(self._url), self._routes, attempt)
+        self._writers.callback(self._writer.close)
+        self._writer.prepare()
+        self.number, checkpoint = self._writer.register(self._token, 1)
+        require(checkpoint == self.stored + 1, f"the checkpoint is {checkpoint}, not {self.stored + 1}")
+
+    def close(self) -> None:
+        """Stop the writer, and whatever was left of earlier ones."""
+        self._writers.close()
+
+    def store(self, *sent: Sent) -> None:
+        """Append messages to the journal, and store everything that waits in one batch."""
+        self.sent.extend(sent)
+        self.flush(len(self.sent))
+
+    def flush(self, count: int) -> None:
+        """Store the next ``count`` messages that wait, or as many as there are, in one batch."""
+        end = min(len(self.sent), self.stored + count)
+        if end > self.stored:
+            self._writer.store(self.number, None, self.stored + 1, self._batch(self.stored, end))
+            self.stored = end
+
+    def crash(self, count: int, commits: int) -> None:
+        """Flush, but die instead of making commit number ``commits`` (from 0); then a new writer starts."""
+        try:
+            with power_cut(self._url, commits):
+                self.flush(count)
+        except PowerCut:
+            pass
+        self.start()
+
+    def replay(self, first: int) -> None:
+        """Offer the stored messages from index ``first`` again, as a writer would that lost its memory."""
+        if first < self.stored:
+            try:
+                self._writer.store(self.number, None, first + 1, self._batch(first, self.stored))
+            except CheckpointMoved:
+                return
+            raise AssertionError("a range that had been stored was stored again")
+
+    def expected(self, setting: Setting) -> Iterator[Told]:
+        """What must be in the database of this journal."""
+        for index, sent in enumerate(self.sent[: self.stored]):
+            yield from expected(sent, self.number, index + 1, setting)
+
+    def _batch(self, start: int, end: int) -> Batch:
+        sent = self.sent[start:end]
+        return Batch(
+            self._token,
+            range(start + 1, end + 1),
+            [one.time for one in sent],
+            [flags(PUBLISH, one.qos, one.retain) for one in sent],
+            [one.session for one in sent],
+            [one.topic.encode() for one in sent],
+            [one.payload() for one in sent],
+            end + 1,
+        )
+
+
+class Bench:
+    """An empty database and the routes under test.  Use it as a context manager; ``url`` names the database."""
+
+    def __init__(self, database: Database, *routes: Route) -> None:
+        self._database = database
+        self._routes = routes
+        self._feeds: dict[str, Feed] = {}
+        self._stack = ExitStack()
+
+    @classmethod
+    def of(cls, database: Database, model: Model, setting: Setting) -> Bench:
+        """A bench with one route."""
+        return cls(database, setting.route(model))
+
+    def __enter__(self) -> Bench:
+        with ExitStack() as stack:
+            self.url = stack.enter_context(self._database.fresh())
+            self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amqtt_db")))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def feed(self, token: str = "a") -> Feed:
+        """The journal ``token``, with a writer of its own."""
+        if token not in self._feeds:
+            self._feeds[token] = Feed(self.url, self._routes, self._directory, token)
+            self._stack.callback(self._feeds[token].close)
+        return self._feeds[token]
+
+    def store(self, history: History) -> None:
+        """Store a history, batch by batch."""
+        for batch in history.batches:
+            self.feed().store(*batch)
+
+    def read(self, topic: str = "#") -> list[Told]:
+        """Everything that is stored for a topic filter."""
+        with visit(self.url) as house:
+            return [told(record) for record in read(house, topic)]
+
+    def check(self, setting: Setting) -> None:
+        """Raises AssertionError unless exactly what all journals have stored reads back."""
+        wanted = [one for feed in self._feeds.values() for one in feed.expected(setting)]
+        require_same(wanted, self.read(), self.reasons())
+
+    def reasons(self) -> list[str]:
+        """Why messages became dead letters, if any did."""
+        return sorted({f"a dead letter says: {letter.reason}" for letter in letters(self.url)})
+
+    def tables(self) -> Mapping[str, list[dict[str, Any]]]:
+        """The rows of every table of a model as they lie in the database."""
+        with visit(self.url) as house:
+            names = [table.name for table in house.catalog.physical_tables(house.connection).values()]
+            return {name: list(_rows(house.connection, name)) for name in names}
+
+    def pairs(self) -> Mapping[str, set[tuple[str, str]]]:
+        """Which (path, kind) pairs have a column, by the key of the table."""
+        with visit(self.url) as house:
+            tables = house.catalog.physical_tables(house.connection)
+            return {key: set(table.columns) for key, table in tables.items()}
+
+
+def _rows(connection: sa.Connection, name: str) -> Iterable[dict[str, Any]]:
+    quoted = connection.dialect.identifier_preparer.quote(name)
+    return (dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {quoted}").mappings())  # noqa: S608
+
+
+@contextmanager
+def power_cut(url: str, commits: int) -> Iterator[None]:
+    """Let ``commits`` transactions on a database be committed; the next one finds the process dead."""
+    left = commits
+
+    def die(connection: sa.Connection) -> None:
+        nonlocal left
+        if connection.engine.url == sa.make_url(url):
+            if left == 0:
+                raise PowerCut
+            left -= 1
+
+    sa.event.listen(sa.Engine, "commit", die)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "commit", die)
