@@ -191,7 +191,7 @@ class Catalog:
             connection.execute(table.insert(), rows)
 
     def _table(self, name: str, *columns: sa.Column[object]) -> sa.Table:
-        return sa.Table(name, self.metadata, *columns)
+        return sa.Table(name, self.metadata, *columns, **self._engine.house_options)
 
     def _column(self, name: str, kind: Kind, *, nullable: bool = False) -> sa.Column[object]:
         return sa.Column(name, _Encoded(self._engine, kind), nullable=nullable)
@@ -216,9 +216,8 @@ class _Encoded(sa.types.TypeDecorator[object]):
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
         return self._engine.types[self.kind]
 
-    def bind_processor(self, dialect: sa.Dialect) -> Callable[[object], object] | None:
-        encode = self._engine.encoders.get(self.kind)
-        return encode and (lambda value: encode([value])[0])
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[object], object]:
+        return lambda value: None if value is None else self._engine.bind(self.kind, value)
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[object], object] | None:
         return partial(self._engine.decode, self.kind)

@@ -32,6 +32,7 @@ def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Ta
         sa.Column("hash", sa.String(32), nullable=False, unique=True),
         *(sa.Column(name, engine.types["text"], nullable=False) for name in lookup.columns),
         extend_existing=True,
+        **engine.house_options,
     )
 
 
@@ -43,6 +44,7 @@ class Lookups:
         self._database = database
         self._metadata = sa.MetaData()
         self._ids: dict[Lookup, dict[Key, int]] = {}
+        self._made: set[str] = set()
 
     def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
         """The ids of keys, in their order."""
@@ -59,16 +61,26 @@ class Lookups:
         by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}
         hashes = sorted(by_hash)
         table = lookup_table(self._engine, lookup, self._metadata)
+        self._make(table)
         with self._database.begin() as connection:
-            table.create(connection, checkfirst=True)
             found = _found(connection, table, hashes)
             new = [{"hash": key, **_row(lookup, by_hash[key])} for key in hashes if key not in found]
             if new:
                 self._engine.lock_schema(connection)
                 found = _found(connection, table, hashes)
-                connection.execute(table.insert(), [row for row in new if row["hash"] not in found])
+                new = [row for row in new if row["hash"] not in found]
+                if new:
+                    connection.execute(table.insert(), new)
                 found = _found(connection, table, hashes)
         return {by_hash[key]: id_ for key, id_ in found.items()}
+
+    def _make(self, table: sa.Table) -> None:
+        """Create a lookup's table where it is missing; under the lock, for two creations at once make one fail."""
+        if table.name not in self._made:
+            with self._database.begin() as connection:
+                self._engine.lock_schema(connection)
+                table.create(connection, checkfirst=True)
+            self._made.add(table.name)
 
 
 def read_keys(engine: Engine, connection: sa.Connection, lookup: Lookup) -> Mapping[int, Key]:

@@ -24,12 +24,12 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner, Result
 
-from amqtt_db import config, show
-from amqtt_db.cli import app
-from amqtt_db.demo import DEVICES, free_port
+from amqtt_db import config
+from amqtt_db.cli import app, show
+from amqtt_db.cli.demo import DEVICES, free_port
+from amqtt_db.cli.serve import NotReady, addresses, preflight
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
-from amqtt_db.serve import NotReady, addresses, preflight
 from amqtt_db.status import status
 
 TIMEOUT = 30  # seconds that anything here may take at most

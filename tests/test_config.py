@@ -18,7 +18,7 @@ from amqtt_db import config
 from amqtt_db.config import JournalSettings, masked
 from amqtt_db.errors import ConfigError
 from amqtt_db.models.wide import Wide
-from amqtt_db.yaml_checks import size
+from amqtt_db.config.yaml_checks import size
 
 
 def problems(mapping: Any) -> dict[str, str]:

@@ -18,11 +18,11 @@ import yaml
 from amqtt_db import config
 from amqtt_db.cli import app
 from amqtt_db.config import JOURNAL_KEYS, KEYS
+from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.decode.formats import FORMATS
 from amqtt_db.entity.inline import TYPE_NAMES
 from amqtt_db.entity.strict import EPOCHS
 from amqtt_db.models import BUILTIN
-from amqtt_db.route_config import ROUTE_KEYS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from amqtt_db import config
 from amqtt_db.models.base import Model
 from amqtt_db.models.wide import Wide
-from amqtt_db.route_config import covers
+from amqtt_db.config.routes import covers
 from amqtt_db.topics import TopicFilter
 from tests.test_config import problems, route_problems
 

@@ -8,7 +8,12 @@ from typing import Final
 from amqtt_db import registry
 from amqtt_db.engines.base import Engine
 
-BUILTIN: Final[Mapping[str, str]] = {"sqlite": "amqtt_db.engines.sqlite.SQLite"}
+BUILTIN: Final[Mapping[str, str]] = {
+    "mariadb": "amqtt_db.engines.mysql.MySQL",
+    "mysql": "amqtt_db.engines.mysql.MySQL",
+    "postgresql": "amqtt_db.engines.postgresql.PostgreSQL",
+    "sqlite": "amqtt_db.engines.sqlite.SQLite",
+}
 """Dialect names and where their engines are; others come from the entry point group ``amqtt_db.engines``."""
 
 

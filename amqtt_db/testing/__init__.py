@@ -1,0 +1,16 @@
+"""For those who write a model of their own: laws that prove it right, and generators for what they are tried on.
+
+::
+
+    class TestMine(ModelContract):
+        model = Mine()
+
+Install it with the extra ``testing``.
+"""
+
+from __future__ import annotations
+
+from amqtt_db.testing.contract import ModelContract
+from amqtt_db.testing.databases import Database, available
+
+__all__ = ["Database", "ModelContract", "available"]

@@ -143,9 +143,13 @@ def times() -> Strategy[int]:
 
 @st.composite
 def shapes(draw: st.DrawFn) -> Shape:
-    """Shapes of records: pairs whose paths may stand beside each other in one payload."""
-    data = draw(st.dictionaries(names(), kinds() | st.dictionaries(names(), kinds(), max_size=3), max_size=5))
-    pairs: list[Pair] = [(".".join(map(escape, keys)), kind) for keys, kind in leaves(data) if kind != {}]
+    """Shapes of records: pairs whose paths may stand beside each other in one payload.
+
+    Among them are some of the kind ``tagged``, as the writer makes them of values that a column would not return.
+    """
+    kind: Strategy[Kind] = kinds() | st.just("tagged")
+    data = draw(st.dictionaries(names(), kind | st.dictionaries(names(), kind, min_size=1, max_size=3), max_size=5))
+    pairs: list[Pair] = [(".".join(map(escape, keys)), leaf) for keys, leaf in leaves(data)]
     if draw(st.booleans()):
         pairs.append((level_path("site"), "text"))
     return Shape(tuple(pairs))
@@ -163,9 +167,15 @@ def records(draw: st.DrawFn, of: Strategy[Shape] | None = None) -> Record:
         session=draw(st.none() | st.integers(1, 2**63 - 1)),
         qos=draw(st.integers(0, 2)),
         retain=draw(st.booleans()),
-        values=tuple(draw(st.none() | values(kind)) for kind in shape.kinds),
+        values=tuple(draw(st.none() | _in_record(kind)) for kind in shape.kinds),
         shape=shape,
     )
+
+
+def _in_record(kind: Kind) -> Strategy[Any]:
+    if kind == "tagged":
+        return values().filter(lambda value: not isinstance(value, dict) or not value)
+    return values(kind) | st.integers(-9, 9) if kind == "number" else values(kind)
 
 
 @st.composite

@@ -12,6 +12,7 @@ import attrs
 import cattrs
 
 from amqtt_db import decode, registry
+from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
@@ -21,7 +22,6 @@ from amqtt_db.pipeline import escape_path
 from amqtt_db.route import Mismatch, Route, Unknown
 from amqtt_db.shape import Pair, Shape
 from amqtt_db.topics import TopicFilter
-from amqtt_db.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
 
 LATER: Final = ("hypertable", "keep")
 """Keys of a route that are known and cannot be used yet."""

@@ -15,12 +15,12 @@ from urllib.parse import unquote
 
 import attrs
 
-from amqtt_db.broker_file import DEFAULT, check_broker, plugin_section
+from amqtt_db.config.broker_file import DEFAULT, check_broker, plugin_section
+from amqtt_db.config.routes import notes, read_routes
+from amqtt_db.config.yaml_checks import Node, choice, expanded, read_yaml, size
 from amqtt_db.errors import Problem
 from amqtt_db.registry import suggest
 from amqtt_db.route import Route
-from amqtt_db.route_config import notes, read_routes
-from amqtt_db.yaml_checks import Node, choice, expanded, read_yaml, size
 
 Sync = Literal["always", "1s", "never"]
 

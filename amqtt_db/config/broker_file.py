@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from amqtt.contexts import BrokerConfig, ListenerConfig
 
-from amqtt_db.yaml_checks import Node
+from amqtt_db.config.yaml_checks import Node
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.plugin.Plugin")
 

@@ -18,7 +18,8 @@ import attrs
 import orjson
 import typer
 
-from amqtt_db import __version__, config, show
+from amqtt_db import __version__, config
+from amqtt_db.cli import show
 from amqtt_db.config import Settings
 from amqtt_db.errors import AmqttDbError, ConfigError
 
@@ -48,7 +49,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 @app.command()
 def run(path: Config = None) -> None:
     """Run a broker that stores what is published to it, until Ctrl-C or SIGTERM."""
-    from amqtt_db.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
+    from amqtt_db.cli.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
 
     with _told():
         _log(logging.INFO)
@@ -67,8 +68,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 for a free one.")] = 0,
 ) -> None:
     """Run a broker with simulated devices for a few seconds, then show the tables."""
-    from amqtt_db import demo as play  # noqa: PLC0415 - nor is MQTT's client
-    from amqtt_db.serve import preflight  # noqa: PLC0415
+    from amqtt_db.cli import demo as play  # noqa: PLC0415 - nor is MQTT's client
+    from amqtt_db.cli.serve import preflight  # noqa: PLC0415
 
     with _told():
         _log(logging.WARNING)

@@ -16,9 +16,9 @@ from amqtt.errors import ClientError
 from rich.console import Console
 from rich.text import Text
 
-from amqtt_db import show
+from amqtt_db.cli import show
+from amqtt_db.cli.serve import serve
 from amqtt_db.errors import AmqttDbError
-from amqtt_db.serve import serve
 
 HOST: Final = "127.0.0.1"
 

@@ -1,0 +1,277 @@
+"""PostgreSQL 14 and newer, through psycopg 3.
+
+Rows go in by binary ``COPY`` inside the batch's transaction: measured, it is as fast as an INSERT of one row and faster
+from two rows on.  A commit waits for the server's disk (``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC
+neither exponents nor NaN nor −0; such values are kept tagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, time, timedelta, timezone
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.types.string import TextLoader
+from sqlalchemy.dialects import postgresql
+
+from amqtt_db import tagged
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit
+from amqtt_db.engines.encoding import each, is_aware, is_unicode, naive_time, present, utc
+from amqtt_db.errors import DatabaseError
+from amqtt_db.shape import EPOCH, EXACT, Kind, micros
+
+_LOCK: Final = 0x616D7174745F6462  # "amqtt_db"
+_LOCK_SCHEMA: Final = sa.text(
+    "SELECT set_config('lock_timeout', '30s', true), pg_advisory_xact_lock(:key), "
+    "set_config('lock_timeout', '5s', true)"
+)
+_SESSION: Final = (
+    "SET synchronous_commit = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET standard_conforming_strings = on; "
+    "SET default_transaction_isolation = 'read committed'"
+)
+_CONNECT: Final[Mapping[str, Any]] = {
+    "application_name": "amqtt_db",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""Parameters of every connection that the URL does not set itself; times in seconds."""
+
+_START: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)  # a binary timestamp counts microseconds from here
+_OFFSET: Final = micros(_START)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
+
+_COPY_TYPES: Final[Mapping[Kind, str]] = {
+    "bool": "bool",
+    "number": "float8",
+    "int64": "int8",
+    "bigint": "numeric",
+    "text": "text",
+    "bytes": "bytea",
+    "datetime": "int8",
+    "moment": "int8",
+    "date": "date",
+    "time": "time",
+    "decimal": "numeric",
+    "uuid": "uuid",
+    "json": "bytea",
+    "tagged": "text",
+}
+"""How encoded values are written into a binary COPY: timestamps as the integers, JSONB as the bytes that they are."""
+
+
+def _numbers(column: Sequence[Any]) -> Sequence[Any]:
+    if int in set(map(type, column)) and not all(map(_is_double, present(column))):
+        raise Unfit
+    return column
+
+
+def _is_double(value: float) -> bool:
+    return type(value) is not int or -EXACT <= value <= EXACT
+
+
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    if not _is_text("".join(present(column))):
+        raise Unfit
+    return column
+
+
+def _is_text(value: str) -> bool:
+    return "\x00" not in value and is_unicode(value)
+
+
+def _moments(column: Sequence[Any]) -> Sequence[Any]:
+    return [None if value is None else value - _OFFSET for value in column]
+
+
+def _datetime(value: datetime) -> int:
+    return (utc(value) - _START) // _MICROSECOND
+
+
+def _is_numeric(value: Decimal) -> bool:
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or (sign and not any(digits)):
+        return False
+    return -16_383 <= exponent <= 0 and len(digits) <= _DIGITS
+
+
+def _decimal(value: Decimal) -> Decimal:
+    if not _is_numeric(value):
+        raise Unfit
+    return value
+
+
+def _is_bigint(value: int) -> bool:
+    return abs(value) < 10**_DIGITS
+
+
+def _jsonb(value: Any) -> bytes:
+    return b"\x01" + tagged.dumps(value).encode()  # the version of the binary format, and text
+
+
+_HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
+    "number": _is_double,
+    "text": _is_text,
+    "datetime": is_aware,
+    "time": lambda moment: moment.tzinfo is None,
+    "int64": lambda number: -(2**63) <= number < 2**63,
+    "bigint": _is_bigint,
+    "decimal": _is_numeric,
+}
+
+_BIND: Final[Mapping[Kind, Callable[[Any], Any]]] = {
+    "moment": lambda moment: EPOCH + timedelta(microseconds=moment),
+    "datetime": utc,
+    "json": tagged.dumps,
+}
+"""Where a parameter is another thing than a field of a COPY."""
+
+
+class PostgreSQL(Engine):
+    """PostgreSQL; ``postgresql://`` means psycopg, whatever SQLAlchemy takes for its default."""
+
+    name_limit: ClassVar[int] = 63
+    max_columns: ClassVar[int] = 400
+    most_columns: ClassVar[int] = 1500  # PostgreSQL's own limit is 1,600, dropped columns counted
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
+        "bool": sa.BOOLEAN(),
+        "number": sa.DOUBLE_PRECISION(),
+        "int64": sa.BIGINT(),
+        "bigint": sa.NUMERIC(),
+        "text": sa.TEXT(),
+        "bytes": postgresql.BYTEA(),
+        "datetime": sa.TIMESTAMP(timezone=True),
+        "moment": sa.TIMESTAMP(timezone=True),
+        "date": sa.DATE(),
+        "time": sa.TIME(),
+        "decimal": sa.NUMERIC(),
+        "uuid": sa.UUID(),
+        "json": postgresql.JSONB(),
+        "tagged": sa.TEXT(),
+    }
+    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+        "number": _numbers,
+        "text": _texts,
+        "datetime": each(_datetime),
+        "moment": _moments,
+        "time": each(naive_time),
+        "decimal": each(_decimal),
+        "json": each(_jsonb),
+        "tagged": each(tagged.dumps),
+    }
+    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+        "bigint": int,
+        "datetime": utc,
+        "moment": micros,
+        "json": tagged.loads,
+        "tagged": tagged.loads,
+    }
+
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections named ``amqtt_db``, in UTC; for reading only, they are read-only."""
+        url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
+        given = {name: value for name, value in _CONNECT.items() if name not in url.query}
+        engine = sa.create_engine(url, hide_parameters=True, connect_args={"prepare_threshold": None, **given})
+        sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
+        sa.event.listen(engine, "handle_error", _explain)
+        return engine
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """An advisory lock; what is locked in the transaction afterwards waits for at most 5 seconds."""
+        connection.execute(_LOCK_SCHEMA, {"key": _LOCK})
+
+    def insert(
+        self,
+        connection: sa.Connection,
+        table: str,
+        columns: Sequence[str],
+        kinds: Sequence[Kind],
+        rows: Sequence[Sequence[Any]],
+    ) -> None:
+        """Binary ``COPY``."""
+        driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        try:
+            with driver.cursor() as cursor, cursor.copy(_copy_statement(table, tuple(columns))) as copy:
+                copy.set_types([_COPY_TYPES[kind] for kind in kinds])
+                write = copy.write_row
+                for row in rows:
+                    write(row)
+        except psycopg.Error as error:
+            raise _explained(error) or sa.exc.DBAPIError("COPY", None, error, hide_parameters=True) from error
+
+    def bind(self, kind: Kind, value: Any) -> Any:
+        """A parameter, as psycopg takes it."""
+        return _BIND[kind](value) if kind in _BIND else super().bind(kind, value)
+
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """See the module's docstring for what PostgreSQL does not hold."""
+        return kind not in _HOLDS or _HOLDS[kind](value)
+
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Data exceptions, constraints, limits, what a user's trigger raises, and what psycopg cannot write."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if not isinstance(origin, psycopg.Error):
+            return isinstance(origin, (OverflowError, UnicodeError))
+        if origin.sqlstate is None:
+            return isinstance(origin, psycopg.DataError)
+        return origin.sqlstate[:2] in {"22", "23", "54"} or origin.sqlstate == "P0001"
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """A row that fills more than a page, or more locks than the server has room for."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"54000", "53200"}
+
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """Settings with which the server may lose what it has committed."""
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            value = connection.exec_driver_sql(f"SHOW {setting}").scalar_one()
+            if value not in {"on", "remote_apply"}:
+                yield (
+                    f"the PostgreSQL server runs with {setting} = {value}: it may lose committed messages "
+                    f"in a crash; set {setting} = on"
+                )
+
+
+def _prepare_writer(connection: psycopg.Connection[Any], _: object) -> None:
+    _prepare(connection, _SESSION)
+
+
+def _prepare_reader(connection: psycopg.Connection[Any], _: object) -> None:
+    _prepare(connection, f"{_SESSION}; SET default_transaction_read_only = on")
+
+
+def _prepare(connection: psycopg.Connection[Any], settings: str) -> None:
+    connection.adapters.register_loader("jsonb", TextLoader)
+    connection.autocommit = True
+    connection.execute(settings.encode())
+    connection.autocommit = False
+
+
+@lru_cache(4096)
+def _copy_statement(table: str, columns: tuple[str, ...]) -> sql.Composed:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table), names)
+
+
+def _explain(context: sa.engine.ExceptionContext) -> None:
+    error = _explained(context.original_exception)
+    if error is not None:
+        raise error from context.original_exception
+
+
+def _explained(error: BaseException) -> DatabaseError | None:
+    """A missing privilege as an error that says what to do; None for any other error."""
+    if not isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return None
+    return DatabaseError(
+        f"PostgreSQL answers: {str(error).strip().partition(chr(10))[0]}. The user of the URL needs "
+        "GRANT USAGE, CREATE ON SCHEMA for the schema, GRANT SELECT, INSERT, UPDATE on the tables, "
+        "and to own the tables that get new columns (ALTER TABLE … OWNER TO …)"
+    )

@@ -1,0 +1,251 @@
+"""The laws that every model keeps, as tests that a subclass inherits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from amqtt_db.models.base import Model, Place
+from amqtt_db.models.document import Document
+from amqtt_db.read import model_of
+from amqtt_db.shape import Record, Shape
+from amqtt_db.testing import pure, strategies
+from amqtt_db.testing.answer import require, require_same, same
+from amqtt_db.testing.bench import Bench
+from amqtt_db.testing.databases import Database, available
+from amqtt_db.testing.history import History, Sent, Setting
+from amqtt_db.testing.machine import Life
+from amqtt_db.writer.lanes import spec
+
+LONG = 500
+"""From so many examples on, as a hypothesis profile asks for them, no database is spared."""
+
+
+def tries(share: int, database: Database | None = None) -> effort:
+    """One in ``share`` of the examples that the hypothesis profile asks for, and few where a few must do."""
+    asked = effort().max_examples
+    spared = database is not None and not database.thorough and asked < LONG
+    return effort(
+        max_examples=max(2, asked // share // (3 if spared else 1)),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+        phases=[phase for phase in effort().phases if phase is not Phase.explain],
+    )
+
+
+class ModelContract:
+    """What any model must do; subclass it, set ``model``, and pytest does the rest.
+
+    ::
+
+        class TestMine(ModelContract):
+            model = Mine()
+
+    ``databases`` may be set to prove the laws elsewhere than on all that are available.  How many examples are tried is
+    a matter of the hypothesis profile.
+    """
+
+    model: ClassVar[Model]
+    databases: ClassVar[Sequence[Database]] = available()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Prove the laws that need a database on each of them."""
+        if "database" in metafunc.fixturenames:
+            metafunc.parametrize("database", self.databases, ids=str)
+
+    def test_the_model_is_made_again_from_its_name_and_options(self) -> None:
+        """A reader knows no more of a model than its class's dotted path and its options, and makes an equal one."""
+        name = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+        require(attrs.has(type(self.model)), f"{name} is no attrs class: decorate it with @attrs.frozen")
+        require("<locals>" not in name, f"{name} cannot be imported: define it at the top of a module")
+        require(hash(self.model) == hash(model_of(spec(self.model))), f"{name} made again is another model")
+        require(model_of(spec(self.model)) == self.model, f"{name} made again is another model")
+
+    def test_rows_name_only_declared_tables_and_columns(self) -> None:
+        """Whatever a record holds, its rows fit the tables that the model declares for its shape."""
+
+        @given(strategies.places(), strategies.records())
+        @tries(1)
+        def law(place: Place, record: Record) -> None:
+            faults = [*pure.table_faults(self.model, place, record.shape), *pure.row_faults(self.model, place, record)]
+            require(not faults, "\n".join(faults[:5]))
+
+        law()
+
+    def test_tables_only_grow(self) -> None:
+        """The tables for two shapes together have all columns that each alone needs."""
+
+        @given(strategies.places(), strategies.shapes(), strategies.shapes())
+        @tries(1)
+        def law(place: Place, one: Shape, other: Shape) -> None:
+            both = _columns(self.model, place, Shape((*one.properties, *other.properties)))
+            for shape in (one, other):
+                for key, pairs in _columns(self.model, place, shape).items():
+                    lost = pairs - both.get(key, set())
+                    require(not lost, f"table {key} has no columns for {sorted(lost)} once there are others")
+
+        law()
+
+    def test_rows_mean_the_records_they_were_made_of(self) -> None:
+        """Rows that lie in plain lists are found by the query and read back as the same records."""
+
+        @given(st.data(), strategies.places())
+        @tries(1)
+        def law(data: st.DataObject, place: Place) -> None:
+            several = st.lists(strategies.records(), min_size=1, max_size=3, unique_by=lambda one: (one.id, one.part))
+            records = [attrs.evolve(one, topic=place.key) for one in data.draw(several)]
+            require_same(map(pure.meant, records), pure.read_without_database(self.model, place, records))
+
+        law()
+
+    def test_fast_and_plain_row_makers_agree(self) -> None:
+        """The maker for a batch makes what ``rows`` says of each record, whatever columns there are."""
+
+        @given(st.data(), strategies.places(), strategies.shapes(), strategies.shapes())
+        @tries(1)
+        def law(data: st.DataObject, place: Place, shape: Shape, more: Shape) -> None:
+            records = data.draw(st.lists(strategies.records(st.just(shape)), min_size=1, max_size=3))
+            filled = Shape(tuple(dict.fromkeys((*shape.properties, *more.properties))))
+            known = [pair for pair in filled.properties if data.draw(st.booleans(), label=f"{pair} has a column")]
+            cells = pure.cells_to_fill(self.model, place, filled, known)
+            fast = self.model.maker(place, shape, cells)(records)
+            plain = Model.maker(self.model, place, shape, cells)(records)
+            for key in cells:
+                require(same(_sorted(fast, key), _sorted(plain, key)), _disagreement(key, cells[key], fast, plain))
+
+        law()
+
+    def test_what_is_written_reads_back(self, database: Database) -> None:
+        """read(write(x)) == x: every value with its type, −0.0 and NaN, every part, with its envelope."""
+
+        @given(strategies.histories())
+        @tries(4, database)
+        def law(history: History) -> None:
+            with Bench.of(database, self.model, history.setting) as bench:
+                bench.store(history)
+                bench.check(history.setting)
+
+        law()
+
+    def test_the_worst_history_reads_back(self, database: Database) -> None:
+        """All names, topics and values that have broken something somewhere, in one history."""
+        history = strategies.nasty_history()
+        with Bench.of(database, self.model, history.setting) as bench:
+            bench.store(history)
+            bench.check(history.setting)
+
+    def test_a_replayed_range_is_stored_once(self, database: Database) -> None:
+        """Whichever commit a writer dies before, and whatever is offered again: every record is there, once."""
+
+        @given(strategies.histories(), st.integers(0, 3), st.data())
+        @tries(5, database)
+        def law(history: History, commits: int, data: st.DataObject) -> None:
+            with Bench.of(database, self.model, history.setting) as bench:
+                feed = bench.feed()
+                for batch in history.batches:
+                    feed.sent.extend(batch)
+                    feed.crash(len(batch), commits)
+                    bench.check(history.setting)
+                    feed.flush(len(batch))
+                feed.replay(data.draw(st.integers(0, feed.stored - 1)))
+                bench.check(history.setting)
+
+        law()
+
+    def test_growing_shapes_leave_old_rows_alone(self, database: Database) -> None:
+        """New properties and new kinds neither lose nor move what is stored, neither for a reader nor in the tables."""
+
+        @given(strategies.histories())
+        @tries(5, database)
+        def law(history: History) -> None:
+            with Bench.of(database, self.model, history.setting) as bench:
+                before: Mapping[str, list[dict[str, Any]]] = {}
+                for batch in history.batches:
+                    bench.feed().store(*batch)
+                    after = bench.tables()
+                    for name, rows in before.items():
+                        _require_kept(name, rows, after.get(name, []))
+                    bench.check(history.setting)
+                    before = after
+
+        law()
+
+    def test_the_order_of_shapes_decides_only_names(self, database: Database) -> None:
+        """The same messages in another order: the same records, and columns for the same properties and kinds."""
+
+        @given(strategies.histories(), st.randoms(use_true_random=False))
+        @tries(6, database)
+        def law(history: History, random: Any) -> None:
+            setting = attrs.evolve(history.setting, max_columns=None)  # which properties get the room does depend
+            order = list(range(len(history.messages)))
+            random.shuffle(order)
+            with Bench.of(database, self.model, setting) as one, Bench.of(database, self.model, setting) as other:
+                for bench, indexes in ((one, sorted(order)), (other, order)):
+                    for index in indexes:
+                        bench.feed().store(history.messages[index])
+                there = [attrs.evolve(told, id=_moved(told.id, order)) for told in other.read()]
+                require_same(one.read(), there, one.reasons() + other.reasons())
+                require(one.pairs() == other.pairs(), f"other columns: {one.pairs()} or {other.pairs()}")
+
+        law()
+
+    def test_another_model_reads_back_the_same(self, database: Database) -> None:
+        """Side by side with ``document`` in one database: equal records from both, and none of the other's."""
+
+        @given(strategies.histories(st.builds(Setting, entity=st.just({}))))
+        @tries(5, database)
+        def law(history: History) -> None:
+            routes = [Setting("a/#").route(self.model), Setting("b/#").route(Document())]
+            with Bench(database, *routes) as bench:
+                for batch in history.batches:
+                    bench.feed().store(*_twice(batch))
+                here = [attrs.evolve(told, topic=told.topic[2:]) for told in bench.read("a/#")]
+                there = [attrs.evolve(told, topic=told.topic[2:], id=told.id - 1) for told in bench.read("b/#")]
+                require_same(there, here, bench.reasons())
+
+        law()
+
+    def test_a_life_of_crashes_replays_and_drift(self, database: Database) -> None:
+        """Publish, flush, crash, replay, new property, type clash, second writer, restart: judged by a plain list."""
+        machine = tries(5, database)
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            lambda: Life(database, self.model), settings=effort(machine, stateful_step_count=15)
+        )
+
+
+def _columns(model: Model, place: Place, shape: Shape) -> dict[str, set[Any]]:
+    return {table.key: {*table.columns, *table.properties} for table in model.tables(place, shape)}
+
+
+def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
+    return sorted(made.get(key, []), key=repr)
+
+
+def _disagreement(key: str, cells: Sequence[Any], fast: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
+    return f"table {key}, cells {cells}:\nthe maker makes {fast.get(key)}\nrows() makes    {plain.get(key)}"
+
+
+def _require_kept(name: str, before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> None:
+    """The rows of a table are still in it, unchanged in the columns that it had."""
+    rows = [dict(row) for row in before]
+    columns = [*rows[0]] if rows else []
+    text: Callable[[Mapping[str, Any]], str] = lambda row: repr([row.get(name, "no column") for name in columns])  # noqa: E731
+    lost = Counter(map(text, rows)) - Counter(map(text, after))
+    require(not lost, f"table {name} has lost or changed rows with {columns}: {list(lost)[:3]}")
+
+
+def _moved(id_: int, order: Sequence[int]) -> int:
+    """The id that a message would have had in the original order; positions count from 1."""
+    return id_ - id_ % 2**40 + order[id_ % 2**40 - 1] + 1
+
+
+def _twice(batch: Sequence[Sent]) -> list[Sent]:
+    return [attrs.evolve(sent, topic=prefix + sent.topic) for sent in batch for prefix in ("a/", "b/")]
