@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import sqlalchemy as sa
 
 from amqtt_db.config import load
 from amqtt_db.dead import DeadLetter, letters
@@ -20,6 +21,7 @@ from amqtt_db.route import Route
 from amqtt_db.shape import Record, unflatten
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.writer import Writer
+from tests.engines.servers import Site
 
 ARRIVAL = 1_700_000_000_000_000
 """When the first message arrives, in microseconds since 1970; each further one comes a second later."""
@@ -45,11 +47,15 @@ def routes(*entries: dict[str, Any]) -> tuple[Route, ...]:
 
 
 class Workbench:
-    """A database in a directory and a writer for it, as if one journal fed them."""
+    """A database and a writer for it, as if one journal fed them.
 
-    def __init__(self, directory: Path, *entries: dict[str, Any], token: str = "a") -> None:
+    ``where`` is a site, or a directory for an SQLite file.
+    """
+
+    def __init__(self, where: Path | Site, *entries: dict[str, Any], token: str = "a") -> None:
+        directory = where.path if isinstance(where, Site) else where
         self.path = directory / "mqtt.db"
-        self.url = f"sqlite:///{self.path}"
+        self.url = where.url if isinstance(where, Site) else f"sqlite:///{self.path}"
         self.token = token
         self._note = directory / f"{token}.attempt"
         self._routes = routes(*entries)
@@ -121,7 +127,18 @@ class Workbench:
         return {row[0]: {name: count for name, count in zip(names, row[1:], strict=True) if count} for row in rows}
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """What a user sees who opens the file."""
+        """What a user sees who opens the database; changes are committed."""
+        if self.url.startswith("sqlite"):
+            return self._sqlite(query, parameters)
+        database = engine_for(self.url).open(write=True)
+        try:
+            with database.begin() as connection:
+                result = connection.execution_options(no_parameters=True).exec_driver_sql(query)
+                return [tuple(row) for row in result] if result.returns_rows else []
+        finally:
+            database.dispose()
+
+    def _sqlite(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         connection = sqlite3.connect(self.path)
         try:
             with connection:
@@ -131,4 +148,8 @@ class Workbench:
 
     def columns(self, table: str) -> list[str]:
         """The names of a table's columns."""
-        return [row[1] for row in self.sql(f"PRAGMA table_info({table})")]
+        database = engine_for(self.url).open(write=True)
+        try:
+            return [column["name"] for column in sa.inspect(database).get_columns(table)]
+        finally:
+            database.dispose()
