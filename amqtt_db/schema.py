@@ -71,10 +71,10 @@ class Schema:
         for key, group in by_key.items():
             merged = _merge(group)
             table = known.get(key) or self._register(connection, merged, taken)
-            columns = _new_columns(table, merged, self._engine.name_limit)
+            actual = _column_folds(inspector, table.name) if table.name in present else None
+            columns = _new_columns(table, merged, actual or set(), self._engine.name_limit)
             self._catalog.add_columns(connection, table.name, columns)
             table = attrs.evolve(table, columns={**table.columns, **columns})
-            actual = _column_folds(inspector, table.name) if table.name in present else None
             ddl += self._materialize(connection, table, merged.table, actual)
         return ddl
 
@@ -149,9 +149,13 @@ def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
     return missing[: max(0, wanted.max_columns - len(known.columns))]
 
 
-def _new_columns(known: PhysicalTable, wanted: Wanted, limit: int) -> dict[Pair, str]:
-    """Names for the pairs that get a column now; the first kind of a property owns its plain name."""
-    taken = {fold(column.name) for column in wanted.table.columns} | {fold(name) for name in known.columns.values()}
+def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], limit: int) -> dict[Pair, str]:
+    """Names for the pairs that get a column now; the first kind of a property owns its plain name.
+
+    ``actual`` are the folds of all columns that the table has, also of those that somebody added by hand.
+    """
+    fixed = {fold(column.name) for column in wanted.table.columns}
+    taken = fixed | {fold(name) for name in known.columns.values()} | actual
     owned = {path for path, kind in known.columns if kind != "tagged"}
     new: dict[Pair, str] = {}
     for path, kind in _missing_pairs(known, wanted):

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db.errors import JournalError, JournalInUse
-from amqtt_db.group import Entry, chunks, decode, encode
 from amqtt_db.journal import Journal, JournalReader, Progress, Sync, read_progress, write_progress
+from amqtt_db.journal.group import Entry, chunks, decode, encode
 from amqtt_db.message import CONNECT, START, Batch, flags
 
 MIB = 2**20

@@ -24,10 +24,10 @@ from amqtt.plugins.base import BaseTopicPlugin
 from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
-from amqtt_db.gate import Gate, GatedReader
 from amqtt_db.journal import Journal, JournalReader, write_progress
 from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
 from amqtt_db.plugin import Plugin
+from amqtt_db.plugin.gate import Gate, GatedReader
 
 # amqtt does not close the transport of a client that has reset its connection.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -60,19 +60,25 @@ class Workbench:
         self._note = directory / f"{token}.attempt"
         self._routes = routes(*entries)
         self.position = 1
+        self._is_open = False
+        if isinstance(where, Site):
+            where.stack.callback(self.close)
         self.open()
 
     def open(self) -> None:
         """Start the writer, as after a restart."""
         self.attempt = Attempt(self._note)
         self.writer = Writer(engine_for(self.url), self._routes, self.attempt)
+        self._is_open = True
         self.writer.prepare()
         self.number, self.checkpoint = self.writer.register(self.token, 1)
 
     def close(self) -> None:
-        """Stop the writer."""
-        self.writer.close()
-        self.attempt.close()
+        """Stop the writer, if it is not yet."""
+        if self._is_open:
+            self._is_open = False
+            self.writer.close()
+            self.attempt.close()
 
     def restart(self, *entries: dict[str, Any]) -> None:
         """Stop and start, perhaps with other routes."""

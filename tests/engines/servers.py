@@ -38,10 +38,11 @@ class Missing(Exception):  # noqa: N818 - it reads as what is the case
 
 @attrs.frozen
 class Site:
-    """A fresh database and a directory for what belongs to it."""
+    """A fresh database and a directory for what belongs to it; ``stack`` is unwound before the database goes."""
 
     path: Path
     url: str
+    stack: ExitStack = attrs.field(factory=ExitStack, repr=False)
 
     @property
     def engine(self) -> str:
@@ -190,11 +191,10 @@ def servers() -> Iterator[Servers]:
 @contextmanager
 def make_site(servers: Servers, engine: str, path: Path) -> Iterator[Site]:
     """A site on an engine."""
-    if engine == "sqlite":
-        yield Site(path, f"sqlite:///{path / 'mqtt.db'}")
-        return
-    with servers.database(engine) as url:
-        yield Site(path, url)
+    with ExitStack() as stack:
+        file = f"sqlite:///{path / 'mqtt.db'}"
+        url = file if engine == "sqlite" else stack.enter_context(servers.database(engine))
+        yield Site(path, url, stack)
 
 
 @pytest.fixture(params=ENGINES)

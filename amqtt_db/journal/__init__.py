@@ -5,15 +5,15 @@ and is read back exactly, in order, by any number of other processes that never 
 
 The journal is an SQLite file in WAL mode.  One process owns it, which a lock on ``<path>.lock`` ensures, and only the
 owner writes to it.  Entries lie in groups, one row each: the position of the first entry, their number, and a blob that
-:mod:`amqtt_db.group` explains.  Positions ascend and may have gaps.  The next one comes from the groups that are there
-and from a stored number that is moved whenever groups are deleted.
+:mod:`amqtt_db.journal.group` explains.  Positions ascend and may have gaps.  The next one comes from the groups that
+are there and from a stored number that is moved whenever groups are deleted.
 
 Each opening by an owner has a random token, which is on disk before anything else, whatever ``sync`` says.  So a
 position together with its token is never used twice, even if a power failure takes back entries that were not yet
 synced, or somebody restores a copy.  The first entry of each opening is of kind START.
 
-The process that stores the entries elsewhere reports how far it got (:mod:`amqtt_db.progress`); the owner deletes the
-groups behind it inside its own commits.  The file keeps its size; the space inside is used again.
+The process that stores the entries elsewhere reports how far it got (:mod:`amqtt_db.journal.progress`); the owner
+deletes the groups behind it inside its own commits.  The file keeps its size; the space inside is used again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db import journal_file
 from amqtt_db.errors import JournalError
-from amqtt_db.group import FIXED, Columns, Entry, chunks, decode, encode, fitting
-from amqtt_db.journal_file import explained
+from amqtt_db.journal import file as journal_file
+from amqtt_db.journal.file import explained
+from amqtt_db.journal.group import FIXED, Columns, Entry, chunks, decode, encode, fitting
+from amqtt_db.journal.progress import Progress, read_progress, write_progress
 from amqtt_db.message import START, Batch, flags
-from amqtt_db.progress import Progress, read_progress, write_progress
 
 __all__ = ["Journal", "JournalReader", "Opening", "Progress", "Sync", "read_progress", "write_progress"]
 

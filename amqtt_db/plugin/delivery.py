@@ -12,8 +12,8 @@ from time import time_ns
 
 from amqtt.session import ApplicationMessage
 
-from amqtt_db.intake import Group, Intake
 from amqtt_db.message import flags
+from amqtt_db.plugin.intake import Group, Intake
 
 Permission = Callable[[str], Awaitable[bool]]
 """Whether the session may publish to a topic, as the broker's topic plugins see it."""

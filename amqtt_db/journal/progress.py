@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import orjson
 
-from amqtt_db.journal_file import explained
+from amqtt_db.journal.file import explained
 
 
 @attrs.frozen

@@ -9,8 +9,8 @@ import orjson
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
-from amqtt_db.intake import Intake
 from amqtt_db.message import CONNECT, DISCONNECT, flags
+from amqtt_db.plugin.intake import Intake
 
 
 @attrs.frozen(eq=False)

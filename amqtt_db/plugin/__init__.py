@@ -19,14 +19,14 @@ from amqtt.plugins.base import BasePlugin
 from amqtt.session import Session
 
 from amqtt_db.config import Settings, load
-from amqtt_db.delivery import JournalQueue, Permission, is_topic
 from amqtt_db.errors import AmqttDbError
-from amqtt_db.gate import GatedReader
-from amqtt_db.intake import Intake
 from amqtt_db.journal import Journal
 from amqtt_db.message import flags
-from amqtt_db.sessions import Connections
-from amqtt_db.supervisor import WORKER, Supervisor
+from amqtt_db.plugin.delivery import JournalQueue, Permission, is_topic
+from amqtt_db.plugin.gate import GatedReader
+from amqtt_db.plugin.intake import Intake
+from amqtt_db.plugin.sessions import Connections
+from amqtt_db.plugin.supervisor import WORKER, Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Any, Final
 
 from amqtt_db.errors import JournalError
-from amqtt_db.gate import Gate
 from amqtt_db.journal import Journal, Progress, read_progress
+from amqtt_db.plugin.gate import Gate
 
 logger = logging.getLogger(__name__)
 
