@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.house import visit
+from amqtt_db.catalog import Catalog
+from amqtt_db.engines import engine_for
+from amqtt_db.errors import DatabaseError
+from amqtt_db.house import answer, visit
 from amqtt_db.shape import EPOCH
 
 
@@ -44,6 +48,21 @@ def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
         table = house.catalog.dead_letter
         row = house.connection.execute(sa.select(table).where(table.c.id == id)).mappings().one_or_none()
         return None if row is None else _letter(row)
+
+
+def purge(database: str, ids: Iterable[int] | None = None) -> int:
+    """Delete dead letters for good: those with ``ids``, or all of them; returns how many there were."""
+    engine = engine_for(database)
+    table = Catalog(engine).dead_letter
+    target = engine.open(write=True)
+    try:
+        with target.begin() as connection:
+            chosen = table.delete() if ids is None else table.delete().where(table.c.id.in_(list(ids)))
+            return connection.execute(chosen).rowcount
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(answer(error)) from error
+    finally:
+        target.dispose()
 
 
 def _letter(row: sa.RowMapping) -> DeadLetter:

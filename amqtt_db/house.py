@@ -32,6 +32,11 @@ def visit(url: str) -> Iterator[House]:
         with database.begin() as connection:
             yield House(engine, Catalog(engine), connection)
     except sa.exc.DBAPIError as error:
-        raise DatabaseError(f"the database answers: {str(error.orig).strip().partition(chr(10))[0]}") from error
+        raise DatabaseError(answer(error)) from error
     finally:
         database.dispose()
+
+
+def answer(error: sa.exc.DBAPIError) -> str:
+    """What a database says, as one line without the statement and its values."""
+    return f"the database answers: {type(error.orig).__name__}: {str(error.orig).strip().partition(chr(10))[0]}"

@@ -70,6 +70,12 @@ class Batch:
     payloads: Sequence[bytes]
     end: int
 
+    @classmethod
+    def of(cls, token: str, message: Message) -> Batch:
+        """A batch of one message."""
+        m = message
+        return cls(token, [m.position], [m.time], [m.flags], [m.session], [m.topic], [m.payload], m.position + 1)
+
     def __len__(self) -> int:
         return len(self.positions)
 

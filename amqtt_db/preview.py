@@ -9,6 +9,7 @@ from amqtt_db.catalog import Catalog
 from amqtt_db.config import Settings
 from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
+from amqtt_db.house import answer
 from amqtt_db.lookup import Lookups
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.route import Route
@@ -65,6 +66,6 @@ def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
             rehearsal.rollback()
             return ddl
     except sa.exc.DBAPIError as error:
-        raise DatabaseError(f"the database answers: {str(error.orig).strip().partition(chr(10))[0]}") from error
+        raise DatabaseError(answer(error)) from error
     finally:
         database.dispose()

@@ -6,7 +6,7 @@ own, before the data's, with the schema locked and the catalogue read again: ano
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby
 from operator import eq
@@ -72,7 +72,7 @@ class Schema:
             merged = _merge(group)
             table = known.get(key) or self._register(connection, merged, taken)
             actual = _column_folds(inspector, table.name) if table.name in present else None
-            columns = _new_columns(table, merged, actual or set(), self._engine.name_limit)
+            columns = _new_columns(table, merged, actual or set(), self._engine)
             self._catalog.add_columns(connection, table.name, columns)
             table = attrs.evolve(table, columns={**table.columns, **columns})
             ddl += self._materialize(connection, table, merged.table, actual)
@@ -85,7 +85,9 @@ class Schema:
     def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
         name = wanted.table.name
         if not wanted.table.exact:
-            name = table_name(name, is_taken=lambda wish: fold(wish) in taken, limit=self._engine.name_limit)
+            name = table_name(
+                self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=self._engine.name_limit
+            )
         taken.add(fold(name))
         table = PhysicalTable(wanted.table.key, name, {})
         self._catalog.add_table(connection, table, wanted.route)
@@ -102,7 +104,9 @@ class Schema:
         else:
             _require_envelope(known.name, table, present)
             missing = [column for column in target.columns if fold(column.name) not in present]
-            statements = [_add_column(connection.dialect, target, column) for column in missing]
+            statements = [*_add_columns(connection.dialect, target, missing, together=self._engine.adds_many)]
+            if not self._engine.transactional_ddl:
+                statements += _missing_indexes(connection, target)
         for statement in statements:
             connection.execute(statement)
         return [str(statement.compile(dialect=connection.dialect)).strip() for statement in statements]
@@ -111,10 +115,12 @@ class Schema:
         columns = [self._sql_column(column, table) for column in table.columns]
         columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
         target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.table_options)
+        kinds = {column.name: column.kind for column in table.columns}
         for index in table.indexes:
             wish = "_".join(("ix", known.name, *index))
             name = unique(wish, known.key, partial(eq, wish), self._engine.name_limit)  # tagged: tables share the names
-            sa.Index(name, *(target.c[column] for column in index))
+            options = self._engine.index_options([(name, kinds[name]) for name in index])
+            sa.Index(name, *(target.c[column] for column in index), **options)
         return target
 
     def _sql_column(self, column: Column, table: Table) -> sa.Column[object]:
@@ -149,7 +155,7 @@ def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
     return missing[: max(0, wanted.max_columns - len(known.columns))]
 
 
-def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], limit: int) -> dict[Pair, str]:
+def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], engine: Engine) -> dict[Pair, str]:
     """Names for the pairs that get a column now; the first kind of a property owns its plain name.
 
     ``actual`` are the folds of all columns that the table has, also of those that somebody added by hand.
@@ -160,7 +166,8 @@ def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], limit: 
     new: dict[Pair, str] = {}
     for path, kind in _missing_pairs(known, wanted):
         plain = kind != "tagged" and path not in owned
-        new[path, kind] = column_name(path, kind, plain=plain, taken=taken, limit=limit)
+        wish = engine.nameable(path)
+        new[path, kind] = column_name(wish, kind, plain=plain, taken=taken, limit=engine.name_limit)
         taken.add(fold(new[path, kind]))
         if plain:
             owned.add(path)
@@ -176,13 +183,23 @@ def _require_envelope(name: str, table: Table, present: set[str]) -> None:
         )
 
 
-def _add_column(dialect: sa.Dialect, table: sa.Table, column: sa.Column[object]) -> sa.DDL:
+def _add_columns(
+    dialect: sa.Dialect, table: sa.Table, columns: list[sa.Column[object]], *, together: bool
+) -> Iterator[sa.DDL]:
     """ALTER TABLE … ADD COLUMN; always nullable, for there may be rows."""
     quote = dialect.identifier_preparer.quote
-    kind = dialect.type_compiler_instance.process(column.type)
-    return sa.DDL(  # type: ignore[no-untyped-call]
-        f"ALTER TABLE {quote(table.name)} ADD COLUMN {quote(column.name)} {kind}".replace("%", "%%")
-    )
+    compiler = dialect.type_compiler_instance
+    additions = [f"ADD COLUMN {quote(column.name)} {compiler.process(column.type)}" for column in columns]
+    if together and additions:
+        additions = [", ".join(additions)]
+    for addition in additions:
+        yield sa.DDL(f"ALTER TABLE {quote(table.name)} {addition}".replace("%", "%%"))  # type: ignore[no-untyped-call]
+
+
+def _missing_indexes(connection: sa.Connection, table: sa.Table) -> Iterator[sa.schema.CreateIndex]:
+    """What a writer that was killed between CREATE TABLE and CREATE INDEX has left undone."""
+    present = {index["name"] for index in sa.inspect(connection).get_indexes(table.name)}
+    return (sa.schema.CreateIndex(index) for index in table.indexes if index.name not in present)
 
 
 def columns_to_fill(known: PhysicalTable, table: Table, shape: Shape) -> dict[Cell, str]:

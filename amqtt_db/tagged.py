@@ -31,8 +31,8 @@ class Typed:
 
 
 def typed(kind: Kind, value: Any) -> Any:
-    """``value``, wrapped only where its kind would not be read off it again."""
-    return value if kind_of(value) == kind else Typed(kind, value)
+    """``value``, wrapped only where its kind would not be read off it again; a ``tagged`` one has no other kind."""
+    return value if kind in ("tagged", kind_of(value)) else Typed(kind, value)
 
 
 def dumps(value: Any) -> str:

@@ -70,11 +70,11 @@ def test_topics_that_clean_to_the_same_name_get_their_own_tables(site: Site) -> 
     bench = Workbench(site)
     topics = ["a/b", "a_b", "A/B"]
     bench.send(*((topic, {"n": index}) for index, topic in enumerate(topics)))
-    tables = dict(bench.sql("SELECT key, name FROM mqtt_table"))
+    tables = dict(bench.sql("SELECT mqtt_table.key, name FROM mqtt_table"))
     assert len({name.lower() for name in tables.values()}) == 3
     bench.restart()
     bench.send(*((topic, {"n": index}) for index, topic in enumerate(topics)))
-    assert dict(bench.sql("SELECT key, name FROM mqtt_table")) == tables
+    assert dict(bench.sql("SELECT mqtt_table.key, name FROM mqtt_table")) == tables
     for index, topic in enumerate(topics):
         assert [data["n"] for data in bench.data(topic)] == [index, index]
 

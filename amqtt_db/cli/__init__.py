@@ -157,6 +157,40 @@ def dead_show(
         show.console().print(show.dead_letter(found), soft_wrap=True)
 
 
+@dead_app.command("replay")
+def dead_replay(
+    path: Config = None,
+    topic: Annotated[str, typer.Option(help="Only the topics that this filter covers.")] = "#",
+) -> None:
+    """Try again to store them, after the route, the decoder or the database was mended; the rest stays."""
+    from amqtt_db.writer.replay import replay  # noqa: PLC0415
+
+    with _told():
+        settings, stored, kept = _settings(path), 0, 0
+        for letter in replay(settings.database, settings.routes, topic):
+            stored, kept = stored + (letter.reason is None), kept + (letter.reason is not None)
+            if letter.reason is not None:
+                typer.echo(show.visible(f"{letter.id} stays: {letter.reason}"))
+        typer.echo(f"{stored} stored, {kept} stay dead letters")
+
+
+@dead_app.command("purge")
+def dead_purge(
+    path: Config = None,
+    ids: Annotated[list[int] | None, typer.Option("--id", help="Only this one; may be given more than once.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete dead letters for good."""
+    from amqtt_db.dead import purge  # noqa: PLC0415
+
+    with _told():
+        settings = _settings(path)
+        which = "all dead letters" if ids is None else f"{len(ids)} dead letters"
+        if not yes:
+            typer.confirm(f"Delete {which} in {config.masked(settings.database)} for good?", abort=True)
+        typer.echo(f"{purge(settings.database, ids)} deleted")
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Turn the project's errors into lines on stderr and an exit code."""

@@ -33,6 +33,7 @@ from amqtt_db.engines.encoding import (
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import Kind, micros
 
+
 def _texts(column: Sequence[Any]) -> Sequence[Any]:
     if not is_unicode("".join(present(column))):
         raise Unfit

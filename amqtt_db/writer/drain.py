@@ -13,6 +13,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.errors import AmqttDbError, DatabaseError, JournalError
+from amqtt_db.house import answer
 from amqtt_db.journal import JournalReader, Opening, write_progress
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.transaction import CheckpointMoved
@@ -173,8 +174,7 @@ class Drain:
 def describe(error: Exception) -> str:
     """An error as one line for the log: what the database said, without the values of the statement."""
     if isinstance(error, sa.exc.DBAPIError):
-        first_line = str(error.orig).strip().partition("\n")[0]
-        return f"the database answers: {type(error.orig).__name__}: {first_line}"
+        return answer(error)
     if isinstance(error, (DatabaseError, JournalError)):
         return str(error)
     return f"{type(error).__name__}: {error}"

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
+from sqlalchemy.exc import SQLAlchemyError
 
 from amqtt_db.engines.base import Unfit
-from amqtt_db.errors import Rejected, StructureError
+from amqtt_db.errors import DatabaseError, Rejected, StructureError
 from amqtt_db.message import PUBLISH, Batch, Message, message_id
 from amqtt_db.pipeline import Lane
 from amqtt_db.shape import Record
@@ -119,14 +120,11 @@ def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
             harvest.rows.extend(planner.rows(*bucket, records))
         except Unfit:
             unfit.append(bucket)
-        except Exception as error:
-            raise blamed(error) from error
+        except (Rejected, DatabaseError, SQLAlchemyError):
+            raise
+        except Exception as error:  # a model's own code may raise anything
+            raise StructureError(f"{type(error).__name__}: {error}") from error
     return unfit
-
-
-def blamed(error: Exception) -> Rejected:
-    """An error of a model's own code as the reason why a message cannot be stored."""
-    return error if isinstance(error, Rejected) else StructureError(f"{type(error).__name__}: {error}")
 
 
 def refit(decoded: Decoded, buckets: Iterable[Bucket], planner: Planner) -> None:

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import COUNTS, Catalog, key_hash
 from amqtt_db.engines.base import Engine
-from amqtt_db.message import CONNECT, DISCONNECT, START, Message, message_id
+from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
 from amqtt_db.writer.harvest import Dead, Harvest
 from amqtt_db.writer.plan import Target
 
 
 class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
-    """Somebody else stored this range: roll back and read the checkpoint again."""
+    """Somebody else stored this already: roll back and look again."""
 
 
 class Store:
@@ -57,6 +57,20 @@ class Store:
             self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
         self._write_sessions(connection, harvest, previous)
         self._write_dead(connection, harvest)
+        self._write_counts(connection, harvest)
+
+    def dead_letters(self, connection: sa.Connection) -> list[tuple[int, Message, str]]:
+        """All dead letters, oldest first: the number of their journal, the message, its topic filter."""
+        table = self._catalog.dead_letter
+        return [_letter(row) for row in connection.execute(sa.select(table).order_by(table.c.id)).mappings()]
+
+    def revive(self, connection: sa.Connection, harvest: Harvest, message: int) -> None:
+        """Store what a dead letter has become, in its stead.  Raises CheckpointMoved if it is one no longer."""
+        table = self._catalog.dead_letter
+        if connection.execute(table.delete().where(table.c.id == message)).rowcount != 1:
+            raise CheckpointMoved
+        for target, rows in _merged(harvest.rows):
+            self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
         self._write_counts(connection, harvest)
 
     def _advance(self, connection: sa.Connection, harvest: Harvest) -> None:
@@ -138,6 +152,13 @@ def _merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Targ
 def clean_text(text: str) -> str:
     """Text that every database can hold: what none can is escaped."""
     return text if is_clean(text) else text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _letter(row: sa.RowMapping) -> tuple[int, Message, str]:
+    number, position = divmod(row["id"], 1 << POSITION_BITS)
+    sent = flags(PUBLISH, row["qos"], bool(row["retain"]))
+    session = (row["session"] or 0) % (1 << POSITION_BITS)
+    return number, Message(position, row["time"], sent, session, row["topic"], row["payload"]), row["filter"]
 
 
 def _session(number: int, message: Message) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from amqtt_db.catalog import Catalog
 from amqtt_db.engines.base import Engine
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.lookup import Lookups
-from amqtt_db.message import Batch
+from amqtt_db.message import Batch, Message, message_id
 from amqtt_db.pipeline import Lane
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted
@@ -90,6 +90,31 @@ class Writer:
             logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
         return bool(ddl)
 
+    def dead_letters(self) -> list[tuple[int, Message, str]]:
+        """All dead letters, oldest first: the number of their journal, the message, its topic filter."""
+        with self._database.begin() as connection:
+            return self._target.dead_letters(connection)
+
+    def revive(self, number: int, message: Message, text: str) -> str | None:
+        """Store a dead letter that was counted under the topic filter ``text``; returns why it cannot be, or None."""
+        batch = Batch.of("", message)
+        self._place(batch)
+        if self._lanes.get(message.topic) is None:
+            return "no route covers its topic"
+        harvest = Harvest(number, message.position, batch.end)
+        try:
+            self._harvest(harvest, batch)
+            if harvest.dead:
+                return harvest.dead[0].reason
+            harvest.count(text, dead=-1)
+            with self._database.begin() as connection:
+                self._target.revive(connection, harvest, message_id(number, message.position))
+        except Exception as error:
+            if not isinstance(error, Rejected) and not self._engine.is_value_fault(error):
+                raise
+            return str(self._rejection(error))
+        return None
+
     def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
         try:
             self._commit(self._harvest(Harvest(number, start, batch.end), batch), previous)
@@ -107,11 +132,17 @@ class Writer:
         """Make the only message of a batch a dead letter."""
         lane = self._lanes.get(batch.topics[0])
         harvest = Harvest(number, start, batch.end)
-        if not isinstance(error, Rejected):
-            origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            error = Rejected(f"the database refuses a value: {type(origin).__name__}")
-        harvest.bury(batch.message(0), lane.filter if isinstance(lane, Lane) else NO_ROUTE, error)
+        text = lane.filter if isinstance(lane, Lane) else NO_ROUTE
+        harvest.bury(batch.message(0), text, self._rejection(error))
         self._commit(harvest, previous)
+
+    @staticmethod
+    def _rejection(error: Exception) -> Rejected:
+        """The reason for the user; what a database says may hold values, so only its class is told."""
+        if isinstance(error, Rejected):
+            return error
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return Rejected(f"the database refuses a value: {type(origin).__name__}")
 
     def _commit(self, harvest: Harvest, previous: int | None) -> None:
         with self._database.begin() as connection:

@@ -1,0 +1,334 @@
+"""MariaDB 10.6 and newer, MySQL 8 and newer, through PyMySQL.
+
+Rows go in as INSERT statements of many rows, written out column by column: measured, that is faster than the driver's
+``executemany`` and than LOAD DATA.  A statement stays below the server's ``max_allowed_packet``.  DDL commits whatever
+is open, so the lock on the schema is a named one that the connection holds.  DOUBLE has neither NaN, infinities nor
+−0.0; DECIMAL would change what it stores, so decimals are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from itertools import accumulate
+from math import isinf
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import pymysql
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from amqtt_db import tagged
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit
+from amqtt_db.engines.encoding import (
+    datetime_text,
+    each,
+    is_aware,
+    is_plain_double,
+    is_unicode,
+    moment_texts,
+    plain_numbers,
+    present,
+    time_text,
+)
+from amqtt_db.errors import DatabaseError
+from amqtt_db.shape import Kind, micros
+
+_SESSION: Final = (
+    "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    "lock_wait_timeout = 10, innodb_lock_wait_timeout = 30"
+)
+_ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_LOCK: Final = "CONCAT('amqtt_db.', MD5(DATABASE()))"
+_LOCK_SECONDS: Final = 30
+_ROOM: Final = 4096  # bytes of a packet that are not rows
+_KEY_LENGTH: Final = 191  # characters of a text in an index
+
+_OPTIONS: Final[Mapping[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_row_format": "DYNAMIC",
+}
+
+_VALUE_ERRORS: Final = frozenset(
+    {
+        1048,  # a column cannot be NULL
+        1118,  # a row is too big
+        1264, 1265, 1292, 1366, 1367, 1406, 1411, 1690,  # out of range, incorrect, too long
+        1300, 1301,  # text that is none, a result beyond the packet
+        1526,  # no partition for a value
+        1644,  # a user's trigger raises it
+        3140, 3819, 4025,  # JSON that is none; CHECK constraints of MySQL and MariaDB
+    }
+)  # fmt: skip
+_TOO_BIG: Final = frozenset({1118, 1153, 1206})  # a row, a packet, too many locks
+_NO_PRIVILEGE: Final = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
+
+
+def _numbers(column: Sequence[Any]) -> Sequence[Any]:
+    values = present(plain_numbers(column))
+    if values and (isinf(max(values)) or isinf(min(values))):
+        raise Unfit
+    return column
+
+
+def _is_double(value: float) -> bool:
+    return is_plain_double(value) and not isinf(value)
+
+
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    if not is_unicode("".join(present(column))):
+        raise Unfit
+    return column
+
+
+def _read_moment(value: datetime) -> int:
+    return micros(value.replace(tzinfo=timezone.utc))
+
+
+def _read_time(value: timedelta) -> time:
+    return (datetime.min + value).time()
+
+
+def _plain(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str]]:
+    """Literals of values that need no quotes."""
+
+    def literals(column: Sequence[Any]) -> Iterable[str]:
+        return ["NULL" if value is None else make(value) for value in column] if None in column else map(make, column)
+
+    return literals
+
+
+def _quoted(column: Sequence[Any]) -> Iterable[str]:
+    """Literals of texts; most columns hold nothing that needs an escape."""
+    joined = "".join(present(column))
+    if "'" in joined or "\\" in joined:
+        column = [value and value.replace("\\", "\\\\").replace("'", "\\'") for value in column]
+    return ["NULL" if value is None else f"'{value}'" for value in column]
+
+
+def _binary(value: bytes) -> str:
+    """A literal whose bytes the driver sends as they are: surrogates stand for what is not UTF-8."""
+    return f"_binary'{_escaped(value).decode('utf-8', 'surrogateescape')}'"
+
+
+def _escaped(value: bytes) -> bytes:
+    return value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
+
+
+_LITERALS: Final[Mapping[Kind, Callable[[Sequence[Any]], Iterable[str]]]] = {
+    "bool": _plain(lambda value: "1" if value else "0"),
+    "number": _plain(repr),
+    "int64": _plain(repr),
+    "bytes": _plain(_binary),
+}
+
+_HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
+    "number": _is_double,
+    "text": is_unicode,
+    "datetime": is_aware,
+    "time": lambda moment: moment.tzinfo is None,
+    "int64": lambda number: -(2**63) <= number < 2**63,
+}
+
+_TEXT: Final = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
+
+
+class MySQL(Engine):
+    """MariaDB and MySQL; ``mysql://`` and ``mariadb://`` both mean PyMySQL."""
+
+    name_limit: ClassVar[int] = 64
+    max_columns: ClassVar[int] = 180
+    most_columns: ClassVar[int] = 1000  # InnoDB's own limit is 1,017
+    transactional_ddl: ClassVar[bool] = False
+    table_options: ClassVar[Mapping[str, Any]] = _OPTIONS
+    house_options: ClassVar[Mapping[str, Any]] = _OPTIONS
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
+        "bool": sa.BOOLEAN(),
+        "number": mysql.DOUBLE(),
+        "int64": sa.BIGINT(),
+        "bigint": _TEXT,
+        "text": _TEXT,
+        "bytes": mysql.LONGBLOB(),
+        "datetime": mysql.DATETIME(fsp=6),
+        "moment": mysql.DATETIME(fsp=6),
+        "date": sa.DATE(),
+        "time": mysql.TIME(fsp=6),
+        "decimal": _TEXT,
+        "uuid": sa.CHAR(36),
+        "json": _TEXT,
+        "tagged": _TEXT,
+    }
+    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+        "number": _numbers,
+        "bigint": each(str),
+        "text": _texts,
+        "datetime": each(datetime_text),
+        "moment": moment_texts,
+        "date": each(date.isoformat),
+        "time": each(time_text),
+        "decimal": each(str),
+        "uuid": each(str),
+        "json": each(tagged.dumps),
+        "tagged": each(tagged.dumps),
+    }
+    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+        "bool": bool,
+        "bigint": int,
+        "datetime": lambda value: value.replace(tzinfo=timezone.utc),
+        "moment": _read_moment,
+        "time": _read_time,
+        "decimal": Decimal,
+        "uuid": UUID,
+        "json": tagged.loads,
+        "tagged": tagged.loads,
+    }
+
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections in UTC, in strict mode, that see what others have committed; for reading only, read-only ones."""
+        url = sa.make_url(self.url).set(drivername="mysql+pymysql")
+        connect = {name: value for name, value in (("connect_timeout", 10),) if name not in url.query}
+        engine = sa.create_engine(
+            url.update_query_dict({"charset": "utf8mb4"}), hide_parameters=True, connect_args=connect
+        )
+        sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
+        sa.event.listen(engine, "checkin", _unlock)
+        sa.event.listen(engine, "handle_error", _explain)
+        return engine
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """A named lock, held until the connection goes back to its pool.  Raises DatabaseError if it takes too long."""
+        connection.info["amqtt_db_locked"] = True
+        if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {_LOCK_SECONDS})").scalar_one() != 1:
+            raise DatabaseError(
+                f"another writer has been changing the schema for {_LOCK_SECONDS} seconds; this one waits on"
+            )
+
+    def insert(
+        self,
+        connection: sa.Connection,
+        table: str,
+        columns: Sequence[str],
+        kinds: Sequence[Kind],
+        rows: Sequence[Sequence[Any]],
+    ) -> None:
+        """INSERT of many rows, in as few statements as the server's packets allow."""
+        quote = connection.dialect.identifier_preparer.quote
+        head = f"INSERT INTO {quote(table)} ({', '.join(map(quote, columns))}) VALUES (".encode()
+        literals = _rows(kinds, rows)
+        driver = connection.connection.driver_connection
+        try:
+            with driver.cursor() as cursor:  # type: ignore[union-attr]
+                for some in _packets(literals, _packet_size(connection) - len(head) - _ROOM):
+                    cursor.execute(head + "),(".join(some).encode("utf-8", "surrogateescape") + b")")
+        except pymysql.err.MySQLError as error:
+            raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
+
+    def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
+        """An index on text needs a length."""
+        lengths = {name: _KEY_LENGTH for name, kind in columns if self.types[kind] is _TEXT}
+        return {"mysql_length": lengths} if lengths else {}
+
+    def nameable(self, text: str) -> str:
+        """Names have no characters beyond U+FFFF."""
+        return "".join(character if character <= "\uffff" else "_" for character in text)
+
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """See the module's docstring for what MariaDB and MySQL do not hold."""
+        return kind not in _HOLDS or _HOLDS[kind](value)
+
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Values out of range or malformed, constraints, what a user's trigger raises."""
+        origin = _origin(error)
+        if isinstance(origin, (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError, OverflowError)):
+            return True
+        return _number(origin) in _VALUE_ERRORS
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """A row or a packet that is too large."""
+        return _number(_origin(error)) in _TOO_BIG
+
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """Settings with which the server may lose what it has committed."""
+        for name, strong in (("innodb_flush_log_at_trx_commit", {1, 3}), ("innodb_doublewrite", {1, "ON"})):
+            value = connection.exec_driver_sql(f"SELECT @@GLOBAL.{name}").scalar_one()
+            if value not in strong:
+                yield (
+                    f"the server runs with {name} = {value}: it may lose committed messages in a crash; set {name} = 1"
+                )
+
+
+def _prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:
+    _prepare(connection, record, _SESSION, _ISOLATION)
+
+
+def _prepare_reader(connection: pymysql.Connection[Any], record: Any) -> None:
+    _prepare(connection, record, _SESSION, _ISOLATION, "SET SESSION TRANSACTION READ ONLY")
+
+
+def _prepare(connection: pymysql.Connection[Any], record: Any, *statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("SELECT @@max_allowed_packet")
+        record.info["amqtt_db_packet"] = cursor.fetchone()[0]
+    connection.commit()
+
+
+def _packet_size(connection: sa.Connection) -> int:
+    return int(connection.info["amqtt_db_packet"])
+
+
+def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
+    """Release the lock on the schema; a connection that is gone has lost it anyway."""
+    if record.info.pop("amqtt_db_locked", False) and connection is not None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DO RELEASE_LOCK({_LOCK})")
+
+
+def _rows(kinds: Sequence[Kind], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Rows written out, without their parentheses."""
+    columns = zip(*rows, strict=True)
+    written = [_LITERALS.get(kind, _quoted)(column) for kind, column in zip(kinds, columns, strict=True)]
+    return list(map(",".join, zip(*written, strict=True)))
+
+
+def _packets(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """Rows by statements of at most ``most`` bytes, but of at least one row."""
+    ends = list(accumulate(len(row.encode("utf-8", "surrogateescape")) + 3 for row in literals))
+    if ends[-1] <= most:
+        yield literals
+        return
+    start, base = 0, 0
+    for index, end in enumerate(ends):
+        if end - base > most and index > start:
+            yield literals[start:index]
+            start, base = index, ends[index - 1]
+    yield literals[start:]
+
+
+def _origin(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, sa.exc.DBAPIError) else error
+
+
+def _number(error: BaseException | None) -> int | None:
+    return error.args[0] if isinstance(error, pymysql.err.MySQLError) and error.args else None
+
+
+def _explain(context: sa.engine.ExceptionContext) -> None:
+    error = _explained(context.original_exception)
+    if error is not None:
+        raise error from context.original_exception
+
+
+def _explained(error: BaseException) -> DatabaseError | None:
+    """A missing privilege as an error that says what to do; None for any other error."""
+    if _number(error) not in _NO_PRIVILEGE:
+        return None
+    return DatabaseError(
+        f"the server answers: {error.args[-1]}. The user of the URL needs "
+        "GRANT SELECT, INSERT, UPDATE, CREATE, ALTER, INDEX ON the database"
+    )

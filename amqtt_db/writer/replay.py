@@ -1,0 +1,50 @@
+"""Dead letters a second time: after the route or the decoder was mended, store those that can be stored now."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from amqtt_db.engines import engine_for
+from amqtt_db.message import POSITION_BITS
+from amqtt_db.route import Route
+from amqtt_db.topics import TopicFilter
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.writer import Writer
+
+
+@attrs.frozen
+class Replayed:
+    """What became of one dead letter: ``reason`` is why it stays one, None if it is stored now."""
+
+    id: int
+    reason: str | None
+
+
+def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator[Replayed]:
+    """Try the dead letters of all topics that a filter covers, oldest first, each in a transaction of its own.
+
+    ``database`` is its URL, ``routes`` are those of the configuration as it is now.
+    A letter that is stored now keeps its message's id, and moves from dead to stored in the counters.  Raises
+    DatabaseError or SQLAlchemyError if the database cannot be used; what was stored by then stays stored.
+    """
+    wanted = TopicFilter.parse(topic)
+    with tempfile.TemporaryDirectory() as name:
+        attempt = Attempt(Path(name) / "attempt")
+        writer = Writer(engine_for(database), routes, attempt)
+        try:
+            writer.prepare()
+            for number, message, text in writer.dead_letters():
+                if _covers(wanted, message.topic):
+                    id_ = number << POSITION_BITS | message.position
+                    yield Replayed(id_, writer.revive(number, message, text))
+        finally:
+            writer.close()
+            attempt.close()
+
+
+def _covers(wanted: TopicFilter, topic: bytes) -> bool:
+    return wanted.text == "#" or wanted.match(topic.decode(errors="replace")) is not None
