@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ Config = Annotated[
 
 
 def main() -> None:
-    """The entry point of ``amqtt-db``."""
+    """The entry point of ``amqtt-db``; a user's own modules are also found in the current directory."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     app()
 
 

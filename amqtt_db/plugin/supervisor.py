@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -86,7 +87,9 @@ class Supervisor:
     async def _run_once(self) -> str:
         """Run the child until it ends; return how it did."""
         try:
-            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, start_new_session=True, env=_same_modules()
+            )
         except OSError as error:
             return f"cannot be started: {error.strerror or error}"
         if self._process.stdin is not None:
@@ -103,6 +106,11 @@ class Supervisor:
         if cause != self._cause or steady:
             logger.error("the writer %s; it is started again, and the journal keeps what arrives meanwhile", cause)
         self._cause = cause
+
+
+def _same_modules() -> dict[str, str]:
+    """The environment, with which the child finds the modules that this process finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _end_input(process: Process) -> None:

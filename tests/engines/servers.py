@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import count
@@ -59,6 +60,8 @@ class Servers:
     _missing: dict[str, str] = attrs.field(factory=dict)
     _stack: ExitStack = attrs.field(factory=ExitStack)
     _numbers: Iterator[int] = attrs.field(factory=partial(count, 1))
+    _dropper: ThreadPoolExecutor = attrs.field(factory=partial(ThreadPoolExecutor, 1))
+    _dropping: list[Future[None]] = attrs.field(factory=list)
 
     def url(self, engine: str) -> str:
         """The URL of a server's own database; skips, or fails where the engine is required."""
@@ -74,20 +77,21 @@ class Servers:
 
     @contextmanager
     def database(self, engine: str) -> Iterator[str]:
-        """The URL of a new database, dropped at the end."""
-        url = sa.make_url(self.url(engine))
+        """The URL of a new database; at the end it is dropped, which is not waited for."""
+        server = self.url(engine)
         name = f"amqtt_db_test_{os.getpid()}_{next(self._numbers)}"
-        admin = engine_for(url.render_as_string(hide_password=False)).open(write=True)
-        _execute(admin, f"CREATE DATABASE {name}")
+        _execute(server, f"CREATE DATABASE {name}")
         try:
-            yield url.set(database=name).render_as_string(hide_password=False)
+            yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
         finally:
             force = " WITH (FORCE)" if engine == "postgresql" else ""
-            _execute(admin, f"DROP DATABASE {name}{force}")
-            admin.dispose()
+            self._dropping.append(self._dropper.submit(_execute, server, f"DROP DATABASE {name}{force}"))
 
     def close(self) -> None:
         """Stop all servers that were started."""
+        self._dropper.shutdown()
+        for dropping in self._dropping:
+            dropping.result()
         self._stack.close()
 
     def _start(self, engine: str) -> str:
@@ -101,9 +105,11 @@ def _give_up(engine: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-def _execute(admin: sa.Engine, statement: str) -> None:
+def _execute(server: str, statement: str) -> None:
+    admin = engine_for(server).open(write=True)
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(statement)
+    admin.dispose()
 
 
 @contextmanager
@@ -135,7 +141,16 @@ def _mariadb(directory: Path) -> Iterator[str]:
     socket = directory / "socket"
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [server, "--no-defaults", *options, f"--socket={socket}", "--skip-networking", "--innodb-flush-method=nosync"], stdout=log, stderr=log
+            [
+                server,
+                "--no-defaults",
+                *options,
+                f"--socket={socket}",
+                "--skip-networking",
+                "--innodb-flush-method=nosync",
+            ],
+            stdout=log,
+            stderr=log,
         )
     url = f"mysql+pymysql://root@localhost/mysql?unix_socket={socket}"
     try:

@@ -195,3 +195,14 @@ def test_the_plugin_in_amqtts_own_broker(tmp_path: Path) -> None:
         broker.until_stored(100)
         assert broker.sql("SELECT sum(n) FROM a_b") == [(4950.0,)]
         broker.kill()
+
+
+def test_a_users_module_beside_the_configuration(tmp_path: Path) -> None:
+    """A decoder of one's own in the current directory: the broker's process and the writer's both find it."""
+    (tmp_path / "my_decoders.py").write_text("def shout(payload):\n    return {'text': payload.decode().upper()}\n")
+    with BrokerProcess(tmp_path, routes=[{"topic": "#", "decode": "my_decoders.shout"}]) as broker:
+        with RawClient(broker.port, "c") as client:
+            client.publish("t", ["hello"], 1)
+            assert len(client.acknowledged(1)) == 1
+        broker.until_stored(1)
+        assert broker.sql("SELECT text FROM t") == [('"HELLO"',)]
