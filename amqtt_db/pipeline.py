@@ -68,11 +68,10 @@ class Typist:
 
         The shape ends with the route's named levels, whose values are the topic's.
         """
-        key: tuple[Any, ...] = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))
-        if _OBJECT in key[1]:
-            data = flatten(data)
-            key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))), _OBJECT)
-        form = self._forms.get(key) or self._learn(key, data)
+        key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))
+        form = self._forms.get(key)
+        if form is None:
+            return self._unfamiliar(key, data)
         return form.shape, form.pick(data), form.time
 
     def declared(self, entity: Entity, data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
@@ -84,6 +83,14 @@ class Typist:
         if unknown:
             extra.update(self._unknown(unknown))
         return self._declared_form(entity, values, {path: value for path, value in extra.items() if value is not None})
+
+    def _unfamiliar(self, key: tuple[Any, ...], data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+        """Keys and kinds that are new, or objects in objects, which are flattened first."""
+        if _OBJECT in key[1]:
+            data = flatten(data)
+            key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))), _OBJECT)
+        form = self._forms.get(key) or self._learn(key, data)
+        return form.shape, form.pick(data), form.time
 
     def _learn(self, key: tuple[Any, ...], data: Mapping[str, Any]) -> Form:
         """A new set of keys and kinds; null values are absent.  Flattened data has its paths for keys."""
@@ -142,21 +149,21 @@ class Lane:
         self.filter = typist.route.filter.text
         self._decode = typist.route.decode
         self._entity = typist.route.entity
-        self._typed, self._odd, self._fault = _typed_levels(typist.route, levels)
+        self._given, self._odd, self._fault = _typed_levels(typist.route, levels)
         self._levels = tuple(levels[name] for name in typist.levels)
 
     def records(self, id_: int, time: int, session: int | None, qos: int, retain: bool, payload: bytes) -> list[Record]:
         """The records of one message.  Raises Rejected with the step and the reason where it cannot be stored."""
         try:
             data = self._decode(payload)
-            items = (data,) if type(data) is dict and self.typist.is_simple else self.typist.items(data)
-            records = []
-            for part, item in enumerate(items):
-                shape, values, index = self._values(item)
-                event = None if index is None else event_time(values[index])
-                moment = time if event is None else event
-                records.append(Record(id_, part, moment, self.topic, session, qos, retain, values, shape))
-            return records
+            if type(data) is dict and self.typist.is_simple:
+                shape, values, moment = self._typed(data, time)
+                return [Record(id_, 0, moment, self.topic, session, qos, retain, values, shape)]
+            typed = (self._typed(item, time) for item in self.typist.items(data))
+            return [
+                Record(id_, part, moment, self.topic, session, qos, retain, values, shape)
+                for part, (shape, values, moment) in enumerate(typed)
+            ]
         except EntityError as error:
             raise EntityError(f"route {self.filter}: table {self._table_name()}: {error}") from error
         except Rejected:
@@ -164,20 +171,24 @@ class Lane:
         except (TypeError, ValueError, RecursionError) as error:
             raise StructureError(f"route {self.filter}: {type(error).__name__}: {error}") from error
 
-    def _values(self, item: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+    def _typed(self, item: dict[str, Any], arrival: int) -> tuple[Shape, Values, int]:
+        """An object's shape and values, and the time of its event."""
         if self._fault is not None:
             raise self._fault
         if self._entity is None:
             shape, values, index = self.typist.undeclared(item)
         else:
-            shape, values, index = self.typist.declared(self._entity, self._complete(item) if self._typed else item)
+            shape, values, index = self.typist.declared(self._entity, self._complete(item) if self._given else item)
         if self._levels:
             values += self._levels
-        return (*_with(self._odd, shape, values), index) if self._odd else (shape, values, index)
+        if self._odd:
+            shape, values = _with(self._odd, shape, values)
+        event = None if index is None else event_time(values[index])
+        return shape, values, arrival if event is None else event
 
     def _complete(self, item: dict[str, Any]) -> dict[str, Any]:
         """The object with typed levels where it leaves their properties out."""
-        missing = {name: level for name, level in self._typed.items() if item.get(name) is None}
+        missing = {name: level for name, level in self._given.items() if item.get(name) is None}
         return {**item, **missing} if missing else item
 
     def _table_name(self) -> str:

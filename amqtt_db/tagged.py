@@ -31,8 +31,12 @@ class Typed:
 
 
 def typed(kind: Kind, value: Any) -> Any:
-    """``value``, wrapped only where its kind would not be read off it again; a ``tagged`` one has no other kind."""
-    return value if kind in ("tagged", kind_of(value)) else Typed(kind, value)
+    """``value``, wrapped only where its kind would not be read off it again.
+
+    A ``tagged`` value has no other kind than its own, nor has an integer whose kind is still ``number``.
+    """
+    is_natural = kind == "tagged" or (kind == "number" and type(value) is int) or kind_of(value) == kind
+    return value if is_natural else Typed(kind, value)
 
 
 def dumps(value: Any) -> str:

@@ -26,6 +26,7 @@ from amqtt_db.engines import engine_for
 from amqtt_db.entity import Entity
 from amqtt_db.journal import Journal, JournalReader
 from amqtt_db.message import PUBLISH, flags
+from amqtt_db.worker import calm_collector
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.writer import Writer
 
@@ -160,6 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(7)
     payloads = [payload(rng, number) for number in range(arguments.messages)]
+    calm_collector()
     results: dict[str, dict[str, float]] = {}
     print(f"{'SQLite, µs per message':28}{'ours':>8}{'floor':>8}{'ratio':>8}{'messages/s':>12}")
     for name, route in ROUTES.items():

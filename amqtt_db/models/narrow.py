@@ -11,7 +11,7 @@ import attrs
 
 from amqtt_db.models.base import Cell, Column, Lookup, Model, Place, Query, Row, RowMaker, Table, record_of, restored
 from amqtt_db.models.eav import message_row, message_table
-from amqtt_db.shape import Kind, Pair, Record, Shape
+from amqtt_db.shape import Pair, Record, Shape
 from amqtt_db.tagged import typed
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
@@ -58,7 +58,7 @@ class Narrow(Model):
                 "id": record.id,
                 "part": record.part,
             }
-            yield self._points, {**row, "value": value} if kind == "number" else {**row, "text": _other(kind, value)}
+            yield self._points, {**row, "value": value} if kind == "number" else {**row, "text": typed(kind, value)}
 
     def query(self, place: Place) -> Query:
         """Messages with their points."""
@@ -82,7 +82,7 @@ class Narrow(Model):
                 self._points: [
                     ((r.topic, path), r.time, r.id, r.part, value, None)
                     if kind == "number"
-                    else ((r.topic, path), r.time, r.id, r.part, None, _other(kind, value))
+                    else ((r.topic, path), r.time, r.id, r.part, None, typed(kind, value))
                     for r in records
                     for (path, kind), value in zip(shape.properties, r.values, strict=True)
                     if value is not None
@@ -97,6 +97,10 @@ class Narrow(Model):
 
     @property
     def _points(self) -> str:
+        return f"$table/{self.prefix}_point"
+
+
+def _points(self) -> str:
         return f"$table/{self.prefix}_point"
 
 

@@ -64,7 +64,8 @@ class Decoded:
 def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
     """Records of a batch; dead letters, ignored messages, sessions and counts go to the harvest."""
     decoded = Decoded()
-    buckets, number, ignored = decoded.buckets, harvest.number, 0
+    buckets, ignored = decoded.buckets, 0
+    base = message_id(harvest.number, 0)
     _reset_counts(lanes)
     for index, (position, time, flags, session, topic, payload) in enumerate(batch):
         if flags >> 4 != PUBLISH:
@@ -76,11 +77,9 @@ def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
             if lane is not None:
                 harvest.bury(batch.message(index), NO_ROUTE, lane)
             continue
-        connection = message_id(number, session) if session else None
+        connection = base | session if session else None
         try:
-            records = lane.records(
-                message_id(number, position), time, connection, flags >> 1 & 3, bool(flags & 1), payload
-            )
+            records = lane.records(base | position, time, connection, flags >> 1 & 3, bool(flags & 1), payload)
         except Rejected as error:
             harvest.bury(batch.message(index), lane.filter, error)
             continue

@@ -183,7 +183,9 @@ class Writer:
         if not missing:
             return
         with self._database.begin() as connection:
-            for statement in self._schema.ensure(connection, missing):
-                logger.info("%s", " ".join(statement.split()))
+            ddl = self._schema.ensure(connection, missing)
+        tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
+        columns = sum(statement.startswith("ALTER TABLE") for statement in ddl)
+        logger.info("the schema grows by %d tables and %d columns", tables, columns)
         with self._database.begin() as connection:
             self._schema.learn(connection, {wish.table.key for wish in missing})

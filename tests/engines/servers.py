@@ -123,6 +123,8 @@ def _postgresql(directory: Path) -> Iterator[str]:
     directory.mkdir()
     server = get_server(directory, cleanup_mode="stop")
     try:
+        _execute(server.get_uri(), "ALTER SYSTEM SET fsync = off")
+        _execute(server.get_uri(), "SELECT pg_reload_conf()")
         yield server.get_uri()
     finally:
         server.cleanup()
