@@ -71,20 +71,21 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 for a free one.")] = 0,
 ) -> None:
     """Run a broker with simulated devices for a few seconds, then show the tables."""
-    from amqtt_db.cli import demo as play  # noqa: PLC0415 - nor is MQTT's client
+    from amqtt_db.cli.demo import broker as demo_broker  # noqa: PLC0415 - nor is MQTT's client
+    from amqtt_db.cli.demo import free_port, play, report  # noqa: PLC0415
     from amqtt_db.cli.serve import preflight  # noqa: PLC0415
 
     with _told():
         _log(logging.WARNING)
         place = (directory or Path(tempfile.mkdtemp(prefix="amqtt-db-demo-"))).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        port = port or play.free_port()
-        broker = play.broker(place, port)
+        port = port or free_port()
+        broker = demo_broker(place, port)
         settings = config.load_document(broker)
         preflight(broker, settings)
         console = show.console()
-        acknowledged = asyncio.run(play.play(broker, port, seconds, console))
-        play.report(place / "mqtt.db", acknowledged, console)
+        acknowledged = asyncio.run(play(broker, port, seconds, console))
+        report(place / "mqtt.db", acknowledged, console)
 
 
 @app.command()
