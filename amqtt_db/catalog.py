@@ -1,8 +1,8 @@
 """The project's own tables in the target database: checkpoints, counters, sessions, dead letters, and the catalogue.
 
 ``mqtt_journal`` registers each opening of a journal and holds its checkpoint; ``mqtt_counter`` counts messages per
-topic filter; ``mqtt_table``, ``mqtt_catalog`` and ``mqtt_placement`` remember which tables there are, what their
-columns stand for, and where each topic's records lie.
+topic filter; ``mqtt_table``, ``mqtt_view``, ``mqtt_catalog`` and ``mqtt_placement`` remember which tables and views
+there are, what their columns stand for, and where each topic's records lie.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
 
 CURRENT: Final = "current"
 PAST: Final = "past"
-"""States of a placement: new records go to the current one; past ones hold records of before and are read as well."""
+MOVED: Final = "moved"
+"""States of a placement: new records go to the current one; past ones hold records of before and are read as well.
+
+What has been moved to the current one is read there, and its old rows may be deleted.
+"""
 
 
 def key_hash(key: str) -> str:
@@ -112,11 +116,20 @@ class Catalog:
             self._column("property", "text"),
             sa.Column("kind", sa.String(16), nullable=False),
         )
+        self.view = self._table(
+            "mqtt_view",
+            sa.Column("hash", sa.String(32), primary_key=True),
+            sa.Column("name", sa.String(128), nullable=False, unique=True),
+            self._column("key", "text"),
+            self._column("columns", "text"),
+            sa.Column("definition", sa.String(32), nullable=False),
+        )
         self.placement = self._table(
             "mqtt_placement",
             sa.Column("hash", sa.String(32), primary_key=True),
             sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
             sa.Column("state", sa.String(8), nullable=False),
+            sa.Column("moved", engine.types["int64"]),
             self._column("topic", "text"),
             self._column("key", "text"),
             self._column("route", "text"),
@@ -138,7 +151,7 @@ class Catalog:
         if keys is not None:
             rows = rows.where(self.column.c.table_name.in_(list(tables)))
         for name, column, path, kind in connection.execute(rows):
-            columns[name][path, kind] = column
+            columns.setdefault(name, {})[path, kind] = column  # views have columns here too
         return {table.key: attrs.evolve(table, columns=columns[name]) for name, table in tables.items()}
 
     def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
@@ -163,6 +176,11 @@ class Catalog:
         ]
         if rows:
             connection.execute(self.column.insert(), rows)
+
+    def forget_columns(self, connection: sa.Connection, table: str, columns: Iterable[str]) -> None:
+        """Unregister columns that a table did not get."""
+        here = (self.column.c.table_name == table) & self.column.c.column_name.in_(list(columns))
+        connection.execute(self.column.delete().where(here))
 
     def placements(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Placement]:
         """The current placement of each of ``topics`` that has one."""

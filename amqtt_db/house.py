@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
@@ -12,6 +13,8 @@ from amqtt_db.catalog import Catalog
 from amqtt_db.engines import engine_for
 from amqtt_db.engines.base import Engine
 from amqtt_db.errors import DatabaseError
+
+_STEADY: Final = "REPEATABLE READ"
 
 
 @attrs.frozen
@@ -25,16 +28,25 @@ class House:
 
 @contextmanager
 def visit(url: str) -> Iterator[House]:
-    """Open a database for reading, in one transaction.  Raises DatabaseError with what it answers if it cannot be."""
+    """Open a database for reading, as it is at the first look; what is committed later is not seen.
+
+    Raises DatabaseError with what the database answers if it cannot be read.
+    """
     engine = engine_for(url)
     database = engine.open(write=False)
     try:
-        with database.begin() as connection:
+        with _steady(database).begin() as connection:
             yield House(engine, Catalog(engine), connection)
     except sa.exc.DBAPIError as error:
         raise DatabaseError(answer(error)) from error
     finally:
         database.dispose()
+
+
+def _steady(database: sa.Engine) -> sa.Engine:
+    """With transactions that see one state of the database; where there is no such level, they do anyway (SQLite)."""
+    levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
+    return database.execution_options(isolation_level=_STEADY) if _STEADY in levels else database
 
 
 def answer(error: sa.exc.DBAPIError) -> str:

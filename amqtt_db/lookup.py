@@ -2,7 +2,8 @@
 
 A key is found by a 128-bit hash of its bytes, for long text and trailing spaces break unique indexes.  New keys are
 written sorted, in a short transaction of their own, so that two writers never wait for each other crosswise.  An id
-that has been committed is final, so it may be remembered.
+that has been committed is final, so it may be remembered.  The schema makes a lookup's table with the tables that need
+it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ class Lookups:
         self._database = database
         self._metadata = sa.MetaData()
         self._ids: dict[Lookup, dict[Key, int]] = {}
-        self._made: set[str] = set()
 
     def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
         """The ids of keys, in their order."""
@@ -61,7 +61,6 @@ class Lookups:
         by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}
         hashes = sorted(by_hash)
         table = lookup_table(self._engine, lookup, self._metadata)
-        self._make(table)
         with self._database.begin() as connection:
             found = _found(connection, table, hashes)
             new = [{"hash": key, **_row(lookup, by_hash[key])} for key in hashes if key not in found]
@@ -73,14 +72,6 @@ class Lookups:
                     connection.execute(table.insert(), new)
                 found = _found(connection, table, hashes)
         return {by_hash[key]: id_ for key, id_ in found.items()}
-
-    def _make(self, table: sa.Table) -> None:
-        """Create a lookup's table where it is missing; under the lock, for two creations at once make one fail."""
-        if table.name not in self._made:
-            with self._database.begin() as connection:
-                self._engine.lock_schema(connection)
-                table.create(connection, checkfirst=True)
-            self._made.add(table.name)
 
 
 def read_keys(engine: Engine, connection: sa.Connection, lookup: Lookup) -> Mapping[int, Key]:

@@ -31,6 +31,7 @@ HOUSE_TABLES: Final = frozenset(
         "mqtt_table",
         "mqtt_topic",
         "mqtt_value",
+        "mqtt_view",
     }
 )
 """The project's own tables: no topic and no ``table:`` may take their names."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby
-from operator import eq
+from operator import attrgetter, eq
 
 import attrs
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from amqtt_db.catalog import Catalog, PhysicalTable
 from amqtt_db.engines.base import Engine
 from amqtt_db.errors import DatabaseError
+from amqtt_db.lookup import lookup_table
 from amqtt_db.models.base import Cell, Column, Table
 from amqtt_db.naming import column_name, fold, table_name, unique
 from amqtt_db.shape import Pair, Shape
@@ -42,6 +43,7 @@ class Schema:
         self._reserved = {fold(name) for name in reserved}
         self._catalog = catalog
         self._tables: dict[str, PhysicalTable] = {}
+        self._room: dict[str, int] = {}
 
     def load(self, connection: sa.Connection) -> None:
         """Read what the catalogue knows."""
@@ -54,7 +56,7 @@ class Schema:
     def is_ready(self, wanted: Wanted) -> bool:
         """Whether every column that can be given is there."""
         known = self._tables.get(wanted.table.key)
-        return known is not None and not _missing_pairs(known, wanted)
+        return known is not None and not _missing_pairs(known, self._limited(wanted))
 
     def ensure(self, connection: sa.Connection, wanted: Iterable[Wanted]) -> list[str]:
         """Make what is missing, in the connection's transaction; returns the DDL that it took.
@@ -69,14 +71,37 @@ class Schema:
         taken = self._reserved | set(map(fold, present)) | self._catalog.table_folds(connection)
         ddl: list[str] = []
         for key, group in by_key.items():
-            merged = _merge(group)
+            merged = self._limited(_merge(group))
             table = known.get(key) or self._register(connection, merged, taken)
             actual = _column_folds(inspector, table.name) if table.name in present else None
             columns = _new_columns(table, merged, actual or set(), self._engine)
             self._catalog.add_columns(connection, table.name, columns)
             table = attrs.evolve(table, columns={**table.columns, **columns})
+            ddl += self._make_lookups(connection, merged.table, present)
             ddl += self._materialize(connection, table, merged.table, actual)
         return ddl
+
+    def crowd(self, connection: sa.Connection, wanted: Wanted) -> bool:
+        """Ask for fewer columns of a table from now on: the database refuses as many; False where it has no more.
+
+        The catalogue forgets those that the table did not get.
+        """
+        self._engine.lock_schema(connection)
+        known = self._catalog.physical_tables(connection, [wanted.table.key]).get(wanted.table.key)
+        inspector = sa.inspect(connection)
+        is_there = known is not None and inspector.has_table(known.name)
+        actual = _column_folds(inspector, known.name) if known is not None and is_there else set()
+        columns = [] if known is None else list(known.columns.values())
+        lost = [column for column in columns if fold(column) not in actual]
+        if known is not None:
+            self._catalog.forget_columns(connection, known.name, lost)
+        before, kept = self._limited(wanted).max_columns, len(columns) - len(lost)
+        self._room[wanted.table.key] = max(kept, before // 2)
+        return self._room[wanted.table.key] < before
+
+    def _limited(self, wanted: Wanted) -> Wanted:
+        room = self._room.get(wanted.table.key, wanted.max_columns)
+        return attrs.evolve(wanted, max_columns=min(room, wanted.max_columns))
 
     def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
         """Read the tables with ``keys`` from the catalogue."""
@@ -93,6 +118,15 @@ class Schema:
         self._catalog.add_table(connection, table, wanted.route)
         return table
 
+    def _make_lookups(self, connection: sa.Connection, table: Table, present: set[str]) -> list[str]:
+        """Create the lookups that a table's columns need."""
+        lookups = {column.lookup for column in table.columns if column.lookup and column.lookup.name not in present}
+        targets = [
+            lookup_table(self._engine, lookup, sa.MetaData()) for lookup in sorted(lookups, key=attrgetter("name"))
+        ]
+        present.update(target.name for target in targets)
+        return [_execute(connection, sa.schema.CreateTable(target)) for target in targets]
+
     def _materialize(
         self, connection: sa.Connection, known: PhysicalTable, table: Table, present: set[str] | None
     ) -> list[str]:
@@ -107,9 +141,7 @@ class Schema:
             statements = [*_add_columns(connection.dialect, target, missing, together=self._engine.adds_many)]
             if not self._engine.transactional_ddl:
                 statements += _missing_indexes(connection, target)
-        for statement in statements:
-            connection.execute(statement)
-        return [str(statement.compile(dialect=connection.dialect)).strip() for statement in statements]
+        return [_execute(connection, statement) for statement in statements]
 
     def _sql_table(self, known: PhysicalTable, table: Table) -> sa.Table:
         columns = [self._sql_column(column, table) for column in table.columns]
@@ -131,6 +163,11 @@ class Schema:
             nullable=column.nullable,
             autoincrement=False,
         )
+
+
+def _execute(connection: sa.Connection, statement: sa.schema.ExecutableDDLElement) -> str:
+    connection.execute(statement)
+    return str(statement.compile(dialect=connection.dialect)).strip()
 
 
 def _column_folds(inspector: sa.Inspector, table: str) -> set[str]:
@@ -202,12 +239,14 @@ def _missing_indexes(connection: sa.Connection, table: sa.Table) -> Iterator[sa.
     return (sa.schema.CreateIndex(index) for index in table.indexes if index.name not in present)
 
 
-def columns_to_fill(known: PhysicalTable, table: Table, shape: Shape) -> dict[Cell, str]:
+def columns_to_fill(known: PhysicalTable, table: Table, shape: Shape, most: int | None = None) -> dict[Cell, str]:
     """The cells that records of a shape fill, with their columns' names, fixed ones first.
 
-    The overflow column is among them only where some pair of the shape has no column of its own.
+    The overflow column is among them only where some pair of the shape has no column of its own, or may not use it:
+    at most ``most`` do.
     """
-    pairs = {pair: known.columns[pair] for pair in table.properties if pair in known.columns}
+    housed = [pair for pair in table.properties if pair in known.columns]
+    pairs = {pair: known.columns[pair] for pair in (housed if table.overflow is None else housed[:most])}
     homeless = any(pair not in pairs for pair in shape.properties)
     columns: dict[Cell, str] = {
         column.name: column.name for column in table.columns if homeless or column.name != table.overflow

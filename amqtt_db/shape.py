@@ -119,6 +119,16 @@ class Record:
         """``time`` as an aware datetime in UTC."""
         return EPOCH + timedelta(microseconds=self.time)
 
+    def data(self) -> dict[str, Any]:
+        """The properties as the nested objects that they came in; the topic's named levels are apart."""
+        named = zip(self.shape.paths, self.values, strict=True)
+        return unflatten((path, value) for path, value in named if not path.startswith("{"))
+
+    def levels(self) -> dict[str, Any]:
+        """The topic's named levels: ``{"room": "kitchen"}`` where the route is ``home/{room}/climate``."""
+        named = zip(self.shape.paths, self.values, strict=True)
+        return {path[1:-1]: value for path, value in named if path.startswith("{") and value is not None}
+
     def properties(self) -> dict[str, tuple[Kind, Any]]:
         """Path → (kind, value) of the properties that are present: what two equal records agree on."""
         pairs = zip(self.shape.properties, self.values, strict=True)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from amqtt_db import config
 from amqtt_db.config import JournalSettings, masked
+from amqtt_db.config.yaml_checks import size
 from amqtt_db.errors import ConfigError
 from amqtt_db.models.wide import Wide
-from amqtt_db.config.yaml_checks import size
 
 
 def problems(mapping: Any) -> dict[str, str]:
@@ -185,9 +185,10 @@ def test_table_beside_the_model_is_explained() -> None:
         ("sqlite://mqtt.db", "three slashes"),
         ("sqlite:///file:x.db?uri=true", "name the file itself"),
         ("sqlite+aiosqlite:///x.db", "Python's own driver"),
-        ("postgresql+psycopg://u:secret@h/d", "postgresql is not available yet"),
-        ("mysql://u:secret@h/d", "mysql is not available yet"),
-        ("mariadb://u:secret@h/d", "mariadb is not available yet"),
+        ("postgresql+psycopg2://u:secret@h/d", "postgresql is used through psycopg"),
+        ("mysql+mysqldb://u:secret@h/d", "mysql is used through pymysql"),
+        ("mariadb+asyncmy://u:secret@h/d", "mariadb is used through pymysql"),
+        ("postgres://u:secret@h/d", "did you mean 'postgresql'?"),
         ("sqllite:///x.db", "did you mean 'sqlite'?"),
         ("oracle://u:secret@h/d", "unknown database 'oracle'"),
     ],
@@ -197,6 +198,22 @@ def test_a_database_that_cannot_be_used(url: str, part: str) -> None:
     (message,) = problems({"database": url}).values()
     assert part in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://h/d", "postgresql+psycopg://u:p@h/d", "mysql://h/d", "mysql+pymysql://h/d", "mariadb://h/d"],
+)
+def test_servers_are_named_with_or_without_their_driver(url: str) -> None:
+    """There is one driver for each, so it need not be said."""
+    assert config.load({"database": url}).database == url
+
+
+def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that starts without it would only fail later."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    (message,) = problems({"database": "postgresql://u:secret@h/d"}).values()
+    assert "pip install 'amqtt_db[postgresql]'" in message
 
 
 def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from amqtt_db.config import load
 from amqtt_db.dead import DeadLetter, letters
 from amqtt_db.engines import engine_for
-from amqtt_db.house import visit
 from amqtt_db.message import PUBLISH, Batch, flags
-from amqtt_db.read import by_id, read
+from amqtt_db.reader import read
+from amqtt_db.reader.selection import BY_ID
 from amqtt_db.route import Route
 from amqtt_db.shape import Record, unflatten
 from amqtt_db.writer.attempt import Attempt
@@ -112,8 +112,7 @@ class Workbench:
 
     def records(self, topic: str = "#") -> list[Record]:
         """Everything stored for a topic filter, in order of arrival."""
-        with visit(self.url) as house:
-            return sorted(read(house, topic), key=by_id)
+        return sorted(read(self.url, topic), key=BY_ID.key)
 
     def data(self, topic: str = "#") -> list[dict[str, Any]]:
         """The same as nested objects, without the envelope."""

@@ -11,7 +11,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,7 @@ import typer
 
 from amqtt_db import __version__, config
 from amqtt_db.cli import show
+from amqtt_db.cli.arguments import TIMES, moment, topic_filter
 from amqtt_db.config import Settings
 from amqtt_db.errors import AmqttDbError, ConfigError
 
@@ -32,6 +35,18 @@ Config = Annotated[
     Path | None,
     typer.Argument(metavar="CONFIG", help="An amqtt broker's YAML file; without it, an embedded default."),
 ]
+
+Topic = Annotated[
+    str,
+    typer.Option(metavar="FILTER", parser=topic_filter, help="Which topics; + is any one level, # all that follow."),
+]
+
+
+class Form(Enum):
+    """The formats of an export."""
+
+    jsonl = "jsonl"
+    csv = "csv"
 
 
 def main() -> None:
@@ -133,6 +148,63 @@ def status(
             show.console().print(show.status(result))
 
 
+@app.command()
+def topics(
+    path: Config = None,
+    topic: Topic = "#",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")] = False,
+) -> None:
+    """List the topics that are stored: model, tables, rows, first and last time."""
+    from amqtt_db.inventory import stored_topics  # noqa: PLC0415
+
+    with _told():
+        found = stored_topics(_settings(path), topic)
+        if as_json:
+            typer.echo(orjson.dumps([attrs.asdict(one) for one in found]))
+        else:
+            show.console().print(show.topics(found) if found else "No topic is stored.")
+
+
+@app.command()
+def export(
+    path: Config = None,
+    topic: Topic = "#",
+    since: Annotated[
+        datetime | None, typer.Option(parser=moment, metavar="TIME", help=f"From then on; {TIMES}.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Before then.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="How many records at most.")] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="The newest first, not the oldest.")] = False,
+    form: Annotated[Form, typer.Option("--format", help="JSON Lines, or CSV.")] = Form.jsonl,
+    output: Annotated[Path | None, typer.Option(help="The file to write; without it, standard output.")] = None,
+) -> None:
+    """Write stored records to a file, or to standard output, in the order of their times."""
+    from amqtt_db.cli.way_back import destination  # noqa: PLC0415
+    from amqtt_db.export import export as write  # noqa: PLC0415
+
+    with _told():
+        settings = _settings(path)
+        with destination(output) as file:
+            count = write(settings, file.write, form.value, topic, since=since, until=until, limit=limit, newest=newest)
+        if output is not None:
+            typer.echo(f"{count} records written to {output}", err=True)
+
+
+@app.command()
+def tail(
+    path: Config = None,
+    topic: Topic = "#",
+    last: Annotated[int, typer.Option(min=0, help="How many stored records to begin with.")] = 10,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks at the database.")] = 1,
+) -> None:
+    """Print the newest records, and then those that come, until Ctrl-C."""
+    from amqtt_db.cli.way_back import follow  # noqa: PLC0415
+
+    with _told(), suppress(KeyboardInterrupt):
+        for record in follow(_settings(path), topic, last, interval):
+            typer.echo(show.record(record))
+
+
 @dead_app.command("list")
 def dead_list(
     path: Config = None,
@@ -202,6 +274,8 @@ def _told() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise typer.Exit(_say(error, 2)) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read it has seen enough
     except (AmqttDbError, OSError) as error:
         raise typer.Exit(_say(error, 1)) from None
 

@@ -18,12 +18,15 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from amqtt_db import tagged
 from amqtt_db.config import Settings
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.naming import HOUSE_TABLES
+from amqtt_db.shape import Record
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.dead import DeadLetter
+    from amqtt_db.inventory import StoredTopic
     from amqtt_db.preview import Preview
     from amqtt_db.status import Status
 
@@ -98,6 +101,28 @@ def status(result: Status) -> RenderableType:
         Text(f"refused: {result.refused}   pending: {result.pending}"),
         *(Text(f"warning: {visible(warning)}", style="yellow") for warning in result.warnings),
     )
+
+
+def topics(found: Iterable[StoredTopic]) -> RenderableType:
+    """What is stored, a topic a line."""
+    rows = (
+        (
+            one.topic,
+            one.route,
+            ", ".join(one.models),
+            ", ".join(one.tables),
+            one.rows,
+            *(None if time is None else time.strftime("%Y-%m-%d %H:%M:%S") for time in (one.first, one.last)),
+        )
+        for one in found
+    )
+    header = ("topic", "route", "model", "tables", "rows", "first (UTC)", "last (UTC)")
+    return _table(header, rows, "Stored topics")
+
+
+def record(found: Record) -> str:
+    """A record as one line: its time (UTC), its topic, and its data as JSON."""
+    return visible(f"{found.at:%Y-%m-%d %H:%M:%S.%f}  {found.topic}  {tagged.dumps(found.data())}")
 
 
 def dead_letters(letters: Iterable[DeadLetter]) -> RenderableType:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 from urllib.parse import unquote
@@ -35,7 +36,12 @@ _ELSEWHERE: Final = {
     "topic": "belongs into an entry of the list `routes:`",
 }
 _URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
-_LATER_DIALECTS: Final = ("postgresql", "mysql", "mariadb")
+_DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
+    "postgresql": ("psycopg", "postgresql"),
+    "mysql": ("pymysql", "mysql"),
+    "mariadb": ("pymysql", "mysql"),
+}
+"""The driver of each server's dialect, and the extra of this project that brings it."""
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
 _SECRET_QUERY: Final = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -140,13 +146,21 @@ def _database(value: object) -> str:
     if match is None:
         raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
     dialect = match["dialect"]
-    if dialect in _LATER_DIALECTS:
-        raise ValueError(f"{dialect} is not available yet; use an SQLite file such as sqlite:///mqtt.db")
     if dialect == "sqlite":
         _check_sqlite(match["driver"], match["rest"])
+    elif dialect in _DRIVERS:
+        _check_driver(dialect, match["driver"])
     elif dialect not in entry_points(group="amqtt_db.engines").names:
-        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_LATER_DIALECTS])}")
+        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_DRIVERS])}")
     return url
+
+
+def _check_driver(dialect: str, given: str | None) -> None:
+    driver, extra = _DRIVERS[dialect]
+    if given not in (None, driver):
+        raise ValueError(f"{dialect} is used through {driver}; write {dialect}://… or {dialect}+{driver}://…")
+    if find_spec(driver) is None:
+        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{extra}]'")
 
 
 def _check_sqlite(driver: str | None, rest: str) -> None:

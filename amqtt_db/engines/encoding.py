@@ -20,12 +20,12 @@ def present(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def each(encode: Callable[[Any], Any]) -> Encoder:
-    """An encoder that takes value by value; what is too large for ``encode`` is unfit."""
+    """An encoder that takes value by value; what ``encode`` refuses is unfit."""
 
     def encode_column(column: Sequence[Any]) -> Sequence[Any]:
         try:
             return [None if value is None else encode(value) for value in column]
-        except OverflowError as error:
+        except (OverflowError, ValueError) as error:
             raise Unfit from error
 
     return encode_column
@@ -84,12 +84,12 @@ def is_aware(value: datetime) -> bool:
     """Whether a datetime has a zone and is one in UTC too."""
     try:
         return value.astimezone(timezone.utc).year > 0 and value.tzinfo is not None
-    except OverflowError:
+    except (OverflowError, ValueError):
         return False
 
 
 def utc(value: datetime) -> datetime:
-    """An aware datetime in UTC.  Raises Unfit for a naive one, OverflowError for one that has none."""
+    """An aware datetime in UTC.  Raises Unfit for a naive one, ValueError or OverflowError for one that has none."""
     if value.tzinfo is None:
         raise Unfit
     return value.astimezone(timezone.utc)

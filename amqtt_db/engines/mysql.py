@@ -56,7 +56,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 _VALUE_ERRORS: Final = frozenset(
     {
         1048,  # a column cannot be NULL
-        1118,  # a row is too big
+        1117, 1118,  # too many columns, a row is too big
         1264, 1265, 1292, 1366, 1367, 1406, 1411, 1690,  # out of range, incorrect, too long
         1300, 1301,  # text that is none, a result beyond the packet
         1526,  # no partition for a value
@@ -64,7 +64,7 @@ _VALUE_ERRORS: Final = frozenset(
         3140, 3819, 4025,  # JSON that is none; CHECK constraints of MySQL and MariaDB
     }
 )  # fmt: skip
-_TOO_BIG: Final = frozenset({1118, 1153, 1206})  # a row, a packet, too many locks
+_TOO_BIG: Final = frozenset({1117, 1118, 1206})  # too many columns, a row, too many locks
 _NO_PRIVILEGE: Final = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
 
 
@@ -218,12 +218,14 @@ class MySQL(Engine):
         """INSERT of many rows, in as few statements as the server's packets allow."""
         quote = connection.dialect.identifier_preparer.quote
         head = f"INSERT INTO {quote(table)} ({', '.join(map(quote, columns))}) VALUES (".encode()
-        literals = _rows(kinds, rows)
+        literals, room = _rows(kinds, rows), _packet_size(connection) - len(head) - _ROOM
         driver = connection.connection.driver_connection
         try:
             with driver.cursor() as cursor:  # type: ignore[union-attr]
-                for some in _packets(literals, _packet_size(connection) - len(head) - _ROOM):
-                    cursor.execute(head + "),(".join(some).encode("utf-8", "surrogateescape") + b")")
+                for some in _packets(literals, room):
+                    body = "),(".join(some).encode("utf-8", "surrogateescape")
+                    _require_room(len(body), room)
+                    cursor.execute(head + body + b")")
         except pymysql.err.MySQLError as error:
             raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
@@ -248,7 +250,7 @@ class MySQL(Engine):
         return _number(origin) in _VALUE_ERRORS
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """A row or a packet that is too large."""
+        """More locks than the server has room for, a row that fills more than a page, too many columns."""
         return _number(_origin(error)) in _TOO_BIG
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
@@ -308,6 +310,14 @@ def _packets(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
             yield literals[start:index]
             start, base = index, ends[index - 1]
     yield literals[start:]
+
+
+def _require_room(size: int, room: int) -> None:
+    if size > room:
+        raise DatabaseError(
+            f"a message takes {size} bytes to store, more than the server's max_allowed_packet leaves ({room}); "
+            "raise max_allowed_packet on the server"
+        )
 
 
 def _origin(error: BaseException) -> BaseException | None:

@@ -224,9 +224,9 @@ class PostgreSQL(Engine):
         return origin.sqlstate[:2] in {"22", "23", "54"} or origin.sqlstate == "P0001"
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """A row that fills more than a page, or more locks than the server has room for."""
+        """More locks than the server has room for, a row that fills more than a page, too many columns."""
         origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"54000", "53200"}
+        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011"}
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """Settings with which the server may lose what it has committed."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import attrs
@@ -23,6 +25,9 @@ Cell = str | Pair
 Row = Mapping[Cell, Any]
 RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
 """Records of one shape → per table key the tuples to insert, in the order of the cells that the maker was made for."""
+
+RecordReader = Callable[[Sequence[Sequence[Any]]], Sequence[Record]]
+"""Rows, column by column in the order of the cells that the reader was made for → the records that they mean."""
 
 
 @attrs.frozen
@@ -93,6 +98,40 @@ class Query:
     on: tuple[str, ...] = ("id", "part")
 
 
+@attrs.frozen
+class OwnColumns:
+    """A layout: each property is a column of the query's table, and what has none is in the table's ``overflow``."""
+
+
+@attrs.frozen
+class ValueRows:
+    """A layout: each property is a row of the query's ``values``.
+
+    ``path`` names the fixed column that says which: its lookup's last part is the property's path.  ``columns`` names
+    the fixed column that holds values of a kind; one of kind ``tagged`` may hold those of several kinds.
+    """
+
+    path: str
+    columns: Mapping[Kind, str]
+
+
+@attrs.frozen
+class Documents:
+    """A layout: all properties are in one fixed column of the query's table.
+
+    ``data`` names it: JSON objects as they were nested, with values that JSON has no type for as text.  ``kinds`` names
+    the column that says of which kind these are, by path; ``levels`` the one with the topic's named levels.
+    """
+
+    data: str
+    kinds: str
+    levels: str
+
+
+Layout = OwnColumns | ValueRows | Documents
+"""Where the query's rows have the values of properties: what SQL must know that does not pass through the model."""
+
+
 ENVELOPE: Final = (
     Column("id", "int64"),
     Column("part", "int64"),
@@ -130,6 +169,10 @@ class Model(ABC):
         Rows of the same (id, part) come one after the other.
         """
 
+    def layout(self) -> Layout | None:
+        """Where SQL finds the properties, so that there can be views of the records; None: there are none."""
+        return None
+
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """A function that makes the rows of many records of ``shape`` at once.
 
@@ -145,6 +188,18 @@ class Model(ABC):
             return made
 
         return make
+
+    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+        """A function that makes the records of many rows of the query at once, given their columns.
+
+        ``cells`` names the columns.  All rows of a record are given together.  Override it for speed; it must agree
+        with :meth:`records`.
+        """
+
+        def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
+            return list(self.records(place, (dict(zip(cells, row, strict=True)) for row in zip(*columns, strict=True))))
+
+        return read
 
 
 def lay(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...]:
@@ -165,7 +220,8 @@ def restored(path: str, value: Any) -> tuple[Pair, Any]:
 
 
 def record_of(row: Row, values: Mapping[Pair, Any]) -> Record:
-    """The record that a row with the envelope's cells and some properties mean."""
+    """The record that a row with the envelope's cells and some properties mean; these get the order of their paths."""
+    shape, pick = in_order(tuple(values))
     return Record(
         row["id"],
         row["part"],
@@ -174,6 +230,20 @@ def record_of(row: Row, values: Mapping[Pair, Any]) -> Record:
         row["session"],
         row["qos"],
         row["retain"],
-        tuple(values.values()),
-        Shape(tuple(values)),
+        pick(tuple(values.values())),
+        shape,
     )
+
+
+@lru_cache(4096)
+def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], tuple[Any, ...]]]:
+    """The shape that has ``pairs`` in the order of their paths, and what brings their values into the same order."""
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    return Shape(tuple(pairs[index] for index in order)), picker(order)
+
+
+def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """What picks the values at ``indexes``, as a tuple however few they are."""
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    return lambda values: tuple(values[index] for index in indexes)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import attrs
 
-from amqtt_db.models.base import Cell, Column, Model, Place, Query, Row, Table, record_of, restored
+from amqtt_db.models.base import Cell, Column, Documents, Layout, Model, Place, Query, Row, Table, record_of, restored
 from amqtt_db.models.eav import message_row, message_table
 from amqtt_db.shape import EXACT, Kind, Pair, Record, Shape, flatten, level_path, unflatten
 
@@ -81,6 +81,10 @@ class Document(Model):
             values.update(restored(level_path(name), value) for name, value in (row["levels"] or {}).items())
             yield record_of(row, values)
 
+    def layout(self) -> Layout | None:
+        """JSON; a subclass with rows of its own has to say itself."""
+        return Documents("data", "kinds", "levels") if type(self).rows is Document.rows else None
+
     @property
     def _key(self) -> str:
         return f"$table/{self.prefix}_document"
@@ -89,7 +93,7 @@ class Document(Model):
 def _needs_kind(kind: Kind, value: Any) -> bool:
     if kind == "int64":
         return bool(-EXACT <= value <= EXACT)
-    return kind in _TO_JSON or (kind == "json" and isinstance(value, dict) and bool(value))
+    return kind in _TO_JSON or (kind == "json" and value != {} and not isinstance(value, list))
 
 
 def _properties(data: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[tuple[Pair, Any]]:

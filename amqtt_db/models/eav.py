@@ -13,6 +13,7 @@ from amqtt_db.models.base import (
     ENVELOPE,
     Cell,
     Column,
+    Layout,
     Lookup,
     Model,
     Place,
@@ -20,6 +21,7 @@ from amqtt_db.models.base import (
     Row,
     RowMaker,
     Table,
+    ValueRows,
     record_of,
     restored,
 )
@@ -94,6 +96,10 @@ class Eav(Model):
             found = list(group)
             values = dict(_value(row) for row in found if row["property"] is not None)
             yield record_of(found[0], values)
+
+    def layout(self) -> Layout | None:
+        """A column per kind; a subclass with rows of its own has to say itself."""
+        return ValueRows("property", VALUE_COLUMNS) if type(self).rows is Eav.rows else None
 
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Two list comprehensions; a subclass with rows of its own gets the plain maker."""

@@ -9,12 +9,28 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.models.base import Cell, Column, Lookup, Model, Place, Query, Row, RowMaker, Table, record_of, restored
-from amqtt_db.models.eav import message_row, message_table
-from amqtt_db.shape import Pair, Record, Shape
+from amqtt_db.models.base import (
+    Cell,
+    Column,
+    Layout,
+    Lookup,
+    Model,
+    Place,
+    Query,
+    Row,
+    RowMaker,
+    Table,
+    ValueRows,
+    record_of,
+    restored,
+)
+from amqtt_db.models.eav import VALUE_KINDS, message_row, message_table
+from amqtt_db.shape import Kind, Pair, Record, Shape
 from amqtt_db.tagged import typed
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
+
+_COLUMNS: Final[Mapping[Kind, str]] = {kind: "value" if kind == "number" else "text" for kind in VALUE_KINDS}
 
 
 @attrs.frozen
@@ -71,6 +87,10 @@ class Narrow(Model):
             values = dict(_point(row) for row in found if row["series"] is not None)
             yield record_of(found[0], values)
 
+    def layout(self) -> Layout | None:
+        """Numbers apart, everything else tagged; a subclass with rows of its own has to say itself."""
+        return ValueRows("series", _COLUMNS) if type(self).rows is Narrow.rows else None
+
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Narrow.rows:
@@ -98,15 +118,6 @@ class Narrow(Model):
     @property
     def _points(self) -> str:
         return f"$table/{self.prefix}_point"
-
-
-def _points(self) -> str:
-        return f"$table/{self.prefix}_point"
-
-
-def _other(kind: Kind, value: Any) -> Any:
-    """A value that is no number, so that its kind can be read off it again."""
-    return value if kind == "tagged" else typed(kind, value)
 
 
 def _point(row: Row) -> tuple[Pair, Any]:

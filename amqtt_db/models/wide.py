@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from functools import lru_cache
+from itertools import repeat
+from operator import attrgetter
 from typing import Any, Final
 
 import attrs
 
-from amqtt_db.models.base import ENVELOPE, Cell, Column, Model, Place, Query, Row, RowMaker, Table, record_of, restored
+from amqtt_db.models.base import (
+    ENVELOPE,
+    Cell,
+    Column,
+    Layout,
+    Model,
+    OwnColumns,
+    Place,
+    Query,
+    RecordReader,
+    Row,
+    RowMaker,
+    Table,
+    in_order,
+    picker,
+    record_of,
+    restored,
+)
 from amqtt_db.shape import Pair, Record, Shape
 from amqtt_db.tagged import typed
 
@@ -61,6 +80,10 @@ class Wide(Model):
         for row in rows:
             yield record_of(row, dict(_properties(row)))
 
+    def layout(self) -> Layout | None:
+        """Columns as they are; also for a subclass, whatever it puts into them."""
+        return OwnColumns()
+
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """One list comprehension over the records; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Wide.rows:
@@ -74,6 +97,24 @@ class Wide(Model):
             }
 
         return make
+
+    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+        """A whole page at once; only rows with tagged values or ``extra`` are looked at one by one."""
+        if type(self).records is not Wide.records:
+            return super().reader(place, cells)
+        envelope = [cells.index(name) for name in _ENVELOPE_NAMES]
+        own = [(cell, index) for index, cell in enumerate(cells) if isinstance(cell, tuple) and cell[1] != "tagged"]
+        odd = [index for index, cell in enumerate(cells) if cell == EXTRA or cell[1] == "tagged"]
+
+        def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
+            shapes, values = _by_presence([(pair, columns[index]) for pair, index in own])
+            records = list(map(Record, *(columns[index] for index in envelope), values, shapes))
+            for number in _filled([columns[index] for index in odd]):
+                row = {cell: column[number] for cell, column in zip(cells, columns, strict=True)}
+                records[number] = record_of(row, dict(_properties(row)))
+            return records
+
+        return read
 
     def _key(self, place: Place) -> str:
         return f"$table/{self.table}" if self.table else place.key  # no topic of a client begins with $
@@ -93,6 +134,42 @@ def _properties(row: Row) -> Iterator[tuple[Pair, Any]]:
         yield restored(path, value)
 
 
+def _filled(columns: Sequence[Sequence[Any]]) -> list[int]:
+    """The rows in which some column has a value."""
+    found = (
+        number
+        for column in columns
+        if column.count(None) < len(column)
+        for number, value in enumerate(column)
+        if value is not None
+    )
+    return sorted(set(found))
+
+
+def _by_presence(columns: Sequence[tuple[Pair, Sequence[Any]]]) -> tuple[Iterable[Shape], Iterable[tuple[Any, ...]]]:
+    """Row by row the shape of what is present, and its values."""
+    absent = [column.count(None) for _, column in columns]
+    some = [(pair, column) for (pair, column), count in zip(columns, absent, strict=True) if count < len(column)]
+    pairs, present = tuple(pair for pair, _ in some), [column for _, column in some]
+    gaps = [column for column in present if None in column]
+    if not gaps:
+        shape, pick = in_order(pairs)
+        return repeat(shape), zip(*pick(present), strict=True) if present else repeat(())
+    patterns = zip(*([value is None for value in column] for column in present), strict=True)
+    kept = [_present(pairs, pattern) for pattern in patterns]
+    rows = zip(*present, strict=True)
+    return (shape for shape, _ in kept), (pick(row) for (_, pick), row in zip(kept, rows, strict=True))
+
+
+@lru_cache(4096)
+def _present(
+    pairs: tuple[Pair, ...], absent: tuple[bool, ...]
+) -> tuple[Shape, Callable[[Sequence[Any]], tuple[Any, ...]]]:
+    indexes = [index for index, is_absent in enumerate(absent) if not is_absent]
+    indexes.sort(key=pairs.__getitem__)
+    return in_order(tuple(pairs[index] for index in indexes))[0], picker(indexes)
+
+
 def _picker(shape: Shape, cells: Sequence[Cell]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     """From a record's values to the values of ``cells``, in their order."""
     if tuple(cells) == shape.properties:
@@ -100,16 +177,10 @@ def _picker(shape: Shape, cells: Sequence[Cell]) -> Callable[[tuple[Any, ...]], 
     places = {pair: index for index, pair in enumerate(shape.properties)}
     indexes = [places.get(cell, -1) for cell in cells if isinstance(cell, tuple)]
     homeless = [(pair, index) for pair, index in places.items() if pair not in set(cells)]
-    direct = _getter(indexes)
+    direct = picker(indexes)
     if EXTRA not in cells:
         return lambda values: direct((*values, None))
     return lambda values: (_rest(homeless, values), *direct((*values, None)))
-
-
-def _getter(indexes: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    if len(indexes) > 1:
-        return itemgetter(*indexes)
-    return lambda values: tuple(values[index] for index in indexes)
 
 
 def _rest(homeless: list[tuple[Pair, int]], values: tuple[Any, ...]) -> dict[str, Any] | None:

@@ -138,8 +138,8 @@ def told(record: Record) -> Told:
         require(value is None or keys not in values, f"record {record.id}.{record.part} has {path!r} twice")
         if value is not None:
             values[keys] = kind, value
-    names = ("id", "part", "time", "topic", "session", "qos", "retain")
-    return Told(*(getattr(record, name) for name in names), values)
+    envelope = (record.id, record.part, record.time, record.topic, record.session, record.qos, record.retain)
+    return Told(*envelope, values)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -161,7 +161,7 @@ def differences(wanted: Iterable[Told], found: Iterable[Told]) -> list[str]:
     """Sentences about what was lost, doubled, made up or changed; none if both are the same records, in any order."""
     rest = {(one.id, one.part): one for one in wanted}
     seen: set[tuple[int, int]] = set()
-    sentences = []
+    sentences: list[str] = []
     for one in found:
         key = (one.id, one.part)
         if key in rest:
@@ -178,8 +178,9 @@ def _name(one: Told) -> str:
 
 def _changes(wanted: Told, found: Told) -> Iterator[str]:
     for field in attrs.fields(Told):
-        if field.eq and not same(getattr(wanted, field.name), getattr(found, field.name)):
-            yield f"{_name(wanted)}: {field.name} was {getattr(wanted, field.name)!r}, is {getattr(found, field.name)!r}"
+        before, after = getattr(wanted, field.name), getattr(found, field.name)
+        if field.eq and not same(before, after):
+            yield f"{_name(wanted)}: {field.name} was {before!r}, is {after!r}"
     for keys in sorted({*wanted.values, *found.values}, key=repr):
         before, after = wanted.values.get(keys, "absent"), found.values.get(keys, "absent")
         if not same(before, after):

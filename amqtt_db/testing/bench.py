@@ -15,7 +15,7 @@ from amqtt_db.engines import engine_for
 from amqtt_db.house import visit
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.models.base import Model
-from amqtt_db.read import read
+from amqtt_db.reader import read
 from amqtt_db.route import Route
 from amqtt_db.testing.answer import Told, expected, require, require_same, told
 from amqtt_db.testing.databases import Database
@@ -130,12 +130,12 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def feed(self, token: str = "a") -> Feed:
-        """The journal ``token``, with a writer of its own."""
-        if token not in self._feeds:
-            self._feeds[token] = Feed(self.url, self._routes, self._directory, token)
-            self._stack.callback(self._feeds[token].close)
-        return self._feeds[token]
+    def feed(self, journal: str = "a") -> Feed:
+        """A journal by its name, with a writer of its own."""
+        if journal not in self._feeds:
+            self._feeds[journal] = Feed(self.url, self._routes, self._directory, journal)
+            self._stack.callback(self._feeds[journal].close)
+        return self._feeds[journal]
 
     def store(self, history: History) -> None:
         """Store a history, batch by batch."""
@@ -144,8 +144,7 @@ class Bench:
 
     def read(self, topic: str = "#") -> list[Told]:
         """Everything that is stored for a topic filter."""
-        with visit(self.url) as house:
-            return [told(record) for record in read(house, topic)]
+        return [told(record) for record in read(self.url, topic)]
 
     def check(self, setting: Setting) -> None:
         """Raises AssertionError unless exactly what all journals have stored reads back."""

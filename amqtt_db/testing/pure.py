@@ -113,22 +113,28 @@ def cells_to_fill(model: Model, place: Place, shape: Shape, known: Iterable[Pair
 
 def read_without_database(model: Model, place: Place, records: Sequence[Record]) -> list[Told]:
     """The records that a model finds in its own rows, which lie in lists instead of tables."""
+    return [told(record) for record in model.records(place, queried(model, place, records))]
+
+
+def queried(model: Model, place: Place, records: Sequence[Record]) -> Iterator[Row]:
+    """What a model's query returns once it has stored some records, if lists were tables."""
     filled = Shape(tuple(dict.fromkeys(pair for record in records for pair in record.shape.properties)))
     tables = {table.key: table for table in model.tables(place, filled)}
     shelves: dict[str, list[dict[Cell, Any]]] = {key: [] for key in tables}
     for record in records:
         for key, row in model.rows(place, record):
-            shelves[key].append(_stored(tables[key], row))
-    return [told(record) for record in model.records(place, _joined(model, place, shelves, tables))]
+            if key in tables:
+                shelves[key].append(_stored(tables[key], row))
+    return _joined(model, place, shelves, tables)
 
 
 def _stored(table: Table, row: Row) -> dict[Cell, Any]:
     """A row as its table returns it: all its columns, the rest in the overflow, numbers as doubles."""
-    cells = [*(column.name for column in table.columns), *table.properties]
+    cells: list[Cell] = [*(column.name for column in table.columns), *table.properties]
     stored: dict[Cell, Any] = {cell: row.get(cell) for cell in cells}
-    rest = {cell: value for cell, value in row.items() if cell not in stored and value is not None}
-    if rest and table.overflow is not None:
-        stored[table.overflow] = {path: typed(kind, value) for (path, kind), value in rest.items()}  # type: ignore[misc]
+    homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in stored and row[cell] is not None]
+    if homeless and table.overflow is not None:
+        stored[table.overflow] = {path: typed(kind, row[path, kind]) for path, kind in homeless}
     kinds = {column.name: column.kind for column in table.columns}
     for cell, value in stored.items():
         kind = kinds[cell] if isinstance(cell, str) else cell[1]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any, Final
+from uuid import UUID
 
 from hypothesis import strategies as st
 
@@ -18,7 +20,22 @@ Strategy = st.SearchStrategy
 
 NASTY_NAMES: Final = (
     *("", " ", "x" * 300, "x" * 299 + "y", "select", "ORDER", "null", "rowid", "AaA", "aaa", "ä", "Ä", "🙂"),
-    *("id", "part", "time", "Topic", "session", "qos", "retain", "extra", "data", "kinds", "levels", "value", "text"),
+    *(
+        "id",
+        "part",
+        "time",
+        "Topic",
+        "session",
+        "qos",
+        "retain",
+        "extra",
+        "data",
+        "kinds",
+        "levels",
+        "value",
+        "text",
+        "temp",
+    ),
     *("a", "b", "a.b", "a\\.b", "a\\", ".", "..", "\\", "{x}", "{site}", "{", "$x", "$int", "$$", "$typed"),
     *("\x00", "a\x00b", "\ud800", "\udfff", "\u2028", "?!", "!?", "%", "'", '"', ";", "a__text", "__proto__"),
 )
@@ -31,7 +48,20 @@ NASTY_TOPICS: Final = (
 )
 """Topics that have broken something somewhere."""
 
-NASTY_TEXTS: Final = ("", " ", "\x00", "a\x00b", "\ud800", "\udfff\ud800", "\\u0000", "null", "1", "'", "🙂", "x" * 3000)
+NASTY_TEXTS: Final = (
+    "",
+    " ",
+    "\x00",
+    "a\x00b",
+    "\ud800",
+    "\udfff\ud800",
+    "\\u0000",
+    "null",
+    "1",
+    "'",
+    "🙂",
+    "x" * 3000,
+)
 
 NASTY_INTEGERS: Final = (
     *(0, 1, -1, 2**53 - 1, 2**53, 2**53 + 1, -(2**53), -(2**53) - 1),
@@ -49,13 +79,18 @@ NASTY_MOMENTS: Final = (
     datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=timezone.utc),
 )
 NASTY_ODD_MOMENTS: Final = (
-    datetime(2026, 1, 31, 12, 0, 0, 1),
+    datetime.max.replace(microsecond=1),
     datetime.min,
     datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
     datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
     datetime(2026, 1, 31, tzinfo=timezone(timedelta(hours=5, minutes=30))),
 )
 """Moments without a zone, and those that have none in UTC: a decoder of a user's own may give them."""
+
+_NASTY_REST: Final[tuple[Any, ...]] = (
+    *(*NASTY_ODD_MOMENTS, None, True, bytes(range(256)), date.min, time.max, time(12, tzinfo=timezone.utc)),
+    *(UUID(int=0), [], {}, [None, {"$x": float("nan")}, [[]], {"": {}}]),
+)
 
 EARLIEST: Final = -62_135_596_800_000_000
 LATEST: Final = 253_402_300_799_999_999
@@ -108,7 +143,7 @@ def names() -> Strategy[str]:
 
 def topics() -> Strategy[str]:
     """Topics that a publisher may use and that a route ``#`` covers."""
-    made = st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00+#/"), max_size=4))
+    made = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00+#/"), max_size=4))
     return st.sampled_from(NASTY_TOPICS) | made.map("/".join).filter(lambda topic: topic and not topic.startswith("$"))
 
 
@@ -116,7 +151,7 @@ def values(kind: Kind | None = None) -> Strategy[Any]:
     """Values of a kind; without one, whatever a decoder may give, None included."""
     if kind is not None:
         return _OF_KIND[kind]
-    odd = st.sampled_from(NASTY_ODD_MOMENTS) | st.just(time(12, tzinfo=timezone.utc)) | st.just({})
+    odd: Strategy[Any] = st.sampled_from(NASTY_ODD_MOMENTS) | st.just(time(12, tzinfo=timezone.utc)) | st.just({})
     return st.none() | st.sampled_from(NASTY_INTEGERS) | odd | st.one_of(*_OF_KIND.values())
 
 
@@ -229,32 +264,61 @@ def histories(draw: st.DrawFn, of: Strategy[Setting] | None = None) -> History:
     setting = draw(settings() if of is None else of)
     few = st.sampled_from(draw(st.lists(topics(), min_size=1, max_size=3, unique=True)))
     known = draw(st.lists(messages(setting, few), min_size=1, max_size=4))
-    again = st.builds(drifted, st.sampled_from(known), values())
+    again = st.builds(drifted, st.just(setting), st.sampled_from(known), values())
     batch = st.lists(messages(setting, few) | again, min_size=1, max_size=4).map(tuple)
     return History(setting, (tuple(known), *draw(st.lists(batch, max_size=2))))
 
 
-def drifted(sent: Sent, value: Any) -> Sent:
-    """The same message with its last property changed, whatever kind it had."""
-    return Sent(sent.topic, tuple(_changed(data, value) for data in sent.parts), sent.time)
+def drifted(setting: Setting, sent: Sent, value: Any) -> Sent:
+    """The same message with its last undeclared property changed, whatever kind it had; or with a new one."""
+    return Sent(sent.topic, tuple(_changed(setting, data, value) for data in sent.parts), sent.time)
 
 
-def _changed(data: Data, value: Any) -> Data:
-    return {**data, list(data)[-1]: value} if data else {"new": value}
+def _changed(setting: Setting, data: Data, value: Any) -> Data:
+    free = [name for name in (*data, "a new one") if name not in setting.entity]
+    return {**data, free[-2 if len(free) > 1 else -1]: value} if free else data
 
 
-def nasty_history() -> History:
-    """All names, topics and values of this module in one history: the worst day in the life of a model."""
-    kinds_and_drift = [*NASTY_INTEGERS, *NASTY_FLOATS, *NASTY_TEXTS, *NASTY_DECIMALS, *NASTY_MOMENTS]
-    odd = [*NASTY_ODD_MOMENTS, None, True, bytes(range(256)), date.min, time.max, [], {}, [None, {"$x": float("nan")}]]
-    names_first: dict[str, Any] = {name: index for index, name in enumerate(NASTY_NAMES)}
-    nested = {**names_first, "a": {"b": "nested", "": {"": -0.0}}, "deep": _nested(30, "d", 2**64)}
+def nasty_histories() -> list[History]:
+    """Every name, topic and value of this module, undeclared and declared; and nothing but empty payloads."""
+    declared = {f"my {name}": name for name in KIND_OF_DECLARED}
+    roomy, tight = Setting("{site}/#", declared, "extra"), Setting("{site}/#", declared, "add", max_columns=3)
+    empty = History(Setting(), ((Sent("t", ({},)), Sent("t", ())),))
+    return [_undeclared(), empty, *(History(setting, (_declared(),)) for setting in (roomy, tight))]
+
+
+def _undeclared() -> History:
+    values_of_all_kinds = [*NASTY_INTEGERS, *NASTY_FLOATS, *NASTY_TEXTS, *NASTY_DECIMALS, *NASTY_MOMENTS, *_NASTY_REST]
+    numbered: dict[str, Any] = {name: index for index, name in enumerate(NASTY_NAMES)}
+    nested = {**numbered, "a": {"b": "nested", "": {"": -0.0}}, "deep": _nested(30, "d", 2**64)}
+    parts = tuple({"v": value} for value in (1.5, float("nan"), None, 2**60, -0.0, "x"))
     return History(
         Setting(),
         (
-            (Sent("t", (names_first,)), Sent("t", (nested,), time=0), Sent("t", ())),
+            (Sent("t", (numbered,)), Sent("t", (nested,), time=0), Sent("t", ()), Sent("parts", parts)),
             tuple(Sent(topic, ({"v": 1.5}, {}), session=1, qos=2, retain=True) for topic in NASTY_TOPICS),
-            tuple(Sent("drift", ({"v": value, "l": [value]},)) for value in [*kinds_and_drift, *odd]),
+            tuple(Sent("drift", ({"v": value, "l": [value]},)) for value in values_of_all_kinds),
             (Sent("t", ({"a": {}},), EARLIEST), Sent("t", ({},), LATEST), Sent("t", (nested,), EARLIEST)),
         ),
     )
+
+
+def _declared() -> tuple[Sent, ...]:
+    """Every declared property with all values of its type, then with what is not of its type."""
+    columns: dict[str, tuple[Any, ...]] = {
+        "any": (*NASTY_INTEGERS, *NASTY_FLOATS, *NASTY_TEXTS, True, [], {}, {"a": {"b": None}}, [[None]]),
+        "bool": (True, False, "no bool"),
+        "bytes": (b"", bytes(range(256)), True),
+        "date": (date.min, date.max, True),
+        "datetime": (*NASTY_MOMENTS, True),
+        "decimal": (*NASTY_DECIMALS, True),
+        "dict": ({}, {"a": {"b": [2**64, -0.0]}}, {"$x": 1, "\x00": "\ud800"}, True),
+        "float": (*NASTY_FLOATS, True),
+        "int": (*(number for number in NASTY_INTEGERS if -(2**63) <= number < 2**63), True),
+        "list": ([], [None, {"": {}}], [2**64, float("nan")], True),
+        "str": (*NASTY_TEXTS, True),
+        "time": (time.min, time.max, True),
+        "uuid": (UUID(int=0), UUID(int=2**128 - 1), True),
+    }
+    rows = zip_longest(*columns.values())
+    return tuple(Sent("a/b", (dict(zip((f"my {name}" for name in columns), row, strict=True)),)) for row in rows)

@@ -42,12 +42,13 @@ class _Group:
     """The plans compiled for a place.
 
     ``union`` are all pairs met so far: shapes that differ in what is missing share one statement where that is not
-    wasteful.
+    wasteful.  ``most`` limits the columns of shapes whose rows were found to be too big.
     """
 
     route: Route
     plans: dict[Shape, Plan] = attrs.field(factory=dict)
     union: dict[Pair, None] = attrs.field(factory=dict)
+    most: dict[Shape, int] = attrs.field(factory=dict)
 
 
 Bucket = tuple[Place, Shape]
@@ -67,7 +68,7 @@ class Planner:
     def wanted(self, place: Place, shape: Shape) -> list[Wanted]:
         """The tables that records of ``shape`` need."""
         route = self._routes[place.route]
-        limit = route.max_columns or self._engine.max_columns
+        limit = min(route.max_columns or self._engine.max_columns, self._engine.most_columns)
         return [Wanted(table, place.route, limit) for table in route.model.tables(place, shape)]
 
     def missing(self, buckets: Iterable[Bucket]) -> list[Wanted]:
@@ -112,6 +113,18 @@ class Planner:
             raise StructureError("a value of the message's envelope cannot be held by the database")
         return attrs.evolve(record, shape=shape)
 
+    def narrow(self, buckets: Iterable[Bucket]) -> bool:
+        """Let rows of some buckets fill half as many columns from now on; False where there is nothing to halve."""
+        narrowed = False
+        for place, shape in buckets:
+            group = self._group(place)
+            most = group.most.get(shape, len(shape.properties))
+            if most and any(table.overflow for table in group.route.model.tables(place, shape)):
+                group.most[shape] = most // 2
+                group.plans.pop(shape, None)
+                narrowed = True
+        return narrowed
+
     def _fitting(self, kind: Kind, value: Any) -> Kind:
         for wish in (kind, kind_of(value)):
             if wish is not None and self._engine.holds(wish, value) and _is_of_kind(wish, value):
@@ -120,14 +133,15 @@ class Planner:
 
     def _compile(self, place: Place, shape: Shape) -> Plan:
         group = self._group(place)
-        filled = _filled(group, shape)
+        most = group.most.get(shape)
+        filled = _filled(group, shape) if most is None else shape
         cells: dict[str, tuple[Cell, ...]] = {}
         targets: dict[str, Target] = {}
         for table in group.route.model.tables(place, filled):
             known = self._schema.get(table.key)
             if known is None:
                 raise StructureError(f"table {table.name} is not there")
-            columns = columns_to_fill(known, table, filled)
+            columns = columns_to_fill(known, table, filled, most)
             cells[table.key] = tuple(columns)
             targets[table.key] = _target(known.name, table, columns)
         plan = Plan(group.route.model.maker(place, shape, cells), targets)

@@ -53,7 +53,7 @@ class Store:
         Raises CheckpointMoved if the checkpoint is not where the batch starts.
         """
         self._advance(connection, harvest)
-        for target, rows in _merged(harvest.rows):
+        for target, rows in merged(harvest.rows):
             self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
         self._write_sessions(connection, harvest, previous)
         self._write_dead(connection, harvest)
@@ -69,7 +69,7 @@ class Store:
         table = self._catalog.dead_letter
         if connection.execute(table.delete().where(table.c.id == message)).rowcount != 1:
             raise CheckpointMoved
-        for target, rows in _merged(harvest.rows):
+        for target, rows in merged(harvest.rows):
             self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
         self._write_counts(connection, harvest)
 
@@ -141,11 +141,12 @@ class Store:
                 connection.execute(counter.insert(), row)
 
 
-def _merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Target, Sequence[Any]]]:
+def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Target, Sequence[Any]]]:
     """One entry per target, in the order of the tables' names: two writers never wait for each other crosswise."""
     merged: dict[Target, list[Any]] = {}
     for target, some in rows:
-        merged.setdefault(target, []).extend(some)
+        if some:
+            merged.setdefault(target, []).extend(some)
     return sorted(merged.items(), key=lambda item: (item[0].table, item[0].columns))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -26,8 +27,11 @@ from amqtt_db.writer.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, ref
 from amqtt_db.writer.lanes import Lanes, reserved
 from amqtt_db.writer.plan import Bucket, Planner
 from amqtt_db.writer.transaction import Store
+from amqtt_db.writer.views import ViewKeeper
 
 logger = logging.getLogger(__name__)
+
+STEP: Final = 200  # tables that one transaction makes: a server has room for so many locks
 
 
 class Writer:
@@ -42,7 +46,9 @@ class Writer:
         self._planner = Planner(engine, self._schema, Lookups(engine, self._database), routes)
         self._target = Store(engine, self._catalog)
         self._lanes = Lanes(routes)
+        self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
         self._touched: list[Wanted] = []
+        self._laid: list[Bucket] = []
 
     def prepare(self) -> None:
         """Make the house tables and read the catalogue; what the server does to weaken the promise is logged."""
@@ -50,6 +56,7 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
+            self._views.vacate(connection)
             for weakness in self._engine.weaknesses(connection):
                 logger.warning("%s", weakness)
 
@@ -86,6 +93,7 @@ class Writer:
         with self._database.begin() as connection:
             self._catalog.create(connection)
             ddl = self._schema.ensure(connection, self._touched) if self._touched else []
+        self._views.forget()
         for statement in ddl:
             logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
         return bool(ddl)
@@ -119,14 +127,18 @@ class Writer:
         try:
             self._commit(self._harvest(Harvest(number, start, batch.end), batch), previous)
         except Exception as error:
-            if not isinstance(error, Rejected) and not self._engine.is_value_fault(error):
+            is_fault = isinstance(error, Rejected) or self._engine.is_value_fault(error)
+            is_too_big = self._engine.is_size_fault(error)
+            if not is_fault and (not is_too_big or len(batch) == 1):
                 raise
-            if len(batch) == 1:
+            if len(batch) > 1:
+                left, right = batch.split_at(len(batch) // 2)
+                self._store(number, previous, start, left)
+                self._store(number, previous, left.end, right)
+            elif is_too_big and self._planner.narrow(self._laid):
+                self._store(number, previous, start, batch)
+            else:
                 self._bury(number, previous, start, batch, error)
-                return
-            left, right = batch.split_at(len(batch) // 2)
-            self._store(number, previous, start, left)
-            self._store(number, previous, left.end, right)
 
     def _bury(self, number: int, previous: int | None, start: int, batch: Batch, error: Exception) -> None:
         """Make the only message of a batch a dead letter."""
@@ -156,6 +168,7 @@ class Writer:
             refit(decoded, unfit, self._planner)
             if self._lay(harvest, batch, decoded):
                 raise StructureError("the database cannot hold a value of the message")
+        self._views.refresh()
         return harvest
 
     def _lay(self, harvest: Harvest, batch: Batch, decoded: Decoded) -> list[Bucket]:
@@ -175,17 +188,38 @@ class Writer:
             added = [placement for placement in placements if known.get(placement.topic) != placement]
             self._catalog.add_placements(connection, added)
         self._lanes.learn(new, placements)
+        self._views.moved(added, known)
+
+    def _grow(self, wishes: Sequence[Wanted]) -> list[str]:
+        """DDL for some tables; one that cannot have as many columns as it is allowed gets fewer."""
+        try:
+            with self._database.begin() as connection:
+                return self._schema.ensure(connection, wishes)
+        except sa.exc.DBAPIError as error:
+            if not (self._engine.is_value_fault(error) and self._engine.is_size_fault(error)):
+                raise
+            keys = sorted({wish.table.key for wish in wishes})
+            if len(keys) == 1:
+                with self._database.begin() as connection:
+                    if not self._schema.crowd(connection, wishes[0]):
+                        raise
+        return [ddl for key in keys for ddl in self._grow([wish for wish in wishes if wish.table.key == key])]
 
     def _make_room(self, decoded: Decoded) -> None:
         """DDL for what the records need and the database lacks."""
+        self._views.note(decoded.buckets)
         self._touched = [wish for bucket in decoded.buckets for wish in self._planner.wanted(*bucket)]
+        self._laid = list(decoded.buckets)
         missing = self._planner.missing(decoded.buckets)
         if not missing:
             return
-        with self._database.begin() as connection:
-            ddl = self._schema.ensure(connection, missing)
+        ddl: list[str] = []
+        keys = sorted({wish.table.key for wish in missing})
+        for first in range(0, len(keys), STEP):
+            step = set(keys[first : first + STEP])
+            ddl += self._grow([wish for wish in missing if wish.table.key in step])
+            with self._database.begin() as connection:
+                self._schema.learn(connection, step)
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
-        columns = sum(statement.startswith("ALTER TABLE") for statement in ddl)
+        columns = sum(statement.count("ADD COLUMN") for statement in ddl)
         logger.info("the schema grows by %d tables and %d columns", tables, columns)
-        with self._database.begin() as connection:
-            self._schema.learn(connection, {wish.table.key for wish in missing})

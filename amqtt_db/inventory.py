@@ -1,0 +1,115 @@
+"""What is stored: every topic with its model, its tables, how much there is of it, and from when to when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.config import Settings
+from amqtt_db.house import House, visit
+from amqtt_db.models import BUILTIN
+from amqtt_db.models.base import Model
+from amqtt_db.reader import url_of
+from amqtt_db.reader.keys import Keys
+from amqtt_db.reader.path import MOST_SINGLE, Path, paths
+from amqtt_db.reader.selection import Selection
+from amqtt_db.reader.stays import Stay, stays
+from amqtt_db.shape import EPOCH
+
+_NAMES: Final = {path: name for name, path in BUILTIN.items()}
+
+
+@attrs.frozen
+class StoredTopic:
+    """A topic that is stored.
+
+    ``route`` is the filter of its route, ``models`` name where its records lie, the one that new ones go to first,
+    ``tables`` are all tables of these models.  ``rows`` counts its records; ``first`` and ``last`` are their times.
+    """
+
+    topic: str
+    route: str
+    models: tuple[str, ...]
+    tables: tuple[str, ...]
+    rows: int
+    first: datetime | None
+    last: datetime | None
+
+
+@attrs.frozen
+class _Extent:
+    """How many records there are, and their first and last times in microseconds since 1970."""
+
+    rows: int = 0
+    first: int | None = None
+    last: int | None = None
+
+    def __add__(self, other: _Extent) -> _Extent:
+        firsts = [time for time in (self.first, other.first) if time is not None]
+        lasts = [time for time in (self.last, other.last) if time is not None]
+        return _Extent(self.rows + other.rows, min(firsts, default=None), max(lasts, default=None))
+
+
+def stored_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]:
+    """The topics that a filter covers, in their order; ``database`` is a URL, or the settings that name one.
+
+    Every record is counted.  Raises ValueError for no filter, DatabaseError if the database cannot be read.
+    """
+    wanted = Selection.of(topic)
+    with visit(url_of(database)) as house:
+        found, keys = stays(house, wanted), Keys(house)
+        ways = {path.stay: path for path in paths(house, keys, found, scan=True)}
+        extents = {path.main.target.name: _extents(house, keys, path) for path in ways.values()}
+    by_topic: dict[str, list[Stay]] = {}
+    for stay in found:
+        for name in stay.topics:
+            by_topic.setdefault(name, []).append(stay)
+    return [_stored(name, by_topic[name], ways, extents) for name in sorted(by_topic)]
+
+
+def _stored(
+    topic: str, homes: list[Stay], ways: Mapping[Stay, Path], extents: Mapping[str, Mapping[str, _Extent]]
+) -> StoredTopic:
+    homes = sorted(homes, key=lambda stay: topic not in stay.current)
+    walked = [ways[stay] for stay in homes if stay in ways]
+    mains = dict.fromkeys(path.main.target.name for path in walked)
+    extent = sum((extents[name].get(topic, _Extent()) for name in mains), _Extent())
+    return StoredTopic(
+        topic=topic,
+        route=homes[0].place.route,
+        models=tuple(dict.fromkeys(_name(stay.model) for stay in homes)),
+        tables=tuple(dict.fromkeys(name for path in walked for name in path.tables)),
+        rows=extent.rows,
+        first=_moment(extent.first),
+        last=_moment(extent.last),
+    )
+
+
+def _extents(house: House, keys: Keys, path: Path) -> dict[str, _Extent]:
+    """The extent of each topic in the main table of a path."""
+    columns, topics = path.main.target.c, path.topics or frozenset()
+    if "topic" not in path.main.names:
+        return {}
+    times = [sa.func.min(columns.time), sa.func.max(columns.time)] if path.tells_time else [sa.null(), sa.null()]
+    query = sa.select(columns.topic, sa.func.count(), *times).group_by(columns.topic)
+    if 0 < len(topics) <= MOST_SINGLE:
+        query = query.where(columns.topic.in_(topics))
+    rows = house.connection.execute(query).fetchall()
+    lookup = path.main.lookup("topic")
+    names = keys.of(lookup, [row[0] for row in rows]) if lookup else {row[0]: row[0] for row in rows}
+    decode = partial(house.engine.decode, "moment")
+    return {names[topic]: _Extent(count, decode(first), decode(last)) for topic, count, first, last in rows}
+
+
+def _name(model: Model) -> str:
+    path = f"{type(model).__module__}.{type(model).__qualname__}"
+    return _NAMES.get(path, path)
+
+
+def _moment(time: int | None) -> datetime | None:
+    return None if time is None else EPOCH + timedelta(microseconds=time)

@@ -1,0 +1,46 @@
+"""tables → Records: the way back, the same from every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from amqtt_db.config import Settings
+from amqtt_db.house import visit
+from amqtt_db.reader.records import records
+from amqtt_db.reader.selection import Selection
+from amqtt_db.shape import Record
+
+__all__ = ["Selection", "read", "records", "url_of"]
+
+
+def read(
+    database: str | Settings,
+    topic: str = "#",
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+    newest: bool = False,
+) -> Iterator[Record]:
+    """The records of all topics that an MQTT filter covers, in the order of their times, whatever the models.
+
+    ``database`` is a SQLAlchemy URL, or the settings that name one.  ``since`` (inclusive) and ``until`` (exclusive)
+    are aware datetimes that bound the records' times; ``limit`` is how many come at most; ``newest`` turns the order
+    round.  Equal times are ordered by id and part, and the properties of a record by path.  Records are fetched a page
+    at a time, from the database as it was when the first one was asked for; close the iterator if you stop halfway.
+
+    Raises ValueError at once for an argument that is wrong, and DatabaseError, when the first record is asked for, if
+    the database cannot be read.
+    """
+    return _read(url_of(database), Selection.of(topic, since, until, limit, newest=newest))
+
+
+def _read(url: str, selection: Selection) -> Iterator[Record]:
+    with visit(url) as house:
+        yield from records(house, selection)
+
+
+def url_of(database: str | Settings) -> str:
+    """The URL of a database that is named by its URL or by settings."""
+    return database.database if isinstance(database, Settings) else database

@@ -1,0 +1,79 @@
+"""Columns of a table as readers see them: their cells, and how a page of their values is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import PhysicalTable
+from amqtt_db.engines.base import Decoder, Engine
+from amqtt_db.models.base import Cell, Lookup, Table
+from amqtt_db.reader.keys import Keys
+
+Values = Sequence[Any]
+Decode = Callable[[Values], Values]
+
+
+@attrs.frozen(eq=False)
+class StoredTable:
+    """A table of a model as it is in the database, with all columns that the project knows of."""
+
+    table: Table
+    target: sa.TableClause
+    names: dict[Cell, str]
+
+    @classmethod
+    def of(cls, table: Table, known: PhysicalTable) -> StoredTable:
+        """Fixed columns first, then those of properties."""
+        names: dict[Cell, str] = {column.name: column.name for column in table.columns}
+        names.update(known.columns.items())
+        return cls(table, sa.table(known.name, *map(sa.column, names.values())), names)
+
+    def has_index(self, name: str) -> bool:
+        """Whether rows are found by the value of a fixed column."""
+        return any(index[0] == name for index in (self.table.primary_key, *self.table.indexes))
+
+    def lookup(self, name: str) -> Lookup | None:
+        """The lookup of a fixed column, if it has one."""
+        return next((column.lookup for column in self.table.columns if column.name == name), None)
+
+    def decoder(self, cell: Cell, engine: Engine, keys: Keys, *, repeats: bool) -> Decode | None:
+        """How a page of the cell's values becomes what the model put in; None if it is that already.
+
+        ``repeats`` tells that the same values are expected again and again.
+        """
+        column = next((column for column in self.table.columns if column.name == cell), None)
+        if column is not None and column.lookup is not None:
+            return _keys(column.lookup, keys)
+        decode = engine.decoders.get(column.kind if column is not None else cell[1])  # type: ignore[call-overload]
+        if decode is None or not repeats:
+            return None if decode is None else _each(decode)
+        return _different(decode)
+
+
+def _keys(lookup: Lookup, keys: Keys) -> Decode:
+    def decode(values: Values) -> Values:
+        return list(map(keys.of(lookup, set(values) - {None}).get, values))
+
+    return decode
+
+
+def _different(decode: Decoder) -> Decode:
+    def decode_once(values: Values) -> Values:
+        decoded = {value: None if value is None else decode(value) for value in set(values)}
+        return list(map(decoded.__getitem__, values))
+
+    return decode_once
+
+
+def _each(decode: Decoder) -> Decode:
+    def decode_all(values: Values) -> Values:
+        absent = values.count(None)
+        if not absent:
+            return list(map(decode, values))
+        return values if absent == len(values) else [None if value is None else decode(value) for value in values]
+
+    return decode_all

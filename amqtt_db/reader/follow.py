@@ -1,0 +1,57 @@
+"""Records as they come: what was stored since the last look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from amqtt_db.config import Settings
+from amqtt_db.house import House, visit
+from amqtt_db.message import message_id
+from amqtt_db.reader import url_of
+from amqtt_db.reader.records import records
+from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
+from amqtt_db.shape import Record
+from amqtt_db.topics import TopicFilter
+
+
+class Follower:
+    """The newest records of the topics that a filter covers, and then those that are stored after them, each once.
+
+    What is new is told by the checkpoints, which move in the transaction that stores records: neither late times nor
+    several journals confuse it.  A dead letter that is replayed is not new.  Raises ValueError for no filter.
+    """
+
+    def __init__(self, database: str | Settings, topic: str = "#") -> None:
+        self._url = url_of(database)
+        self._topic = TopicFilter.parse(topic)
+        self._seen: dict[int, int] = {}
+
+    def newest(self, count: int) -> list[Record]:
+        """The ``count`` newest records in the order of their times; :meth:`news` goes on from here.
+
+        Raises DatabaseError if the database cannot be read.
+        """
+        with visit(self._url) as house:
+            self._seen = _checkpoints(house)
+            found = list(records(house, Selection(self._topic, limit=count, order=NEWEST)))
+        return found[::-1]
+
+    def news(self) -> Iterator[Record]:
+        """What was stored since the last call, journal by journal in order of arrival.  Raises as :meth:`newest`."""
+        with visit(self._url) as house:
+            for number, position in _checkpoints(house).items():
+                seen = self._seen.get(number, 0)
+                if position > seen:
+                    new = Selection(self._topic, message_id(number, seen), message_id(number, position), order=BY_ID)
+                    yield from records(house, new)
+                    self._seen[number] = position
+
+
+def _checkpoints(house: House) -> dict[int, int]:
+    table = house.catalog.journal
+    if not sa.inspect(house.connection).has_table(table.name):
+        return {}
+    rows = house.connection.execute(sa.select(table.c.number, table.c.position).order_by(table.c.number))
+    return {row.number: row.position for row in rows}

@@ -1,0 +1,105 @@
+"""The rows that hold the records of some topics, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.house import House
+from amqtt_db.models.base import Cell
+from amqtt_db.reader.columns import Decode, StoredTable
+from amqtt_db.reader.keys import Keys
+from amqtt_db.reader.stays import Stay, physical_tables
+from amqtt_db.shape import Record
+
+Rows = Sequence[Any]
+"""Tuples as the driver returns them."""
+
+MOST_SINGLE: Final = 100
+"""So many topics of a table are found one by one through its index; more by looking at all rows."""
+
+
+@attrs.frozen(eq=False)
+class Path:
+    """The rows of a stay, with its tables as they are: those of one topic, or those of all that are wanted.
+
+    ``topic`` is what the column ``topic`` holds for that one, None for all; ``topics`` then are its values that are
+    wanted, None if all are.
+    """
+
+    stay: Stay
+    main: StoredTable
+    values: StoredTable | None
+    topic: Any = None
+    topics: frozenset[Any] | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of a row in their order; those of the main table win over others of the same name."""
+        more = () if self.values is None else (cell for cell in self.values.names if cell not in self.main.names)
+        return (*self.main.names, *more)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables in the database."""
+        return tuple(view.target.name for view in (self.main, self.values) if view is not None)
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the main table has the records' times."""
+        return any(column.name == "time" and column.kind == "moment" for column in self.main.table.columns)
+
+    @property
+    def has_single_rows(self) -> bool:
+        """Whether the main table has one row for each record."""
+        return set(self.main.table.primary_key) <= {"id", "part", "time"}
+
+    def maker(self, house: House, keys: Keys) -> Callable[[Rows], Sequence[Record]]:
+        """What turns a page of rows into those of their records that are wanted."""
+        cells, topics = self.cells, self.topics
+        decoders = [self._decoder(cell, house, keys) for cell in cells]
+        read = self.stay.model.reader(self.stay.place, cells)
+        at = cells.index("topic") if "topic" in cells else None
+
+        def make(rows: Rows) -> Sequence[Record]:
+            if topics is not None and at is not None:
+                rows = [row for row in rows if row[at] in topics]
+            if not rows:
+                return ()
+            columns = zip(*rows, strict=True)
+            decoded = [decode(column) if decode else column for decode, column in zip(decoders, columns, strict=True)]
+            records = read(decoded)
+            return records if at is not None else [one for one in records if one.topic in self.stay.topics]
+
+        return make
+
+    def _decoder(self, cell: Cell, house: House, keys: Keys) -> Decode | None:
+        if self.values is None or cell in self.main.names:
+            return self.main.decoder(cell, house.engine, keys, repeats=self.values is not None)
+        return self.values.decoder(cell, house.engine, keys, repeats=False)
+
+
+def paths(house: House, keys: Keys, wanted: Sequence[Stay], *, scan: bool) -> Iterator[Path]:
+    """The paths to the records of stays; with ``scan`` none of a single topic.  What has no table yet has none."""
+    known = physical_tables(house, wanted)
+    for stay in wanted:
+        query, tables = stay.query, stay.tables()
+        if {query.table, query.values or query.table} <= known.keys():
+            main = StoredTable.of(tables[query.table], known[query.table])
+            values = None if query.values is None else StoredTable.of(tables[query.values], known[query.values])
+            yield from _of(Path(stay, main, values), keys, scan=scan)
+
+
+def _of(path: Path, keys: Keys, *, scan: bool) -> Iterator[Path]:
+    topics = path.stay.topics
+    if path.stay.complete or "topic" not in path.main.names:
+        yield path
+        return
+    lookup = path.main.lookup("topic")
+    held = topics if lookup is None else keys.ids(lookup, topics)
+    if scan or len(held) > MOST_SINGLE or not path.main.has_index("topic"):
+        yield attrs.evolve(path, topics=frozenset(held))
+    else:
+        yield from (attrs.evolve(path, topic=topic) for topic in held)

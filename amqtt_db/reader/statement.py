@@ -1,0 +1,81 @@
+"""SELECT statements that fetch one page of a model's rows in an order that an index has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.models.base import Query
+from amqtt_db.reader.columns import StoredTable
+from amqtt_db.reader.selection import Order
+
+_NULL: Final = sa.types.NullType()  # parameters are what the driver takes and returns
+
+
+@attrs.frozen(eq=False)
+class Bounds:
+    """Which conditions a statement has; the values are its parameters ``topic``, ``low`` and ``high``."""
+
+    topic: bool
+    low: bool
+    high: bool
+
+
+def statement(
+    query: Query, main: StoredTable, values: StoredTable | None, order: Order, bounds: Bounds, *, following: bool
+) -> sa.Select[Any]:
+    """``size`` rows of the main table in order, with the values that join in.
+
+    ``following`` makes it the rows behind the one that the parameters ``after_<field>`` name.
+    """
+    columns = main.target.c
+    where = _bounds(columns, order, bounds, following=following)
+    if bounds.topic:
+        where.append(columns.topic == _parameter("topic"))
+    if following:
+        where.append(_behind([columns[name] for name in order.fields], order, at_least=True))
+    page = sa.select(main.target).where(*where).order_by(*_sorting(columns, order))
+    page = page.limit(sa.bindparam("size", type_=sa.Integer()))
+    return page if values is None else _joined(page.subquery("message"), query, main, values, order)
+
+
+def _bounds(columns: Any, order: Order, bounds: Bounds, *, following: bool) -> list[sa.ColumnElement[bool]]:
+    """A following page begins at its key alone: of two lower bounds a database may choose the weaker."""
+    first = columns[order.fields[0]]
+    where = []
+    if bounds.low and (order.descending or not following):
+        where.append(first >= _parameter("low"))
+    if bounds.high and not (order.descending and following):
+        where.append(first < _parameter("high"))
+    return where
+
+
+def _behind(columns: Sequence[sa.ColumnElement[Any]], order: Order, *, at_least: bool) -> sa.ColumnElement[bool]:
+    """The rows behind a key, in a form that every database finds through an index on the first columns."""
+    first, *rest = columns
+    key = _parameter(f"after_{first.key}")
+    strict = first < key if order.descending else first > key
+    if not rest:
+        return strict
+    further = _behind(rest, order, at_least=False)
+    if at_least:
+        return sa.and_(first <= key if order.descending else first >= key, sa.or_(strict, further))
+    return sa.or_(strict, sa.and_(first == key, further))
+
+
+def _sorting(columns: Any, order: Order) -> list[sa.ColumnElement[Any]]:
+    return [columns[name].desc() if order.descending else columns[name].asc() for name in order.fields]
+
+
+def _joined(page: sa.Subquery, query: Query, main: StoredTable, values: StoredTable, order: Order) -> sa.Select[Any]:
+    same = sa.and_(*(page.c[name] == values.target.c[name] for name in query.on))
+    more = [values.target.c[name] for cell, name in values.names.items() if cell not in main.names]
+    origin = page.outerjoin(values.target, same)
+    return sa.select(*page.c, *more).select_from(origin).order_by(*_sorting(page.c, order))
+
+
+def _parameter(name: str) -> sa.BindParameter[Any]:
+    return sa.bindparam(name, type_=_NULL)

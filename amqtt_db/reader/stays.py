@@ -1,0 +1,84 @@
+"""Where records lie: the placements of topics, gathered by the tables that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import CURRENT, MOVED, PhysicalTable, key_hash
+from amqtt_db.errors import DatabaseError
+from amqtt_db.house import House
+from amqtt_db.models.base import Model, Place, Query, Table
+from amqtt_db.models.spec import model_of
+from amqtt_db.reader.selection import Selection
+from amqtt_db.shape import Shape
+
+_FEW: Final = 500  # keys that one statement may name
+
+
+@attrs.frozen(eq=False)
+class Stay:
+    """A model's tables, and the topics that are wanted of them.
+
+    ``current`` are those topics that are still written here; ``complete`` tells that all topics of the tables are
+    wanted.
+    """
+
+    model: Model
+    place: Place
+    topics: frozenset[str]
+    current: frozenset[str]
+    complete: bool
+
+    @property
+    def query(self) -> Query:
+        """The query that finds the records, and perhaps others."""
+        return self.model.query(self.place)
+
+    def tables(self) -> dict[str, Table]:
+        """The model's tables by key, without columns for properties."""
+        return {table.key: table for table in self.model.tables(self.place, Shape(()))}
+
+
+@attrs.define(eq=False)
+class _Found:
+    place: Place
+    topics: set[str] = attrs.field(factory=set)
+    current: set[str] = attrs.field(factory=set)
+    complete: bool = True
+
+
+def stays(house: House, wanted: Selection) -> list[Stay]:
+    """Where the wanted topics' records lie.  Raises DatabaseError where nothing has ever been stored."""
+    if not sa.inspect(house.connection).has_table(house.catalog.placement.name):
+        raise DatabaseError("the database is empty: its tables are made when the writer first starts")
+    found: dict[tuple[Model, Query], _Found] = {}
+    for row in _placements(house, wanted.exact):
+        model, place = model_of(row.model), Place(row.key, row.route)
+        stay = found.setdefault((model, model.query(place)), _Found(place, complete=wanted.exact is None))
+        if wanted.topic.match(row.topic) is None:
+            stay.complete = False
+            continue
+        stay.topics.add(row.topic)
+        if row.state == CURRENT:
+            stay.current.add(row.topic)
+    return [
+        Stay(model, stay.place, frozenset(stay.topics), frozenset(stay.current), stay.complete)
+        for (model, _), stay in found.items()
+        if stay.topics
+    ]
+
+
+def _placements(house: House, topic: str | None) -> Iterable[Any]:
+    table = house.catalog.placement
+    query = sa.select(table).where(table.c.state != MOVED).order_by(table.c.sequence, table.c.hash)
+    return house.connection.execute(query if topic is None else query.where(table.c.hash == key_hash(topic)))
+
+
+def physical_tables(house: House, wanted: Iterable[Stay]) -> dict[str, PhysicalTable]:
+    """The tables that there are of those that stays need, by key."""
+    keys = {key for stay in wanted for key in (stay.query.table, stay.query.values) if key is not None}
+    return house.catalog.physical_tables(house.connection, keys if len(keys) <= _FEW else None)

@@ -1,0 +1,273 @@
+"""From one model to another: what is stored of a topic, rewritten as the routes are now.
+
+A topic whose route has another model than its records gets a new current placement; the old one is past.  Records of
+past placements are laid into the current one's tables in their order, a batch a transaction together with how far it
+got, so that it may be stopped and started again at any time, and while new messages keep arriving.  Readers find a
+record once, wherever it lies.  When all are moved, every one of them is read back from both places and compared; only
+then is the past placement done with, and its rows are deleted if that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import MOVED, PAST, Catalog, Placement, key_hash
+from amqtt_db.engines import engine_for
+from amqtt_db.errors import AmqttDbError
+from amqtt_db.house import House, visit
+from amqtt_db.lookup import Lookups
+from amqtt_db.models.base import Place
+from amqtt_db.models.spec import model_of
+from amqtt_db.pipeline import Lane
+from amqtt_db.reader.keys import Keys
+from amqtt_db.reader.path import paths
+from amqtt_db.reader.selection import BY_ID, Selection
+from amqtt_db.reader.stays import Stay
+from amqtt_db.reader.walk import walk
+from amqtt_db.route import Route
+from amqtt_db.schema import Schema
+from amqtt_db.shape import Kind, Record, Shape
+from amqtt_db.topics import TopicFilter
+from amqtt_db.writer.harvest import Decoded, Harvest, lay, refit
+from amqtt_db.writer.lanes import Lanes, reserved
+from amqtt_db.writer.plan import Planner, Target
+from amqtt_db.writer.transaction import merged
+
+BATCH: Final = 2000  # messages in a transaction
+PAGE: Final = 2000  # rows read at a time
+
+_identity = attrgetter("id", "part")
+"""Names a record for good."""
+
+
+class RemodelError(AmqttDbError):
+    """History cannot be rewritten as asked; nothing is lost, and it may be tried again."""
+
+
+@attrs.frozen
+class Move:
+    """A topic's records in a past placement, its ``sequence``-th; those up to id ``moved`` have left it."""
+
+    past: Placement
+    sequence: int
+    moved: int
+    current: Placement
+
+    @property
+    def topic(self) -> str:
+        """The topic whose records are meant."""
+        return self.past.topic
+
+
+@attrs.frozen
+class Progress:
+    """How far a move got: what is being done, and with how many records so far."""
+
+    step: str
+    records: int
+
+
+class Remodel:
+    """Rewrites history to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
+
+    def __init__(self, database: str, routes: Sequence[Route]) -> None:
+        self._url = database
+        self._routes = routes
+        self._engine = engine_for(database)
+        self._catalog = Catalog(self._engine)
+        self._database = self._engine.open(write=True)
+        self._schema = Schema(self._engine, self._catalog, reserved(routes))
+        self._planner = Planner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
+        self._lanes = Lanes(routes)
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            self._catalog.create(connection)
+            self._schema.load(connection)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._database.dispose()
+
+    def moves(self, topic: str = "#") -> list[Move]:
+        """What there is to move of the topics that a filter covers; a topic's route decides from now on."""
+        wanted, table = TopicFilter.parse(topic), self._catalog.placement
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            stored = set(connection.scalars(sa.select(table.c.topic)))
+            current = self._flip(connection, sorted(name for name in stored if wanted.match(name) is not None))
+            past = connection.execute(sa.select(table).where(table.c.state == PAST).order_by(table.c.sequence))
+            return [
+                Move(
+                    Placement(row.topic, row.key, row.route, row.model),
+                    row.sequence,
+                    row.moved or 0,
+                    current[row.topic],
+                )
+                for row in past
+                if row.topic in current
+            ]
+
+    def move(self, move: Move) -> Iterator[Progress]:
+        """Rewrite, then compare.  Raises RemodelError where a record does not read back as it was."""
+        yield from self._rewrite(move)
+        yield from self._compare(move)
+        with self._database.begin() as connection:
+            connection.execute(self._catalog.placement.update().where(self._here(move)).values(state=MOVED))
+
+    def drop(self, move: Move) -> Iterator[Progress]:
+        """Delete the rows of a move that is done, but not from tables that the topic is still in."""
+        kept = self._names(move.current)
+        own = [name for key, name in self._names(move.past).items() if key not in kept]
+        last, done = 0, 0
+        while ids := self._ids(move, last):
+            with self._database.begin() as connection:
+                for name in own:
+                    target = sa.table(name, sa.column("id"))
+                    connection.execute(sa.delete(target).where(target.c.id.in_(ids)))
+            last, done = ids[-1], done + len(ids)
+            yield Progress("deleted", done)
+        with self._database.begin() as connection:
+            connection.execute(self._catalog.placement.delete().where(self._here(move)))
+
+    def _flip(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Placement]:
+        """The current placements of topics that have a route, made so if they are not."""
+        self._lanes = Lanes(self._routes)
+        found = self._lanes.unknown(topic.encode() for topic in topics)
+        known = self._catalog.placements(connection, found)
+        placements = self._lanes.place(found, known, self._catalog.tables_per_route(connection))
+        self._catalog.add_placements(connection, [one for one in placements if known.get(one.topic) != one])
+        self._lanes.learn(found, placements)
+        return {placement.topic: placement for placement in placements}
+
+    def _rewrite(self, move: Move) -> Iterator[Progress]:
+        shared = {name for key, name in self._names(move.past).items() if key in self._names(move.current)}
+        moved, done = move.moved, 0
+        with visit(self._url) as house:
+            for batch in _batches(_records(house, move.past, after=moved)):
+                rows = [(target, some) for target, some in self._laid(move, batch) if target.table not in shared]
+                with self._database.begin() as connection:
+                    self._advance(connection, move, moved, batch[-1].id)
+                    for target, some in merged(rows):
+                        self._engine.insert(connection, target.table, target.columns, target.kinds, some)
+                moved, done = batch[-1].id, done + len(batch)
+                yield Progress("rewritten", done)
+
+    def _laid(self, move: Move, batch: Sequence[Record]) -> list[tuple[Target, Sequence[Any]]]:
+        """The rows of records in the current placement's tables, which are made if they are missing."""
+        lane = self._lanes.get(move.topic.encode())
+        if not isinstance(lane, Lane):
+            raise RemodelError(f"topic {move.topic} has no route")
+        decoded = Decoded()
+        for record in batch:
+            decoded.buckets.setdefault((lane.place, record.shape), []).append(record)
+        harvest = Harvest(0, 0, 0)
+        self._make_room(decoded)
+        unfit = lay(harvest, decoded, self._planner)
+        if unfit:
+            refit(decoded, unfit, self._planner)
+            self._make_room(decoded)
+            lay(harvest, decoded, self._planner)
+        return harvest.rows
+
+    def _make_room(self, decoded: Decoded) -> None:
+        missing = self._planner.missing(decoded.buckets)
+        if missing:
+            with self._database.begin() as connection:
+                self._schema.ensure(connection, missing)
+            with self._database.begin() as connection:
+                self._schema.learn(connection, {wish.table.key for wish in missing})
+
+    def _advance(self, connection: sa.Connection, move: Move, before: int, after: int) -> None:
+        table = self._catalog.placement
+        here = self._here(move) & (sa.func.coalesce(table.c.moved, 0) == before)
+        if connection.execute(table.update().where(here).values(moved=after)).rowcount != 1:
+            raise RemodelError(
+                f"topic {move.topic}: another remodel is at work on it; let that one end, or start again"
+            )
+
+    def _compare(self, move: Move) -> Iterator[Progress]:
+        """Every record of the past placement must be in the current one, equal in all that it says."""
+        done = 0
+        with visit(self._url) as house:
+            new = _records(house, move.current)
+            for old in _records(house, move.past):
+                found = next((record for record in new if _identity(record) >= _identity(old)), None)
+                if found is None or not _equal(old, found):
+                    raise RemodelError(
+                        f"topic {move.topic}: message {old.id} does not read back from its new tables as it was; "
+                        "the old rows stay where they are"
+                    )
+                done += 1
+                if done % BATCH == 0:
+                    yield Progress("compared", done)
+        yield Progress("compared", done)
+
+    def _here(self, move: Move) -> sa.ColumnElement[bool]:
+        table = self._catalog.placement
+        return (table.c.hash == key_hash(move.topic)) & (table.c.sequence == move.sequence)
+
+    def _names(self, placement: Placement) -> dict[str, str]:
+        """The names of a placement's tables by their keys."""
+        keys = [table.key for table in model_of(placement.model).tables(_place(placement), Shape(()))]
+        with self._database.begin() as connection:
+            return {key: known.name for key, known in self._catalog.physical_tables(connection, keys).items()}
+
+    def _ids(self, move: Move, after: int) -> list[int]:
+        """The next ids of the topic's messages in the past placement."""
+        with visit(self._url) as house:
+            records = _walked(house, move.past, _by_id(move.topic, after))
+            return sorted({record.id for record in islice(records, BATCH)})
+
+
+def _move(row: sa.Row[Any], current: Placement) -> Move:
+    past = Placement(row.topic, row.key, row.route, row.model)
+    return Move(past, row.sequence, row.moved or 0, current)
+
+
+def _place(placement: Placement) -> Place:
+    return Place(placement.key, placement.route)
+
+
+def _by_id(topic: str, after: int) -> Selection:
+    return Selection(TopicFilter.parse(topic), low=after + 1, order=BY_ID)
+
+
+def _records(house: House, placement: Placement, after: int = 0) -> Iterator[Record]:
+    """A topic's records in a placement, in the order of their ids."""
+    return _walked(house, placement, _by_id(placement.topic, after))
+
+
+def _walked(house: House, placement: Placement, wanted: Selection) -> Iterator[Record]:
+    keys = Keys(house)
+    stay = Stay(model_of(placement.model), _place(placement), frozenset({placement.topic}), frozenset(), complete=False)
+    for path in paths(house, keys, [stay], scan=False):
+        yield from walk(house, keys, path, wanted, PAGE)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Some thousand records at a time, those of a message always together."""
+    messages = (list(parts) for _, parts in groupby(records, key=attrgetter("id")))
+    while batch := [record for parts in islice(messages, BATCH) for record in parts]:
+        yield batch
+
+
+def _equal(old: Record, new: Record) -> bool:
+    """Whether two records say the same; one that lies elsewhere says nothing here."""
+    envelope = attrgetter("id", "part", "time", "topic", "session", "qos", "retain")
+    if envelope(old) != envelope(new):
+        return False
+    left, right = old.properties(), new.properties()
+    return not left or {path: _exact(*pair) for path, pair in left.items()} == {
+        path: _exact(*pair) for path, pair in right.items()
+    }
+
+
+def _exact(kind: Kind, value: Any) -> tuple[Kind, Any]:
+    """A value as something that tells −0.0 from 0.0 and finds NaN equal to NaN."""
+    return kind, repr(value) if kind in {"number", "json"} else value

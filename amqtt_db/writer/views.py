@@ -1,0 +1,134 @@
+"""Views kept in step with what is stored, beside the batches and never in their way.
+
+A view is looked at when a property or a place is new to this process, in a transaction of its own that waits for no
+lock.  What goes wrong is said once and tried again later; a refresh that took long is followed by a long rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import Catalog, Placement
+from amqtt_db.engines.base import Engine
+from amqtt_db.engines.views import ViewSQL, view_sql
+from amqtt_db.models.base import Place
+from amqtt_db.models.spec import model_of
+from amqtt_db.models.wide import has_column
+from amqtt_db.route import Route
+from amqtt_db.shape import Pair, Shape
+from amqtt_db.views import Views, Wish
+from amqtt_db.writer.plan import Bucket
+
+logger = logging.getLogger(__name__)
+
+MAX_NOTED: Final = 100_000  # more shapes are forgotten and noted again
+AT_ONCE: Final = 50  # views are refreshed in one transaction; the rest waits for the next batch
+REST: Final = 20  # times as long as the refresh took
+SLOW: Final = 0.05  # seconds; what took less needs no rest
+PENALTY: Final = 10.0  # seconds to the next attempt after an error
+
+
+class ViewKeeper:
+    """Notes what is new, and refreshes the views that it concerns."""
+
+    def __init__(
+        self, engine: Engine, catalog: Catalog, database: sa.Engine, routes: Iterable[Route], reserved: Iterable[str]
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._routes = {route.filter.text: route for route in reversed(list(routes))}
+        self._views = Views(engine, catalog, model_of, reserved)
+        self._sql = view_sql(engine, database.dialect)
+        self._noted: set[Bucket] = set()
+        self._pairs: dict[str, dict[Pair, None]] = {}
+        self._places: dict[str, Place] = {}
+        self._due: dict[str, Place] = {}
+        self._not_before = 0.0
+        self._complaint: str | None = None
+
+    def vacate(self, connection: sa.Connection) -> None:
+        """Take views out of the way of tables that routes name."""
+        if self._sql is not None:
+            self._views.vacate(connection, self._sql)
+
+    def forget(self) -> None:
+        """Look at every view again when it is next concerned."""
+        self._noted.clear()
+        self._places.clear()
+
+    def note(self, buckets: Iterable[Bucket]) -> None:
+        """Places and shapes that are about to be stored."""
+        for bucket in buckets if self._sql is not None else ():
+            if bucket not in self._noted:
+                self._learn(*bucket)
+
+    def moved(self, placements: Iterable[Placement], known: Mapping[str, Placement]) -> None:
+        """Topics that had another place before."""
+        for placement in placements:
+            if placement.topic in known and placement.key in self._places:
+                self._due[placement.key] = self._places[placement.key]
+
+    def refresh(self) -> None:
+        """Refresh what is due, unless it is too early; an error is logged, once for each cause."""
+        started = time.monotonic()
+        if not self._due or self._sql is None or started < self._not_before:
+            return
+        try:
+            self._refresh(self._sql)
+        except Exception as error:  # also of a user's model: no view is worth a message
+            self._complain(error)
+            self._not_before = time.monotonic() + PENALTY
+        else:
+            self._complaint = None
+            took = time.monotonic() - started
+            self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
+
+    def _refresh(self, sql: ViewSQL) -> None:
+        due = dict(islice(self._due.items(), AT_ONCE))
+        wishes: dict[str, Wish] = {}
+        with sql.hasty(self._engine, self._database) as connection:
+            for place in due.values():
+                wish = self._wish(place)
+                for key in (place.key, *self._views.related(connection, place)):
+                    before = wishes.get(key, wish)
+                    pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
+                    wishes[key] = attrs.evolve(before, pairs=pairs, spills=before.spills or wish.spills)
+            for name in self._views.refresh(connection, sql, wishes):
+                logger.info("view %s is as its records are", name)
+        for key in due:
+            del self._due[key]
+
+    def _wish(self, place: Place) -> Wish:
+        pairs = self._pairs[place.key]
+        columns = tuple(pair for pair in pairs if has_column(place, pair[0]))
+        return Wish(place, columns, len(columns) < len(pairs), self._max_columns(place))
+
+    def _max_columns(self, place: Place) -> int:
+        return self._routes[place.route].max_columns or self._engine.max_columns
+
+    def _learn(self, place: Place, shape: Shape) -> None:
+        if len(self._noted) >= MAX_NOTED:
+            self._noted.clear()
+        self._noted.add((place, shape))
+        if self._routes[place.route].model.layout() is None:
+            return
+        pairs = self._pairs.setdefault(place.key, {})
+        before = len(pairs)
+        if before <= 2 * self._max_columns(place):  # later ones have no column anyway
+            pairs.update(dict.fromkeys(shape.properties))
+        if len(pairs) > before or place.key not in self._places:
+            self._due[place.key] = self._places[place.key] = place
+
+    def _complain(self, error: Exception) -> None:
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        complaint = f"{type(origin).__name__}: {str(origin).partition(chr(10))[0]}"
+        if complaint != self._complaint:
+            logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
+        self._complaint = complaint
