@@ -160,8 +160,9 @@ class Catalog:
         return {row[0]: row[1] for row in connection.execute(query)}
 
     def table_folds(self, connection: sa.Connection) -> set[str]:
-        """The folds of all registered tables' names."""
-        return set(map(fold, connection.scalars(sa.select(self.table.c.name))))
+        """The folds of all registered tables' and views' names."""
+        names = sa.union_all(sa.select(self.table.c.name), sa.select(self.view.c.name))
+        return set(map(fold, connection.scalars(names)))
 
     def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
         """Register a table that is about to be made."""

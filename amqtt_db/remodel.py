@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.catalog import MOVED, PAST, Catalog, Placement, key_hash
+from amqtt_db.catalog import CURRENT, MOVED, Catalog, Placement, key_hash
 from amqtt_db.engines import engine_for
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.house import House, visit
@@ -52,12 +52,16 @@ class RemodelError(AmqttDbError):
 
 @attrs.frozen
 class Move:
-    """A topic's records in a past placement, its ``sequence``-th; those up to id ``moved`` have left it."""
+    """A topic's records in a past placement, its ``sequence``-th; those up to id ``moved`` have left it.
+
+    ``is_done`` tells that all have, and only their old rows are still there.
+    """
 
     past: Placement
     sequence: int
     moved: int
     current: Placement
+    is_done: bool
 
     @property
     def topic(self) -> str:
@@ -95,26 +99,19 @@ class Remodel:
         self._database.dispose()
 
     def moves(self, topic: str = "#") -> list[Move]:
-        """What there is to move of the topics that a filter covers; a topic's route decides from now on."""
+        """What there is to move, or to delete, of the topics that a filter covers; their routes decide from now on."""
         wanted, table = TopicFilter.parse(topic), self._catalog.placement
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             stored = set(connection.scalars(sa.select(table.c.topic)))
             current = self._flip(connection, sorted(name for name in stored if wanted.match(name) is not None))
-            past = connection.execute(sa.select(table).where(table.c.state == PAST).order_by(table.c.sequence))
-            return [
-                Move(
-                    Placement(row.topic, row.key, row.route, row.model),
-                    row.sequence,
-                    row.moved or 0,
-                    current[row.topic],
-                )
-                for row in past
-                if row.topic in current
-            ]
+            past = connection.execute(sa.select(table).where(table.c.state != CURRENT).order_by(table.c.sequence))
+            return [_move(row, current[row.topic]) for row in past if row.topic in current]
 
     def move(self, move: Move) -> Iterator[Progress]:
         """Rewrite, then compare.  Raises RemodelError where a record does not read back as it was."""
+        if move.is_done:
+            return
         yield from self._rewrite(move)
         yield from self._compare(move)
         with self._database.begin() as connection:
@@ -227,7 +224,7 @@ class Remodel:
 
 def _move(row: sa.Row[Any], current: Placement) -> Move:
     past = Placement(row.topic, row.key, row.route, row.model)
-    return Move(past, row.sequence, row.moved or 0, current)
+    return Move(past, row.sequence, row.moved or 0, current, row.state == MOVED)
 
 
 def _place(placement: Placement) -> Place:

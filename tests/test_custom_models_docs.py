@@ -26,14 +26,16 @@ LAWS = [name for name in vars(ModelContract) if name.startswith("test_")]
 MODULES = ("my_climate", "my_lines", "test_my_models")
 
 
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory with the Python files of the page, which can be imported."""
+    directory = tmp_path_factory.mktemp("page")
     for block in BLOCKS:
         if block.language == "python":
-            (tmp_path / f"{_name(block)}.py").write_text(block.text, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
+            (directory / f"{_name(block)}.py").write_text(block.text, encoding="utf-8")
+    sys.path.insert(0, str(directory))
+    yield directory
+    sys.path.remove(str(directory))
     for name in MODULES:
         sys.modules.pop(name, None)
 
@@ -54,9 +56,10 @@ def test_every_file_of_the_page_is_known() -> None:
     assert tuple(_name(block) for block in BLOCKS if block.language == "python") == MODULES
 
 
-def test_ten_lines_add_a_computed_column(modules: Path) -> None:
+@pytest.mark.usefixtures("modules")
+def test_ten_lines_add_a_computed_column(tmp_path: Path) -> None:
     """The SQL of the page finds what its table shows; odd temperatures have no Fahrenheit and are stored."""
-    bench = Workbench(modules, *routes("my_climate"))
+    bench = Workbench(tmp_path, *routes("my_climate"))
     bench.send(("home/attic/climate", {"temp": 20}))
     (query,) = (block.text for block in BLOCKS if block.language == "sql")
     assert bench.sql(query) == [("attic", 20.0, 68.0)]
@@ -69,9 +72,10 @@ def test_ten_lines_add_a_computed_column(modules: Path) -> None:
     assert bench.sql("SELECT fahrenheit FROM garden") == [(32.0,)]
 
 
-def test_a_model_from_scratch_stores_and_finds(modules: Path) -> None:
+@pytest.mark.usefixtures("modules")
+def test_a_model_from_scratch_stores_and_finds(tmp_path: Path) -> None:
     """One table under the name that the YAML gives it, JSON that a reader of the database understands."""
-    bench = Workbench(modules, *routes("my_lines"))
+    bench = Workbench(tmp_path, *routes("my_lines"))
     bench.send(("a", {"v": 1.5, "o": {"p": "x"}}), ("b", {"v": None}))
     assert bench.sql("SELECT topic, body FROM everything ORDER BY id") == [("a", '{"v":1.5,"o.p":"x"}'), ("b", "{}")]
     assert bench.data() == [{"v": 1.5, "o": {"p": "x"}}, {}]

@@ -267,6 +267,19 @@ def dead_purge(
         typer.echo(f"{purge(settings.database, ids)} deleted")
 
 
+@app.command()
+def remodel(
+    path: Config = None,
+    topic: Annotated[str, typer.Option(help="Only the topics that this filter covers.")] = "#",
+    drop: Annotated[bool, typer.Option("--drop", help="Delete the old rows once the new ones are compared.")] = False,
+) -> None:
+    """Rewrite what is stored as the routes are now, after a route got another model; may be stopped and repeated."""
+    from amqtt_db.cli.rewrite import rewrite  # noqa: PLC0415
+
+    with _told():
+        typer.echo(rewrite(_settings(path), topic, drop=drop))
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Turn the project's errors into lines on stderr and an exit code."""

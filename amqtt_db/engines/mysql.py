@@ -217,11 +217,11 @@ class MySQL(Engine):
     ) -> None:
         """INSERT of many rows, in as few statements as the server's packets allow."""
         quote = connection.dialect.identifier_preparer.quote
-        head = f"INSERT INTO {quote(table)} ({', '.join(map(quote, columns))}) VALUES (".encode()
+        head = f"INSERT INTO {quote(table)} ({', '.join(map(quote, columns))}) VALUES (".encode()  # noqa: S608
         literals, room = _rows(kinds, rows), _packet_size(connection) - len(head) - _ROOM
-        driver = connection.connection.driver_connection
+        driver: pymysql.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
-            with driver.cursor() as cursor:  # type: ignore[union-attr]
+            with driver.cursor() as cursor:
                 for some in _packets(literals, room):
                     body = "),(".join(some).encode("utf-8", "surrogateescape")
                     _require_room(len(body), room)

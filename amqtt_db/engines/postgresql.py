@@ -109,7 +109,7 @@ def _decimal(value: Decimal) -> Decimal:
 
 
 def _is_bigint(value: int) -> bool:
-    return abs(value) < 10**_DIGITS
+    return value.bit_length() < 3 * _DIGITS
 
 
 def _jsonb(value: Any) -> bytes:

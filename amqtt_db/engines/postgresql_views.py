@@ -75,15 +75,14 @@ class PostgreSQLViews(ViewSQL):
         place = "".join((data, *(f" -> {self._key(key)}" for key in split_path(path))))
         named = f"({kinds} ->> {self._key(path)})"
         if kind == "tagged":
-            return self.null(kind)
+            return f"CASE WHEN {place} ? '$text' THEN replace({place}::text, ': ', ':') END"
         if kind == "json":
             return f"CASE WHEN jsonb_typeof({place}) = 'array' OR {named} = 'json' OR {place} = '{{}}' THEN {place} END"
         if kind in {"number", "text", "bool"}:
             return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, f'({place})')} END"
         value = f"({place} #>> '{{}}')"
-        if kind == "int64":
-            value = f"coalesce({place} ->> '$int', {value})"
-        return f"CASE WHEN {named} = {self.text(kind)} THEN {_from_text(kind, value)} END"
+        large = f"WHEN {named} IS NULL THEN ({place} ->> '$int')::bigint" if kind == "int64" else ""
+        return f"CASE WHEN {named} = {self.text(kind)} THEN {_from_text(kind, value)} {large} END"
 
     def level(self, levels: str, name: str) -> str:
         """See the base class."""

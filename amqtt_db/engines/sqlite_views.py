@@ -109,10 +109,10 @@ class SQLiteViews(ViewSQL):
         if kind == "json":
             whole = f"{named} = 'json' OR {place.value} = '{{}}'"
             return f"CASE WHEN {place.type} = 'array' OR {whole} THEN {place.value} END"
-        if kind in {"number", "text", "bool"}:
+        if kind in {"number", "text", "bool", "tagged"}:
             return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, place)} END"
-        value = f"coalesce({place.at(_INT).value}, {place.value})" if kind == "int64" else place.value
-        return f"CASE WHEN {named} = {_literal(kind)} THEN {_from_text(kind, value)} END"
+        large = f"WHEN {named} IS NULL THEN CAST({place.at(_INT).value} AS INTEGER)" if kind == "int64" else ""
+        return f"CASE WHEN {named} = {_literal(kind)} THEN {_from_text(kind, place.value)} {large} END"
 
     def level(self, levels: str, name: str) -> str:
         """See the base class."""
@@ -177,8 +177,9 @@ def _untagged(kind: Kind, place: _Place) -> str:
     if kind in {"int64", "bigint"}:
         return _untagged_integer(kind, place)
     if kind == "tagged":
-        unfit = " OR ".join(f"{place.at(_tag(own)).type} IS NOT NULL" for own in ("number", "text"))
-        return f"CASE WHEN {unfit} THEN {place.document} END"
+        number, text = (place.at(_tag(own)).value for own in ("number", "text"))
+        unfit = f"{number} IN ('nan', '-0.0') OR {text} GLOB '*\\ud[89a-f]*'"
+        return f"CASE WHEN {unfit} THEN {place.value} END"
     tagged = _from_text(kind, place.at(_tag(kind)).value)
     plain: Mapping[Kind, str] = {
         "number": f"WHEN 'integer' THEN CAST({place.value} AS REAL) WHEN 'real' THEN {place.value} ELSE {tagged}",
@@ -251,6 +252,10 @@ def _kind(place: _Place) -> str:
     )
 
 
+_DIGITS: Final = (
+    "CASE CAST(printf('%.15g', {0}) AS REAL) WHEN {0} THEN printf('%.15g', {0}) ELSE printf('%!.17g', {0}) END"
+)
+
 _OBJECTS: Final[Mapping[Kind, str]] = {
     "bigint": "json_object('$int', {})",
     "bool": "CASE WHEN {} THEN 'true' ELSE 'false' END",
@@ -262,9 +267,9 @@ _OBJECTS: Final[Mapping[Kind, str]] = {
     ),
     "json": "{}",
     "number": (
-        f"CASE WHEN {{0}} = 0 OR abs({{0}}) BETWEEN 1e-300 AND {EXACT - 1} THEN printf('%!.17g', {{0}}) "
+        f"CASE WHEN {{0}} = 0 OR abs({{0}}) BETWEEN 1e-300 AND {EXACT - 1} THEN {_DIGITS} "
         "ELSE json_object('$number', CASE WHEN abs({0}) > 1.7976931348623157e308 THEN lower({0}) "
-        "ELSE printf('%!.17g', {0}) END) END"
+        f"ELSE {_DIGITS} END) END"
     ),
     "tagged": "{}",
     "text": "json_quote({})",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import attrs
 import pytest
@@ -16,7 +16,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from amqtt_db.models.base import Model, Place
 from amqtt_db.models.document import Document
+from amqtt_db.models.eav import Eav
+from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.spec import model_of
+from amqtt_db.models.wide import Wide
 from amqtt_db.shape import Record, Shape
 from amqtt_db.testing import pure, strategies
 from amqtt_db.testing.answer import require, require_same, same, told
@@ -26,8 +29,11 @@ from amqtt_db.testing.history import History, Sent, Setting
 from amqtt_db.testing.machine import Life
 from amqtt_db.writer.lanes import spec
 
-LONG = 500
+LONG: Final = 500
 """From so many examples on, as a hypothesis profile asks for them, no database is spared."""
+
+NEIGHBOURS: Final[Sequence[Model]] = (Document(), Eav(), Narrow(), Wide("neighbour"))
+"""The models that may have to get along with the one under test."""
 
 
 def tries(share: int, database: Database | None = None) -> effort:
@@ -214,12 +220,12 @@ class ModelContract:
         law()
 
     def test_another_model_reads_back_the_same(self, database: Database) -> None:
-        """Side by side with ``document`` in one database: equal records from both, and none of the other's."""
+        """Side by side with a built-in model in one database: equal records from both, and none of the other's."""
 
-        @given(strategies.histories(st.builds(Setting, entity=st.just({}))))
-        @tries(5, database)
-        def law(history: History) -> None:
-            routes = [Setting("a/#").route(self.model), Setting("b/#").route(Document())]
+        @given(strategies.histories(st.builds(Setting, entity=st.just({}))), st.sampled_from(NEIGHBOURS))
+        @tries(4, database)
+        def law(history: History, neighbour: Model) -> None:
+            routes = [Setting("a/#").route(self.model), Setting("b/#").route(neighbour)]
             with Bench(database, *routes) as bench:
                 for batch in history.batches:
                     bench.feed().store(*_twice(batch))

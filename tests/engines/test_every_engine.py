@@ -32,7 +32,7 @@ def _as_read(value: Any) -> Any:
     return float(value) if type(value) is int and abs(value) <= 2**53 else value
 
 
-DECLARED = {
+DECLARED: dict[str, tuple[str, list[Any]]] = {
     "at": ("datetime", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00", "1969-12-31T23:59:59+05:00"]),
     "day": ("date", ["0001-01-01", "9999-12-31"]),
     "clock": ("time", ["00:00:00", "23:59:59.999999"]),
@@ -86,7 +86,7 @@ def test_writers_that_meet_the_same_keys_at_once(model: str, site: Site) -> None
         try:
             for step in range(6):
                 bench.send(*((f"t/{(n * (index + 1)) % 7}", {f"p{(n + step) % 9}": n}) for n in range(9)))
-        except BaseException as error:  # noqa: BLE001 - it is raised again by the test itself
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=pair) for pair in enumerate(benches)]

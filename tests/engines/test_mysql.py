@@ -18,7 +18,8 @@ def test_a_message_becomes_a_typed_row(mysql: Site) -> None:
     bench.send(("t", {"v": 21.5, "s": "🙂 'quoted' \\ back", "b": True, "l": [1]}))
     types = dict(
         bench.sql(
-            "SELECT column_name, column_type FROM information_schema.columns WHERE table_name = 't' AND table_schema = DATABASE()"
+            "SELECT column_name, column_type FROM information_schema.columns "
+            "WHERE table_name = 't' AND table_schema = DATABASE()"
         )
     )
     assert (types["time"], types["v"], types["s"], types["extra"]) == ("datetime(6)", "double", "longtext", "longtext")

@@ -57,7 +57,10 @@ def test_the_schema_lock_keeps_others_out(postgresql: Site) -> None:
     """Until the transaction ends."""
     engine = engine_for(postgresql.url)
     database = engine.open(write=True)
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    held = (
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+        "WHERE locktype = 'advisory' AND datname = current_database()"
+    )
     with database.begin() as connection:
         engine.lock_schema(connection)
         assert connection.exec_driver_sql(held).scalar_one() == 1
@@ -117,7 +120,7 @@ def test_a_missing_privilege_is_named(postgresql: Site) -> None:
     bench = Workbench(postgresql)
     bench.send(("t", {"v": 1}))
     role = f"{sa.make_url(postgresql.url).database}_poor"
-    _admin(postgresql, f"CREATE ROLE {role} LOGIN", f"REVOKE CREATE ON SCHEMA public FROM public")
+    _admin(postgresql, f"CREATE ROLE {role} LOGIN", "REVOKE CREATE ON SCHEMA public FROM public")
     poor = sa.make_url(postgresql.url).set(username=role).render_as_string(hide_password=False)
     with pytest.raises(DatabaseError, match="GRANT"):
         Workbench(Site(postgresql.path, poor, postgresql.stack), token="b")

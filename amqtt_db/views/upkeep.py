@@ -1,15 +1,8 @@
-"""SQL views in wide form: the same columns of a route's records, whatever model they lie in.
-
-A view belongs to the key of a place: a route's, or a topic's where a topic has tables of its own.  Its name and its
-columns' names are given once and remembered in the catalogue, so a dashboard survives a change of model: the view then
-unites what lies here and there.  Of which topics a route's view has the records is looked up whenever it is asked.
-"""
-
-# ruff: noqa: S608 - every name and every literal is quoted
+"""What views there are, what they are called, and how they are made anew when there is more to see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -17,17 +10,15 @@ import attrs
 import orjson
 import sqlalchemy as sa
 
-from amqtt_db.catalog import CURRENT, Catalog, PhysicalTable, key_hash
+from amqtt_db.catalog import CURRENT, MOVED, Catalog, PhysicalTable, key_hash
 from amqtt_db.engines.base import Engine
-from amqtt_db.engines.views import ViewSQL, property_key
+from amqtt_db.engines.views import ViewSQL
 from amqtt_db.lookup import lookup_table
-from amqtt_db.models.base import ENVELOPE, Documents, Layout, Lookup, Model, OwnColumns, Place, Table, ValueRows
+from amqtt_db.models.base import ENVELOPE, Model, OwnColumns, Place, Table, ValueRows
+from amqtt_db.models.spec import model_of
 from amqtt_db.naming import clean, column_name, fold, table_name
-from amqtt_db.shape import Kind, Pair, Shape
-
-EXTRA: Final = "extra"
-SPILLED: Final[Pair] = ("{}", "json")
-"""What the catalogue notes of a view whose records have properties without a column; no property has this path."""
+from amqtt_db.shape import Pair, Shape
+from amqtt_db.views.select import EXTRA, SPILLED, Source, View, is_route, path_lookup, select
 
 MOST_SOURCES: Final = 100
 """A view unites so many places at most: SQLite takes 500 parts of a statement, the others grow slow."""
@@ -47,152 +38,6 @@ class Wish:
 
 
 @attrs.frozen
-class Source:
-    """Tables with records of a view, as a model lays them out.
-
-    ``main`` is the table of the model's query, ``values`` the one that it joins in by the columns ``on``.  ``ids`` are
-    those of property paths, where the lookup has one for each.
-    """
-
-    layout: Layout
-    main: tuple[Table, PhysicalTable]
-    values: tuple[Table, PhysicalTable] | None = None
-    on: tuple[str, ...] = ()
-    ids: Mapping[str, int] | None = None
-
-
-@attrs.frozen
-class View:
-    """A view to make: ``columns`` in the order that it has them."""
-
-    key: str
-    name: str
-    columns: Mapping[Pair, str]
-    sources: tuple[Source, ...]
-
-    @property
-    def spills(self) -> bool:
-        """Whether there are properties without a column."""
-        return SPILLED in self.columns
-
-    @property
-    def pairs(self) -> Mapping[Pair, str]:
-        """The properties' columns."""
-        return {pair: name for pair, name in self.columns.items() if pair != SPILLED}
-
-
-def select(view: View, sql: ViewSQL) -> str:
-    """The statement that a view stands for."""
-    return "\nUNION ALL\n".join(_select(view, source, sql) for source in view.sources)
-
-
-def _select(view: View, source: Source, sql: ViewSQL) -> str:
-    table, known = source.main
-    fixed = {column.name: column for column in table.columns}
-    lookup = fixed["topic"].lookup
-    columns = {column.name: f"m.{sql.name(column.name)}" for column in ENVELOPE}
-    origin = f"{sql.name(known.name)} m"
-    if lookup is not None:
-        columns["topic"] = f"t.{sql.name(lookup.columns[0])}"
-        origin += f" JOIN {sql.name(lookup.name)} t ON t.id = m.{sql.name('topic')}"
-    columns[EXTRA] = _extra(view, source, sql)
-    columns.update((name, _property(source, pair, sql)) for pair, name in view.pairs.items())
-    listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
-    return f"SELECT {listed}\nFROM {origin}{_condition(view, known, lookup, sql)}"
-
-
-def _condition(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL) -> str:
-    """Of which topics: those whose current place the view is for, and a topic's own whatever its place."""
-    if view.key == table.key:
-        return ""
-    column = f"m.{sql.name('topic')}"
-    if not view.key.startswith("$"):
-        own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
-        return f"\nWHERE {column} = {own or sql.text(view.key)}"
-    column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
-    here = f"p.state = {sql.text(CURRENT)} AND p.{sql.name(column_)} = {sql.text(value)}"
-    placements = f"{sql.name('mqtt_placement')} p"
-    if lookup is None:
-        return f"\nWHERE {column} IN (SELECT p.topic FROM {placements} WHERE {here})"
-    topics = f"{sql.name(lookup.name)} x JOIN {placements} ON p.hash = x.hash"
-    return f"\nWHERE {column} IN (SELECT x.id FROM {topics} WHERE {here})"
-
-
-def is_route(key: str) -> bool:
-    """Whether a place's key stands for a whole route."""
-    return key.startswith("$route/")
-
-
-def _property(source: Source, pair: Pair, sql: ViewSQL) -> str:
-    layout, (path, kind) = source.layout, pair
-    if isinstance(layout, OwnColumns):
-        name = source.main[1].columns.get(pair)
-        return sql.null(kind) if name is None else f"m.{sql.name(name)}"
-    if isinstance(layout, ValueRows):
-        return _value(source, layout, pair, sql)
-    if path.startswith("{"):
-        return sql.level(f"m.{sql.name(layout.levels)}", path[1:-1]) if kind == "text" else sql.null(kind)
-    return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
-
-
-def _value(source: Source, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
-    """A look into the rows of values: no join for each property, and nothing at all for a column nobody asks for."""
-    path, kind = pair
-    name = layout.columns.get(kind)
-    if name is None or (source.ids is not None and path not in source.ids):
-        return sql.null(kind)
-    column = f"v.{sql.name(name)}"
-    shared = list(layout.columns.values()).count(name) > 1
-    found = sql.untagged(kind, column) if shared else column
-    if source.ids is not None:
-        same = f"v.{sql.name(layout.path)} = {source.ids[path]}"
-        return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
-    origin, there = _values_with_paths(source, layout, sql)
-    return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {there} = {sql.text(path)})"
-
-
-def _extra(view: View, source: Source, sql: ViewSQL) -> str:
-    layout, known = source.layout, [property_key(*pair) for pair in view.pairs]
-    if isinstance(layout, OwnColumns):
-        overflow = source.main[0].overflow
-        return sql.null("json") if overflow is None else f"m.{sql.name(overflow)}"
-    if not view.spills:
-        return sql.null("json")
-    if isinstance(layout, Documents):
-        data, named, levels = (f"m.{sql.name(name)}" for name in (layout.data, layout.kinds, layout.levels))
-        return sql.rest_of_document(data, named, levels, known)
-    kinds: dict[str, list[Kind]] = {}
-    for kind, name in layout.columns.items():
-        kinds.setdefault(f"v.{sql.name(name)}", []).append(kind)
-    origin, path = _values_with_paths(source, layout, sql)
-    return sql.rest_of_rows(path, kinds, f"FROM {origin} WHERE {_same_record(source, sql)}", known)
-
-
-def _values(source: Source, sql: ViewSQL) -> str:
-    assert source.values is not None  # noqa: S101 - rows of values are in a table
-    return f"{sql.name(source.values[1].name)} v"
-
-
-def _values_with_paths(source: Source, layout: ValueRows, sql: ViewSQL) -> tuple[str, str]:
-    """The rows of values joined with the names of their properties, and the expression for the path."""
-    lookup = path_lookup(source, layout)
-    joined = f"{_values(source, sql)} JOIN {sql.name(lookup.name)} n ON n.id = v.{sql.name(layout.path)}"
-    return joined, f"n.{sql.name(lookup.columns[-1])}"
-
-
-def path_lookup(source: Source, layout: ValueRows) -> Lookup:
-    """The lookup that names the properties of rows of values."""
-    assert source.values is not None  # noqa: S101 - rows of values are in a table
-    column = next(column for column in source.values[0].columns if column.name == layout.path)
-    assert column.lookup is not None  # noqa: S101 - it is what a layout of rows says
-    return column.lookup
-
-
-def _same_record(source: Source, sql: ViewSQL) -> str:
-    return " AND ".join(f"v.{sql.name(name)} = m.{sql.name(name)}" for name in source.on)
-
-
-@attrs.frozen
 class _Known:
     """A view as it is registered: its name, its columns' order, and the hash of its definition."""
 
@@ -204,23 +49,22 @@ class _Known:
 class Views:
     """The views in a database; :meth:`refresh` makes them what they have to be.
 
-    ``model_of`` makes a model of what a placement says of it; ``reserved`` are names that no view may have.
+    ``reserved`` are names that no view may have.
     """
 
-    def __init__(
-        self, engine: Engine, catalog: Catalog, model_of: Callable[[str], Model], reserved: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = ()) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._model_of = model_of
         self._reserved = {fold(name) for name in reserved}
 
     def vacate(self, connection: sa.Connection, sql: ViewSQL) -> None:
-        """Drop views whose names are wanted for tables; they get another name when they are refreshed."""
-        present = set(sa.inspect(connection).get_view_names())
-        for name in connection.scalars(sa.select(self._catalog.view.c.name)).all():
-            if fold(name) in self._reserved and name in present:
-                connection.exec_driver_sql(f"DROP VIEW {sql.name(name)}")
+        """Drop views whose names are wanted for tables; they have another name when they are made again."""
+        for key, name in connection.execute(sa.select(self._catalog.view.c.key, self._catalog.view.c.name)).all():
+            if fold(name) in self._reserved:
+                inspector = sa.inspect(connection)
+                if name in inspector.get_view_names():
+                    connection.exec_driver_sql(f"DROP VIEW {sql.name(name)}")
+                self._rename(connection, key, _Known(name), self._free(name, self._taken(connection, inspector)))
 
     def related(self, connection: sa.Connection, place: Place) -> list[str]:
         """The keys of further views with records of a place: its route's, and those of topics that moved here."""
@@ -237,15 +81,14 @@ class Views:
         known = self._known(connection, wishes)
         inspector = sa.inspect(connection)
         tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
-        taken = {*self._reserved, *map(fold, (*tables, *views)), *self._catalog.table_folds(connection)}
-        taken.update(map(fold, connection.scalars(sa.select(self._catalog.view.c.name))))
+        taken = self._taken(connection, inspector)
         made = []
         for key, wish in wishes.items():
             if not sources[key]:
                 continue
             there = known.get(key)
-            if there is None or there.name in tables or fold(there.name) in self._reserved:
-                name = _name(key, wish, sources[key], self._engine, taken)
+            if there is None or there.name in tables:
+                name = self._free(_name(wish, sources[key], self._engine), taken)
                 there = self._rename(connection, key, there, name)
                 taken.add(fold(name))
             if self._remake(connection, sql, wish, there, key, sources[key], is_there=there.name in views):
@@ -275,6 +118,14 @@ class Views:
         connection.execute(table.update().where(table.c.hash == key_hash(key)).values(**row))
         return True
 
+    def _taken(self, connection: sa.Connection, inspector: sa.Inspector) -> set[str]:
+        """The folds of names that no view can have."""
+        there = map(fold, (*inspector.get_table_names(), *inspector.get_view_names()))
+        return {*self._reserved, *there, *self._catalog.table_folds(connection)}
+
+    def _free(self, wish: str, taken: Collection[str]) -> str:
+        return table_name(wish, is_taken=lambda name: fold(name) in taken, limit=self._engine.name_limit)
+
     def _sources(self, connection: sa.Connection, keys: Collection[str]) -> dict[str, tuple[Source, ...]]:
         """Where the records of each view lie, oldest places first."""
         stays = {key: list(self._stays(connection, key)) for key in keys}
@@ -294,10 +145,11 @@ class Views:
             topics = sa.select(placement.c.hash).where(same & (placement.c.state == CURRENT))
             here = placement.c.hash.in_(topics)
         group = (placement.c.key, placement.c.route, placement.c.model)
-        rows = connection.execute(sa.select(*group, sa.func.max(placement.c.sequence)).where(here).group_by(*group))
+        query = sa.select(*group, sa.func.max(placement.c.sequence)).where(here & (placement.c.state != MOVED))
+        rows = connection.execute(query.group_by(*group))
         seen = set()
         for row in sorted(rows, key=itemgetter(3, 0))[-MOST_SOURCES:]:
-            model, place = self._model_of(row[2]), Place(row[0], row[1])
+            model, place = model_of(row[2]), Place(row[0], row[1])
             if model.query(place) not in seen:
                 seen.add(model.query(place))
                 yield model, {table.key: table for table in model.tables(place, Shape(()))}, place
@@ -389,11 +241,8 @@ def _source(model: Model, tables: Mapping[str, Table], place: Place, known: Mapp
     return Source(layout, (tables[query.table], known[query.table]), values, query.on)
 
 
-def _name(key: str, wish: Wish, sources: Sequence[Source], engine: Engine, taken: Collection[str]) -> str:
+def _name(wish: Wish, sources: Sequence[Source], engine: Engine) -> str:
     """After the table where a view shows one, otherwise after the route's topic filter."""
     last = sources[-1]
-    base = clean(engine.nameable(wish.place.route))
-    if isinstance(last.layout, OwnColumns):
-        base = last.main[1].name
-    base = "all" if not base.strip("_") else base
-    return table_name(f"{base}_view", is_taken=lambda name: fold(name) in taken, limit=engine.name_limit)
+    base = last.main[1].name if isinstance(last.layout, OwnColumns) else clean(engine.nameable(wish.place.route))
+    return f"{base}_view" if base.strip("_") else "all_view"

@@ -1,0 +1,46 @@
+"""`remodel` with a progress bar."""
+
+from __future__ import annotations
+
+from rich.progress import Progress as Bar
+from sqlalchemy.exc import DBAPIError
+
+from amqtt_db.cli import show
+from amqtt_db.config import Settings
+from amqtt_db.errors import DatabaseError
+from amqtt_db.house import answer
+from amqtt_db.remodel import Move, Remodel
+
+
+def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
+    """Move what there is to move of the topics that a filter covers; returns what to say at the end.
+
+    Raises DatabaseError if the database cannot be used, and RemodelError if a record does not read back.
+    """
+    try:
+        remodel = Remodel(settings.database, settings.routes)
+        try:
+            moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
+            with Bar(console=show.console()) as bar:
+                records = sum(_one(remodel, move, bar, drop=drop) for move in moves)
+        finally:
+            remodel.close()
+    except DBAPIError as error:
+        raise DatabaseError(answer(error)) from error
+    if not moves:
+        return "Nothing to do: everything lies where its route says."
+    end = "their old rows are deleted" if drop else "their old rows stay until you ask for --drop"
+    return f"{records} records of {len(moves)} topics rewritten and compared; {end}"
+
+
+def _one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
+    """Move one topic; returns how many of its records were compared."""
+    task = bar.add_task(show.visible(move.topic), total=None)
+    compared = 0
+    for progress in remodel.move(move):
+        bar.update(task, description=f"{show.visible(move.topic)}: {progress.records} {progress.step}")
+        compared = progress.records if progress.step == "compared" else compared
+    for progress in remodel.drop(move) if drop else ():
+        bar.update(task, description=f"{show.visible(move.topic)}: {progress.records} {progress.step}")
+    bar.update(task, total=1, completed=1)
+    return compared

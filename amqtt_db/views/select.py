@@ -1,0 +1,176 @@
+"""The statement that a view stands for: pure text, made of what models say of their layouts."""
+
+# ruff: noqa: S608 - every name and every literal is quoted
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from amqtt_db.catalog import CURRENT, PhysicalTable, key_hash
+from amqtt_db.engines.views import ViewSQL, property_key
+from amqtt_db.models.base import ENVELOPE, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
+from amqtt_db.shape import Kind, Pair
+
+EXTRA: Final = "extra"
+SPILLED: Final[Pair] = ("{}", "json")
+"""What the catalogue notes of a view whose records have properties without a column; no property has this path."""
+
+
+@attrs.frozen
+class Source:
+    """Tables with records of a view, as a model lays them out.
+
+    ``main`` is the table of the model's query, ``values`` the one that it joins in by the columns ``on``.  ``ids`` are
+    those of property paths, where the lookup has one for each.
+    """
+
+    layout: Layout
+    main: tuple[Table, PhysicalTable]
+    values: tuple[Table, PhysicalTable] | None = None
+    on: tuple[str, ...] = ()
+    ids: Mapping[str, int] | None = None
+
+
+@attrs.frozen
+class View:
+    """A view to make: ``columns`` in the order that it has them."""
+
+    key: str
+    name: str
+    columns: Mapping[Pair, str]
+    sources: tuple[Source, ...]
+
+    @property
+    def spills(self) -> bool:
+        """Whether there are properties without a column."""
+        return SPILLED in self.columns
+
+    @property
+    def pairs(self) -> Mapping[Pair, str]:
+        """The properties' columns."""
+        return {pair: name for pair, name in self.columns.items() if pair != SPILLED}
+
+
+def select(view: View, sql: ViewSQL) -> str:
+    """The statement that a view stands for."""
+    by_table: dict[str, list[Source]] = {}
+    for source in view.sources:
+        by_table.setdefault(source.main[1].key, []).append(source)
+    return "\nUNION ALL\n".join(_select(view, sources, sql) for sources in by_table.values())
+
+
+def _select(view: View, sources: Sequence[Source], sql: ViewSQL) -> str:
+    """The records of one table, whose properties may lie in different ones."""
+    table, known = sources[0].main
+    fixed = {column.name: column for column in table.columns}
+    lookup = fixed["topic"].lookup
+    columns = {column.name: f"m.{sql.name(column.name)}" for column in ENVELOPE}
+    origin = f"{sql.name(known.name)} m"
+    if lookup is not None:
+        columns["topic"] = f"t.{sql.name(lookup.columns[0])}"
+        origin += f" JOIN {sql.name(lookup.name)} t ON t.id = m.{sql.name('topic')}"
+    columns[EXTRA] = _first(_extra(view, source, sql) for source in sources)
+    for pair, name in view.pairs.items():
+        columns[name] = _first(_property(source, pair, sql) for source in sources)
+    listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
+    return f"SELECT {listed}\nFROM {origin}{_condition(view, known, lookup, sql)}"
+
+
+def _first(expressions: Iterable[str]) -> str:
+    """The first that is not NULL."""
+    first, *more = expressions
+    return f"coalesce({', '.join((first, *more))})" if more else first
+
+
+def _condition(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL) -> str:
+    """Of which topics: those whose current place the view is for, and a topic's own whatever its place."""
+    if view.key == table.key:
+        return ""
+    column = f"m.{sql.name('topic')}"
+    if not view.key.startswith("$"):
+        own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
+        return f"\nWHERE {column} = {own or sql.text(view.key)}"
+    column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
+    here = f"p.state = {sql.text(CURRENT)} AND p.{sql.name(column_)} = {sql.text(value)}"
+    placements = f"{sql.name('mqtt_placement')} p"
+    if lookup is None:
+        return f"\nWHERE {column} IN (SELECT p.topic FROM {placements} WHERE {here})"
+    topics = f"{sql.name(lookup.name)} x JOIN {placements} ON p.hash = x.hash"
+    return f"\nWHERE {column} IN (SELECT x.id FROM {topics} WHERE {here})"
+
+
+def is_route(key: str) -> bool:
+    """Whether a place's key stands for a whole route."""
+    return key.startswith("$route/")
+
+
+def _property(source: Source, pair: Pair, sql: ViewSQL) -> str:
+    layout, (path, kind) = source.layout, pair
+    if isinstance(layout, OwnColumns):
+        name = source.main[1].columns.get(pair)
+        return sql.null(kind) if name is None else f"m.{sql.name(name)}"
+    if isinstance(layout, ValueRows):
+        return _value(source, layout, pair, sql)
+    if path.startswith("{"):
+        return sql.level(f"m.{sql.name(layout.levels)}", path[1:-1]) if kind == "text" else sql.null(kind)
+    return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
+
+
+def _value(source: Source, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
+    """A look into the rows of values: no join for each property, and nothing at all for a column nobody asks for."""
+    path, kind = pair
+    name = layout.columns.get(kind)
+    if name is None or (source.ids is not None and path not in source.ids):
+        return sql.null(kind)
+    column = f"v.{sql.name(name)}"
+    shared = list(layout.columns.values()).count(name) > 1
+    found = sql.untagged(kind, column) if shared else column
+    if source.ids is not None:
+        same = f"v.{sql.name(layout.path)} = {source.ids[path]}"
+        return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
+    origin, there = _values_with_paths(source, layout, sql)
+    return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {there} = {sql.text(path)})"
+
+
+def _extra(view: View, source: Source, sql: ViewSQL) -> str:
+    layout, known = source.layout, [property_key(*pair) for pair in view.pairs]
+    if isinstance(layout, OwnColumns):
+        overflow = source.main[0].overflow
+        return sql.null("json") if overflow is None else f"m.{sql.name(overflow)}"
+    if not view.spills:
+        return sql.null("json")
+    if isinstance(layout, Documents):
+        data, named, levels = (f"m.{sql.name(name)}" for name in (layout.data, layout.kinds, layout.levels))
+        return sql.rest_of_document(data, named, levels, known)
+    kinds: dict[str, list[Kind]] = {}
+    for kind, name in layout.columns.items():
+        kinds.setdefault(f"v.{sql.name(name)}", []).append(kind)
+    origin, path = _values_with_paths(source, layout, sql)
+    return sql.rest_of_rows(path, kinds, f"FROM {origin} WHERE {_same_record(source, sql)}", known)
+
+
+def _values(source: Source, sql: ViewSQL) -> str:
+    assert source.values is not None  # noqa: S101 - rows of values are in a table
+    return f"{sql.name(source.values[1].name)} v"
+
+
+def _values_with_paths(source: Source, layout: ValueRows, sql: ViewSQL) -> tuple[str, str]:
+    """The rows of values joined with the names of their properties, and the expression for the path."""
+    lookup = path_lookup(source, layout)
+    joined = f"{_values(source, sql)} JOIN {sql.name(lookup.name)} n ON n.id = v.{sql.name(layout.path)}"
+    return joined, f"n.{sql.name(lookup.columns[-1])}"
+
+
+def path_lookup(source: Source, layout: ValueRows) -> Lookup:
+    """The lookup that names the properties of rows of values."""
+    assert source.values is not None  # noqa: S101 - rows of values are in a table
+    column = next(column for column in source.values[0].columns if column.name == layout.path)
+    assert column.lookup is not None  # noqa: S101 - it is what a layout of rows says
+    return column.lookup
+
+
+def _same_record(source: Source, sql: ViewSQL) -> str:
+    return " AND ".join(f"v.{sql.name(name)} = m.{sql.name(name)}" for name in source.on)
