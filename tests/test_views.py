@@ -103,7 +103,8 @@ def whole(bench: Workbench) -> list[dict[str, Any]]:
     """All rows by column; ``extra`` as plain data, for the order of its keys means nothing."""
     names = bench.columns(view(bench))
     rows = [dict(zip(names, row, strict=True)) for row in ask(bench, "SELECT * FROM {view} ORDER BY id, part")]
-    return [{**row, "extra": row["extra"] and json.loads(row["extra"])} for row in rows]
+    same = [{name: "NaN" if value != value else value for name, value in row.items()} for row in rows]  # noqa: PLR0124
+    return [{**row, "extra": row["extra"] and json.loads(row["extra"])} for row in same]
 
 
 QUERIES = [

@@ -81,7 +81,7 @@ class PostgreSQLViews(ViewSQL):
         if kind in {"number", "text", "bool"}:
             return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, f'({place})')} END"
         value = f"({place} #>> '{{}}')"
-        large = f"WHEN {named} IS NULL THEN ({place} ->> '$int')::bigint" if kind == "int64" else ""
+        large = f"WHEN {named} IS NULL THEN {_untagged(kind, f'({place})')}" if kind in {"int64", "bigint"} else ""
         return f"CASE WHEN {named} = {self.text(kind)} THEN {_from_text(kind, value)} {large} END"
 
     def level(self, levels: str, name: str) -> str:
@@ -174,12 +174,12 @@ def _from_text(kind: Kind, text: str) -> str:
 
 def _kind(place: str) -> str:
     """The kind of tagged JSON."""
-    tags = " ".join(f"WHEN {place} ? '${kind}' THEN '{kind}'" for kind in ("number", "text", *_TAGGED))
+    tags = " ".join(f"WHEN {place} ? '${kind}' THEN '{kind}'" for kind in ("number", *_TAGGED))
     large = f"({place} ->> '$int')::numeric"
     return (
         f"CASE jsonb_typeof({place}) WHEN 'boolean' THEN 'bool' WHEN 'number' THEN 'number' WHEN 'string' THEN 'text' "
         f"WHEN 'array' THEN 'json' ELSE CASE WHEN {large} {_INT64} THEN 'int64' "
-        f"WHEN {large} IS NOT NULL THEN 'bigint' {tags} ELSE coalesce({place} #>> '{{$typed,0}}', 'json') END END"
+        f"WHEN {large} IS NOT NULL THEN 'bigint' WHEN {place} ? '$text' THEN 'tagged' {tags} ELSE coalesce({place} #>> '{{$typed,0}}', 'json') END END"
     )
 
 

@@ -111,7 +111,7 @@ class SQLiteViews(ViewSQL):
             return f"CASE WHEN {place.type} = 'array' OR {whole} THEN {place.value} END"
         if kind in {"number", "text", "bool", "tagged"}:
             return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, place)} END"
-        large = f"WHEN {named} IS NULL THEN CAST({place.at(_INT).value} AS INTEGER)" if kind == "int64" else ""
+        large = f"WHEN {named} IS NULL THEN {_untagged(kind, place)}" if kind in {"int64", "bigint"} else ""
         return f"CASE WHEN {named} = {_literal(kind)} THEN {_from_text(kind, place.value)} {large} END"
 
     def level(self, levels: str, name: str) -> str:
@@ -177,9 +177,7 @@ def _untagged(kind: Kind, place: _Place) -> str:
     if kind in {"int64", "bigint"}:
         return _untagged_integer(kind, place)
     if kind == "tagged":
-        number, text = (place.at(_tag(own)).value for own in ("number", "text"))
-        unfit = f"{number} IN ('nan', '-0.0') OR {text} GLOB '*\\ud[89a-f]*'"
-        return f"CASE WHEN {unfit} THEN {place.value} END"
+        return f"CASE WHEN {_is_unfit(place)} THEN {place.value} END"
     tagged = _from_text(kind, place.at(_tag(kind)).value)
     plain: Mapping[Kind, str] = {
         "number": f"WHEN 'integer' THEN CAST({place.value} AS REAL) WHEN 'real' THEN {place.value} ELSE {tagged}",
@@ -187,6 +185,12 @@ def _untagged(kind: Kind, place: _Place) -> str:
         "bool": f"WHEN 'true' THEN {place.value} WHEN 'false' THEN {place.value}",
     }
     return f"CASE {place.type} {plain[kind]} END" if kind in plain else tagged
+
+
+def _is_unfit(place: _Place) -> str:
+    """Whether a column of the value's own kind would not return it identically: NaN, −0.0, lone surrogates."""
+    number, text = (place.at(_tag(kind)).value for kind in ("number", "text"))
+    return f"{number} IN ('nan', '-0.0') OR {text} GLOB '*\\ud[89a-f]*'"
 
 
 def _untagged_integer(kind: Kind, place: _Place) -> str:
@@ -247,7 +251,8 @@ def _kind(place: _Place) -> str:
     return (
         f"CASE {place.type} WHEN 'true' THEN 'bool' WHEN 'false' THEN 'bool' WHEN 'integer' THEN 'number' "
         f"WHEN 'real' THEN 'number' WHEN 'text' THEN 'text' WHEN 'array' THEN 'json' "
-        f"ELSE CASE WHEN {large} IS NOT NULL THEN iif({_fits(large)}, 'int64', 'bigint') {tags} "
+        f"ELSE CASE WHEN {large} IS NOT NULL THEN iif({_fits(large)}, 'int64', 'bigint') "
+        f"WHEN {_is_unfit(place)} THEN 'tagged' {tags} "
         f"ELSE coalesce({place.at(f'{_TYPED}[0]').value}, 'json') END END"
     )
 
