@@ -64,16 +64,17 @@ def stored_topics(database: str | Settings, topic: str = "#") -> list[StoredTopi
     with visit(url_of(database)) as house:
         found, keys = stays(house, wanted), Keys(house)
         ways = {path.stay: path for path in paths(house, keys, found, scan=True)}
+        routes = house.catalog.placements(house.connection, {topic for stay in found for topic in stay.topics})
         extents = {path.main.target.name: _extents(house, keys, path) for path in ways.values()}
     by_topic: dict[str, list[Stay]] = {}
     for stay in found:
         for name in stay.topics:
             by_topic.setdefault(name, []).append(stay)
-    return [_stored(name, by_topic[name], ways, extents) for name in sorted(by_topic)]
+    return [_stored(name, routes[name].route, by_topic[name], ways, extents) for name in sorted(by_topic)]
 
 
 def _stored(
-    topic: str, homes: list[Stay], ways: Mapping[Stay, Path], extents: Mapping[str, Mapping[str, _Extent]]
+    topic: str, route: str, homes: list[Stay], ways: Mapping[Stay, Path], extents: Mapping[str, Mapping[str, _Extent]]
 ) -> StoredTopic:
     homes = sorted(homes, key=lambda stay: topic not in stay.current)
     walked = [ways[stay] for stay in homes if stay in ways]
@@ -81,7 +82,7 @@ def _stored(
     extent = sum((extents[name].get(topic, _Extent()) for name in mains), _Extent())
     return StoredTopic(
         topic=topic,
-        route=homes[0].place.route,
+        route=route,
         models=tuple(dict.fromkeys(_name(stay.model) for stay in homes)),
         tables=tuple(dict.fromkeys(name for path in walked for name in path.tables)),
         rows=extent.rows,

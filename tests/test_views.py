@@ -418,3 +418,14 @@ def test_the_last_hour_of_a_route_is_found_by_an_index(tmp_path: Path) -> None:
         connection.close()
         assert any("(time>?)" in step or "time>?" in step for step in steps), steps
         assert not [step for step in steps if step.startswith(("SCAN m", "SCAN v", "MATERIALIZE"))], steps
+
+
+def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch waits for a few of them only; the others come when there is nothing else to do."""
+    monkeypatch.setattr(keeping, "AT_ONCE", 2)
+    bench = Workbench(tmp_path)
+    bench.send(*((f"t/{index}", {"v": 1}) for index in range(5)))
+    assert bench.sql("SELECT count(*) FROM mqtt_view") == [(2,)]
+    for _ in range(2):
+        bench.writer.tidy()
+    assert bench.sql("SELECT count(*) FROM mqtt_view") == [(5,)]

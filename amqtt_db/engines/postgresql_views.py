@@ -72,16 +72,16 @@ class PostgreSQLViews(ViewSQL):
 
     def member(self, kind: Kind, data: str, kinds: str, path: str) -> str:
         """See the base class; an object is a value and no nesting where its kind is named."""
-        place = "".join((data, *(f" -> {self._key(key)}" for key in split_path(path))))
+        place = f"({data} -> {' -> '.join(map(self._key, split_path(path)))})"
         named = f"({kinds} ->> {self._key(path)})"
         if kind == "tagged":
             return f"CASE WHEN {place} ? '$text' THEN replace({place}::text, ': ', ':') END"
         if kind == "json":
             return f"CASE WHEN jsonb_typeof({place}) = 'array' OR {named} = 'json' OR {place} = '{{}}' THEN {place} END"
         if kind in {"number", "text", "bool"}:
-            return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, f'({place})')} END"
+            return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, place)} END"
         value = f"({place} #>> '{{}}')"
-        large = f"WHEN {named} IS NULL THEN {_untagged(kind, f'({place})')}" if kind in {"int64", "bigint"} else ""
+        large = f"WHEN {named} IS NULL THEN {_untagged(kind, place)}" if kind in {"int64", "bigint"} else ""
         return f"CASE WHEN {named} = {self.text(kind)} THEN {_from_text(kind, value)} {large} END"
 
     def level(self, levels: str, name: str) -> str:
@@ -179,7 +179,8 @@ def _kind(place: str) -> str:
     return (
         f"CASE jsonb_typeof({place}) WHEN 'boolean' THEN 'bool' WHEN 'number' THEN 'number' WHEN 'string' THEN 'text' "
         f"WHEN 'array' THEN 'json' ELSE CASE WHEN {large} {_INT64} THEN 'int64' "
-        f"WHEN {large} IS NOT NULL THEN 'bigint' WHEN {place} ? '$text' THEN 'tagged' {tags} ELSE coalesce({place} #>> '{{$typed,0}}', 'json') END END"
+        f"WHEN {large} IS NOT NULL THEN 'bigint' WHEN {place} ? '$text' THEN 'tagged' {tags} "
+        f"ELSE coalesce({place} #>> '{{$typed,0}}', 'json') END END"
     )
 
 

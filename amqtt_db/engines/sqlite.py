@@ -73,7 +73,7 @@ class SQLite(Engine):
         "time": sa.TIME(),
         "decimal": sa.TEXT(),
         "uuid": sa.CHAR(36),
-        "json": sa.JSON(),
+        "json": sa.TEXT(),  # a type named JSON would turn the text of a number into a number
         "tagged": sa.TEXT(),
     }
     encoders: ClassVar[Mapping[Kind, Encoder]] = {

@@ -103,8 +103,8 @@ class Wide(Model):
         if type(self).records is not Wide.records:
             return super().reader(place, cells)
         envelope = [cells.index(name) for name in _ENVELOPE_NAMES]
-        own = [(cell, index) for index, cell in enumerate(cells) if isinstance(cell, tuple) and cell[1] != "tagged"]
-        odd = [index for index, cell in enumerate(cells) if cell == EXTRA or cell[1] == "tagged"]
+        own = [(cell, index) for index, cell in enumerate(cells) if isinstance(cell, tuple) and not _is_tagged(cell)]
+        odd = [index for index, cell in enumerate(cells) if cell == EXTRA or _is_tagged(cell)]
 
         def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
             shapes, values = _by_presence([(pair, columns[index]) for pair, index in own])
@@ -132,6 +132,10 @@ def _properties(row: Row) -> Iterator[tuple[Pair, Any]]:
             yield restored(path, value) if kind == "tagged" else (cell, value)
     for path, value in (row[EXTRA] or {}).items():
         yield restored(path, value)
+
+
+def _is_tagged(cell: Cell) -> bool:
+    return isinstance(cell, tuple) and cell[1] == "tagged"
 
 
 def _filled(columns: Sequence[Sequence[Any]]) -> list[int]:

@@ -23,8 +23,8 @@ _FEW: Final = 500  # keys that one statement may name
 class Stay:
     """A model's tables, and the topics that are wanted of them.
 
-    ``current`` are those topics that are still written here; ``complete`` tells that all topics of the tables are
-    wanted.
+    ``current`` are those topics that are still written here; ``complete`` tells that there are no others in the query's
+    table, be it of other models.
     """
 
     model: Model
@@ -48,7 +48,6 @@ class _Found:
     place: Place
     topics: set[str] = attrs.field(factory=set)
     current: set[str] = attrs.field(factory=set)
-    complete: bool = True
 
 
 def stays(house: House, wanted: Selection) -> list[Stay]:
@@ -56,25 +55,30 @@ def stays(house: House, wanted: Selection) -> list[Stay]:
     if not sa.inspect(house.connection).has_table(house.catalog.placement.name):
         raise DatabaseError("the database is empty: its tables are made when the writer first starts")
     found: dict[tuple[Model, Query], _Found] = {}
+    settled: dict[str, set[str]] = {}
     for row in _placements(house, wanted.exact):
         model, place = model_of(row.model), Place(row.key, row.route)
-        stay = found.setdefault((model, model.query(place)), _Found(place, complete=wanted.exact is None))
-        if wanted.topic.match(row.topic) is None:
-            stay.complete = False
-            continue
+        query = model.query(place)
+        settled.setdefault(query.table, set()).add(row.topic)
+        if row.state == MOVED or wanted.topic.match(row.topic) is None:
+            continue  # what has moved away may still lie there
+        stay = found.setdefault((model, query), _Found(place))
         stay.topics.add(row.topic)
         if row.state == CURRENT:
             stay.current.add(row.topic)
+
+    def complete(query: Query, topics: set[str]) -> bool:
+        return wanted.exact is None and topics == settled[query.table]
+
     return [
-        Stay(model, stay.place, frozenset(stay.topics), frozenset(stay.current), stay.complete)
-        for (model, _), stay in found.items()
-        if stay.topics
+        Stay(model, stay.place, frozenset(stay.topics), frozenset(stay.current), complete=complete(query, stay.topics))
+        for (model, query), stay in found.items()
     ]
 
 
 def _placements(house: House, topic: str | None) -> Iterable[Any]:
     table = house.catalog.placement
-    query = sa.select(table).where(table.c.state != MOVED).order_by(table.c.sequence, table.c.hash)
+    query = sa.select(table).order_by(table.c.sequence, table.c.hash)
     return house.connection.execute(query if topic is None else query.where(table.c.hash == key_hash(topic)))
 
 

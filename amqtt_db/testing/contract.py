@@ -204,7 +204,7 @@ class ModelContract:
         """The same messages in another order: the same records, and columns for the same properties and kinds."""
 
         @given(strategies.histories(), st.randoms(use_true_random=False))
-        @tries(6, database)
+        @tries(8, database)
         def law(history: History, random: Any) -> None:
             setting = attrs.evolve(history.setting, max_columns=None)  # which properties get the room does depend
             order = list(range(len(history.messages)))
@@ -238,7 +238,7 @@ class ModelContract:
     def test_a_life_of_crashes_replays_and_drift(self, database: Database) -> None:
         """Publish, flush, crash, replay, new property, type clash, second writer, restart: judged by a plain list."""
         life: Any = partial(Life, database, self.model)
-        run_state_machine_as_test(life, settings=effort(tries(5, database), stateful_step_count=15))
+        run_state_machine_as_test(life, settings=effort(tries(6, database), stateful_step_count=15))
 
 
 def _several(records: st.SearchStrategy[Record]) -> st.SearchStrategy[list[Record]]:

@@ -137,6 +137,8 @@ class Drain:
 
     def _await_news(self) -> None:
         while not self._stop.asked and self._reader is not None and not self._reader.changed():
+            if self._writer is not None:
+                self._writer.tidy()
             self._stop.wait(IDLE)
 
     def _endure(self, error: Exception) -> None:

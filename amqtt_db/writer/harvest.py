@@ -127,10 +127,7 @@ def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
 
 
 def refit(decoded: Decoded, buckets: Iterable[Bucket], planner: Planner) -> None:
-    """Give every record of some buckets the shape whose columns return all its values identically.
-
-    Raises StructureError if there is none.
-    """
+    """Give every record of some buckets the shape whose columns return all its values identically."""
     for place, shape in buckets:
         for record in decoded.buckets.pop((place, shape)):
             fitted = planner.refit(record)

@@ -101,17 +101,11 @@ class Planner:
         return group
 
     def refit(self, record: Record) -> Record:
-        """The record with every value under a kind whose column returns it identically.
-
-        Raises StructureError if none does.
-        """
+        """The record with every value under a kind whose column returns it identically."""
         pairs: list[Pair] = []
         for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
             pairs.append((path, kind if value is None else fitting(self._engine, kind, value)))
-        shape = Shape(tuple(pairs))
-        if shape == record.shape:
-            raise StructureError("a value of the message's envelope cannot be held by the database")
-        return attrs.evolve(record, shape=shape)
+        return attrs.evolve(record, shape=Shape(tuple(pairs)))
 
     def narrow(self, buckets: Iterable[Bucket]) -> bool:
         """Let rows of some buckets fill half as many columns from now on; False where there is nothing to halve."""

@@ -88,6 +88,10 @@ class Writer:
         if len(batch):
             self._store(number, previous, start, batch)
 
+    def tidy(self) -> None:
+        """Do what can wait until there is nothing to store: refresh the views that are due."""
+        self._views.refresh()
+
     def mend(self) -> bool:
         """Make again what somebody dropped by hand of the tables last written to; whether there was anything."""
         with self._database.begin() as connection:

@@ -30,8 +30,8 @@ def test_values_are_of_the_kind_that_was_asked_for(kind: Kind, data: st.DataObje
 
 @given(strategies.shapes())
 def test_no_path_of_a_shape_lies_within_another(shape: Shape) -> None:
-    """Such a shape would be that of no payload."""
-    keys = [split_path(path) for path in shape.paths]
+    """Such a shape would be that of no payload; named levels of the topic are apart."""
+    keys = [split_path(path) for path in shape.paths if not path.startswith("{")]
     assert len(set(keys)) == len(keys)
     assert not any(one != other and other[: len(one)] == one for one in keys for other in keys)
 
