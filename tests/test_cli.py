@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from amqtt_db.cli.serve import NotReady, addresses, preflight
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
 from amqtt_db.status import status
+from tests.workbench import Workbench
 
 TIMEOUT = 30  # seconds that anything here may take at most
 
@@ -355,6 +357,120 @@ def test_the_demo(tmp_path: Path) -> None:
     assert acknowledged == stored > 4
     (query,) = re.findall(r"'(SELECT .*)'$", result.stdout, re.M)
     assert rows(tmp_path / "mqtt.db", query)
+
+
+def feed(directory: Path, *messages: tuple[str, Any]) -> Path:
+    """A configuration whose database has messages."""
+    path = configuration(directory)
+    with closing(
+        Workbench(directory, *yaml.safe_load(path.read_text(encoding="utf-8"))["plugins"]["amqtt_db.Plugin"]["routes"])
+    ) as bench:
+        bench.send(*messages)
+    return path
+
+
+@pytest.mark.parametrize("command", ["topics", "export", "tail"])
+def test_there_is_nothing_to_read_yet(command: str, tmp_path: Path) -> None:
+    """Without a database, or with an empty one, there is one line on stderr, and exit code 1."""
+    path = configuration(tmp_path)
+    for reason in (f"there is no database {tmp_path}/mqtt.db yet", "the database is empty"):
+        result = invoke(command, path)
+        assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+        assert result.stderr.startswith(reason)
+        (tmp_path / "mqtt.db").touch()
+
+
+def test_topics(tmp_path: Path) -> None:
+    """What is stored, as a table and as JSON; names of topics cannot command a terminal."""
+    path = feed(tmp_path, ("home/hall/climate", {"temp": 1}), ("evil/\x1b[31m", {}), ("evil/\x1b[31m", {}))
+    shown = invoke("topics", path)
+    assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
+    assert r"evil/\x1b[31m" in shown.stdout
+    found = json.loads(invoke("topics", path, "--json", "--topic", "home/#").stdout)
+    assert found == [
+        {
+            "topic": "home/hall/climate",
+            "route": "home/{room}/climate",
+            "models": ["wide"],
+            "tables": ["climate"],
+            "rows": 1,
+            "first": "2023-11-14T22:13:20+00:00",
+            "last": "2023-11-14T22:13:20+00:00",
+        }
+    ]
+    assert invoke("topics", path, "--topic", "none").stdout == "No topic is stored.\n"
+
+
+def test_export(tmp_path: Path) -> None:
+    """Records go to standard output or to a file, which is there only when it is complete."""
+    path = feed(tmp_path, *(("a", {"n": n}) for n in range(3)), ("b\x9b", {"n": 9}))
+    lines = invoke("export", path).stdout.splitlines()
+    assert [json.loads(line)["data"] for line in lines] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 9}]
+    assert all(line.isprintable() for line in lines)
+    output = tmp_path / "out.csv"
+    result = invoke("export", path, "--topic", "a", "--format", "csv", "--output", output, "--limit", 2, "--newest")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"2 records written to {output}\n")
+    assert [row["n"] for row in csv.DictReader(output.read_text(encoding="utf-8").splitlines())] == ["2.0", "1.0"]
+    bounds = ("--since", "2023-11-14T22:13:21Z", "--until", "2023-11-15T00:13:22+02:00")
+    assert json.loads(invoke("export", path, *bounds).stdout)["data"] == {"n": 1}
+    assert invoke("export", path, "--since", "1h").stdout == ""
+    (tmp_path / "broken.yaml").write_text(path.read_text(encoding="utf-8").replace("mqtt.db", "none.db"), "utf-8")
+    assert invoke("export", tmp_path / "broken.yaml", "--output", tmp_path / "no.jsonl").exit_code == 1
+    assert {file.name for file in tmp_path.iterdir()}.isdisjoint({"no.jsonl", "no.jsonl.part", "out.csv.part"})
+    assert invoke("export", path, "--output", tmp_path).stderr == f"{tmp_path} is a directory; name a file\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--since", "yesterday"), "is no time"),
+        (("--until", "99999999999w"), "is no time"),
+        (("--topic", "a/#/b"), "is no topic filter"),
+        (("--limit", "-1"), "-1"),
+        (("--format", "xml"), "xml"),
+    ],
+)
+def test_export_with_wrong_options(option: tuple[str, str], reason: str, tmp_path: Path) -> None:
+    """What is wrong with an option is said, and the exit code is 2."""
+    result = invoke("export", configuration(tmp_path), *option)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+
+
+def test_export_to_somebody_who_has_seen_enough(tmp_path: Path) -> None:
+    """``amqtt-db export | head`` ends without a word."""
+    path = feed(tmp_path, *(("a", {"n": n, "text": "x" * 1000}) for n in range(2000)))
+    command = [sys.executable, "-m", "amqtt_db", "export", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_tail(tmp_path: Path) -> None:
+    """The last records, then each new one as it is stored, until Ctrl-C; then the exit code is 0."""
+    path = feed(tmp_path, *(("home/hall/climate", {"n": n}) for n in range(3)))
+    options = ["--topic", "home/#", "--last", "2", "--interval", "0.05"]
+    command = [sys.executable, "-m", "amqtt_db", "tail", str(path), *options]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        closing(Workbench(tmp_path, {"topic": "#"}, token="b")) as bench,
+    ):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        bench.send(("garden", {"n": 7}), ("home/\x1b[2J", {"n": 8}))
+        lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, rest, errors) == (0, "", "")
+    assert [line.split(maxsplit=2)[2] for line in lines] == [
+        'home/hall/climate  {"n":1.0}\n',
+        'home/hall/climate  {"n":2.0}\n',
+        'home/\\x1b[2J  {"n":8.0}\n',
+    ]
 
 
 @given(st.text() | st.binary())

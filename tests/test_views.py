@@ -159,6 +159,7 @@ ENTITY: dict[str, Any] = {
     "tags": "list",
     "more": "dict",
     "on": "bool",
+    "any": "any",
 }
 DECLARED: list[dict[str, Any]] = [
     {
@@ -172,10 +173,27 @@ DECLARED: list[dict[str, Any]] = [
         "tags": [1, "a", None],
         "more": {"a": {"b": 1}},
         "on": False,
+        "any": 0.1 + 0.2,
     },
-    {"at": "2026-01-31T12:00:00.999999Z", "clock": "12:30:00.25", "number": 2**62, "tags": [], "more": {}, "new": 1},
-    {"at": "yesterday", "price": "cheap", "number": 1.5, "share": "none", "unknown": {"a": [1]}, "other": "x"},
-    {"price": "-12345678901234567890.123456789", "number": -(2**63), "share": 0.1},
+    {
+        "at": "2026-01-31T12:00:00.999999Z",
+        "clock": "12:30:00.25",
+        "number": 2**62,
+        "tags": [],
+        "more": {},
+        "new": 1,
+        "any": True,
+    },
+    {
+        "at": "yesterday",
+        "price": "cheap",
+        "number": 1.5,
+        "share": "none",
+        "unknown": {"a": [1]},
+        "other": "x",
+        "any": {"a": 5},
+    },
+    {"price": "-12345678901234567890.123456789", "number": -(2**63), "share": 0.1, "any": "a"},
 ]
 
 

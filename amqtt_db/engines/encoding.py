@@ -12,6 +12,8 @@ from amqtt_db.engines.base import Encoder, Unfit
 from amqtt_db.shape import EPOCH, EXACT
 
 _SECOND: Final = 1_000_000
+_DAY: Final = 86_400
+_MINUTES: Final = tuple(f" {minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440))
 
 
 def present(column: Sequence[Any]) -> Sequence[Any]:
@@ -64,15 +66,16 @@ def is_unicode(value: str) -> bool:
     return True
 
 
-@lru_cache(8192)
-def second_text(second: int) -> str:
-    """A second since 1970 as ``2026-01-31 12:00:00``, UTC."""
-    return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0")
+@lru_cache(4096)
+def _day_text(day: int) -> str:
+    return (EPOCH + timedelta(days=day)).strftime("%Y-%m-%d").rjust(10, "0")
 
 
 def moment_text(moment: int) -> str:
     """Microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
-    return f"{second_text(moment // _SECOND)}.{moment % _SECOND:06d}"
+    second, microsecond = divmod(moment, _SECOND)
+    day, second = divmod(second, _DAY)
+    return f"{_day_text(day)}{_MINUTES[second // 60]}{second % 60:02d}.{microsecond:06d}"
 
 
 def moment_texts(column: Sequence[Any]) -> Sequence[Any]:
@@ -92,7 +95,7 @@ def utc(value: datetime) -> datetime:
     """An aware datetime in UTC.  Raises Unfit for a naive one, ValueError or OverflowError for one that has none."""
     if value.tzinfo is None:
         raise Unfit
-    return value.astimezone(timezone.utc)
+    return value if value.tzinfo is timezone.utc else value.astimezone(timezone.utc)
 
 
 def datetime_text(value: datetime) -> str:

@@ -108,7 +108,7 @@ class SQLiteViews(ViewSQL):
         named = _Place(kinds).key(path).value
         if kind == "json":
             whole = f"{named} = 'json' OR {place.value} = '{{}}'"
-            return f"CASE WHEN {place.type} = 'array' OR {whole} THEN {place.value} END"
+            return f"CASE WHEN {place.type} = 'array' OR {whole} THEN {_text(place)} END"
         if kind in {"number", "text", "bool", "tagged"}:
             return f"CASE WHEN {named} IS NULL THEN {_untagged(kind, place)} END"
         large = f"WHEN {named} IS NULL THEN {_untagged(kind, place)}" if kind in {"int64", "bigint"} else ""
@@ -203,10 +203,17 @@ def _untagged_integer(kind: Kind, place: _Place) -> str:
 
 def _untagged_json(place: _Place) -> str:
     typed = place.at(f"{_TYPED}[1]")
-    scalar = f"CASE {typed.type} WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE json_quote({typed.value}) END"
     return (
-        f"CASE WHEN {place.at(f'{_TYPED}[0]').value} = 'json' THEN {scalar} WHEN {place.type} = 'array' "
+        f"CASE WHEN {place.at(f'{_TYPED}[0]').value} = 'json' THEN {_text(typed)} WHEN {place.type} = 'array' "
         f"OR {place.type} = 'object' AND {place.value} NOT GLOB '{{\"$[^$o]*' THEN {place.value} END"
+    )
+
+
+def _text(place: _Place) -> str:
+    """What lies at a place as JSON text."""
+    bools = "WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
+    return (
+        f"CASE {place.type} {bools} WHEN 'real' THEN {_DIGITS.format(place.value)} ELSE json_quote({place.value}) END"
     )
 
 
