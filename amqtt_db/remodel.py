@@ -38,6 +38,7 @@ from amqtt_db.writer.harvest import Decoded, Harvest, lay, refit
 from amqtt_db.writer.lanes import Lanes, reserved
 from amqtt_db.writer.plan import Planner, Target
 from amqtt_db.writer.transaction import merged
+from amqtt_db.writer.views import ViewKeeper
 
 BATCH: Final = 2000  # messages in a transaction
 PAGE: Final = 2000  # rows read at a time
@@ -89,6 +90,7 @@ class Remodel:
         self._schema = Schema(self._engine, self._catalog, reserved(routes))
         self._planner = Planner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
         self._lanes = Lanes(routes)
+        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, reserved(routes))
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
@@ -116,6 +118,7 @@ class Remodel:
         yield from self._compare(move)
         with self._database.begin() as connection:
             connection.execute(self._catalog.placement.update().where(self._here(move)).values(state=MOVED))
+        self._views.finish()
 
     def drop(self, move: Move) -> Iterator[Progress]:
         """Delete the rows of a move that is done, but not from tables that the topic is still in."""
@@ -164,6 +167,7 @@ class Remodel:
         for record in batch:
             decoded.buckets.setdefault((lane.place, record.shape), []).append(record)
         harvest = Harvest(0, 0, 0)
+        self._views.note(decoded.buckets)
         self._make_room(decoded)
         unfit = lay(harvest, decoded, self._planner)
         if unfit:

@@ -127,3 +127,25 @@ def test_only_the_topics_asked_for(tmp_path: Path) -> None:
     remodel = Remodel(bench.url, routes(_route("document")))
     assert [move.topic for move in remodel.moves("a")] == ["a"]
     remodel.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("wide", "eav"), ("eav", "document"), ("document", "narrow"), ("narrow", "wide")]
+)
+def test_a_dashboard_on_the_view_does_not_notice(old: str, new: str, tmp_path: Path) -> None:
+    """The view tells the same before the move, after it, and after the old rows are gone."""
+    query = "SELECT time, topic, v, s FROM x_view ORDER BY id"
+    table = {"wide": {"wide": {"table": "x"}}}
+    bench = Workbench(tmp_path, {"topic": "x/+", "model": table.get(old, old)})
+    bench.send(*((f"x/{n % 3}", {"v": n, "s": str(n)}) for n in range(20)))
+    before = bench.sql(query)
+    assert len(before) == 20
+    remodel = Remodel(bench.url, routes({"topic": "x/+", "model": table.get(new, new)}))
+    moves = remodel.moves()
+    for move in moves:
+        list(remodel.move(move))
+        assert bench.sql(query) == before
+    for move in moves:
+        list(remodel.drop(move))
+        assert bench.sql(query) == before
+    remodel.close()

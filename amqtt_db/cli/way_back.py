@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,10 +35,42 @@ def destination(path: Path | None) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+class Interrupt:
+    """Ctrl-C as something that has come or not; it interrupts only waiting.  Use it as a context manager.
+
+    An exception out of nowhere could strike where nobody can catch it.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._waits = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, as long as Ctrl-C does not come."""
+        self._waits = True
+        with suppress(KeyboardInterrupt):
+            if not self.came:
+                time.sleep(seconds)
+        self._waits = False
+
+    def _handle(self, *_: object) -> None:
+        self.came = True
+        if self._waits:
+            raise KeyboardInterrupt
+
+
 def follow(settings: Settings, topic: str, last: int, interval: float) -> Iterator[Record]:
-    """The ``last`` records of a topic filter, and then those that come: a look every ``interval`` seconds, for ever."""
+    """The ``last`` records of a topic filter, then those that come: a look every ``interval`` seconds, until Ctrl-C."""
     follower = Follower(settings, topic)
-    yield from follower.newest(last)
-    while True:
-        yield from follower.news()
-        time.sleep(interval)
+    with Interrupt() as interrupt:
+        yield from follower.newest(last)
+        while not interrupt.came:
+            yield from takewhile(lambda _: not interrupt.came, follower.news())
+            interrupt.wait(interval)

@@ -235,6 +235,28 @@ def record_of(row: Row, values: Mapping[Pair, Any]) -> Record:
     )
 
 
+def of_value_rows(
+    cells: Sequence[Cell], columns: Sequence[Sequence[Any]], pairs: Sequence[Pair | None], values: Sequence[Any]
+) -> Sequence[Record]:
+    """The records of rows of which each has one property, given by ``pairs`` and ``values``, or none (None).
+
+    ``columns`` are the rows' columns in the order of ``cells``; among them is the envelope.
+    """
+    envelope = [columns[cells.index(column.name)] for column in ENVELOPE]
+    ids, parts = envelope[:2]
+    starts = [
+        index
+        for index, (id_, part) in enumerate(zip(ids, parts, strict=True))
+        if not index or id_ != ids[index - 1] or part != parts[index - 1]
+    ]
+    shapes, found = [], []
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        shape, pick = in_order(tuple(pair for pair in pairs[start:end] if pair is not None))
+        shapes.append(shape)
+        found.append(pick(values[start:end]))
+    return list(map(Record, *([column[start] for start in starts] for column in envelope), found, shapes))
+
+
 @lru_cache(4096)
 def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], tuple[Any, ...]]]:
     """The shape that has ``pairs`` in the order of their paths, and what brings their values into the same order."""

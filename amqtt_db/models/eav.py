@@ -18,10 +18,12 @@ from amqtt_db.models.base import (
     Model,
     Place,
     Query,
+    RecordReader,
     Row,
     RowMaker,
     Table,
     ValueRows,
+    of_value_rows,
     record_of,
     restored,
 )
@@ -96,6 +98,27 @@ class Eav(Model):
             found = list(group)
             values = dict(_value(row) for row in found if row["property"] is not None)
             yield record_of(found[0], values)
+
+    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+        """Kind by kind; a subclass with records of its own gets the plain reader."""
+        if type(self).records is not Eav.records:
+            return super().reader(place, cells)
+        at, kinds = cells.index("property"), [(cells.index(name), kind) for kind, name in VALUE_COLUMNS.items()]
+
+        def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
+            paths = columns[at]
+            pairs: list[Pair | None] = [None] * len(paths)
+            values: list[Any] = [None] * len(paths)
+            for index, kind in kinds:
+                if columns[index].count(None) == len(paths):
+                    continue
+                for row, value in enumerate(columns[index]):
+                    if value is not None:
+                        path = paths[row]
+                        pairs[row], values[row] = restored(path, value) if kind == "tagged" else ((path, kind), value)
+            return of_value_rows(cells, columns, pairs, values)
+
+        return read
 
     def layout(self) -> Layout | None:
         """A column per kind; a subclass with rows of its own has to say itself."""

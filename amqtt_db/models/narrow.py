@@ -17,10 +17,12 @@ from amqtt_db.models.base import (
     Model,
     Place,
     Query,
+    RecordReader,
     Row,
     RowMaker,
     Table,
     ValueRows,
+    of_value_rows,
     record_of,
     restored,
 )
@@ -86,6 +88,26 @@ class Narrow(Model):
             found = list(group)
             values = dict(_point(row) for row in found if row["series"] is not None)
             yield record_of(found[0], values)
+
+    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+        """Point by point; a subclass with records of its own gets the plain reader."""
+        if type(self).records is not Narrow.records:
+            return super().reader(place, cells)
+        indexes = [cells.index(name) for name in ("series", "value", "text")]
+
+        def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
+            points = [
+                (None, None)
+                if series is None
+                else restored(series[1], text)
+                if number is None
+                else ((series[1], "number"), number)
+                for series, number, text in zip(*(columns[index] for index in indexes), strict=True)
+            ]
+            pairs, values = zip(*points, strict=True)
+            return of_value_rows(cells, columns, pairs, values)
+
+        return read
 
     def layout(self) -> Layout | None:
         """Numbers apart, everything else tagged; a subclass with rows of its own has to say itself."""

@@ -78,7 +78,8 @@ def stays(house: House, wanted: Selection) -> list[Stay]:
 
 def _placements(house: House, topic: str | None) -> Iterable[Any]:
     table = house.catalog.placement
-    query = sa.select(table).order_by(table.c.sequence, table.c.hash)
+    columns = (table.c.topic, table.c.key, table.c.route, table.c.model, table.c.state)
+    query = sa.select(*columns).order_by(table.c.sequence, table.c.hash)
     return house.connection.execute(query if topic is None else query.where(table.c.hash == key_hash(topic)))
 
 

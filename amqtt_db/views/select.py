@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -58,12 +58,14 @@ def select(view: View, sql: ViewSQL) -> str:
     """The statement that a view stands for."""
     by_table: dict[str, list[Source]] = {}
     for source in view.sources:
-        by_table.setdefault(source.main[1].key, []).append(source)
-    return "\nUNION ALL\n".join(_select(view, sources, sql) for sources in by_table.values())
+        by_table.setdefault(source.main[1].name, []).append(source)
+    names = list(by_table)
+    selects = [_select(view, by_table[name], names[index + 1 :], sql) for index, name in enumerate(names)]
+    return "\nUNION ALL\n".join(selects)
 
 
-def _select(view: View, sources: Sequence[Source], sql: ViewSQL) -> str:
-    """The records of one table, whose properties may lie in different ones."""
+def _select(view: View, sources: Sequence[Source], newer: Sequence[str], sql: ViewSQL) -> str:
+    """The records of one table, whose properties may lie in different ones; those that are in newer ones are moved."""
     table, known = sources[0].main
     fixed = {column.name: column for column in table.columns}
     lookup = fixed["topic"].lookup
@@ -76,7 +78,15 @@ def _select(view: View, sources: Sequence[Source], sql: ViewSQL) -> str:
     for pair, name in view.pairs.items():
         columns[name] = _first(_property(source, pair, sql) for source in sources)
     listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
-    return f"SELECT {listed}\nFROM {origin}{_condition(view, known, lookup, sql)}"
+    conditions = [*_of_topics(view, known, lookup, sql), *(_is_not_in(name, sql) for name in newer)]
+    where = "\nWHERE " + "\n  AND ".join(conditions) if conditions else ""
+    return f"SELECT {listed}\nFROM {origin}{where}"
+
+
+def _is_not_in(table: str, sql: ViewSQL) -> str:
+    """While records move to another table, some are in both."""
+    same = " AND ".join(f"n.{sql.name(name)} = m.{sql.name(name)}" for name in ("id", "part"))
+    return f"NOT EXISTS (SELECT 1 FROM {sql.name(table)} n WHERE {same})"
 
 
 def _first(expressions: Iterable[str]) -> str:
@@ -85,21 +95,23 @@ def _first(expressions: Iterable[str]) -> str:
     return f"coalesce({', '.join((first, *more))})" if more else first
 
 
-def _condition(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL) -> str:
+def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL) -> Iterator[str]:
     """Of which topics: those whose current place the view is for, and a topic's own whatever its place."""
-    if view.key == table.key:
-        return ""
     column = f"m.{sql.name('topic')}"
+    if view.key == table.key:
+        return
     if not view.key.startswith("$"):
         own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
-        return f"\nWHERE {column} = {own or sql.text(view.key)}"
+        yield f"{column} = {own or sql.text(view.key)}"
+        return
     column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
     here = f"p.state = {sql.text(CURRENT)} AND p.{sql.name(column_)} = {sql.text(value)}"
     placements = f"{sql.name('mqtt_placement')} p"
     if lookup is None:
-        return f"\nWHERE {column} IN (SELECT p.topic FROM {placements} WHERE {here})"
+        yield f"{column} IN (SELECT p.topic FROM {placements} WHERE {here})"
+        return
     topics = f"{sql.name(lookup.name)} x JOIN {placements} ON p.hash = x.hash"
-    return f"\nWHERE {column} IN (SELECT x.id FROM {topics} WHERE {here})"
+    yield f"{column} IN (SELECT x.id FROM {topics} WHERE {here})"
 
 
 def is_route(key: str) -> bool:

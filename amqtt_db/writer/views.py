@@ -32,6 +32,8 @@ AT_ONCE: Final = 50  # views are refreshed in one transaction; the rest waits fo
 REST: Final = 20  # times as long as the refresh took
 SLOW: Final = 0.05  # seconds; what took less needs no rest
 PENALTY: Final = 10.0  # seconds to the next attempt after an error
+ATTEMPTS: Final = 100  # of a caller that has time
+PAUSE: Final = 0.05  # seconds between them
 
 _CHECKED: Final[tuple[Kind, ...]] = ("number", "text")
 """Kinds of undeclared values that a plain column does not always hold."""
@@ -108,6 +110,15 @@ class ViewKeeper:
             self._complaint = None
             took = time.monotonic() - started
             self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
+
+    def finish(self) -> None:
+        """Refresh all that is due at once, as far as the locks of others let it within some seconds."""
+        for _ in range(ATTEMPTS):
+            self._not_before = 0.0
+            self.refresh()
+            if not self._due or self._sql is None:
+                return
+            time.sleep(PAUSE)
 
     def _refresh(self, sql: ViewSQL) -> None:
         due = dict(islice(self._due.items(), AT_ONCE))
