@@ -8,7 +8,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -72,16 +72,6 @@ class Lookups:
                     connection.execute(table.insert(), new)
                 found = _found(connection, table, hashes)
         return {by_hash[key]: id_ for key, id_ in found.items()}
-
-
-def read_keys(engine: Engine, connection: sa.Connection, lookup: Lookup) -> Mapping[int, Key]:
-    """All keys of a lookup by their ids."""
-    table = lookup_table(engine, lookup, sa.MetaData())
-    names = [table.c[name] for name in lookup.columns]
-    rows = connection.execute(sa.select(table.c.id, *names))
-    if len(names) == 1:
-        return {row[0]: row[1] for row in rows}
-    return {row[0]: tuple(row[1:]) for row in rows}
 
 
 def _found(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:

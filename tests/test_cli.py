@@ -426,7 +426,7 @@ def test_export(tmp_path: Path) -> None:
         (("--since", "yesterday"), "is no time"),
         (("--until", "99999999999w"), "is no time"),
         (("--topic", "a/#/b"), "is no topic filter"),
-        (("--limit", "-1"), "-1"),
+        (("--limit", "-1"), "--limit"),
         (("--format", "xml"), "xml"),
     ],
 )

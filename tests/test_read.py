@@ -373,6 +373,17 @@ def test_there_is_no_database(tmp_path: Path) -> None:
         list(amqtt_db.read(f"sqlite:///{tmp_path}/mqtt.db"))
 
 
+def test_a_model_that_is_gone(tmp_path: Path) -> None:
+    """What lies in a model that cannot be loaded is not left out silently."""
+    bench = filled(tmp_path, "eav", 2)
+    bench.sql("UPDATE mqtt_placement SET model = '{\"gone.Model\": {}}' WHERE topic = 't/1'")
+    with pytest.raises(
+        DatabaseError, match=r"the records of 't/1' lie in a model that cannot be loaded: 'gone\.Model'"
+    ):
+        list(amqtt_db.read(bench.url))
+    assert tell(amqtt_db.read(bench.url, "t/0")) == [0]
+
+
 def test_a_topic_whose_messages_are_all_dead(tmp_path: Path) -> None:
     """It has a place but no table, and no records."""
     bench = Workbench(tmp_path, {"topic": "#"})

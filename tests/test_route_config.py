@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db import config
+from amqtt_db.config.routes import covers
 from amqtt_db.models.base import Model
 from amqtt_db.models.wide import Wide
-from amqtt_db.config.routes import covers
 from amqtt_db.topics import TopicFilter
 from tests.test_config import problems, route_problems
 

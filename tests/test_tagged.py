@@ -34,8 +34,8 @@ def test_plain_json_stays_as_it_reads() -> None:
 
 def test_keys_that_look_like_tags_are_told_apart() -> None:
     """Data with a single key that begins with a dollar is not taken for a tag."""
-    data: dict[str, object]
-    for data in ({"$int": "5"}, {"$$int": "5"}, {"$": 1}, {"$object": []}):
+    lookalikes: list[dict[str, object]] = [{"$int": "5"}, {"$$int": "5"}, {"$": 1}, {"$object": []}]
+    for data in lookalikes:
         assert tagged.loads(tagged.dumps(data)) == data
 
 

@@ -25,8 +25,8 @@ MOST_SINGLE: Final = 100
 class Path:
     """The rows of a stay, with its tables as they are: those of one topic, or those of all that are wanted.
 
-    ``topic`` is what the column ``topic`` holds for that one, None for all; ``topics`` then are its values that are
-    wanted, None if all are.
+    ``topic`` is what the column ``topic`` holds for that one, None for all.  ``topics`` are the values of that column
+    that are wanted, None if all are that the database finds.
     """
 
     stay: Stay
@@ -102,4 +102,4 @@ def _of(path: Path, keys: Keys, *, scan: bool) -> Iterator[Path]:
     if scan or len(held) > MOST_SINGLE or not path.main.has_index("topic"):
         yield attrs.evolve(path, topics=frozenset(held))
     else:
-        yield from (attrs.evolve(path, topic=topic) for topic in held)
+        yield from (attrs.evolve(path, topic=topic, topics=frozenset((topic,))) for topic in held)

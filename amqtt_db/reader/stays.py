@@ -49,31 +49,46 @@ class _Found:
     topics: set[str] = attrs.field(factory=set)
     current: set[str] = attrs.field(factory=set)
 
+    def add(self, row: Any) -> None:
+        """Take in a placement."""
+        self.topics.add(row.topic)
+        if row.state == CURRENT:
+            self.current.add(row.topic)
+
 
 def stays(house: House, wanted: Selection) -> list[Stay]:
-    """Where the wanted topics' records lie.  Raises DatabaseError where nothing has ever been stored."""
+    """Where the wanted topics' records lie.
+
+    Raises DatabaseError where nothing has ever been stored, or where a model cannot be loaded.
+    """
     if not sa.inspect(house.connection).has_table(house.catalog.placement.name):
         raise DatabaseError("the database is empty: its tables are made when the writer first starts")
     found: dict[tuple[Model, Query], _Found] = {}
     settled: dict[str, set[str]] = {}
     for row in _placements(house, wanted.exact):
-        model, place = model_of(row.model), Place(row.key, row.route)
+        model, place = _model(row), Place(row.key, row.route)
         query = model.query(place)
-        settled.setdefault(query.table, set()).add(row.topic)
-        if row.state == MOVED or wanted.topic.match(row.topic) is None:
-            continue  # what has moved away may still lie there
-        stay = found.setdefault((model, query), _Found(place))
-        stay.topics.add(row.topic)
-        if row.state == CURRENT:
-            stay.current.add(row.topic)
-
-    def complete(query: Query, topics: set[str]) -> bool:
-        return wanted.exact is None and topics == settled[query.table]
-
+        settled.setdefault(query.table, set()).add(row.topic)  # what has moved away may still lie there
+        if row.state != MOVED and wanted.topic.match(row.topic) is not None:
+            found.setdefault((model, query), _Found(place)).add(row)
+    is_complete = wanted.exact is None
     return [
-        Stay(model, stay.place, frozenset(stay.topics), frozenset(stay.current), complete=complete(query, stay.topics))
+        Stay(
+            model,
+            stay.place,
+            frozenset(stay.topics),
+            frozenset(stay.current),
+            complete=is_complete and stay.topics == settled[query.table],
+        )
         for (model, query), stay in found.items()
     ]
+
+
+def _model(row: Any) -> Model:
+    try:
+        return model_of(row.model)
+    except ValueError as error:
+        raise DatabaseError(f"the records of {row.topic!r} lie in a model that cannot be loaded: {error}") from error
 
 
 def _placements(house: House, topic: str | None) -> Iterable[Any]:

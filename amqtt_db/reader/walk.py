@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from amqtt_db.house import House
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import Path, Rows
-from amqtt_db.reader.selection import BY_ID, Selection
+from amqtt_db.reader.selection import BY_ID, Order, Selection
 from amqtt_db.reader.statement import Bounds, statement
 from amqtt_db.shape import Kind, Record
 
@@ -61,31 +61,35 @@ def _without_last_record(rows: Rows, key: itemgetter[Any]) -> Rows:
 
 @attrs.frozen(eq=False)
 class _Pager:
-    """The two statements of a walk, for the first page and for all others."""
+    """The two statements of a walk, for the first page and for all others, made when they are needed."""
 
     connection: sa.Connection
-    fields: tuple[str, ...]
-    first: sa.Select[Any]
-    following: sa.Select[Any]
+    path: Path
+    order: Order
+    bounds: Bounds
     parameters: Mapping[str, Any]
+    _statements: dict[bool, sa.Select[Any]] = attrs.field(factory=dict, init=False)
 
     @classmethod
     def of(cls, house: House, path: Path, wanted: Selection) -> _Pager:
-        """The statements for a path."""
+        """What fetches the rows of a path."""
         bounds = Bounds(path.topic is not None, wanted.low is not None, wanted.high is not None)
-        first, following = (
-            statement(path.stay.query, path.main, path.values, wanted.order, bounds, following=following)
-            for following in (False, True)
-        )
         kind: Kind = "moment" if wanted.order.fields[0] == "time" else "int64"
         given = {"low": wanted.low, "high": wanted.high}
         parameters = {name: house.engine.bind(kind, value) for name, value in given.items() if value is not None}
-        return cls(house.connection, wanted.order.fields, first, following, {**parameters, "topic": path.topic})
+        return cls(house.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic})
 
     def fetch(self, last: tuple[Any, ...] | None, size: int) -> Rows:
         """The ``size`` rows behind the position ``last``, or the first ones; fewer at the end."""
         parameters = {**self.parameters, "size": size}
-        if last is None:
-            return self.connection.execute(self.first, parameters).fetchall()
-        parameters.update((f"after_{name}", value) for name, value in zip(self.fields, last, strict=True))
-        return self.connection.execute(self.following, parameters).fetchall()
+        if last is not None:
+            parameters.update((f"after_{name}", value) for name, value in zip(self.order.fields, last, strict=True))
+        return self.connection.execute(self._statement(following=last is not None), parameters).fetchall()
+
+    def _statement(self, *, following: bool) -> sa.Select[Any]:
+        if following not in self._statements:
+            path = self.path
+            self._statements[following] = statement(
+                path.stay.query, path.main, path.values, self.order, self.bounds, following=following
+            )
+        return self._statements[following]
