@@ -112,7 +112,7 @@ def test_a_record_that_does_not_read_back_stops_it(tmp_path: Path) -> None:
     steps = remodel.move(move)
     next(steps)
     bench.sql("UPDATE new_t SET v = 3 WHERE v = 2")
-    with pytest.raises(RemodelError, match="topic t: message .* does not read back"):
+    with pytest.raises(RemodelError, match="does not read back"):
         list(steps)
     with pytest.raises(RemodelError, match="topic t"):
         list(remodel.move(move))
