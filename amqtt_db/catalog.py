@@ -67,6 +67,7 @@ class Catalog:
             sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
             sa.Column("token", sa.String(64), nullable=False, unique=True),
             self._column("position", "int64"),
+            sa.Column("epoch", sa.Integer, nullable=False),
         )
         self.counter = self._table(
             "mqtt_counter",
@@ -201,7 +202,9 @@ class Catalog:
             same = table.c.hash.in_(hashes)
             query = sa.select(table.c.hash, sa.func.max(table.c.sequence)).where(same).group_by(table.c.hash)
             last.update((row[0], row[1]) for row in connection.execute(query))
-            connection.execute(table.update().where(same & (table.c.state == CURRENT)).values(state=PAST))
+            past = table.update().where(same & (table.c.state == CURRENT)).values(state=PAST)
+            if connection.execute(past).rowcount:  # what writers know of places is out of date
+                connection.execute(self.journal.update().values(epoch=self.journal.c.epoch + 1))
         rows = [
             {"hash": key, "sequence": last.get(key, 0) + 1, "state": CURRENT, **attrs.asdict(new)}
             for key, new in by_hash.items()

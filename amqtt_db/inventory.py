@@ -65,7 +65,9 @@ def stored_topics(database: str | Settings, topic: str = "#") -> list[StoredTopi
         found, keys = stays(house, wanted), Keys(house)
         ways = {path.stay: path for path in paths(house, keys, found, scan=True)}
         routes = house.catalog.placements(house.connection, {topic for stay in found for topic in stay.topics})
-        extents = {path.main.target.name: _extents(house, keys, path) for path in ways.values()}
+        extents: dict[str, dict[str, _Extent]] = {}
+        for path in ways.values():  # several models may share a main table, each with its own topics
+            extents.setdefault(path.main.target.name, {}).update(_extents(house, keys, path))
     by_topic: dict[str, list[Stay]] = {}
     for stay in found:
         for name in stay.topics:

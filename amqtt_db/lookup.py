@@ -8,13 +8,15 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from amqtt_db.catalog import key_hash
 from amqtt_db.engines.base import Engine
+from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Lookup
 
 MAX_KEYS: Final = 1_000_000  # more are forgotten and looked up again
@@ -40,8 +42,15 @@ def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Ta
 class Lookups:
     """The ids met so far; what is not known is looked up, and made if it is new."""
 
-    def __init__(self, engine: Engine, database: sa.Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        database: sa.Engine,
+        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """``aside`` wraps the moments in which the database is asked."""
         self._engine = engine
+        self._aside = aside
         self._database = database
         self._metadata = sa.MetaData()
         self._ids: dict[Lookup, dict[Key, int]] = {}
@@ -54,8 +63,17 @@ class Lookups:
             if len(known) > MAX_KEYS:
                 known.clear()
                 missing = set(keys)
-            known.update(self._settle(lookup, missing))
+            known.update(self._asked(lookup, missing))
         return list(map(known.__getitem__, keys))
+
+    def _asked(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
+        """What goes wrong here is never the fault of a message."""
+        try:
+            with self._aside():
+                return self._settle(lookup, keys)
+        except Exception as error:
+            origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {type(origin).__name__}") from error
 
     def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
         by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}

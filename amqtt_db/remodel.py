@@ -122,7 +122,7 @@ class Remodel:
 
     def drop(self, move: Move) -> Iterator[Progress]:
         """Delete the rows of a move that is done, but not from tables that the topic is still in."""
-        kept = self._names(move.current)
+        kept = {key for placement in self._in_use(move.topic) for key in self._names(placement)}
         own = [name for key, name in self._names(move.past).items() if key not in kept]
         last, done = 0, 0
         while ids := self._ids(move, last):
@@ -208,6 +208,13 @@ class Remodel:
                 if done % BATCH == 0:
                     yield Progress("compared", done)
         yield Progress("compared", done)
+
+    def _in_use(self, topic: str) -> list[Placement]:
+        """The placements in which a topic's records are looked for."""
+        table = self._catalog.placement
+        query = sa.select(table).where((table.c.hash == key_hash(topic)) & (table.c.state != MOVED))
+        with self._database.begin() as connection:
+            return [Placement(row.topic, row.key, row.route, row.model) for row in connection.execute(query)]
 
     def _here(self, move: Move) -> sa.ColumnElement[bool]:
         table = self._catalog.placement

@@ -109,6 +109,11 @@ class Schema:
 
     def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
         name = wanted.table.name
+        if wanted.table.exact and fold(name) in self._catalog.table_folds(connection):
+            raise DatabaseError(
+                f"table {name}, which route {wanted.route} names, already holds the records of another topic or route; "
+                "choose another name"
+            )
         if not wanted.table.exact:
             name = table_name(
                 self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=self._engine.name_limit

@@ -343,7 +343,7 @@ def test_an_error_is_said_once_and_holds_up_nothing(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.ERROR):
         for count in range(3):
             bench.send(("home/a/climate", {f"p{count}": 1}))
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
     assert bench.sql("SELECT count(*) FROM mqtt_message") == [(4,)]
     bench.sql("UPDATE mqtt_placement SET model = ?", [model])
     bench.send(("home/a/climate", {"temp": 2}))

@@ -68,6 +68,10 @@ class Engine(ABC):
     def holds(self, kind: Kind, value: Any) -> bool:
         """Whether a column of ``kind`` returns ``value`` (not None) identically."""
 
+    def identity(self) -> object:
+        """What changes when the database is replaced by another one; None where that cannot happen unnoticed."""
+        return None
+
     @abstractmethod
     def is_value_fault(self, error: BaseException) -> bool:
         """Whether an error is about a value (it will never succeed) and not about the database's condition."""

@@ -9,6 +9,7 @@ is open, so the lock on the schema is a named one that the connection holds.  DO
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from itertools import accumulate
@@ -287,7 +288,7 @@ def _packet_size(connection: sa.Connection) -> int:
 def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
     """Release the lock on the schema; a connection that is gone has lost it anyway."""
     if record.info.pop("amqtt_db_locked", False) and connection is not None:
-        with connection.cursor() as cursor:
+        with suppress(pymysql.err.Error), connection.cursor() as cursor:
             cursor.execute(f"DO RELEASE_LOCK({_LOCK})")
 
 

@@ -7,6 +7,7 @@ text must be valid UTF-8; such values are kept tagged.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timezone
@@ -47,9 +48,17 @@ def _read_moment(text: str) -> int:
 def _is_blamable(error: BaseException | None) -> bool:
     if isinstance(error, (OverflowError, UnicodeError, sqlite3.DataError, sqlite3.IntegrityError)):
         return True
+    if _is_too_much(error):
+        return True
     # A value of a type that the driver does not know; its class also stands for a closed connection.
     unknown_type = (sqlite3.ProgrammingError, sqlite3.InterfaceError)
     return isinstance(error, unknown_type) and "binding parameter" in str(error)
+
+
+def _is_too_much(error: BaseException | None) -> bool:
+    """More columns than this build of SQLite takes; the class of the error also stands for a locked database."""
+    words = ("too many SQL variables", "too many columns")
+    return isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in words)
 
 
 class SQLite(Engine):
@@ -149,6 +158,19 @@ class SQLite(Engine):
     def is_value_fault(self, error: BaseException) -> bool:
         """Constraint violations, values too large, and values that the driver cannot bind."""
         return _is_blamable(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """More columns than this build of SQLite takes in a statement or a table."""
+        return _is_too_much(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+
+    def identity(self) -> object:
+        """The file: an open one may be deleted, and goes on taking what nobody will find."""
+        path = sa.make_url(self.url).database
+        try:
+            status = os.stat(path or "")
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """None: the writer sets what it needs on its own connection."""

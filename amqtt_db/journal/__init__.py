@@ -35,13 +35,14 @@ from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.file import explained
 from amqtt_db.journal.group import FIXED, Columns, Entry, chunks, decode, encode, fitting
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
-from amqtt_db.message import START, Batch, flags
+from amqtt_db.message import CONNECT, START, Batch, flags
 
 __all__ = ["Journal", "JournalReader", "Opening", "Progress", "Sync", "read_progress", "write_progress"]
 
 Sync = Literal["always", "1s", "never"]
 
 _ROW_BYTES: Final = 32
+_OTHER_KINDS: Final = flags(CONNECT)  # the flags of published messages are smaller
 _TRIM_GROUPS: Final = 64
 _TRIM_BYTES: Final = 8 * 2**20
 _SYNC_SECONDS: Final = 1.0
@@ -54,8 +55,13 @@ WHERE first >= coalesce((SELECT max(first) FROM entries WHERE first <= :position
 ORDER BY first
 """
 _PENDING: Final = """
-SELECT coalesce(sum(min(count, first + count - :position)), 0) FROM entries
-WHERE first + count > :position AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
+SELECT coalesce(sum(messages), 0) FROM entries
+WHERE first >= :position AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
+"""
+_CUT: Final = """
+SELECT first, count, blob FROM entries
+WHERE first < :position AND first + count > :position
+  AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
 """
 _TRIM_LIMIT: Final = """
 SELECT min(:position, coalesce((SELECT min(first) FROM opening WHERE number > known.number), :position))
@@ -98,7 +104,7 @@ class Journal:
         self._number = 0
         self._appended: list[Entry] = []
         self._appended_bytes = 0
-        self._sealed: list[tuple[int, int, int, int, bytes]] = []
+        self._sealed: list[tuple[int, int, int, int, int, bytes]] = []
         self._sealed_bytes = 0
         self._live = 0
         self._refused = 0
@@ -205,7 +211,8 @@ class Journal:
         first = self._next - len(self._appended)
         for group in chunks(self._appended):
             blob = encode(group)
-            self._sealed.append((first, len(group), self._number, len(blob) + _ROW_BYTES, blob))
+            messages = sum(entry[1] < _OTHER_KINDS for entry in group)
+            self._sealed.append((first, len(group), messages, self._number, len(blob) + _ROW_BYTES, blob))
             self._sealed_bytes += len(blob) + _ROW_BYTES
             first += len(group)
         self._appended = []
@@ -246,14 +253,14 @@ class Journal:
             execute("INSERT INTO opening VALUES (?, ?, ?, ?)", row)
             self.append(flags(START), time.time_ns() // 1000, 0, b"", b"")
             self.seal()
-            execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", self._sealed[0])
+            execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", self._sealed[0])
             execute("COMMIT")
             self._written(self._sealed)
             execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
             if self.sync != "always":
                 execute("PRAGMA synchronous = NORMAL")
 
-    def _transaction(self, rows: Sequence[tuple[int, int, int, int, bytes]]) -> None:
+    def _transaction(self, rows: Sequence[tuple[int, int, int, int, int, bytes]]) -> None:
         execute = self._connection.execute
         refused = self._refused
         syncing = self._sync_due()
@@ -263,7 +270,7 @@ class Journal:
             execute("BEGIN IMMEDIATE")
             for row in rows:
                 # A commit that failed may have reached the disk all the same; then the same row is there already.
-                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", row)
+                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
             trimmed = self._delete_behind() if self._trimming else None
             if trimmed is not None or syncing or refused != self._refused_stored:
                 self._store_meta(refused)
@@ -296,8 +303,8 @@ class Journal:
             self._live -= sum(size for _, size in trimmed)
             self._trimming = bool(trimmed)
 
-    def _written(self, rows: Sequence[tuple[int, int, int, int, bytes]]) -> None:
-        size = sum(row[3] for row in rows)
+    def _written(self, rows: Sequence[tuple[int, int, int, int, int, bytes]]) -> None:
+        size = sum(row[4] for row in rows)
         self._live += size
         self._sealed_bytes -= size
         self._sealed = self._sealed[len(rows) :]
@@ -323,6 +330,7 @@ class JournalReader:
         """Open the journal at ``path``.  Raises JournalError, also where there is none yet: then try again later."""
         self.path = Path(path)
         self._connection = journal_file.connect_reader(self.path)
+        self._identity = journal_file.identity(self.path)
         self._version: int | None = None
 
     def openings(self) -> tuple[Opening, ...]:
@@ -344,14 +352,22 @@ class JournalReader:
         return Batch(token, positions, *columns.all(), positions[-1] + 1)
 
     def changed(self) -> bool:
-        """Whether anything may have been committed since the last call; cheap, so poll it."""
+        """Whether anything may have been committed since the last call; cheap, so poll it.
+
+        Raises JournalError also where another file has taken the journal's place: open it again.
+        """
+        if journal_file.identity(self.path) != self._identity:
+            raise JournalError(f"journal {self.path}: the file was moved away or replaced")
         version = self._all("PRAGMA data_version", {})[0][0]
         before, self._version = self._version, version
         return bool(before != version)
 
     def pending(self, token: str | None, position: int) -> int:
-        """How many entries there are at ``position`` of an opening or later; of an unknown token, from it on."""
-        return int(self._all(_PENDING, {"token": token, "position": position})[0][0])
+        """How many messages there are at ``position`` of an opening or later; of an unknown token, from it on."""
+        here = {"token": token, "position": position}
+        whole = int(self._all(_PENDING, here)[0][0])
+        cut = [decode(count, blob).flags[position - first :] for first, count, blob in self._all(_CUT, here)]
+        return whole + sum(flag < _OTHER_KINDS for part in cut for flag in part)
 
     def refused(self) -> int:
         """How many messages the journal's owners refused, ever, because it was full or could not be written."""

@@ -19,8 +19,8 @@ _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE opening (number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, first INTEGER NOT NULL,"
     " previous TEXT)",
-    "CREATE TABLE entries (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, opening INTEGER NOT NULL,"
-    " size INTEGER NOT NULL, blob BLOB NOT NULL)",
+    "CREATE TABLE entries (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, messages INTEGER NOT NULL,"
+    " opening INTEGER NOT NULL, size INTEGER NOT NULL, blob BLOB NOT NULL)",
     "INSERT INTO meta VALUES ('next', 1), ('refused', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
@@ -148,3 +148,12 @@ def _lay_out(connection: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that takes its place; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -180,10 +180,9 @@ class Intake:
     def _written(self, written: asyncio.Future[None], started: float) -> None:
         self._writing = None
         error = written.exception()
-        if isinstance(error, JournalError):
-            self._failed(error)
+        if error is not None:
+            self._failed(error if isinstance(error, JournalError) else JournalError(repr(error)))
             return
-        written.result()
         self._committed(perf_counter() - started)
 
     def _committed(self, seconds: float) -> None:

@@ -42,6 +42,7 @@ class Attempt:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._range, self._single = self._read()
+        self._active = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -67,8 +68,18 @@ class Attempt:
             self._write("range")
         try:
             yield
-        finally:
+        except Exception:
             self._write("")
+            raise
+        self._write("")  # what is no Exception ends the process, and the note stays
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """While something else than user code is at work inside a guard."""
+        active = self._active
+        self._write("")
+        yield
+        self._write(active)
 
     def _read(self) -> tuple[Suspect, Suspect]:
         try:
@@ -82,6 +93,7 @@ class Attempt:
         return suspects["range"], suspects["single"]
 
     def _write(self, active: str) -> None:
+        self._active = active
         note = {"active": active, "range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
         os.pwrite(self._file, orjson.dumps(note).ljust(_SIZE), 0)
 

@@ -21,7 +21,7 @@ from amqtt_db.writer.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-IDLE: Final = 0.02  # seconds between looks at a quiet journal
+IDLE: Final = 0.03  # seconds between looks at a quiet journal
 PATIENCE: Final = (0.1, 5.0)  # first and longest wait in seconds between attempts at a database that refuses
 
 
@@ -66,6 +66,7 @@ class Drain:
         self._reader: JournalReader | None = None
         self._writer: Writer | None = None
         self._numbers: dict[str, tuple[int, int]] = {}
+        self._identity: object = None
         self._complaint: str | None = None
         self._wait = PATIENCE[0]
 
@@ -73,8 +74,9 @@ class Drain:
         """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
         try:
             while not self._stop.overdue:
+                asked = self._stop.asked  # before the look, so that it sees all that was committed by then
                 worked = self._attempt_once()
-                if not worked and self._stop.asked:
+                if not worked and asked:
                     return
         finally:
             self._let_go()
@@ -84,9 +86,9 @@ class Drain:
         try:
             worked = self._round()
         except CheckpointMoved:
-            self._numbers.clear()
+            self._let_go()  # also of what was learnt: perhaps a topic has another place now
             return True
-        except (AmqttDbError, sa.exc.SQLAlchemyError, OSError) as error:
+        except Exception as error:  # whatever it is, nothing may be lost by ending
             self._endure(error)
             return not isinstance(error, JournalError)
         self._relieved()
@@ -106,15 +108,22 @@ class Drain:
 
     def _store_next(self, reader: JournalReader, writer: Writer, opening: Opening, previous: int | None) -> bool:
         number, position = self._numbers[opening.token]
-        limit = 1 if self._attempt.is_suspicious(opening.token, position) else 5000
-        batch = reader.read(opening.token, position, max_messages=limit)
+        batch = reader.read(opening.token, position)
         if batch is None:
             return False
+        if self._attempt.is_suspicious(opening.token, batch.positions[0]):
+            batch, _ = batch.split_at(1)
         self._numbers.pop(opening.token)  # until the transaction is known to have happened, the checkpoint is not
         writer.store(number, previous, position, batch)
+        self._require_same_file(writer)
         self._numbers[opening.token] = number, batch.end
         write_progress(self._path, opening.token, batch.end)
         return True
+
+    def _require_same_file(self, writer: Writer) -> None:
+        """What went into a file that somebody has deleted is not stored."""
+        if writer.identity() != self._identity:
+            raise DatabaseError("the database's file was deleted or replaced while it was written to")
 
     def _registered(self, writer: Writer, opening: Opening) -> tuple[int, int]:
         if opening.token not in self._numbers:
@@ -132,7 +141,7 @@ class Drain:
             except BaseException:
                 writer.close()
                 raise
-            self._writer = writer
+            self._writer, self._identity = writer, writer.identity()
         return self._reader, self._writer
 
     def _await_news(self) -> None:
@@ -145,11 +154,17 @@ class Drain:
         """Say once what is wrong, mend what can be mended, and wait."""
         complaint = describe(error)
         if complaint != self._complaint:
-            logger.error("%s; trying again until it works, nothing is lost meanwhile", complaint)
+            foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
+            logger.error(
+                "%s; trying again until it works, nothing is lost meanwhile",
+                complaint,
+                exc_info=None if foreseen else error,
+            )
             self._complaint = complaint
-        if self._mended():
+        mended = self._mended()
+        self._let_go()  # what was learnt may be of tables that are gone
+        if mended:
             return
-        self._let_go()
         self._stop.wait(self._wait)
         self._wait = min(2 * self._wait, PATIENCE[1])
 

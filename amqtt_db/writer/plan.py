@@ -69,7 +69,11 @@ class Planner:
         """The tables that records of ``shape`` need."""
         route = self._routes[place.route]
         limit = min(route.max_columns or self._engine.max_columns, self._engine.most_columns)
-        return [Wanted(table, place.route, limit) for table in route.model.tables(place, shape)]
+        try:
+            tables = route.model.tables(place, shape)
+        except Exception as error:  # a model's own code may raise anything
+            raise StructureError(f"{type(error).__name__}: {error}") from error
+        return [Wanted(table, place.route, limit) for table in tables]
 
     def missing(self, buckets: Iterable[Bucket]) -> list[Wanted]:
         """The tables that are not, or not wholly, there yet; a shape with a plan needs no look."""
@@ -118,6 +122,12 @@ class Planner:
                 group.plans.pop(shape, None)
                 narrowed = True
         return narrowed
+
+    def widen(self, buckets: Iterable[Bucket]) -> None:
+        """Take back what :meth:`narrow` did: it has not helped."""
+        for place, shape in buckets:
+            if self._group(place).most.pop(shape, None) is not None:
+                self._group(place).plans.pop(shape, None)
 
     def _compile(self, place: Place, shape: Shape) -> Plan:
         group = self._group(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from amqtt_db.writer.harvest import Dead, Harvest
 from amqtt_db.writer.plan import Target
 
 
+logger = logging.getLogger(__name__)
+
+
 class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
     """Somebody else stored this already: roll back and look again."""
 
@@ -26,7 +30,7 @@ class Store:
     def __init__(self, engine: Engine, catalog: Catalog) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._counted: set[tuple[int, str]] = set()
+        self._epochs: dict[int, int] = {}
         self._clients: dict[int, bytes | None] = {}
 
     def register(self, connection: sa.Connection, token: str, first: int) -> tuple[int, int]:
@@ -35,11 +39,19 @@ class Store:
         self._engine.lock_schema(connection)
         query = sa.select(journal.c.number, journal.c.position).where(journal.c.token == token)
         row = connection.execute(query).one_or_none()
-        if row is not None:
-            return int(row.number), int(row.position)
-        number = (connection.scalar(sa.select(sa.func.max(journal.c.number))) or 0) + 1
-        connection.execute(journal.insert(), {"number": number, "token": token, "position": first})
-        return number, first
+        if row is None:
+            number = (connection.scalar(sa.select(sa.func.max(journal.c.number))) or 0) + 1
+            new = {"number": number, "token": token, "position": first, "epoch": 0}
+            connection.execute(journal.insert(), new)
+            self.renew(connection)
+            return number, first
+        self.renew(connection)
+        return int(row.number), int(row.position)
+
+    def renew(self, connection: sa.Connection) -> None:
+        """Learn the epoch: the placements of topics that are known to this process are those of now."""
+        journal = self._catalog.journal
+        self._epochs = {row[0]: row[1] for row in connection.execute(sa.select(journal.c.number, journal.c.epoch))}
 
     def checkpoint(self, connection: sa.Connection, number: int) -> int:
         """The position up to which the journal is stored."""
@@ -50,7 +62,7 @@ class Store:
     def write(self, connection: sa.Connection, harvest: Harvest, previous: int | None) -> None:
         """Everything of a batch, in the connection's transaction; ``previous`` is the number of the opening before.
 
-        Raises CheckpointMoved if the checkpoint is not where the batch starts.
+        Raises CheckpointMoved if the checkpoint is not where the batch starts, or a topic has got another place.
         """
         self._advance(connection, harvest)
         for target, rows in merged(harvest.rows):
@@ -76,6 +88,7 @@ class Store:
     def _advance(self, connection: sa.Connection, harvest: Harvest) -> None:
         journal = self._catalog.journal
         here = (journal.c.number == harvest.number) & (journal.c.position == harvest.start)
+        here &= journal.c.epoch == self._epochs[harvest.number]
         if connection.execute(journal.update().where(here).values(position=harvest.end)).rowcount != 1:
             raise CheckpointMoved
 
@@ -101,6 +114,8 @@ class Store:
         if harvest.dead:
             rows = [self._dead_row(connection, harvest.number, dead) for dead in harvest.dead]
             connection.execute(self._catalog.dead_letter.insert(), rows)
+            filters = ", ".join(sorted({dead.filter or "no route" for dead in harvest.dead}))
+            logger.warning("%d messages became dead letters (%s): see `amqtt-db dead list`", len(rows), filters)
 
     def _dead_row(self, connection: sa.Connection, number: int, dead: Dead) -> dict[str, Any]:
         message = dead.message

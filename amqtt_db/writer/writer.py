@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import Catalog
 from amqtt_db.engines.base import Engine
-from amqtt_db.errors import Rejected, StructureError
+from amqtt_db.errors import DatabaseError, Rejected, StructureError
+from amqtt_db.house import answer
 from amqtt_db.lookup import Lookups
 from amqtt_db.message import Batch, Message, message_id
 from amqtt_db.pipeline import Lane
@@ -43,7 +44,7 @@ class Writer:
         self._catalog = Catalog(engine)
         self._schema = Schema(engine, self._catalog, reserved(routes))
         self._database = engine.open(write=True)
-        self._planner = Planner(engine, self._schema, Lookups(engine, self._database), routes)
+        self._planner = Planner(engine, self._schema, Lookups(engine, self._database, attempt.pause), routes)
         self._target = Store(engine, self._catalog)
         self._lanes = Lanes(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
@@ -69,6 +70,10 @@ class Writer:
         """The position up to which an opening is stored."""
         with self._database.begin() as connection:
             return self._target.checkpoint(connection, number)
+
+    def identity(self) -> object:
+        """What changes when the database is replaced by another one behind the writer's back."""
+        return self._engine.identity()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -142,6 +147,7 @@ class Writer:
             elif is_too_big and self._planner.narrow(self._laid):
                 self._store(number, previous, start, batch)
             else:
+                self._planner.widen(self._laid)
                 self._bury(number, previous, start, batch, error)
 
     def _bury(self, number: int, previous: int | None, start: int, batch: Batch, error: Exception) -> None:
@@ -191,6 +197,7 @@ class Writer:
             placements = self._lanes.place(new, known, self._catalog.tables_per_route(connection))
             added = [placement for placement in placements if known.get(placement.topic) != placement]
             self._catalog.add_placements(connection, added)
+            self._target.renew(connection)
         self._lanes.learn(new, placements)
         self._views.moved(added, known)
 
@@ -200,7 +207,9 @@ class Writer:
             with self._database.begin() as connection:
                 return self._schema.ensure(connection, wishes)
         except sa.exc.DBAPIError as error:
-            if not (self._engine.is_value_fault(error) and self._engine.is_size_fault(error)):
+            if not self._engine.is_size_fault(error):
+                raise DatabaseError(answer(error)) from error  # the fault of no message
+            if not self._engine.is_value_fault(error):
                 raise
             keys = sorted({wish.table.key for wish in wishes})
             if len(keys) == 1:
