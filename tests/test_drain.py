@@ -202,3 +202,27 @@ def test_nothing_is_busy_when_nothing_comes(mill: Mill) -> None:
     before = time.process_time()
     time.sleep(2)
     assert time.process_time() - before < 0.02
+
+
+def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
+    """An idle loop that is asked to end looks once more."""
+    mill.start()
+    mill.send(1)
+    mill.until_stored()
+    mill.send(10)
+    mill.stop.ask(PATIENCE)
+    assert mill.thread is not None
+    mill.thread.join(PATIENCE)
+    assert mill.rows() == list(range(11))
+
+
+def test_a_deleted_database_file_is_noticed(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
+    """What went into the unlinked file is stored again in the new one."""
+    mill.start()
+    mill.send(5)
+    mill.until_stored()
+    for file in mill.database.parent.iterdir():
+        file.unlink()
+    mill.send(5)
+    mill.until(lambda: mill.rows()[-5:] == list(range(5, 10)))
+    assert "deleted or replaced" in caplog.text

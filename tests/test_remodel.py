@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from amqtt_db.inventory import stored_topics
 from amqtt_db.remodel import Remodel, RemodelError
 from amqtt_db.shape import Record
+from amqtt_db.writer.transaction import CheckpointMoved
 from tests.history import messages
 from tests.values import same
-from tests.workbench import Workbench, routes
+from tests.workbench import Sent, Workbench, routes
 
 MODELS = ("wide", "eav", "document", "narrow")
 
@@ -149,3 +151,23 @@ def test_a_dashboard_on_the_view_does_not_notice(old: str, new: str, tmp_path: P
         list(remodel.drop(move))
         assert bench.sql(query) == before
     remodel.close()
+
+
+def test_a_writer_with_old_routes_cannot_write_to_the_old_tables(tmp_path: Path) -> None:
+    """What it knows of places is out of date: its commit is refused, it learns anew, and nothing becomes invisible."""
+    bench = Workbench(tmp_path, _route("wide"))
+    bench.send(("t", {"at": 1, "v": 1}))
+    assert _run(bench, "eav", drop=True) == 1
+    late = bench.batch(Sent("t", {"at": 2, "v": 2}))
+    with pytest.raises(CheckpointMoved):
+        bench.store(late)
+    bench.restart(_route("eav"))
+    bench.store(late)
+    assert [data["v"] for data in bench.data()] == [1.0, 2.0]
+
+
+def test_models_that_share_a_table_are_counted_apart(tmp_path: Path) -> None:
+    """`topics` tells each topic's own rows."""
+    bench = Workbench(tmp_path, {"topic": "e", "model": "eav"}, {"topic": "n", "model": "narrow"})
+    bench.send(("e", {"v": 1}), ("n", {"v": 1}), ("n", {"v": 2}))
+    assert {one.topic: one.rows for one in stored_topics(bench.url)} == {"e": 1, "n": 2}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.errors import DatabaseError
 from amqtt_db.message import CONNECT, DISCONNECT, START, Batch, flags, message_id
 from amqtt_db.models.base import Place
 from amqtt_db.models.wide import Wide
@@ -304,3 +305,33 @@ def test_reading_needs_no_writer_and_changes_nothing(tmp_path: Path) -> None:
     cursor.close()
     reader.close()
     assert len(bench.records()) == 2
+
+
+def test_a_table_that_holds_another_topic_is_no_reason_for_dead_letters(tmp_path: Path) -> None:
+    """`table:` with the name of a topic's own table: the writer says so, and the messages wait."""
+    bench = Workbench(tmp_path)
+    bench.send(("climate", {"v": 1}))
+    bench.restart({"topic": "home/+", "model": {"wide": {"table": "climate"}}})
+    with pytest.raises(DatabaseError, match="already holds the records"):
+        bench.send(("home/a", {"v": 2}))
+    assert bench.dead() == []
+
+
+def test_a_note_outlives_what_ends_the_process(tmp_path: Path) -> None:
+    """SystemExit in user code is a death like any other; an exception is none; a look at the database is nobody's."""
+    batch = Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)
+    deaths = [(SystemExit, True), (ValueError, False)]
+    for number, (error, dies) in enumerate(deaths):
+        note = tmp_path / str(number)
+        for _ in range(2):
+            attempt = Attempt(note)
+            with pytest.raises(error), attempt.guard(batch):
+                raise error
+            attempt.close()
+        attempt = Attempt(note)
+        assert attempt.is_suspicious("a", 1) == dies
+        attempt.close()
+    attempt = Attempt(tmp_path / "paused")
+    with attempt.guard(batch), attempt.pause():
+        assert b'"active":""' in (tmp_path / "paused").read_bytes()
+    attempt.close()

@@ -16,7 +16,6 @@ from amqtt_db.tagged import is_clean
 from amqtt_db.writer.harvest import Dead, Harvest
 from amqtt_db.writer.plan import Target
 
-
 logger = logging.getLogger(__name__)
 
 
