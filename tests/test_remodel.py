@@ -51,6 +51,7 @@ def test_the_records_are_the_same_afterwards(old: str, new: str, tmp_path: Path)
     before = _told(bench.records())
     assert _run(bench, new, drop=True) > 15
     assert same(_told(bench.records()), before)
+    assert _run(bench, new) == 0
     bench.restart(_route(new))
     bench.send(*messages(10, seed=3))
     assert len(bench.records()) == 130
