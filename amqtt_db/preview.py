@@ -29,6 +29,11 @@ class Preview:
     ddl: tuple[str, ...] = ()
     reason: str | None = None
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the message would be stored, and neither ignored nor a dead letter."""
+        return self.route is not None and self.reason is None
+
 
 def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
     """Send a sample through everything but the database, which is only looked at and never changed."""

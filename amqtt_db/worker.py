@@ -7,7 +7,6 @@ deadline and exits.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
@@ -15,15 +14,15 @@ import signal
 import sys
 import threading
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import orjson
 
 from amqtt_db.config import Settings, load
 from amqtt_db.engines import engine_for
-from amqtt_db.errors import AmqttDbError, ConfigError, JournalError
+from amqtt_db.errors import AmqttDbError, ConfigError
 from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.claim import claim
 from amqtt_db.writer.drain import Drain, Stop
 from amqtt_db.writer.writer import Writer
 
@@ -68,7 +67,7 @@ def _work(settings: Settings, stop: Stop) -> int:
     calm_collector()
     journal = settings.journal.path
     try:
-        lock = _lock(journal)
+        lock = claim(journal, settings.routes)
     except AmqttDbError as error:
         logger.error("%s", error)
         return 1
@@ -86,21 +85,6 @@ def _watch_parent(stop: Stop) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     stop.ask(DEADLINE)
-
-
-def _lock(journal: Path) -> int:
-    """One writer per journal.  The lock ends with the process."""
-    path = journal.with_name(journal.name + ".writer")
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise JournalError(f"cannot make {path}: {error.strerror}; give the directory write permission") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        raise JournalError(f"another writer is at work on {journal}; stop it first") from error
-    return file
 
 
 if __name__ == "__main__":

@@ -162,14 +162,36 @@ def test_check_shows_why_a_sample_would_be_dead(tmp_path: Path) -> None:
     sample = tmp_path / "sample"
     sample.write_bytes(b"{nonsense")
     result = invoke("check", configuration(tmp_path), "--topic", "a", "--sample", sample)
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "would become a dead letter" in result.stdout
 
 
 def test_check_shows_that_no_route_covers_a_sample(tmp_path: Path) -> None:
     """A topic that no route covers would be ignored."""
     path = configuration(tmp_path, routes=[{"topic": "a"}])
-    assert "no route covers this topic" in invoke("check", path, "--topic", "b", "--payload", "1").stdout
+    result = invoke("check", path, "--topic", "b", "--payload", "1")
+    assert result.exit_code == 1
+    assert "no route covers this topic" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("plugins", "is_said"),
+    [
+        ({}, True),
+        ({"amqtt.plugins.logging_amqtt.EventLoggerPlugin": {}}, True),
+        ({"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": "passwd"}}, False),
+        ({"nowhere.Plugin": {}}, False),
+    ],
+)
+def test_check_says_that_nobody_is_let_in(tmp_path: Path, plugins: dict[str, Any], is_said: bool) -> None:
+    """amqtt refuses every client where no plugin authenticates it; a plugin that cannot be judged is no reason."""
+    path = configuration(tmp_path)
+    document = yaml.safe_load(path.read_text())
+    mine = {"amqtt_db.Plugin": document["plugins"]["amqtt_db.Plugin"]}
+    path.write_text(yaml.safe_dump({**document, "plugins": {**plugins, **mine}}))
+    result = invoke("check", path)
+    assert result.exit_code == 0
+    assert ("refuses every client" in result.stderr) == is_said
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -15,10 +14,8 @@ import pytest
 
 from amqtt_db.config import load
 from amqtt_db.engines import engine_for
-from amqtt_db.errors import JournalError
 from amqtt_db.journal import Journal, read_progress
 from amqtt_db.message import PUBLISH, flags
-from amqtt_db.worker import _lock
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.drain import Drain, Stop
 from amqtt_db.writer.writer import Writer
@@ -183,15 +180,6 @@ def test_errors_tell_no_payloads(mill: Mill, caplog: pytest.LogCaptureFixture) -
     mill.send(2)
     mill.until(lambda: mill.rows() == [0, 2])
     assert '"n"' not in caplog.text
-
-
-def test_one_writer_per_journal(tmp_path: Path) -> None:
-    """The second one is told which journal and what to do."""
-    lock = _lock(tmp_path / "journal")
-    with pytest.raises(JournalError, match="another writer is at work on"):
-        _lock(tmp_path / "journal")
-    os.close(lock)
-    os.close(_lock(tmp_path / "journal"))
 
 
 def test_nothing_is_busy_when_nothing_comes(mill: Mill) -> None:

@@ -10,12 +10,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import orjson
@@ -25,6 +25,7 @@ from amqtt_db import __version__, config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import TIMES, moment, topic_filter
 from amqtt_db.config import Settings
+from amqtt_db.config.broker_file import surprises
 from amqtt_db.errors import AmqttDbError, ConfigError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -73,7 +74,7 @@ def run(path: Config = None) -> None:
         _log(logging.INFO)
         broker = config.broker_config(path)
         settings = config.load_document(broker)
-        _remark(settings)
+        _remark(broker, settings)
         preflight(broker, settings)
         where = " and ".join(f"{scheme}://{host}:{port}" for scheme, host, port in addresses(broker).values())
         asyncio.run(serve(broker, started=lambda: typer.echo(_started(where, settings))))
@@ -110,16 +111,23 @@ def check(
     payload: Annotated[str | None, typer.Option(help="The sample's payload, as text.")] = None,
     sample: Annotated[Path | None, typer.Option(help="The file that holds the sample's payload.")] = None,
 ) -> None:
-    """Report every mistake in a configuration, or its routes; with a sample, also what would become of it."""
+    """Report every mistake in a configuration, or its routes; with a sample, what would become of it.
+
+    The exit code is 2 for a configuration with mistakes, 1 for a sample that would not be stored.
+    """
     with _told():
         message = _sample(topic, payload, sample)
-        settings = _settings(path)
-        _remark(settings)
-        show.console().print(show.routes(settings))
-        if message is not None:
-            from amqtt_db.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
+        broker = config.broker_config(path)
+        settings = config.load_document(broker)
+        _remark(broker, settings)
+        if message is None:
+            show.console().print(show.routes(settings))
+            return
+        from amqtt_db.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
 
-            show.console().print(show.preview(preview(settings, *message)), soft_wrap=True)
+        result = preview(settings, *message)
+        show.console().print(show.preview(result), soft_wrap=True)
+        raise typer.Exit(0 if result.is_stored else 1)
 
 
 @app.command()
@@ -302,8 +310,8 @@ def _settings(path: Path | None) -> Settings:
     return config.load_document(config.broker_config(None)) if path is None else config.load_file(path)
 
 
-def _remark(settings: Settings) -> None:
-    for note in settings.notes:
+def _remark(broker: Mapping[str, Any], settings: Settings) -> None:
+    for note in (*surprises(broker), *settings.notes):
         typer.echo(f"note: {show.visible(str(note))}", err=True)
 
 

@@ -10,13 +10,16 @@ from amqtt_db.config import Settings
 from amqtt_db.errors import DatabaseError
 from amqtt_db.house import answer
 from amqtt_db.remodel import Move, Remodel
+from amqtt_db.writer.claim import require_same_routes
 
 
 def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
     """Move what there is to move of the topics that a filter covers; returns what to say at the end.
 
-    Raises DatabaseError if the database cannot be used, and RemodelError if a record does not read back.
+    Raises DatabaseError if the database cannot be used, RemodelError if a record does not read back, AmqttDbError if a
+    writer works by other routes.
     """
+    require_same_routes(settings.journal.path, settings.routes)
     try:
         remodel = Remodel(settings.database, settings.routes)
         try:

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from amqtt.contexts import BrokerConfig, ListenerConfig
+from amqtt.plugins.base import BaseAuthPlugin
 
 from amqtt_db.config.yaml_checks import Node
+from amqtt_db.errors import Problem
+from amqtt_db.registry import load_path
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.plugin.Plugin")
 
@@ -68,6 +71,29 @@ def plugin_section(root: Node) -> Node | None:
     hint = f"found {close[0]!r}; did you mean 'amqtt_db.Plugin'?" if close else "add `amqtt_db.Plugin: {}`"
     root.child("plugins").fail(f"there is no section amqtt_db.Plugin; {hint}")
     return None
+
+
+def surprises(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Remarks on a whole document that amqtt takes, and that does not do what one would expect.
+
+    Its plugins are imported for that.
+    """
+    names = [name for name, _ in _sections(Node(document, "").child("plugins")) if name not in PLUGIN_NAMES]
+    if not any(map(_may_authenticate, names)):
+        yield Problem(
+            "plugins",
+            "none of them authenticates clients, so amqtt refuses every client; where no passwords are wanted, add "
+            "`amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}`",
+        )
+
+
+def _may_authenticate(name: str) -> bool:
+    """Whether a plugin is one that amqtt asks about clients, or one that only amqtt can judge."""
+    try:
+        plugin = load_path(name)
+    except ValueError:
+        return True
+    return isinstance(plugin, type) and issubclass(plugin, BaseAuthPlugin)
 
 
 def _sections(plugins: Node) -> Iterator[tuple[str, Node]]:
