@@ -8,20 +8,19 @@ there are, what their columns stand for, and where each topic's records lie.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import attrs
 import sqlalchemy as sa
 
+from amqtt_db.catalog import tables
+from amqtt_db.catalog.tables import COUNTS, Builder
 from amqtt_db.engines.base import Engine
 from amqtt_db.naming import fold
-from amqtt_db.shape import Kind, Pair
+from amqtt_db.shape import Pair
 
-COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
-"""What is counted per topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
-
+__all__ = ["COUNTS", "CURRENT", "MOVED", "PAST", "Catalog", "PhysicalTable", "Placement", "key_hash"]
 
 CURRENT: Final = "current"
 PAST: Final = "past"
@@ -60,82 +59,16 @@ class Catalog:
     """The house tables as SQLAlchemy knows them, with the engine's column types."""
 
     def __init__(self, engine: Engine) -> None:
-        self.metadata = sa.MetaData()
-        self._engine = engine
-        self.journal = self._table(
-            "mqtt_journal",
-            sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-            sa.Column("token", sa.String(64), nullable=False, unique=True),
-            self._column("position", "int64"),
-            sa.Column("epoch", sa.Integer, nullable=False),
-        )
-        self.counter = self._table(
-            "mqtt_counter",
-            sa.Column("journal", sa.Integer, primary_key=True, autoincrement=False),
-            sa.Column("hash", sa.String(32), primary_key=True),
-            self._column("filter", "text"),
-            *(self._column(name, "int64") for name in COUNTS),
-        )
-        self.session = self._table(
-            "mqtt_session",
-            sa.Column("id", engine.types["int64"], primary_key=True, autoincrement=False),
-            sa.Column("journal", sa.Integer, nullable=False),
-            self._column("client_id", "text", nullable=True),
-            self._column("username", "text", nullable=True),
-            self._column("address", "text", nullable=True),
-            sa.Column("port", sa.Integer),
-            sa.Column("keep_alive", sa.Integer),
-            sa.Column("clean_session", engine.types["bool"]),
-            self._column("connected", "moment"),
-            self._column("disconnected", "moment", nullable=True),
-        )
-        self.dead_letter = self._table(
-            "mqtt_dead_letter",
-            sa.Column("id", engine.types["int64"], primary_key=True, autoincrement=False),
-            self._column("time", "moment"),
-            self._column("filter", "text"),
-            self._column("step", "text"),
-            self._column("reason", "text"),
-            self._column("topic", "bytes"),
-            self._column("client", "bytes", nullable=True),
-            sa.Column("session", engine.types["int64"]),
-            sa.Column("qos", sa.Integer, nullable=False),
-            sa.Column("retain", engine.types["bool"], nullable=False),
-            self._column("payload", "bytes"),
-        )
-        self.table = self._table(
-            "mqtt_table",
-            sa.Column("hash", sa.String(32), primary_key=True),
-            sa.Column("name", sa.String(128), nullable=False, unique=True),
-            self._column("key", "text"),
-            self._column("route", "text"),
-        )
-        self.column = self._table(
-            "mqtt_catalog",
-            sa.Column("table_name", sa.String(128), primary_key=True),
-            sa.Column("column_name", sa.String(128), primary_key=True),
-            self._column("property", "text"),
-            sa.Column("kind", sa.String(16), nullable=False),
-        )
-        self.view = self._table(
-            "mqtt_view",
-            sa.Column("hash", sa.String(32), primary_key=True),
-            sa.Column("name", sa.String(128), nullable=False, unique=True),
-            self._column("key", "text"),
-            self._column("columns", "text"),
-            sa.Column("definition", sa.String(32), nullable=False),
-        )
-        self.placement = self._table(
-            "mqtt_placement",
-            sa.Column("hash", sa.String(32), primary_key=True),
-            sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
-            sa.Column("state", sa.String(8), nullable=False),
-            sa.Column("moved", engine.types["int64"]),
-            self._column("topic", "text"),
-            self._column("key", "text"),
-            self._column("route", "text"),
-            self._column("model", "text"),
-        )
+        build = Builder(engine)
+        self.metadata = build.metadata
+        self.journal = tables.journal(build)
+        self.counter = tables.counter(build)
+        self.session = tables.session(build)
+        self.dead_letter = tables.dead_letter(build)
+        self.table = tables.table(build)
+        self.column = tables.column(build)
+        self.view = tables.view(build)
+        self.placement = tables.placement(build)
 
     def create(self, connection: sa.Connection) -> None:
         """Make what is missing of the house tables; call it with the schema locked."""
@@ -212,34 +145,7 @@ class Catalog:
         if rows:
             connection.execute(table.insert(), rows)
 
-    def _table(self, name: str, *columns: sa.Column[object]) -> sa.Table:
-        return sa.Table(name, self.metadata, *columns, **self._engine.house_options)
-
-    def _column(self, name: str, kind: Kind, *, nullable: bool = False) -> sa.Column[object]:
-        return sa.Column(name, _Encoded(self._engine, kind), nullable=nullable)
-
 
 def _chunks(hashes: list[str]) -> Iterator[list[str]]:
     """Few enough to be parameters of one statement."""
     return (hashes[start : start + 500] for start in range(0, len(hashes), 500))
-
-
-class _Encoded(sa.types.TypeDecorator[object]):
-    """A kind's column type, whose values pass the engine's own encoder and decoder and nothing else."""
-
-    impl = sa.types.NullType
-    cache_ok = True
-
-    def __init__(self, engine: Engine, kind: Kind) -> None:
-        super().__init__()
-        self.kind = kind
-        self._engine = engine
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
-        return self._engine.types[self.kind]
-
-    def bind_processor(self, dialect: sa.Dialect) -> Callable[[object], object]:
-        return lambda value: None if value is None else self._engine.bind(self.kind, value)
-
-    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[object], object] | None:
-        return partial(self._engine.decode, self.kind)
