@@ -56,12 +56,11 @@ def _batch(topic: str, payload: bytes) -> Batch:
 
 
 def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
-    """The DDL, found by doing it in a transaction that is rolled back; a missing SQLite file stays missing."""
-    path = settings.sqlite_path
-    engine = engine_for("sqlite://" if path is not None and not path.exists() else settings.database)
+    """The DDL, found by doing it in a transaction that is rolled back; a missing file stays missing."""
+    engine = engine_for(settings.database)
+    database = engine.rehearse()
     catalog = Catalog(engine)
     schema = Schema(engine, catalog, reserved(settings.routes))
-    database = engine.open(write=True)
     planner = Planner(engine, schema, Lookups(engine, database), settings.routes)
     try:
         with database.connect() as connection, connection.begin() as rehearsal:

@@ -258,12 +258,21 @@ def test_run_needs_its_directories(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("command", ["run", "check", "write"])
+def test_a_database_that_can_never_work_is_refused(command: str, tmp_path: Path) -> None:
+    """One line, instead of a writer that waits for ever."""
+    (tmp_path / "mqtt.db").write_text("a shopping list")
+    result = invoke(command, configuration(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr == f"database {tmp_path}/mqtt.db: it is no SQLite database; name another file\n"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_run_needs_writable_files(tmp_path: Path) -> None:
     """A file that may not be written is named."""
     (tmp_path / "mqtt.db").touch(0o400)
     result = invoke("run", configuration(tmp_path))
-    assert (result.exit_code, "mqtt.db: it cannot be written" in result.stderr) == (1, True)
+    assert (result.exit_code, "mqtt.db: it cannot be read and written" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

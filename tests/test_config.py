@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from amqtt_db import config
 from amqtt_db.config import JournalSettings, masked
 from amqtt_db.config.yaml_checks import size
+from amqtt_db.engines.urls import file_of
 from amqtt_db.errors import ConfigError
 from amqtt_db.models.wide import Wide
 
@@ -85,7 +86,7 @@ def test_every_setting_arrives() -> None:
         }
     )
     (route,) = settings.routes
-    assert settings.sqlite_path == Path("/var/lib/mqtt.db")
+    assert file_of(settings.database) == Path("/var/lib/mqtt.db")
     assert settings.journal == JournalSettings(Path("/var/spool/j"), 64_000, "1s")
     assert route.filter.names == ("room",)
     assert route.model == Wide(table="climate")

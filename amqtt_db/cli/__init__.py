@@ -26,7 +26,8 @@ from amqtt_db.cli import show
 from amqtt_db.cli.arguments import TIMES, moment, topic_filter
 from amqtt_db.config import Settings
 from amqtt_db.config.broker_file import surprises
-from amqtt_db.errors import AmqttDbError, ConfigError
+from amqtt_db.engines.urls import problem
+from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 dead_app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
@@ -120,6 +121,7 @@ def check(
         broker = config.broker_config(path)
         settings = config.load_document(broker)
         _remark(broker, settings)
+        _require_usable(settings)
         if message is None:
             show.console().print(show.routes(settings))
             return
@@ -137,7 +139,9 @@ def write(path: Config = None) -> None:
 
     with _told():
         _log(logging.INFO)
-        raise typer.Exit(run_foreground(_settings(path)))
+        settings = _settings(path)
+        _require_usable(settings)
+        raise typer.Exit(run_foreground(settings))
 
 
 @app.command()
@@ -308,6 +312,13 @@ def _say(error: Exception, code: int) -> int:
 
 def _settings(path: Path | None) -> Settings:
     return config.load_document(config.broker_config(None)) if path is None else config.load_file(path)
+
+
+def _require_usable(settings: Settings) -> None:
+    """Refuse a database that can never work, which the writer would wait for in vain."""
+    reason = problem(settings.database)
+    if reason is not None:
+        raise DatabaseError(reason)
 
 
 def _remark(broker: Mapping[str, Any], settings: Settings) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, Final
 
 from amqtt.broker import Broker
@@ -19,6 +17,7 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import BrokerError, PluginError, PluginLoadError
 
 from amqtt_db.config import Settings
+from amqtt_db.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError
 
 _PORTS: Final = {ListenerType.TCP: 1883, ListenerType.WS: 8883}
@@ -37,9 +36,7 @@ def addresses(broker: Mapping[str, Any]) -> dict[str, tuple[str, str, int]]:
 def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
     """Raise NotReady, with all reasons, where the broker could not listen or its files could not be written."""
     problems = [_listen_problem(name, host, port) for name, (_, host, port) in addresses(broker).items()]
-    if settings.sqlite_path is not None:
-        problems.append(_file_problem("database", settings.sqlite_path))
-    problems.append(_file_problem("journal", settings.journal.path))
+    problems += [problem(settings.database), file_problem("journal", settings.journal.path)]
     found = [problem for problem in problems if problem]
     if found:
         raise NotReady("\n".join(found))
@@ -128,13 +125,3 @@ def _listen_problem(name: str, host: str, port: int) -> str | None:
             return f"{host}:{port} is already in use: stop the other broker or change listeners.{name}.bind"
         return f"cannot listen on {host}:{port}: {error.strerror}; change listeners.{name}.bind"
     return None
-
-
-def _file_problem(what: str, path: Path) -> str | None:
-    directory = path.parent
-    if not directory.is_dir():
-        return f"{what} {path}: there is no directory {directory}; make it or name another {what}"
-    if path.is_dir():
-        return f"{what} {path}: it is a directory; name a file"
-    writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.W_OK))
-    return None if writable else f"{what} {path}: it cannot be written; change its permissions or name another {what}"

@@ -8,19 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, cast
-from urllib.parse import unquote
 
 import attrs
 
 from amqtt_db.config.broker_file import DEFAULT, check_broker, plugin_section
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.yaml_checks import Node, choice, expanded, read_yaml, size
+from amqtt_db.engines.urls import check
 from amqtt_db.errors import Problem
-from amqtt_db.registry import suggest
 from amqtt_db.route import Route
 
 Sync = Literal["always", "1s", "never"]
@@ -35,13 +32,6 @@ _ELSEWHERE: Final = {
     "sync": "belongs into `journal: {sync: …}`",
     "topic": "belongs into an entry of the list `routes:`",
 }
-_URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
-_DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
-    "postgresql": ("psycopg", "postgresql"),
-    "mysql": ("pymysql", "mysql"),
-    "mariadb": ("pymysql", "mysql"),
-}
-"""The driver of each server's dialect, and the extra of this project that brings it."""
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
 _SECRET_QUERY: Final = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -72,14 +62,6 @@ class Settings:
     journal: JournalSettings
     routes: tuple[Route, ...]
     notes: tuple[Problem, ...] = ()
-
-    @property
-    def sqlite_path(self) -> Path | None:
-        """The file of an SQLite database; None for any other."""
-        dialect, _, rest = self.database.partition("://")
-        if dialect.partition("+")[0] != "sqlite":
-            return None
-        return Path(unquote(rest.partition("?")[0].removeprefix("/")))
 
 
 def load(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
@@ -142,34 +124,5 @@ def _journal(section: Node) -> JournalSettings:
 
 def _database(value: object) -> str:
     url = expanded(value)
-    match = _URL.fullmatch(url)
-    if match is None:
-        raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
-    dialect = match["dialect"]
-    if dialect == "sqlite":
-        _check_sqlite(match["driver"], match["rest"])
-    elif dialect in _DRIVERS:
-        _check_driver(dialect, match["driver"])
-    elif dialect not in entry_points(group="amqtt_db.engines").names:
-        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_DRIVERS])}")
+    check(url)
     return url
-
-
-def _check_driver(dialect: str, given: str | None) -> None:
-    driver, extra = _DRIVERS[dialect]
-    if given not in (None, driver):
-        raise ValueError(f"{dialect} is used through {driver}; write {dialect}://… or {dialect}+{driver}://…")
-    if find_spec(driver) is None:
-        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{extra}]'")
-
-
-def _check_sqlite(driver: str | None, rest: str) -> None:
-    if driver not in (None, "pysqlite"):
-        raise ValueError("SQLite is used through Python's own driver; write sqlite:///mqtt.db")
-    path, _, query = rest.partition("?")
-    if path in ("", "/") or ":memory:" in path or "mode=memory" in query:
-        raise ValueError("a database in memory cannot be shared with the writer, a process of its own; name a file")
-    if not path.startswith("/"):
-        raise ValueError("an SQLite URL has three slashes before a relative path, four before an absolute one")
-    if path.startswith("/file:"):
-        raise ValueError("SQLite's own file: URIs are not supported; name the file itself")

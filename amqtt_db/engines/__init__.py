@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from amqtt_db import registry
-from amqtt_db.engines.base import Engine
+from amqtt_db.engines.urls import GROUP, dialect_of
+
+if TYPE_CHECKING:  # it needs SQLAlchemy, which the broker's process does without
+    from amqtt_db.engines.base import Engine
 
 BUILTIN: Final[Mapping[str, str]] = {
     "mariadb": "amqtt_db.engines.mysql.MySQL",
@@ -19,6 +22,5 @@ BUILTIN: Final[Mapping[str, str]] = {
 
 def engine_for(url: str) -> Engine:
     """The engine for a SQLAlchemy URL.  Raises ValueError for a dialect that has none."""
-    dialect = url.partition(":")[0].partition("+")[0]
-    engine: Engine = registry.load(dialect, BUILTIN, "amqtt_db.engines")(url)
+    engine: Engine = registry.load(dialect_of(url), BUILTIN, GROUP)(url)
     return engine

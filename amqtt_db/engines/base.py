@@ -49,6 +49,10 @@ class Engine(ABC):
     def open(self, *, write: bool) -> sa.Engine:
         """Connections to the database; for writing with the durability that the project promises."""
 
+    def rehearse(self) -> sa.Engine:
+        """Connections for DDL that is rolled back; a database that is made when it is first written to is not made."""
+        return self.open(write=True)
+
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
         """Keep other writers from DDL until the transaction ends."""

@@ -114,7 +114,9 @@ class SQLite(Engine):
 
     def open(self, *, write: bool) -> sa.Engine:
         """Connections in WAL mode; for reading only, the file must exist and is never changed."""
-        if not write:
+        if write:
+            self._make_file()
+        else:
             self._require_file()
         engine = sa.create_engine(self.url, hide_parameters=True)
         sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
@@ -122,9 +124,33 @@ class SQLite(Engine):
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
 
+    def rehearse(self) -> sa.Engine:
+        """A missing file stays missing: what would be made in it is made in memory."""
+        path = self._path()
+        return self.open(write=True) if path is None or path.exists() else type(self)("sqlite://").open(write=True)
+
+    def _path(self) -> Path | None:
+        """The file; None for a database in memory."""
+        name = sa.make_url(self.url).database
+        return Path(name) if name else None
+
+    def _make_file(self) -> None:
+        """A file that is made here is private; SQLite gives those beside it the same mode."""
+        path = self._path()
+        if path is None:
+            return
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise DatabaseError(
+                f"cannot make the database {path}: {error.strerror}; make its directory or change its permissions"
+            ) from error
+
     def _require_file(self) -> None:
-        path = sa.make_url(self.url).database or ""
-        if not Path(path).exists():
+        path = self._path()
+        if path is None or not path.exists():
             raise DatabaseError(f"there is no database {path} yet: it is made when the first message is stored")
 
     def lock_schema(self, connection: sa.Connection) -> None:
@@ -165,9 +191,8 @@ class SQLite(Engine):
 
     def identity(self) -> object:
         """The file: an open one may be deleted, and goes on taking what nobody will find."""
-        path = sa.make_url(self.url).database
         try:
-            status = os.stat(path or "")
+            status = os.stat(self._path() or "")
         except OSError:
             return None
         return status.st_dev, status.st_ino

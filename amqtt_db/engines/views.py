@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from amqtt_db import registry
 from amqtt_db.engines.base import Engine
+from amqtt_db.engines.urls import dialect_of
 from amqtt_db.shape import Kind
 
 BUILTIN: Final[Mapping[str, str]] = {
@@ -94,9 +95,7 @@ def property_key(path: str, kind: Kind) -> str:
 def view_sql(engine: Engine, dialect: sa.Dialect) -> ViewSQL | None:
     """The SQL for views of an engine's database; None where there is none yet."""
     try:
-        made: ViewSQL = registry.load(engine.url.partition(":")[0].partition("+")[0], BUILTIN, "amqtt_db.views")(
-            engine, dialect
-        )
+        made: ViewSQL = registry.load(dialect_of(engine.url), BUILTIN, "amqtt_db.views")(engine, dialect)
     except ValueError:
         return None
     return made

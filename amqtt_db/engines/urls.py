@@ -1,0 +1,107 @@
+"""What a database URL must be, and whether its database can ever work: looked at before anything connects.
+
+The broker's process does without SQLAlchemy, and so does this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from amqtt_db.registry import suggest
+
+GROUP: Final = "amqtt_db.engines"
+"""The entry point group of engines from elsewhere."""
+
+_URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
+_DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
+    "postgresql": ("psycopg", "postgresql"),
+    "mysql": ("pymysql", "mysql"),
+    "mariadb": ("pymysql", "mysql"),
+}
+"""The driver of each server's dialect, and the extra of this project that brings it."""
+
+_MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html#magic_header_string
+
+
+def dialect_of(url: str) -> str:
+    """The name before the driver: what an engine is registered under."""
+    return url.partition(":")[0].partition("+")[0]
+
+
+def check(url: str) -> None:
+    """Raise ValueError, saying what would be right, for a URL that no engine takes or whose driver is missing."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
+    dialect = match["dialect"]
+    if dialect == "sqlite":
+        _check_sqlite(match["driver"], match["rest"])
+    elif dialect in _DRIVERS:
+        _check_driver(dialect, match["driver"])
+    elif dialect not in entry_points(group=GROUP).names:
+        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_DRIVERS])}")
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a database is; None for one behind a server."""
+    return Path(unquote(url.partition("://")[2].partition("?")[0][1:])) if dialect_of(url) == "sqlite" else None
+
+
+def problem(url: str) -> str | None:
+    """Why the database can never be used, however often one tries, and what to do; None where it may be.
+
+    A server that does not answer may answer later; a file in a directory that does not exist is a mistake.
+    """
+    path = file_of(url)
+    return None if path is None else file_problem("database", path) or _content_problem(path)
+
+
+def file_problem(what: str, path: Path) -> str | None:
+    """Why a file, ``what`` by name, can be neither written nor made."""
+    directory = path.parent
+    if not directory.is_dir():
+        return f"{what} {path}: there is no directory {directory}; make it or name another {what}"
+    if path.is_dir():
+        return f"{what} {path}: it is a directory; name a file"
+    if _may(directory, os.W_OK | os.X_OK) and (not path.exists() or _may(path, os.R_OK | os.W_OK)):
+        return None
+    return f"{what} {path}: it cannot be read and written; change its permissions or name another {what}"
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _content_problem(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    return None if start in (b"", _MAGIC) else f"database {path}: it is no SQLite database; name another file"
+
+
+def _check_driver(dialect: str, given: str | None) -> None:
+    driver, extra = _DRIVERS[dialect]
+    if given not in (None, driver):
+        raise ValueError(f"{dialect} is used through {driver}; write {dialect}://… or {dialect}+{driver}://…")
+    if find_spec(driver) is None:
+        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{extra}]'")
+
+
+def _check_sqlite(driver: str | None, rest: str) -> None:
+    if driver not in (None, "pysqlite"):
+        raise ValueError("SQLite is used through Python's own driver; write sqlite:///mqtt.db")
+    path, _, query = rest.partition("?")
+    if path in ("", "/") or ":memory:" in path or "mode=memory" in query:
+        raise ValueError("a database in memory cannot be shared with the writer, a process of its own; name a file")
+    if not path.startswith("/"):
+        raise ValueError("an SQLite URL has three slashes before a relative path, four before an absolute one")
+    if path.startswith("/file:"):
+        raise ValueError("SQLite's own file: URIs are not supported; name the file itself")
