@@ -18,6 +18,7 @@ deletes the groups behind it inside its own commits.  The file keeps its size; t
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
@@ -32,12 +33,15 @@ import attrs
 
 from amqtt_db.errors import JournalError
 from amqtt_db.journal import file as journal_file
+from amqtt_db.journal import salvage
 from amqtt_db.journal.file import explained
 from amqtt_db.journal.group import FIXED, Columns, Entry, chunks, decode, encode, fitting
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
 from amqtt_db.message import CONNECT, START, Batch, flags
 
 __all__ = ["Journal", "JournalReader", "Opening", "Progress", "Sync", "read_progress", "write_progress"]
+
+logger = logging.getLogger(__name__)
 
 Sync = Literal["always", "1s", "never"]
 
@@ -100,6 +104,7 @@ class Journal:
         self.token = secrets.token_hex(16)
         self._connection = connection
         self._lock = lock
+        self._identity: tuple[int, int] | None = None
         self._next = 1
         self._number = 0
         self._appended: list[Entry] = []
@@ -123,11 +128,14 @@ class Journal:
         ``always`` until the disk has it, ``1s`` until the operating system has it, with the disk following within a
         second, ``never`` leaves the disk to the operating system.
 
+        A damaged journal is set aside, and what can be read of it is kept (:mod:`amqtt_db.journal.salvage`).
+
         Raises JournalInUse if it has an owner, JournalError if it cannot be created, opened or recognised.
         """
         path = Path(path)
         lock = journal_file.lock(path)
         try:
+            salvage.mend(path)
             journal = cls(path, journal_file.connect_owner(path), lock, max_size, sync)
         except BaseException:
             os.close(lock)
@@ -166,9 +174,9 @@ class Journal:
 
     @property
     def busy(self) -> bool:
-        """Whether a commit would have anything to do: entries, trimming, syncing or counting."""
+        """Whether a commit would have anything to do: entries, trimming, syncing, counting, or a file that is gone."""
         work = self._appended or self._sealed or self._trimming or self._refused != self._refused_stored
-        return bool(work) or self._sync_due()
+        return bool(work) or self._sync_due() or self._is_displaced()
 
     def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> int:
         """Append an entry in memory and return its position; the next successful commit makes it durable.
@@ -220,12 +228,14 @@ class Journal:
         return self._next
 
     def write(self) -> None:
-        """Commit all that was sealed, and trim.  Raises JournalError if it cannot; then nothing has changed."""
+        """Commit all that was sealed, and trim.  Raises JournalError if it cannot; it may be repeated."""
         try:
             with explained(self.path):
                 if self._failed and self._trimming:
                     self._transaction(())
                 self._transaction(self._sealed)
+                if self._is_displaced():
+                    self._return()
         except JournalError:
             self._failed = True
             raise
@@ -256,9 +266,33 @@ class Journal:
             execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", self._sealed[0])
             execute("COMMIT")
             self._written(self._sealed)
-            execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-            if self.sync != "always":
-                execute("PRAGMA synchronous = NORMAL")
+            self._settle()
+
+    def _settle(self) -> None:
+        """Bring the connection into the mode for everyday commits, and remember which file it is of."""
+        self._identity = journal_file.identity(self.path)
+        self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        if self.sync != "always":
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _is_displaced(self) -> bool:
+        """Whether the file that this process writes to is no longer the one that others find."""
+        return journal_file.identity(self.path) != self._identity
+
+    def _return(self) -> None:
+        """Write a removed file anew, with all that it held; one that took its place is not touched."""
+        if journal_file.identity(self.path) is not None:
+            raise JournalError(
+                f"journal {self.path}: another file has taken its place; move that one away, and this one is written"
+                " there again, with all that it holds"
+            )
+        if not journal_file.holds(self._lock, self.path):
+            removed, self._lock = self._lock, journal_file.lock(self.path)
+            os.close(removed)
+        journal_file.replace(self._connection, self.path)
+        self._connection = journal_file.connect_owner(self.path)
+        self._settle()
+        logger.error("journal %s: the file was removed; it is written anew, with all that it held", self.path)
 
     def _transaction(self, rows: Sequence[tuple[int, int, int, int, int, bytes]]) -> None:
         execute = self._connection.execute

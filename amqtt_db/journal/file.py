@@ -6,14 +6,14 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from amqtt_db.errors import JournalError, JournalInUse
 
 APPLICATION_ID: Final = 0x616D7164  # "amqd"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
@@ -47,13 +47,21 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def holds(lock: int, path: Path) -> bool:
+    """Whether a lock is on the file that others would lock, and not on one that somebody has removed."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(f"{path}.lock"))
+    except FileNotFoundError:
+        return False
+
+
 def connect_owner(path: Path) -> sqlite3.Connection:
     """The owner's connection, in a mode that syncs each commit; creates the file where there is none.
 
     Raises JournalError.
     """
     with explained(path):
-        _create(path)
+        _require_writable(path)
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(path, connection)
@@ -61,6 +69,37 @@ def connect_owner(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def create(path: Path) -> sqlite3.Connection:
+    """A new, empty journal without a write-ahead log: each transaction is in the file alone when it has ended."""
+    _make(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    _lay_out(connection)
+    return connection
+
+
+def replace(source: sqlite3.Connection, path: Path) -> None:
+    """Write all that an open journal holds to a file, and put it at ``path``; ``source`` is closed."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    _make(new)
+    with closing(sqlite3.connect(new)) as target:
+        source.backup(target)
+    source.close()  # before there is a new file: SQLite deletes what belongs to the old one by its name
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    os.replace(new, path)
+    sync_directory(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in the directory of ``path`` durable."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -91,9 +130,16 @@ def explained(path: Path) -> Iterator[None]:
         raise JournalError(f"journal {path}: {error.strerror or error}; {advice}") from error
 
 
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error says that the file itself is not as it should be."""
+    return "malformed" in str(error) or "not a database" in str(error)
+
+
 def _advice(error: sqlite3.DatabaseError) -> str:
     text = str(error)
-    if "malformed" in text or "not a database" in text:
+    if "malformed" in text:
+        return "the file is damaged; start the broker again: it sets the file aside and keeps what can be read of it"
+    if is_damage(error):
         return (
             "the file is damaged or no journal; move it away (with its -wal and -shm files) and start again,"
             " which makes a new one, or name another path"
@@ -105,17 +151,17 @@ def _advice(error: sqlite3.DatabaseError) -> str:
     return "check the disk, and that this user may write to the file and its directory"
 
 
-def _create(path: Path) -> None:
-    if path.exists():
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise PermissionError(13, "this user may not write to it")
-        return
+def _require_writable(path: Path) -> None:
+    """That there is a file which this user may write; one that is not there is made, private to the user."""
+    if not path.exists():
+        _make(path)
+    elif not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(13, "this user may not write to it")
+
+
+def _make(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path)
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:

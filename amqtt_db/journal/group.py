@@ -1,8 +1,9 @@
 """How a journal lays a group of neighbouring entries into one blob, column by column.
 
-A blob is: one byte with the version of this layout; then for all entries their times and sessions (int64), topic and
-payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all payloads.  Writing or
-reading a group costs a handful of calls, however many entries it has.
+A blob is: one byte with the version of this layout; a CRC-32 of all that follows; then for all entries their times and
+sessions (int64), topic and payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all
+payloads.  Writing or reading a group costs a handful of calls, however many entries it has.  SQLite has no checksum of
+its own outside the WAL: without this one a damaged payload would be stored as if it had been published.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from struct import Struct, calcsize, error, pack
 from typing import Final
+from zlib import crc32
 
 import attrs
 
@@ -19,10 +21,15 @@ from amqtt_db.errors import JournalError
 Entry = tuple[int, int, int, bytes, bytes]
 """Time, flags, session, topic and payload of an entry; its position follows from its place in the group."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 FIXED: Final = calcsize("<qqIIB")
 """Bytes that an entry takes besides its topic and payload."""
 
+DAMAGED: Final = (
+    "a group of the journal is damaged; start the broker again: it sets the file aside and keeps what can be read of it"
+)
+
+_HEAD: Final = Struct("<BI")
 _MOST_ENTRIES: Final = 5000
 _MOST_BYTES: Final = 4 * 2**20
 
@@ -65,22 +72,22 @@ def encode(entries: Sequence[Entry]) -> bytes:
     times, flags, sessions, topics, payloads = zip(*entries, strict=True)
     count = len(entries)
     lengths = pack(f"<{2 * count}I", *map(len, topics), *map(len, payloads))
-    head = pack(f"<B{2 * count}q", VERSION, *times, *sessions)
-    return b"".join((head, lengths, bytes(flags), *topics, *payloads))
+    body = b"".join((pack(f"<{2 * count}q", *times, *sessions), lengths, bytes(flags), *topics, *payloads))
+    return _HEAD.pack(VERSION, crc32(body)) + body
 
 
 def decode(count: int, blob: bytes) -> Columns:
     """The ``count`` entries of a blob.  Raises JournalError for one that is damaged or of a newer layout."""
     if blob[:1] != bytes((VERSION,)):
-        raise JournalError("a group of the journal is of an unknown layout: written by a newer version, or damaged")
-    head = Struct(f"<x{2 * count}q{2 * count}I{count}s")
+        raise JournalError("a group of the journal is of an unknown layout: written by another version, or damaged")
+    head = Struct(f"<{_HEAD.size}x{2 * count}q{2 * count}I{count}s")
     try:
-        *numbers, flags = head.unpack_from(blob)
+        (_, checksum), (*numbers, flags) = _HEAD.unpack_from(blob), head.unpack_from(blob)
     except error as cause:
-        raise JournalError("a group of the journal is damaged") from cause
+        raise JournalError(DAMAGED) from cause
     bounds = list(accumulate(numbers[2 * count :], initial=head.size))
-    if bounds[-1] != len(blob):
-        raise JournalError("a group of the journal is damaged")
+    if bounds[-1] != len(blob) or crc32(memoryview(blob)[_HEAD.size :]) != checksum:
+        raise JournalError(DAMAGED)
     values = [blob[start:stop] for start, stop in pairwise(bounds)]
     return Columns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
 

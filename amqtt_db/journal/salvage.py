@@ -1,0 +1,246 @@
+"""A damaged journal: set aside, never emptied, and a new one made of all that can still be read.
+
+What makes a journal damaged is a disk that forgot or changed what it had confirmed; a killed process or a power failure
+does not.  The order of the steps makes sure that somebody who stops in the middle finds everything: the new file is
+complete, under a name of its own, before the damaged one is moved.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal import file as journal_file
+from amqtt_db.journal.file import APPLICATION_ID, FORMAT
+from amqtt_db.journal.group import FIXED, decode
+from amqtt_db.journal.progress import read_progress
+
+logger = logging.getLogger(__name__)
+
+Row = tuple[int, int, int, int, int, bytes]
+"""A group as it is in the file: first, count, messages, opening, size, blob."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+_ID_AT: Final = 68  # bytes into the file [https://www.sqlite.org/fileformat2.html#database_header]
+_LAST: Final = 2**40  # no position is beyond
+_MOST_TRIES: Final = 50_000
+_GROUPS: Final = (
+    "SELECT first, count, messages, opening, size, blob FROM entries WHERE first BETWEEN ? AND ? ORDER BY first"
+)
+
+
+@attrs.define
+class Salvage:
+    """What was found: groups and entries that can be read, and how many positions between them cannot."""
+
+    groups: int = 0
+    entries: int = 0
+    missing: int = 0
+    _behind: int | None = None
+
+    def add(self, row: Row) -> None:
+        """Count a group; groups come in order."""
+        first, count = row[:2]
+        self.groups += 1
+        self.entries += count
+        self.missing += 0 if self._behind is None else first - self._behind
+        self._behind = first + count
+
+
+def mend(path: Path) -> None:
+    """Where the journal at ``path`` is damaged, set it aside and put what can be read of it in its place.
+
+    The caller owns the journal.  Raises JournalError if that cannot be done, which changes nothing.
+    """
+    ready = _beside(path, ".mended")
+    if not ready.exists():
+        problem = damage(path)
+        if problem is None:
+            return
+        with journal_file.explained(path):
+            found = _copy(path, ready)
+        logger.error(
+            "journal %s is damaged (%s); %d messages and events could be read and are kept, %d or more could not",
+            path, problem, found.entries, found.missing,
+        )  # fmt: skip
+    with journal_file.explained(path):
+        aside = _set_aside(path)
+        os.replace(ready, path)
+        journal_file.sync_directory(path)
+    logger.error("the damaged journal is set aside as %s; keep it until you have looked at what is missing", aside)
+
+
+def damage(path: Path) -> str | None:
+    """What is damaged in the journal at ``path``; None if nothing is, or if it is no journal at all."""
+    if not _is_journal(path):
+        wal = _beside(path, "-wal")
+        is_empty = not path.exists() or path.stat().st_size == 0
+        return "there is a write-ahead log without its file" if is_empty and _size(wal) else None
+    try:
+        with closing(_look(path)) as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+                return None  # another version's, which is told when it is opened
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                return str(verdict).splitlines()[-1]
+            for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST)):
+                decode(count, blob)
+    except JournalError as error:
+        return str(error).partition(";")[0]
+    except sqlite3.DatabaseError as error:
+        if journal_file.is_damage(error):
+            return str(error)
+        raise JournalError(f"journal {path}: {error}") from error
+    return None
+
+
+def readable(path: Path) -> Iterator[Row]:
+    """Every group of a journal that can be read, in order, whatever is between them."""
+    if not _is_journal(path):
+        return
+    with closing(_insist(path)) as connection:
+        size = _size(path) + _size(_beside(path, "-wal"))
+        yield from sorted(_search(connection, size // FIXED))
+
+
+def _search(connection: sqlite3.Connection, most: int) -> Iterator[Row]:
+    """Read a range from both ends until it breaks; halve what is between, and go on with the halves.
+
+    ``most``: how many entries there can be.
+    """
+    lowest, _ = _read(connection, 0, _LAST, "ASC LIMIT 1")
+    ranges = [(lowest[0][0], lowest[0][0] + most) if lowest else (0, _LAST)]
+    for _ in range(_MOST_TRIES):
+        if not ranges:
+            return
+        low, high = ranges.pop()
+        rows, broken = _read(connection, low, high, "ASC")
+        yield from filter(_is_sound, rows)
+        if not broken:
+            continue
+        low = rows[-1][0] + 1 if rows else low
+        rows, _ = _read(connection, low, high, "DESC")
+        yield from filter(_is_sound, rows)
+        high = rows[-1][0] - 1 if rows else high
+        if low < high:
+            middle = (low + high) // 2
+            ranges += [(middle + 1, high), (low, middle)]
+
+
+def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> tuple[list[Row], bool]:
+    """Groups until the first that cannot be read, and whether there is one."""
+    rows: list[Row] = []
+    try:
+        rows.extend(connection.execute(f"{_GROUPS} {order}", (low, high)))
+    except sqlite3.DatabaseError:
+        return rows, True
+    return rows, False
+
+
+def _is_sound(row: Row) -> bool:
+    try:
+        decode(row[1], row[5])
+    except JournalError:
+        return False
+    return True
+
+
+def _copy(path: Path, ready: Path) -> Salvage:
+    """A new journal with what can be read of the one at ``path``; it gets the name ``ready`` when it is on disk."""
+    part = _beside(path, ".mending")
+    part.unlink(missing_ok=True)
+    found = Salvage()
+    with closing(journal_file.create(part)) as target:
+        target.execute("BEGIN")
+        known = _openings(path)
+        for row in readable(path):
+            found.add(row)
+            target.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+        target.executemany("INSERT INTO opening VALUES (?, ?, ?, ?)", known)
+        if not known and found.groups:
+            _adopt(path, target)
+        target.executemany("UPDATE meta SET value = max(value, ?) WHERE name = ?", _meta(path))
+        target.execute("COMMIT")
+    os.replace(part, ready)
+    return found
+
+
+def _openings(path: Path) -> list[tuple[int, str, int, str | None]]:
+    """The openings, or none if they cannot be read: they are few, and lie on one page."""
+    if not _is_journal(path):
+        return []
+    with closing(_insist(path)) as connection, suppress(sqlite3.DatabaseError):
+        return connection.execute("SELECT number, token, first, previous FROM opening ORDER BY number").fetchall()
+    return []
+
+
+def _adopt(path: Path, target: sqlite3.Connection) -> None:
+    """Give entries whose openings are lost the last one that was reported: its checkpoint tells what is stored."""
+    progress = read_progress(path)
+    token = secrets.token_hex(16) if progress is None else progress.token
+    first = target.execute("SELECT min(first) FROM entries").fetchone()[0]
+    target.execute("INSERT INTO opening VALUES (1, ?, ?, NULL)", (token, first))
+    target.execute("UPDATE entries SET opening = 1")
+
+
+def _meta(path: Path) -> list[tuple[int, str]]:
+    if not _is_journal(path):
+        return []
+    with closing(_insist(path)) as connection, suppress(sqlite3.DatabaseError):
+        return connection.execute("SELECT value, name FROM meta").fetchall()
+    return []
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename the files of a journal; return the new name of the first."""
+    aside = _beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
+    _beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it anew
+    if _size(_beside(path, "-wal")):
+        os.rename(_beside(path, "-wal"), _beside(aside, "-wal"))
+    if path.exists():
+        os.rename(path, aside)
+    return aside
+
+
+def _is_journal(path: Path) -> bool:
+    """Whether the file begins as a journal does, whatever follows."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_ID_AT + 4)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise JournalError(f"journal {path}: {error.strerror or error}; check who may read it") from error
+    return head.startswith(_MAGIC) and head[_ID_AT:] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def _look(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, damaged or not."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", isolation_level=None, uri=True)
+    connection.text_factory = lambda raw: raw.decode(errors="replace")
+    return connection
+
+
+def _insist(path: Path) -> sqlite3.Connection:
+    """The same, and SQLite reads as far as it can in a file that is shorter than it should be."""
+    connection = _look(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    return connection
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(path.name + end)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,197 @@
+"""A damaged journal is set aside and never emptied; a removed one comes back; both with all that can be read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal import Journal, Progress, Sync, write_progress
+from amqtt_db.message import PUBLISH, flags
+from tests.test_journal import everything, fill, is_busy, opened
+
+GROUPS, EACH = 60, 5
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the journal lies."""
+    return tmp_path / "mqtt.journal"
+
+
+def filled(path: Path) -> tuple[str, dict[int, bytes]]:
+    """A closed journal of several pages; its token, and the payload at each position."""
+    journal = opened(path)
+    payloads = {}
+    for _ in range(GROUPS):
+        for _ in range(EACH):
+            payload = os.urandom(700)
+            payloads[journal.append(flags(PUBLISH, 1), 1, 0, b"t", payload)] = payload
+        journal.commit()
+    journal.close()
+    return journal.token, payloads
+
+
+def kept(path: Path, token: str) -> dict[int, bytes]:
+    """What the journal holds of an opening, without its START."""
+    return {
+        position: payload
+        for batch in everything(path)
+        if batch.token == token
+        for position, payload in zip(batch.positions, batch.payloads, strict=True)
+        if payload
+    }
+
+
+def aside(path: Path) -> list[str]:
+    """The names of what was set aside."""
+    return [file.name for file in path.parent.iterdir() if ".damaged-" in file.name]
+
+
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    """Change a file in its middle."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_pages_cost_only_what_was_on_them(path: Path, seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Random pages full of noise: everything else is kept under its positions, and nothing comes back changed."""
+    token, payloads = filled(path)
+    rng = random.Random(seed)
+    pages = rng.sample(range(4, path.stat().st_size // 4096), 2)
+    for page in pages:
+        overwrite(path, page * 4096, rng.randbytes(4096))
+    before = path.read_bytes()
+    opened(path).close()
+    found = kept(path, token)
+    assert found.items() <= payloads.items()
+    assert len(found) >= len(payloads) - 30 * EACH
+    (name,) = aside(path)
+    assert (path.parent / name).read_bytes() == before
+    assert f"set aside as {path.parent / name}" in caplog.text
+    assert f"{len(found) + 1} messages and events could be read" in caplog.text
+
+
+def test_a_changed_payload_costs_its_group(path: Path) -> None:
+    """SQLite does not notice a changed byte inside a value; the group's checksum does."""
+    token, payloads = filled(path)
+    position, payload = list(payloads.items())[EACH * 7]
+    overwrite(path, path.read_bytes().index(payload[:300]), b"changed!")
+    opened(path).close()
+    assert set(payloads) - set(kept(path, token)) == set(range(position, position + EACH))
+
+
+def test_a_journal_cut_short_keeps_what_is_left(path: Path) -> None:
+    """The file's second half is gone: the rest is kept, and the journal goes on behind it under a new token."""
+    token, payloads = filled(path)
+    os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
+    journal = opened(path)
+    found = kept(path, token)
+    assert found
+    assert found.items() <= payloads.items()
+    assert journal.next > max(found)
+    journal.close()
+
+
+def test_entries_whose_openings_are_lost_are_stored_from_the_last_progress(path: Path) -> None:
+    """The reported opening's checkpoint decides what of them is stored already, so nothing is stored twice."""
+    token, payloads = filled(path)
+    write_progress(path, token, 100)
+    with sqlite3.connect(path) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'opening'").fetchone()[0]
+    connection.close()
+    overwrite(path, (page - 1) * 4096, os.urandom(4096))
+    opened(path).close()
+    assert kept(path, token) == payloads
+
+
+def test_a_salvage_that_was_interrupted_is_finished(path: Path) -> None:
+    """Killed between the complete copy and the renaming: the next start goes on from there."""
+    token, payloads = filled(path)
+    path.rename(path.with_name(path.name + ".mended"))
+    path.write_bytes(b"half a journal")
+    opened(path).close()
+    assert kept(path, token) == payloads
+    assert len(aside(path)) == 1
+
+
+def test_a_log_without_its_file_is_set_aside(path: Path) -> None:
+    """SQLite would delete it as left over."""
+    journal = opened(path)
+    fill(journal, 3)
+    wal = path.with_name(path.name + "-wal").read_bytes()
+    journal.close()
+    path.unlink()
+    path.with_name(path.name + "-wal").write_bytes(wal)
+    opened(path).close()
+    (name,) = aside(path)
+    assert (path.parent / name).read_bytes() == wal
+
+
+def test_another_version_is_not_taken_for_damage(path: Path) -> None:
+    """Its groups cannot be read; that is no reason to move it away."""
+    filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9")
+        connection.execute("UPDATE entries SET blob = x'09'")
+    connection.close()
+    with pytest.raises(JournalError, match="its format is 9"):
+        opened(path)
+    assert aside(path) == []
+
+
+@pytest.mark.parametrize("sync", ["always", "1s"])
+def test_a_removed_journal_comes_back_with_all_it_held(
+    path: Path, sync: Sync, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`rm mqtt.journal*` under a running owner: the next commit writes it anew before it returns."""
+    journal = opened(path, sync=sync)
+    fill(journal, 3)
+    for file in path.parent.iterdir():
+        file.unlink()
+    assert is_busy(journal)
+    fill(journal, 2)
+    assert not is_busy(journal)
+    assert sum(map(len, everything(path))) == 51
+    fill(journal, 1)
+    with pytest.raises(JournalError, match="another process owns it"):
+        opened(path)
+    journal.close()
+    opened(path).close()
+    assert sum(map(len, everything(path))) == 62
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_journal_whose_place_is_taken_waits_until_it_is_free(path: Path) -> None:
+    """Another file in its place is not touched; once that is away, everything is there again."""
+    journal = opened(path)
+    fill(journal, 2)
+    for file in path.parent.glob("mqtt.journal*"):
+        file.unlink()
+    path.write_bytes(b"somebody else's")
+    with pytest.raises(JournalError, match="another file has taken its place; move that one away"):
+        fill(journal, 1)
+    assert path.read_bytes() == b"somebody else's"
+    path.unlink()
+    journal.commit()
+    assert sum(map(len, everything(path))) == 31
+    journal.close()
+
+
+def test_what_is_kept_can_be_trimmed(path: Path) -> None:
+    """A salvaged journal is one like any other."""
+    token, _ = filled(path)
+    overwrite(path, 8 * 4096, bytes(4096))
+    journal: Journal = opened(path)
+    journal.trim(Progress(token, journal.next))
+    while journal.busy:
+        journal.commit()
+    assert kept(path, token) == {}
+    journal.close()
