@@ -20,6 +20,7 @@ HOUSE_TABLES: Final = frozenset(
         "mqtt_catalog",
         "mqtt_counter",
         "mqtt_dead_letter",
+        "mqtt_dead_piece",
         "mqtt_document",
         "mqtt_journal",
         "mqtt_message",

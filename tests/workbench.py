@@ -12,7 +12,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import load
-from amqtt_db.dead import DeadLetter, letters
+from amqtt_db.dead import DeadLetter, letter, letters
 from amqtt_db.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.reader import read
@@ -122,8 +122,9 @@ class Workbench:
         ]
 
     def dead(self) -> list[DeadLetter]:
-        """The dead letters in order of arrival."""
-        return letters(self.url)[::-1]
+        """The dead letters in order of arrival, with their payloads."""
+        found = (letter(self.url, one.id) for one in reversed(letters(self.url)))
+        return [one for one in found if one is not None]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """The counters by topic filter, zeros left out."""

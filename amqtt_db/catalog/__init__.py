@@ -65,6 +65,7 @@ class Catalog:
         self.counter = tables.counter(build)
         self.session = tables.session(build)
         self.dead_letter = tables.dead_letter(build)
+        self.dead_piece = tables.dead_piece(build)
         self.table = tables.table(build)
         self.column = tables.column(build)
         self.view = tables.view(build)

@@ -95,6 +95,16 @@ def dead_letter(build: Builder) -> sa.Table:
     )
 
 
+def dead_piece(build: Builder) -> sa.Table:
+    """What follows of payloads that are too long for the row of their dead letter."""
+    return build.table(
+        "mqtt_dead_piece",
+        build.id(),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        build.column("bytes", "bytes"),
+    )
+
+
 def table(build: Builder) -> sa.Table:
     """The tables of records."""
     return build.table(

@@ -128,7 +128,7 @@ def record(found: Record) -> str:
 def dead_letters(letters: Iterable[DeadLetter]) -> RenderableType:
     """Messages that could not be stored, one a line."""
     rows = (
-        (letter.id, _moment(letter), letter.filter, letter.topic, len(letter.payload), letter.step, letter.reason)
+        (letter.id, _moment(letter), letter.filter, letter.topic, letter.size, letter.step, letter.reason)
         for letter in letters
     )
     return _table(("id", "time (UTC)", "filter", "topic", "bytes", "step", "reason"), rows, "Dead letters")
@@ -137,11 +137,11 @@ def dead_letters(letters: Iterable[DeadLetter]) -> RenderableType:
 def dead_letter(letter: DeadLetter) -> RenderableType:
     """One message that could not be stored, with its payload: as text where it is some, else in hexadecimal."""
     table = Table(show_header=False, box=None)
-    fields = attrs.asdict(letter, filter=lambda field, _: field.name != "payload")
+    fields = attrs.asdict(letter, filter=lambda field, _: field.name not in {"size", "payload"})
     fields |= {"time": _moment(letter), "client": "unknown" if letter.client is None else letter.client}
     for name, value in fields.items():
         table.add_row(name, _cell(value))
-    return Group(table, Text(f"payload ({len(letter.payload)} bytes):"), Text(_payload(letter.payload)))
+    return Group(table, Text(f"payload ({letter.size} bytes):"), Text(_payload(letter.payload or b"")))
 
 
 def _payload(payload: bytes) -> str:

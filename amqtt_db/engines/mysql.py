@@ -34,7 +34,7 @@ from amqtt_db.engines.encoding import (
     present,
     time_text,
 )
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.shape import Kind, micros
 
 _SESSION: Final = (
@@ -45,6 +45,7 @@ _ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _LOCK: Final = "CONCAT('amqtt_db.', MD5(DATABASE()))"
 _LOCK_SECONDS: Final = 30
 _ROOM: Final = 4096  # bytes of a packet that are not rows
+_LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into
 _KEY_LENGTH: Final = 191  # characters of a text in an index
 
 _OPTIONS: Final[Mapping[str, Any]] = {
@@ -225,7 +226,7 @@ class MySQL(Engine):
             with driver.cursor() as cursor:
                 for some in _packets(literals, room):
                     body = "),(".join(some).encode("utf-8", "surrogateescape")
-                    _require_room(len(body), room)
+                    _require_room(len(body), room, table)
                     cursor.execute(head + body + b")")
         except pymysql.err.MySQLError as error:
             raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
@@ -254,14 +255,23 @@ class MySQL(Engine):
         """More locks than the server has room for, a row that fills more than a page, too many columns."""
         return _number(_origin(error)) in _TOO_BIG
 
+    def piece_size(self, connection: sa.Connection) -> int:
+        """A quarter of a packet: escapes may double it, and the letter's other fields need room."""
+        return min(super().piece_size(connection), _packet_size(connection) // 4)
+
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Settings with which the server may lose what it has committed."""
+        """Settings with which the server may lose what it has committed, or takes too little."""
         for name, strong in (("innodb_flush_log_at_trx_commit", {1, 3}), ("innodb_doublewrite", {1, "ON"})):
             value = connection.exec_driver_sql(f"SELECT @@GLOBAL.{name}").scalar_one()
             if value not in strong:
                 yield (
                     f"the server runs with {name} = {value}: it may lose committed messages in a crash; set {name} = 1"
                 )
+        if _packet_size(connection) < _LEAST_PACKET:
+            yield (
+                f"the server runs with max_allowed_packet = {_packet_size(connection)}: the longest topics and names "
+                f"do not fit into it; set max_allowed_packet = {_LEAST_PACKET} or more"
+            )
 
 
 def _prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:
@@ -313,11 +323,11 @@ def _packets(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
     yield literals[start:]
 
 
-def _require_room(size: int, room: int) -> None:
+def _require_room(size: int, room: int, table: str) -> None:
     if size > room:
-        raise DatabaseError(
-            f"a message takes {size} bytes to store, more than the server's max_allowed_packet leaves ({room}); "
-            "raise max_allowed_packet on the server"
+        raise Rejected(
+            f"its row in table {table} takes {size} bytes, more than the server's max_allowed_packet leaves ({room}); "
+            "raise max_allowed_packet on the server and run `amqtt-db dead replay`"
         )
 
 

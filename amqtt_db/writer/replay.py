@@ -10,7 +10,6 @@ from pathlib import Path
 import attrs
 
 from amqtt_db.engines import engine_for
-from amqtt_db.message import POSITION_BITS
 from amqtt_db.route import Route
 from amqtt_db.topics import TopicFilter
 from amqtt_db.writer.attempt import Attempt
@@ -34,16 +33,15 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
     DatabaseError or SQLAlchemyError if the database cannot be used; what was stored by then stays stored.
     """
     wanted = TopicFilter.parse(topic)
-    with tempfile.TemporaryDirectory() as name:
-        attempt = Attempt(Path(name) / "attempt")
+    with tempfile.TemporaryDirectory() as directory:
+        attempt = Attempt(Path(directory) / "attempt")
         writer = Writer(engine_for(database), routes, attempt)
         try:
             writer.prepare()
-            for number, message, text in writer.dead_letters():
-                if _covers(wanted, message.topic):
-                    id_ = number << POSITION_BITS | message.position
+            for id_, name in writer.dead_letters():
+                if _covers(wanted, name):
                     with suppress(CheckpointMoved):  # another replay was faster
-                        yield Replayed(id_, writer.revive(number, message, text))
+                        yield Replayed(id_, writer.revive(id_))
         finally:
             writer.close()
             attempt.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
 
 from amqtt_db.catalog import COUNTS, Catalog, key_hash
+from amqtt_db.catalog.pieces import add_rest, delete_letters, payload_of
 from amqtt_db.engines.base import Engine
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
@@ -17,6 +18,8 @@ from amqtt_db.writer.harvest import Dead, Harvest
 from amqtt_db.writer.plan import Target
 
 logger = logging.getLogger(__name__)
+
+_POSITION: Final = (1 << POSITION_BITS) - 1  # the bits of a message's id that are its position
 
 
 class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
@@ -70,15 +73,26 @@ class Store:
         self._write_dead(connection, harvest)
         self._write_counts(connection, harvest)
 
-    def dead_letters(self, connection: sa.Connection) -> list[tuple[int, Message, str]]:
-        """All dead letters, oldest first: the number of their journal, the message, its topic filter."""
+    def dead_letters(self, connection: sa.Connection) -> list[tuple[int, bytes]]:
+        """The ids and topics of all dead letters, oldest first."""
         table = self._catalog.dead_letter
-        return [_letter(row) for row in connection.execute(sa.select(table).order_by(table.c.id)).mappings()]
+        query = sa.select(table.c.id, table.c.topic).order_by(table.c.id)
+        return [(row.id, row.topic) for row in connection.execute(query)]
+
+    def dead_letter(self, connection: sa.Connection, id_: int) -> tuple[Message, str]:
+        """A dead letter's message and its topic filter.  Raises CheckpointMoved if there is no such letter any more."""
+        table = self._catalog.dead_letter
+        names = ("time", "filter", "topic", "session", "qos", "retain")
+        row = connection.execute(sa.select(*(table.c[name] for name in names)).where(table.c.id == id_)).one_or_none()
+        if row is None:
+            raise CheckpointMoved
+        sent = flags(PUBLISH, row.qos, bool(row.retain))
+        payload = payload_of(connection, self._catalog, id_)
+        return Message(id_ & _POSITION, row.time, sent, (row.session or 0) & _POSITION, row.topic, payload), row.filter
 
     def revive(self, connection: sa.Connection, harvest: Harvest, message: int) -> None:
         """Store what a dead letter has become, in its stead.  Raises CheckpointMoved if it is one no longer."""
-        table = self._catalog.dead_letter
-        if connection.execute(table.delete().where(table.c.id == message)).rowcount != 1:
+        if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
         for target, rows in merged(harvest.rows):
             self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
@@ -112,7 +126,11 @@ class Store:
     def _write_dead(self, connection: sa.Connection, harvest: Harvest) -> None:
         if harvest.dead:
             rows = [self._dead_row(connection, harvest.number, dead) for dead in harvest.dead]
-            connection.execute(self._catalog.dead_letter.insert(), rows)
+            size = self._engine.piece_size(connection)
+            firsts = [{**row, "payload": row["payload"][:size]} for row in rows]
+            connection.execute(self._catalog.dead_letter.insert(), firsts)
+            for row in rows:
+                add_rest(connection, self._catalog, row["id"], row["payload"], size)
             filters = ", ".join(sorted({dead.filter or "no route" for dead in harvest.dead}))
             logger.warning("%d messages became dead letters (%s): see `amqtt-db dead list`", len(rows), filters)
 
@@ -167,13 +185,6 @@ def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Targe
 def clean_text(text: str) -> str:
     """Text that every database can hold: what none can is escaped."""
     return text if is_clean(text) else text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-
-
-def _letter(row: sa.RowMapping) -> tuple[int, Message, str]:
-    number, position = divmod(row["id"], 1 << POSITION_BITS)
-    sent = flags(PUBLISH, row["qos"], bool(row["retain"]))
-    session = (row["session"] or 0) % (1 << POSITION_BITS)
-    return number, Message(position, row["time"], sent, session, row["topic"], row["payload"]), row["filter"]
 
 
 def _session(number: int, message: Message) -> Mapping[str, Any]:

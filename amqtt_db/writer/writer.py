@@ -19,7 +19,7 @@ from amqtt_db.engines.base import Engine
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
 from amqtt_db.house import answer
 from amqtt_db.lookup import Lookups
-from amqtt_db.message import Batch, Message, message_id
+from amqtt_db.message import POSITION_BITS, Batch
 from amqtt_db.pipeline import Lane
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted
@@ -107,13 +107,19 @@ class Writer:
             logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
         return bool(ddl)
 
-    def dead_letters(self) -> list[tuple[int, Message, str]]:
-        """All dead letters, oldest first: the number of their journal, the message, its topic filter."""
+    def dead_letters(self) -> list[tuple[int, bytes]]:
+        """The ids and topics of all dead letters, oldest first."""
         with self._database.begin() as connection:
             return self._target.dead_letters(connection)
 
-    def revive(self, number: int, message: Message, text: str) -> str | None:
-        """Store a dead letter that was counted under the topic filter ``text``; returns why it cannot be, or None."""
+    def revive(self, id_: int) -> str | None:
+        """Store the dead letter of a message; returns why it cannot be, or None.
+
+        Raises CheckpointMoved if there is no such letter any more.
+        """
+        with self._database.begin() as connection:
+            message, text = self._target.dead_letter(connection, id_)
+        number = id_ >> POSITION_BITS
         batch = Batch.of("", message)
         self._place(batch)
         if self._lanes.get(message.topic) is None:
@@ -125,7 +131,7 @@ class Writer:
                 return harvest.dead[0].reason
             harvest.count(text, dead=-1)
             with self._database.begin() as connection:
-                self._target.revive(connection, harvest, message_id(number, message.position))
+                self._target.revive(connection, harvest, id_)
         except Exception as error:
             if not isinstance(error, Rejected) and not self._engine.is_value_fault(error):
                 raise

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
+import yaml
+from typer.testing import CliRunner
 
+from amqtt_db.cli import app
 from amqtt_db.engines import engine_for
 from amqtt_db.engines.mysql import _packets
 from amqtt_db.errors import DatabaseError
 from tests.engines.servers import Site
 from tests.workbench import Sent, Workbench
+
+MODELS = ("wide", "eav", "narrow", "document")
 
 
 def test_a_message_becomes_a_typed_row(mysql: Site) -> None:
@@ -44,12 +55,77 @@ def test_packets_hold_as_many_rows_as_fit() -> None:
     assert [list(some) for some in _packets(["aa", "bb"], 1)] == [["aa"], ["bb"]]
 
 
-def test_a_message_beyond_a_packet_says_what_to_do(mysql: Site) -> None:
-    """Nothing is lost: it waits until the server takes it."""
+@pytest.fixture
+def small_packets(mysql: Site) -> Iterator[int]:
+    """Connections made meanwhile take packets of 1 MiB; the size."""
     bench = Workbench(mysql)
-    most = bench.sql("SELECT @@max_allowed_packet")[0][0]
-    with pytest.raises(DatabaseError, match="max_allowed_packet"):
-        bench.send(("t", {"s": "x" * most}))
+    before = bench.sql("SELECT @@GLOBAL.max_allowed_packet")[0][0]
+    bench.sql("SET GLOBAL max_allowed_packet = 1048576")
+    yield 1048576
+    bench.sql(f"SET GLOBAL max_allowed_packet = {before}")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_message_beyond_a_packet_is_a_dead_letter(model: str, small_packets: int, mysql: Site) -> None:
+    """Its neighbours are stored; the letter keeps every byte, in pieces, and says what to do."""
+    bench = Workbench(mysql, {"topic": "#", "model": model})
+    payload = json.dumps({"s": random.Random(1).randbytes(small_packets).hex()}).encode()
+    bench.send(("t", {"n": 1}), ("t", payload), ("t", {"n": 2}))
+    assert bench.data() == [{"n": 1.0}, {"n": 2.0}]
+    (letter,) = bench.dead()
+    assert (letter.step, letter.size, letter.payload) == ("store", len(payload), payload)
+    needed, room = re.findall(r"\d{6,}", letter.reason)
+    assert "max_allowed_packet" in letter.reason
+    assert int(needed) > len(payload) - 20 > int(room) > small_packets - 10_000
+    assert bench.sql("SELECT count(*) > 3 FROM mqtt_dead_piece") == [(1,)]
+
+
+def test_such_a_letter_is_listed_shown_replayed_and_purged(small_packets: int, mysql: Site, tmp_path: Path) -> None:
+    """Whatever the commands do, they do with all its pieces."""
+    config = tmp_path / "broker.yaml"
+    config.write_text(yaml.safe_dump({"plugins": {"amqtt_db.Plugin": {"database": mysql.url}}}))
+
+    def invoke(*arguments: str) -> str:
+        return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["dead", *arguments]).output
+
+    bench = Workbench(mysql)
+    payload = b'{"s": "' + b"x" * (2 * small_packets) + b'"}'
+    bench.send(("t", payload), ("t", payload), ("t", b"{"))
+    first, second, _ = (str(letter.id) for letter in bench.dead())
+    assert str(len(payload)) in invoke("list", str(config))
+    assert "x" * 2 * small_packets in invoke("show", first, str(config))
+    assert "0 stored, 3 stay dead letters" in invoke("replay", str(config))
+    assert "1 deleted" in invoke("purge", str(config), "--yes", "--id", second)
+    bench.sql(f"SET GLOBAL max_allowed_packet = {8 * small_packets}")
+    assert "1 stored, 1 stay dead letters" in invoke("replay", str(config))
+    assert bench.data() == [json.loads(payload)]
+    assert "1 deleted" in invoke("purge", str(config), "--yes")
+    assert bench.sql("SELECT (SELECT count(*) FROM mqtt_dead_letter) + (SELECT count(*) FROM mqtt_dead_piece)") == [
+        (0,)
+    ]
+
+
+def test_a_large_payload_at_the_defaults(mysql: Site) -> None:
+    """30 MB are more than the server takes at once; the writer goes on."""
+    bench = Workbench(mysql, {"topic": "#", "decode": "bytes"})
+    payload = random.Random(2).randbytes(30_000_000)
+    bench.send(("t", b"before"), ("t", payload), ("t", b"after"))
+    assert [list(data.values()) for data in bench.data()] == [[b"before"], [b"after"]]
+    (letter,) = bench.dead()
+    assert letter.payload == payload
+
+
+def test_packets_that_are_too_small_are_told_of(mysql: Site) -> None:
+    """The longest names must fit."""
+    bench = Workbench(mysql)
+    before = bench.sql("SELECT @@GLOBAL.max_allowed_packet")[0][0]
+    bench.sql("SET GLOBAL max_allowed_packet = 65536")
+    engine = engine_for(mysql.url)
+    database = engine.open(write=True)
+    with database.begin() as connection:
+        assert [word for word in engine.weaknesses(connection) if "max_allowed_packet = 65536" in word]
+    database.dispose()
+    bench.sql(f"SET GLOBAL max_allowed_packet = {before}")
 
 
 def test_ddl_that_stopped_half_way_is_finished(mysql: Site) -> None:
