@@ -1,16 +1,24 @@
-"""From a name in the configuration to the thing it means: a built-in, an entry point, or a dotted path."""
+"""From a name in the configuration to the thing it means: a built-in, an entry point, or a dotted path.
+
+To name a module is to run it.  Where whoever writes the configuration may not decide that, the environment variable
+``AMQTT_DB_IMPORTS`` lists, with commas, the packages that may be named.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from amqtt_db.errors import Problem
+
+ALLOW_LIST: Final = "AMQTT_DB_IMPORTS"
+_ALWAYS: Final = ("amqtt", "amqtt_db")
 
 
 class SpecError(ValueError):
@@ -31,6 +39,7 @@ def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
         return load_path(builtin) if isinstance(builtin, str) else builtin
     points = {point.name: point for point in entry_points(group=group)}
     if name in points:
+        _require_allowed(points[name].module)
         try:
             return points[name].load()
         except (Exception, SystemExit) as error:
@@ -48,9 +57,12 @@ def load_path(path: str) -> Any:
     parts = path.replace(":", ".").split(".")
     if not all(part.isidentifier() for part in parts):
         raise ValueError(f"{path!r} is no dotted path such as package.module.Name")
+    _require_allowed(".".join(parts))
     found: Any = _import(parts[0], path)
     for index, part in enumerate(parts[1:], start=1):
         found = _step(found, part, ".".join(parts[: index + 1]), path)
+        if isinstance(found, ModuleType):  # which a listed package may have imported for itself
+            _require_allowed(found.__name__)
     return found
 
 
@@ -59,6 +71,16 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(names)}"
+
+
+def _require_allowed(path: str) -> None:
+    """Raise ValueError for what the allow-list does not cover, where there is one."""
+    listed = os.environ.get(ALLOW_LIST)
+    if listed is None:
+        return
+    packages = (*_ALWAYS, *(package.strip() for package in listed.split(",")))
+    if not any(path == package or path.startswith(f"{package}.") for package in packages):
+        raise ValueError(f"{path!r} may not be imported: {ALLOW_LIST} does not list its package")
 
 
 def _step(found: Any, part: str, module: str, path: str) -> Any:

@@ -13,7 +13,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -28,6 +30,7 @@ from amqtt_db.writer.writer import Writer
 
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
 MISCONFIGURED: Final = 2  # exit status: starting again would not help
+BLOATED: Final = 3  # exit status: starting again makes it small
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +49,24 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
-    return _work(settings, stop)
+    return _work(settings, stop, partial(is_bloated, settings.writer.memory_limit))
 
 
 def run_foreground(settings: Settings) -> int:
-    """Write until SIGINT or SIGTERM; returns the exit status."""
+    """Write until SIGINT or SIGTERM; returns the exit status.  Nobody would start it again: it may grow."""
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.ask(DEADLINE))
-    return _work(settings, stop)
+    return _work(settings, stop, lambda: False)
+
+
+def is_bloated(most: int) -> bool:
+    """Whether this process takes more than ``most`` bytes of memory; never so where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return False
+    return pages * os.sysconf("SC_PAGE_SIZE") > most
 
 
 def calm_collector() -> None:
@@ -63,7 +75,7 @@ def calm_collector() -> None:
     gc.set_threshold(200_000, 20, 20)
 
 
-def _work(settings: Settings, stop: Stop) -> int:
+def _work(settings: Settings, stop: Stop, is_bloated: Callable[[], bool]) -> int:
     calm_collector()
     journal = settings.journal.path
     try:
@@ -71,18 +83,18 @@ def _work(settings: Settings, stop: Stop) -> int:
     except AmqttDbError as error:
         logger.error("%s", error)
         return 1
-    attempt = Attempt(journal.with_name(journal.name + ".attempt"))
+    attempt = Attempt(journal.with_name(journal.name + ".attempt"), settings.writer.time_limit)
     try:
         make_writer = partial(Writer, engine_for(settings.database), settings.routes, attempt)
-        Drain(journal, make_writer, attempt, stop).run()
+        Drain(journal, make_writer, attempt, stop, is_bloated).run()
     finally:
         attempt.close()
         os.close(lock)
-    return 0
+    return BLOATED if is_bloated() and not stop.asked else 0
 
 
 def _watch_parent(stop: Stop) -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would spoil the process's end
         pass
     stop.ask(DEADLINE)
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db import config
-from amqtt_db.config import JournalSettings, masked
+from amqtt_db.config import JournalSettings, WriterSettings, masked
 from amqtt_db.config.yaml_checks import size
 from amqtt_db.engines.urls import file_of
 from amqtt_db.errors import ConfigError
@@ -69,6 +69,7 @@ def test_every_setting_arrives() -> None:
         {
             "database": "sqlite:////var/lib/mqtt.db",
             "journal": {"path": "/var/spool/j", "max_size": "64 kB", "sync": "1s"},
+            "writer": {"time_limit": 2.5, "memory_limit": "512 MiB"},
             "routes": [
                 {
                     "topic": "home/{room}/climate",
@@ -88,6 +89,7 @@ def test_every_setting_arrives() -> None:
     (route,) = settings.routes
     assert file_of(settings.database) == Path("/var/lib/mqtt.db")
     assert settings.journal == JournalSettings(Path("/var/spool/j"), 64_000, "1s")
+    assert settings.writer == WriterSettings(2.5, 512 * 2**20)
     assert route.filter.names == ("room",)
     assert route.model == Wide(table="climate")
     assert route.entity is not None
@@ -115,6 +117,7 @@ def test_every_mistake_is_reported_at_once() -> None:
             "databse": "sqlite:///x.db",
             "database": 5,
             "journal": {"max_sise": 1, "sync": "allways", "max_size": "1 GiBB"},
+            "writer": {"time_limit": 0},
             "routes": [
                 {"topic": "a/#/b", "unknwon": "add"},
                 {"model": "wdie", "unknown": "extras", "max_tables": "7"},
@@ -128,6 +131,7 @@ def test_every_mistake_is_reported_at_once() -> None:
         "databse": "unknown key; did you mean 'database'?",
         "database": "expected text, found a whole number",
         "journal.max_sise": "unknown key; did you mean 'max_size'?",
+        "writer.time_limit": "expected a number of seconds above 0, found a whole number",
         "journal.sync": "expected one of always, 1s, never, found 'allways'; did you mean 'always'?",
         "journal.max_size": "unknown unit 'GiBB'; there are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB",
         "routes[0].topic": "'a/#/b' is no topic filter: '#' must be the last level",

@@ -17,7 +17,7 @@ import yaml
 
 from amqtt_db import config
 from amqtt_db.cli import app
-from amqtt_db.config import JOURNAL_KEYS, KEYS
+from amqtt_db.config import JOURNAL_KEYS, KEYS, WRITER_KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.decode.formats import FORMATS
 from amqtt_db.entity.inline import TYPE_NAMES
@@ -118,7 +118,7 @@ def _run(page: Path, arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("key", [*KEYS, *JOURNAL_KEYS, *ROUTE_KEYS])
+@pytest.mark.parametrize("key", [*KEYS, *JOURNAL_KEYS, *WRITER_KEYS, *ROUTE_KEYS])
 def test_every_setting_is_documented(key: str) -> None:
     """Each key of the configuration is explained in its reference."""
     assert f"`{key}`" in REFERENCE

@@ -35,6 +35,26 @@ def test_an_entry_point_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load("mien", {"json": 1}, "amqtt_db.things")
 
 
+def test_an_allow_list_bounds_what_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed packages and the project's own; nothing beside them, nor through what they have imported themselves."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import subprocess\nThing = int\n")
+    (tmp_path / "minerals.py").write_text("raise SystemExit('it was imported')\n")
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[amqtt_db.things]\nmine = mine:Thing\nother = pathlib:Path\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AMQTT_DB_IMPORTS", "mine, another")
+    assert load("mine.Thing", {}, "amqtt_db.none") is load("mine", {}, "amqtt_db.things") is int
+    assert load("wide", {"wide": "amqtt_db.models.wide.Wide"}, "amqtt_db.none").__name__ == "Wide"
+    for path in ("minerals.x", "pathlib.Path", "mine.subprocess.run", "amqtt_db.registry.os.system"):
+        with pytest.raises(ValueError, match="may not be imported: AMQTT_DB_IMPORTS does not list its package"):
+            load_path(path)
+    with pytest.raises(ValueError, match="'pathlib' may not be imported"):
+        load("other", {}, "amqtt_db.things")
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [

@@ -131,6 +131,26 @@ def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCapt
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [("sys.exit(3)", "has grown beyond its memory_limit"), ("signal.alarm(1); signal.pause()", "by its time_limit")],
+)
+def test_a_child_that_ends_at_a_limit_is_replaced_at_once(
+    end: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its limits are pauses enough: however often it happens, there is no longer wait each time."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"order", (sys.executable, "-c", f"import signal, sys; {end}"))
+        supervisor._wait = 30.0
+        supervisor.start()
+        await until(lambda: told in caplog.text)
+        assert supervisor._wait < 0.3
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_child_that_cannot_be_started_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """A command that is not there is an error in the log, and is tried again."""
 

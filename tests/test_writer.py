@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,45 @@ def test_a_message_that_kills_the_writer_becomes_a_dead_letter(tmp_path: Path) -
     (letter,) = bench.dead()
     assert letter.payload == b"die"
     assert "died" in letter.reason
+
+
+HANGING = """
+import re, sys, time
+from pathlib import Path
+from amqtt_db.message import Batch, flags
+from amqtt_db.writer.attempt import Attempt
+attempt = Attempt(Path(sys.argv[1]), limit=0.2)
+def user_code():
+    if sys.argv[2] == "sleep":
+        time.sleep(60)
+    re.match("(a+)+$", "a" * 64 + "b")
+with attempt.guard(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
+    user_code()
+"""
+
+
+@pytest.mark.parametrize("how", ["sleep", "match"])
+def test_user_code_that_hangs_is_a_death_with_a_reason(how: str, tmp_path: Path) -> None:
+    """Also where it never gives another thread a turn; four times, and the message is known and why."""
+    for _ in range(4):
+        command = [sys.executable, "-c", HANGING, str(tmp_path / "note"), how]
+        assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGALRM
+    attempt = Attempt(tmp_path / "note", limit=0.2)
+    assert attempt.is_to_blame("a", 1)
+    assert "user code took longer than 0.2 s, at line" in attempt.reason
+    assert "in user_code" in attempt.reason
+    attempt.close()
+
+
+def test_user_code_has_its_time_for_itself(tmp_path: Path) -> None:
+    """What comes after it, and a look at the database in between, may take longer."""
+    attempt = Attempt(tmp_path / "note", limit=0.2)
+    with attempt.guard(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
+        with attempt.pause():
+            time.sleep(0.3)
+        time.sleep(0.01)
+    time.sleep(0.3)
+    attempt.close()
 
 
 def test_a_writer_killed_elsewhere_blames_nobody(tmp_path: Path) -> None:

@@ -15,21 +15,24 @@ import attrs
 
 from amqtt_db.config.broker_file import DEFAULT, check_broker, plugin_section
 from amqtt_db.config.routes import notes, read_routes
-from amqtt_db.config.yaml_checks import Node, choice, expanded, read_yaml, size
+from amqtt_db.config.yaml_checks import Node, choice, expanded, read_yaml, seconds, size
 from amqtt_db.engines.urls import check
 from amqtt_db.errors import Problem
 from amqtt_db.route import Route
 
 Sync = Literal["always", "1s", "never"]
 
-KEYS: Final = ("database", "journal", "routes")
+KEYS: Final = ("database", "journal", "writer", "routes")
 JOURNAL_KEYS: Final = ("path", "max_size", "sync")
+WRITER_KEYS: Final = ("time_limit", "memory_limit")
 DATABASE: Final = "sqlite:///mqtt.db"
 
 _ELSEWHERE: Final = {
     "path": "belongs into `journal: {path: …}`",
     "max_size": "belongs into `journal: {max_size: …}`",
     "sync": "belongs into `journal: {sync: …}`",
+    "time_limit": "belongs into `writer: {time_limit: …}`",
+    "memory_limit": "belongs into `writer: {memory_limit: …}`",
     "topic": "belongs into an entry of the list `routes:`",
 }
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
@@ -51,6 +54,14 @@ class JournalSettings:
 
 
 @attrs.frozen
+class WriterSettings:
+    """What bounds the writer's process: seconds that user code may take for one batch, and bytes of memory."""
+
+    time_limit: float = 30.0
+    memory_limit: int = 2**31
+
+
+@attrs.frozen
 class Settings:
     """What a plugin section of the broker's YAML means.
 
@@ -61,6 +72,7 @@ class Settings:
     database: str = attrs.field(repr=masked)
     journal: JournalSettings
     routes: tuple[Route, ...]
+    writer: WriterSettings = WriterSettings()
     notes: tuple[Problem, ...] = ()
 
 
@@ -108,9 +120,10 @@ def _settings(node: Node) -> Settings:
     section = node.section(KEYS, _ELSEWHERE)
     database = section.child("database").read(_database, DATABASE)
     journal = _journal(section.child("journal").section(JOURNAL_KEYS))
+    writer = _writer(section.child("writer").section(WRITER_KEYS))
     routes = read_routes(section.child("routes"))
     section.done()
-    return Settings(database, journal, tuple(routes.values()), tuple(notes(routes)))
+    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)))
 
 
 def _journal(section: Node) -> JournalSettings:
@@ -119,6 +132,14 @@ def _journal(section: Node) -> JournalSettings:
         path=section.child("path").read(lambda value: Path(expanded(value)), default.path),
         max_size=section.child("max_size").read(size, default.max_size),
         sync=cast(Sync, section.child("sync").read(choice("always", "1s", "never"), default.sync)),
+    )
+
+
+def _writer(section: Node) -> WriterSettings:
+    default = WriterSettings()
+    return WriterSettings(
+        time_limit=section.child("time_limit").read(seconds, default.time_limit),
+        memory_limit=section.child("memory_limit").read(size, default.memory_limit),
     )
 
 

@@ -148,6 +148,13 @@ def at_least(minimum: int) -> Callable[[object], int]:
     return check
 
 
+def seconds(value: object) -> float:
+    """A number of seconds above 0.  Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**6:
+        raise ValueError(f"expected a number of seconds above 0, found {found(value)}")
+    return float(value)
+
+
 def size(value: object) -> int:
     """Bytes: a whole number, or text such as ``512 MiB``, ``1 GiB``, ``64 kB``.  Raises ValueError."""
     match = _SIZE.fullmatch(str(value)) if type(value) in (int, str) else None

@@ -17,7 +17,9 @@ _converter: Final = cattrs.Converter()
 
 @lru_cache(1024)
 def model_of(spec: str) -> Model:
-    """The model that a placement names.  Raises ValueError if its class cannot be loaded."""
+    """The model that a placement names.  Raises ValueError if its class cannot be loaded, or is no model."""
     ((name, options),) = orjson.loads(spec).items()
-    model: Model = _converter.structure(options, registry.load(name, BUILTIN, "amqtt_db.models"))
-    return model
+    found = registry.load(name, BUILTIN, "amqtt_db.models")
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise ValueError(f"{name} is not a model")
+    return _converter.structure(options, found)

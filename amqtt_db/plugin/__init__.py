@@ -51,6 +51,7 @@ class Plugin(BasePlugin[BrokerContext]):
 
         database: Any = None
         journal: Any = None
+        writer: Any = None
         routes: Any = None
 
     def __init__(self, context: BrokerContext) -> None:

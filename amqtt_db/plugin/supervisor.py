@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -17,7 +18,13 @@ logger = logging.getLogger(__name__)
 WORKER: Final = (sys.executable, "-m", "amqtt_db.worker")
 MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has said so."""
+BLOATED: Final = 3
+"""Exit status of a child that wants to be replaced by a fresh one."""
 
+_AT_ONCE: Final = {
+    BLOATED: "has grown beyond its memory_limit",
+    -signal.SIGALRM: "was ended by its time_limit",
+}
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY: Final = 60.0
@@ -100,6 +107,9 @@ class Supervisor:
         if status == MISCONFIGURED:
             self._wait = _LAST_WAIT
             return "cannot use its configuration, as it says above"
+        if status in _AT_ONCE:
+            self._wait = _FIRST_WAIT
+            return _AT_ONCE[status]
         return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
 
     def _tell(self, cause: str, steady: bool) -> None:

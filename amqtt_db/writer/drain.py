@@ -58,11 +58,20 @@ class Stop:
 class Drain:
     """Brings a journal's messages into the database."""
 
-    def __init__(self, journal: Path, make_writer: Callable[[], Writer], attempt: Attempt, stop: Stop) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        make_writer: Callable[[], Writer],
+        attempt: Attempt,
+        stop: Stop,
+        is_bloated: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``is_bloated`` says whether the process has grown so much that it should be replaced by a fresh one."""
         self._path = journal
         self._make_writer = make_writer
         self._attempt = attempt
         self._stop = stop
+        self._is_bloated = is_bloated
         self._reader: JournalReader | None = None
         self._writer: Writer | None = None
         self._numbers: dict[str, tuple[int, int]] = {}
@@ -73,7 +82,7 @@ class Drain:
     def run(self) -> None:
         """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
         try:
-            while not self._stop.overdue:
+            while not self._stop.overdue and not self._is_bloated():
                 asked = self._stop.asked  # before the look, so that it sees all that was committed by then
                 worked = self._attempt_once()
                 if not worked and asked:

@@ -88,7 +88,7 @@ class Writer:
         self._place(batch)
         if self._attempt.is_to_blame(batch.token, batch.positions[0]):
             killer, rest = batch.split_at(1)
-            self._bury(number, previous, start, killer, StructureError("the writer died of it twice"))
+            self._bury(number, previous, start, killer, StructureError(self._attempt.reason))
             start, batch = killer.end, rest
         if len(batch):
             self._store(number, previous, start, batch)
