@@ -22,6 +22,9 @@ from amqtt_db.tagged import Typed, typed
 Cell = str | Pair
 """Names a column of a table: a fixed one by name, a property's by (path, kind)."""
 
+KEY: Final = ("id", "part")
+"""What identifies a record."""
+
 Row = Mapping[Cell, Any]
 RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
 """Records of one shape → per table key the tuples to insert, in the order of the cells that the maker was made for."""
@@ -65,7 +68,7 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     properties: tuple[Pair, ...] = ()
-    primary_key: tuple[str, ...] = ("id", "part")
+    primary_key: tuple[str, ...] = KEY
     indexes: tuple[tuple[str, ...], ...] = ()
     overflow: str | None = None
     exact: bool = False
@@ -95,7 +98,7 @@ class Query:
 
     table: str
     values: str | None = None
-    on: tuple[str, ...] = ("id", "part")
+    on: tuple[str, ...] = KEY
 
 
 @attrs.frozen
@@ -142,6 +145,16 @@ ENVELOPE: Final = (
     Column("retain", "bool"),
 )
 """What every model keeps of a message beside its properties."""
+
+
+def record_key(*, timed: bool) -> tuple[str, ...]:
+    """The columns that identify a record in each table of a model; ``timed`` adds the time of the row's chunk."""
+    return (*KEY, "time") if timed else KEY
+
+
+def table_key(name: str, *, timed: bool) -> str:
+    """What a table of a given name is registered under; with ``time`` in its keys it is another table."""
+    return f"$timed/{name}" if timed else f"$table/{name}"
 
 
 class Model(ABC):

@@ -11,7 +11,20 @@ from uuid import UUID
 
 import attrs
 
-from amqtt_db.models.base import Cell, Column, Documents, Layout, Model, Place, Query, Row, Table, record_of, restored
+from amqtt_db.models.base import (
+    Cell,
+    Column,
+    Documents,
+    Layout,
+    Model,
+    Place,
+    Query,
+    Row,
+    Table,
+    record_of,
+    restored,
+    table_key,
+)
 from amqtt_db.models.eav import message_row, message_table
 from amqtt_db.shape import EXACT, Kind, Pair, Record, Shape, flatten, level_path, unflatten
 
@@ -41,13 +54,15 @@ class Document(Model):
 
     ``kinds`` names the kinds of properties that JSON has no type for (they are text in ``data``), ``levels`` holds the
     named levels of the topic.  ``prefix`` replaces ``mqtt`` in the table's name, for routes that shall have their own.
+    ``timed`` puts the time into the key, as a table in chunks by time needs it.
     """
 
     prefix: str = "mqtt"
+    timed: bool = False
 
     def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
         """Always the same one: no property ever needs DDL."""
-        table = message_table(self._key, f"{self.prefix}_document")
+        table = message_table(f"{self.prefix}_document", timed=self.timed)
         documents = (
             Column("data", "json"),
             Column("kinds", "json", nullable=True),
@@ -87,7 +102,7 @@ class Document(Model):
 
     @property
     def _key(self) -> str:
-        return f"$table/{self.prefix}_document"
+        return table_key(f"{self.prefix}_document", timed=self.timed)
 
 
 def _needs_kind(kind: Kind, value: Any) -> bool:

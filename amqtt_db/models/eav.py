@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import attrs
@@ -24,8 +24,10 @@ from amqtt_db.models.base import (
     Table,
     ValueRows,
     of_value_rows,
+    record_key,
     record_of,
     restored,
+    table_key,
 )
 from amqtt_db.shape import KINDS, Kind, Pair, Record, Shape
 
@@ -39,12 +41,19 @@ VALUE_COLUMNS: Final[Mapping[Kind, str]] = {kind: f"{kind}_value" for kind in VA
 _KIND_OF_COLUMN: Final[Mapping[str, Kind]] = {column: kind for kind, column in VALUE_COLUMNS.items()}
 
 
-def message_table(key: str, name: str) -> Table:
-    """The envelope, once for each record, with the topic as an id."""
+def message_table(name: str, *, timed: bool) -> Table:
+    """The envelope, once for each record, with the topic as an id; ``timed`` puts the time into its key."""
     columns = tuple(
         Column("topic", "int64", lookup=TOPICS) if column.name == "topic" else column for column in ENVELOPE
     )
-    return Table(key=key, name=name, columns=columns, indexes=(("topic", "time"), ("time",)), exact=True)
+    return Table(
+        key=table_key(name, timed=timed),
+        name=name,
+        columns=columns,
+        primary_key=record_key(timed=timed),
+        indexes=(("topic", "time"), ("time",)),
+        exact=True,
+    )
 
 
 def message_row(record: Record) -> Row:
@@ -57,26 +66,28 @@ class Eav(Model):
     """Entity, attribute, value: ``mqtt_message`` for the envelope, ``mqtt_value`` for each property that is set.
 
     ``prefix`` replaces ``mqtt`` in the names of the two tables, for routes that shall have tables of their own.
+    ``timed`` puts the time into rows and keys of both, as tables in chunks by time need it.
     """
 
     prefix: str = "mqtt"
+    timed: bool = False
 
     def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
         """Always the same two: no property ever needs DDL."""
+        key = record_key(timed=self.timed)
         values = (
-            Column("id", "int64"),
-            Column("part", "int64"),
+            *(column for column in ENVELOPE if column.name in key),
             Column("property", "int64", lookup=PROPERTIES),
             *(Column(name, kind, nullable=True) for kind, name in VALUE_COLUMNS.items()),
         )
         return (
-            message_table(self._messages, f"{self.prefix}_message"),
+            message_table(f"{self.prefix}_message", timed=self.timed),
             Table(
                 key=self._values,
                 name=f"{self.prefix}_value",
                 columns=values,
-                primary_key=("id", "part", "property"),
-                indexes=(("property", "id"),),
+                primary_key=(*key, "property"),
+                indexes=(("property", "time" if self.timed else "id"),),
                 exact=True,
             ),
         )
@@ -84,13 +95,13 @@ class Eav(Model):
     def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
         """The envelope, and a row per property that is present."""
         yield self._messages, message_row(record)
+        key: dict[Cell, Any] = {name: getattr(record, name) for name in record_key(timed=self.timed)}
         for path, (kind, value) in record.properties().items():
-            key: dict[Cell, Any] = {"id": record.id, "part": record.part, "property": path}
-            yield self._values, {**key, VALUE_COLUMNS[kind]: value}
+            yield self._values, {**key, "property": path, VALUE_COLUMNS[kind]: value}
 
     def query(self, place: Place) -> Query:
         """Messages with their values."""
-        return Query(self._messages, self._values)
+        return Query(self._messages, self._values, record_key(timed=self.timed))
 
     def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
         """A record for each message."""
@@ -129,13 +140,14 @@ class Eav(Model):
         if type(self).rows is not Eav.rows:
             return super().maker(place, shape, cells)
         slots = [(path, *_padding(kind)) for path, kind in shape.properties]
+        identity = attrgetter(*record_key(timed=self.timed))
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
             return {
                 self._messages: [(r.id, r.part, r.time, r.topic, r.session, r.qos, r.retain) for r in records],
                 self._values: [
-                    (r.id, r.part, path, *before, value, *after)
-                    for r in records
+                    (*key, path, *before, value, *after)
+                    for key, r in zip(map(identity, records), records, strict=True)
                     for (path, before, after), value in zip(slots, r.values, strict=True)
                     if value is not None
                 ],
@@ -145,11 +157,11 @@ class Eav(Model):
 
     @property
     def _messages(self) -> str:
-        return f"$table/{self.prefix}_message"
+        return table_key(f"{self.prefix}_message", timed=self.timed)
 
     @property
     def _values(self) -> str:
-        return f"$table/{self.prefix}_value"
+        return table_key(f"{self.prefix}_value", timed=self.timed)
 
 
 def _padding(kind: Kind) -> tuple[tuple[None, ...], tuple[None, ...]]:

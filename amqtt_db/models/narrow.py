@@ -23,8 +23,10 @@ from amqtt_db.models.base import (
     Table,
     ValueRows,
     of_value_rows,
+    record_key,
     record_of,
     restored,
+    table_key,
 )
 from amqtt_db.models.eav import VALUE_KINDS, message_row, message_table
 from amqtt_db.shape import Kind, Pair, Record, Shape
@@ -40,9 +42,11 @@ class Narrow(Model):
     """``mqtt_point`` lies in the order of series and time, numbers in ``value``, everything else tagged in ``text``.
 
     ``prefix`` replaces ``mqtt`` in the names of the tables, for routes that shall have tables of their own.
+    ``timed`` puts the time into the key of messages too, as tables in chunks by time need it.
     """
 
     prefix: str = "mqtt"
+    timed: bool = False
 
     def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
         """The envelope once for each record, and the points."""
@@ -55,13 +59,13 @@ class Narrow(Model):
             Column("text", "tagged", nullable=True),
         )
         return (
-            message_table(self._messages, f"{self.prefix}_message"),
+            message_table(f"{self.prefix}_message", timed=self.timed),
             Table(
                 key=self._points,
                 name=f"{self.prefix}_point",
                 columns=points,
                 primary_key=("series", "time", "id", "part"),
-                indexes=(("id", "part"),),
+                indexes=(record_key(timed=self.timed),),
                 exact=True,
             ),
         )
@@ -80,7 +84,7 @@ class Narrow(Model):
 
     def query(self, place: Place) -> Query:
         """Messages with their points."""
-        return Query(self._messages, self._points)
+        return Query(self._messages, self._points, record_key(timed=self.timed))
 
     def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
         """A record for each message."""
@@ -135,11 +139,11 @@ class Narrow(Model):
 
     @property
     def _messages(self) -> str:
-        return f"$table/{self.prefix}_message"
+        return table_key(f"{self.prefix}_message", timed=self.timed)
 
     @property
     def _points(self) -> str:
-        return f"$table/{self.prefix}_point"
+        return table_key(f"{self.prefix}_point", timed=self.timed)
 
 
 def _point(row: Row) -> tuple[Pair, Any]:

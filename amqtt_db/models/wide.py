@@ -25,8 +25,10 @@ from amqtt_db.models.base import (
     Table,
     in_order,
     picker,
+    record_key,
     record_of,
     restored,
+    table_key,
 )
 from amqtt_db.shape import Pair, Record, Shape
 from amqtt_db.tagged import typed
@@ -42,9 +44,11 @@ class Wide(Model):
     """The friendliest SQL: ``SELECT time, temp FROM climate``.
 
     ``table`` names one table for all topics of the route; without it each topic has a table of its own, named after it.
+    ``timed`` puts the time into the key, as a table in chunks by time needs it.
     """
 
     table: str | None = None
+    timed: bool = False
 
     @property
     def per_topic(self) -> bool:  # type: ignore[override]
@@ -60,6 +64,7 @@ class Wide(Model):
                 exact=self.table is not None,
                 columns=(*ENVELOPE, Column(EXTRA, "json", nullable=True)),
                 properties=tuple(pair for pair in shape.properties if has_column(place, pair[0])),
+                primary_key=record_key(timed=self.timed),
                 indexes=(("time",),) if self.per_topic else (("topic", "time"), ("time",)),
                 overflow=EXTRA,
             ),
@@ -117,7 +122,9 @@ class Wide(Model):
         return read
 
     def _key(self, place: Place) -> str:
-        return f"$table/{self.table}" if self.table else place.key  # no topic of a client begins with $
+        if self.table or self.timed:
+            return table_key(self.table or place.key, timed=self.timed)
+        return place.key  # no topic of a client begins with $
 
 
 def has_column(place: Place, path: str) -> bool:

@@ -11,6 +11,7 @@ import orjson
 from amqtt_db.catalog import Placement
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Model, Place
+from amqtt_db.models.spec import model_of
 from amqtt_db.pipeline import Lane, Typist
 from amqtt_db.route import Route
 from amqtt_db.shape import Shape
@@ -99,7 +100,15 @@ def _place(topic: str, route: Route, made: dict[str, int]) -> Placement:
 
 
 def _is_current(placement: Placement, route: Route) -> bool:
-    return placement.route == route.filter.text and placement.model == spec(route.model)
+    return placement.route == route.filter.text and _means(placement.model, route.model)
+
+
+def _means(text: str, model: Model) -> bool:
+    """Whether a model as text is this one; options that it did not have yet were at their defaults."""
+    try:
+        return text == spec(model) or model_of(text) == model
+    except ValueError:
+        return False
 
 
 def spec(model: Model) -> str:

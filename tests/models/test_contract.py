@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import attrs
+
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.wide import Wide
 from amqtt_db.testing import ModelContract
+from amqtt_db.testing.databases import available
+
+FEWER = tuple(attrs.evolve(database, thorough=False) for database in available())
+"""For models that differ from another one by their keys: a few examples do."""
 
 
 class TestWide(ModelContract):
@@ -37,3 +43,38 @@ class TestNarrow(ModelContract):
     """A row per point."""
 
     model = Narrow()
+
+
+class TestTimedWide(ModelContract):
+    """The time in the key, a table per topic."""
+
+    model = Wide(timed=True)
+    databases = FEWER
+
+
+class TestTimedWideInOneTable(ModelContract):
+    """The time in the key, one table for all topics."""
+
+    model = Wide(table="everything", timed=True)
+    databases = FEWER
+
+
+class TestTimedEav(ModelContract):
+    """The time in the keys of messages and values."""
+
+    model = Eav(prefix="timed", timed=True)
+    databases = FEWER
+
+
+class TestTimedDocument(ModelContract):
+    """The time in the key of documents."""
+
+    model = Document(prefix="timed", timed=True)
+    databases = FEWER
+
+
+class TestTimedNarrow(ModelContract):
+    """The time in the keys of messages and points."""
+
+    model = Narrow(prefix="timed", timed=True)
+    databases = FEWER
