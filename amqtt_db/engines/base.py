@@ -80,6 +80,10 @@ class Engine(ABC):
     def is_value_fault(self, error: BaseException) -> bool:
         """Whether an error is about a value (it will never succeed) and not about the database's condition."""
 
+    def reason(self, error: BaseException) -> str | None:
+        """What to tell a user of a value fault beside its class: no values; None where there is nothing to tell."""
+        return None
+
     def is_size_fault(self, error: BaseException) -> bool:
         """Whether a smaller batch, or a row with fewer columns, may succeed where this one was too much."""
         return False

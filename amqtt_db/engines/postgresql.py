@@ -223,6 +223,16 @@ class PostgreSQL(Engine):
             return isinstance(origin, psycopg.DataError)
         return origin.sqlstate[:2] in {"22", "23", "54"} or origin.sqlstate == "P0001"
 
+    def reason(self, error: BaseException) -> str | None:
+        """Keys of an index have at most 2,704 bytes, compressed: the server says how many, and of which index."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if not isinstance(origin, psycopg.errors.ProgramLimitExceeded) or "index" not in str(origin):
+            return None
+        return (
+            f"a value is too long for an index: {origin.diag.message_primary}; a topic of that length is stored by a "
+            "route without `table:`, or with another model than wide"
+        )
+
     def is_size_fault(self, error: BaseException) -> bool:
         """More locks than the server has room for, a row that fills more than a page, too many columns."""
         origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error

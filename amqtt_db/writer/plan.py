@@ -16,6 +16,7 @@ from amqtt_db.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.shape import Kind, Pair, Record, Shape, kind_of
 
 MAX_GROUPS: Final = 100_000  # more places are forgotten and met again
+MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
 MAX_PLANS: Final = 1024  # per place; more are forgotten and compiled again
 
 
@@ -78,6 +79,8 @@ class Planner:
     def missing(self, buckets: Iterable[Bucket]) -> list[Wanted]:
         """The tables that are not, or not wholly, there yet; a shape with a plan needs no look."""
         unplanned = [bucket for bucket in buckets if bucket[1] not in self._group(bucket[0]).plans]
+        for _, shape in unplanned:
+            _require_names(shape)
         wishes = [wish for bucket in unplanned for wish in self.wanted(*bucket)]
         return [wish for wish in wishes if not self._schema.is_ready(wish)]
 
@@ -147,6 +150,13 @@ class Planner:
             group.plans.clear()
         group.plans[shape] = plan
         return plan
+
+
+def _require_names(shape: Shape) -> None:
+    """What is looked up or remembered of a property must fit into a statement of every database."""
+    longest = max((len(path.encode()) for path, _ in shape.properties), default=0)
+    if longest > MAX_NAME:
+        raise StructureError(f"the name of a property has {longest} bytes; at most {MAX_NAME} can be stored")
 
 
 def _filled(group: _Group, shape: Shape) -> Shape:

@@ -164,13 +164,13 @@ class Writer:
         harvest.bury(batch.message(0), text, self._rejection(error))
         self._commit(harvest, previous)
 
-    @staticmethod
-    def _rejection(error: Exception) -> Rejected:
-        """The reason for the user; what a database says may hold values, so only its class is told."""
+    def _rejection(self, error: Exception) -> Rejected:
+        """The reason for the user; what a database says may hold values, so mostly only its class is told."""
         if isinstance(error, Rejected):
             return error
         origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return Rejected(f"the database refuses a value: {type(origin).__name__}")
+        detail = self._engine.reason(error) or type(origin).__name__
+        return Rejected(f"the database refuses a value: {detail}")
 
     def _commit(self, harvest: Harvest, previous: int | None) -> None:
         with self._database.begin() as connection:
