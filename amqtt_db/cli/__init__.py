@@ -32,6 +32,8 @@ from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 dead_app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
 app.add_typer(dead_app, name="dead")
+journal_app = typer.Typer(no_args_is_help=True, help="Look into the journal, also when its database is lost for good.")
+app.add_typer(journal_app, name="journal")
 
 Config = Annotated[
     Path | None,
@@ -41,6 +43,12 @@ Config = Annotated[
 Topic = Annotated[
     str,
     typer.Option(metavar="FILTER", parser=topic_filter, help="Which topics; + is any one level, # all that follow."),
+]
+
+
+JournalFile = Annotated[
+    Path | None,
+    typer.Option("--journal", help="Another journal than the configuration's, such as one that was set aside."),
 ]
 
 
@@ -221,13 +229,17 @@ def tail(
 def dead_list(
     path: Config = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
 ) -> None:
     """List the messages that could not be stored, the newest first."""
     from amqtt_db.dead import letters  # noqa: PLC0415
 
     with _told():
         found = letters(_settings(path).database, limit)
-        show.console().print(show.dead_letters(found) if found else "There are no dead letters.")
+        if as_json:
+            typer.echo(orjson.dumps([show.plain(letter) for letter in found]))
+        else:
+            show.console().print(show.dead_letters(found), soft_wrap=True)
 
 
 @dead_app.command("show")
@@ -279,6 +291,53 @@ def dead_purge(
         typer.echo(f"{purge(settings.database, ids)} deleted")
 
 
+@journal_app.command("info")
+def journal_info(
+    path: Config = None,
+    journal: JournalFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
+) -> None:
+    """Show what the journal holds: openings, positions, messages, bytes, and how far its writer is."""
+    from amqtt_db.journal.survey import contents  # noqa: PLC0415
+
+    with _told():
+        found = contents(_journal_path(path, journal))
+        if as_json:
+            typer.echo(orjson.dumps(attrs.asdict(found), default=str))
+        else:
+            show.console().print(show.journal(found), soft_wrap=True)
+
+
+@journal_app.command("verify")
+def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
+    """Read every group of the journal; the exit status is 1 if anything is damaged or missing."""
+    from amqtt_db.journal.survey import contents, problems  # noqa: PLC0415
+
+    with _told():
+        file = _journal_path(path, journal)
+        count = 0
+        for problem in problems(file):
+            typer.echo(show.visible(problem))
+            count += 1
+        if count:
+            raise typer.Exit(_say(AmqttDbError(f"journal {file}: {count} problems"), 1))
+        typer.echo(f"journal {file}: {contents(file).messages} messages, all can be read")
+
+
+@journal_app.command("export")
+def journal_export(
+    path: Config = None,
+    journal: JournalFile = None,
+    output: Annotated[Path | None, typer.Option(help="The file to write; without it, standard output.")] = None,
+) -> None:
+    """Write every message in the journal as JSON Lines, also those that its database has, and of a damaged one too."""
+    from amqtt_db.cli.way_back import destination  # noqa: PLC0415
+    from amqtt_db.journal.survey import lines  # noqa: PLC0415
+
+    with _told(), destination(output) as file:
+        file.writelines(lines(_journal_path(path, journal)))
+
+
 @app.command()
 def remodel(
     path: Config = None,
@@ -319,6 +378,10 @@ def _require_usable(settings: Settings) -> None:
     reason = problem(settings.database)
     if reason is not None:
         raise DatabaseError(reason)
+
+
+def _journal_path(config_path: Path | None, journal: Path | None) -> Path:
+    return _settings(config_path).journal.path if journal is None else journal
 
 
 def _remark(broker: Mapping[str, Any], settings: Settings) -> None:

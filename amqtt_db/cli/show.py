@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from amqtt_db import tagged
 from amqtt_db.config import Settings
+from amqtt_db.journal.survey import Contents, readable_bytes
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.naming import HOUSE_TABLES
 from amqtt_db.shape import Record
@@ -125,13 +126,46 @@ def record(found: Record) -> str:
     return visible(f"{found.at:%Y-%m-%d %H:%M:%S.%f}  {found.topic}  {tagged.dumps(found.data())}")
 
 
-def dead_letters(letters: Iterable[DeadLetter]) -> RenderableType:
-    """Messages that could not be stored, one a line."""
-    rows = (
-        (letter.id, _moment(letter), letter.filter, letter.topic, letter.size, letter.step, letter.reason)
+def dead_letters(letters: Sequence[DeadLetter]) -> RenderableType:
+    """Messages that could not be stored, two lines each, which stay lines however narrow the terminal is."""
+    if not letters:
+        return Text("There are no dead letters.")
+    lines = (
+        f"{letter.id}  {_moment(letter)}  {visible(letter.topic)}"
+        f"  (route {letter.filter or 'none'}, {letter.size} bytes)\n    {letter.step}: {visible(letter.reason)}"
         for letter in letters
     )
-    return _table(("id", "time (UTC)", "filter", "topic", "bytes", "step", "reason"), rows, "Dead letters")
+    return Text("\n".join(lines))
+
+
+def plain(letter: DeadLetter) -> dict[str, Any]:
+    """A message that could not be stored, for JSON; bytes as text where they are some, else in base 64."""
+    fields = attrs.asdict(letter, filter=lambda field, _: field.name not in {"topic", "client", "payload"})
+    client = {"client": None} if letter.client is None else readable_bytes("client", letter.client)
+    return {**fields, **readable_bytes("topic", letter.topic), **client}
+
+
+def journal(found: Contents) -> RenderableType:
+    """What a journal holds, an opening a line."""
+    lines = [
+        f"opening {stretch.token}: {stretch.messages} messages, positions {stretch.first} to {stretch.end - 1},"
+        f" {stretch.bytes} bytes"
+        if stretch.entries
+        else f"opening {stretch.token}: everything is stored and deleted"
+        for stretch in found.openings
+    ]
+    progress = found.progress
+    told = "nothing" if progress is None else f"all before position {progress.position} of opening {progress.token}"
+    return Text(
+        "\n".join(
+            (
+                f"journal {visible(str(found.path))}: {found.messages} messages, {found.bytes} bytes",
+                *lines,
+                f"stored, as its writer says: {told}",
+                f"refused: {found.refused}",
+            )
+        )
+    )
 
 
 def dead_letter(letter: DeadLetter) -> RenderableType:

@@ -30,9 +30,13 @@ logger = logging.getLogger(__name__)
 Row = tuple[int, int, int, int, int, bytes]
 """A group as it is in the file: first, count, messages, opening, size, blob."""
 
+_Found = tuple[list[int], int | None]
+"""First positions of groups that are sound; and the last that could be read, None if all of a range could."""
+
 _MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68  # bytes into the file [https://www.sqlite.org/fileformat2.html#database_header]
 _LAST: Final = 2**40  # no position is beyond
+_NOTHING: Final = -1
 _MOST_TRIES: Final = 50_000
 _GROUPS: Final = (
     "SELECT first, count, messages, opening, size, blob FROM entries WHERE first BETWEEN ? AND ? ORDER BY first"
@@ -110,41 +114,45 @@ def readable(path: Path) -> Iterator[Row]:
         return
     with closing(_insist(path)) as connection:
         size = _size(path) + _size(_beside(path, "-wal"))
-        yield from sorted(_search(connection, size // FIXED))
+        for first in sorted(set(_search(connection, size // FIXED))):
+            yield from connection.execute(f"{_GROUPS} LIMIT 1", (first, first))  # the next page may be damaged
 
 
-def _search(connection: sqlite3.Connection, most: int) -> Iterator[Row]:
-    """Read a range from both ends until it breaks; halve what is between, and go on with the halves.
+def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
+    """First positions of sound groups: read a range from both ends until it breaks; halve what is between, and go on.
 
     ``most``: how many entries there can be.
     """
     lowest, _ = _read(connection, 0, _LAST, "ASC LIMIT 1")
-    ranges = [(lowest[0][0], lowest[0][0] + most) if lowest else (0, _LAST)]
+    ranges = [(lowest[0], lowest[0] + most) if lowest else (0, _LAST)]
     for _ in range(_MOST_TRIES):
         if not ranges:
             return
         low, high = ranges.pop()
-        rows, broken = _read(connection, low, high, "ASC")
-        yield from filter(_is_sound, rows)
-        if not broken:
+        found, last = _read(connection, low, high, "ASC")
+        yield from found
+        if last is None:
             continue
-        low = rows[-1][0] + 1 if rows else low
-        rows, _ = _read(connection, low, high, "DESC")
-        yield from filter(_is_sound, rows)
-        high = rows[-1][0] - 1 if rows else high
+        low = max(low, last + 1)
+        found, last = _read(connection, low, high, "DESC")
+        yield from found
+        high = high if last in (None, _NOTHING) else last - 1
         if low < high:
             middle = (low + high) // 2
             ranges += [(middle + 1, high), (low, middle)]
 
 
-def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> tuple[list[Row], bool]:
-    """Groups until the first that cannot be read, and whether there is one."""
-    rows: list[Row] = []
+def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> _Found:
+    found: list[int] = []
+    last = _NOTHING
     try:
-        rows.extend(connection.execute(f"{_GROUPS} {order}", (low, high)))
+        for row in connection.execute(f"{_GROUPS} {order}", (low, high)):
+            last = row[0]
+            if _is_sound(row):
+                found.append(last)
     except sqlite3.DatabaseError:
-        return rows, True
-    return rows, False
+        return found, last
+    return found, None
 
 
 def _is_sound(row: Row) -> bool:
