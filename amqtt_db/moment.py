@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Final
@@ -11,6 +12,12 @@ from amqtt_db.shape import micros
 _SECOND: Final = 1_000_000
 _EARLIEST: Final = micros(datetime.min.replace(tzinfo=timezone.utc))
 _LATEST: Final = micros(datetime.max.replace(tzinfo=timezone.utc))
+
+
+def event_times(column: Sequence[Any], arrivals: Sequence[int]) -> Sequence[int]:
+    """The times of events, by a column of what their properties say: the arrival where that is missing or absurd."""
+    told = map(event_time, column)
+    return [arrival if time is None else time for time, arrival in zip(told, arrivals, strict=True)]
 
 
 def event_time(value: Any) -> int | None:
@@ -31,6 +38,8 @@ def _micros(value: Any) -> int | None:
         return micros(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
     if isinstance(value, str):
         return _micros(datetime.fromisoformat(value.replace("Z", "+00:00") if value.endswith("Z") else value))
+    if type(value) is int and abs(value) < 10**11:
+        return value * _SECOND
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         return _epoch(Decimal(repr(value)) if isinstance(value, float) else Decimal(value))
     return None

@@ -7,19 +7,17 @@ met so far, is kept in its :class:`Typist`, so that a message of a known shape c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any, Final
 
 import attrs
 
-from amqtt_db.entity import Entity
 from amqtt_db.errors import EntityError, Rejected, StructureError
 from amqtt_db.models.base import Place
-from amqtt_db.moment import event_time
 from amqtt_db.route import Route
-from amqtt_db.shape import KIND_OF_TYPE, Kind, Pair, Record, Shape, escape, flatten, kind_of, level_path, split_path
+from amqtt_db.shape import KIND_OF_TYPE, Kind, Pair, Shape, escape, flatten, kind_of, level_path, split_path
 
 MAX_SHAPES: Final = 4096  # more are forgotten and learnt again
 
@@ -28,15 +26,22 @@ _OBJECT: Final = "object"
 _key_kind = {**KIND_OF_TYPE, dict: _OBJECT, type(None): "null"}.get
 
 Values = tuple[Any, ...]
+Pick = Callable[[Mapping[str, Any]], Values]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Form:
-    """How the values under a set of keys become a record's: its shape, where the event's time is, what picks them."""
+    """What records of a route may look like: their shape, and the index of the value that is the event's time.
+
+    A typist has one form for each shape, so forms are told apart by identity.
+    """
 
     shape: Shape
     time: int | None
-    pick: Callable[[Mapping[str, Any]], Values] = tuple
+
+
+Typed = tuple[Form, Values]
+"""A record without its envelope."""
 
 
 class Typist:
@@ -47,11 +52,24 @@ class Typist:
         self.counts: Counter[str] = Counter()
         self._time = None if route.time is None else escape_path(route.time)
         self._each = None if route.each is None else split_path(route.each) if route.each else ()
-        self._forms: dict[Any, Form] = {}
         declared = route.entity.declared if route.entity is not None else ()
         self.levels = tuple(name for name in route.filter.names if name not in declared)
         self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
         self.is_simple = self._each is None
+        self._ways: dict[Any, tuple[Form, Pick]] = {}
+        self._forms: dict[Shape, Form] = {}
+        if route.entity is not None:
+            self._entity = route.entity
+            self._declared = self._form(route.entity.shape.properties)
+
+    def begin(self) -> None:
+        """Begin a batch: count anew, and forget shapes if they have become too many."""
+        self.counts.clear()
+        if len(self._ways) > MAX_SHAPES or len(self._forms) > MAX_SHAPES:
+            self._ways.clear()
+            self._forms.clear()
+            if self.route.entity is not None:
+                self._forms[self._declared.shape] = self._declared
 
     def items(self, data: Any) -> Iterator[dict[str, Any]]:
         """The objects that become records: one, or one per item of a generator or of the ``each:`` list."""
@@ -63,66 +81,55 @@ class Typist:
         else:
             yield _as_object(data)
 
-    def undeclared(self, data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
-        """Shape, values and the index of the event's time for an object without a declared entity.
-
-        The shape ends with the route's named levels, whose values are the topic's.
-        """
+    def undeclared(self, data: dict[str, Any]) -> Typed:
+        """Form and values of an object without a declared entity; the values of the topic's levels are to follow."""
         key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))
-        form = self._forms.get(key)
-        if form is None:
+        way = self._ways.get(key)
+        if way is None:
             return self._unfamiliar(key, data)
-        return form.shape, form.pick(data), form.time
+        form, pick = way
+        return form, pick(data)
 
-    def declared(self, entity: Entity, data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+    def declared(self, data: dict[str, Any]) -> Typed:
         """The same for an object that the route's entity describes; deviations go by the route's policies."""
-        values, mismatched, unknown = entity.structure(data)
-        extra: dict[str, Any] = {}
-        if mismatched:
-            extra.update(self._mismatched(mismatched))
-        if unknown:
-            extra.update(self._unknown(unknown))
-        return self._declared_form(entity, values, {path: value for path, value in extra.items() if value is not None})
+        values, mismatched, unknown = self._entity.structure(data)
+        if not mismatched and not unknown:
+            return self._declared, values
+        extra = {**self._mismatched(mismatched), **self._unknown(unknown)}
+        present = {path: value for path, value in extra.items() if value is not None}
+        more = ((path, _kind(value)) for path, value in present.items())
+        return self._form((*self._entity.shape.properties, *more)), (*values, *present.values())
 
-    def _unfamiliar(self, key: tuple[Any, ...], data: dict[str, Any]) -> tuple[Shape, Values, int | None]:
+    def _unfamiliar(self, key: tuple[Any, ...], data: dict[str, Any]) -> Typed:
         """Keys and kinds that are new, or objects in objects, which are flattened first."""
         if _OBJECT in key[1]:
             data = flatten(data)
             key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))), _OBJECT)
-        form = self._forms.get(key) or self._learn(key, data)
-        return form.shape, form.pick(data), form.time
+        form, pick = self._ways.get(key) or self._learn(key, data)
+        return form, pick(data)
 
-    def _learn(self, key: tuple[Any, ...], data: Mapping[str, Any]) -> Form:
+    def _learn(self, key: tuple[Any, ...], data: Mapping[str, Any]) -> tuple[Form, Pick]:
         """A new set of keys and kinds; null values are absent.  Flattened data has its paths for keys."""
         present = [name for name, value in data.items() if value is not None]
         path_of = (lambda name: name) if len(key) > 2 else escape
-        pairs = tuple((path_of(name), _kind(data[name])) for name in present)
-        form = Form(Shape((*pairs, *self._level_pairs)), self._time_index(pairs), _picker(present))
-        self._remember(key, form)
-        return form
+        form = self._form(tuple((path_of(name), _kind(data[name])) for name in present))
+        self._ways[key] = form, _picker(present)
+        return self._ways[key]
 
-    def _declared_form(
-        self, entity: Entity, values: Values, extra: Mapping[str, Any]
-    ) -> tuple[Shape, Values, int | None]:
-        key = tuple((path, _kind(value)) for path, value in extra.items())
-        form = self._forms.get(key)
+    def _form(self, pairs: tuple[Pair, ...]) -> Form:
+        return self.form(Shape((*pairs, *self._level_pairs)))
+
+    def form(self, shape: Shape) -> Form:
+        """The form that has a shape, the topic's levels included."""
+        form = self._forms.get(shape)
         if form is None:
-            pairs = (*entity.shape.properties, *key)
-            form = Form(Shape((*pairs, *self._level_pairs)), self._time_index(pairs))
-            self._remember(key, form)
-        return form.shape, (*values, *extra.values()), form.time
-
-    def _remember(self, key: tuple[Any, ...], form: Form) -> None:
-        if len(self._forms) >= MAX_SHAPES:
-            self._forms.clear()
-        self._forms[key] = form
-
-    def _time_index(self, pairs: tuple[Pair, ...]) -> int | None:
-        return next((index for index, (path, _) in enumerate(pairs) if path == self._time), None)
+            time = next((index for index, path in enumerate(shape.paths) if path == self._time), None)
+            form = self._forms[shape] = Form(shape, time)
+        return form
 
     def _mismatched(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         policy = self.route.mismatch
-        if policy == "reject":
+        if policy == "reject" and values:
             raise EntityError(f"property {_names(values)} is not of the declared type (mismatch: reject)")
         if policy == "null":
             self.counts["nulled"] += len(values)
@@ -131,7 +138,7 @@ class Typist:
 
     def _unknown(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         policy = self.route.unknown
-        if policy == "reject":
+        if policy == "reject" and values:
             raise EntityError(f"property {_names(values)} is not declared (unknown: reject)")
         if policy == "ignore":
             self.counts["dropped"] += len(values)
@@ -140,7 +147,7 @@ class Typist:
 
 
 class Lane:
-    """The way of one topic's messages to Records."""
+    """The way of one topic's messages to records."""
 
     def __init__(self, topic: str, typist: Typist, place: Place, levels: Mapping[str, str]) -> None:
         self.topic = topic
@@ -148,22 +155,24 @@ class Lane:
         self.place = place
         self.filter = typist.route.filter.text
         self._decode = typist.route.decode
-        self._entity = typist.route.entity
         self._given, self._odd, self._fault = _typed_levels(typist.route, levels)
-        self._levels = tuple(levels[name] for name in typist.levels)
+        self._levels = (*(levels[name] for name in typist.levels), *self._odd.values())
+        self._type: Callable[[dict[str, Any]], Typed] = (
+            typist.undeclared if typist.route.entity is None else typist.declared
+        )
+        if self._given or self._odd or self._fault:
+            self._type = self._with_levels
+        self._is_simple = typist.is_simple
 
-    def records(self, id_: int, time: int, session: int | None, qos: int, retain: bool, payload: bytes) -> list[Record]:
-        """The records of one message.  Raises Rejected with the step and the reason where it cannot be stored."""
+    def typed(self, payload: bytes) -> Sequence[Typed]:
+        """The records of a message.  Raises Rejected with the step and the reason where it cannot be stored."""
         try:
             data = self._decode(payload)
-            if type(data) is dict and self.typist.is_simple:
-                shape, values, moment = self._typed(data, time)
-                return [Record(id_, 0, moment, self.topic, session, qos, retain, values, shape)]
-            typed = (self._typed(item, time) for item in self.typist.items(data))
-            return [
-                Record(id_, part, moment, self.topic, session, qos, retain, values, shape)
-                for part, (shape, values, moment) in enumerate(typed)
-            ]
+            if type(data) is dict and self._is_simple:
+                form, values = self._type(data)
+                return ((form, values + self._levels),)
+            typed = map(self._type, self.typist.items(data))
+            return [(form, values + self._levels) for form, values in typed]
         except EntityError as error:
             raise EntityError(f"route {self.filter}: table {self._table_name()}: {error}") from error
         except Rejected:
@@ -171,20 +180,13 @@ class Lane:
         except (TypeError, ValueError, RecursionError) as error:
             raise StructureError(f"route {self.filter}: {type(error).__name__}: {error}") from error
 
-    def _typed(self, item: dict[str, Any], arrival: int) -> tuple[Shape, Values, int]:
-        """An object's shape and values, and the time of its event."""
+    def _with_levels(self, item: dict[str, Any]) -> Typed:
+        """An object of a topic whose levels the entity declares; those that do not convert are text beside the rest."""
         if self._fault is not None:
             raise self._fault
-        if self._entity is None:
-            shape, values, index = self.typist.undeclared(item)
-        else:
-            shape, values, index = self.typist.declared(self._entity, self._complete(item) if self._given else item)
-        if self._levels:
-            values += self._levels
-        if self._odd:
-            shape, values = _with(self._odd, shape, values)
-        event = None if index is None else event_time(values[index])
-        return shape, values, arrival if event is None else event
+        form, values = self.typist.declared(self._complete(item))
+        odd: list[Pair] = [(level_path(name), "text") for name in self._odd]
+        return self.typist.form(Shape((*form.shape.properties, *odd))) if odd else form, values
 
     def _complete(self, item: dict[str, Any]) -> dict[str, Any]:
         """The object with typed levels where it leaves their properties out."""
@@ -214,12 +216,6 @@ def _typed_levels(route: Route, levels: Mapping[str, str]) -> tuple[dict[str, An
             if route.mismatch == "reject":
                 return typed, odd, error
     return typed, odd, None
-
-
-def _with(odd: Mapping[str, str], shape: Shape, values: Values) -> tuple[Shape, Values]:
-    """Levels that are not of their declared type, as text beside the rest."""
-    pairs: list[Pair] = [(level_path(name), "text") for name in odd]
-    return Shape((*shape.properties, *pairs)), (*values, *odd.values())
 
 
 def _as_object(data: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from amqtt_db.shape import Kind, Record, Shape
 from amqtt_db.topics import TopicFilter
 from amqtt_db.writer.harvest import Decoded, Harvest, lay, refit
 from amqtt_db.writer.lanes import Lanes, reserved
-from amqtt_db.writer.plan import Planner, Target
+from amqtt_db.writer.plan import Bucket, Planner, Target
 from amqtt_db.writer.transaction import merged
 from amqtt_db.writer.views import ViewKeeper
 
@@ -163,9 +163,10 @@ class Remodel:
         lane = self._lanes.get(move.topic.encode())
         if not isinstance(lane, Lane):
             raise RemodelError(f"topic {move.topic} has no route")
-        decoded = Decoded()
+        buckets: dict[Bucket, list[Record]] = {}
         for record in batch:
-            decoded.buckets.setdefault((lane.place, record.shape), []).append(record)
+            buckets.setdefault((lane.place, record.shape), []).append(record)
+        decoded = Decoded({**buckets})
         harvest = Harvest(0, 0, 0)
         self._views.note(decoded.buckets)
         self._make_room(decoded)

@@ -7,11 +7,13 @@ some database cannot hold is escaped (see :func:`escape`), so a path is always p
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, Literal, get_args
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Final, Literal, get_args, overload
 from uuid import UUID
 
 import attrs
@@ -135,9 +137,66 @@ class Record:
         return {path: (kind, value) for (path, kind), value in pairs if value is not None}
 
 
+_fields = attrgetter("id", "part", "time", "topic", "session", "qos", "retain", "values")
+
+
+@attrs.frozen(eq=False)
+class Block(Sequence[Record]):
+    """Records of one shape, column by column: a record is made only when somebody asks for one.
+
+    All sequences have the same length; ``columns`` hold the values, one for each of the shape's properties.
+    """
+
+    shape: Shape
+    ids: Sequence[int]
+    parts: Sequence[int]
+    times: Sequence[int]
+    topics: Sequence[str]
+    sessions: Sequence[int | None]
+    qos: Sequence[int]
+    retains: Sequence[bool]
+    columns: Sequence[Sequence[Any]]
+
+    @classmethod
+    def of(cls, shape: Shape, records: Sequence[Record]) -> Block:
+        """Records of ``shape`` as a block; a block is one already."""
+        if isinstance(records, Block):
+            return records
+        *envelope, values = zip(*map(_fields, records), strict=True) if records else ((),) * 8
+        columns = list(zip(*values, strict=True)) if values else [()] * len(shape.properties)
+        ids, parts, times, topics, sessions, qos, retains = envelope
+        return cls(shape, ids, parts, times, topics, sessions, qos, retains, columns)
+
+    @property
+    def envelope(self) -> tuple[Sequence[Any], ...]:
+        """The columns of what is no property, in a record's order."""
+        return self.ids, self.parts, self.times, self.topics, self.sessions, self.qos, self.retains
+
+    @property
+    def values(self) -> Sequence[tuple[Any, ...]]:
+        """The records' values, row by row."""
+        return list(zip(*self.columns, strict=True)) if self.columns else [()] * len(self)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(Record, *self.envelope, self.values, repeat(self.shape))
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        return list(self)[index]
+
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
 def micros(moment: datetime) -> int:
     """Microseconds since 1970 of an aware datetime."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // _MICROSECOND
 
 
 @lru_cache(4096)

@@ -30,7 +30,7 @@ from amqtt_db.models.base import (
     restored,
     table_key,
 )
-from amqtt_db.shape import Pair, Record, Shape
+from amqtt_db.shape import Block, Pair, Record, Shape
 from amqtt_db.tagged import typed
 
 EXTRA: Final = "extra"
@@ -90,16 +90,15 @@ class Wide(Model):
         return OwnColumns()
 
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
-        """One list comprehension over the records; a subclass with rows of its own gets the plain maker."""
+        """Columns put side by side; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Wide.rows:
             return super().maker(place, shape, cells)
         ((key, order),) = cells.items()
-        pick = _picker(shape, order[len(_ENVELOPE_NAMES) :])
+        fill = _filler(shape, order[len(_ENVELOPE_NAMES) :])
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            return {
-                key: [(r.id, r.part, r.time, r.topic, r.session, r.qos, r.retain, *pick(r.values)) for r in records]
-            }
+            block = Block.of(shape, records)
+            return {key: list(zip(*block.envelope, *fill(block), strict=True))}
 
         return make
 
@@ -181,17 +180,21 @@ def _present(
     return in_order(tuple(pairs[index] for index in indexes))[0], picker(indexes)
 
 
-def _picker(shape: Shape, cells: Sequence[Cell]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """From a record's values to the values of ``cells``, in their order."""
-    if tuple(cells) == shape.properties:
-        return tuple
+def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[Block], list[Iterable[Any]]]:
+    """From a block to the columns of ``cells``, in their order."""
     places = {pair: index for index, pair in enumerate(shape.properties)}
-    indexes = [places.get(cell, -1) for cell in cells if isinstance(cell, tuple)]
+    indexes = [places.get(cell) if isinstance(cell, tuple) else None for cell in cells]
+    extra = cells.index(EXTRA) if EXTRA in cells else None
     homeless = [(pair, index) for pair, index in places.items() if pair not in set(cells)]
-    direct = picker(indexes)
-    if EXTRA not in cells:
-        return lambda values: direct((*values, None))
-    return lambda values: (_rest(homeless, values), *direct((*values, None)))
+
+    def fill(block: Block) -> list[Iterable[Any]]:
+        nothing = (None,) * len(block)
+        columns: list[Iterable[Any]] = [nothing if index is None else block.columns[index] for index in indexes]
+        if extra is not None:
+            columns[extra] = [_rest(homeless, values) for values in block.values]
+        return columns
+
+    return fill
 
 
 def _rest(homeless: list[tuple[Pair, int]], values: tuple[Any, ...]) -> dict[str, Any] | None:

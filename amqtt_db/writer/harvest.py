@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from amqtt_db.engines.base import Unfit
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
 from amqtt_db.message import PUBLISH, Batch, Message, message_id
-from amqtt_db.pipeline import Lane
-from amqtt_db.shape import Record
+from amqtt_db.moment import event_times
+from amqtt_db.pipeline import Form, Lane, Values
+from amqtt_db.shape import Block, Record
 from amqtt_db.writer.lanes import Lanes
 from amqtt_db.writer.plan import Bucket, Planner, Target
 
@@ -55,59 +56,86 @@ class Harvest:
 
 @attrs.define
 class Decoded:
-    """A batch's records by place and shape, and how many messages each lane gave."""
+    """A batch's records by place and shape."""
 
-    buckets: dict[Bucket, list[Record]] = attrs.field(factory=dict)
-    stored: Counter[Lane] = attrs.field(factory=Counter)
+    buckets: dict[Bucket, Sequence[Record]] = attrs.field(factory=dict)
+
+
+Entry = tuple[int, int, int, int, int, Lane, Values]
+"""A record before its envelope is made: position, part, time, flags and session as in the journal, lane and values."""
 
 
 def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
     """Records of a batch; dead letters, ignored messages, sessions and counts go to the harvest."""
-    decoded = Decoded()
-    buckets, ignored = decoded.buckets, 0
-    base = message_id(harvest.number, 0)
-    _reset_counts(lanes)
+    gathered: dict[tuple[Form, str], list[Entry]] = {}
+    stored: Counter[str] = Counter()
+    for typist in lanes.typists:
+        typist.begin()
     for index, (position, time, flags, session, topic, payload) in enumerate(batch):
         if flags >> 4 != PUBLISH:
             harvest.sessions.append(batch.message(index))
             continue
         lane = lanes.get(topic)
         if not isinstance(lane, Lane):
-            ignored += lane is None
-            if lane is not None:
-                harvest.bury(batch.message(index), NO_ROUTE, lane)
+            _refuse(harvest, batch.message(index), lane)
             continue
-        connection = base | session if session else None
         try:
-            records = lane.records(base | position, time, connection, flags >> 1 & 3, bool(flags & 1), payload)
+            records = lane.typed(payload)
         except Rejected as error:
             harvest.bury(batch.message(index), lane.filter, error)
             continue
-        decoded.stored[lane] += 1
-        for record in records:
-            bucket = buckets.get((lane.place, record.shape))
-            if bucket is None:
-                bucket = buckets[lane.place, record.shape] = []
-            bucket.append(record)
-    _count(harvest, decoded, lanes, ignored)
+        stored[lane.filter] += 1
+        for part, (form, values) in enumerate(records):
+            key = form, lane.place.key
+            entries = gathered.get(key)
+            if entries is None:
+                entries = gathered[key] = []
+            entries.append((position, part, time, flags, session, lane, values))
+    decoded = _decoded(harvest.number, gathered)
+    _count(harvest, decoded, stored, lanes)
     return decoded
 
 
-def _reset_counts(lanes: Lanes) -> None:
-    for typist in lanes.typists:
-        typist.counts.clear()
+def _refuse(harvest: Harvest, message: Message, reason: Rejected | None) -> None:
+    """A message that no route covers is ignored; one of a topic that cannot be becomes a dead letter."""
+    if reason is None:
+        harvest.count(NO_ROUTE, ignored=1)
+    else:
+        harvest.bury(message, NO_ROUTE, reason)
 
 
-def _count(harvest: Harvest, decoded: Decoded, lanes: Lanes, ignored: int) -> None:
-    for lane, count in decoded.stored.items():
-        harvest.count(lane.filter, stored=count)
+def _decoded(number: int, gathered: Mapping[tuple[Form, str], Sequence[Entry]]) -> Decoded:
+    decoded = Decoded()
+    base = message_id(number, 0)
+    for (form, _), entries in gathered.items():
+        decoded.buckets[entries[0][5].place, form.shape] = _block(form, entries, base)
+    return decoded
+
+
+def _block(form: Form, entries: Sequence[Entry], base: int) -> Block:
+    positions, parts, arrivals, flags, sessions, lanes, values = zip(*entries, strict=True)
+    columns = list(zip(*values, strict=True))
+    return Block(
+        form.shape,
+        ids=[base | position for position in positions],
+        parts=parts,
+        times=arrivals if form.time is None else event_times(columns[form.time], arrivals),
+        topics=[lane.topic for lane in lanes],
+        sessions=[base | session if session else None for session in sessions],
+        qos=[flag >> 1 & 3 for flag in flags],
+        retains=[bool(flag & 1) for flag in flags],
+        columns=columns,
+    )
+
+
+def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], lanes: Lanes) -> None:
+    for text, count in stored.items():
+        harvest.count(text, stored=count)
     for (place, _), records in decoded.buckets.items():
         harvest.count(place.route, records=len(records))
     for typist in lanes.typists:
         if typist.counts:
             harvest.count(typist.route.filter.text, **typist.counts)
-    if ignored:
-        harvest.count(NO_ROUTE, ignored=ignored)
 
 
 def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
@@ -128,7 +156,9 @@ def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
 
 def refit(decoded: Decoded, buckets: Iterable[Bucket], planner: Planner) -> None:
     """Give every record of some buckets the shape whose columns return all its values identically."""
+    fitted: dict[Bucket, list[Record]] = {}
     for place, shape in buckets:
-        for record in decoded.buckets.pop((place, shape)):
-            fitted = planner.refit(record)
-            decoded.buckets.setdefault((place, fitted.shape), []).append(fitted)
+        for record in map(planner.refit, decoded.buckets.pop((place, shape))):
+            fitted.setdefault((place, record.shape), []).append(record)
+    for bucket, records in fitted.items():
+        decoded.buckets[bucket] = [*decoded.buckets.get(bucket, ()), *records]

@@ -21,7 +21,7 @@ from amqtt_db.engines.views import ViewSQL, view_sql
 from amqtt_db.models.base import Layout, OwnColumns, Place, ValueRows
 from amqtt_db.models.wide import has_column
 from amqtt_db.route import Route
-from amqtt_db.shape import Kind, Pair, Record, Shape
+from amqtt_db.shape import Block, Kind, Pair, Record, Shape
 from amqtt_db.views import Views, Wish
 from amqtt_db.writer.plan import Bucket, fitting
 
@@ -81,9 +81,8 @@ class ViewKeeper:
 
     def _check(self, place: Place, shape: Shape, records: Sequence[Record]) -> None:
         """Learn of values that have another kind's column in wide form, and no column here that would tell."""
-        for index, (path, kind) in enumerate(shape.properties):
+        for (path, kind), column in zip(shape.properties, Block.of(shape, records).columns, strict=True):
             if kind in self._unchecked[place.key]:
-                column = [record.values[index] for record in records]
                 try:
                     self._engine.encoders[kind](column)
                 except Unfit:

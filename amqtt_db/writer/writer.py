@@ -48,7 +48,6 @@ class Writer:
         self._target = Store(engine, self._catalog)
         self._lanes = Lanes(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
-        self._touched: list[Wanted] = []
         self._laid: list[Bucket] = []
 
     def prepare(self) -> None:
@@ -101,7 +100,8 @@ class Writer:
         """Make again what somebody dropped by hand of the tables last written to; whether there was anything."""
         with self._database.begin() as connection:
             self._catalog.create(connection)
-            ddl = self._schema.ensure(connection, self._touched) if self._touched else []
+            touched = [wish for bucket in self._laid for wish in self._planner.wanted(*bucket)]
+            ddl = self._schema.ensure(connection, touched) if touched else []
         self._views.forget()
         for statement in ddl:
             logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
@@ -227,7 +227,6 @@ class Writer:
     def _make_room(self, decoded: Decoded) -> None:
         """DDL for what the records need and the database lacks."""
         self._views.note(decoded.buckets)
-        self._touched = [wish for bucket in decoded.buckets for wish in self._planner.wanted(*bucket)]
         self._laid = list(decoded.buckets)
         missing = self._planner.missing(decoded.buckets)
         if not missing:
