@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from amqtt_db.models.base import Layout
 from amqtt_db.models.wide import Wide
+from amqtt_db.testing.servers import Servers
 from amqtt_db.writer import views as keeping
-from tests.engines.servers import Servers, Site, make_site
+from tests.engines.servers import Site, make_site
 from tests.workbench import Sent, Workbench
 
 MODELS: list[Any] = [{"wide": {"table": "climate"}}, "eav", "narrow", "document"]

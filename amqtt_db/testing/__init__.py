@@ -11,6 +11,6 @@ Install it with the extra ``testing``.
 from __future__ import annotations
 
 from amqtt_db.testing.contract import ModelContract
-from amqtt_db.testing.databases import Database, available
+from amqtt_db.testing.databases import DATABASES, SQLITE, Database
 
-__all__ = ["Database", "ModelContract", "available"]
+__all__ = ["DATABASES", "SQLITE", "Database", "ModelContract"]

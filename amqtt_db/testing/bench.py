@@ -180,7 +180,7 @@ def power_cut(url: str, commits: int) -> Iterator[None]:
 
     def die(connection: sa.Connection) -> None:
         nonlocal left
-        if connection.engine.url == sa.make_url(url):
+        if connection.engine.url.database == sa.make_url(url).database:
             if left == 0:
                 raise PowerCut
             left -= 1

@@ -24,9 +24,10 @@ from amqtt_db.shape import Record, Shape
 from amqtt_db.testing import pure, strategies
 from amqtt_db.testing.answer import require, require_same, same, told
 from amqtt_db.testing.bench import Bench
-from amqtt_db.testing.databases import Database, available
+from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.history import History, Sent, Setting
 from amqtt_db.testing.machine import Life
+from amqtt_db.testing.servers import needed
 from amqtt_db.writer.lanes import spec
 
 LONG: Final = 500
@@ -56,17 +57,26 @@ class ModelContract:
         class TestMine(ModelContract):
             model = Mine()
 
-    ``databases`` may be set to prove the laws elsewhere than on all that are available.  How many examples are tried is
-    a matter of the hypothesis profile.
+    ``databases`` may be set to prove the laws elsewhere than on all that there are.  Their servers are started when the
+    first law needs them; a law is skipped where there is none.  How many examples are tried is a matter of the
+    hypothesis profile.
     """
 
     model: ClassVar[Model]
-    databases: ClassVar[Sequence[Database]] = available()
+    databases: ClassVar[Sequence[Database]] = DATABASES
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Prove the laws that need a database on each of them."""
         if "database" in metafunc.fixturenames:
-            metafunc.parametrize("database", self.databases, ids=str)
+            metafunc.parametrize("database", self.databases, ids=str, indirect=True)
+
+    @pytest.fixture
+    def database(self, request: pytest.FixtureRequest) -> Database:
+        """The database to prove a law on; skips the law where its server is missing."""
+        found: Database = request.param
+        with needed(found.name):
+            found.prepare()
+        return found
 
     def test_the_model_is_made_again_from_its_name_and_options(self) -> None:
         """A reader knows no more of a model than its class's dotted path and its options, and makes an equal one."""

@@ -1,40 +1,32 @@
-"""The databases that the contract is proved on: SQLite always, servers where the environment names one."""
+"""The databases that the contract is proved on: SQLite, and servers that the harness starts itself."""
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import attrs
-import sqlalchemy as sa
 
-SERVERS: Final[Mapping[str, tuple[str, bool]]] = {
-    "postgresql": ("AMQTT_DB_TEST_POSTGRESQL", True),
-    "mysql": ("AMQTT_DB_TEST_MYSQL", False),
-}
-"""Database → the environment variable with the URL of a server that may be used for tests, and whether thoroughly.
-
-The URL's user must be allowed to create and drop databases.
-"""
+from amqtt_db.testing.servers import SERVERS
 
 
 @attrs.frozen
 class Database:
     """A database system to prove laws on.
 
-    ``fresh`` gives the URL of an empty database, which is gone at the end.  ``thorough`` is False where a few examples
-    must do, as long as hypothesis is not asked for many.
+    ``fresh`` gives the URL of an empty database, which is gone at the end.  ``prepare`` sees that it can be had and
+    raises :class:`~amqtt_db.testing.starting.Missing` otherwise.  ``thorough`` is False where a few examples must do,
+    as long as hypothesis is not asked for many.
     """
 
     name: str
     fresh: Callable[[], AbstractContextManager[str]] = attrs.field(repr=False)
     thorough: bool = True
+    prepare: Callable[[], object] = attrs.field(default=lambda: None, repr=False)
 
     def __str__(self) -> str:
         return self.name
@@ -46,29 +38,14 @@ def _sqlite() -> Iterator[str]:
         yield f"sqlite:///{Path(directory) / 'mqtt.db'}"
 
 
-@contextmanager
-def _server(url: str) -> Iterator[str]:
-    name = f"amqtt_db_{uuid4().hex[:12]}"
-    server = sa.create_engine(url, isolation_level="AUTOCOMMIT", hide_parameters=True)
-    try:
-        with server.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-            try:
-                yield sa.make_url(url).set(database=name).render_as_string(hide_password=False)
-            finally:
-                connection.exec_driver_sql(f"DROP DATABASE {name}")
-    finally:
-        server.dispose()
+def _server(kind: str, *, thorough: bool) -> Database:
+    return Database(kind, partial(SERVERS.empty, kind), thorough, partial(SERVERS.url, kind))
 
 
 SQLITE: Final = Database("sqlite", _sqlite)
+POSTGRESQL: Final = _server("postgresql", thorough=True)
+MYSQL: Final = _server("mysql", thorough=False)
+TIMESCALEDB: Final = _server("timescaledb", thorough=False)
 
-
-def available() -> tuple[Database, ...]:
-    """SQLite, and each of :data:`SERVERS` whose environment variable is set."""
-    servers = (
-        Database(name, partial(_server, os.environ[variable]), thorough)
-        for name, (variable, thorough) in SERVERS.items()
-        if os.environ.get(variable)
-    )
-    return (SQLITE, *servers)
+DATABASES: Final = (SQLITE, POSTGRESQL, MYSQL, TIMESCALEDB)
+"""All of them, whether they can be had or not."""

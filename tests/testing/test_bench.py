@@ -6,16 +6,20 @@ import pytest
 
 from amqtt_db.models.document import Document
 from amqtt_db.testing.bench import Bench
-from amqtt_db.testing.databases import SQLITE
+from amqtt_db.testing.databases import DATABASES, SQLITE, Database
 from amqtt_db.testing.history import Sent, Setting
+from amqtt_db.testing.servers import needed
 
 SETTING = Setting()
 ONE, TWO = Sent("t", ({"v": 1},)), Sent("t", ({"v": 2},))
 
 
-def test_a_crash_before_any_commit_leaves_nothing_behind() -> None:
-    """The message waits, and the writer that comes after stores it."""
-    with Bench.of(SQLITE, Document(), SETTING) as bench:
+@pytest.mark.parametrize("database", DATABASES, ids=str)
+def test_a_crash_before_any_commit_leaves_nothing_behind(database: Database) -> None:
+    """The message waits, and the writer that comes after stores it; on every engine a crash is one."""
+    with needed(database.name):
+        database.prepare()
+    with Bench.of(database, Document(), SETTING) as bench:
         feed = bench.feed()
         feed.sent.append(ONE)
         feed.crash(1, 0)

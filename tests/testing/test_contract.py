@@ -16,7 +16,7 @@ from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.testing import ModelContract
 from amqtt_db.testing.contract import tries
-from amqtt_db.testing.databases import SQLITE, Database, available
+from amqtt_db.testing.databases import SQLITE, Database
 from tests.effort import tried
 from tests.testing import broken
 
@@ -157,13 +157,10 @@ def test_many_examples_spare_nobody() -> None:
         assert tries(1, attrs.evolve(SQLITE, thorough=False)).max_examples == 1000
 
 
-def test_servers_are_used_where_the_environment_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL thoroughly, MySQL briefly; SQLite is always there."""
-    monkeypatch.setenv("AMQTT_DB_TEST_POSTGRESQL", "postgresql://localhost/postgres")
-    monkeypatch.setenv("AMQTT_DB_TEST_MYSQL", "")
-    assert [(str(database), database.thorough) for database in available()] == [("sqlite", True), ("postgresql", True)]
-    monkeypatch.setenv("AMQTT_DB_TEST_MYSQL", "mysql+pymysql://root@localhost/")
-    assert [(str(database), database.thorough) for database in available()][2:] == [("mysql", False)]
+def test_every_database_is_tried() -> None:
+    """SQLite and PostgreSQL thoroughly, the others briefly."""
+    tried_hard = {str(database): database.thorough for database in ModelContract.databases}
+    assert tried_hard == {"sqlite": True, "postgresql": True, "mysql": False, "timescaledb": False}
 
 
 def test_a_failure_says_what_the_model_did(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,157 @@
+"""The servers of a test session: started when they are first asked for, stopped when the process ends.
+
+A running server can be named by its URL instead, in ``AMQTT_DB_TEST_POSTGRESQL``, ``AMQTT_DB_TEST_MYSQL`` or
+``AMQTT_DB_TEST_TIMESCALEDB``; its user must be allowed to create databases.  A test that needs a server which cannot be
+had is skipped; it fails where ``AMQTT_DB_REQUIRE_ENGINES``, a list with commas, names the server's kind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, NoReturn
+
+import attrs
+import pytest
+import sqlalchemy as sa
+
+from amqtt_db.testing.starting import STARTERS, Missing, connected, execute
+
+_EXTENSIONS: Final = {"timescaledb": "CREATE EXTENSION IF NOT EXISTS timescaledb"}
+"""Kind of database → what is executed in each new one."""
+
+_SESSIONS: Final = {
+    "mysql": ("SELECT id FROM information_schema.processlist WHERE db = '{}'", "KILL {}"),
+    "postgresql": ("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", "SELECT pg_terminate_backend({})"),
+}
+"""Dialect → what tells who is connected to a database, and what disconnects one of them."""
+
+
+@attrs.define
+class Servers:
+    """At most one server of each kind, and databases on it."""
+
+    _running: dict[str, str] = attrs.field(factory=dict)
+    _missing: dict[str, Missing] = attrs.field(factory=dict)
+    _idle: dict[str, list[str]] = attrs.field(factory=partial(defaultdict, list))
+    _stack: ExitStack = attrs.field(factory=ExitStack)
+    _numbers: Iterator[int] = attrs.field(factory=partial(count, 1))
+
+    def url(self, kind: str) -> str:
+        """The URL of a server's own database.  Raises Missing."""
+        if kind in self._missing:
+            raise self._missing[kind]
+        if kind not in self._running:
+            try:
+                self._running[kind] = os.environ.get(f"AMQTT_DB_TEST_{kind.upper()}") or self._start(kind)
+            except Missing as error:
+                self._missing[kind] = error
+                raise
+        return self._running[kind]
+
+    @contextmanager
+    def database(self, kind: str) -> Iterator[str]:
+        """The URL of a new database, which is dropped at the end."""
+        url = self._create(kind)
+        try:
+            yield url
+        finally:
+            self._drop(kind, url)
+
+    @contextmanager
+    def empty(self, kind: str) -> Iterator[str]:
+        """The URL of a database without tables; at the end it is emptied for the next who asks.
+
+        This is much cheaper than a new one, and as good for whoever makes nothing but tables and views.
+        """
+        url = self._idle[kind].pop() if self._idle[kind] else self._create(kind)
+        try:
+            yield url
+        finally:
+            try:
+                _empty(url)
+            except sa.exc.DBAPIError:  # somebody still holds on to a table
+                self._drop(kind, url)
+            else:
+                self._idle[kind].append(url)
+
+    def close(self) -> None:
+        """Drop what is left, and stop the servers that were started here."""
+        for kind, urls in self._idle.items():
+            for url in urls:
+                self._drop(kind, url)
+        self._idle.clear()
+        self._running.clear()
+        self._stack.close()
+
+    def _start(self, kind: str) -> str:
+        directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="amqtt_db_")))
+        directory.chmod(0o755)  # the server may be another user's
+        (directory / kind).mkdir()
+        url = self._stack.enter_context(STARTERS[kind](directory / kind))
+        atexit.register(self.close)
+        return url
+
+    def _create(self, kind: str) -> str:
+        server, name = self.url(kind), f"amqtt_db_test_{os.getpid()}_{next(self._numbers)}"
+        execute(server, f"CREATE DATABASE {name}")
+        url = sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+        if kind in _EXTENSIONS:
+            execute(url, _EXTENSIONS[kind])
+        return url
+
+    def _drop(self, kind: str, url: str) -> None:
+        server, name = self.url(kind), sa.make_url(url).database
+        _disconnect(server, str(name))
+        execute(server, f"DROP DATABASE {name}")
+
+
+SERVERS: Final = Servers()
+"""Those of this process."""
+
+
+@contextmanager
+def needed(kind: str) -> Iterator[None]:
+    """Skip the test that needs a server which is missing; fail it where that kind is required."""
+    try:
+        yield
+    except Missing as missing:
+        _give_up(kind, str(missing))
+
+
+def _give_up(kind: str, reason: str) -> NoReturn:
+    if kind in os.environ.get("AMQTT_DB_REQUIRE_ENGINES", "").split(","):
+        pytest.fail(f"{kind} is required: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def _empty(url: str) -> None:
+    """Drop all tables and views, one by one: a hypertable cannot be dropped together with others."""
+    with connected(url) as connection:
+        _hurry(connection)
+        there, quote = sa.inspect(connection), connection.dialect.identifier_preparer.quote
+        names = {"VIEW": there.get_view_names(), "TABLE": there.get_table_names()}
+        for what, name in ((what, name) for what, some in names.items() for name in some):
+            connection.exec_driver_sql(f"DROP {what} IF EXISTS {quote(name)} CASCADE")
+
+
+def _disconnect(server: str, name: str) -> None:
+    with connected(server) as connection:
+        asked, kill = _SESSIONS[connection.dialect.name]
+        for session in connection.exec_driver_sql(asked.format(name)).scalars().all():
+            connection.exec_driver_sql(kill.format(session))
+
+
+def _hurry(connection: sa.Connection) -> None:
+    """Wait a second at most for the locks of others."""
+    for statement in ("SET lock_timeout = 1000", "SET lock_wait_timeout = 1"):
+        with suppress(sa.exc.DBAPIError):  # each server knows one of them
+            connection.exec_driver_sql(statement)
+            return
