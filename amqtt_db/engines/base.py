@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import Kind
 
 Encoder = Callable[[Sequence[Any]], Sequence[Any]]
@@ -19,6 +20,14 @@ Decoder = Callable[[Any], Any]
 
 class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
     """A value would not come back identically from a column of its kind."""
+
+
+def foreign_column(table: str, column: str) -> DatabaseError:
+    """What to say of a column that was added by hand and must be filled, which nobody does."""
+    return DatabaseError(
+        f"column {column} of table {table} is none of this project's, and NOT NULL without a default: no row can be "
+        "stored; give it a default or allow NULL"
+    )
 
 
 class Engine(ABC):
@@ -79,6 +88,10 @@ class Engine(ABC):
     @abstractmethod
     def is_value_fault(self, error: BaseException) -> bool:
         """Whether an error is about a value (it will never succeed) and not about the database's condition."""
+
+    def is_collision(self, error: BaseException) -> bool:
+        """Whether another transaction was in the way, and the same may succeed at once."""
+        return False
 
     def reason(self, error: BaseException) -> str | None:
         """What to tell a user of a value fault beside its class: no values; None where there is nothing to tell."""

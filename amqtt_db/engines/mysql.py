@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
 from amqtt_db.engines.encoding import (
     datetime_text,
     each,
@@ -67,6 +67,8 @@ _VALUE_ERRORS: Final = frozenset(
     }
 )  # fmt: skip
 _TOO_BIG: Final = frozenset({1117, 1118, 1206})  # too many columns, a row, too many locks
+_COLLISIONS: Final = frozenset({1020, 1205, 1213})
+_NO_DEFAULT: Final = 1364
 _NO_PRIVILEGE: Final = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
 
 
@@ -229,6 +231,8 @@ class MySQL(Engine):
                     _require_room(len(body), room, table)
                     cursor.execute(head + body + b")")
         except pymysql.err.MySQLError as error:
+            if _number(error) == _NO_DEFAULT:
+                raise foreign_column(table, str(error.args[-1]).split("'")[1]) from error
             raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
@@ -250,6 +254,10 @@ class MySQL(Engine):
         if isinstance(origin, (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError, OverflowError)):
             return True
         return _number(origin) in _VALUE_ERRORS
+
+    def is_collision(self, error: BaseException) -> bool:
+        """A deadlock, a lock that was not to be had in time, a row that was changed since it was read."""
+        return _number(_origin(error)) in _COLLISIONS
 
     def is_size_fault(self, error: BaseException) -> bool:
         """More locks than the server has room for, a row that fills more than a page, too many columns."""

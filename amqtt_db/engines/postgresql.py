@@ -20,7 +20,7 @@ from psycopg.types.string import TextLoader
 from sqlalchemy.dialects import postgresql
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
 from amqtt_db.engines.encoding import each, is_aware, is_unicode, naive_time, present, utc
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import EPOCH, EXACT, Kind, micros
@@ -204,6 +204,8 @@ class PostgreSQL(Engine):
                 for row in rows:
                     write(row)
         except psycopg.Error as error:
+            if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.column_name not in columns:
+                raise foreign_column(table, str(error.diag.column_name)) from error
             raise _explained(error) or sa.exc.DBAPIError("COPY", None, error, hide_parameters=True) from error
 
     def bind(self, kind: Kind, value: Any) -> Any:
@@ -222,6 +224,11 @@ class PostgreSQL(Engine):
         if origin.sqlstate is None:
             return isinstance(origin, psycopg.DataError)
         return origin.sqlstate[:2] in {"22", "23", "54"} or origin.sqlstate == "P0001"
+
+    def is_collision(self, error: BaseException) -> bool:
+        """A deadlock, a transaction that cannot be serialized, a lock that was not to be had in time."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"40001", "40P01", "55P03"}
 
     def reason(self, error: BaseException) -> str | None:
         """Keys of an index have at most 2,704 bytes, compressed: the server says how many, and of which index."""

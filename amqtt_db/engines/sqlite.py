@@ -19,7 +19,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
 from amqtt_db.engines.encoding import (
     datetime_text,
     each,
@@ -168,7 +168,13 @@ class SQLite(Engine):
         quote = connection.dialect.identifier_preparer.quote
         names = ", ".join(map(quote, columns))
         marks = ", ".join("?" * len(columns))
-        connection.exec_driver_sql(f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})", list(rows))  # noqa: S608
+        try:
+            connection.exec_driver_sql(f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})", list(rows))  # noqa: S608
+        except sa.exc.IntegrityError as error:
+            what, _, column = str(error.orig).rpartition(".")
+            if what == f"NOT NULL constraint failed: {table}" and column not in columns:
+                raise foreign_column(table, column) from error
+            raise
 
     def holds(self, kind: Kind, value: Any) -> bool:
         """See the module's docstring for what SQLite does not hold."""
@@ -184,6 +190,11 @@ class SQLite(Engine):
     def is_value_fault(self, error: BaseException) -> bool:
         """Constraint violations, values too large, and values that the driver cannot bind."""
         return _is_blamable(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+
+    def is_collision(self, error: BaseException) -> bool:
+        """Somebody else has been writing for as long as this one is ready to wait."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return isinstance(origin, sqlite3.OperationalError) and "database is locked" in str(origin)
 
     def is_size_fault(self, error: BaseException) -> bool:
         """More columns than this build of SQLite takes in a statement or a table."""

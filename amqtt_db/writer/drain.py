@@ -17,7 +17,7 @@ from amqtt_db.house import answer
 from amqtt_db.journal import JournalReader, Opening, write_progress
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.transaction import CheckpointMoved
-from amqtt_db.writer.writer import Writer
+from amqtt_db.writer.writer import COLLISIONS, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Drain:
         self._numbers: dict[str, tuple[int, int]] = {}
         self._identity: object = None
         self._complaint: str | None = None
+        self._collisions = 0
         self._wait = PATIENCE[0]
 
     def run(self) -> None:
@@ -98,12 +99,22 @@ class Drain:
             self._let_go()  # also of what was learnt: perhaps a topic has another place now
             return True
         except Exception as error:  # whatever it is, nothing may be lost by ending
+            if self._is_collision(error):
+                self._let_go()
+                return True
             self._endure(error)
             return not isinstance(error, JournalError)
         self._relieved()
         if not worked:
             self._await_news()
         return worked
+
+    def _is_collision(self, error: Exception) -> bool:
+        """Whether another writer was in the way, and not again and again."""
+        if self._writer is None or not self._writer.is_collision(error):
+            return False
+        self._collisions += 1
+        return self._collisions <= COLLISIONS
 
     def _round(self) -> bool:
         reader, writer = self._connected()
@@ -186,7 +197,7 @@ class Drain:
     def _relieved(self) -> None:
         if self._complaint is not None:
             logger.info("working again after: %s", self._complaint)
-        self._complaint, self._wait = None, PATIENCE[0]
+        self._complaint, self._collisions, self._wait = None, 0, PATIENCE[0]
 
     def _let_go(self) -> None:
         if self._writer is not None:

@@ -14,7 +14,7 @@ from amqtt_db.route import Route
 from amqtt_db.topics import TopicFilter
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.transaction import CheckpointMoved
-from amqtt_db.writer.writer import Writer
+from amqtt_db.writer.writer import COLLISIONS, Writer
 
 
 @attrs.frozen
@@ -41,10 +41,20 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
             for id_, name in writer.dead_letters():
                 if _covers(wanted, name):
                     with suppress(CheckpointMoved):  # another replay was faster
-                        yield Replayed(id_, writer.revive(id_))
+                        yield Replayed(id_, _revived(writer, id_))
         finally:
             writer.close()
             attempt.close()
+
+
+def _revived(writer: Writer, id_: int) -> str | None:
+    for _ in range(COLLISIONS):
+        try:
+            return writer.revive(id_)
+        except Exception as error:
+            if not writer.is_collision(error):
+                raise
+    return writer.revive(id_)
 
 
 def _covers(wanted: TopicFilter, topic: bytes) -> bool:

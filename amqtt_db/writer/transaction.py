@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -83,7 +84,8 @@ class Store:
         """A dead letter's message and its topic filter.  Raises CheckpointMoved if there is no such letter any more."""
         table = self._catalog.dead_letter
         names = ("time", "filter", "topic", "session", "qos", "retain")
-        row = connection.execute(sa.select(*(table.c[name] for name in names)).where(table.c.id == id_)).one_or_none()
+        query = sa.select(*(table.c[name] for name in names)).where(table.c.id == id_)
+        row = connection.execute(query.with_for_update()).one_or_none()  # another replay must not delete it meanwhile
         if row is None:
             raise CheckpointMoved
         sent = flags(PUBLISH, row.qos, bool(row.retain))
@@ -163,14 +165,16 @@ class Store:
         return self._clients[session]
 
     def _write_counts(self, connection: sa.Connection, harvest: Harvest) -> None:
+        """In the order of their filters: a writer and a replay never wait for each other crosswise."""
         counter = self._catalog.counter
-        for text, counts in harvest.counts.items():
+        for text, counts in sorted(harvest.counts.items()):
             key = {"journal": harvest.number, "hash": key_hash(text)}
             here = (counter.c.journal == key["journal"]) & (counter.c.hash == key["hash"])
             added = {name: counter.c[name] + count for name, count in counts.items() if count}
-            if connection.execute(counter.update().where(here).values(**added)).rowcount == 0:
-                row = {**key, "filter": text, **{name: counts[name] for name in COUNTS}}
-                connection.execute(counter.insert(), row)
+            if added and connection.execute(counter.update().where(here).values(**added)).rowcount == 0:
+                with suppress(sa.exc.IntegrityError), connection.begin_nested():  # another one may be faster
+                    connection.execute(counter.insert(), {**key, "filter": text, **dict.fromkeys(COUNTS, 0)})
+                connection.execute(counter.update().where(here).values(**added))
 
 
 def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Target, Sequence[Any]]]:

@@ -32,6 +32,7 @@ from amqtt_db.writer.views import ViewKeeper
 
 logger = logging.getLogger(__name__)
 
+COLLISIONS: Final = 3  # attempts that go wrong because another transaction was in the way, until that is unusual
 STEP: Final = 200  # tables that one transaction makes: a server has room for so many locks
 
 
@@ -99,13 +100,18 @@ class Writer:
     def mend(self) -> bool:
         """Make again what somebody dropped by hand of the tables last written to; whether there was anything."""
         with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
             self._catalog.create(connection)
-            touched = [wish for bucket in self._laid for wish in self._planner.wanted(*bucket)]
-            ddl = self._schema.ensure(connection, touched) if touched else []
+        ddl = self._grow_stepwise([wish for bucket in self._laid for wish in self._planner.wanted(*bucket)])
         self._views.forget()
         for statement in ddl:
             logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
         return bool(ddl)
+
+    def is_collision(self, error: BaseException) -> bool:
+        """Whether another transaction was in the way, as happens between writers, and the same may succeed at once."""
+        cause = error.__cause__
+        return self._engine.is_collision(error) or (cause is not None and self.is_collision(cause))
 
     def dead_letters(self) -> list[tuple[int, bytes]]:
         """The ids and topics of all dead letters, oldest first."""
@@ -207,6 +213,17 @@ class Writer:
         self._lanes.learn(new, placements)
         self._views.moved(added, known)
 
+    def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
+        """DDL for any number of tables; what is there then is learnt."""
+        ddl: list[str] = []
+        keys = sorted({wish.table.key for wish in wishes})
+        for first in range(0, len(keys), STEP):
+            step = set(keys[first : first + STEP])
+            ddl += self._grow([wish for wish in wishes if wish.table.key in step])
+            with self._database.begin() as connection:
+                self._schema.learn(connection, step)
+        return ddl
+
     def _grow(self, wishes: Sequence[Wanted]) -> list[str]:
         """DDL for some tables; one that cannot have as many columns as it is allowed gets fewer."""
         try:
@@ -231,13 +248,7 @@ class Writer:
         missing = self._planner.missing(decoded.buckets)
         if not missing:
             return
-        ddl: list[str] = []
-        keys = sorted({wish.table.key for wish in missing})
-        for first in range(0, len(keys), STEP):
-            step = set(keys[first : first + STEP])
-            ddl += self._grow([wish for wish in missing if wish.table.key in step])
-            with self._database.begin() as connection:
-                self._schema.learn(connection, step)
+        ddl = self._grow_stepwise(missing)
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
         columns = sum(statement.count("ADD COLUMN") for statement in ddl)
         logger.info("the schema grows by %d tables and %d columns", tables, columns)

@@ -1,0 +1,102 @@
+"""A journal, a database server and the writer's loop between them: what the tests of trouble with servers stand on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from amqtt_db.config import load
+from amqtt_db.engines import engine_for
+from amqtt_db.journal import Journal, read_progress
+from amqtt_db.message import PUBLISH, flags
+from amqtt_db.writer import drain
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.writer import Writer
+from tests.engines.servers import Site
+
+PATIENCE = 60.0  # seconds that anything here may take at most
+ARRIVAL = 1_700_000_000_000_000
+
+
+class Mill:
+    """One journal and its writer, in a thread of this process; ``url`` is the database's, the site's own by default."""
+
+    def __init__(self, site: Site, *routes: dict[str, Any], name: str = "a", url: str | None = None) -> None:
+        self._site, self._url = site, url or site.url
+        self._routes = load({"routes": list(routes)} if routes else {}).routes
+        self._journal = Journal.open(site.path / f"{name}.journal", max_size=2**30, sync="never")
+        self._attempt = Attempt(site.path / f"{name}.attempt")
+        self._stop = drain.Stop()
+        self._thread: threading.Thread | None = None
+        site.stack.callback(self.end)
+
+    def start(self) -> None:
+        """Start the loop."""
+        make_writer = partial(Writer, engine_for(self._url), self._routes, self._attempt)
+        loop = drain.Drain(self._journal.path, make_writer, self._attempt, self._stop)
+        self._thread = threading.Thread(target=loop.run)
+        self._thread.start()
+
+    def send(self, *messages: tuple[str, Any]) -> None:
+        """Put messages into the journal, as one group."""
+        for topic, payload in messages:
+            self._journal.append(flags(PUBLISH, 1), ARRIVAL, 0, topic.encode(), json.dumps(payload).encode())
+        self._journal.commit()
+
+    def until_stored(self) -> None:
+        """Wait until everything has been stored, or become a dead letter."""
+        until(self._is_done)
+
+    def _is_done(self) -> bool:
+        progress = read_progress(self._journal.path)
+        return progress is not None and progress.position == self._journal.next
+
+    def end(self) -> None:
+        """Ask the loop to end, and wait for it."""
+        if self._thread is not None:
+            self._stop.ask(PATIENCE)
+            self._thread.join(PATIENCE)
+            assert not self._thread.is_alive()
+            self._thread = None
+            self._attempt.close()
+            self._journal.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread or a server does."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as an error so far."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@contextmanager
+def administration(url: str) -> Iterator[sa.Connection]:
+    """A connection whose statements are each a transaction of their own."""
+    database = engine_for(url).open(write=True)
+    try:
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT", no_parameters=True) as connection:
+            yield connection
+    finally:
+        database.dispose()
+
+
+def administer(url: str, *statements: str) -> None:
+    """Execute statements as the server's administrator."""
+    with administration(url) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
