@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.engines import engine_for
 from amqtt_db.models.base import Layout
 from amqtt_db.models.wide import Wide
 from amqtt_db.testing.servers import Servers
 from amqtt_db.writer import views as keeping
-from tests.engines.servers import Site, make_site
+from tests.engines.servers import ENGINES, Site, make_site
 from tests.workbench import Sent, Workbench
 
 MODELS: list[Any] = [{"wide": {"table": "climate"}}, "eav", "narrow", "document"]
@@ -26,7 +27,7 @@ ROUTE: dict[str, Any] = {"topic": "home/{room}/climate"}
 LINES = ["wide", "eav", "narrow", "document"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=ENGINES)
 def sites(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[list[Site]]:
     """A database for each model, on each engine that has views."""
     made = []
@@ -233,11 +234,9 @@ def test_a_dashboard_survives_a_change_of_model(sites: list[Site]) -> None:
 
 def test_each_topics_table_has_its_view(site: Site) -> None:
     """`wide` without `table:`; the views stay when the route's topics go to shared tables."""
-    if site.engine == "mysql":
-        pytest.skip("no views there yet")
     bench = Workbench(site)
     bench.send(("a/b", {"v": 1}), ("c", {"w": 2}))
-    assert bench.sql("SELECT key, name FROM mqtt_view ORDER BY key") == [("a/b", "a_b_view"), ("c", "c_view")]
+    assert bench.sql("SELECT v.key, name FROM mqtt_view v ORDER BY v.key") == [("a/b", "a_b_view"), ("c", "c_view")]
     assert bench.sql("SELECT v, topic FROM a_b_view") == [(1.0, "a/b")]
     bench.restart({"topic": "#", "model": "eav"})
     bench.send(("a/b", {"v": 2, "new": "x"}))
@@ -354,19 +353,33 @@ def test_an_error_is_said_once_and_holds_up_nothing(tmp_path: Path, caplog: pyte
     ]
 
 
-def test_a_reader_of_the_view_holds_up_nothing(postgresql: Site) -> None:
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_a_reader_of_the_view_holds_up_nothing(engine: str, request: pytest.FixtureRequest) -> None:
     """A dashboard in the middle of a long transaction: messages are stored, the view's new column waits for it."""
-    bench = Workbench(postgresql, {**ROUTE, "model": "eav"})
+    site: Site = request.getfixturevalue(engine)
+    bench = Workbench(site, {**ROUTE, "model": "eav"})
     bench.send(("home/a/climate", {"temp": 1}))
-    database = sa.create_engine(sa.make_url(postgresql.url).set(drivername="postgresql+psycopg"))
+    database = engine_for(site.url).open(write=False)
     with database.begin() as dashboard:
-        dashboard.exec_driver_sql("SELECT * FROM home_room_climate_view")
+        dashboard.exec_driver_sql("SELECT * FROM home_room_climate_view").all()
         bench.send(("home/a/climate", {"temp": 2, "new": 1}))
         assert len(bench.records()) == 2
         assert "new" not in bench.columns(view(bench))
     database.dispose()
     bench.send(("home/a/climate", {"temp": 3}))
     assert ask(bench, "SELECT temp, new FROM {view} ORDER BY id") == [(1.0, None), (2.0, 1.0), (3.0, None)]
+
+
+def test_mariadb_looks_into_a_document_some_levels_deep(mysql: Site) -> None:
+    """Properties without a column are found there; what is nested deeper is one value of the last level."""
+    bench = Workbench(mysql, {**ROUTE, "model": "document", "max_columns": 1})
+    data: dict[str, Any] = {"flat": 1, "a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": 2}, "last": 3}}}}}}}}
+    bench.send(("home/x/climate", data))
+    assert whole(bench)[0]["extra"] == {
+        "{room}": "x",
+        "a.b.c.d.e.f.g.h": {"i": 2},
+        "a.b.c.d.e.f.g.last": 3,
+    }
 
 
 def test_grants_and_views_upon_a_view_stay(postgresql: Site) -> None:

@@ -205,11 +205,7 @@ class MySQL(Engine):
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """A named lock, held until the connection goes back to its pool.  Raises DatabaseError if it takes too long."""
-        connection.info["amqtt_db_locked"] = True
-        if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {_LOCK_SECONDS})").scalar_one() != 1:
-            raise DatabaseError(
-                f"another writer has been changing the schema for {_LOCK_SECONDS} seconds; this one waits on"
-            )
+        lock_schema(connection, _LOCK_SECONDS)
 
     def insert(
         self,
@@ -280,6 +276,13 @@ class MySQL(Engine):
                 f"the server runs with max_allowed_packet = {_packet_size(connection)}: the longest topics and names "
                 f"do not fit into it; set max_allowed_packet = {_LEAST_PACKET} or more"
             )
+
+
+def lock_schema(connection: sa.Connection, seconds: int) -> None:
+    """Take the lock on the schema.  Raises DatabaseError if it takes longer than so many seconds."""
+    connection.info["amqtt_db_locked"] = True
+    if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
+        raise DatabaseError(f"another writer has been changing the schema for {seconds} seconds; this one waits on")
 
 
 def _prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:

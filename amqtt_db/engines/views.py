@@ -15,6 +15,8 @@ from amqtt_db.engines.urls import dialect_of
 from amqtt_db.shape import Kind
 
 BUILTIN: Final[Mapping[str, str]] = {
+    "mariadb": "amqtt_db.engines.mysql_views.MySQLViews",
+    "mysql": "amqtt_db.engines.mysql_views.MySQLViews",
     "postgresql": "amqtt_db.engines.postgresql_views.PostgreSQLViews",
     "sqlite": "amqtt_db.engines.sqlite_views.SQLiteViews",
 }
@@ -60,8 +62,8 @@ class ViewSQL(ABC):
     def rest_of_rows(self, path: str, columns: Mapping[str, Sequence[Kind]], rows: str, known: Collection[str]) -> str:
         """Properties without a column as one JSON object by path, or NULL.
 
-        ``rows`` is everything from FROM on that finds the properties of a record, ``path`` the expression for a row's
-        path, ``columns`` has the expressions for its value with the kinds that each is for (more than one: tagged
+        ``rows`` is what finds the properties of a record, FROM and WHERE, ``path`` the expression for a row's path,
+        ``columns`` has the expressions for its value with the kinds that each is for (more than one: tagged
         JSON).  ``known`` are the properties with a column, as :func:`property_key`.
         """
 
