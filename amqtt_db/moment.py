@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Final
@@ -16,6 +17,11 @@ _LATEST: Final = micros(datetime.max.replace(tzinfo=timezone.utc))
 
 def event_times(column: Sequence[Any], arrivals: Sequence[int]) -> Sequence[int]:
     """The times of events, by a column of what their properties say: the arrival where that is missing or absurd."""
+    if set(map(type, column)) == {datetime}:
+        with suppress(TypeError):  # one has no zone
+            times = list(map(micros, column))
+            if min(times) >= _EARLIEST and max(times) <= _LATEST:
+                return times
     told = map(event_time, column)
     return [arrival if time is None else time for time, arrival in zip(told, arrivals, strict=True)]
 

@@ -1,13 +1,14 @@
 """bytes → plain data → typed entity → Record: the pure middle of the way, per route.
 
 A :class:`Lane` is the way of one topic's messages.  What is the same for all messages of a route, above all the shapes
-met so far, is kept in its :class:`Typist`, so that a message of a known shape costs a dictionary look-up.
+met so far, is kept in its :class:`Typist`.  It types objects with the same keys together, column by column, and those
+for which that does not do one by one; then a known set of keys and kinds costs a dictionary look-up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any, Final
@@ -24,8 +25,10 @@ MAX_SHAPES: Final = 4096  # more are forgotten and learnt again
 # Types → kinds, but objects apart from lists: they are flattened first.
 _OBJECT: Final = "object"
 _key_kind = {**KIND_OF_TYPE, dict: _OBJECT, type(None): "null"}.get
+_FLAT: Final = KIND_OF_TYPE.keys() - {dict}
 
 Values = tuple[Any, ...]
+Columns = Sequence[Sequence[Any]]
 Pick = Callable[[Mapping[str, Any]], Values]
 
 
@@ -55,7 +58,8 @@ class Typist:
         declared = route.entity.declared if route.entity is not None else ()
         self.levels = tuple(name for name in route.filter.names if name not in declared)
         self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
-        self.is_simple = self._each is None
+        self.is_single = self._each is None
+        self.is_plain = self.is_single and (route.entity is None or route.entity.is_plain)
         self._ways: dict[Any, tuple[Form, Pick]] = {}
         self._forms: dict[Shape, Form] = {}
         if route.entity is not None:
@@ -80,6 +84,27 @@ class Typist:
             yield from (_as_object(item) for item in _spread(data, self._each))
         else:
             yield _as_object(data)
+
+    def columns(self, names: Sequence[str], columns: Columns) -> tuple[Form, Columns] | None:
+        """Form and columns of many objects with the keys ``names``; None where they must be looked at one by one.
+
+        That is where a property is an object, has values of several kinds, or some that deviate from what is declared.
+        The columns of the topic's levels are to follow.
+        """
+        entity = self.route.entity
+        if entity is None:
+            more = _undeclared(zip(names, columns, strict=True))
+            return None if more is None else (self._form(tuple(pair for pair, _ in more)), [one for _, one in more])
+        declared = entity.columns(dict(zip(names, columns, strict=True)), len(columns[0]))
+        rest = [(name, column) for name, column in zip(names, columns, strict=True) if name not in entity.keys]
+        more = None if rest and self.route.unknown == "reject" else _undeclared(rest)
+        if declared is None or more is None:
+            return None
+        if self.route.unknown == "ignore":
+            self.counts["dropped"] += sum(len(column) - column.count(None) for _, column in more)
+            more = []
+        form = self._form((*entity.shape.properties, *(pair for pair, _ in more)))
+        return form, [*declared, *(column for _, column in more)]
 
     def undeclared(self, data: dict[str, Any]) -> Typed:
         """Form and values of an object without a declared entity; the values of the topic's levels are to follow."""
@@ -146,6 +171,10 @@ class Typist:
         return values
 
 
+FAULTS: Final = (Rejected, TypeError, ValueError, RecursionError)
+"""What decoding and typing a message raise where it cannot be stored."""
+
+
 class Lane:
     """The way of one topic's messages to records."""
 
@@ -154,31 +183,32 @@ class Lane:
         self.typist = typist
         self.place = place
         self.filter = typist.route.filter.text
-        self._decode = typist.route.decode
+        self.decode = typist.route.decode
         self._given, self._odd, self._fault = _typed_levels(typist.route, levels)
-        self._levels = (*(levels[name] for name in typist.levels), *self._odd.values())
+        self.levels = (*(levels[name] for name in typist.levels), *self._odd.values())
         self._type: Callable[[dict[str, Any]], Typed] = (
             typist.undeclared if typist.route.entity is None else typist.declared
         )
-        if self._given or self._odd or self._fault:
+        is_special = bool(self._given or self._odd or self._fault)
+        if is_special:
             self._type = self._with_levels
-        self._is_simple = typist.is_simple
+        self.is_plain = typist.is_plain and not is_special
 
-    def typed(self, payload: bytes) -> Sequence[Typed]:
-        """The records of a message.  Raises Rejected with the step and the reason where it cannot be stored."""
-        try:
-            data = self._decode(payload)
-            if type(data) is dict and self._is_simple:
-                form, values = self._type(data)
-                return ((form, values + self._levels),)
-            typed = map(self._type, self.typist.items(data))
-            return [(form, values + self._levels) for form, values in typed]
-        except EntityError as error:
-            raise EntityError(f"route {self.filter}: table {self._table_name()}: {error}") from error
-        except Rejected:
-            raise
-        except (TypeError, ValueError, RecursionError) as error:
-            raise StructureError(f"route {self.filter}: {type(error).__name__}: {error}") from error
+    def typed(self, data: Any) -> Sequence[Typed]:
+        """The records of a message's decoded data.  Raises one of FAULTS where it cannot be stored."""
+        if type(data) is dict and self.typist.is_single:
+            form, values = self._type(data)
+            return ((form, values + self.levels),)
+        typed = map(self._type, self.typist.items(data))
+        return [(form, values + self.levels) for form, values in typed]
+
+    def reason(self, fault: Exception) -> Rejected:
+        """One of FAULTS as what its user reads of a dead letter."""
+        if isinstance(fault, EntityError):
+            return EntityError(f"route {self.filter}: table {self._table_name()}: {fault}")
+        if isinstance(fault, Rejected):
+            return fault
+        return StructureError(f"route {self.filter}: {type(fault).__name__}: {fault}")
 
     def _with_levels(self, item: dict[str, Any]) -> Typed:
         """An object of a topic whose levels the entity declares; those that do not convert are text beside the rest."""
@@ -232,6 +262,18 @@ def _spread(data: Any, path: tuple[str, ...]) -> Iterator[Any]:
         yield from ({**data, path[0]: inner} for inner in _spread(data[path[0]], path[1:]))
     else:
         yield data
+
+
+def _undeclared(columns: Iterable[tuple[str, Sequence[Any]]]) -> list[tuple[Pair, Sequence[Any]]] | None:
+    """Columns by name with the pairs that their values have in common, if they have; without those of null alone."""
+    found: list[tuple[Pair, Sequence[Any]]] = []
+    for name, column in columns:
+        types = set(map(type, column)) - {type(None)}
+        kinds = {KIND_OF_TYPE[one] for one in types if one in _FLAT}
+        if len(kinds) > 1 or not types <= _FLAT:
+            return None
+        found += [((escape(name), kind), column) for kind in kinds]
+    return found
 
 
 def _kind(value: Any) -> Kind:

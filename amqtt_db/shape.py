@@ -167,6 +167,13 @@ class Block(Sequence[Record]):
         ids, parts, times, topics, sessions, qos, retains = envelope
         return cls(shape, ids, parts, times, topics, sessions, qos, retains, columns)
 
+    def joined(self, other: Block) -> Block:
+        """These records, and those of another block of the same shape."""
+        envelope = ([*mine, *others] for mine, others in zip(self.envelope, other.envelope, strict=True))
+        columns = [[*mine, *others] for mine, others in zip(self.columns, other.columns, strict=True)]
+        ids, parts, times, topics, sessions, qos, retains = envelope
+        return Block(self.shape, ids, parts, times, topics, sessions, qos, retains, columns)
+
     @property
     def envelope(self) -> tuple[Sequence[Any], ...]:
         """The columns of what is no property, in a record's order."""

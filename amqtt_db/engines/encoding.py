@@ -9,11 +9,13 @@ from math import copysign, isnan
 from typing import Any, Final
 
 from amqtt_db.engines.base import Encoder, Unfit
-from amqtt_db.shape import EPOCH, EXACT
+from amqtt_db.shape import EPOCH, EXACT, micros
 
 _SECOND: Final = 1_000_000
-_DAY: Final = 86_400
-_MINUTES: Final = tuple(f" {minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440))
+_MINUTE: Final = 60 * _SECOND
+_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+_FIRST: Final = micros(datetime.min.replace(tzinfo=timezone.utc))
+_LAST: Final = micros(datetime.max.replace(tzinfo=timezone.utc))
 
 
 def present(column: Sequence[Any]) -> Sequence[Any]:
@@ -67,20 +69,35 @@ def is_unicode(value: str) -> bool:
 
 
 @lru_cache(4096)
-def _day_text(day: int) -> str:
-    return (EPOCH + timedelta(days=day)).strftime("%Y-%m-%d").rjust(10, "0")
+def _minute_text(minute: int) -> str:
+    return (EPOCH + timedelta(minutes=minute)).replace(tzinfo=None).isoformat(" ", "minutes") + ":"
 
 
 def moment_text(moment: int) -> str:
     """Microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
-    second, microsecond = divmod(moment, _SECOND)
-    day, second = divmod(second, _DAY)
-    return f"{_day_text(day)}{_MINUTES[second // 60]}{second % 60:02d}.{microsecond:06d}"
+    return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _SECOND % 60]}{moment % _SECOND:06d}"
 
 
 def moment_texts(column: Sequence[Any]) -> Sequence[Any]:
     """:func:`moment_text` of a column."""
     return [None if value is None else moment_text(value) for value in column]
+
+
+def instants(column: Sequence[Any]) -> Sequence[Any]:
+    """Aware datetimes as microseconds since 1970.  Raises Unfit where one has no zone or is no datetime in UTC."""
+    try:
+        times = [None if value is None else micros(value) for value in column]
+    except TypeError as error:
+        raise Unfit from error
+    there = present(times)
+    if there and not (min(there) >= _FIRST and max(there) <= _LAST):
+        raise Unfit
+    return times
+
+
+def datetime_texts(column: Sequence[Any]) -> Sequence[Any]:
+    """Aware datetimes as :func:`moment_text`."""
+    return moment_texts(instants(column))
 
 
 def is_aware(value: datetime) -> bool:
@@ -96,11 +113,6 @@ def utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise Unfit
     return value if value.tzinfo is timezone.utc else value.astimezone(timezone.utc)
-
-
-def datetime_text(value: datetime) -> str:
-    """An aware datetime as :func:`moment_text`."""
-    return utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def naive_time(value: time) -> time:

@@ -24,7 +24,7 @@ from sqlalchemy.dialects import mysql
 from amqtt_db import tagged
 from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
 from amqtt_db.engines.encoding import (
-    datetime_text,
+    datetime_texts,
     each,
     is_aware,
     is_plain_double,
@@ -170,7 +170,7 @@ class MySQL(Engine):
         "number": _numbers,
         "bigint": each(str),
         "text": _texts,
-        "datetime": each(datetime_text),
+        "datetime": datetime_texts,
         "moment": moment_texts,
         "date": each(date.isoformat),
         "time": each(time_text),

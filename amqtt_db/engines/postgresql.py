@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 
 from amqtt_db import tagged
 from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
-from amqtt_db.engines.encoding import each, is_aware, is_unicode, naive_time, present, utc
+from amqtt_db.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import EPOCH, EXACT, Kind, micros
 
@@ -43,9 +43,7 @@ _CONNECT: Final[Mapping[str, Any]] = {
 }
 """Parameters of every connection that the URL does not set itself; times in seconds."""
 
-_START: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)  # a binary timestamp counts microseconds from here
-_OFFSET: Final = micros(_START)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_OFFSET: Final = micros(datetime(2000, 1, 1, tzinfo=timezone.utc))  # from here a binary timestamp counts microseconds
 _DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
 
 _COPY_TYPES: Final[Mapping[Kind, str]] = {
@@ -89,10 +87,6 @@ def _is_text(value: str) -> bool:
 
 def _moments(column: Sequence[Any]) -> Sequence[Any]:
     return [None if value is None else value - _OFFSET for value in column]
-
-
-def _datetime(value: datetime) -> int:
-    return (utc(value) - _START) // _MICROSECOND
 
 
 def _is_numeric(value: Decimal) -> bool:
@@ -159,7 +153,7 @@ class PostgreSQL(Engine):
     encoders: ClassVar[Mapping[Kind, Encoder]] = {
         "number": _numbers,
         "text": _texts,
-        "datetime": each(_datetime),
+        "datetime": lambda column: _moments(instants(column)),
         "moment": _moments,
         "time": each(naive_time),
         "decimal": each(_decimal),

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from amqtt_db import tagged
 from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
 from amqtt_db.engines.encoding import (
-    datetime_text,
+    datetime_texts,
     each,
     is_aware,
     is_plain_double,
@@ -89,7 +89,7 @@ class SQLite(Engine):
         "number": plain_numbers,
         "bigint": each(str),
         "text": _texts,
-        "datetime": each(datetime_text),
+        "datetime": datetime_texts,
         "moment": moment_texts,
         "date": each(date.isoformat),
         "time": each(time_text),

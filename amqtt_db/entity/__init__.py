@@ -8,7 +8,7 @@ annotation of what it returns (``-> str``) decides the column's kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -18,7 +18,7 @@ from amqtt_db.entity.declared import Plan, covers, undeclared, without_mismatche
 from amqtt_db.entity.from_class import class_plan
 from amqtt_db.entity.hooks import converter
 from amqtt_db.entity.inline import inline_plan
-from amqtt_db.entity.strict import read_level
+from amqtt_db.entity.strict import read_level, to_column
 from amqtt_db.errors import EntityError
 from amqtt_db.registry import load_path
 from amqtt_db.shape import Shape, flatten
@@ -30,14 +30,19 @@ Structured = tuple[Values, dict[str, Any], dict[str, Any]]
 
 
 class Entity:
-    """Declared properties: their ``shape`` (paths and kinds in their order), their paths (``declared``)."""
+    """Declared properties: their ``shape`` (paths and kinds in their order), their paths (``declared``).
 
-    __slots__ = ("_covers", "_fields", "_make", "_name", "_read", "_seals", "declared", "shape")
+    ``keys`` are those of a payload that are declared.  ``is_plain`` tells that :meth:`columns` can be asked.
+    """
+
+    __slots__ = ("_covers", "_fields", "_make", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
 
     def __init__(self, plan: Plan) -> None:
         leaves = [leaf for field in plan.fields for leaf in field.leaves()]
         self.shape = Shape(tuple((field.path, field.kind) for _, field in leaves))
         self.declared: frozenset[str] = frozenset(self.shape.paths)
+        self.keys = frozenset(field.key for field in plan.fields)
+        self.is_plain = plan.independent
         self._name, self._make = plan.name, plan.make
         self._fields = plan.fields
         self._covers = covers(plan.fields)
@@ -76,6 +81,17 @@ class Entity:
         else:
             mismatched = {}
         return values, mismatched, {} if self._covers(data) else self._unknown(data)
+
+    def columns(self, given: Mapping[str, Sequence[Any]], count: int) -> Sequence[Sequence[Any]] | None:
+        """Typed columns of the data of ``count`` messages, given by key, in the order of the shape.
+
+        None where one of the values is not of the declared type: :meth:`structure` tells which.
+        """
+        absent = (None,) * count
+        try:
+            return [to_column(field.convert, given.get(field.key, absent)) for field in self._fields]
+        except Exception:
+            return None
 
     def level(self, name: str, text: str) -> Any:
         """The text of a topic's level as a value of the declared property ``name``.

@@ -45,11 +45,15 @@ class Field:
 
 @attrs.frozen
 class Plan:
-    """How one entity is made: its fields, the function that makes an instance, and what the instance is called."""
+    """How one entity is made: its fields, the function that makes an instance, and what the instance is called.
+
+    ``independent`` tells that there is no more to an instance than the conversion of each field that is there.
+    """
 
     name: str
     fields: tuple[Field, ...]
     make: Callable[[Mapping[str, Any]], Any]
+    independent: bool = False
 
 
 def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def inline_plan(mapping: Mapping[Any, Any], where: str) -> Plan:
     if problems:
         raise SpecError(*problems)
     make, _ = _maker(fields)
-    return Plan("the entity", fields, make)
+    return Plan("the entity", fields, make, independent=not any(field.children for field in fields))
 
 
 def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[Problem]) -> tuple[Field, ...]:

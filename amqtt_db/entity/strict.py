@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Final, NoReturn
@@ -194,6 +194,21 @@ CONVERT: Final[Mapping[type, Convert]] = {
     UUID: to_uuid,
 }
 """The conversion to each of the project's types."""
+
+
+def to_column(convert: Convert, column: Sequence[Any]) -> Sequence[Any]:
+    """A conversion of many values, None as None; those that are of its type already need no look at each."""
+    types = set(map(type, column)) - {type(None)}
+    if len(types) == 1 and CONVERT.get(types.pop()) is convert:
+        if convert in _PASSING:
+            return column
+        if convert is to_int and None not in column and min(column) >= SMALLEST and max(column) <= LARGEST:
+            return column
+    return [None if value is None else convert(value) for value in column]
+
+
+_PASSING: Final = frozenset({to_bool, to_float, to_str, to_bytes, to_uuid})
+"""Conversions that return each value of their own type as it is."""
 
 DECLARED_KIND: Final[Mapping[type, Kind]] = {
     bool: "bool",

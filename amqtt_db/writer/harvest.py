@@ -11,10 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from amqtt_db.engines.base import Unfit
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
-from amqtt_db.message import PUBLISH, Batch, Message, message_id
-from amqtt_db.moment import event_times
-from amqtt_db.pipeline import Form, Lane, Values
-from amqtt_db.shape import Block, Record
+from amqtt_db.message import PUBLISH, Batch, Message
+from amqtt_db.pipeline import Lane
+from amqtt_db.shape import Record
+from amqtt_db.writer.gather import Gathered
 from amqtt_db.writer.lanes import Lanes
 from amqtt_db.writer.plan import Bucket, Planner, Target
 
@@ -61,74 +61,28 @@ class Decoded:
     buckets: dict[Bucket, Sequence[Record]] = attrs.field(factory=dict)
 
 
-Entry = tuple[int, int, int, int, int, Lane, Values]
-"""A record before its envelope is made: position, part, time, flags and session as in the journal, lane and values."""
-
-
 def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
     """Records of a batch; dead letters, ignored messages, sessions and counts go to the harvest."""
-    gathered: dict[tuple[Form, str], list[Entry]] = {}
-    stored: Counter[str] = Counter()
+    gathered, ignored = Gathered(harvest.number, batch, harvest.bury), 0
     for typist in lanes.typists:
         typist.begin()
-    for index, (position, time, flags, session, topic, payload) in enumerate(batch):
+    for index, (flags, topic, payload) in enumerate(zip(batch.flags, batch.topics, batch.payloads, strict=True)):
         if flags >> 4 != PUBLISH:
             harvest.sessions.append(batch.message(index))
             continue
         lane = lanes.get(topic)
-        if not isinstance(lane, Lane):
-            _refuse(harvest, batch.message(index), lane)
-            continue
-        try:
-            records = lane.typed(payload)
-        except Rejected as error:
-            harvest.bury(batch.message(index), lane.filter, error)
-            continue
-        stored[lane.filter] += 1
-        for part, (form, values) in enumerate(records):
-            key = form, lane.place.key
-            entries = gathered.get(key)
-            if entries is None:
-                entries = gathered[key] = []
-            entries.append((position, part, time, flags, session, lane, values))
-    decoded = _decoded(harvest.number, gathered)
-    _count(harvest, decoded, stored, lanes)
+        if isinstance(lane, Lane):
+            gathered.add(index, lane, payload)
+        elif lane is None:
+            ignored += 1
+        else:
+            harvest.bury(batch.message(index), NO_ROUTE, lane)
+    decoded = Decoded({(place, block.shape): block for place, block in gathered.blocks()})
+    _count(harvest, decoded, gathered.stored, lanes, ignored)
     return decoded
 
 
-def _refuse(harvest: Harvest, message: Message, reason: Rejected | None) -> None:
-    """A message that no route covers is ignored; one of a topic that cannot be becomes a dead letter."""
-    if reason is None:
-        harvest.count(NO_ROUTE, ignored=1)
-    else:
-        harvest.bury(message, NO_ROUTE, reason)
-
-
-def _decoded(number: int, gathered: Mapping[tuple[Form, str], Sequence[Entry]]) -> Decoded:
-    decoded = Decoded()
-    base = message_id(number, 0)
-    for (form, _), entries in gathered.items():
-        decoded.buckets[entries[0][5].place, form.shape] = _block(form, entries, base)
-    return decoded
-
-
-def _block(form: Form, entries: Sequence[Entry], base: int) -> Block:
-    positions, parts, arrivals, flags, sessions, lanes, values = zip(*entries, strict=True)
-    columns = list(zip(*values, strict=True))
-    return Block(
-        form.shape,
-        ids=[base | position for position in positions],
-        parts=parts,
-        times=arrivals if form.time is None else event_times(columns[form.time], arrivals),
-        topics=[lane.topic for lane in lanes],
-        sessions=[base | session if session else None for session in sessions],
-        qos=[flag >> 1 & 3 for flag in flags],
-        retains=[bool(flag & 1) for flag in flags],
-        columns=columns,
-    )
-
-
-def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], lanes: Lanes) -> None:
+def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], lanes: Lanes, ignored: int) -> None:
     for text, count in stored.items():
         harvest.count(text, stored=count)
     for (place, _), records in decoded.buckets.items():
@@ -136,6 +90,8 @@ def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], lanes:
     for typist in lanes.typists:
         if typist.counts:
             harvest.count(typist.route.filter.text, **typist.counts)
+    if ignored:
+        harvest.count(NO_ROUTE, ignored=ignored)
 
 
 def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
