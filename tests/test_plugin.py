@@ -27,6 +27,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from amqtt_db.journal import Journal, JournalReader, write_progress
 from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
 from amqtt_db.plugin import Plugin
+from amqtt_db.plugin.cork import CorkedWriter
 from amqtt_db.plugin.gate import Gate, GatedReader
 
 # amqtt does not close the transport of a client that has reset its connection.
@@ -152,12 +153,14 @@ def release(number: int) -> bytes:
 class House:
     """A running broker with the plugin, and its journal."""
 
-    def __init__(self, directory: Path, journal: dict[str, Any], plugins: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, journal: dict[str, Any], plugins: dict[str, Any], listener: str = "tcp"
+    ) -> None:
         self.path = directory / "mqtt.journal"
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port: int = server.getsockname()[1]
         self.config = {
-            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}},
+            "listeners": {"default": {"type": listener, "bind": f"127.0.0.1:{self.port}"}},
             "plugins": {
                 "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
                 "amqtt_db.plugin.Plugin": {
@@ -220,8 +223,10 @@ def in_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     """Runs a scenario in a broker, and shuts the broker down; the writer is a child that does nothing."""
     monkeypatch.setattr(Plugin, "command", IDLE_CHILD)
 
-    def run(scenario: Scenario, *, plugins: dict[str, Any] | None = None, **journal: Any) -> House:
-        house = House(tmp_path, journal, plugins or {})
+    def run(
+        scenario: Scenario, *, plugins: dict[str, Any] | None = None, listener: str = "tcp", **journal: Any
+    ) -> House:
+        house = House(tmp_path, journal, plugins or {}, listener)
 
         async def live() -> None:
             await house.open()
@@ -301,6 +306,52 @@ def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
     house = in_house(scenario)
     assert sorted(int(message.payload) for message in house.entries()) == list(range(300))
     assert all(message.qos == int(message.payload) % 3 for message in house.entries())
+
+
+def test_a_client_on_a_websocket_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
+    """Its packets come in other pieces and leave another way; all the same 100 messages are acknowledged and stored."""
+
+    def visit(port: int) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2, "web", transport="websockets")
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        sent = [client.publish("web", b"%d" % index, qos=index % 3) for index in range(100)]
+        for message in sent:
+            message.wait_for_publish(SECONDS)
+        client.disconnect()
+        client.loop_stop()
+
+    async def scenario(house: House) -> None:
+        await asyncio.to_thread(visit, house.port)
+        await house.until_stored(100)
+
+    house = in_house(scenario, listener="ws")
+    assert sorted(int(message.payload) for message in house.entries()) == list(range(100))
+
+
+def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> None:
+    """Of 200 messages sent in one piece, the acknowledgements come in few pieces."""
+
+    async def scenario(house: House) -> None:
+        client = await Client.connect(house.port, "much")
+        handler = house.broker.sessions["much"][1]
+        await house.until(lambda: isinstance(handler.writer, CorkedWriter))
+        assert isinstance(handler.writer, CorkedWriter)
+        pieces: list[bytes] = []
+        inner = handler.writer._writer
+        send = inner.write
+
+        def count(data: bytes) -> None:
+            pieces.append(data)
+            send(data)
+
+        inner.write = count  # type: ignore[method-assign]
+        client.send(*(publish("a", b"x", 1, number) for number in range(1, 201)))
+        assert [await client.acknowledged() for _ in range(200)] == [(4, number) for number in range(1, 201)]
+        assert len(pieces) < 50
+        await client.leave()
+
+    in_house(scenario)
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -667,6 +718,7 @@ import asyncio, sys
 from amqtt.adapters import BufferReader
 from amqtt.broker import Broker
 from amqtt_db.plugin import Plugin
+from amqtt_db.plugin.cork import CorkedWriter
 Plugin.command = (sys.executable, "-c", "import sys; sys.stdin.read()")
 async def main():
     await Broker({config!r}).start()

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 Sync = Literal["always", "1s", "never"]
 
+_Row = tuple[int, int, int, int, int, bytes]
+
 _ROW_BYTES: Final = 32
 _OTHER_KINDS: Final = flags(CONNECT)  # the flags of published messages are smaller
 _TRIM_GROUPS: Final = 64
@@ -52,6 +54,8 @@ _TRIM_BYTES: Final = 8 * 2**20
 _SYNC_SECONDS: Final = 1.0
 _BUSY_MILLISECONDS: Final = 100  # an event loop may stand still meanwhile
 
+# A commit that failed may have reached the disk all the same; then the same row is there already.
+_PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)"
 _READ: Final = """
 SELECT first, count, blob FROM entries
 WHERE first >= coalesce((SELECT max(first) FROM entries WHERE first <= :position), :position)
@@ -109,7 +113,7 @@ class Journal:
         self._number = 0
         self._appended: list[Entry] = []
         self._appended_bytes = 0
-        self._sealed: list[tuple[int, int, int, int, int, bytes]] = []
+        self._sealed: list[_Row] = []
         self._sealed_bytes = 0
         self._live = 0
         self._refused = 0
@@ -263,7 +267,7 @@ class Journal:
             execute("INSERT INTO opening VALUES (?, ?, ?, ?)", row)
             self.append(flags(START), time.time_ns() // 1000, 0, b"", b"")
             self.seal()
-            execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", self._sealed[0])
+            execute(_PUT, self._sealed[0])
             execute("COMMIT")
             self._written(self._sealed)
             self._settle()
@@ -294,17 +298,28 @@ class Journal:
         self._settle()
         logger.error("journal %s: the file was removed; it is written anew, with all that it held", self.path)
 
-    def _transaction(self, rows: Sequence[tuple[int, int, int, int, int, bytes]]) -> None:
-        execute = self._connection.execute
+    def _transaction(self, rows: Sequence[_Row]) -> None:
         refused = self._refused
         syncing = self._sync_due()
+        trimmed = None
+        if len(rows) == 1 and not (self._trimming or syncing or refused != self._refused_stored):
+            self._connection.execute(_PUT, rows[0])  # a transaction of its own, at the price of one statement
+        else:
+            trimmed = self._work(rows, refused, syncing)
+        self._refused_stored = refused
+        self._written(rows)
+        self._note_trimmed(trimmed)
+        self._note_synced(syncing, bool(rows))
+
+    def _work(self, rows: Sequence[_Row], refused: int, syncing: bool) -> list[tuple[int, int]] | None:
+        """Whatever is due, in one transaction; returns the (first, size) of the groups that it trimmed."""
+        execute = self._connection.execute
         if syncing:
             execute("PRAGMA synchronous = FULL")
         try:
             execute("BEGIN IMMEDIATE")
             for row in rows:
-                # A commit that failed may have reached the disk all the same; then the same row is there already.
-                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+                execute(_PUT, row)
             trimmed = self._delete_behind() if self._trimming else None
             if trimmed is not None or syncing or refused != self._refused_stored:
                 self._store_meta(refused)
@@ -314,10 +329,7 @@ class Journal:
                 self._connection.rollback()
             if syncing:
                 execute("PRAGMA synchronous = NORMAL")
-        self._refused_stored = refused
-        self._written(rows)
-        self._note_trimmed(trimmed)
-        self._note_synced(syncing, bool(rows))
+        return trimmed
 
     def _store_meta(self, refused: int) -> None:
         behind = self._sealed[-1][0] + self._sealed[-1][1] if self._sealed else self._next - len(self._appended)
@@ -337,7 +349,7 @@ class Journal:
             self._live -= sum(size for _, size in trimmed)
             self._trimming = bool(trimmed)
 
-    def _written(self, rows: Sequence[tuple[int, int, int, int, int, bytes]]) -> None:
+    def _written(self, rows: Sequence[_Row]) -> None:
         size = sum(row[4] for row in rows)
         self._live += size
         self._sealed_bytes -= size

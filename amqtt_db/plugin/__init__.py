@@ -6,6 +6,7 @@ Nothing here parses a payload or touches the target database; a process of its o
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from time import time_ns
 from typing import Any, ClassVar, Final
 
 import orjson
+from amqtt.adapters import StreamWriterAdapter
 from amqtt.broker import Broker, BrokerContext
 from amqtt.contexts import Action
 from amqtt.plugins.base import BasePlugin
@@ -22,6 +24,7 @@ from amqtt_db.config import Settings, load
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.journal import Journal
 from amqtt_db.message import flags
+from amqtt_db.plugin.cork import CorkedWriter
 from amqtt_db.plugin.delivery import JournalQueue, Permission, is_topic
 from amqtt_db.plugin.gate import GatedReader
 from amqtt_db.plugin.intake import Intake
@@ -34,6 +37,7 @@ WHERE: Final = "plugins.amqtt_db.Plugin"
 
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
+_YOUNG_OBJECTS: Final = 10_000
 
 
 class Plugin(BasePlugin[BrokerContext]):
@@ -75,6 +79,7 @@ class Plugin(BasePlugin[BrokerContext]):
         manager = self._broker.plugins_manager
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
+        _calm_collector()
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
         self._supervisor.start()
 
@@ -89,6 +94,8 @@ class Plugin(BasePlugin[BrokerContext]):
         queue.connection = self._connections.opened(client_session, handler)
         if handler.reader is not None:
             handler.reader = GatedReader(handler.reader, self._intake.gate)
+        if isinstance(handler.writer, StreamWriterAdapter):
+            handler.writer = CorkedWriter(handler.writer, self._intake.cork)
 
     async def on_broker_client_disconnected(self, client_id: str, client_session: Session) -> None:
         """Journal the ends of connections."""
@@ -154,6 +161,13 @@ def _order(config: dict[str, Any]) -> bytes:
     level = logging.getLogger("amqtt_db").getEffectiveLevel()
     order = {"where": WHERE, "config": config, "level": level}
     return orjson.dumps(order, default=str, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _calm_collector() -> None:
+    """Have the garbage collector look less often: what waits for a commit is young, plenty and no garbage."""
+    young, *old = gc.get_threshold()
+    if 0 < young < _YOUNG_OBJECTS:
+        gc.set_threshold(_YOUNG_OBJECTS, *old)
 
 
 def _keep_alive_grace(broker: Broker) -> int:

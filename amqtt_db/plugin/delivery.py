@@ -38,11 +38,13 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
 
     async def put(self, item: ApplicationMessage) -> None:
         """Take a message of QoS 1 or 2; it is durable, or not to be stored, when this returns."""
-        if await self._is_storable(item.topic):
+        if is_topic(item.topic) and (self._permission is None or await self._permission(item.topic)):
             if item.qos == 2:
                 await self._store_once(item)
             else:
-                await self._store(item)
+                if self._intake.blocked:
+                    await self._intake.room(len(item.data))
+                await self._append(item)
         super().put_nowait(item)
 
     def put_nowait(self, item: ApplicationMessage) -> None:
@@ -54,19 +56,11 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
             return
         self._in_turn.put_nowait(item)
         if self._turns is None:
-            self._turns = asyncio.create_task(self._take_turns(), name="amqtt_db QoS 0")
+            self._turns = asyncio.create_task(self._take_turns(self._permission), name="amqtt_db QoS 0")
 
     def pass_on(self, item: ApplicationMessage) -> None:
         """Let the broker have a message that is not to be stored, or is already."""
         super().put_nowait(item)
-
-    async def _is_storable(self, topic: str) -> bool:
-        return is_topic(topic) and (self._permission is None or await self._permission(topic))
-
-    async def _store(self, item: ApplicationMessage) -> None:
-        if self._intake.blocked:
-            await self._intake.room(len(item.data))
-        await self._append(item)
 
     async def _store_once(self, item: ApplicationMessage) -> None:
         """Append a message of QoS 2, unless it was when it was put before and the connection ended meanwhile."""
@@ -90,11 +84,11 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         sent = flags(0, item.qos or 0, item.retain)
         return self._intake.append(sent, time_ns() // 1000, self.connection, item.topic.encode(), bytes(item.data))
 
-    async def _take_turns(self) -> None:
+    async def _take_turns(self, permission: Permission) -> None:
         """Ask for permission and store, message by message in the order of their arrival."""
         while not self._in_turn.empty():
             item = self._in_turn.get_nowait()
-            if await self._is_storable(item.topic):
+            if is_topic(item.topic) and await permission(item.topic):
                 self._store_or_refuse(item)
             super().put_nowait(item)
         self._turns = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from amqtt.adapters import ReaderAdapter
+from amqtt.adapters import ReaderAdapter, StreamReaderAdapter
 
 _PUBLISH: Final = 3
 _TURNS_BEFORE_END: Final = 2
+_CHUNK: Final = 2**16
 
 
 class Gate:
@@ -41,41 +43,59 @@ class GatedReader(ReaderAdapter):
     lose its place in the stream; within a body it waits for ever.  So only bodies are held back, and all other packets
     pass.
 
+    amqtt reads a packet in some seven pieces.  They are cut from what was received at once, which saves the stream
+    more than the gate costs.
+
     When the stream ends, amqtt cancels the tasks of all packets that it has just read; a client that publishes and
     leaves in one breath would be lost altogether.  So the end is told only after these tasks have run once.
     """
 
     def __init__(self, reader: ReaderAdapter, gate: Gate) -> None:
         self._reader = reader
+        self._receive = _receiver(reader)
         self._gate = gate
+        self._held = b""
+        self._at = 0
         self._kind = 0
         self._left = 0
         self._length = 0
         self._shift = -1
 
     async def read(self, n: int = -1) -> bytes:
-        """The next ``n`` bytes, as the wrapped reader gives them."""
-        if self._left and self._kind == _PUBLISH and self._gate.closed:
+        """The next ``n`` bytes; fewer at the end of the stream."""
+        if self._left and self._gate.closed and self._kind == _PUBLISH:
             await self._gate.wait()
-        try:
-            data = await self._reader.read(n)
-        except Exception:
-            await _run_others()
-            raise
-        if len(data) < n:
-            await _run_others()
-        elif self._left:
-            self._left = max(0, self._left - n)
-        else:
-            self._read_header(data)
+        if self._at + n > len(self._held):
+            await self._hold(n)
+        start = self._at
+        self._at = start + n
+        data = self._held[start : self._at]
+        if self._left:
+            self._left -= n
+        elif data:
+            self._read_header(data[0])
         return data
 
     def feed_eof(self) -> None:
         """Acknowledge the end of the stream."""
         self._reader.feed_eof()
 
-    def _read_header(self, data: bytes) -> None:
-        byte = data[0] if data else 0
+    async def _hold(self, n: int) -> None:
+        """Receive until ``n`` bytes are held, or the stream ends."""
+        pieces = [self._held[self._at :]]
+        missing = n - len(pieces[0])
+        try:
+            while missing > 0 and (piece := await self._receive(missing)):
+                pieces.append(piece)
+                missing -= len(piece)
+        except Exception:
+            await _run_others()
+            raise
+        if missing > 0:
+            await _run_others()
+        self._held, self._at = b"".join(pieces), 0
+
+    def _read_header(self, byte: int) -> None:
         if self._shift < 0:
             self._kind = byte >> 4
             self._length = self._shift = 0
@@ -85,6 +105,14 @@ class GatedReader(ReaderAdapter):
         if byte < 128:
             self._left = self._length
             self._shift = -1
+
+
+def _receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
+    """What receives at least one byte, as long as there are any; ``n`` is how many are missing."""
+    if not isinstance(reader, StreamReaderAdapter):
+        return reader.read
+    stream = reader._reader  # noqa: SLF001 - the adapter itself only gives exact numbers of bytes
+    return lambda n: stream.read(max(n, _CHUNK))
 
 
 async def _run_others() -> None:

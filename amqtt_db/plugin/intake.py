@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from amqtt_db.errors import JournalError
 from amqtt_db.journal import Journal, Progress, read_progress
+from amqtt_db.plugin.cork import Cork
 from amqtt_db.plugin.gate import Gate
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,12 @@ class Group(asyncio.Future[None]):
 class Intake:
     """Appends to a journal and commits in groups; belongs to one event loop, which need not run yet.
 
-    ``gate`` is closed while too many bytes wait in memory.
+    ``gate`` is closed while too many bytes wait in memory.  ``cork`` is in while those run who waited for a commit.
     """
 
     def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.gate = Gate()
+        self.cork = Cork()
         self._journal = journal
         self._loop = loop or asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "amqtt_db journal")
@@ -197,6 +199,8 @@ class Intake:
         for group in self._sealed:
             group.set_result(None)
         self._sealed.clear()
+        self.cork.put_in()
+        self._loop.call_soon(self.cork.pull)
         self._review()
         self._go_on()
 
