@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import sqlalchemy as sa
 
 from amqtt_db.engines import engine_for
-from amqtt_db.models.base import Layout
+from amqtt_db.models.base import Column, Layout, Place, Row, Table
+from amqtt_db.models.eav import TOPICS
 from amqtt_db.models.wide import Wide
+from amqtt_db.shape import Record, Shape
 from amqtt_db.testing.servers import Servers
 from amqtt_db.writer import views as keeping
 from tests.engines.servers import ENGINES, Site, make_site
@@ -436,6 +439,45 @@ def test_a_model_without_a_layout_has_no_view(tmp_path: Path) -> None:
     bench.send(("a", {"v": 1}), ("b", {"v": 1}))
     assert bench.sql("SELECT name FROM mqtt_view") == [("b_view",)]
     assert bench.sql("SELECT v FROM b_view") == [(1.0,)]
+
+
+@attrs.frozen
+class Computing(Wide):
+    """A user's model with columns beside the envelope: a number, a time, and a topic by its id."""
+
+    table: str | None = "climate"
+
+    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+        """The usual one, with more columns."""
+        (table,) = super().tables(place, shape)
+        more = (
+            Column("fahrenheit", "number", nullable=True),
+            Column("seen", "moment"),
+            Column("origin", "int64", lookup=TOPICS),
+        )
+        return (attrs.evolve(table, columns=(*table.columns, *more)),)
+
+    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+        """Computed of the record."""
+        for key, row in super().rows(place, record):
+            celsius: Any = row.get(("temp", "number"))
+            fahrenheit = None if celsius is None else celsius * 1.8 + 32
+            yield key, {**row, "fahrenheit": fahrenheit, "seen": record.time, "origin": record.topic}
+
+
+def test_a_models_own_columns_are_in_its_view(site: Site) -> None:
+    """Typed and under their names; NULL for records in another model; a property of the same name has its own."""
+    bench = Workbench(site, {**ROUTE, "model": "eav"})
+    bench.send(("home/a/climate", {"temp": 10}))
+    bench.restart({**ROUTE, "model": "tests.test_views.Computing"})
+    bench.send(("home/a/climate", {"temp": 20, "seen": "by nobody"}))
+    assert ask(bench, "SELECT temp, fahrenheit, origin, seen = time, seen_ FROM {view} ORDER BY id") == [
+        (10.0, None, None, None, None),
+        (20.0, 68.0, "home/a/climate", True, "by nobody"),
+    ]
+    bench.restart({**ROUTE, "model": "document"})
+    bench.send(("home/a/climate", {"temp": 30}))
+    assert ask(bench, "SELECT temp, fahrenheit FROM {view} ORDER BY id") == [(10.0, None), (20.0, 68.0), (30.0, None)]
 
 
 def test_the_last_hour_of_a_route_is_found_by_an_index(tmp_path: Path) -> None:

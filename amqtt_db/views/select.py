@@ -11,10 +11,11 @@ import attrs
 
 from amqtt_db.catalog import CURRENT, PhysicalTable, key_hash
 from amqtt_db.engines.views import ViewSQL, property_key
-from amqtt_db.models.base import ENVELOPE, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
+from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
 from amqtt_db.shape import Kind, Pair
 
 EXTRA: Final = "extra"
+_FIXED: Final = "{}"  # and a name: no property has such a path
 SPILLED: Final[Pair] = ("{}", "json")
 """What the catalogue notes of a view whose records have properties without a column; no property has this path."""
 
@@ -33,6 +34,19 @@ class Source:
     on: tuple[str, ...] = ()
     ids: Mapping[str, int] | None = None
 
+    @property
+    def fixed(self) -> Mapping[Pair, Column]:
+        """The columns that the model itself adds to the envelope, by what the catalogue notes of them."""
+        table, layout = self.main[0], self.layout
+        known = {table.overflow, *(column.name for column in ENVELOPE)}
+        if isinstance(layout, Documents):
+            known.update((layout.data, layout.kinds, layout.levels))
+        return {
+            (_FIXED + column.name, "text" if column.lookup else column.kind): column
+            for column in table.columns
+            if column.name not in known
+        }
+
 
 @attrs.frozen
 class View:
@@ -49,9 +63,14 @@ class View:
         return SPILLED in self.columns
 
     @property
-    def pairs(self) -> Mapping[Pair, str]:
-        """The properties' columns."""
+    def ordered(self) -> Mapping[Pair, str]:
+        """The columns beside the envelope and ``extra``."""
         return {pair: name for pair, name in self.columns.items() if pair != SPILLED}
+
+    @property
+    def properties(self) -> Iterable[Pair]:
+        """The properties that have a column."""
+        return filter(is_property, self.columns)
 
 
 def select(view: View, sql: ViewSQL) -> str:
@@ -75,8 +94,8 @@ def _select(view: View, sources: Sequence[Source], newer: Sequence[str], sql: Vi
         columns["topic"] = f"t.{sql.name(lookup.columns[0])}"
         origin += f" JOIN {sql.name(lookup.name)} t ON t.id = m.{sql.name('topic')}"
     columns[EXTRA] = _first(_extra(view, source, sql) for source in sources)
-    for pair, name in view.pairs.items():
-        columns[name] = _first(_property(source, pair, sql) for source in sources)
+    for pair, name in view.ordered.items():
+        columns[name] = _first(_column(source, pair, sql) for source in sources)
     listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
     conditions = [*_of_topics(view, known, lookup, sql), *(_is_not_in(name, sql) for name in newer)]
     where = "\nWHERE " + "\n  AND ".join(conditions) if conditions else ""
@@ -119,6 +138,25 @@ def is_route(key: str) -> bool:
     return key.startswith("$route/")
 
 
+def _column(source: Source, pair: Pair, sql: ViewSQL) -> str:
+    if is_property(pair):
+        return _property(source, pair, sql)
+    column = source.fixed.get(pair)
+    if column is None:
+        return sql.null(pair[1])
+    value = f"m.{sql.name(column.name)}"
+    if column.lookup is None:
+        return value
+    return (
+        f"(SELECT x.{sql.name(column.lookup.columns[-1])} FROM {sql.name(column.lookup.name)} x WHERE x.id = {value})"
+    )
+
+
+def is_property(pair: Pair) -> bool:
+    """Whether a column of a view stands for a property, and not for a model's own column or for what has none."""
+    return not pair[0].startswith(_FIXED)
+
+
 def _property(source: Source, pair: Pair, sql: ViewSQL) -> str:
     layout, (path, kind) = source.layout, pair
     if isinstance(layout, OwnColumns):
@@ -148,7 +186,7 @@ def _value(source: Source, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
 
 
 def _extra(view: View, source: Source, sql: ViewSQL) -> str:
-    layout, known = source.layout, [property_key(*pair) for pair in view.pairs]
+    layout, known = source.layout, [property_key(*pair) for pair in view.properties]
     if isinstance(layout, OwnColumns):
         overflow = source.main[0].overflow
         return sql.null("json") if overflow is None else f"m.{sql.name(overflow)}"

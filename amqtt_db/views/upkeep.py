@@ -18,7 +18,7 @@ from amqtt_db.models.base import ENVELOPE, Model, OwnColumns, Place, Table, Valu
 from amqtt_db.models.spec import model_of
 from amqtt_db.naming import clean, column_name, fold, table_name
 from amqtt_db.shape import Pair, Shape
-from amqtt_db.views.select import EXTRA, SPILLED, Source, View, is_route, path_lookup, select
+from amqtt_db.views.select import EXTRA, SPILLED, Source, View, is_property, is_route, path_lookup, select
 
 MOST_SOURCES: Final = 100
 """A view unites so many places at most: SQLite takes 500 parts of a statement, the others grow slow."""
@@ -114,7 +114,7 @@ class Views:
             return False
         sql.replace(connection, known.name, statement)
         table = self._catalog.view
-        row = {"columns": orjson.dumps(list(view.pairs.values())).decode(), "definition": definition}
+        row = {"columns": orjson.dumps(list(view.ordered.values())).decode(), "definition": definition}
         connection.execute(table.update().where(table.c.hash == key_hash(key)).values(**row))
         return True
 
@@ -174,7 +174,7 @@ class Views:
         return attrs.evolve(known, name=name)
 
     def _columns(
-        self, connection: sa.Connection, known: _Known, wish: Wish, sources: Iterable[Source]
+        self, connection: sa.Connection, known: _Known, wish: Wish, sources: Sequence[Source]
     ) -> dict[Pair, str]:
         """The columns of a view in their order; new ones go into the catalogue."""
         column = self._catalog.column
@@ -198,7 +198,7 @@ class Views:
         return attrs.evolve(source, ids={paths[row[0]]: row[1] for row in connection.execute(query)})
 
 
-def new_columns(known: Mapping[Pair, str], wish: Wish, sources: Iterable[Source], engine: Engine) -> dict[Pair, str]:
+def new_columns(known: Mapping[Pair, str], wish: Wish, sources: Sequence[Source], engine: Engine) -> dict[Pair, str]:
     """Columns that a view needs beside those that are known; tables' own columns keep their names where they can."""
     own = {
         pair: name
@@ -206,16 +206,18 @@ def new_columns(known: Mapping[Pair, str], wish: Wish, sources: Iterable[Source]
         if isinstance(source.layout, OwnColumns)
         for pair, name in source.main[1].columns.items()
     }
+    fixed = {pair: column.name for source in sources for pair, column in source.fixed.items()}
+    named = own | fixed
     taken = {*map(fold, known.values()), *(fold(column.name) for column in ENVELOPE), EXTRA}
     owned = {path for path, kind in known if kind != "tagged"}
-    room = wish.max_columns - len(known.keys() - {SPILLED})
+    room = wish.max_columns - sum(is_property(pair) for pair in known) + len(fixed.keys() - known.keys())
     new: dict[Pair, str] = {}
-    for pair in dict.fromkeys((*wish.pairs, *sorted(own, key=own.__getitem__))):
+    for pair in dict.fromkeys((*fixed, *wish.pairs, *sorted(own, key=own.__getitem__))):
         path, kind = pair
-        if pair in known or (pair not in own and len(new) >= room):
+        if pair in known or (pair not in named and len(new) >= room):
             continue
         plain = kind != "tagged" and path not in owned
-        name = own.get(pair)
+        name = named.get(pair)
         if name is None or fold(name) in taken:
             name = column_name(engine.nameable(path), kind, plain=plain, taken=taken, limit=engine.name_limit)
         new[pair] = name
