@@ -66,7 +66,7 @@ _VALUE_ERRORS: Final = frozenset(
         3140, 3819, 4025,  # JSON that is none; CHECK constraints of MySQL and MariaDB
     }
 )  # fmt: skip
-_TOO_BIG: Final = frozenset({1117, 1118, 1206})  # too many columns, a row, too many locks
+_TOO_BIG: Final = frozenset({1117, 1118, 1206, 1969})  # columns, a row, locks, a statement that took too long
 _COLLISIONS: Final = frozenset({1020, 1205, 1213})
 _NO_DEFAULT: Final = 1364
 _NO_PRIVILEGE: Final = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
@@ -256,7 +256,7 @@ class MySQL(Engine):
         return _number(_origin(error)) in _COLLISIONS
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """More locks than the server has room for, a row that fills more than a page, too many columns."""
+        """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
         return _number(_origin(error)) in _TOO_BIG
 
     def piece_size(self, connection: sa.Connection) -> int:
@@ -362,5 +362,5 @@ def _explained(error: BaseException) -> DatabaseError | None:
         return None
     return DatabaseError(
         f"the server answers: {error.args[-1]}. The user of the URL needs "
-        "GRANT SELECT, INSERT, UPDATE, CREATE, ALTER, INDEX ON the database"
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW ON the database"
     )

@@ -235,9 +235,9 @@ class PostgreSQL(Engine):
         )
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """More locks than the server has room for, a row that fills more than a page, too many columns."""
+        """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
         origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011"}
+        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011", "57014"}
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """Settings with which the server may lose what it has committed."""

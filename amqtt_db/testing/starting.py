@@ -68,11 +68,12 @@ def timescaledb(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def mariadb(directory: Path) -> Iterator[str]:
-    """The system's MariaDB; yields its URL.  Raises Missing."""
+    """The system's MariaDB, on the data that is in the directory already or on new; yields its URL.  Raises Missing."""
     install, server = _mariadb("mariadb-install-db"), _mariadb("mariadbd")
     owner = _Owner.of(directory, "mysql")
     data, socket = f"--datadir={directory / 'data'}", directory / "socket"
-    owner.run([install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+    if not (directory / "data").exists():
+        owner.run([install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"])
     options = [data, f"--socket={socket}", "--skip-networking", "--innodb-flush-method=nosync"]
     url = f"mysql+pymysql://root@localhost/mysql?unix_socket={socket}"
     with owner.running([server, "--no-defaults", *options], url, socket, signal.SIGTERM):

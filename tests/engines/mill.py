@@ -6,13 +6,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from amqtt_db.config import load
 from amqtt_db.engines import engine_for
@@ -82,21 +80,3 @@ def until(holds: Callable[[], bool]) -> None:
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged as an error so far."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-@contextmanager
-def administration(url: str) -> Iterator[sa.Connection]:
-    """A connection whose statements are each a transaction of their own."""
-    database = engine_for(url).open(write=True)
-    try:
-        with database.connect().execution_options(isolation_level="AUTOCOMMIT", no_parameters=True) as connection:
-            yield connection
-    finally:
-        database.dispose()
-
-
-def administer(url: str, *statements: str) -> None:
-    """Execute statements as the server's administrator."""
-    with administration(url) as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)

@@ -14,8 +14,9 @@ from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.reader import read
 from amqtt_db.schema import Schema
+from amqtt_db.testing.starting import connected
 from amqtt_db.writer.replay import replay
-from tests.engines.mill import Mill, administration, complaints, until
+from tests.engines.mill import Mill, complaints, until
 from tests.engines.servers import Site
 from tests.engines.test_limits import ROUTES, each_model
 from tests.workbench import Sent, Workbench, routes
@@ -106,7 +107,7 @@ def test_a_deadlock_is_no_reason_to_complain(
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql("SELECT stored FROM mqtt_counter FOR UPDATE")
         mill.send(("t", {"v": 2}))
-        with administration(site.url) as observer:
+        with connected(site.url) as observer:
             until(lambda: observer.exec_driver_sql(waiting).scalar_one() > 0)
         connection.exec_driver_sql("SELECT position FROM mqtt_journal FOR UPDATE")
     rival.dispose()
