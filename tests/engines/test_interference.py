@@ -418,10 +418,11 @@ def test_a_server_that_is_stopped_and_started(kind: str, tmp_path: Path, caplog:
             busy = threading.Thread(target=_trickle, args=(mill,))
             busy.start()
         busy.join()
+        mill.send(*values(510, 10))
         until(lambda: bool(complaints(caplog)))
         with STARTERS[kind](directory / kind) as url:
             mill.until_stored()
-            assert stored(url) == sent(0, 510)
+            assert stored(url) == sent(0, 520)
             mill.end()
     gc.collect()
 
