@@ -260,13 +260,16 @@ def split_path(path: str) -> tuple[str, ...]:
 
 def unflatten(properties: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Undo :func:`flatten` for (path, value) pairs; None values are left out."""
+    return nested((split_path(path), value) for path, value in properties if value is not None)
+
+
+def nested(values: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
+    """Nested objects of values and the keys that lead to each; None values are left out."""
     data: dict[str, Any] = {}
-    for path, value in properties:
-        if value is None:
-            continue
-        *parents, last = split_path(path)
-        level = data
-        for key in parents:
-            level = level.setdefault(key, {})
-        level[last] = value
+    for keys, value in values:
+        if value is not None:
+            level = data
+            for key in keys[:-1]:
+                level = level.setdefault(key, {})
+            level[keys[-1]] = value
     return data

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final
@@ -41,12 +42,62 @@ def typed(kind: Kind, value: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """Tagged JSON text of a value.  Raises TypeError for a type that is none of the project's."""
-    return orjson.dumps(_encode(value)).decode()
+    untagged = _untagged((value,)) if type(value) in _CONTAINERS else None
+    return (untagged or orjson.dumps(_encode(value))).decode()
 
 
 def loads(text: str | bytes) -> Any:
     """Undo :func:`dumps`; a :class:`Typed` comes back as one."""
-    return _decode(orjson.loads(text))
+    data = orjson.loads(text)
+    is_plain = '"$' not in text if isinstance(text, str) else b'"$' not in text
+    return data if is_plain else _decode(data)
+
+
+_SCALARS: Final = frozenset({bool, int, float, str})
+_CONTAINERS: Final = frozenset({dict, list})
+_ZERO_TO_NINE: Final = bytes.maketrans(b"123456789", b"000000000")
+_MINUS_ZERO: Final = re.compile(rb"-0\.0(?!\d)")
+
+
+def dumps_all(values: Sequence[Any]) -> list[str | None]:
+    """:func:`dumps` of many values, None as None; an object that is there again and again is written once."""
+    different = {id(value): value for value in values if value is not None}
+    texts = dict(zip(different, _texts(list(different.values())), strict=True))
+    return list(map(texts.get, map(id, values)))
+
+
+def _texts(values: Sequence[Any]) -> Sequence[str]:
+    together = _untagged(values) if values else None
+    return list(map(dumps, values)) if together is None else together.decode().split("\n")
+
+
+def _untagged(values: Iterable[Any]) -> bytes | None:
+    """JSON texts in lines of values in which nothing needs a tag; None where that is not certain at a glance.
+
+    The text itself is looked at, which is much faster than to look at each value: a key or text that begins with ``$``,
+    U+0000, NaN (which is ``null`` there), −0.0, an exponent, a number of more digits than a double's integers have.
+    """
+    if not _is_json(values):
+        return None
+    try:
+        text = b"\n".join([orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER) for value in values])
+    except TypeError:  # an integer that is no double, a lone surrogate, a key that is no text
+        return None
+    if b'"$' in text or b"\\u0000" in text or b"null" in text or (b"-0.0" in text and _MINUS_ZERO.search(text)):
+        return None
+    digits = text.translate(_ZERO_TO_NINE)
+    return None if b"0e" in digits or b"0000000000000000." in digits else text
+
+
+def _is_json(values: Iterable[Any]) -> bool:
+    """Whether values are of JSON's own types, null apart, and so is what they hold."""
+    types = set(map(type, values))
+    if types <= _SCALARS:
+        return True
+    if not types <= _SCALARS | _CONTAINERS:
+        return False
+    objects = (value.values() if type(value) is dict else value for value in values if type(value) in _CONTAINERS)
+    return all(map(_is_json, objects))
 
 
 def _encode(value: Any) -> Any:

@@ -106,8 +106,9 @@ def _is_bigint(value: int) -> bool:
     return value.bit_length() < 3 * _DIGITS
 
 
-def _jsonb(value: Any) -> bytes:
-    return b"\x01" + tagged.dumps(value).encode()  # the version of the binary format, and text
+def _jsonb(column: Sequence[Any]) -> Sequence[Any]:
+    """The version of the binary format, and text."""
+    return [None if text is None else b"\x01" + text.encode() for text in tagged.dumps_all(column)]
 
 
 _HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
@@ -157,8 +158,8 @@ class PostgreSQL(Engine):
         "moment": _moments,
         "time": each(naive_time),
         "decimal": each(_decimal),
-        "json": each(_jsonb),
-        "tagged": each(tagged.dumps),
+        "json": _jsonb,
+        "tagged": tagged.dumps_all,
     }
     decoders: ClassVar[Mapping[Kind, Decoder]] = {
         "bigint": int,

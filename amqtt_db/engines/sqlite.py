@@ -95,8 +95,8 @@ class SQLite(Engine):
         "time": each(time_text),
         "decimal": each(str),
         "uuid": each(str),
-        "json": each(tagged.dumps),
-        "tagged": each(tagged.dumps),
+        "json": tagged.dumps_all,
+        "tagged": tagged.dumps_all,
     }
     decoders: ClassVar[Mapping[Kind, Decoder]] = {
         "bool": bool,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, Final
 from uuid import UUID
 
 import attrs
 
 from amqtt_db.models.base import (
+    ENVELOPE,
     Cell,
     Column,
     Documents,
@@ -20,13 +22,14 @@ from amqtt_db.models.base import (
     Place,
     Query,
     Row,
+    RowMaker,
     Table,
     record_of,
     restored,
     table_key,
 )
 from amqtt_db.models.eav import message_row, message_table
-from amqtt_db.shape import EXACT, Kind, Pair, Record, Shape, flatten, level_path, unflatten
+from amqtt_db.shape import EXACT, Block, Kind, Pair, Record, Shape, flatten, level_path, nested, split_path, unflatten
 
 _TO_JSON: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "bigint": str,
@@ -46,6 +49,11 @@ _FROM_JSON: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "time": time.fromisoformat,
     "uuid": UUID,
 }
+
+_TOLD: Final = frozenset({*_TO_JSON, "int64", "json"})
+"""Kinds of which some values at least do not tell themselves in JSON."""
+
+Columns = Sequence[Sequence[Any]]
 
 
 @attrs.frozen
@@ -100,6 +108,30 @@ class Document(Model):
         """JSON; a subclass with rows of its own has to say itself."""
         return Documents("data", "kinds", "levels") if type(self).rows is Document.rows else None
 
+    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+        """Columns of documents; a subclass with rows of its own gets the plain maker."""
+        if type(self).rows is not Document.rows:
+            return super().maker(place, shape, cells)
+        ((key, order),) = cells.items()
+        inside = [(path, kind) for path, kind in shape.properties if not path.startswith("{")]
+        levels = [(path[1:-1], kind) for path, kind in shape.properties if path.startswith("{")]
+        nest = _nester([split_path(path) for path, _ in inside])
+
+        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            block = Block.of(shape, records)
+            named = dict(zip(shape.properties, block.columns, strict=True))
+            columns = [named[pair] for pair in inside]
+            filled: dict[Cell, Iterable[Any]] = {
+                **{column.name: values for column, values in zip(ENVELOPE, block.envelope, strict=True)},
+                "data": nest(list(map(_to_json, inside, columns)), len(block)),
+                "kinds": _kinds(inside, columns, len(block)),
+                "levels": _levels(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(block)),
+            }
+            nothing = (None,) * len(block)
+            return {key: list(zip(*(filled.get(cell, nothing) for cell in order), strict=True))}
+
+        return make
+
     @property
     def _key(self) -> str:
         return table_key(f"{self.prefix}_document", timed=self.timed)
@@ -109,6 +141,63 @@ def _needs_kind(kind: Kind, value: Any) -> bool:
     if kind == "int64":
         return bool(-EXACT <= value <= EXACT)
     return kind in _TO_JSON or (kind == "json" and value != {} and not isinstance(value, list))
+
+
+def _nester(paths: Sequence[tuple[str, ...]]) -> Callable[[Columns, int], list[dict[str, Any]]]:
+    """From columns of properties to objects, nested by the keys that lead to each; what is None is left out."""
+    names = [path[-1] for path in paths]
+    is_flat = all(len(path) == 1 for path in paths)
+
+    def nest(columns: Columns, count: int) -> list[dict[str, Any]]:
+        rows = zip(*columns, strict=True) if columns else repeat((), count)
+        if is_flat and not any(None in column for column in columns):
+            return [dict(zip(names, row, strict=True)) for row in rows]
+        return [nested(zip(paths, row, strict=True)) for row in rows]
+
+    return nest
+
+
+def _to_json(pair: Pair, column: Sequence[Any]) -> Sequence[Any]:
+    convert = _TO_JSON.get(pair[1])
+    return [None if value is None else convert(value) for value in column] if convert else column
+
+
+def _kinds(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
+    """The column ``kinds``; mostly it is the same for all records, and then the same object."""
+    needs = [_all_need(kind, column) for (_, kind), column in zip(pairs, columns, strict=True)]
+    if None not in needs:
+        return repeat({path: kind for (path, kind), need in zip(pairs, needs, strict=True) if need} or None, count)
+    return [
+        {
+            path: kind
+            for (path, kind), value in zip(pairs, row, strict=True)
+            if value is not None and _needs_kind(kind, value)
+        }
+        or None
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _all_need(kind: Kind, column: Sequence[Any]) -> bool | None:
+    """Whether all values of a column need their kind told, or none of them; None where they differ."""
+    if kind not in _TOLD:
+        return False
+    if None in column or kind == "json":
+        return False if set(map(type, column)) <= {list, type(None)} and kind == "json" else None
+    return True if kind != "int64" or (min(column) >= -EXACT and max(column) <= EXACT) else None
+
+
+def _levels(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
+    """The column ``levels``; records whose levels are the same texts share the object."""
+    if not columns:
+        return repeat(None, count)
+    names, rows = [name for name, _ in pairs], list(zip(*columns, strict=True))
+    if any(kind != "text" for _, kind in pairs) or any(None in column for column in columns):
+        return [
+            {name: value for name, value in zip(names, row, strict=True) if value is not None} or None for row in rows
+        ]
+    different = {row: dict(zip(names, row, strict=True)) for row in set(rows)}
+    return map(different.__getitem__, rows)
 
 
 def _properties(data: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[tuple[Pair, Any]]:
