@@ -1,0 +1,195 @@
+"""PUBACK latency and how soon a row is visible, at a steady pace; and what an idle system uses.
+
+usage: python benchmarks/latency.py [--rate 1000] [--seconds 10] [--rounds 3] [--clients 20] [--fsync 2]
+                                    [--databases sqlite,postgresql] [--idle 10] [--directory DIR] [--json FILE]
+
+Messages of QoS 1 leave at even intervals, whatever comes back.  The PUBACK of each is timed at the bare broker, at one
+with the plugin, and at one with a slow disk, whose process sleeps ``--fsync`` milliseconds in each commit of the
+journal; round by round in turn.  Then, with the plugin, each row is timed until a query of another process sees it.
+``--directory``: on which disk the journals are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import select
+import statistics
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import sqlalchemy as sa
+from mqtt import DATABASES, PATIENCE, Running, broker, connect, cpu_seconds, message, step_aside
+
+ROUTES = [{"topic": "site/{site}/climate", "model": {"wide": {"table": "climate"}}}]
+POLL = 0.002  # seconds between looks for rows
+SLOW_DISK = """
+import time
+from amqtt_db.journal import Journal
+write = Journal.write
+def slowly(journal):
+    time.sleep({seconds})
+    write(journal)
+Journal.write = slowly
+"""
+COLUMNS = ("p50", "p99", "max", "broker idle %", "writer idle %")
+
+Times = dict[int, float]
+"""Message number, from 0 on → when something happened to it."""
+
+
+def publish(port: int, clients: int, rate: float, count: int) -> tuple[Times, Times]:
+    """Publish at a steady rate; when each message was sent and acknowledged."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(connect(port, f"c{number}"))) for number in range(clients)]
+        poll = select.poll()
+        for client in sockets:
+            poll.register(client, select.POLLIN)
+        by_number = {client.fileno(): client for client in sockets}
+        sent: Times = {}
+        acknowledged: Times = {}
+        started, deadline = perf_counter() + 0.05, perf_counter() + count / rate + PATIENCE
+        while len(acknowledged) < count and perf_counter() < deadline:
+            while len(sent) < count and perf_counter() >= started + len(sent) / rate:
+                number = len(sent)
+                sent[number] = perf_counter()
+                sockets[number % clients].sendall(message(number, number % clients))
+            wait = max(0.0, started + len(sent) / rate - perf_counter()) if len(sent) < count else 1.0
+            for descriptor, _ in poll.poll(wait * 1000):
+                data = by_number[descriptor].recv(65536)
+                now = perf_counter()
+                for at in range(2, len(data), 4):
+                    acknowledged[struct.unpack_from("!H", data, at)[0] - 1] = now
+        for client in sockets:
+            client.sendall(b"\xe0\x00")
+    return sent, acknowledged
+
+
+def latencies(sent: Times, arrived: Times) -> dict[str, float]:
+    """Median, 99th percentile and maximum in milliseconds."""
+    taken = sorted((arrived[number] - sent[number]) * 1000 for number in sent)
+    return {"p50": statistics.median(taken), "p99": taken[int(len(taken) * 0.99)], "max": taken[-1]}
+
+
+@contextmanager
+def watched(database: sa.Engine, count: int) -> Iterator[Times]:
+    """When a query first saw each row; all are there at the end."""
+    seen: Times = {}
+
+    def look() -> None:
+        last, deadline = -1, perf_counter() + 2 * PATIENCE
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while last < count - 1 and perf_counter() < deadline:
+                rows = connection.exec_driver_sql(f"SELECT seq FROM climate WHERE seq > {last} ORDER BY seq").all()
+                now = perf_counter()
+                seen.update((int(number), now) for (number,) in rows)
+                last = max(seen, default=-1)
+                sleep(POLL)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield seen
+    thread.join()
+
+
+def prepare(port: int, database: sa.Engine) -> None:
+    """Have the table made, empty it, and give it the index that the query needs."""
+    publish(port, 1, 100, 1)
+    deadline = perf_counter() + PATIENCE
+    while not (sa.inspect(database).has_table("climate") and _count(database)):
+        if perf_counter() > deadline:
+            raise RuntimeError("the first row never came")
+        sleep(0.05)
+    with database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM climate")
+        connection.exec_driver_sql("CREATE INDEX climate_seq ON climate (seq)")
+
+
+def _count(database: sa.Engine) -> int:
+    with database.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM climate").scalar_one())
+
+
+def visible(url: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Publish → row visible, in milliseconds, and what the idle system uses afterwards, in percent of a core."""
+    count = int(arguments.rate * arguments.seconds)
+    database = sa.create_engine(url)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
+        running = stack.enter_context(broker(place, {"database": url, "routes": ROUTES}))
+        prepare(running.port, database)
+        with watched(database, count) as seen:
+            sent, _ = publish(running.port, arguments.clients, arguments.rate, count)
+        database.dispose()
+        return {**latencies(sent, seen), **idle(running, arguments.idle)}
+
+
+def idle(running: Running, seconds: float) -> dict[str, float]:
+    """What broker and writer use when nothing happens, in percent of a core."""
+    sleep(min(1.0, seconds))
+    processes = {"broker idle %": running.process, "writer idle %": running.writer}
+    before = {name: cpu_seconds(process) for name, process in processes.items()}
+    sleep(seconds)
+    return {name: (cpu_seconds(process) - before[name]) / seconds * 100 for name, process in processes.items()}
+
+
+def acknowledged(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """PUBACK latencies in milliseconds of each broker, medians over the rounds."""
+    slow = SLOW_DISK.format(seconds=arguments.fsync / 1000)
+    plugin: dict[str, Any] = {"routes": ROUTES}
+    kinds = {"bare broker": (None, ""), "plugin": (plugin, ""), f"plugin, fsync {arguments.fsync:g} ms": (plugin, slow)}
+    count = int(arguments.rate * arguments.seconds)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    with ExitStack() as stack:
+        brokers = {}
+        for name, (settings, before) in kinds.items():
+            place = stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory))
+            brokers[name] = stack.enter_context(broker(Path(place), settings, before))
+        for _ in range(arguments.rounds):
+            for name, running in brokers.items():
+                rounds[name].append(latencies(*publish(running.port, arguments.clients, arguments.rate, count)))
+    return {
+        name: {key: statistics.median(row[key] for row in some) for key in some[0]} for name, some in rounds.items()
+    }
+
+
+def show(name: str, row: dict[str, float]) -> None:
+    """Print a line of the table."""
+    print(f"{name:32}" + "".join(f"{row[key]:10.2f}" for key in COLUMNS if key in row), flush=True)
+
+
+def main() -> None:
+    """Measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=1000.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--fsync", type=float, default=2.0)
+    parser.add_argument("--databases", default="sqlite,postgresql")
+    parser.add_argument("--idle", type=float, default=10.0)
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    step_aside()
+    print(f"{'milliseconds':32}" + "".join(f"{key.replace(' idle', ''):>10}" for key in COLUMNS))
+    results = {f"PUBACK, {name}": row for name, row in acknowledged(arguments).items()}
+    for name, row in results.items():
+        show(name, row)
+    for kind in arguments.databases.split(","):
+        name = f"row visible, {kind}"
+        with DATABASES[kind].fresh() as url:
+            results[name] = visible(url, arguments)
+        show(name, results[name])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The benchmarks run, briefly: they print figures and write them as JSON.  No figure is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BRIEF = {
+    "broker.py": ("--messages=200", "--rounds=1", "--clients=1,4"),
+    "latency.py": ("--rate=200", "--seconds=0.5", "--rounds=1", "--clients=2", "--idle=0.2", "--databases=sqlite"),
+    "start.py": ("--tables=10", "--rounds=1", "--messages=200", "--databases=sqlite"),
+}
+
+
+def figures(found: Any) -> list[float]:
+    """All numbers of a JSON document."""
+    if isinstance(found, dict):
+        return [number for value in found.values() for number in figures(value)]
+    if isinstance(found, list):
+        return [number for value in found for number in figures(value)]
+    return [found] if isinstance(found, float) else []
+
+
+@pytest.mark.parametrize("program", BRIEF)
+def test_a_benchmark_runs(program: str, tmp_path: Path) -> None:
+    """From its command line to its table and its file."""
+    command = [sys.executable, str(BENCHMARKS / program), *BRIEF[program], f"--json={tmp_path / 'figures.json'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    found = figures(json.loads((tmp_path / "figures.json").read_text()))
+    assert len(found) > 5
+    assert all(number >= 0 for number in found)
