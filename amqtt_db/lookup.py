@@ -31,7 +31,7 @@ def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Ta
     return sa.Table(
         lookup.name,
         metadata,
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("id", engine.serial, primary_key=True),
         sa.Column("hash", sa.String(32), nullable=False, unique=True),
         *(sa.Column(name, engine.types["text"], nullable=False) for name in lookup.columns),
         extend_existing=True,

@@ -36,8 +36,9 @@ class Engine(ABC):
     Class attributes are the facts: ``name_limit`` bytes an identifier may have, ``max_columns`` property columns that
     a full row can hold by default, ``most_columns`` those that a table can have at all, ``types`` the column type of
     each kind, ``encoders`` and ``decoders`` per kind (a kind without one needs none).  ``table_options`` are the
-    dialect's for tables of records, ``house_options`` for the project's own.  ``transactional_ddl`` tells whether DDL
-    comes and goes with its transaction, ``adds_many`` whether one ALTER TABLE may add several columns.
+    dialect's for tables of records, ``house_options`` for the project's own.  ``serial`` is the type of ids that the
+    database counts itself.  ``transactional_ddl`` tells whether DDL comes and goes with its transaction, ``adds_many``
+    whether one ALTER TABLE may add several columns.
     """
 
     name_limit: ClassVar[int]
@@ -48,6 +49,7 @@ class Engine(ABC):
     decoders: ClassVar[Mapping[Kind, Decoder]]
     table_options: ClassVar[Mapping[str, Any]] = {}
     house_options: ClassVar[Mapping[str, Any]] = {}
+    serial: ClassVar[sa.types.TypeEngine[Any]] = sa.BigInteger()
     transactional_ddl: ClassVar[bool] = True
     adds_many: ClassVar[bool] = True
 

@@ -218,11 +218,11 @@ class MySQL(Engine):
         """INSERT of many rows, in as few statements as the server's packets allow."""
         quote = connection.dialect.identifier_preparer.quote
         head = f"INSERT INTO {quote(table)} ({', '.join(map(quote, columns))}) VALUES (".encode()  # noqa: S608
-        literals, room = _rows(kinds, rows), _packet_size(connection) - len(head) - _ROOM
+        room = _packet_size(connection) - len(head) - _ROOM
         driver: pymysql.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
             with driver.cursor() as cursor:
-                for some in _packets(literals, room):
+                for some in _packets(_rows(kinds, rows, room, table), room):
                     body = "),(".join(some).encode("utf-8", "surrogateescape")
                     _require_room(len(body), room, table)
                     cursor.execute(head + body + b")")
@@ -313,9 +313,14 @@ def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
             cursor.execute(f"DO RELEASE_LOCK({_LOCK})")
 
 
-def _rows(kinds: Sequence[Kind], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Rows written out, without their parentheses."""
-    columns = zip(*rows, strict=True)
+def _rows(kinds: Sequence[Kind], rows: Sequence[Sequence[Any]], room: int, table: str) -> list[str]:
+    """Rows written out, without their parentheses.  Raises Rejected where one value does not fit into ``room``."""
+    columns = list(zip(*rows, strict=True))
+    for kind, column in zip(kinds, columns, strict=True):
+        if kind == "bytes" or kind not in _LITERALS:
+            sizes = list(map(len, present(column)))
+            if sum(sizes) > room:
+                _require_room(max(sizes), room, table)  # before it is copied again and again
     written = [_LITERALS.get(kind, _quoted)(column) for kind, column in zip(kinds, columns, strict=True)]
     return list(map(",".join, zip(*written, strict=True)))
 
@@ -337,8 +342,8 @@ def _packets(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
 def _require_room(size: int, room: int, table: str) -> None:
     if size > room:
         raise Rejected(
-            f"its row in table {table} takes {size} bytes, more than the server's max_allowed_packet leaves ({room}); "
-            "raise max_allowed_packet on the server and run `amqtt-db dead replay`"
+            f"its row in table {table} takes at least {size} bytes, more than the server's max_allowed_packet leaves "
+            f"({room}); raise max_allowed_packet on the server and run `amqtt-db dead replay`"
         )
 
 

@@ -67,6 +67,7 @@ class SQLite(Engine):
     name_limit: ClassVar[int] = 63  # SQLite has no limit; PostgreSQL's makes names portable
     max_columns: ClassVar[int] = 1000
     most_columns: ClassVar[int] = 1900  # SQLite's own limit is 2,000, all columns counted
+    serial: ClassVar[sa.types.TypeEngine[Any]] = sa.Integer()  # no other type is counted
     adds_many: ClassVar[bool] = False
     table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 from typing import Any
 
@@ -98,3 +99,31 @@ def test_a_long_named_level(site: Site) -> None:
     bench.send((topic, json.dumps({"v": 1}).encode()))
     (record,) = bench.records()
     assert record.levels() == {"room": topic[5:]}
+
+
+LARGE = int(os.environ.get("AMQTT_DB_TEST_PAYLOAD", "20")) * 1_000_000  # bytes
+
+PAYLOADS: dict[str, tuple[bytes, bytes]] = {
+    "json": (b'{"s": "%s"}', b'{"s": "x"}'),
+    "text": (b"%s", b"x"),
+    "bytes": (b"%s", b"x"),
+}
+
+
+@pytest.mark.parametrize("decode", PAYLOADS)
+def test_large_payloads(decode: str, site: Site) -> None:
+    """They are stored, or become dead letters that keep every byte; their neighbours are stored."""
+    bench = Workbench(site, {"topic": "#", "decode": decode})
+    frame, small = PAYLOADS[decode]
+    large = b"it's " * (LARGE // 5)
+    bench.send(("t", small), ("t", frame % large), ("t", small))
+    (letter,) = bench.dead() or (None,)
+    stored = [value for record in bench.records() for value in record.values]
+    x, whole = ("x", large.decode()) if decode != "bytes" else (b"x", large)
+    if site.engine == "mysql":
+        assert letter is not None
+        assert letter.payload == frame % large
+        assert stored == [x, x]
+    else:
+        assert letter is None
+        assert stored == [x, whole, x]
