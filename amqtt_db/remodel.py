@@ -9,7 +9,9 @@ then is the past placement done with, and its rows are deleted if that is asked 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, Final
@@ -19,10 +21,11 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import CURRENT, MOVED, Catalog, Placement, key_hash
 from amqtt_db.engines import engine_for
+from amqtt_db.erase import erase
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.house import House, visit
 from amqtt_db.lookup import Lookups
-from amqtt_db.models.base import Place
+from amqtt_db.models.base import Place, Table
 from amqtt_db.models.spec import model_of
 from amqtt_db.pipeline import Lane
 from amqtt_db.reader.keys import Keys
@@ -42,6 +45,7 @@ from amqtt_db.writer.views import ViewKeeper
 
 BATCH: Final = 2000  # messages in a transaction
 PAGE: Final = 2000  # rows read at a time
+PATIENCE: Final = 10.0  # seconds to wait for whoever deletes or moves records
 
 _identity = attrgetter("id", "part")
 """Names a record for good."""
@@ -81,8 +85,10 @@ class Progress:
 class Remodel:
     """Rewrites history to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
 
-    def __init__(self, database: str, routes: Sequence[Route]) -> None:
+    def __init__(self, database: str, routes: Sequence[Route], clock: Callable[[], float] = time.time) -> None:
+        """``clock`` tells the seconds since 1970 by which records grow old."""
         self._url = database
+        self._clock = clock
         self._routes = routes
         self._engine = engine_for(database)
         self._catalog = Catalog(self._engine)
@@ -114,26 +120,45 @@ class Remodel:
         """Rewrite, then compare.  Raises RemodelError where a record does not read back as it was."""
         if move.is_done:
             return
-        yield from self._rewrite(move)
-        yield from self._compare(move)
-        with self._database.begin() as connection:
-            connection.execute(self._catalog.placement.update().where(self._here(move)).values(state=MOVED))
+        with self._maintenance():
+            yield from self._rewrite(move)
+            yield from self._compare(move)
+            with self._database.begin() as connection:
+                connection.execute(self._catalog.placement.update().where(self._here(move)).values(state=MOVED))
         self._views.finish()
 
     def drop(self, move: Move) -> Iterator[Progress]:
         """Delete the rows of a move that is done, but not from tables that the topic is still in."""
-        kept = {key for placement in self._in_use(move.topic) for key in self._names(placement)}
-        own = [name for key, name in self._names(move.past).items() if key not in kept]
-        last, done = 0, 0
-        while ids := self._ids(move, last):
+        with self._maintenance():
+            yield from self._delete(move)
             with self._database.begin() as connection:
-                for name in own:
-                    target = sa.table(name, sa.column("id"))
-                    connection.execute(sa.delete(target).where(target.c.id.in_(ids)))
-            last, done = ids[-1], done + len(ids)
-            yield Progress("deleted", done)
-        with self._database.begin() as connection:
-            connection.execute(self._catalog.placement.delete().where(self._here(move)))
+                connection.execute(self._catalog.placement.delete().where(self._here(move)))
+
+    @contextmanager
+    def _maintenance(self) -> Iterator[None]:
+        """Keep retention and others away.  Raises RemodelError if somebody is at work for long."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self._engine.maintenance(self._database) as is_mine:
+                if is_mine:
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                raise RemodelError("another remodel is at work on this database; let that one end, then start again")
+            time.sleep(0.1)
+
+    def _delete(self, move: Move) -> Iterator[Progress]:
+        kept = {key for placement in self._in_use(move.topic) for key in self._tables(placement)}
+        own = [table for key, table in self._tables(move.past).items() if key not in kept]
+        done, before = 0, -1
+        while before != done:  # TimescaleDB hides from a pass the rows that it packs meanwhile; the next one finds them
+            last, before = 0, done
+            while records := self._next(move, last):
+                rows = [(one.id, one.part, self._engine.bind("moment", one.time)) for one in records]
+                with self._database.begin() as connection:
+                    done += erase(connection, self._engine, own, rows)
+                last = records[-1].id
+                yield Progress("rows deleted", done)
 
     def _flip(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Placement]:
         """The current placements of topics that have a route, made so if they are not."""
@@ -146,7 +171,8 @@ class Remodel:
         return {placement.topic: placement for placement in placements}
 
     def _rewrite(self, move: Move) -> Iterator[Progress]:
-        shared = {name for key, name in self._names(move.past).items() if key in self._names(move.current)}
+        current = self._tables(move.current)
+        shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
         moved, done = move.moved, 0
         with visit(self._url) as house:
             for batch in _batches(_records(house, move.past, after=moved)):
@@ -194,13 +220,16 @@ class Remodel:
             )
 
     def _compare(self, move: Move) -> Iterator[Progress]:
-        """Every record of the past placement must be in the current one, equal in all that it says."""
-        done = 0
+        """Every record of the past placement must be in the current one, equal in all that it says.
+
+        One that is too old to be kept may be missing: it is deleted here and there at different times.
+        """
+        done, too_old = 0, self._too_old(move)
         with visit(self._url) as house:
-            new = _records(house, move.current)
-            for old in _records(house, move.past):
-                found = next((record for record in new if _identity(record) >= _identity(old)), None)
-                if found is None or not _equal(old, found):
+            for old, new in _side_by_side(_records(house, move.past), _records(house, move.current)):
+                if new is None and old.time < too_old:
+                    continue
+                if new is None or not _equal(old, new):
                     raise RemodelError(
                         f"topic {move.topic}: message {old.id} does not read back from its new tables as it was; "
                         "the old rows stay where they are"
@@ -221,17 +250,23 @@ class Remodel:
         table = self._catalog.placement
         return (table.c.hash == key_hash(move.topic)) & (table.c.sequence == move.sequence)
 
-    def _names(self, placement: Placement) -> dict[str, str]:
-        """The names of a placement's tables by their keys."""
-        keys = [table.key for table in model_of(placement.model).tables(_place(placement), Shape(()))]
+    def _tables(self, placement: Placement) -> dict[str, tuple[Table, str]]:
+        """A placement's tables by their keys, those that there are, each with its name."""
+        tables = {table.key: table for table in model_of(placement.model).tables(_place(placement), Shape(()))}
         with self._database.begin() as connection:
-            return {key: known.name for key, known in self._catalog.physical_tables(connection, keys).items()}
+            known = self._catalog.physical_tables(connection, tables)
+        return {key: (tables[key], found.name) for key, found in known.items()}
 
-    def _ids(self, move: Move, after: int) -> list[int]:
-        """The next ids of the topic's messages in the past placement."""
+    def _next(self, move: Move, after: int) -> list[Record]:
+        """The records of the topic's next messages in the past placement."""
         with visit(self._url) as house:
-            records = _walked(house, move.past, _by_id(move.topic, after))
-            return sorted({record.id for record in islice(records, BATCH)})
+            return next(_batches(_records(house, move.past, after)), [])
+
+    def _too_old(self, move: Move) -> float:
+        """The time in microseconds since 1970 before which the topic's records are not kept."""
+        lane = self._lanes.get(move.topic.encode())
+        keep = lane.typist.route.keep if isinstance(lane, Lane) else None
+        return float("-inf") if keep is None else (self._clock() - keep.total_seconds()) * 1_000_000
 
 
 def _move(row: sa.Row[Any], current: Placement) -> Move:
@@ -257,6 +292,15 @@ def _walked(house: House, placement: Placement, wanted: Selection) -> Iterator[R
     stay = Stay(model_of(placement.model), _place(placement), frozenset({placement.topic}), frozenset(), complete=False)
     for path in paths(house, keys, [stay], scan=False):
         yield from walk(house, keys, path, wanted, PAGE)
+
+
+def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
+    """Each old record with the new one that has its identity, if there is one; both come in that order."""
+    candidate = next(new, None)
+    for one in old:
+        while candidate is not None and _identity(candidate) < _identity(one):
+            candidate = next(new, None)
+        yield one, candidate if candidate is not None and _identity(candidate) == _identity(one) else None
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import timedelta
+from typing import Final, Literal
 
 import attrs
 
@@ -15,6 +16,35 @@ Unknown = Literal["add", "extra", "ignore", "reject"]
 Mismatch = Literal["variant", "null", "reject"]
 
 
+CHUNK: Final = timedelta(days=7)
+"""How long a time a chunk is for, where nothing else is said; it is TimescaleDB's own default."""
+
+
+@attrs.frozen
+class Ordering:
+    """A column that rows are ordered by, as in :class:`Hypertable`."""
+
+    column: str
+    descending: bool = False
+
+
+@attrs.frozen
+class Hypertable:
+    """How a route's tables lie in chunks by time, where the database is PostgreSQL with TimescaleDB.
+
+    ``chunk`` is how long a time a chunk is for.  A chunk that ended ``compress_after`` ago is compressed, None: never;
+    in it, rows lie together that are equal in the columns ``segment_by``, in the order ``order_by``; both are names of
+    fixed columns or paths of properties, and where they are empty the model's indexes tell.  ``path`` is where in the
+    YAML this is said, for messages.
+    """
+
+    chunk: timedelta = CHUNK
+    compress_after: timedelta | None = None
+    segment_by: tuple[str, ...] = ()
+    order_by: tuple[Ordering, ...] = ()
+    path: str = attrs.field(default="hypertable", eq=False)
+
+
 @attrs.frozen
 class Route:
     """One entry of ``routes:``, ready for use.
@@ -23,7 +53,8 @@ class Route:
     is the path of the property that is the event's time, ``each`` the path of a list whose items become records of
     their own (``""``: the payload itself is the list).  ``unknown`` and ``mismatch`` say what becomes of properties
     that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
-    engine's own limit; ``max_tables`` bounds a model that makes a table per topic.
+    engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
+    tables; records whose time is longer ago than ``keep`` are deleted, None: never.
     """
 
     filter: TopicFilter
@@ -36,3 +67,5 @@ class Route:
     mismatch: Mismatch = "variant"
     max_columns: int | None = None
     max_tables: int = 1000
+    hypertable: Hypertable | None = None
+    keep: timedelta | None = None

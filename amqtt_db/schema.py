@@ -15,21 +15,28 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.catalog import Catalog, PhysicalTable
+from amqtt_db.chunks import chunks_of
 from amqtt_db.engines.base import Engine
+from amqtt_db.engines.hypertables import Hypertables
 from amqtt_db.errors import DatabaseError
 from amqtt_db.lookup import lookup_table
-from amqtt_db.models.base import Cell, Column, Table
+from amqtt_db.models.base import Cell, Column, Table, table_key
 from amqtt_db.naming import column_name, fold, table_name, unique
+from amqtt_db.route import Hypertable
 from amqtt_db.shape import Pair, Shape
 
 
 @attrs.frozen
 class Wanted:
-    """Tables that records are about to need: for which route, and how many property columns one may have."""
+    """Tables that records are about to need: for which route, and how many property columns one may have.
+
+    ``hypertable`` says how the tables lie in chunks, None: they do not.
+    """
 
     table: Table
     route: str
     max_columns: int
+    hypertable: Hypertable | None = None
 
 
 class Schema:
@@ -44,6 +51,7 @@ class Schema:
         self._catalog = catalog
         self._tables: dict[str, PhysicalTable] = {}
         self._room: dict[str, int] = {}
+        self._in_step: set[str] = set()
 
     def load(self, connection: sa.Connection) -> None:
         """Read what the catalogue knows."""
@@ -54,9 +62,18 @@ class Schema:
         return self._tables.get(key)
 
     def is_ready(self, wanted: Wanted) -> bool:
-        """Whether every column that can be given is there."""
+        """Whether every column that can be given is there, and the chunks are what this process's routes say."""
         known = self._tables.get(wanted.table.key)
-        return known is not None and not _missing_pairs(known, self._limited(wanted))
+        is_in_step = wanted.hypertable is None or wanted.table.key in self._in_step
+        return known is not None and is_in_step and not _missing_pairs(known, self._limited(wanted))
+
+    def require_hypertables(self, connection: sa.Connection, wish: Hypertable) -> Hypertables:
+        """What makes them.  Raises DatabaseError, saying what to do, where the database cannot have any."""
+        made = self._engine.hypertables
+        reason = "the database has no hypertables; leave it out" if made is None else made.missing(connection)
+        if made is None or reason is not None:
+            raise DatabaseError(f"{wish.path}: {reason}")
+        return made
 
     def ensure(self, connection: sa.Connection, wanted: Iterable[Wanted]) -> list[str]:
         """Make what is missing, in the connection's transaction; returns the DDL that it took.
@@ -79,6 +96,8 @@ class Schema:
             table = attrs.evolve(table, columns={**table.columns, **columns})
             ddl += self._make_lookups(connection, merged.table, present)
             ddl += self._materialize(connection, table, merged.table, actual)
+            if merged.hypertable is not None:
+                ddl += self._make_hypertable(connection, table, merged.table, merged.hypertable)
         return ddl
 
     def crowd(self, connection: sa.Connection, wanted: Wanted) -> bool:
@@ -104,24 +123,37 @@ class Schema:
         return attrs.evolve(wanted, max_columns=min(room, wanted.max_columns))
 
     def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
-        """Read the tables with ``keys`` from the catalogue."""
-        self._tables.update(self._catalog.physical_tables(connection, list(keys)))
+        """Read the tables with ``keys``, which are as this process wants them, from the catalogue."""
+        tables = self._catalog.physical_tables(connection, list(keys))
+        self._tables.update(tables)
+        self._in_step.update(tables)
 
     def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
-        name = wanted.table.name
-        if wanted.table.exact and fold(name) in self._catalog.table_folds(connection):
-            raise DatabaseError(
-                f"table {name}, which route {wanted.route} names, already holds the records of another topic or route; "
-                "choose another name"
-            )
+        name, limit = wanted.table.name, self._engine.name_limit
         if not wanted.table.exact:
-            name = table_name(
-                self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=self._engine.name_limit
-            )
+            name = table_name(self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=limit)
+        elif fold(name) in self._catalog.table_folds(connection):
+            if not self._is_from_before(connection, name):
+                raise DatabaseError(
+                    f"table {name}, which route {wanted.route} names, already holds the records of another topic or "
+                    "route; choose another name"
+                )
+            name = unique(name, wanted.table.key, lambda wish: fold(wish) in taken | {fold(name)}, limit)
         taken.add(fold(name))
         table = PhysicalTable(wanted.table.key, name, {})
         self._catalog.add_table(connection, table, wanted.route)
         return table
+
+    def _is_from_before(self, connection: sa.Connection, name: str) -> bool:
+        """Whether a table is the one that the model had before its keys got the time, or lost it."""
+        keys = [table_key(name, timed=timed) for timed in (False, True)]
+        return any(table.name == name for table in self._catalog.physical_tables(connection, keys).values())
+
+    def _make_hypertable(
+        self, connection: sa.Connection, known: PhysicalTable, table: Table, wish: Hypertable
+    ) -> list[str]:
+        hypertables = self.require_hypertables(connection, wish)
+        return hypertables.make(connection, known.name, chunks_of(table, known, wish))
 
     def _make_lookups(self, connection: sa.Connection, table: Table, present: set[str]) -> list[str]:
         """Create the lookups that a table's columns need."""

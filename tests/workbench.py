@@ -41,9 +41,9 @@ class Sent:
         return self.payload if isinstance(self.payload, bytes) else json.dumps(self.payload).encode()
 
 
-def routes(*entries: dict[str, Any]) -> tuple[Route, ...]:
-    """Routes as the YAML gives them; without any, every topic as ``wide``."""
-    return load({"routes": list(entries)} if entries else {}).routes
+def routes(*entries: dict[str, Any], url: str | None = None) -> tuple[Route, ...]:
+    """Routes as the YAML gives them, for a database; without any, every topic as ``wide``."""
+    return load({"database": url, "routes": list(entries) or None}).routes
 
 
 class Workbench:
@@ -58,8 +58,10 @@ class Workbench:
         self.url = where.url if isinstance(where, Site) else f"sqlite:///{self.path}"
         self.token = token
         self._note = directory / f"{token}.attempt"
-        self._routes = routes(*entries)
+        self._routes = routes(*entries, url=self.url)
         self.position = 1
+        self.now = ARRIVAL / 1_000_000
+        """What the writer takes for the time, in seconds since 1970."""
         self._is_open = False
         if isinstance(where, Site):
             where.stack.callback(self.close)
@@ -68,7 +70,7 @@ class Workbench:
     def open(self) -> None:
         """Start the writer, as after a restart."""
         self.attempt = Attempt(self._note)
-        self.writer = Writer(engine_for(self.url), self._routes, self.attempt)
+        self.writer = Writer(engine_for(self.url), self._routes, self.attempt, lambda: self.now)
         self._is_open = True
         self.writer.prepare()
         self.number, self.checkpoint = self.writer.register(self.token, 1)
@@ -83,7 +85,7 @@ class Workbench:
     def restart(self, *entries: dict[str, Any]) -> None:
         """Stop and start, perhaps with other routes."""
         self.close()
-        self._routes = routes(*entries) if entries else self._routes
+        self._routes = routes(*entries, url=self.url) if entries else self._routes
         self.open()
 
     def batch(self, *messages: Sent) -> Batch:

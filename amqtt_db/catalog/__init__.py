@@ -8,8 +8,8 @@ there are, what their columns stand for, and where each topic's records lie.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
@@ -126,6 +126,15 @@ class Catalog:
             for row in connection.execute(query):
                 found[row.topic] = Placement(row.topic, row.key, row.route, row.model)
         return found
+
+    def placements_after(
+        self, connection: sa.Connection, last: str, sequence: int, count: int
+    ) -> Sequence[sa.Row[Any]]:
+        """The next ``count`` placements in any state, behind that with the topic's hash ``last`` and ``sequence``."""
+        table = self.placement
+        behind = (table.c.hash > last) | ((table.c.hash == last) & (table.c.sequence > sequence))
+        query = sa.select(table).where((table.c.hash >= last) & behind).order_by(table.c.hash, table.c.sequence)
+        return connection.execute(query.limit(count)).all()
 
     def add_placements(self, connection: sa.Connection, placements: Iterable[Placement]) -> None:
         """Make placements the current ones of their topics; what was current is read from then on, not written to."""

@@ -15,8 +15,9 @@ import attrs
 
 from amqtt_db.config.broker_file import DEFAULT, check_broker, plugin_section
 from amqtt_db.config.routes import notes, read_routes
+from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, read_yaml, seconds, size
-from amqtt_db.engines.urls import check
+from amqtt_db.engines.urls import check, dialect_of
 from amqtt_db.errors import Problem
 from amqtt_db.route import Route
 
@@ -118,10 +119,12 @@ def load_document(document: Any, file: str = "the configuration") -> Settings:
 
 def _settings(node: Node) -> Settings:
     section = node.section(KEYS, _ELSEWHERE)
-    database = section.child("database").read(_database, DATABASE)
+    url = section.child("database")
+    database = DATABASE if url.value is None else url.read(_database, "")
     journal = _journal(section.child("journal").section(JOURNAL_KEYS))
     writer = _writer(section.child("writer").section(WRITER_KEYS))
     routes = read_routes(section.child("routes"))
+    node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
     return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)))
 

@@ -12,6 +12,7 @@ import attrs
 import cattrs
 
 from amqtt_db import decode, registry
+from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
@@ -23,11 +24,9 @@ from amqtt_db.route import Mismatch, Route, Unknown
 from amqtt_db.shape import Pair, Shape
 from amqtt_db.topics import TopicFilter
 
-LATER: Final = ("hypertable", "keep")
-"""Keys of a route that are known and cannot be used yet."""
-
 ROUTE_KEYS: Final = (
-    "topic", "model", "decode", "entity", "time", "each", "unknown", "mismatch", "max_columns", "max_tables", *LATER,
+    "topic", "model", "decode", "entity", "time", "each", "unknown", "mismatch", "max_columns", "max_tables",
+    "hypertable", "keep",
 )  # fmt: skip
 
 _ELSEWHERE: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
@@ -43,7 +42,7 @@ def read_routes(node: Node) -> dict[str, Route]:
     if node.value == []:
         node.fail("expected at least one route; leave `routes` out to store everything")
     made = {item.path: _route(item) for item in items}
-    routes = {path: route for path, route in made.items() if route is not None}
+    routes = with_own_tables({path: route for path, route in made.items() if route is not None})
     _check_shared_tables(routes, node.problems)
     return routes
 
@@ -77,8 +76,6 @@ def _route(item: Node) -> Route | None:
         if item.value is None:
             item.fail("expected a mapping, found nothing")
         return None
-    for key in LATER:
-        section.child(key).read(_later, None)
     filter_ = section.child("topic").require(_topic, "an MQTT topic filter such as 'home/{room}/climate'")
     model = _model(section.child("model"))
     decoder = _decoder(section.child("decode"))
@@ -86,7 +83,7 @@ def _route(item: Node) -> Route | None:
     options = _contract(section, entity)
     if filter_ is None or model is None or decoder is None:
         return None
-    return Route(filter=filter_, model=model, decode=decoder, entity=entity, **options)
+    return read_storage(section, Route(filter=filter_, model=model, decode=decoder, entity=entity, **options))
 
 
 def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
@@ -108,10 +105,6 @@ def _mismatch(section: Node) -> Node:
     """The policy's name is one that YAML takes for nothing, unless it is quoted."""
     node = section.child("mismatch")
     return Node("null", node.path, node.problems) if section.value.get("mismatch", "") is None else node
-
-
-def _later(_: object) -> None:
-    raise ValueError("not available yet: comes with the PostgreSQL and retention work; leave it out for now")
 
 
 def _topic(value: object) -> TopicFilter:
@@ -229,6 +222,9 @@ def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -
 
 
 def _difference(first: Route, first_table: Table, route: Route, table: Table) -> tuple[str, str]:
+    for key in ("hypertable", "keep"):
+        if getattr(first, key) != getattr(route, key):
+            return key, f"their `{key}` differs"
     if first_table != table:
         return "model", "their models or options differ"
     has_properties = table.overflow is not None  # as columns, and not as rows or in a document

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +25,16 @@ _UNITS: Final[Mapping[str, int]] = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_SECONDS: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("min", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86_400),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86_400),
+}
+_UNEQUAL: Final = ("mo", "month", "months", "y", "year", "years")
+_LONGEST: Final = 36_600 * 86_400  # seconds in a hundred years
+_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 TYPE_NAMES: Final[Mapping[type, str]] = {
     bool: "true or false",
@@ -164,6 +175,22 @@ def size(value: object) -> int:
     if unit is None:
         raise ValueError(f"unknown unit {match[2][:10]!r}; there are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
     return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+def duration(value: object) -> timedelta:
+    """A length of time such as ``90 days``, ``12 h``, ``2 weeks``.  Raises ValueError."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a length of time such as 90 days, 12 h or 2 weeks, found {found(value)}")
+    unit = match[2].casefold()
+    if unit in _UNEQUAL:
+        raise ValueError("months and years are not all equally long; write days or weeks, such as 365 days")
+    if unit not in _SECONDS:
+        raise ValueError(f"unknown unit {match[2][:10]!r}; there are s, min, h, days, weeks")
+    seconds = float(match[1]) * _SECONDS[unit]
+    if not 1 <= seconds <= _LONGEST:
+        raise ValueError("expected a length of time from 1 s to 36600 days")
+    return timedelta(seconds=seconds)
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from amqtt_db.engines.hypertables import Hypertables
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import Kind
 
@@ -37,8 +39,9 @@ class Engine(ABC):
     a full row can hold by default, ``most_columns`` those that a table can have at all, ``types`` the column type of
     each kind, ``encoders`` and ``decoders`` per kind (a kind without one needs none).  ``table_options`` are the
     dialect's for tables of records, ``house_options`` for the project's own.  ``serial`` is the type of ids that the
-    database counts itself.  ``transactional_ddl`` tells whether DDL comes and goes with its transaction, ``adds_many``
-    whether one ALTER TABLE may add several columns.
+    database counts itself, ``hypertables`` makes tables in chunks by time, None where there are none.
+    ``transactional_ddl`` tells whether DDL comes and goes with its transaction, ``adds_many`` whether one ALTER TABLE
+    may add several columns.
     """
 
     name_limit: ClassVar[int]
@@ -50,6 +53,7 @@ class Engine(ABC):
     table_options: ClassVar[Mapping[str, Any]] = {}
     house_options: ClassVar[Mapping[str, Any]] = {}
     serial: ClassVar[sa.types.TypeEngine[Any]] = sa.BigInteger()
+    hypertables: ClassVar[Hypertables | None] = None
     transactional_ddl: ClassVar[bool] = True
     adds_many: ClassVar[bool] = True
 
@@ -67,6 +71,13 @@ class Engine(ABC):
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
         """Keep other writers from DDL until the transaction ends."""
+
+    @abstractmethod
+    def maintenance(self, database: sa.Engine) -> AbstractContextManager[bool]:
+        """Keep others from moving and deleting records, over any number of transactions; False: somebody else does.
+
+        What the context holds ends with the process, however that ends.
+        """
 
     @abstractmethod
     def insert(

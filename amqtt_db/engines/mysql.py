@@ -9,7 +9,7 @@ is open, so the lock on the schema is a named one that the connection holds.  DO
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from itertools import accumulate
@@ -43,6 +43,7 @@ _SESSION: Final = (
 )
 _ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _LOCK: Final = "CONCAT('amqtt_db.', MD5(DATABASE()))"
+_MAINTENANCE: Final = "CONCAT('amqtt_db.maintenance.', MD5(DATABASE()))"
 _LOCK_SECONDS: Final = 30
 _ROOM: Final = 4096  # bytes of a packet that are not rows
 _LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into
@@ -206,6 +207,18 @@ class MySQL(Engine):
     def lock_schema(self, connection: sa.Connection) -> None:
         """A named lock, held until the connection goes back to its pool.  Raises DatabaseError if it takes too long."""
         lock_schema(connection, _LOCK_SECONDS)
+
+    @contextmanager
+    def maintenance(self, database: sa.Engine) -> Iterator[bool]:
+        """A named lock of a session that does nothing else."""
+        with database.connect() as connection:
+            is_mine = connection.exec_driver_sql(f"SELECT GET_LOCK({_MAINTENANCE}, 0)").scalar_one() == 1
+            connection.commit()
+            try:
+                yield is_mine
+            finally:
+                with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
+                    connection.exec_driver_sql(f"DO RELEASE_LOCK({_MAINTENANCE})")
 
     def insert(
         self,

@@ -7,7 +7,8 @@ neither exponents nor NaN nor −0; such values are kept tagged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -22,6 +23,8 @@ from sqlalchemy.dialects import postgresql
 from amqtt_db import tagged
 from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
 from amqtt_db.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
+from amqtt_db.engines.hypertables import Hypertables
+from amqtt_db.engines.timescale import Timescale, refusal
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import EPOCH, EXACT, Kind, micros
 
@@ -30,6 +33,9 @@ _LOCK_SCHEMA: Final = sa.text(
     "SELECT set_config('lock_timeout', '30s', true), pg_advisory_xact_lock(:key), "
     "set_config('lock_timeout', '5s', true)"
 )
+_MAINTENANCE: Final = _LOCK + 1
+_TRY_MAINTENANCE: Final = sa.text("SELECT pg_try_advisory_lock(:key)")
+_END_MAINTENANCE: Final = sa.text("SELECT pg_advisory_unlock(:key)")
 _SESSION: Final = (
     "SET synchronous_commit = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET standard_conforming_strings = on; "
     "SET default_transaction_isolation = 'read committed'"
@@ -135,6 +141,7 @@ class PostgreSQL(Engine):
     name_limit: ClassVar[int] = 63
     max_columns: ClassVar[int] = 400
     most_columns: ClassVar[int] = 1500  # PostgreSQL's own limit is 1,600, dropped columns counted
+    hypertables: ClassVar[Hypertables | None] = Timescale()
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
         "bool": sa.BOOLEAN(),
         "number": sa.DOUBLE_PRECISION(),
@@ -182,6 +189,17 @@ class PostgreSQL(Engine):
         """An advisory lock; what is locked in the transaction afterwards waits for at most 5 seconds."""
         connection.execute(_LOCK_SCHEMA, {"key": _LOCK})
 
+    @contextmanager
+    def maintenance(self, database: sa.Engine) -> Iterator[bool]:
+        """An advisory lock of a session that does nothing else."""
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            is_mine = connection.scalar(_TRY_MAINTENANCE, {"key": _MAINTENANCE})
+            try:
+                yield bool(is_mine)
+            finally:
+                with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
+                    connection.execute(_END_MAINTENANCE, {"key": _MAINTENANCE})
+
     def insert(
         self,
         connection: sa.Connection,
@@ -201,7 +219,9 @@ class PostgreSQL(Engine):
         except psycopg.Error as error:
             if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.column_name not in columns:
                 raise foreign_column(table, str(error.diag.column_name)) from error
-            raise _explained(error) or sa.exc.DBAPIError("COPY", None, error, hide_parameters=True) from error
+            raise (
+                refusal(error) or _explained(error) or sa.exc.DBAPIError("COPY", None, error, hide_parameters=True)
+            ) from error
 
     def bind(self, kind: Kind, value: Any) -> Any:
         """A parameter, as psycopg takes it."""

@@ -7,9 +7,11 @@ text must be valid UTF-8; such values are kept tagged.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -156,6 +158,20 @@ class SQLite(Engine):
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """Nothing to do: BEGIN IMMEDIATE has the only write lock there is."""
+
+    @contextmanager
+    def maintenance(self, database: sa.Engine) -> Iterator[bool]:
+        """A locked file beside the database's; SQLite's own locks end with a transaction."""
+        path = f"{database.url.database}.maintenance"
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(file)
 
     def insert(
         self,

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import sqlalchemy as sa
 
 from amqtt_db.dead import letters
@@ -16,7 +17,7 @@ from amqtt_db.house import visit
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.models.base import Model
 from amqtt_db.reader import read
-from amqtt_db.route import Route
+from amqtt_db.route import Hypertable, Route
 from amqtt_db.testing.answer import Told, expected, require, require_same, told
 from amqtt_db.testing.databases import Database
 from amqtt_db.testing.history import History, Sent, Setting
@@ -111,7 +112,7 @@ class Bench:
 
     def __init__(self, database: Database, *routes: Route) -> None:
         self._database = database
-        self._routes = routes
+        self._routes = tuple(map(_in_chunks, routes)) if database.hypertables else routes
         self._feeds: dict[str, Feed] = {}
         self._stack = ExitStack()
 
@@ -166,6 +167,11 @@ class Bench:
         with visit(self.url) as house:
             tables = house.catalog.physical_tables(house.connection)
             return {key: set(table.columns) for key, table in tables.items()}
+
+
+def _in_chunks(route: Route) -> Route:
+    """A route whose tables are hypertables, if its model can have any."""
+    return attrs.evolve(route, hypertable=Hypertable()) if getattr(route.model, "timed", False) else route
 
 
 def _rows(connection: sa.Connection, name: str) -> Iterable[dict[str, Any]]:

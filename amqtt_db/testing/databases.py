@@ -20,13 +20,15 @@ class Database:
 
     ``fresh`` gives the URL of an empty database, which is gone at the end.  ``prepare`` sees that it can be had and
     raises :class:`~amqtt_db.testing.starting.Missing` otherwise.  ``thorough`` is False where a few examples must do,
-    as long as hypothesis is not asked for many.
+    as long as hypothesis is not asked for many.  With ``hypertables``, the tables of models whose option ``timed`` is
+    set are hypertables.
     """
 
     name: str
     fresh: Callable[[], AbstractContextManager[str]] = attrs.field(repr=False)
     thorough: bool = True
     prepare: Callable[[], object] = attrs.field(default=lambda: None, repr=False)
+    hypertables: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -45,7 +47,7 @@ def _server(kind: str, *, thorough: bool) -> Database:
 SQLITE: Final = Database("sqlite", _sqlite)
 POSTGRESQL: Final = _server("postgresql", thorough=True)
 MYSQL: Final = _server("mysql", thorough=False)
-TIMESCALEDB: Final = _server("timescaledb", thorough=False)
+TIMESCALEDB: Final = attrs.evolve(_server("timescaledb", thorough=False), hypertables=True)
 
 DATABASES: Final = (SQLITE, POSTGRESQL, MYSQL, TIMESCALEDB)
 """All of them, whether they can be had or not."""

@@ -74,7 +74,7 @@ class Planner:
             tables = route.model.tables(place, shape)
         except Exception as error:  # a model's own code may raise anything
             raise StructureError(f"{type(error).__name__}: {error}") from error
-        return [Wanted(table, place.route, limit) for table in tables]
+        return [Wanted(table, place.route, limit, route.hypertable) for table in tables]
 
     def missing(self, buckets: Iterable[Bucket]) -> list[Wanted]:
         """The tables that are not, or not wholly, there yet; a shape with a plan needs no look."""

@@ -9,7 +9,8 @@ checkpoint really is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
 from amqtt_db.writer.lanes import Lanes, reserved
 from amqtt_db.writer.plan import Bucket, Planner
+from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.transaction import Store
 from amqtt_db.writer.views import ViewKeeper
 
@@ -39,8 +41,12 @@ STEP: Final = 200  # tables that one transaction makes: a server has room for so
 class Writer:
     """Stores batches in the target database; one per journal."""
 
-    def __init__(self, engine: Engine, routes: Sequence[Route], attempt: Attempt) -> None:
+    def __init__(
+        self, engine: Engine, routes: Sequence[Route], attempt: Attempt, clock: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` tells the seconds since 1970 by which records grow old."""
         self._engine = engine
+        self._routes = routes
         self._attempt = attempt
         self._catalog = Catalog(engine)
         self._schema = Schema(engine, self._catalog, reserved(routes))
@@ -49,6 +55,7 @@ class Writer:
         self._target = Store(engine, self._catalog)
         self._lanes = Lanes(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
+        self.retention = Retention(engine, self._catalog, self._database, routes, clock)
         self._laid: list[Bucket] = []
 
     def prepare(self) -> None:
@@ -57,6 +64,8 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
+            for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
+                self._schema.require_hypertables(connection, wish)
             self._views.vacate(connection)
             for weakness in self._engine.weaknesses(connection):
                 logger.warning("%s", weakness)
@@ -92,10 +101,12 @@ class Writer:
             start, batch = killer.end, rest
         if len(batch):
             self._store(number, previous, start, batch)
+        self.retention.step(quiet=False)
 
     def tidy(self) -> None:
-        """Do what can wait until there is nothing to store: refresh the views that are due."""
+        """Do what can wait until there is nothing to store: refresh the views that are due, delete what is too old."""
         self._views.refresh()
+        self.retention.step(quiet=True)
 
     def mend(self) -> bool:
         """Make again what somebody dropped by hand of the tables last written to; whether there was anything."""
@@ -249,6 +260,8 @@ class Writer:
         if not missing:
             return
         ddl = self._grow_stepwise(missing)
+        self.retention.look_again()
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
         columns = sum(statement.count("ADD COLUMN") for statement in ddl)
-        logger.info("the schema grows by %d tables and %d columns", tables, columns)
+        if tables or columns:
+            logger.info("the schema grows by %d tables and %d columns", tables, columns)

@@ -1,0 +1,197 @@
+"""``hypertable:`` and ``keep:``, the keys that give a route tables of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.config.yaml_checks import Node, duration, found, text
+from amqtt_db.errors import Problem
+from amqtt_db.models.base import Model, OwnColumns, Place, Table
+from amqtt_db.naming import table_name
+from amqtt_db.pipeline import escape_path
+from amqtt_db.registry import suggest
+from amqtt_db.route import CHUNK, Hypertable, Ordering, Route
+from amqtt_db.shape import Shape, level_path
+
+HYPERTABLE_KEYS: Final = tuple(field.name for field in attrs.fields(Hypertable) if field.name != "path")
+
+_PREFIX_LIMIT: Final = 40  # bytes, so that the names of tables and indexes still tell what they are of
+_WITHOUT_HYPERTABLES: Final[Mapping[str, str]] = {"mariadb": "MariaDB", "mysql": "MySQL", "sqlite": "SQLite"}
+"""Names of databases by their dialects; whether one from elsewhere has hypertables is for its engine to say."""
+_DIRECTIONS: Final[Mapping[str, bool]] = {"": False, "asc": False, "desc": True}
+
+
+def read_storage(section: Node, route: Route) -> Route:
+    """The route with what its section says of hypertables and retention, which its model must allow."""
+    keep = section.child("keep").read(duration, None)
+    hypertable = _hypertable(section.child("hypertable"), route, keep)
+    if keep is not None:
+        section.child("keep").read(lambda _: _require_time(route.model), None)
+    if hypertable is None:
+        return attrs.evolve(route, keep=keep)
+    model = section.child("hypertable").read(lambda _: _timed(route.model), route.model)
+    return attrs.evolve(route, model=model, hypertable=hypertable, keep=keep)
+
+
+def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
+    """The routes; those that need tables of their own, and name none, get a prefix made from their filter."""
+    taken = {"mqtt", *(getattr(route.model, "prefix", "mqtt") for route in routes.values())}
+    made: dict[str, Route] = {}
+    for path, route in routes.items():
+        made[path] = route
+        if _wants_prefix(route):
+            prefix = table_name(_words(route.filter.text), is_taken=taken.__contains__, limit=_PREFIX_LIMIT)
+            taken.add(prefix)
+            made[path] = attrs.evolve(route, model=_evolved(route.model, prefix=prefix))
+    return made
+
+
+def storage_problems(routes: Iterable[Route], dialect: str) -> Iterator[Problem]:
+    """A mistake for each route whose hypertable a database of this dialect cannot have."""
+    for route in routes:
+        if route.hypertable is not None and dialect in _WITHOUT_HYPERTABLES:
+            yield Problem(
+                route.hypertable.path,
+                f"{_WITHOUT_HYPERTABLES[dialect]} has no hypertables: they are of TimescaleDB, an extension of "
+                "PostgreSQL; leave it out, or name such a `database`",
+            )
+
+
+def _wants_prefix(route: Route) -> bool:
+    """Whether the tables of a route would be those of other routes too, which it must not share."""
+    options = _options(route.model)
+    is_apart = route.hypertable is not None or route.keep is not None or options.get("timed")
+    return bool(is_apart) and "prefix" in options and options["prefix"] == _defaults(route.model)["prefix"]
+
+
+def _words(filter_: str) -> str:
+    return filter_ if any(map(str.isalnum, filter_)) else "all"
+
+
+def _hypertable(node: Node, route: Route, keep: timedelta | None) -> Hypertable | None:
+    if node.value is None or node.value is False:
+        return None
+    section = Node({} if node.value is True else node.value, node.path, node.problems)
+    if not isinstance(section.value, Mapping):
+        node.fail(f"expected true or a mapping such as {{chunk: 1 day}}, found {found(node.value)}")
+        return None
+    section.section(HYPERTABLE_KEYS)
+    made = Hypertable(
+        chunk=section.child("chunk").read(duration, CHUNK),
+        compress_after=section.child("compress_after").read(duration, None),
+        segment_by=_columns(section.child("segment_by"), partial(_segment, route)),
+        order_by=_columns(section.child("order_by"), partial(_ordering, route)),
+        path=node.path,
+    )
+    _check(section, made, keep)
+    return made
+
+
+def _columns(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """A name, or a list of them."""
+    items = [node] if isinstance(node.value, str) else node.items()
+    return tuple(made for item in items if (made := item.read(read, None)) is not None)
+
+
+def _segment(route: Route, value: Any) -> str:
+    name = _column(route, text(value))
+    if name == "time":
+        raise ValueError("chunks are made by time already; name what tells series apart, such as topic")
+    return name
+
+
+def _ordering(route: Route, value: Any) -> Ordering:
+    name, _, direction = text(value).strip().rpartition(" ")
+    if direction.casefold() not in _DIRECTIONS:
+        name, direction = text(value).strip(), ""
+    return Ordering(_column(route, name.strip()), descending=_DIRECTIONS[direction.casefold()])
+
+
+def _column(route: Route, name: str) -> str:
+    """What a user calls a column: the name of a fixed one, or the path of a property that has one."""
+    tables = route.model.tables(Place("", route.filter.text), Shape(()))
+    fixed = {column.name for table in tables for column in table.columns}
+    declared = None if route.entity is None else route.entity.declared
+    if name in fixed:
+        return name
+    if isinstance(route.model.layout(), OwnColumns):
+        if declared is not None and escape_path(name) in declared:
+            return escape_path(name)
+        if name in route.filter.names:
+            return level_path(name)
+        if declared is None or route.unknown == "add":
+            return escape_path(name)
+    names = {*fixed, *route.filter.names, *(declared or ())}
+    raise ValueError(f"the tables of the route have no column {name!r}; {suggest(name, names)}")
+
+
+def _check(node: Node, made: Hypertable, keep: timedelta | None) -> None:
+    """Settings that are right alone and make no sense together."""
+    for child in (node.child("segment_by"), node.child("order_by")):
+        if made.compress_after is None and child.value is not None:
+            child.fail("has no effect without `compress_after`: only compressed chunks are laid out so")
+    both = {ordering.column for ordering in made.order_by}.intersection(made.segment_by)
+    if both:
+        node.child("order_by").fail(f"{min(both)} is in `segment_by` too, where all rows have the same; leave one out")
+    if keep is not None and made.compress_after is not None and keep <= made.compress_after:
+        node.child("compress_after").fail(
+            "nothing is ever so old, for `keep` is not longer; shorten it or leave it out"
+        )
+    if keep is not None and keep < made.chunk:
+        node.child("chunk").fail(
+            "chunks are deleted as a whole, and one is longer than `keep`; write a shorter one, such as "
+            f"`chunk: {_tenth(keep)}`"
+        )
+
+
+def _tenth(keep: timedelta) -> str:
+    """A tenth of what is kept, as it may be written."""
+    tenth = int(keep.total_seconds() / 10)
+    return f"{tenth // 3600} h" if tenth >= 3600 else f"{max(1, tenth)} s"
+
+
+def _timed(model: Model) -> Model:
+    """The model with the time in its keys."""
+    if "timed" not in _options(model):
+        raise ValueError(
+            f"{type(model).__name__} cannot have hypertables, for it has no option `timed` that puts the time into its "
+            "keys; derive it from a built-in model, or leave `hypertable` out"
+        )
+    made = _evolved(model, timed=True)
+    for table in _tables(made):
+        if "time" not in table.primary_key:
+            raise ValueError(f"the table {table.name} of {type(model).__name__} needs `time` in its key")
+    return made
+
+
+def _require_time(model: Model) -> None:
+    main = model.query(Place("")).table
+    columns = {column.name for table in _tables(model) if table.key == main for column in table.columns}
+    missing = sorted({"id", "part", "time", "topic"} - columns)
+    if missing:
+        raise ValueError(f"{type(model).__name__} does not tell what is old: its table has no column {missing[0]!r}")
+
+
+def _evolved(model: Model, **options: Any) -> Model:
+    """A model with other options.  Raises ValueError for whatever a user's class raises."""
+    try:
+        return attrs.evolve(model, **options)  # type: ignore[misc]
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+def _options(model: Any) -> dict[str, Any]:
+    return {field.name: getattr(model, field.name) for field in attrs.fields(type(model))}
+
+
+def _defaults(model: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in attrs.fields(type(model))}
+
+
+def _tables(model: Model) -> Collection[Table]:
+    return model.tables(Place(""), Shape(()))

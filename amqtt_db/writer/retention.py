@@ -1,0 +1,239 @@
+"""``keep:``, carried out beside the batches: records that are older are deleted, in small steps.
+
+A round looks at every place that has records of the routes' topics, current or past.  A hypertable whose rows are kept
+equally long is left to the database, whose policy is kept in step; from all other tables a bounded number of records
+goes in a transaction, with all rows that they have, so that a reader sees the whole of a record or nothing of it.  Each
+step holds the database's maintenance lock, so nothing is deleted that is being moved.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import Catalog, key_hash
+from amqtt_db.engines.base import Engine
+from amqtt_db.erase import erase
+from amqtt_db.lookup import lookup_table
+from amqtt_db.models.base import Place, Table
+from amqtt_db.models.spec import model_of
+from amqtt_db.route import Route
+from amqtt_db.shape import Shape
+from amqtt_db.topics import first_match
+
+logger = logging.getLogger(__name__)
+
+STEP: Final = 500  # records deleted in a transaction
+PAGE: Final = 2000  # placements read in a step
+SLICE: Final = 0.02  # seconds after which a step begins nothing more
+REST: Final = 9  # times as long as the step took, while messages wait
+ROUND: Final = 60.0  # seconds from the end of a round to the next
+PENALTY: Final = 10.0  # seconds to the next attempt after an error, or while somebody else has the lock
+DELAY: Final = timedelta(days=1)
+"""How much longer the database keeps chunks of values than those of their messages.
+
+Policies are carried out at different times: a message without its values would be seen, values without their message
+are not.
+"""
+
+_RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
+
+Keep = timedelta | None
+"""How long records are kept, None: for ever."""
+
+
+@attrs.define
+class _Home:
+    """The table that has records' envelopes, the tables of their values, and how long each topic's are kept."""
+
+    main: Table
+    values: dict[str, Table] = attrs.field(factory=dict)
+    keeps: dict[str, Keep] = attrs.field(factory=dict)
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """All tables, that of the envelopes last."""
+        return {**self.values, self.main.key: self.main}
+
+    @property
+    def longest(self) -> Keep:
+        """How long there is a topic whose records must stay."""
+        kept = [keep for keep in self.keeps.values() if keep is not None]
+        return max(kept) if len(kept) == len(self.keeps) else None
+
+    def sweeps(self, policy: Keep) -> Iterator[tuple[str | None, timedelta]]:
+        """Which topics' records are deleted here, None: all, and after how long; the database sees to ``policy``."""
+        are_alike = self.longest is not None and set(self.keeps.values()) == {self.longest}
+        each = [(None, self.longest)] if are_alike else self.keeps.items()
+        yield from ((topic, keep) for topic, keep in each if keep is not None and keep != policy)
+
+
+class Retention:
+    """Deletes what is too old; :meth:`step` does a little of it.  ``clock`` tells seconds since 1970."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        database: sa.Engine,
+        routes: Sequence[Route],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._database = database
+        self._filters = [route.filter for route in routes]
+        self._keeps = [route.keep for route in routes]
+        self._has_hypertables = any(route.hypertable is not None for route in routes)
+        self._clock = clock
+        self._work: Iterator[int] | None = None
+        self._is_due_again = False
+        self._not_before = 0.0 if any(self._keeps) or engine.hypertables is not None else float("inf")
+        self._complaint: str | None = None
+
+    def look_again(self) -> None:
+        """There are new tables: let the next round begin when this one ends."""
+        self._is_due_again = self._has_hypertables
+
+    def step(self, *, quiet: bool) -> None:
+        """Go on for a moment, unless it is too early; ``quiet`` tells that no messages wait.  Errors are logged."""
+        started = time.monotonic()
+        if self._is_due_again and self._work is None:
+            self._is_due_again, self._not_before = False, min(self._not_before, started)
+        if started < self._not_before:
+            return
+        try:
+            pause = self._step(started + SLICE)
+        except Exception as error:  # also of a user's model: what is old may wait
+            self._complain(error)
+            self._work, pause = None, PENALTY
+        took = time.monotonic() - started
+        self._not_before = time.monotonic() + max(pause, 0.0 if quiet else REST * took)
+
+    def finish(self) -> None:
+        """One whole round at once.  Raises whatever the database raises."""
+        with self._engine.maintenance(self._database) as is_mine:
+            for _ in self._round() if is_mine else ():
+                pass
+
+    def _step(self, deadline: float) -> float:
+        """Work until the deadline; returns how many seconds there is nothing to do."""
+        with self._engine.maintenance(self._database) as is_mine:
+            if not is_mine:
+                return PENALTY
+            self._work = self._work or self._round()
+            for _ in self._work:
+                if time.monotonic() > deadline:
+                    return 0.0
+        self._work, self._complaint = None, None
+        return ROUND if any(self._keeps) else float("inf")
+
+    def _round(self) -> Iterator[int]:
+        """Everything that is to be done now, in bounded pieces; yields how many records each has deleted."""
+        homes = yield from self._homes()
+        policies = self._policies()
+        deleted = 0
+        for home in homes.values():
+            for count in self._keep(home, policies):
+                deleted += count
+                yield count
+        if deleted:
+            logger.info("%d records were older than their routes keep them, and are deleted", deleted)
+
+    def _homes(self) -> Generator[int, None, dict[str, _Home]]:
+        """The places of all topics, by the key of their main table."""
+        homes: dict[str, _Home] = {}
+        last = ("", 0)
+        while True:
+            with self._database.begin() as connection:
+                rows = self._catalog.placements_after(connection, *last, PAGE)
+            for row in rows:
+                self._add(homes, row)
+            if len(rows) < PAGE:
+                return homes
+            last = rows[-1].hash, rows[-1].sequence
+            yield 0
+
+    def _add(self, homes: dict[str, _Home], row: Any) -> None:
+        """Take in a placement, if its model tells the times of records."""
+        model, place = model_of(row.model), Place(row.key, row.route)
+        query, tables = model.query(place), {table.key: table for table in model.tables(place, Shape(()))}
+        main = tables[query.table]
+        if not {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
+            return
+        home = homes.setdefault(main.key, _Home(main))
+        if query.values is not None:
+            home.values[query.values] = tables[query.values]
+        match = first_match(self._filters, row.topic)
+        home.keeps[row.topic] = None if match is None else self._keeps[match[0]]
+
+    def _policies(self) -> Mapping[str, Keep]:
+        """The hypertables by name, and how long the database keeps their rows."""
+        if self._engine.hypertables is None:
+            return {}
+        with self._database.begin() as connection:
+            return self._engine.hypertables.kept(connection)
+
+    def _keep(self, home: _Home, policies: Mapping[str, Keep]) -> Iterator[int]:
+        """Delete what is too old in a home; a place that has no tables yet has nothing."""
+        with self._database.begin() as connection:
+            known = self._catalog.physical_tables(connection, home.tables)
+        if home.main.key not in known:
+            return
+        names = {key: table.name for key, table in known.items()}
+        self._entrust(home, names, policies)
+        is_hypertable = names[home.main.key] in policies
+        for topic, keep in home.sweeps(home.longest if is_hypertable else None):
+            while count := self._delete(home, names, topic, keep):
+                yield count
+            yield 0
+
+    def _entrust(self, home: _Home, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
+        """Bring the policies of hypertables in step."""
+        wanted = {names[key]: home.longest and home.longest + DELAY for key in home.values if key in names}
+        wanted[names[home.main.key]] = home.longest
+        changed = {name: keep for name, keep in wanted.items() if name in policies and policies[name] != keep}
+        if self._engine.hypertables is None or not changed:
+            return
+        with self._database.begin() as connection:
+            for name, keep in changed.items():
+                self._engine.hypertables.keep(connection, name, keep)
+                logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else f"for {keep}")
+
+    def _delete(self, home: _Home, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
+        """Delete the oldest records that are too old, but not too many; returns how many."""
+        tables = [(table, names[key]) for key, table in home.tables.items() if key in names]
+        with self._database.begin() as connection:
+            records = connection.execute(self._oldest(home.main, names[home.main.key], topic, keep)).all()
+            if records:
+                erase(connection, self._engine, tables, [(row.id, row.part, row.time) for row in records])
+        return len(records)
+
+    def _oldest(self, table: Table, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
+        target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time", "topic")))
+        before = int((self._clock() - keep.total_seconds()) * 1_000_000)
+        where = [target.c.time < sa.literal(self._engine.bind("moment", before), _RAW)]
+        if topic is not None:
+            where.append(target.c.topic == self._topic(table, topic))
+        return sa.select(target.c.id, target.c.part, target.c.time).where(*where).order_by(target.c.time).limit(STEP)
+
+    def _topic(self, table: Table, topic: str) -> sa.ColumnElement[Any]:
+        """What the column ``topic`` holds for a topic."""
+        column = next(column for column in table.columns if column.name == "topic")
+        if column.lookup is None:
+            return sa.literal(topic, _RAW)
+        lookup = lookup_table(self._engine, column.lookup, sa.MetaData())
+        return sa.select(lookup.c.id).where(lookup.c.hash == key_hash(topic)).scalar_subquery()
+
+    def _complain(self, error: Exception) -> None:
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        complaint = f"{type(origin).__name__}: {str(origin).partition(chr(10))[0]}"
+        if complaint != self._complaint:
+            logger.error("what is too old cannot be deleted: %s; trying again later, messages are stored", complaint)
+        self._complaint = complaint
