@@ -9,6 +9,7 @@ AmqttDbError
 │   ├── EntityError       plain data → typed entity
 │   └── StructureError    typed entity → rows
 └── DatabaseError         the target database refuses, and not because of a message
+    └── Busy              another writer is changing the schema
 """
 
 from __future__ import annotations
@@ -75,3 +76,7 @@ class StructureError(Rejected):
 
 class DatabaseError(AmqttDbError):
     """The target database cannot be used; the message says what it answered and what to do."""
+
+
+class Busy(DatabaseError):  # noqa: N818 - it reads as what is the case
+    """Another writer is changing the schema, and this one has waited long enough."""

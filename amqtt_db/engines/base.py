@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from amqtt_db.engines.hypertables import Hypertables
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.shape import Kind
 
 Encoder = Callable[[Sequence[Any]], Sequence[Any]]
@@ -30,6 +30,13 @@ def foreign_column(table: str, column: str) -> DatabaseError:
         f"column {column} of table {table} is none of this project's, and NOT NULL without a default: no row can be "
         "stored; give it a default or allow NULL"
     )
+
+
+def is_collision(engine: Engine, error: BaseException) -> bool:
+    """Whether another writer was in the way, whatever the error was made into, and the same may succeed at once."""
+    cause = error.__cause__
+    here = isinstance(error, Busy) or engine.is_collision(error)
+    return here or (cause is not None and is_collision(engine, cause))
 
 
 class Engine(ABC):

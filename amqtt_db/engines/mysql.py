@@ -34,7 +34,7 @@ from amqtt_db.engines.encoding import (
     present,
     time_text,
 )
-from amqtt_db.errors import DatabaseError, Rejected
+from amqtt_db.errors import Busy, DatabaseError, Rejected
 from amqtt_db.shape import Kind, micros
 
 _SESSION: Final = (
@@ -205,7 +205,7 @@ class MySQL(Engine):
         return engine
 
     def lock_schema(self, connection: sa.Connection) -> None:
-        """A named lock, held until the connection goes back to its pool.  Raises DatabaseError if it takes too long."""
+        """A named lock, held until the connection goes back to its pool.  Raises Busy if it takes too long."""
         lock_schema(connection, _LOCK_SECONDS)
 
     @contextmanager
@@ -292,10 +292,10 @@ class MySQL(Engine):
 
 
 def lock_schema(connection: sa.Connection, seconds: int) -> None:
-    """Take the lock on the schema.  Raises DatabaseError if it takes longer than so many seconds."""
+    """Take the lock on the schema.  Raises Busy if it takes longer than so many seconds."""
     connection.info["amqtt_db_locked"] = True
     if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
-        raise DatabaseError(f"another writer has been changing the schema for {seconds} seconds; this one waits on")
+        raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one waits on")
 
 
 def _prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:

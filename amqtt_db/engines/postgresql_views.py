@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from amqtt_db.engines.base import Engine
 from amqtt_db.engines.views import ViewSQL
+from amqtt_db.errors import Busy
 from amqtt_db.shape import EXACT, Kind, split_path
 
 _TAGGED: Final = ("bytes", "date", "datetime", "decimal", "time", "uuid")
@@ -48,7 +49,10 @@ class PostgreSQLViews(ViewSQL):
         """``statement_timeout`` bounds the wait for the schema, ``lock_timeout`` that for whoever reads the view."""
         with database.begin() as connection:
             connection.exec_driver_sql("SET LOCAL statement_timeout = '500ms'")
-            engine.lock_schema(connection)
+            try:
+                engine.lock_schema(connection)
+            except sa.exc.OperationalError as error:
+                raise Busy("another writer is changing the schema") from error
             connection.exec_driver_sql("SET LOCAL statement_timeout = '10s'")
             connection.exec_driver_sql("SET LOCAL lock_timeout = '500ms'")
             yield connection

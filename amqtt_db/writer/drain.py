@@ -16,8 +16,8 @@ from amqtt_db.errors import AmqttDbError, DatabaseError, JournalError
 from amqtt_db.house import answer
 from amqtt_db.journal import JournalReader, Opening, write_progress
 from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.transaction import CheckpointMoved
-from amqtt_db.writer.writer import COLLISIONS, Writer
+from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
+from amqtt_db.writer.writer import Writer
 
 logger = logging.getLogger(__name__)
 

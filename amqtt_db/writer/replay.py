@@ -13,8 +13,8 @@ from amqtt_db.engines import engine_for
 from amqtt_db.route import Route
 from amqtt_db.topics import TopicFilter
 from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.transaction import CheckpointMoved
-from amqtt_db.writer.writer import COLLISIONS, Writer
+from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
+from amqtt_db.writer.writer import Writer
 
 
 @attrs.frozen

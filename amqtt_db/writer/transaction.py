@@ -20,6 +20,8 @@ from amqtt_db.writer.plan import Target
 
 logger = logging.getLogger(__name__)
 
+COLLISIONS: Final = 3  # attempts that go wrong because another writer was in the way, until that is unusual
+
 _POSITION: Final = (1 << POSITION_BITS) - 1  # the bits of a message's id that are its position
 
 

@@ -16,7 +16,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.catalog import Catalog, Placement
-from amqtt_db.engines.base import Engine, Unfit
+from amqtt_db.engines.base import Engine, Unfit, is_collision
 from amqtt_db.engines.views import ViewSQL, view_sql
 from amqtt_db.models.base import Layout, OwnColumns, Place, ValueRows
 from amqtt_db.models.wide import has_column
@@ -24,6 +24,7 @@ from amqtt_db.route import Route
 from amqtt_db.shape import Block, Kind, Pair, Record, Shape
 from amqtt_db.views import Views, Wish
 from amqtt_db.writer.plan import Bucket, fitting
+from amqtt_db.writer.transaction import COLLISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class ViewKeeper:
         self._due: dict[str, Place] = {}
         self._not_before = 0.0
         self._complaint: str | None = None
+        self._collisions = 0
 
     def vacate(self, connection: sa.Connection) -> None:
         """Take views out of the way of tables that routes name."""
@@ -106,7 +108,7 @@ class ViewKeeper:
             self._complain(error)
             self._not_before = time.monotonic() + PENALTY
         else:
-            self._complaint = None
+            self._complaint, self._collisions = None, 0
             took = time.monotonic() - started
             self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
 
@@ -160,6 +162,10 @@ class ViewKeeper:
             self._due[place.key] = self._places[place.key] = place
 
     def _complain(self, error: Exception) -> None:
+        """Say it once; that another writer was in the way only if that goes on."""
+        self._collisions += 1
+        if is_collision(self._engine, error) and self._collisions <= COLLISIONS:
+            return
         origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         complaint = f"{type(origin).__name__}: {str(origin).partition(chr(10))[0]}"
         if complaint != self._complaint:

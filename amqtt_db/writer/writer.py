@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from amqtt_db.catalog import Catalog
-from amqtt_db.engines.base import Engine
+from amqtt_db.engines.base import Engine, is_collision
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
 from amqtt_db.house import answer
 from amqtt_db.lookup import Lookups
@@ -34,7 +34,6 @@ from amqtt_db.writer.views import ViewKeeper
 
 logger = logging.getLogger(__name__)
 
-COLLISIONS: Final = 3  # attempts that go wrong because another transaction was in the way, until that is unusual
 STEP: Final = 200  # tables that one transaction makes: a server has room for so many locks
 
 
@@ -120,9 +119,8 @@ class Writer:
         return bool(ddl)
 
     def is_collision(self, error: BaseException) -> bool:
-        """Whether another transaction was in the way, as happens between writers, and the same may succeed at once."""
-        cause = error.__cause__
-        return self._engine.is_collision(error) or (cause is not None and self.is_collision(cause))
+        """Whether another writer was in the way, and the same may succeed at once."""
+        return is_collision(self._engine, error)
 
     def dead_letters(self) -> list[tuple[int, bytes]]:
         """The ids and topics of all dead letters, oldest first."""
