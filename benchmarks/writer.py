@@ -76,11 +76,11 @@ def fill(path: Path, payloads: list[bytes]) -> None:
     journal.close()
 
 
-def drain(directory: Path, journal: Path, route: dict[str, Any]) -> float:
-    """Seconds from the journal to committed rows."""
+def drain(directory: Path, journal: Path, route: dict[str, Any], url: str | None = None) -> float:
+    """Seconds from the journal to committed rows; ``url`` names another database than an SQLite file."""
     attempt = Attempt(directory / "attempt")
     routes = load({"routes": [route]}).routes
-    writer = Writer(engine_for(f"sqlite:///{directory / 'mqtt.db'}"), routes, attempt)
+    writer = Writer(engine_for(url or f"sqlite:///{directory / 'mqtt.db'}"), routes, attempt)
     writer.prepare()
     reader = JournalReader(journal)
     (opening,) = reader.openings()
