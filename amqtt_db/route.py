@@ -20,6 +20,12 @@ CHUNK: Final = timedelta(days=7)
 """How long a time a chunk is for, where nothing else is said; it is TimescaleDB's own default."""
 
 
+def spelled(length: timedelta) -> str:
+    """A length of time as it may be written in the YAML, in whole days where it is some."""
+    days, rest = divmod(length, timedelta(days=1))
+    return f"{length.total_seconds():g} s" if rest else f"{days} days"
+
+
 @attrs.frozen
 class Ordering:
     """A column that rows are ordered by, as in :class:`Hypertable`."""

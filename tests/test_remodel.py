@@ -123,6 +123,23 @@ def test_a_record_that_does_not_read_back_stops_it(tmp_path: Path) -> None:
     assert bench.sql("SELECT count(*) FROM t") == [(2,)]
 
 
+def test_there_is_one_remodel_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is refused until the first one ends, or its process does."""
+    monkeypatch.setattr("amqtt_db.remodel.PATIENCE", 0.0)
+    bench = Workbench(tmp_path, _route("wide"))
+    bench.send(("t", {"at": 1, "v": 1}))
+    first, second = (Remodel(bench.url, routes(_route("eav"))) for _ in range(2))
+    (move,) = first.moves()
+    steps = first.move(move)
+    next(steps)
+    with pytest.raises(RemodelError, match="another remodel is at work"):
+        next(second.move(move))
+    list(steps)
+    assert [after.is_done for after in second.moves()] == [True]
+    first.close()
+    second.close()
+
+
 def test_only_the_topics_asked_for(tmp_path: Path) -> None:
     """A filter leaves the others where they are."""
     bench = Workbench(tmp_path, _route("wide"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,37 @@ def test_nothing_is_deleted_while_somebody_moves_records(site: Site) -> None:
     database.dispose()
     bench.writer.retention.finish()
     assert bench.records() == []
+
+
+HOLDER = """
+import sys, time
+from amqtt_db.engines import engine_for
+engine = engine_for(sys.argv[1])
+with engine.maintenance(engine.open(write=True)) as is_mine:
+    print(is_mine, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_ends_with_its_holder(site: Site) -> None:
+    """However that ends."""
+    bench = Workbench(site, _route())
+    engine = engine_for(bench.url)
+    database = engine.open(write=True)
+
+    def is_free() -> bool:
+        with engine.maintenance(database) as is_mine:
+            return is_mine
+
+    with subprocess.Popen([sys.executable, "-c", HOLDER, bench.url], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        assert not is_free()
+        holder.kill()
+    deadline = time.monotonic() + 30
+    while not is_free():
+        assert time.monotonic() < deadline
+    database.dispose()
 
 
 @pytest.mark.parametrize(("old", "new"), [("eav", "wide"), ("wide", "narrow"), ("narrow", "document")])

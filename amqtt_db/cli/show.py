@@ -23,6 +23,7 @@ from amqtt_db.config import Settings
 from amqtt_db.journal.survey import Contents, readable_bytes
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.naming import HOUSE_TABLES
+from amqtt_db.route import spelled
 from amqtt_db.shape import Record
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
@@ -54,10 +55,12 @@ def routes(settings: Settings) -> RenderableType:
             route.time or "arrival",
             route.unknown,
             route.mismatch,
+            "for ever" if route.keep is None else spelled(route.keep),
         )
         for route in settings.routes
     )
-    return _table(("topic", "model", "entity", "time", "unknown", "mismatch"), rows, "Routes, the first that fits")
+    header = ("topic", "model", "entity", "time", "unknown", "mismatch", "kept")
+    return _table(header, rows, "Routes, the first that fits")
 
 
 def _model(model: Any) -> str:

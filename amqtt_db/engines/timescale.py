@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from amqtt_db.engines.hypertables import Chunks, Hypertables
 from amqtt_db.errors import Rejected
-from amqtt_db.route import Ordering
+from amqtt_db.route import Ordering, spelled
 
 _SCHEMA: Final = (
     "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'timescaledb'"
@@ -26,7 +26,6 @@ _MISSING: Final = (
     "the database has no TimescaleDB: run CREATE EXTENSION timescaledb; in it as a superuser (the server needs "
     "shared_preload_libraries = 'timescaledb'), or leave `hypertable` out"
 )
-_DAY: Final = timedelta(days=1)
 _EVERY: Final = "INTERVAL '1 hour'"
 """How often the server looks for chunks that are old enough to be deleted."""
 
@@ -168,6 +167,4 @@ def _literal(text: str) -> str:
 
 
 def _interval(length: timedelta) -> str:
-    """In whole days where it is some, as a reader of the policies would write it."""
-    days, rest = divmod(length, _DAY)
-    return f"INTERVAL '{length.total_seconds()} s'" if rest else f"INTERVAL '{days} days'"
+    return f"INTERVAL {_literal(spelled(length))}"

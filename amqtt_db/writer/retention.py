@@ -23,7 +23,7 @@ from amqtt_db.erase import erase
 from amqtt_db.lookup import lookup_table
 from amqtt_db.models.base import Place, Table
 from amqtt_db.models.spec import model_of
-from amqtt_db.route import Route
+from amqtt_db.route import Route, spelled
 from amqtt_db.shape import Shape
 from amqtt_db.topics import first_match
 
@@ -204,7 +204,7 @@ class Retention:
         with self._database.begin() as connection:
             for name, keep in changed.items():
                 self._engine.hypertables.keep(connection, name, keep)
-                logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else f"for {keep}")
+                logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else spelled(keep))
 
     def _delete(self, home: _Home, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
         """Delete the oldest records that are too old, but not too many; returns how many."""

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.config import load
+from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.inventory import stored_topics
+from amqtt_db.journal import Journal, read_progress
+from amqtt_db.message import PUBLISH, flags
+from amqtt_db.preview import preview
 from amqtt_db.remodel import Remodel
 from amqtt_db.testing.starting import execute
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.drain import Drain, Stop
 from amqtt_db.writer.retention import DELAY
+from amqtt_db.writer.writer import Writer
 from tests.engines.servers import Site
 from tests.workbench import ARRIVAL, Workbench, routes
 
@@ -32,6 +44,7 @@ CHUNKS = {"chunk": "1 h", "compress_after": "1 day"}
 UNPACKED = "timescaledb.max_tuples_decompressed_per_dml_transaction"
 START = ARRIVAL / 1_000_000
 HOUR = 3600.0
+PATIENCE = 30.0
 
 
 def _route(model: Any = "wide", **more: Any) -> dict[str, Any]:
@@ -305,6 +318,75 @@ def test_without_the_extension_the_writer_waits(postgresql: Site) -> None:
         "timescaledb; in it as a superuser (the server needs shared_preload_libraries = 'timescaledb'), or leave "
         "`hypertable` out"
     )
+
+
+def test_messages_wait_until_the_extension_is_there(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The loop says once what is missing, and stores everything as soon as it is there."""
+    execute(site.url, "DROP EXTENSION timescaledb CASCADE")
+    journal = Journal.open(site.path / "journal", max_size=2**30, sync="never")
+    journal.append(flags(PUBLISH, 1), ARRIVAL, 0, b"plant/a", b'{"v": 1}')
+    journal.commit()
+    stop, attempt = Stop(), Attempt(site.path / "attempt")
+    make_writer = partial(Writer, engine_for(site.url), routes(_route(), url=site.url), attempt)
+    loop = threading.Thread(target=Drain(journal.path, make_writer, attempt, stop).run)
+    loop.start()
+    try:
+        _await(lambda: any("CREATE EXTENSION timescaledb" in record.getMessage() for record in caplog.records))
+        execute(site.url, "CREATE EXTENSION timescaledb")
+        _await(lambda: read_progress(journal.path) is not None)
+    finally:
+        stop.ask(PATIENCE)
+        loop.join(PATIENCE)
+        attempt.close()
+        journal.close()
+    assert [data["v"] for data in Workbench(site, _route(), token="b").data()] == [1.0]
+    assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
+
+
+def _await(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_sample_shows_the_hypertable_that_it_would_make(site: Site) -> None:
+    """And makes nothing."""
+    settings = load({"database": site.url, "routes": [_route()]})
+    ddl = preview(settings, "plant/a", b'{"v": 1}').ddl
+    assert any("create_hypertable" in statement for statement in ddl)
+    assert any("add_compression_policy" in statement for statement in ddl)
+    assert Workbench(site, _route()).sql("SELECT count(*) FROM timescaledb_information.hypertables") == [(0,)]
+
+
+def test_a_limit_on_unpacking_makes_dead_letters(site: Site) -> None:
+    """Older versions unpack a chunk for a late message; what a trigger raises stands for their error here."""
+    bench = Workbench(site, _route({"wide": {"table": "x"}}))
+    bench.send(*_hours(0, 1))
+    bench.sql(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION "
+        "'tuple decompression limit exceeded by operation' USING ERRCODE = '53400'; END $$"
+    )
+    bench.sql("CREATE TRIGGER late BEFORE INSERT ON x FOR EACH ROW WHEN (NEW.v = 42) EXECUTE FUNCTION no()")
+    bench.send(*(("plant/a", {"at": START, "v": value}) for value in (41, 42, 43)))
+    (letter,) = bench.dead()
+    assert "timescaledb.max_tuples_decompressed_per_dml_transaction" in letter.reason
+    assert len(bench.records()) == 22
+
+
+def test_remodel_while_the_jobs_of_the_server_run(timescaledb: Site) -> None:
+    """Chunks that are compressed in the middle of a move lose nothing, and leave nothing behind."""
+    bench = Workbench(timescaledb, _route("eav"))
+    sent = _hours(0, 3)
+    bench.send(*sent)
+    for entry in (_route("eav", hypertable=None), _route("eav"), _route("eav", hypertable=None)):
+        with _remodelled(bench, entry) as remodel:
+            for move in remodel.moves():
+                list(remodel.move(move))
+                list(remodel.drop(move))
+        bench.restart(entry)
+        assert _data(bench) == [data for _, data in sent]
+    assert bench.sql("SELECT count(*) FROM plant_line_value") == [(0,)]
 
 
 def test_functions_are_found_in_whatever_schema_they_are(site: Site) -> None:
