@@ -140,10 +140,21 @@ def test_routes_of_one_model_keep_their_own(site: Site) -> None:
     bench.send(("a/x", {"v": 1}), ("b", {"v": 2}))
     assert [table for table in _rows(bench) if table.endswith("document")] == ["a_document", "mqtt_document"]
     bench.restart({"topic": "a/x", "model": "document", "keep": "5 h"}, {"topic": "#", "model": "document"})
+    bench.send(("a/x", {"v": 3}))
     _after(bench, 3)
-    assert _values(bench) == [1.0, 2.0]
+    assert _values(bench) == [1.0, 2.0, 3.0]
     _after(bench, 6)
     assert _values(bench) == [2.0]
+
+
+def test_topics_of_other_writers_are_theirs(site: Site) -> None:
+    """A route that covers everything deletes nothing of what another broker has stored under another route."""
+    other = Workbench(site, {"topic": "b/#", "model": "eav"}, token="b")
+    other.send(("b/x", {"v": 1}))
+    bench = Workbench(site, {"topic": "#", "model": "eav", "keep": "1 h"})
+    bench.send(("t", {"v": 2}))
+    _after(bench, 5)
+    assert _values(bench) == [1.0]
 
 
 def test_the_topics_command_shows_nothing_odd(site: Site) -> None:
@@ -166,6 +177,7 @@ def test_what_is_old_is_found_through_an_index(model: Any, tmp_path: Path) -> No
     )
     _after(bench, 2)
     bench.restart({"topic": "t/a", "model": model, "keep": "1 h"}, {"topic": "#", "model": "wide"})
+    bench.send(("t/a", {"v": 1}))
     sa.event.listen(
         bench.writer._database, "before_cursor_execute", lambda *args: statements.append((args[2], args[3]))
     )

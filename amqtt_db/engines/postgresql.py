@@ -304,6 +304,6 @@ def _explained(error: BaseException) -> DatabaseError | None:
         return None
     return DatabaseError(
         f"PostgreSQL answers: {str(error).strip().partition(chr(10))[0]}. The user of the URL needs "
-        "GRANT USAGE, CREATE ON SCHEMA for the schema, GRANT SELECT, INSERT, UPDATE on the tables, "
+        "GRANT USAGE, CREATE ON SCHEMA for the schema, GRANT SELECT, INSERT, UPDATE, DELETE on the tables, "
         "and to own the tables that get new columns (ALTER TABLE … OWNER TO …)"
     )

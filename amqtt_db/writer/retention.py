@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-import attrs
 import sqlalchemy as sa
 
 from amqtt_db.catalog import Catalog, key_hash
 from amqtt_db.engines.base import Engine
 from amqtt_db.erase import erase
 from amqtt_db.lookup import lookup_table
-from amqtt_db.models.base import Place, Table
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.base import Table
 from amqtt_db.route import Route, spelled
-from amqtt_db.shape import Shape
-from amqtt_db.topics import first_match
+from amqtt_db.writer.homes import Home, Keep, homes
 
 logger = logging.getLogger(__name__)
 
 STEP: Final = 500  # records deleted in a transaction
-PAGE: Final = 2000  # placements read in a step
 SLICE: Final = 0.02  # seconds after which a step begins nothing more
 REST: Final = 9  # times as long as the step took, while messages wait
 ROUND: Final = 60.0  # seconds from the end of a round to the next
@@ -43,35 +39,6 @@ are not.
 """
 
 _RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
-
-Keep = timedelta | None
-"""How long records are kept, None: for ever."""
-
-
-@attrs.define
-class _Home:
-    """The table that has records' envelopes, the tables of their values, and how long each topic's are kept."""
-
-    main: Table
-    values: dict[str, Table] = attrs.field(factory=dict)
-    keeps: dict[str, Keep] = attrs.field(factory=dict)
-
-    @property
-    def tables(self) -> Mapping[str, Table]:
-        """All tables, that of the envelopes last."""
-        return {**self.values, self.main.key: self.main}
-
-    @property
-    def longest(self) -> Keep:
-        """How long there is a topic whose records must stay."""
-        kept = [keep for keep in self.keeps.values() if keep is not None]
-        return max(kept) if len(kept) == len(self.keeps) else None
-
-    def sweeps(self, policy: Keep) -> Iterator[tuple[str | None, timedelta]]:
-        """Which topics' records are deleted here, None: all, and after how long; the database sees to ``policy``."""
-        are_alike = self.longest is not None and set(self.keeps.values()) == {self.longest}
-        each = [(None, self.longest)] if are_alike else self.keeps.items()
-        yield from ((topic, keep) for topic, keep in each if keep is not None and keep != policy)
 
 
 class Retention:
@@ -88,13 +55,13 @@ class Retention:
         self._engine = engine
         self._catalog = catalog
         self._database = database
-        self._filters = [route.filter for route in routes]
-        self._keeps = [route.keep for route in routes]
+        self._routes = routes
+        self._has_work = any(route.keep is not None for route in routes)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
         self._work: Iterator[int] | None = None
         self._is_due_again = False
-        self._not_before = 0.0 if any(self._keeps) or engine.hypertables is not None else float("inf")
+        self._not_before = 0.0 if self._has_work or engine.hypertables is not None else float("inf")
         self._complaint: str | None = None
 
     def look_again(self) -> None:
@@ -132,46 +99,19 @@ class Retention:
                 if time.monotonic() > deadline:
                     return 0.0
         self._work, self._complaint = None, None
-        return ROUND if any(self._keeps) else float("inf")
+        return ROUND if self._has_work else float("inf")
 
     def _round(self) -> Iterator[int]:
         """Everything that is to be done now, in bounded pieces; yields how many records each has deleted."""
-        homes = yield from self._homes()
+        found = yield from homes(self._catalog, self._database, self._routes)
         policies = self._policies()
         deleted = 0
-        for home in homes.values():
+        for home in found:
             for count in self._keep(home, policies):
                 deleted += count
                 yield count
         if deleted:
             logger.info("%d records were older than their routes keep them, and are deleted", deleted)
-
-    def _homes(self) -> Generator[int, None, dict[str, _Home]]:
-        """The places of all topics, by the key of their main table."""
-        homes: dict[str, _Home] = {}
-        last = ("", 0)
-        while True:
-            with self._database.begin() as connection:
-                rows = self._catalog.placements_after(connection, *last, PAGE)
-            for row in rows:
-                self._add(homes, row)
-            if len(rows) < PAGE:
-                return homes
-            last = rows[-1].hash, rows[-1].sequence
-            yield 0
-
-    def _add(self, homes: dict[str, _Home], row: Any) -> None:
-        """Take in a placement, if its model tells the times of records."""
-        model, place = model_of(row.model), Place(row.key, row.route)
-        query, tables = model.query(place), {table.key: table for table in model.tables(place, Shape(()))}
-        main = tables[query.table]
-        if not {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
-            return
-        home = homes.setdefault(main.key, _Home(main))
-        if query.values is not None:
-            home.values[query.values] = tables[query.values]
-        match = first_match(self._filters, row.topic)
-        home.keeps[row.topic] = None if match is None else self._keeps[match[0]]
 
     def _policies(self) -> Mapping[str, Keep]:
         """The hypertables by name, and how long the database keeps their rows."""
@@ -180,22 +120,24 @@ class Retention:
         with self._database.begin() as connection:
             return self._engine.hypertables.kept(connection)
 
-    def _keep(self, home: _Home, policies: Mapping[str, Keep]) -> Iterator[int]:
+    def _keep(self, home: Home, policies: Mapping[str, Keep]) -> Iterator[int]:
         """Delete what is too old in a home; a place that has no tables yet has nothing."""
         with self._database.begin() as connection:
             known = self._catalog.physical_tables(connection, home.tables)
         if home.main.key not in known:
             return
         names = {key: table.name for key, table in known.items()}
-        self._entrust(home, names, policies)
-        is_hypertable = names[home.main.key] in policies
-        for topic, keep in home.sweeps(home.longest if is_hypertable else None):
+        main = names[home.main.key]
+        if main in policies and not home.is_shared:
+            self._entrust(home, names, policies)
+            policies = {**policies, main: home.longest}
+        for topic, keep in home.sweeps(policies.get(main)):
             while count := self._delete(home, names, topic, keep):
                 yield count
             yield 0
 
-    def _entrust(self, home: _Home, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
-        """Bring the policies of hypertables in step."""
+    def _entrust(self, home: Home, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
+        """Bring the policies of hypertables in step, where no other writer has a say in them."""
         wanted = {names[key]: home.longest and home.longest + DELAY for key in home.values if key in names}
         wanted[names[home.main.key]] = home.longest
         changed = {name: keep for name, keep in wanted.items() if name in policies and policies[name] != keep}
@@ -206,7 +148,7 @@ class Retention:
                 self._engine.hypertables.keep(connection, name, keep)
                 logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else spelled(keep))
 
-    def _delete(self, home: _Home, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
+    def _delete(self, home: Home, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
         """Delete the oldest records that are too old, but not too many; returns how many."""
         tables = [(table, names[key]) for key, table in home.tables.items() if key in names]
         with self._database.begin() as connection:

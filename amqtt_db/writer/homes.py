@@ -1,0 +1,97 @@
+"""Where the records of all topics lie, and how long they are kept there: what retention goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.catalog import CURRENT, Catalog
+from amqtt_db.models.base import Place, Table
+from amqtt_db.models.spec import model_of
+from amqtt_db.route import Route
+from amqtt_db.shape import Shape
+from amqtt_db.topics import first_match
+
+PAGE: Final = 2000  # placements read in a step
+
+Keep = timedelta | None
+"""How long records are kept, None: for ever."""
+
+
+@attrs.define
+class Home:
+    """A table of envelopes, the tables of their values, and how long the records of each topic in it are kept.
+
+    ``keeps`` has the topics that are now in a route of this writer; ``is_shared`` tells that there are others, about
+    which some other writer may know better.
+    """
+
+    main: Table
+    values: dict[str, Table] = attrs.field(factory=dict)
+    keeps: dict[str, Keep] = attrs.field(factory=dict)
+    is_shared: bool = False
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """All tables, that of the envelopes last."""
+        return {**self.values, self.main.key: self.main}
+
+    @property
+    def longest(self) -> Keep:
+        """How long there is a topic whose records must stay."""
+        kept = [keep for keep in self.keeps.values() if keep is not None]
+        return max(kept) if kept and len(kept) == len(self.keeps) and not self.is_shared else None
+
+    def sweeps(self, policy: Keep) -> Iterator[tuple[str | None, timedelta]]:
+        """Which topics' records are to be deleted, None: all, and after how long; the database sees to ``policy``."""
+        are_alike = self.longest is not None and set(self.keeps.values()) == {self.longest}
+        each = [(None, self.longest)] if are_alike else self.keeps.items()
+        yield from ((topic, keep) for topic, keep in each if keep is not None and keep != policy)
+
+
+def homes(catalog: Catalog, database: sa.Engine, routes: Sequence[Route]) -> Generator[int, None, Sequence[Home]]:
+    """The homes of all topics that have ever been stored; yields 0 between the pages that it reads."""
+    found: dict[str, Home] = {}
+    topics: dict[str, set[str]] = {}
+    current: dict[str, str] = {}
+    last = ("", 0)
+    while True:
+        with database.begin() as connection:
+            rows = catalog.placements_after(connection, *last, PAGE)
+        for row in rows:
+            if row.state == CURRENT:
+                current[row.topic] = row.route
+            for home in _homes(row):
+                found.setdefault(home.main.key, home).values.update(home.values)
+                topics.setdefault(home.main.key, set()).add(row.topic)
+        if len(rows) < PAGE:
+            break
+        last = rows[-1].hash, rows[-1].sequence
+        yield 0
+    for key, home in found.items():
+        _settle(home, topics[key], current, routes)
+    return list(found.values())
+
+
+def _homes(row: Any) -> Iterator[Home]:
+    """The home of a placement, if its model tells the times of records."""
+    model, place = model_of(row.model), Place(row.key, row.route)
+    query, tables = model.query(place), {table.key: table for table in model.tables(place, Shape(()))}
+    main = tables[query.table]
+    if {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
+        yield Home(main, {} if query.values is None else {query.values: tables[query.values]})
+
+
+def _settle(home: Home, topics: set[str], current: Mapping[str, str], routes: Sequence[Route]) -> None:
+    """Find out how long topics are kept; one that the writer's routes put elsewhere than it is now is not theirs."""
+    filters = [route.filter for route in routes]
+    for topic in topics:
+        match = first_match(filters, topic)
+        if match is not None and filters[match[0]].text == current.get(topic):
+            home.keeps[topic] = routes[match[0]].keep
+        else:
+            home.is_shared = True
