@@ -54,17 +54,22 @@ class Home:
 
 
 def homes(catalog: Catalog, database: sa.Engine, routes: Sequence[Route]) -> Generator[int, None, Sequence[Home]]:
-    """The homes of all topics that have ever been stored; yields 0 between the pages that it reads."""
+    """The homes of all topics that have ever been stored; yields 0 between the pages that it reads.
+
+    A topic that the routes put elsewhere than it is now is not theirs.
+    """
+    filters = [route.filter for route in routes]
     found: dict[str, Home] = {}
     topics: dict[str, set[str]] = {}
-    current: dict[str, str] = {}
+    current: dict[str, Route] = {}
     last = ("", 0)
     while True:
         with database.begin() as connection:
             rows = catalog.placements_after(connection, *last, PAGE)
         for row in rows:
-            if row.state == CURRENT:
-                current[row.topic] = row.route
+            match = first_match(filters, row.topic) if row.state == CURRENT else None
+            if match is not None and filters[match[0]].text == row.route:
+                current[row.topic] = routes[match[0]]
             for home in _homes(row):
                 found.setdefault(home.main.key, home).values.update(home.values)
                 topics.setdefault(home.main.key, set()).add(row.topic)
@@ -73,7 +78,8 @@ def homes(catalog: Catalog, database: sa.Engine, routes: Sequence[Route]) -> Gen
         last = rows[-1].hash, rows[-1].sequence
         yield 0
     for key, home in found.items():
-        _settle(home, topics[key], current, routes)
+        home.keeps = {topic: current[topic].keep for topic in topics[key] if topic in current}
+        home.is_shared = len(home.keeps) < len(topics[key])
     return list(found.values())
 
 
@@ -84,14 +90,3 @@ def _homes(row: Any) -> Iterator[Home]:
     main = tables[query.table]
     if {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
         yield Home(main, {} if query.values is None else {query.values: tables[query.values]})
-
-
-def _settle(home: Home, topics: set[str], current: Mapping[str, str], routes: Sequence[Route]) -> None:
-    """Find out how long topics are kept; one that the writer's routes put elsewhere than it is now is not theirs."""
-    filters = [route.filter for route in routes]
-    for topic in topics:
-        match = first_match(filters, topic)
-        if match is not None and filters[match[0]].text == current.get(topic):
-            home.keeps[topic] = routes[match[0]].keep
-        else:
-            home.is_shared = True

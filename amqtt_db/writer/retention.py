@@ -91,6 +91,8 @@ class Retention:
 
     def _step(self, deadline: float) -> float:
         """Work until the deadline; returns how many seconds there is nothing to do."""
+        if not self._has_work and not self._policies():
+            return float("inf")
         with self._engine.maintenance(self._database) as is_mine:
             if not is_mine:
                 return PENALTY
@@ -122,6 +124,8 @@ class Retention:
 
     def _keep(self, home: Home, policies: Mapping[str, Keep]) -> Iterator[int]:
         """Delete what is too old in a home; a place that has no tables yet has nothing."""
+        if not policies and not any(home.keeps.values()):
+            return
         with self._database.begin() as connection:
             known = self._catalog.physical_tables(connection, home.tables)
         if home.main.key not in known:
