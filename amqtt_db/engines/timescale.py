@@ -21,6 +21,13 @@ from amqtt_db.route import Ordering, spelled
 _SCHEMA: Final = (
     "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'timescaledb'"
 )
+_TABLES: Final = (
+    "SELECT hypertable_name FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
+)
+_RETENTION: Final = (
+    "SELECT hypertable_name, CAST(config->>'drop_after' AS interval) FROM timescaledb_information.jobs "
+    "WHERE proc_name = 'policy_retention' AND hypertable_schema = current_schema()"
+)
 _HERE: Final = "to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) = {}"
 _MISSING: Final = (
     "the database has no TimescaleDB: run CREATE EXTENSION timescaledb; in it as a superuser (the server needs "
@@ -28,7 +35,6 @@ _MISSING: Final = (
 )
 _EVERY: Final = "INTERVAL '1 hour'"
 """How often the server looks for chunks that are old enough to be deleted."""
-
 
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "0A000": ("frozen chunk", "the chunk of the hypertable is frozen; unfreeze it"),
@@ -56,26 +62,21 @@ class Timescale(Hypertables):
 
     def make(self, connection: sa.Connection, table: str, chunks: Chunks) -> list[str]:
         """Statements without parameters, so that they may be shown."""
-        made = [] if table in self.kept(connection) else [_create(connection, table, chunks)]
-        for statement in made:
+        done = []
+        if table not in self.kept(connection):
+            done.append(_create(connection, table, chunks))
+            _execute(connection, done[0])
+        for statement in _changes(connection, table, chunks):
             _execute(connection, statement)
-        changes = list(_changes(connection, table, chunks))
-        for statement in changes:
-            _execute(connection, statement)
-        return [*made, *changes]
+            done.append(statement)
+        return done
 
     def kept(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
         """What the retention policies say."""
         if _schema(connection) is None:
             return {}
-        tables = "SELECT hypertable_name FROM timescaledb_information.hypertables WHERE {}"
-        jobs = (
-            "SELECT hypertable_name, CAST(config->>'drop_after' AS interval) FROM timescaledb_information.jobs "
-            "WHERE proc_name = 'policy_retention' AND hypertable_schema = current_schema()"
-        )
-        here = tables.format("hypertable_schema = current_schema()")
-        found: dict[str, timedelta | None] = dict.fromkeys(_execute(connection, here).scalars())
-        return {**found, **{row[0]: row[1] for row in _rows(connection, jobs)}}
+        found: dict[str, timedelta | None] = dict.fromkeys(_execute(connection, _TABLES).scalars())
+        return {**found, **{row[0]: row[1] for row in _rows(connection, _RETENTION)}}
 
     def keep(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
         """A retention policy, as a job of the server's."""
