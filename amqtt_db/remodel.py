@@ -45,6 +45,9 @@ from amqtt_db.writer.views import ViewKeeper
 
 BATCH: Final = 2000  # messages in a transaction
 PAGE: Final = 2000  # rows read at a time
+PASSES: Final = 3
+"""Times that rows are deleted where there may be hypertables: a chunk that is packed at that moment hides its rows."""
+
 PATIENCE: Final = 10.0  # seconds to wait for whoever deletes or moves records
 
 _identity = attrgetter("id", "part")
@@ -150,9 +153,9 @@ class Remodel:
     def _delete(self, move: Move) -> Iterator[Progress]:
         kept = {key for placement in self._in_use(move.topic) for key in self._tables(placement)}
         own = [table for key, table in self._tables(move.past).items() if key not in kept]
-        done, before = 0, -1
-        while before != done:  # TimescaleDB hides from a pass the rows that it packs meanwhile; the next one finds them
-            last, before = 0, done
+        done = 0
+        for _ in range(1 if self._engine.hypertables is None else PASSES):
+            last = 0
             while records := self._next(move, last):
                 rows = [(one.id, one.part, self._engine.bind("moment", one.time)) for one in records]
                 with self._database.begin() as connection:
