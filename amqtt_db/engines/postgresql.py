@@ -1,8 +1,10 @@
 """PostgreSQL 14 and newer, through psycopg 3.
 
-Rows go in by binary ``COPY`` inside the batch's transaction: measured, it is as fast as an INSERT of one row and faster
-from two rows on.  A commit waits for the server's disk (``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC
-neither exponents nor NaN nor −0; such values are kept tagged.
+Rows go in by binary ``COPY`` inside the batch's transaction: measured, it is as fast as an INSERT of one or two rows,
+twice as fast for ten and six times for a hundred.  A pipeline of INSERTs is faster only where several tables get a row
+or two each, by a quarter (``benchmarks/small_groups.py``).  A commit waits for the server's disk
+(``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC neither exponents nor NaN nor −0; such values are kept
+tagged.
 """
 
 from __future__ import annotations

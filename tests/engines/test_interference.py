@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sqlite3
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from amqtt_db.testing.starting import STARTERS, connected, execute
 from amqtt_db.writer import drain
 from tests.engines.mill import Mill, complaints, until
 from tests.engines.servers import Site
+from tests.test_docs import ROOT
 from tests.workbench import Sent, Workbench
 
 SERVERS = ("postgresql", "mysql")
@@ -192,10 +194,10 @@ def guest(site: Site, *grants: str) -> Iterator[str]:
 
 def grants(site: Site) -> tuple[str, ...]:
     """What the documentation says that the user of the URL needs."""
-    if site.engine == "postgresql":
-        return ("GRANT USAGE, CREATE ON SCHEMA public TO {}",)
-    needed = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW"
-    return (f"GRANT {needed} ON {sa.make_url(site.url).database}.* TO {{}}",)
+    page = (ROOT / "docs" / "databases.md").read_text(encoding="utf-8")
+    on = "SCHEMA public" if site.engine == "postgresql" else "mqtt.*"
+    ((privileges,),) = (re.findall(rf"^GRANT ([\w, ]+) ON {re.escape(on)} TO mqtt;$", page, re.MULTILINE),)
+    return (f"GRANT {privileges} ON {on.replace('mqtt', str(sa.make_url(site.url).database))} TO {{}}",)
 
 
 def test_the_documented_grants_are_enough(server: Site, caplog: pytest.LogCaptureFixture) -> None:

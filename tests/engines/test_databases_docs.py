@@ -1,0 +1,42 @@
+"""What the page on databases says of types, limits and grants is so."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import sqlalchemy as sa
+
+from amqtt_db.engines.base import Engine
+from amqtt_db.engines.mysql import MySQL
+from amqtt_db.engines.postgresql import PostgreSQL
+from amqtt_db.engines.sqlite import SQLite
+from amqtt_db.shape import KINDS, Kind
+from amqtt_db.writer.plan import MAX_NAME
+from tests.test_docs import ROOT
+
+PAGE = (ROOT / "docs" / "databases.md").read_text(encoding="utf-8")
+ENGINES: list[tuple[type[Engine], sa.Dialect]] = [
+    (SQLite, sa.make_url("sqlite://").get_dialect()()),
+    (PostgreSQL, sa.make_url("postgresql+psycopg://").get_dialect()()),
+    (MySQL, sa.make_url("mysql+pymysql://").get_dialect()()),
+]
+
+
+def _row(name: str) -> list[str]:
+    (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", PAGE, re.MULTILINE)
+    return [cell.strip() for cell in line.split("|")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_types(kind: Kind) -> None:
+    """Each kind's column, in each database."""
+    made = [dialect.type_compiler_instance.process(engine.types[kind]) for engine, dialect in ENGINES]
+    assert _row(f"`{kind}`") == [text.partition(" CHARACTER")[0] for text in made]
+
+
+def test_limits() -> None:
+    """Columns and names."""
+    assert _row("Property columns per table, by default") == [f"{engine.max_columns:,}" for engine, _ in ENGINES]
+    assert _row("A table's columns") == [f"{engine.most_columns:,}" for engine, _ in ENGINES]
+    assert _row("The name of a property") == [f"{MAX_NAME:,} bytes"] * 3
