@@ -641,6 +641,18 @@ def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
     assert house.entries() == []
 
 
+def test_what_comes_after_the_end_holds_nobody_up(in_house: InHouse) -> None:
+    """A message that the broker still hands over when the journal is closed is not acknowledged, and not waited for."""
+
+    async def scenario(house: House) -> None:
+        intake = house.plugin._intake
+        await house.plugin.close()
+        with pytest.raises(asyncio.CancelledError):
+            await intake.append(2, 1, 0, b"t", b"late")
+
+    in_house(scenario)
+
+
 def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> None:
     """Of 20 MB that cannot be taken no more than a bounded part is read; once there is room, all of it is stored."""
 

@@ -37,6 +37,7 @@ _MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68  # bytes into the file [https://www.sqlite.org/fileformat2.html#database_header]
 _LAST: Final = 2**40  # no position is beyond
 _NOTHING: Final = -1
+_BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter by what SQLite says about damaged names
 _MOST_TRIES: Final = 50_000
 _GROUPS: Final = (
     "SELECT first, count, messages, opening, size, blob FROM entries WHERE first BETWEEN ? AND ? ORDER BY first"
@@ -91,20 +92,26 @@ def damage(path: Path) -> str | None:
         is_empty = not path.exists() or path.stat().st_size == 0
         return "there is a write-ahead log without its file" if is_empty and _size(wal) else None
     try:
-        with closing(_look(path)) as connection:
-            if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-                return None  # another version's, which is told when it is opened
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                return str(verdict).splitlines()[-1]
-            for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST)):
-                decode(count, blob)
+        return _first_damage(path)
     except JournalError as error:
         return str(error).partition(";")[0]
+    except UnicodeDecodeError:
+        return "a name in it is no text"
     except sqlite3.DatabaseError as error:
         if journal_file.is_damage(error):
             return str(error)
         raise JournalError(f"journal {path}: {error}") from error
+
+
+def _first_damage(path: Path) -> str | None:
+    with closing(_look(path)) as connection:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+            return None  # another version's, which is told when it is opened
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            return str(verdict).splitlines()[-1]
+        for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST)):
+            decode(count, blob)
     return None
 
 
@@ -150,7 +157,7 @@ def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> _F
             last = row[0]
             if _is_sound(row):
                 found.append(last)
-    except sqlite3.DatabaseError:
+    except _BROKEN:
         return found, last
     return found, None
 
@@ -187,7 +194,7 @@ def _openings(path: Path) -> list[tuple[int, str, int, str | None]]:
     """The openings, or none if they cannot be read: they are few, and lie on one page."""
     if not _is_journal(path):
         return []
-    with closing(_insist(path)) as connection, suppress(sqlite3.DatabaseError):
+    with closing(_insist(path)) as connection, suppress(*_BROKEN):
         return connection.execute("SELECT number, token, first, previous FROM opening ORDER BY number").fetchall()
     return []
 
@@ -204,7 +211,7 @@ def _adopt(path: Path, target: sqlite3.Connection) -> None:
 def _meta(path: Path) -> list[tuple[int, str]]:
     if not _is_journal(path):
         return []
-    with closing(_insist(path)) as connection, suppress(sqlite3.DatabaseError):
+    with closing(_insist(path)) as connection, suppress(*_BROKEN):
         return connection.execute("SELECT value, name FROM meta").fetchall()
     return []
 

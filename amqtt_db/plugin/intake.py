@@ -93,7 +93,12 @@ class Intake:
         return self._journal.uncommitted > MOST
 
     def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> Group:
-        """Append an entry, see :meth:`Journal.append`; what is returned is done once the entry is committed."""
+        """Append an entry, see :meth:`Journal.append`; what is returned is done once the entry is committed.
+
+        After the end nothing is taken, and what is returned is cancelled: who waited would hold up the broker's end.
+        """
+        if self._closed:
+            return _abandoned(self._loop)
         journal = self._journal
         journal.append(flags, time, session, topic, payload)
         group = self._group
@@ -270,3 +275,9 @@ class Intake:
 
     def _since(self) -> int:
         return self._journal.refused - self._refused_before
+
+
+def _abandoned(loop: asyncio.AbstractEventLoop) -> Group:
+    group = Group(loop=loop)
+    group.abandon()
+    return group

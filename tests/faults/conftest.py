@@ -1,0 +1,62 @@
+"""Rounds, chance, and the count of what every fault cost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.postgres import Cluster, cluster
+from tests.faults.scene import Verdict
+from tests.faults.tally import Tally
+
+__all__ = ["cluster"]
+
+Count = Callable[[Verdict], None]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every fault as many times as rounds are asked for."""
+    if "round_" in metafunc.fixturenames:
+        metafunc.parametrize("round_", range(metafunc.config.getoption("--rounds")))
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> int:
+    """How much larger loads are than in the default run, in which every second counts."""
+    return 10 if request.config.getoption("--rounds") > 1 else 1
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Chance, another for each fault and round; moments depend on the machine as well."""
+    return random.Random(request.node.name)
+
+
+@pytest.fixture(scope="session")
+def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
+    """What all faults counted; written to a file if that was asked for."""
+    found = Tally()
+    yield found
+    path = request.config.getoption("--write-faults")
+    if path is not None:
+        found.write(Path(path))
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest, tally: Tally, round_: int) -> Count:
+    """Count a verdict under the fault that the test's marker names."""
+    marker = request.node.get_closest_marker("fault")
+    assert marker is not None, "a fault needs a name"
+    return lambda verdict: tally.add(marker.args[0], verdict)
+
+
+@pytest.fixture
+def postgres(cluster: Cluster) -> Iterator[str]:
+    """The URL of a fresh database in a server that may be mistreated."""
+    cluster.start()
+    with cluster.database() as url:
+        yield url
+        cluster.start()

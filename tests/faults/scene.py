@@ -1,0 +1,160 @@
+"""A broker with everything behind it, on any database, and the judgement over what was published to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import psycopg
+import yaml
+
+from amqtt_db import config
+from amqtt_db.status import Status, status
+from tests.faults.load import Key, Ledger, Payload, sample
+from tests.integration.broker import BrokerProcess
+
+LOADS: Final = [{"topic": "load/+", "model": {"wide": {"table": "loads"}}}]
+
+
+@attrs.frozen
+class Verdict:
+    """What became of a load: how many messages were acknowledged, are stored, dead, lost, doubled."""
+
+    acknowledged: int = 0
+    stored: int = 0
+    dead: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(*map(sum, zip(attrs.astuple(self), attrs.astuple(other), strict=True)))
+
+
+class Scene(BrokerProcess):
+    """``amqtt-db run`` in a directory of its own, and what a user sees in its database."""
+
+    def __init__(self, directory: Path, url: str | None = None, *, jumping: str | None = None, **section: Any) -> None:
+        directory.mkdir(exist_ok=True)
+        self.url = url
+        section = {"routes": LOADS, **section}
+        super().__init__(directory, jumping, **(section if url is None else {"database": url, **section}))
+
+    def start(self) -> Scene:
+        """Start it, and wait until it listens."""
+        super().start()
+        return self
+
+    def __enter__(self) -> Scene:
+        is_running = self.process is not None and self.process.poll() is None
+        return self if is_running else self.start()
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self._settings.journal.path
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """What a user sees who opens the database; nothing as long as there is nothing."""
+        if self.url is None:
+            return super().sql(query)
+        try:
+            with psycopg.connect(self.url, connect_timeout=5) as connection:
+                return connection.execute(query.encode()).fetchall()
+        except (psycopg.errors.UndefinedTable, psycopg.OperationalError):
+            return []
+
+    def status(self) -> Status:
+        """What ``amqtt-db status`` shows."""
+        return status(self._settings)
+
+    @property
+    def _settings(self) -> config.Settings:
+        """Without routes, whose decoders only the broker's own directory has."""
+        section = yaml.safe_load(self.config.read_text())["plugins"]["amqtt_db.Plugin"]
+        return config.load({name: section[name] for name in ("database", "journal")})
+
+    def kill_both(self) -> None:
+        """``kill -9`` of the broker and of the writer."""
+        writer = self.writer()
+        self.kill()
+        with suppress(ProcessLookupError):
+            os.kill(writer, signal.SIGKILL)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The writer stands still meanwhile."""
+        writer = self.writer()
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(writer, signal.SIGCONT)
+
+    def settle(self) -> Status:
+        """Wait until nothing is pending; how things stand then."""
+        found = [Status()]
+
+        def settled() -> bool:
+            found[0] = self.status()
+            return not found[0].warnings and bool(found[0].journals) and found[0].pending == 0
+
+        self.until(settled, "nothing is pending")
+        return found[0]
+
+    def logged(self, text: str) -> bool:
+        """Whether the log says something."""
+        return text in self.log.read_text()
+
+    def until_logged(self, text: str) -> None:
+        """Wait until the log says something."""
+        self.until(lambda: self.logged(text), f"the log says {text!r}")
+
+    def judge(
+        self,
+        ledger: Ledger,
+        *,
+        table: str = "loads",
+        payload: Payload = sample,
+        is_whole: bool = True,
+    ) -> Verdict:
+        """Compare what was acknowledged with what is stored, value by value, and count.
+
+        ``is_whole``: the journal lost no positions, so that every one of them is accounted for.
+        """
+        state = self.settle()
+        names = tuple(payload((0, 0)))
+        rows = self.sql(f"SELECT {', '.join(names)} FROM {table}")
+        stored: Counter[Key] = Counter()
+        for row in rows:
+            key = (int(row[names.index("client")]), int(row[names.index("n")]))
+            assert dict(zip(names, row, strict=True)) == payload(key)
+            stored[key] += 1
+        lost = ledger.acknowledged - set(stored)
+        doubled = stored - ledger.sent
+        assert not lost, f"lost: {len(lost)}, such as {sorted(lost)[:5]}"
+        assert not doubled, f"stored more often than published: {sorted(doubled)[:5]}"
+        counted = Counter[str]()
+        for counts in state.counters:
+            counted.update(stored=counts.stored, dead=counts.dead, ignored=counts.ignored)
+        assert counted["stored"] == len(rows)
+        if is_whole:
+            self._conserve(sum(counted.values()))
+        return Verdict(len(ledger.acknowledged), len(rows), counted["dead"], len(lost), sum(doubled.values()))
+
+    def verdict(self, ledger: Ledger, stored: int, dead: int = 0) -> Verdict:
+        """The same for tests that have compared by themselves, and found nothing lost or doubled."""
+        return Verdict(len(ledger.acknowledged), stored, dead)
+
+    def _conserve(self, messages: int) -> None:
+        """Received = stored + dead + ignored: every position of the journal is a message, or a connection's event."""
+        ((positions, openings),) = self.sql("SELECT max(position) - 1, count(*) FROM mqtt_journal")
+        ((sessions,),) = self.sql("SELECT count(*) FROM mqtt_session")
+        ends = positions - messages - sessions - openings
+        assert 0 <= ends <= sessions, (positions, messages, sessions, openings)

@@ -1,0 +1,50 @@
+"""The table of a run: what every fault counted, for the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from tests.faults.scene import Verdict
+
+BEGIN: Final = "<!-- faults: begin -->"
+END: Final = "<!-- faults: end -->"
+HEADER: Final = ("fault", "rounds", "acknowledged", "stored", "dead", "lost", "doubled")
+
+
+@attrs.define
+class Tally:
+    """Rounds and verdicts by fault, in the order in which they came."""
+
+    rounds: dict[str, int] = attrs.field(factory=dict)
+    verdicts: dict[str, Verdict] = attrs.field(factory=dict)
+
+    def add(self, fault: str, verdict: Verdict) -> None:
+        """Count a round."""
+        self.rounds[fault] = self.rounds.get(fault, 0) + 1
+        self.verdicts[fault] = self.verdicts.get(fault, Verdict()) + verdict
+
+    def table(self) -> str:
+        """The table in Markdown."""
+        rows: Iterable[Iterable[object]] = (
+            (fault, self.rounds[fault], *map("{:,}".format, attrs.astuple(verdict)))
+            for fault, verdict in self.verdicts.items()
+        )
+        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *rows]
+        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+    def write(self, path: Path) -> None:
+        """Put the table between the markers of a file."""
+        page = path.read_text(encoding="utf-8")
+        new = f"{BEGIN}\n\n{self.table()}\n\n{END}"
+        path.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: new, page, flags=re.DOTALL), encoding="utf-8")
+
+
+def rows(page: str) -> list[list[str]]:
+    """The rows of the table on a page."""
+    table = page.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
