@@ -1,6 +1,8 @@
 """What users of comparable systems have reported, on every model and every engine: what is sent, what reads back.
 
-One database for each model on each engine takes all the messages; each case has topics and routes of its own.
+One database for each model on each engine takes all the messages; each case has topics and routes of its own.  Tests
+of their own have: two writers and four (25: ``engines/test_many_writers.py``), everything about brokers and journals
+(31 to 37: there is no model in it).
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from typing import Any, Final
 
 import attrs
 import pytest
+import sqlalchemy as sa
 
 from amqtt_db.message import POSITION_BITS
 from amqtt_db.shape import unflatten
 from amqtt_db.testing.servers import Servers
 from amqtt_db.testing.strategies import NASTY_NAMES, NASTY_TOPICS
-from tests.engines.servers import make_site
+from tests.engines.servers import Site, make_site
 from tests.values import NASTY_NUMBERS, NASTY_TEXT, same
 from tests.workbench import Sent, Workbench
 
@@ -271,3 +274,43 @@ def _short(found: Any) -> str:
 def test_what_has_no_route_is_counted(told: Told) -> None:
     """3: shorter or longer than every template."""
     assert told.ignored == len(IGNORED)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_dropped_table_is_made_again(model: str, site: Site) -> None:
+    """26: somebody's DROP costs what was in the table, but no message that comes after."""
+    bench = Workbench(site, {"topic": "#", "model": model})
+    bench.send(("t", {"v": 1, "s": "x"}))
+    for (table,) in bench.sql("SELECT name FROM mqtt_table"):
+        for (view,) in bench.sql("SELECT name FROM mqtt_view"):
+            bench.sql(f"DROP VIEW IF EXISTS {view}")
+        bench.sql(f"DROP TABLE {table}")
+        batch = bench.batch(Sent("t", {"v": 2, "s": "y"}))
+        with pytest.raises(sa.exc.DBAPIError):
+            bench.store(batch)
+        assert bench.writer.mend()
+        bench.store(batch)
+        assert bench.data()[-1] == {"v": 2.0, "s": "y"}
+    assert bench.dead() == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_warm_path_takes_a_constant_number_of_statements(model: str, site: Site) -> None:
+    """30: a batch of known shapes, a thousand messages or ten."""
+    bench = Workbench(site, {"topic": "#", "model": model})
+    bench.send(("t", {"v": 1, "s": "x"}))
+    few, many = _statements(bench, 10), _statements(bench, 1000)
+    assert few == many
+    assert len(few) <= 6
+
+
+def _statements(bench: Workbench, count: int) -> list[str]:
+    statements: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(bench.writer._database, "before_cursor_execute", note)
+    bench.send(*(("t", {"v": index, "s": str(index)}) for index in range(count)))
+    sa.event.remove(bench.writer._database, "before_cursor_execute", note)
+    return statements

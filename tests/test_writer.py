@@ -90,27 +90,6 @@ def test_the_database_blames_one_value(tmp_path: Path) -> None:
     assert bench.counts() == {"#": {"stored": 100, "records": 100, "dead": 1}}
 
 
-def test_the_warm_path_takes_a_constant_number_of_statements(tmp_path: Path) -> None:
-    """A batch of known shapes: the same statements for ten messages as for a thousand."""
-    bench = Workbench(tmp_path)
-    bench.send(("t", {"v": 1, "s": "x"}))
-    counted = [_statements(bench, size) for size in (10, 1000)]
-    assert counted[0] == counted[1]
-    assert len(counted[0]) <= 5
-
-
-def _statements(bench: Workbench, size: int) -> list[str]:
-    statements: list[str] = []
-
-    def note(_: object, __: object, statement: str, *___: object) -> None:
-        statements.append(statement)
-
-    sa.event.listen(bench.writer._database, "before_cursor_execute", note)
-    bench.send(*(("t", {"v": index, "s": str(index)}) for index in range(size)))
-    sa.event.remove(bench.writer._database, "before_cursor_execute", note)
-    return statements
-
-
 def test_more_values_than_a_statement_takes(site: Site) -> None:
     """170 columns and 500 rows: 85,000 values, beyond any parameter limit, are all stored."""
     bench = Workbench(site)
