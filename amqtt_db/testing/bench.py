@@ -44,15 +44,19 @@ class Feed:
         self._writers = ExitStack()
         self.start()
 
-    def start(self) -> None:
-        """Start a writer; the one before, if it was not stopped, is left as it is, as a killed one would be."""
+    def start(self, end: int | None = None) -> None:
+        """Start a writer; the one before, if it was not stopped, is left as it is, as a killed one would be.
+
+        It must find that everything up to ``stored`` is in the database, or up to ``end`` if that was being stored.
+        """
         attempt = Attempt(self._note)
         self._writers.callback(attempt.close)
         self._writer = Writer(engine_for(self._url), self._routes, attempt)
         self._writers.callback(self._writer.close)
         self._writer.prepare()
         self.number, checkpoint = self._writer.register(self._token, 1)
-        require(checkpoint == self.stored + 1, f"the checkpoint is {checkpoint}, not {self.stored + 1}")
+        require(checkpoint - 1 in {self.stored, end}, f"the checkpoint is {checkpoint}, not {self.stored + 1}")
+        self.stored = checkpoint - 1
 
     def close(self) -> None:
         """Stop the writer, and whatever was left of earlier ones."""
@@ -71,13 +75,17 @@ class Feed:
             self.stored = end
 
     def crash(self, count: int, commits: int) -> None:
-        """Flush, but die instead of making commit number ``commits`` (from 0); then a new writer starts."""
+        """Flush, but die instead of making commit number ``commits`` (from 0); then a new writer starts.
+
+        The batch may have been committed before, for a writer has more to commit than batches.
+        """
+        end = min(len(self.sent), self.stored + count)
         try:
             with power_cut(self._url, commits):
                 self.flush(count)
         except PowerCut:
             pass
-        self.start()
+        self.start(end)
 
     def replay(self, first: int) -> None:
         """Offer the stored messages from index ``first`` again, as a writer would that lost its memory."""
