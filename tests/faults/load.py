@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import attrs
 
+from tests.test_plugin import connect_packet, publish, release
+
 Key = tuple[int, int]
 """A client and a number: which message."""
 
@@ -150,9 +152,7 @@ class Connection:
 
     def __init__(self, port: int, name: str, username: str | None = None) -> None:
         self._port = port
-        flags = 2 | 128 * (username is not None)
-        user = b"" if username is None else text(username)
-        self._hello = packet(0x10, text("MQTT") + bytes([4, flags, 0, 0]) + text(name) + user)
+        self._hello = connect_packet(name, keep_alive=0, username=username)
 
     async def __aenter__(self) -> Connection:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -186,7 +186,7 @@ class Connection:
         while left:
             kind, identifier = await self._packet()
             if kind == _PUBREC:
-                self.writer.write(packet(0x62, identifier.to_bytes(2, "big")))
+                self.writer.write(release(identifier))
             elif kind in (_PUBACK, _PUBCOMP):
                 acknowledged(identifier - 1)
                 left -= 1
@@ -198,25 +198,3 @@ class Connection:
         first, length = await self.reader.readexactly(2)
         body = await self.reader.readexactly(length)
         return first >> 4, int.from_bytes(body[:2], "big")
-
-
-def publish(topic: str | bytes, payload: bytes, qos: int, identifier: int) -> bytes:
-    """A PUBLISH packet."""
-    number = identifier.to_bytes(2, "big") if qos else b""
-    return packet(0x30 | qos << 1, text(topic) + number + payload)
-
-
-def packet(first: int, body: bytes) -> bytes:
-    """A packet with its length."""
-    length, encoded = len(body), bytearray()
-    while True:
-        length, byte = divmod(length, 128)
-        encoded.append(byte | (128 if length else 0))
-        if not length:
-            return bytes([first]) + encoded + body
-
-
-def text(value: str | bytes) -> bytes:
-    """A string as MQTT writes it."""
-    data = value.encode() if isinstance(value, str) else value
-    return len(data).to_bytes(2, "big") + data

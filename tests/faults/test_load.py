@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Count
-from tests.faults.load import Connection, Key, Ledger, Load, packet, publish, sample, text
+from tests.faults.load import Connection, Key, Ledger, Load, sample
 from tests.faults.scene import Scene
 from tests.integration.broker import RawClient
+from tests.test_plugin import publish
 
 
 @pytest.mark.fault("500 clients at once")
@@ -202,9 +203,3 @@ def test_a_leaking_decoder(tmp_path: Path, count: Count, round_: int) -> None:
         scene.until_logged("the writer has grown beyond its memory_limit; it is started again")
         assert verdict.dead == 0
         count(verdict)
-
-
-def test_the_helpers_make_packets() -> None:
-    """A length of several bytes, and a text with its own."""
-    assert packet(0x30, bytes(200))[:3] == b"\x30\xc8\x01"
-    assert text("ä") == b"\x00\x02\xc3\xa4"
