@@ -32,12 +32,17 @@ DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has g
 MISCONFIGURED: Final = 2  # exit status: starting again would not help
 BLOATED: Final = 3  # exit status: starting again makes it small
 
+_BEHIND_THE_BROKER: Final = (
+    5  # niceness: where processors are few, clients and broker come first, for the journal waits
+)
+
 logger = logging.getLogger(__name__)
 
 
 def main() -> int:
     """The child's entry point; returns its exit status."""
     logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
+    os.nice(_BEHIND_THE_BROKER)
     stop = Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.ask(DEADLINE))
