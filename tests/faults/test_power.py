@@ -34,11 +34,17 @@ def frozen(scene: Scene) -> Iterator[None]:
     processes = [scene.process.pid, scene.writer()]
     for process in processes:
         os.kill(process, signal.SIGSTOP)
+    scene.until(lambda: all(map(_stands_still, processes)), "both stand still")
     try:
         yield
     finally:
         for process in processes:
             os.kill(process, signal.SIGCONT)
+
+
+def _stands_still(process: int) -> bool:
+    """A signal is only on its way when it is sent, and a write to the disk goes on until it is done."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def take(scene: Scene, names: str, directory: Path) -> None:
