@@ -1,6 +1,6 @@
 """Bytes on disk per message for each model, of one history, on every engine that can be had.
 
-usage: python benchmarks/size.py [--messages 50000] [--json FILE]
+usage: python benchmarks/size.py [--messages 50000] [--engines sqlite,postgresql,mysql] [--json FILE]
 
 Seven fields a message over 20 topics, as `benchmarks/writer.py` stores them; indexes are counted.
 """
@@ -8,17 +8,16 @@ Seven fields a message over 20 topics, as `benchmarks/writer.py` stores them; in
 from __future__ import annotations
 
 import argparse
-import json
-import random
-import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
-from writer import ROUTES, drain, fill, payload
+from common import ENGINES, ROUTES, Message, Storing, at_hand, batches, climate, save, show
 
-from amqtt_db.testing.databases import MYSQL, POSTGRESQL, SQLITE, Database
-from amqtt_db.testing.starting import Missing, connected
+from amqtt_db.testing.databases import Database
+from amqtt_db.testing.starting import connected
 
+WIDTHS = (-12, -23, 8)
 SIZES = {
     "sqlite": ("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", "COMMIT", "VACUUM"),
     "postgresql": (
@@ -34,39 +33,36 @@ SIZES = {
 """What tells a database's bytes, and what settles it before."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fill a database for each route on each engine, and look at its size."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Bytes on disk per message.")
     parser.add_argument("--messages", type=int, default=50_000)
+    parser.add_argument("--engines", default=ENGINES)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    rng = random.Random(7)
-    payloads = [payload(rng, number) for number in range(arguments.messages)]
-    print(f"{'payload':28}{sum(map(len, payloads)) / len(payloads):8.0f} bytes")
-    results = {}
-    for database in (SQLITE, POSTGRESQL, MYSQL):
-        try:
-            results[str(database)] = {name: measure(database, payloads, route) for name, route in ROUTES.items()}
-        except Missing as missing:
-            print(missing)
-        for name, size in results.get(str(database), {}).items():
-            print(f"{database}, {name:{26 - len(str(database))}}{size:8.0f} bytes")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2))
+    options = parser.parse_args(arguments)
+    messages = climate(options.messages)
+    rows = [{"engine": "", "route": "payload", "bytes": sum(len(payload) for _, payload in messages) / len(messages)}]
+    show(rows[0], WIDTHS, head=True)
+    for database in at_hand(options.engines):
+        for name, route in ROUTES.items():
+            size = measure(database, messages, route) / len(messages)
+            rows.append({"engine": database.name, "route": name, "bytes": size})
+            show(rows[-1], WIDTHS, head=False)
+    save(options.json, rows)
 
 
-def measure(database: Database, payloads: list[bytes], route: dict[str, object]) -> float:
-    """Bytes per message of one route."""
-    ask, *settle = SIZES[str(database)]
-    with tempfile.TemporaryDirectory() as folder, database.fresh() as url:
-        directory = Path(folder)
-        fill(directory / "journal", payloads)
-        drain(directory, directory / "journal", route, url)
+def measure(database: Database, messages: Sequence[Message], route: Mapping[str, object]) -> float:
+    """Bytes that messages of one route take."""
+    ask, *settle = SIZES[database.name]
+    with database.fresh() as url:
+        with Storing(url, route) as storing:
+            storing.register("a", 1)
+            for batch in batches(messages):
+                storing.store(batch)
         with connected(url) as connection:
             for statement in settle:
                 connection.exec_driver_sql(statement)
-            size = connection.execute(sa.text(ask)).scalar_one()
-    return float(size) / len(payloads)
+            return float(connection.execute(sa.text(ask)).scalar_one())
 
 
 if __name__ == "__main__":

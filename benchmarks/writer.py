@@ -1,179 +1,239 @@
 """Journal → committed rows, beside what the libraries underneath can do at all, in one run.
 
-usage: python benchmarks/writer.py [--messages 100000] [--rounds 3] [--json FILE]
+usage: python benchmarks/writer.py [--messages 100000] [--rounds 3] [--batch 5000] [--engines sqlite,postgresql,mysql]
+                                   [--routes "wide;document"] [--json FILE]
 
-Prints microseconds per message (medians over the rounds) and the ratio to the floor: decoding, structuring and the
-driver's own bulk load of the same rows.
+Prints microseconds per message (medians over the rounds, which are interleaved), and their ratio to the floor, by the
+clock and by the processor time of this process alone, which noise from elsewhere disturbs less.  The floor is the sum
+of
+
+- ``orjson.loads`` of each payload;
+- with an entity: what cattrs generates for it, with the project's own strict hooks; without one: the keys, types and
+  values of each object as tuples, which is the least that tells objects of one shape from others;
+- the driver's own bulk load (``executemany`` of sqlite3 and PyMySQL, binary COPY of psycopg) of the very rows that the
+  writer inserts, as ready tuples, into the same tables with the same settings, committed batch by batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
-import sqlite3
-import statistics
+import logging
 import tempfile
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter, time_ns
+from time import time_ns
 from typing import Any
 
 import orjson
+import sqlalchemy as sa
+from common import BATCH, ENGINES, ENTITY, ROUTES, Message, Spent, Storing, at_hand, climate, median, save, show, timed
 
-from amqtt_db.config import load
-from amqtt_db.engines import engine_for
-from amqtt_db.entity import Entity
+from amqtt_db.engines.base import Engine
+from amqtt_db.entity.inline import inline_plan
 from amqtt_db.journal import Journal, JournalReader
 from amqtt_db.message import PUBLISH, flags
+from amqtt_db.testing.databases import Database
 from amqtt_db.worker import calm_collector
-from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.writer import Writer
 
-ENTITY = {
-    "seq": "int",
-    "temp": "float",
-    "rh": "float",
-    "press": "float",
-    "ok": "bool",
-    "unit": "str",
-    "time": {"type": "datetime", "format": "epoch_s"},
-}
-TOPIC = "site/{site}/climate"
-ROUTES: dict[str, dict[str, Any]] = {
-    "wide, declared": {"topic": TOPIC, "model": {"wide": {"table": "climate"}}, "entity": ENTITY, "time": "time"},
-    "wide": {"topic": TOPIC, "model": {"wide": {"table": "climate"}}},
-    "wide, table per topic": {"topic": "#"},
-    "document": {"topic": TOPIC, "model": "document"},
-    "narrow": {"topic": TOPIC, "model": "narrow"},
-    "eav": {"topic": TOPIC, "model": "eav"},
-}
-BATCH = 5000
+WIDTHS = (-11, -22, 8, 8, 7, 8, 10, 10, 12, 12)
+Load = tuple[str, Sequence[str], Sequence[str], Sequence[Any]]
+"""Table, columns, kinds and rows of one insert."""
 
 
-def payload(rng: random.Random, number: int) -> bytes:
-    """Seven fields: an int, three floats, a bool, a text and an epoch time."""
-    fields = {
-        "seq": number,
-        "temp": round(rng.gauss(21, 3), 3),
-        "rh": round(rng.uniform(20, 80), 2),
-        "press": round(rng.gauss(1013, 8), 2),
-        "ok": rng.random() < 0.9,
-        "unit": rng.choice(["hall", "lab", "roof"]),
-        "time": 1_700_000_000 + number,
-    }
-    return orjson.dumps(fields)
-
-
-def fill(path: Path, payloads: list[bytes]) -> None:
-    """A journal with the messages, over 20 topics."""
+def fill(path: Path, messages: Sequence[Message]) -> None:
+    """A journal with the messages."""
     journal = Journal.open(path, max_size=2**40, sync="never")
-    for number, data in enumerate(payloads):
-        journal.append(flags(PUBLISH, 1), time_ns() // 1000, 0, f"site/{number % 20}/climate".encode(), data)
+    for number, (topic, payload) in enumerate(messages):
+        journal.append(flags(PUBLISH, 1), time_ns() // 1000, 0, topic, payload)
         if number % 500 == 499:
             journal.commit()
     journal.commit()
     journal.close()
 
 
-def drain(directory: Path, journal: Path, route: dict[str, Any], url: str | None = None) -> float:
-    """Seconds from the journal to committed rows; ``url`` names another database than an SQLite file."""
-    attempt = Attempt(directory / "attempt")
-    routes = load({"routes": [route]}).routes
-    writer = Writer(engine_for(url or f"sqlite:///{directory / 'mqtt.db'}"), routes, attempt)
-    writer.prepare()
-    reader = JournalReader(journal)
-    (opening,) = reader.openings()
-    number, position = writer.register(opening.token, opening.first)
-    started = perf_counter()
-    while batch := reader.read(opening.token, position, max_messages=BATCH):
-        writer.store(number, None, position, batch)
-        position = batch.end
-    seconds = perf_counter() - started
-    reader.close()
-    writer.close()
-    attempt.close()
-    return seconds
+class Drained:
+    """A database with the first batch stored, so that tables, plans and imports are there; the others are to come."""
+
+    def __init__(self, url: str, journal: Path, route: dict[str, Any], size: int) -> None:
+        self._reader = JournalReader(journal)
+        (opening,) = self._reader.openings()
+        self._token, self._size = opening.token, size
+        self.storing = Storing(url, route)
+        self.storing.register(opening.token, opening.first)
+        self._next()
+
+    def rest(self) -> None:
+        """Store the others."""
+        while self._next():
+            pass
+
+    def captured(self) -> list[list[Load]]:
+        """The same, and per batch what the writer inserts."""
+        engine, loads = self.storing.engine, []
+        insert = engine.insert
+
+        def note(connection: sa.Connection, table: str, columns: Any, kinds: Any, rows: Any) -> None:
+            loads[-1].append((table, columns, kinds, rows))
+            insert(connection, table, columns, kinds, rows)
+
+        engine.insert = note  # type: ignore[method-assign]
+        loads.append([])
+        while self._next():
+            loads.append([])
+        return loads[:-1]
+
+    def close(self) -> None:
+        """Let go of the journal and the database."""
+        self._reader.close()
+        self.storing.__exit__()
+
+    def _next(self) -> bool:
+        batch = self._reader.read(self._token, self.storing.position, max_messages=self._size)
+        if batch is not None:
+            self.storing.store(batch)
+        return batch is not None
 
 
-def reload(database: Path) -> float:
-    """Seconds that the driver alone takes to load the same rows into the same tables, committing as the writer does."""
-    source = sqlite3.connect(database)
-    tables = [name for (name,) in source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    loads = [(name, source.execute(f'SELECT * FROM "{name}"').fetchall()) for name in tables if _holds_rows(name)]
-    statements = [
-        sql for (sql,) in source.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type DESC")
-    ]
-    source.close()
-    target = sqlite3.connect(database.with_name("floor.db"), isolation_level=None)
-    target.execute("PRAGMA journal_mode = WAL")
-    target.execute("PRAGMA synchronous = FULL")
-    for statement in statements:
-        target.execute(statement)
-    started = perf_counter()
-    steps = max(len(rows) for _, rows in loads) // BATCH + 1
-    for step in range(steps):
-        target.execute("BEGIN IMMEDIATE")
-        for name, rows in loads:
-            share = -(-len(rows) // steps)
-            part = rows[step * share : (step + 1) * share]
-            if part:
-                target.executemany(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(part[0]))})', part)
-        target.execute("COMMIT")
-    seconds = perf_counter() - started
-    target.close()
-    return seconds
+def load_sqlite(connection: Any, load: Load) -> None:
+    """``executemany``."""
+    table, columns, _, rows = load
+    names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
+    connection.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', rows)
 
 
-def _holds_rows(table: str) -> bool:
-    return not table.startswith("mqtt_") or table in {"mqtt_document", "mqtt_message", "mqtt_point", "mqtt_value"}
+def load_postgresql(connection: Any, load: Load) -> None:
+    """Binary COPY, row by row."""
+    from amqtt_db.engines.postgresql import _COPY_TYPES  # noqa: PLC0415
+
+    table, columns, kinds, rows = load
+    names = ", ".join(f'"{name}"' for name in columns)
+    with connection.cursor() as cursor, cursor.copy(f'COPY "{table}" ({names}) FROM STDIN (FORMAT BINARY)') as copy:
+        copy.set_types([_COPY_TYPES[kind] for kind in kinds])
+        for row in rows:
+            copy.write_row(row)
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    started = perf_counter()
-    work()
-    return perf_counter() - started
+def load_mysql(connection: Any, load: Load) -> None:
+    """``executemany``, which PyMySQL makes one statement of."""
+    table, columns, _, rows = load
+    names, marks = ", ".join(f"`{name}`" for name in columns), ", ".join(["%s"] * len(columns))
+    with connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO `{table}` ({names}) VALUES ({marks})", rows)
 
 
-def measure(payloads: list[bytes], route: dict[str, Any]) -> dict[str, float]:
-    """One round of one route: microseconds per message, ours and the floor's parts."""
-    count = len(payloads)
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        fill(directory / "journal", payloads)
-        figures = {"ours": drain(directory, directory / "journal", route)}
-        figures["rows"] = reload(directory / "mqtt.db")
+LOADERS: dict[str, Callable[[Any, Load], None]] = {
+    "sqlite": load_sqlite,
+    "postgresql": load_postgresql,
+    "mysql": load_mysql,
+}
+
+
+def bulk(engine: Engine, loads: Sequence[Sequence[Load]]) -> Spent:
+    """What the driver takes for the same rows, on a connection with the project's own settings."""
+    database = engine.open(write=True)
+    load = LOADERS[database.dialect.name]
+
+    def all_of_them() -> None:
+        for batch in loads:
+            with database.begin() as connection:
+                for one in batch:
+                    load(connection.connection.driver_connection, one)
+
+    spent = timed(all_of_them)
+    database.dispose()
+    return spent
+
+
+def floor_of_typing(payloads: Sequence[bytes], route: dict[str, Any]) -> dict[str, Spent]:
+    """Decoding, and structuring or telling shapes apart."""
     decoded: list[Any] = []
-    figures["decode"] = timed(lambda: decoded.extend(map(orjson.loads, payloads)))
+    decoding = timed(lambda: decoded.extend(map(orjson.loads, payloads)))
     if "entity" in route:
-        structure = Entity.inline(ENTITY).structure
-        figures["structure"] = timed(lambda: [structure(data) for data in decoded])
-    return {name: seconds / count * 1e6 for name, seconds in figures.items()}
+        make = inline_plan(ENTITY, "entity").make
+        return {"decode": decoding, "structure": timed(lambda: [make(data) for data in decoded])}
+    typing = timed(lambda: [(tuple(one), tuple(map(type, one.values())), tuple(one.values())) for one in decoded])
+    return {"decode": decoding, "typing": typing}
 
 
-def main() -> None:
-    """Run all routes, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def measure(
+    database: Database, route: dict[str, Any], messages: Sequence[Message], rounds: int, size: int
+) -> dict[str, Any]:
+    """Medians of one route on one engine, in batches of ``size`` messages."""
+    found: defaultdict[str, list[Spent]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as directory:
+        journal = Path(directory) / "journal"
+        fill(journal, messages)
+        drained = partial(Drained, journal=journal, route=route, size=size)
+        loads = capture(database, drained)
+        payloads = [payload for _, payload in messages[size - 1 :]]  # the first entry of a journal is its opening
+        for _ in range(rounds):
+            one = {**one_round(database, drained, loads), **floor_of_typing(payloads, route)}
+            for part, spent in one.items():
+                found[part].append(spent)
+    return figures({part: median(spent).micros(len(payloads)) for part, spent in found.items()})
+
+
+def capture(database: Database, drain: Callable[[str], Drained]) -> list[list[Load]]:
+    """What the writer inserts, batch by batch, but for the first one."""
+    with database.fresh() as url:
+        drained = drain(url)
+        loads = drained.captured()
+        drained.close()
+    return loads
+
+
+def one_round(database: Database, drain: Callable[[str], Drained], loads: Sequence[Sequence[Load]]) -> dict[str, Spent]:
+    """The writer, then the driver alone."""
+    with database.fresh() as url:
+        drained = drain(url)
+        ours = timed(drained.rest)
+        drained.close()
+    with database.fresh() as url:
+        drained = drain(url)
+        drained.close()
+        return {"ours": ours, "bulk load": bulk(drained.storing.engine, loads)}
+
+
+def figures(parts: dict[str, Spent]) -> dict[str, Any]:
+    """Parts as a row of the table."""
+    ours = parts.pop("ours")
+    floor = sum(parts.values(), Spent())
+    return {
+        "µs": ours.wall,
+        "floor": floor.wall,
+        "ratio": ours.wall / floor.wall,
+        "cpu µs": ours.cpu,
+        "cpu floor": floor.cpu,
+        "cpu ratio": ours.cpu / floor.cpu,
+        "messages/s": 1e6 / ours.wall,
+        "bulk load/s": 1e6 / parts["bulk load"].wall,
+        "parts": {name: round(spent.cpu, 2) for name, spent in parts.items()},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all routes on all engines, print a table."""
+    parser = argparse.ArgumentParser(description="Journal → committed rows, beside the floor.")
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=BATCH, help="messages of a transaction")
+    parser.add_argument("--engines", default=ENGINES)
+    parser.add_argument("--routes", default="", help="those whose names begin so, with semicolons between")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    rng = random.Random(7)
-    payloads = [payload(rng, number) for number in range(arguments.messages)]
+    options = parser.parse_args(arguments)
+    messages = climate(options.messages)
+    wanted = tuple(options.routes.split(";"))
     calm_collector()
-    results: dict[str, dict[str, float]] = {}
-    print(f"{'SQLite, µs per message':28}{'ours':>8}{'floor':>8}{'ratio':>8}{'messages/s':>12}")
-    for name, route in ROUTES.items():
-        rounds = [measure(payloads, route) for _ in range(arguments.rounds)]
-        figures = {key: statistics.median(figure[key] for figure in rounds) for key in rounds[0]}
-        figures["floor"] = sum(value for key, value in figures.items() if key != "ours")
-        figures["ratio"] = figures["ours"] / figures["floor"]
-        results[name] = figures
-        rate = 1e6 / figures["ours"]
-        print(f"{name:28}{figures['ours']:8.2f}{figures['floor']:8.2f}{figures['ratio']:8.2f}{rate:12,.0f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2))
+    logging.disable()  # what the servers of a test are too weak for is no news
+    rows = []
+    for database in at_hand(options.engines):
+        for name in (name for name in ROUTES if name.startswith(wanted)):
+            row = measure(database, ROUTES[name], messages, options.rounds, options.batch)
+            rows.append({"engine": database.name, "route": name, **row})
+            show(rows[-1], WIDTHS, head=len(rows) == 1)
+    save(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -129,15 +129,13 @@ class Engine(ABC):
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """Sentences about settings of the server that weaken the delivery promise."""
 
-    def encode(self, kinds: Sequence[Kind], rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        """Rows as the driver takes them.  Raises Unfit where a value does not fit its kind's column."""
-        if not rows or not any(kind in self.encoders for kind in kinds):
-            return rows
-        columns = [
+    def encode(self, kinds: Sequence[Kind], columns: Iterable[Sequence[Any]]) -> Sequence[tuple[Any, ...]]:
+        """Columns as rows that the driver takes.  Raises Unfit where a value does not fit its kind's column."""
+        encoded = [
             self.encoders[kind](column) if kind in self.encoders else column
-            for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)
+            for kind, column in zip(kinds, columns, strict=True)
         ]
-        return list(zip(*columns, strict=True))
+        return list(zip(*encoded, strict=True))
 
     def bind(self, kind: Kind, value: Any) -> Any:
         """A value (not None) as a parameter of an SQL statement takes it."""

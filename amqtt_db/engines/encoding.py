@@ -38,7 +38,7 @@ def each(encode: Callable[[Any], Any]) -> Encoder:
 def plain_numbers(column: Sequence[Any]) -> Sequence[Any]:
     """Doubles that are not NaN or −0.0.
 
-    The sum finds NaN, the extremes find integers that no double holds, 0.0 may be −0.0.
+    The sum finds NaN, the extremes find integers that no double holds, the sign of zeros finds −0.0.
     """
     if not _are_plain(present(column)) and not all(map(is_plain_double, present(column))):
         raise Unfit
@@ -47,7 +47,9 @@ def plain_numbers(column: Sequence[Any]) -> Sequence[Any]:
 
 def _are_plain(numbers: Sequence[Any]) -> bool:
     try:
-        return not isnan(sum(numbers)) and 0.0 not in numbers and min(numbers) >= -EXACT and max(numbers) <= EXACT
+        if isnan(sum(numbers)) or min(numbers) < -EXACT or max(numbers) > EXACT:
+            return False
+        return 0.0 not in numbers or -1.0 not in {copysign(1.0, number) for number in numbers if number == 0.0}
     except (OverflowError, ValueError):  # an integer that no double holds; an empty column
         return False
 

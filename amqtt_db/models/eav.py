@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
@@ -29,7 +29,7 @@ from amqtt_db.models.base import (
     restored,
     table_key,
 )
-from amqtt_db.shape import KINDS, Kind, Pair, Record, Shape
+from amqtt_db.shape import KINDS, Block, Kind, Pair, Record, Shape
 
 TOPICS: Final = Lookup("mqtt_topic", ("topic",))
 PROPERTIES: Final = Lookup("mqtt_property", ("property",))
@@ -140,15 +140,16 @@ class Eav(Model):
         if type(self).rows is not Eav.rows:
             return super().maker(place, shape, cells)
         slots = [(path, *_padding(kind)) for path, kind in shape.properties]
-        identity = attrgetter(*record_key(timed=self.timed))
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            block = Block.of(shape, records)
+            keys = zip(*block.envelope[: len(record_key(timed=self.timed))], strict=True)
             return {
-                self._messages: [(r.id, r.part, r.time, r.topic, r.session, r.qos, r.retain) for r in records],
+                self._messages: list(zip(*block.envelope, strict=True)),
                 self._values: [
                     (*key, path, *before, value, *after)
-                    for key, r in zip(map(identity, records), records, strict=True)
-                    for (path, before, after), value in zip(slots, r.values, strict=True)
+                    for key, values in zip(keys, block.values, strict=True)
+                    for (path, before, after), value in zip(slots, values, strict=True)
                     if value is not None
                 ],
             }

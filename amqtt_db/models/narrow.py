@@ -29,7 +29,7 @@ from amqtt_db.models.base import (
     table_key,
 )
 from amqtt_db.models.eav import VALUE_KINDS, message_row, message_table
-from amqtt_db.shape import Kind, Pair, Record, Shape
+from amqtt_db.shape import Block, Kind, Pair, Record, Shape
 from amqtt_db.tagged import typed
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
@@ -123,14 +123,15 @@ class Narrow(Model):
             return super().maker(place, shape, cells)
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            block = Block.of(shape, records)
             return {
-                self._messages: [(r.id, r.part, r.time, r.topic, r.session, r.qos, r.retain) for r in records],
+                self._messages: list(zip(*block.envelope, strict=True)),
                 self._points: [
-                    ((r.topic, path), r.time, r.id, r.part, value, None)
+                    ((topic, path), time, id_, part, value, None)
                     if kind == "number"
-                    else ((r.topic, path), r.time, r.id, r.part, None, typed(kind, value))
-                    for r in records
-                    for (path, kind), value in zip(shape.properties, r.values, strict=True)
+                    else ((topic, path), time, id_, part, None, typed(kind, value))
+                    for id_, part, time, topic, values in zip(*block.envelope[:4], block.values, strict=True)
+                    for (path, kind), value in zip(shape.properties, values, strict=True)
                     if value is not None
                 ],
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import attrs
@@ -22,12 +23,28 @@ MAX_PLANS: Final = 1024  # per place; more are forgotten and compiled again
 
 @attrs.frozen(cache_hash=True)
 class Target:
-    """Columns of a table that rows are inserted into, and the kinds and lookups of their values."""
+    """Columns of a table that rows are inserted into, and the kinds and lookups of their values.
+
+    ``optional`` are the indexes of fixed columns that may be left out where they are NULL throughout.
+    """
 
     table: str
     columns: tuple[str, ...]
     kinds: tuple[Kind, ...]
     lookups: tuple[Lookup | None, ...]
+    optional: tuple[int, ...] = ()
+
+    def without(self, indexes: tuple[int, ...]) -> Target:
+        """The target without some columns."""
+        return _without(self, indexes)
+
+
+@lru_cache(4096)
+def _without(target: Target, indexes: tuple[int, ...]) -> Target:
+    kept = [index for index in range(len(target.columns)) if index not in indexes]
+    columns = tuple(target.columns[index] for index in kept)
+    kinds = tuple(target.kinds[index] for index in kept)
+    return Target(target.table, columns, kinds, tuple(target.lookups[index] for index in kept))
 
 
 @attrs.frozen
@@ -88,16 +105,18 @@ class Planner:
         """The encoded rows of records of one shape.  Raises Unfit where a value does not fit its kind's column."""
         plan = self._group(place).plans.get(shape) or self._compile(place, shape)
         made = plan.make(records)
-        return [(target, self._encoded(target, made[key])) for key, target in plan.targets.items()]
+        return [self._encoded(target, made[key]) for key, target in plan.targets.items() if made[key]]
 
-    def _encoded(self, target: Target, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
-        if rows and any(target.lookups):
-            columns = list(zip(*rows, strict=True))
-            for index, lookup in enumerate(target.lookups):
-                if lookup is not None:
-                    columns[index] = tuple(self._lookups.ids(lookup, columns[index]))
-            rows = list(zip(*columns, strict=True))
-        return self._engine.encode(target.kinds, rows)
+    def _encoded(self, target: Target, rows: Sequence[tuple[Any, ...]]) -> tuple[Target, Sequence[Any]]:
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        empty = [index for index in target.optional if columns[index].count(None) == len(rows)]
+        if empty:
+            target = target.without(tuple(empty))
+            columns = [column for index, column in enumerate(columns) if index not in empty]
+        for index, lookup in enumerate(target.lookups):
+            if lookup is not None:
+                columns[index] = self._lookups.ids(lookup, columns[index])
+        return target, self._engine.encode(target.kinds, columns)
 
     def _group(self, place: Place) -> _Group:
         group = self._groups.get(place)
@@ -169,7 +188,8 @@ def _target(name: str, table: Table, columns: Mapping[Cell, str]) -> Target:
     fixed = {column.name: column for column in table.columns}
     kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
     lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
-    return Target(name, tuple(columns.values()), kinds, lookups)
+    optional = tuple(index for index, cell in enumerate(columns) if isinstance(cell, str) and fixed[cell].nullable)
+    return Target(name, tuple(columns.values()), kinds, lookups, optional)
 
 
 def fitting(engine: Engine, kind: Kind, value: Any) -> Kind:

@@ -169,6 +169,6 @@ def test_a_failure_says_what_the_model_did(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError("unlucky")
 
-    monkeypatch.setattr(Document, "rows", fail)
+    monkeypatch.setattr(Document, "maker", lambda *_: fail)
     with pytest.raises(AssertionError, match="a dead letter says: ZeroDivisionError: unlucky"):
         prove(Document(), "the_worst_histories_read_back")

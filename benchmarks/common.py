@@ -1,0 +1,168 @@
+"""What the benchmarks share: messages, routes, databases on every engine that can be had, tables of figures."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import attrs
+import orjson
+
+from amqtt_db.config import load
+from amqtt_db.engines import engine_for
+from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.testing.databases import DATABASES, Database
+from amqtt_db.testing.starting import Missing
+from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.writer import Writer
+
+ENGINES = "sqlite,postgresql,mysql"
+
+ENTITY = {
+    "seq": "int",
+    "temp": "float",
+    "rh": "float",
+    "press": "float",
+    "ok": "bool",
+    "unit": "str",
+    "time": {"type": "datetime", "format": "epoch_s"},
+}
+TOPIC = "site/{site}/climate"
+ROUTES: dict[str, dict[str, Any]] = {
+    "wide, declared": {"topic": TOPIC, "model": {"wide": {"table": "climate"}}, "entity": ENTITY, "time": "time"},
+    "wide": {"topic": TOPIC, "model": {"wide": {"table": "climate"}}},
+    "wide, table per topic": {"topic": "#"},
+    "document": {"topic": TOPIC, "model": "document"},
+    "narrow": {"topic": TOPIC, "model": "narrow"},
+    "eav": {"topic": TOPIC, "model": "eav"},
+}
+BATCH = 5000
+ARRIVAL = 1_700_000_000_000_000
+
+Message = tuple[bytes, bytes]
+"""Topic and payload."""
+
+
+def climate(count: int, topics: int = 20) -> list[Message]:
+    """Messages of seven fields, an int, three floats, a bool, a text and an epoch time, over some topics in turn."""
+    rng = random.Random(7)
+    return [(f"site/{number % topics}/climate".encode(), _payload(rng, number)) for number in range(count)]
+
+
+def _payload(rng: random.Random, number: int) -> bytes:
+    fields = {
+        "seq": number,
+        "temp": round(rng.gauss(21, 3), 3),
+        "rh": round(rng.uniform(20, 80), 2),
+        "press": round(rng.gauss(1013, 8), 2),
+        "ok": rng.random() < 0.9,
+        "unit": rng.choice(["hall", "lab", "roof"]),
+        "time": 1_700_000_000 + number,
+    }
+    return orjson.dumps(fields)
+
+
+def batches(messages: Sequence[Message], size: int = BATCH) -> list[Batch]:
+    """The messages as a journal's reader would give them."""
+    made = []
+    for start in range(0, len(messages), size):
+        some = messages[start : start + size]
+        topics, payloads = zip(*some, strict=True)
+        positions = range(start + 1, start + 1 + len(some))
+        times = [ARRIVAL + position for position in positions]
+        entries = bytes([flags(PUBLISH, 1)]) * len(some)
+        made.append(Batch("a", positions, times, entries, [0] * len(some), topics, payloads, positions.stop))
+    return made
+
+
+def at_hand(names: str) -> list[Database]:
+    """Those of the databases named, with commas, that can be had; why one cannot is printed."""
+    found = []
+    for database in (one for one in DATABASES if one.name in names.split(",")):
+        try:
+            database.prepare()
+            found.append(database)
+        except Missing as missing:
+            print(f"{database.name}: {missing}")
+    return found
+
+
+class Storing:
+    """A writer on an empty database, fed with batches; a context manager."""
+
+    def __init__(self, url: str, route: Mapping[str, Any]) -> None:
+        self.engine = engine_for(url)
+        self._directory = tempfile.TemporaryDirectory(prefix="amqtt_db_")
+        self._attempt = Attempt(Path(self._directory.name) / "attempt")
+        self.writer = Writer(self.engine, load({"routes": [dict(route)]}).routes, self._attempt)
+        self.writer.prepare()
+        self.number, self.position = 0, 1
+
+    def __enter__(self) -> Storing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.writer.close()
+        self._attempt.close()
+        self._directory.cleanup()
+
+    def register(self, opening: str, first: int) -> None:
+        """Make a journal's opening known."""
+        self.number, self.position = self.writer.register(opening, first)
+
+    def store(self, batch: Batch) -> None:
+        """Store the next batch."""
+        self.writer.store(self.number, None, self.position, batch)
+        self.position = batch.end
+
+
+@attrs.frozen
+class Spent:
+    """Seconds by the clock, and of this process alone."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+    def micros(self, count: int) -> Spent:
+        """Microseconds for each of ``count``."""
+        return Spent(self.wall / count * 1e6, self.cpu / count * 1e6)
+
+
+def timed(work: Callable[[], object]) -> Spent:
+    """What a call takes."""
+    wall, cpu = perf_counter(), process_time()
+    work()
+    return Spent(perf_counter() - wall, process_time() - cpu)
+
+
+def median(rounds: Sequence[Spent]) -> Spent:
+    """The median of each."""
+    return Spent(statistics.median(one.wall for one in rounds), statistics.median(one.cpu for one in rounds))
+
+
+def show(row: Mapping[str, Any], widths: Sequence[int], *, head: bool) -> None:
+    """Print a row of a table, after its head if it is the first; a negative width is for what stands to the left."""
+    for cells in [row.keys(), row.values()] if head else [row.values()]:
+        texts = zip(map(_cell, cells), widths, strict=False)  # what is left over is for JSON alone
+        print("".join(text.ljust(-width) if width < 0 else text.rjust(width) for text, width in texts), flush=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
+    return "" if value is None else str(value)
+
+
+def save(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as JSON."""
+    if path is not None:
+        path.write_text(json.dumps(list(rows), indent=2))

@@ -1,0 +1,178 @@
+"""What growth costs: topics, properties, fields that are integers now and then, a backlog of a million messages.
+
+usage: python benchmarks/growth.py [--messages 50000] [--backlog 1000000] [--engines sqlite] [--json FILE]
+
+Microseconds per message, or per property and message, of the writer's process alone (processor time), for each model:
+
+- topics: the same messages over 1, 100 and 10,000 topics, all of which have been met before; and what the first message
+  of a topic costs, with its table where a topic has one;
+- properties: 1, 10, 100 and 1,000 numbers in each message, at the same number of values in all;
+- random: 30 numbers that are `21` or `21.5` at random, beside the same 30 as `21.5`;
+- backlog: a journal drained by a writer in a process of its own; the rate of each tenth, and the most memory it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import orjson
+from common import BATCH, Message, Storing, at_hand, batches, climate, save, show, timed
+
+from amqtt_db.journal import JournalReader
+from amqtt_db.testing.databases import Database
+from amqtt_db.worker import calm_collector
+
+MODELS: dict[str, Any] = {
+    "wide, one table": {"wide": {"table": "climate"}},
+    "document": "document",
+    "narrow": "narrow",
+    "eav": "eav",
+    "wide, table per topic": "wide",
+}
+WIDTHS = (-12, -12, -23, 9, 11, 9, 9)
+TOPICS = (1, 100, 10_000)
+PROPERTIES = (1, 10, 100, 1000)
+
+
+def stored(database: Database, model: Any, messages: Sequence[Message], size: int = BATCH) -> list[float]:
+    """Microseconds of processor time per message, batch by batch."""
+    route = {"topic": "#", "model": model, "max_tables": 100_000, "max_columns": 1000}
+    with database.fresh() as url, Storing(url, route) as storing:
+        storing.register("a", 1)
+        return [timed(lambda: storing.store(batch)).micros(len(batch)).cpu for batch in batches(messages, size)]  # noqa: B023
+
+
+def over_topics(database: Database, model: Any, count: int, topics: int) -> tuple[float, float]:
+    """Microseconds per message once all topics are known, and for the first messages of ``topics`` of them."""
+    first = climate(max(BATCH, topics), topics)
+    found = stored(database, model, [*first, *climate(count, topics)])
+    met = len(first) // BATCH
+    return statistics.median(found[met:]), sum(found[:met]) * BATCH / topics
+
+
+def of_topics(database: Database, name: str, count: int, most: int) -> Iterator[dict[str, Any]]:
+    """A row for each number of topics."""
+    base = 0.0
+    for topics in (topics for topics in TOPICS if topics <= most):
+        each, first = over_topics(database, MODELS[name], count, topics)
+        base = base or each
+        new = None if topics == 1 else first - each
+        yield row(database, "topics", name, topics, each, each / base, new=new)
+
+
+def of_properties(database: Database, name: str, values: int, most: int) -> Iterator[dict[str, Any]]:
+    """A row for each number of properties: µs per property."""
+    base = 0.0
+    for properties in (properties for properties in PROPERTIES if properties <= most):
+        count = max(10, values // properties)
+        numbers = ({f"p{key}": number + key / 8 for key in range(properties)} for number in range(count))
+        messages = [(b"machine", orjson.dumps(one)) for one in numbers]
+        found = statistics.median(stored(database, MODELS[name], messages, -(-count // 10))[1:]) / properties
+        base = base or found
+        yield row(database, "properties", name, properties, found, found / base)
+
+
+def of_random(database: Database, name: str, count: int) -> Iterator[dict[str, Any]]:
+    """Thirty stable fields, and thirty that are integers or not."""
+    rng = random.Random(1)
+    base = 0.0
+    choices: dict[str, Callable[[], float]] = {"stable": lambda: 21.5, "random": lambda: rng.choice((21, 21.5))}
+    for kind, value in choices.items():
+        messages = [(b"m", orjson.dumps({f"p{key}": value() for key in range(30)})) for _ in range(count)]
+        found = statistics.median(stored(database, MODELS[name], messages, -(-count // 10))[1:])
+        base = base or found
+        yield row(database, "30 numbers", name, kind, found, found / base)
+
+
+def row(
+    database: Database, what: str, name: str, size: object, micros: float, ratio: float, new: float | None = None
+) -> dict[str, Any]:
+    """A row of the table; ``new`` are the microseconds for each new topic."""
+    return {
+        "engine": database.name, "growth": what, "model": name, "size": size, "µs": micros, "ratio": ratio, "new": new
+    }  # fmt: skip
+
+
+def of_backlog(database: Database, name: str, count: int) -> Iterator[dict[str, Any]]:
+    """A backlog drained by a process of its own: the slowest and the fastest tenth, and its memory."""
+    from writer import fill  # noqa: PLC0415 - with its loaders
+
+    with tempfile.TemporaryDirectory() as directory, database.fresh() as url:
+        journal = Path(directory) / "journal"
+        fill(journal, climate(count))
+        order = orjson.dumps({"url": url, "journal": str(journal), "model": MODELS[name]}).decode()
+        done = subprocess.run([sys.executable, __file__, "--drain", order], check=True, capture_output=True)
+    told = orjson.loads(done.stdout)
+    rates, memory = told["rates"], told["memory"]
+    yield {
+        **row(database, "backlog", name, f"{count:,}", 1e6 / statistics.median(rates), max(rates) / min(rates)),
+        "rates": [round(rate) for rate in rates],
+        "MB": [round(one) for one in memory],
+    }
+
+
+def drain(order: dict[str, Any]) -> None:
+    """Drain a journal; print messages per second and the most memory so far (MB) at each tenth."""
+    calm_collector()
+    reader = JournalReader(order["journal"])
+    (opening,) = reader.openings()
+    rates, memory = [], []
+    tenth = max(1, reader.pending(opening.token, 0) // 10)
+    with Storing(order["url"], {"topic": "#", "model": order["model"], "max_tables": 100}) as storing:
+        storing.register(opening.token, opening.first)
+        started, marked = perf_counter(), storing.position
+        while batch := reader.read(opening.token, storing.position, max_messages=BATCH):
+            storing.store(batch)
+            if storing.position - marked >= tenth:
+                rates.append((storing.position - marked) / (perf_counter() - started))
+                memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+                started, marked = perf_counter(), storing.position
+    reader.close()
+    print(orjson.dumps({"rates": rates, "memory": memory}).decode())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all of it, print a table."""
+    parser = argparse.ArgumentParser(description="What growth costs.")
+    parser.add_argument("--messages", type=int, default=50_000)
+    parser.add_argument("--topics", type=int, default=10_000, help="at most")
+    parser.add_argument("--properties", type=int, default=1000, help="at most")
+    parser.add_argument("--backlog", type=int, default=1_000_000)
+    parser.add_argument("--engines", default="sqlite")
+    parser.add_argument("--models", default="", help="those whose names begin so, with semicolons between")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--drain", type=orjson.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    logging.disable()
+    if options.drain:
+        drain(options.drain)
+        return
+    calm_collector()
+    rows: list[dict[str, Any]] = []
+    for database in at_hand(options.engines):
+        for name in (name for name in MODELS if name.startswith(tuple(options.models.split(";")))):
+            parts = (
+                of_topics(database, name, options.messages, options.topics),
+                of_properties(database, name, options.messages, options.properties),
+                of_random(database, name, max(10, options.messages // 5)),
+                of_backlog(database, name, options.backlog) if options.backlog else (),
+            )
+            for found in (found for part in parts for found in part):
+                rows.append(found)
+                show(found, WIDTHS, head=len(rows) == 1)
+    save(options.json, rows)
+
+
+if __name__ == "__main__":
+    main()
