@@ -112,6 +112,10 @@ class Scene(BrokerProcess):
         """Whether the log says something."""
         return text in self.log.read_text()
 
+    def lines(self, text: str) -> list[str]:
+        """The lines of the log that say something."""
+        return [line for line in self.log.read_text().splitlines() if text in line]
+
     def until_logged(self, text: str) -> None:
         """Wait until the log says something."""
         self.until(lambda: self.logged(text), f"the log says {text!r}")
