@@ -133,7 +133,7 @@ class Schema:
         if not wanted.table.exact:
             name = table_name(self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=limit)
         elif fold(name) in self._catalog.table_folds(connection):
-            if not self._is_from_before(connection, name):
+            if not self._is_from_before(connection, wanted.table):
                 raise DatabaseError(
                     f"table {name}, which route {wanted.route} names, already holds the records of another topic or "
                     "route; choose another name"
@@ -144,10 +144,11 @@ class Schema:
         self._catalog.add_table(connection, table, wanted.route)
         return table
 
-    def _is_from_before(self, connection: sa.Connection, name: str) -> bool:
-        """Whether a table is the one that the model had before its keys got the time, or lost it."""
-        keys = [table_key(name, timed=timed) for timed in (False, True)]
-        return any(table.name == name for table in self._catalog.physical_tables(connection, keys).values())
+    def _is_from_before(self, connection: sa.Connection, wish: Table) -> bool:
+        """Whether a table's name is that of the one that the model had before its keys got the time, or lost it."""
+        keys = [table_key(wish.name, timed=timed) for timed in (False, True)]
+        there = self._catalog.physical_tables(connection, keys).values()
+        return wish.key in keys and any(table.name == wish.name for table in there)
 
     def _make_hypertable(
         self, connection: sa.Connection, known: PhysicalTable, table: Table, wish: Hypertable
