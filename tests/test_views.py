@@ -373,6 +373,22 @@ def test_a_reader_of_the_view_holds_up_nothing(engine: str, request: pytest.Fixt
     assert ask(bench, "SELECT temp, new FROM {view} ORDER BY id") == [(1.0, None), (2.0, 1.0), (3.0, None)]
 
 
+@pytest.mark.parametrize("model", MODELS, ids=LINES)
+def test_names_that_no_sql_can_say_hold_up_no_view(model: Any, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A property whose name has U+0000 or a lone surrogate: the view is made, and has the others' values."""
+    bench = Workbench(site, {**ROUTE, "model": model, "decode": "tests.test_views.odd"})
+    bench.send(("home/kitchen/climate", b"1"), ("home/kitchen/climate", b"2"))
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    view = "climate_view" if model == MODELS[0] else "home_room_climate_view"
+    assert bench.sql(f"SELECT plain FROM {view} ORDER BY id") == [(1.0,), (2.0,)]
+
+
+def odd(payload: bytes) -> dict[str, Any]:
+    """A decoder that gives properties names which are hard to say."""
+    number = float(payload)
+    return {"plain": number, "odd": {"nul\x00": number, "half\ud800": number, "\x00": {"\udfff": number}}}
+
+
 def test_mariadb_looks_into_a_document_some_levels_deep(mysql: Site) -> None:
     """Properties without a column are found there; what is nested deeper is one value of the last level."""
     bench = Workbench(mysql, {**ROUTE, "model": "document", "max_columns": 1})

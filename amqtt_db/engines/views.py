@@ -51,7 +51,8 @@ class ViewSQL(ABC):
     def member(self, kind: Kind, data: str, kinds: str, path: str) -> str:
         """The property at ``path`` of a document as a column of ``kind`` has it; NULL if it is of another kind.
 
-        ``data`` is the document, ``kinds`` the kinds by path of values that JSON has no type for.
+        ``data`` is the document, ``kinds`` the kinds by path of values that JSON has no type for.  No key on the path
+        has U+0000 or a lone surrogate.
         """
 
     @abstractmethod

@@ -12,7 +12,8 @@ import attrs
 from amqtt_db.catalog import CURRENT, PhysicalTable, key_hash
 from amqtt_db.engines.views import ViewSQL, property_key
 from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
-from amqtt_db.shape import Kind, Pair
+from amqtt_db.shape import Kind, Pair, split_path
+from amqtt_db.tagged import is_clean
 
 EXTRA: Final = "extra"
 _FIXED: Final = "{}"  # and a name: no property has such a path
@@ -166,6 +167,8 @@ def _property(source: Source, pair: Pair, sql: ViewSQL) -> str:
         return _value(source, layout, pair, sql)
     if path.startswith("{"):
         return sql.level(f"m.{sql.name(layout.levels)}", path[1:-1]) if kind == "text" else sql.null(kind)
+    if not all(map(is_clean, split_path(path))):  # no database's JSON has such a key
+        return sql.null(kind)
     return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
 
 
