@@ -13,7 +13,7 @@ from amqtt_db.catalog import Catalog
 from amqtt_db.catalog.pieces import delete_letters, payload_of, size_column
 from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
-from amqtt_db.house import House, answer, visit
+from amqtt_db.house import House, answer, require_tables, visit
 from amqtt_db.shape import EPOCH
 
 
@@ -43,6 +43,7 @@ def letters(database: str, limit: int | None = None) -> list[DeadLetter]:
     Raises DatabaseError if it cannot be read.
     """
     with visit(database) as house:
+        require_tables(house)
         query = _query(house).order_by(house.catalog.dead_letter.c.id.desc()).limit(limit)
         return [_letter(row) for row in house.connection.execute(query).mappings()]
 
@@ -50,6 +51,7 @@ def letters(database: str, limit: int | None = None) -> list[DeadLetter]:
 def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
     """The dead letter of message ``id`` with its payload, None if there is none."""
     with visit(database) as house:
+        require_tables(house)
         query = _query(house).where(house.catalog.dead_letter.c.id == id)
         row = house.connection.execute(query).mappings().one_or_none()
         if row is None:

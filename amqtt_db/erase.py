@@ -12,7 +12,7 @@ from amqtt_db.models.base import Table
 
 _RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
 
-_AT_ONCE: Final = 500  # records in a statement, for a statement may have so many parameters
+_AT_ONCE: Final = 300  # records in a statement, for a statement may have so many parameters
 
 Identity = tuple[int, int, Any]
 """A record's id and part, and its time as the driver has it."""

@@ -43,6 +43,12 @@ def visit(url: str) -> Iterator[House]:
         database.dispose()
 
 
+def require_tables(house: House) -> None:
+    """Raise DatabaseError where no writer has ever made its tables."""
+    if not sa.inspect(house.connection).has_table(house.catalog.placement.name):
+        raise DatabaseError("the database is empty: its tables are made when the writer first starts")
+
+
 def _steady(database: sa.Engine) -> sa.Engine:
     """With transactions that see one state of the database; where there is no such level, they do anyway (SQLite)."""
     levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import CURRENT, MOVED, Catalog, Placement, key_hash
 from amqtt_db.engines import engine_for
-from amqtt_db.erase import erase
+from amqtt_db.erase import Identity, erase
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.house import House, visit
 from amqtt_db.lookup import Lookups
@@ -176,16 +176,29 @@ class Remodel:
     def _rewrite(self, move: Move) -> Iterator[Progress]:
         current = self._tables(move.current)
         shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
+        stale = [table for table in current.values() if table[1] not in shared] if self._was_here(move) else []
         moved, done = move.moved, 0
         with visit(self._url) as house:
             for batch in _batches(_records(house, move.past, after=moved)):
                 rows = [(target, some) for target, some in self._laid(move, batch) if target.table not in shared]
                 with self._database.begin() as connection:
                     self._advance(connection, move, moved, batch[-1].id)
+                    erase(connection, self._engine, stale, [self._identified(record) for record in batch])
                     for target, some in merged(rows):
                         self._engine.insert(connection, target.table, target.columns, target.kinds, some)
                 moved, done = batch[-1].id, done + len(batch)
                 yield Progress("rewritten", done)
+
+    def _was_here(self, move: Move) -> bool:
+        """Whether the topic's records have moved out of the current placement before, and left their old rows there."""
+        table, current = self._catalog.placement, move.current
+        here = (table.c.hash == key_hash(move.topic)) & (table.c.state == MOVED)
+        with self._database.begin() as connection:
+            rows = connection.execute(sa.select(table.c.key, table.c.model).where(here)).all()
+        return (current.key, current.model) in {(row.key, row.model) for row in rows}
+
+    def _identified(self, record: Record) -> Identity:
+        return record.id, record.part, self._engine.bind("moment", record.time)
 
     def _laid(self, move: Move, batch: Sequence[Record]) -> list[tuple[Target, Sequence[Any]]]:
         """The rows of records in the current placement's tables, which are made if they are missing."""

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from amqtt_db.catalog import COUNTS
 from amqtt_db.config import Settings
 from amqtt_db.errors import DatabaseError, JournalError
-from amqtt_db.house import House, visit
+from amqtt_db.house import House, require_tables, visit
 from amqtt_db.journal import JournalReader
 
 
@@ -54,6 +54,7 @@ def status(settings: Settings) -> Status:
     result = Status()
     try:
         with visit(settings.database) as house:
+            require_tables(house)
             result = attrs.evolve(result, counters=_counters(house), warnings=tuple(_weaknesses(house)))
             checkpoints = _checkpoints(house)
     except DatabaseError as error:

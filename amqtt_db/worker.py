@@ -30,7 +30,7 @@ from amqtt_db.writer.writer import Writer
 
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
 MISCONFIGURED: Final = 2  # exit status: starting again would not help
-BLOATED: Final = 3  # exit status: starting again makes it small
+BLOATED: Final = 75  # exit status: starting again makes it small
 
 _BEHIND_THE_BROKER: Final = (
     5  # niceness: where processors are few, clients and broker come first, for the journal waits

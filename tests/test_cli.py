@@ -468,6 +468,14 @@ def test_export_with_wrong_options(option: tuple[str, str], reason: str, tmp_pat
     assert reason in result.stderr
 
 
+@pytest.mark.parametrize("command", [("dead", "replay"), ("remodel",), ("tail",), ("topics",)], ids=" ".join)
+def test_what_is_no_topic_filter_is_said(command: tuple[str, ...], tmp_path: Path) -> None:
+    """By every command that takes one, with the exit code for a mistake in the command line."""
+    result = invoke(*command, configuration(tmp_path), "--topic", "a/#/b")
+    assert result.exit_code == 2
+    assert "is no topic filter" in result.stderr
+
+
 def test_export_to_somebody_who_has_seen_enough(tmp_path: Path) -> None:
     """``amqtt-db export | head`` ends without a word."""
     path = feed(tmp_path, *(("a", {"n": n, "text": "x" * 1000}) for n in range(2000)))

@@ -375,6 +375,10 @@ def broken(payload: bytes) -> Any:
     raise KeyError("x" * 500)
 
 
+def leaving(payload: bytes) -> Any:
+    sys.exit(3)
+
+
 def broken_later(payload: bytes) -> Iterator[int]:
     yield 1
     raise RuntimeError("later")
@@ -439,6 +443,7 @@ def test_failures_of_a_users_decoder_are_decode_errors() -> None:
     """Its class and the beginning of its text; its own DecodeError stays; a generator fails while it runs."""
     assert reason(f"{ME}.broken", b"") == f"{ME}.broken fails with KeyError: '" + "x" * 199
     assert reason(f"{ME}.refusing", b"") == "in the user's own words"
+    assert reason(f"{ME}.leaving", b"") == f"{ME}.leaving fails with SystemExit: 3"
     parts = decode(f"{ME}.broken_later", b"")
     assert next(parts) == 1
     with pytest.raises(DecodeError, match="broken_later fails with RuntimeError: later"):

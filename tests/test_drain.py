@@ -35,11 +35,11 @@ class Mill:
         self.thread: threading.Thread | None = None
         self.sent = 0
 
-    def start(self) -> None:
+    def start(self, is_bloated: Callable[[], bool] = lambda: False) -> None:
         """Start the loop."""
         url = f"sqlite:///{self.database}"
         make_writer = partial(Writer, engine_for(url), load({}).routes, self.attempt)
-        drain = Drain(self.journal.path, make_writer, self.attempt, self.stop)
+        drain = Drain(self.journal.path, make_writer, self.attempt, self.stop, is_bloated)
         self.thread = threading.Thread(target=drain.run)
         self.thread.start()
 
@@ -214,3 +214,23 @@ def test_a_deleted_database_file_is_noticed(mill: Mill, caplog: pytest.LogCaptur
     mill.send(5)
     mill.until(lambda: mill.rows()[-5:] == list(range(5, 10)))
     assert "deleted or replaced" in caplog.text
+
+
+def test_a_process_that_begins_too_big_works_all_the_same(mill: Mill) -> None:
+    """Below a memory limit that it can never keep it stores a batch, and is replaced only then."""
+    mill.send(1)
+    mill.start(is_bloated=lambda: True)
+    mill.until_stored()
+    assert mill.thread is not None
+    mill.thread.join(PATIENCE)
+    assert not mill.thread.is_alive()
+
+
+def test_a_journal_that_is_replaced_is_opened_again(mill: Mill) -> None:
+    """Its owner writes a removed one anew; the loop goes on with that one."""
+    mill.start()
+    mill.send(1)
+    mill.until_stored()
+    mill.journal.path.unlink()
+    mill.send(1)
+    mill.until_stored()

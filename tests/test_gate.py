@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from amqtt.adapters import StreamReaderAdapter
-from amqtt.errors import NoDataError
+from amqtt.errors import MQTTError, NoDataError
 from amqtt.mqtt.packet import MQTTFixedHeader
 from amqtt.mqtt.publish import PublishPacket
 
@@ -89,5 +89,39 @@ def test_a_connection_that_breaks_is_told() -> None:
         stream.set_exception(ConnectionResetError())
         with pytest.raises(ConnectionResetError):
             await GatedReader(StreamReaderAdapter(stream), Gate()).read(1)
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_connection_holds_nothing() -> None:
+    """What amqtt has read is not kept until the next message comes."""
+
+    async def scenario() -> None:
+        stream = asyncio.StreamReader()
+        reader = GatedReader(StreamReaderAdapter(stream), Gate())
+        stream.feed_data(BIG)
+        header = await MQTTFixedHeader.from_stream(reader)
+        await PublishPacket.from_stream(reader, fixed_header=header)
+        assert reader._held == b""
+
+    asyncio.run(scenario())
+
+
+def test_a_length_that_goes_on_is_given_up_as_amqtt_does() -> None:
+    """amqtt discards such a packet and reads on at a new header; so the gate knows where a PUBLISH begins."""
+
+    async def scenario() -> None:
+        stream, gate = asyncio.StreamReader(), Gate()
+        reader = GatedReader(StreamReaderAdapter(stream), gate)
+        stream.feed_data(b"\xc0\xff\xff\xff\xff" + MESSAGE)
+        with pytest.raises(MQTTError):
+            await MQTTFixedHeader.from_stream(reader)
+        gate.close()
+        header = await MQTTFixedHeader.from_stream(reader)
+        body = asyncio.create_task(PublishPacket.from_stream(reader, fixed_header=header))
+        await asyncio.sleep(0.01)
+        assert not body.done()
+        gate.open()
+        assert (await body).to_bytes() == MESSAGE
 
     asyncio.run(scenario())

@@ -189,3 +189,29 @@ def test_models_that_share_a_table_are_counted_apart(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, {"topic": "e", "model": "eav"}, {"topic": "n", "model": "narrow"})
     bench.send(("e", {"v": 1}), ("n", {"v": 1}), ("n", {"v": 2}))
     assert {one.topic: one.rows for one in stored_topics(bench.url)} == {"e": 1, "n": 2}
+
+
+def test_a_topic_may_come_back_to_its_first_model(tmp_path: Path) -> None:
+    """There and back again without `--drop`: the old rows that still lie there are in nobody's way."""
+    bench = Workbench(tmp_path, _route("wide"))
+    bench.send(*(("t", {"at": n, "v": n}) for n in range(10)))
+    before = _told(bench.records())
+    for model in ("eav", "wide", "eav", "wide"):
+        assert _run(bench, model) > 0
+        assert same(_told(bench.records()), before)
+    _run(bench, "wide", drop=True)
+    assert same(_told(bench.records()), before)
+
+
+def test_a_writer_that_knows_old_places_learns_so_from_a_new_topic(tmp_path: Path) -> None:
+    """Looking for a new topic's place is no reason to believe what it knew of others."""
+    bench = Workbench(tmp_path, _route("wide"))
+    bench.send(("t", {"at": 1, "v": 1}))
+    assert _run(bench, "eav") == 1
+    late = bench.batch(Sent("t", {"at": 2, "v": 2}), Sent("new", {"at": 3, "v": 3}))
+    with pytest.raises(CheckpointMoved):
+        bench.store(late)
+    bench.restart(_route("eav"))
+    bench.store(late)
+    assert _run(bench, "eav", drop=True) == 1
+    assert sorted(data["v"] for data in bench.data()) == [1.0, 2.0, 3.0]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from amqtt_db.dead import purge
+from amqtt_db.errors import DatabaseError
+from amqtt_db.remodel import Remodel
 from amqtt_db.writer.replay import replay
 from tests.workbench import Sent, Workbench, routes
 
@@ -71,3 +75,26 @@ def test_purging_deletes_what_is_named_or_all(tmp_path: Path) -> None:
     assert purge(bench.url, [bench.dead()[0].id]) == 1
     assert purge(bench.url) == 2
     assert bench.dead() == []
+
+
+def test_a_remodel_meanwhile_loses_no_letter(tmp_path: Path) -> None:
+    """A letter that is revived when its topic has moved goes where the topic is now."""
+    bench = Workbench(tmp_path, STRICT)
+    bench.send(("t", {"v": 0}), ("t", {"v": "one"}), ("t", {"v": "two"}))
+    results = replay(bench.url, routes(LENIENT))
+    assert next(results).reason is None
+    remodel = Remodel(bench.url, routes({**LENIENT, "model": "eav"}))
+    for move in remodel.moves():
+        list(remodel.move(move))
+    remodel.close()
+    assert [result.reason for result in results] == [None]
+    assert [data["v"] for data in bench.data()] == [0.0, "one", "two"]
+
+
+def test_a_database_that_is_away_is_one_line(tmp_path: Path) -> None:
+    """What it answers, as an error of the project's."""
+    bench = _bench(tmp_path)
+    bench.sql("DROP TABLE mqtt_dead_letter")
+    bench.sql("CREATE VIEW mqtt_dead_letter AS SELECT 1 AS id")
+    with pytest.raises(DatabaseError, match="the database answers"):
+        list(replay(bench.url, routes(LENIENT)))

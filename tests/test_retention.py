@@ -282,3 +282,16 @@ def test_an_error_is_told_once_and_ingestion_goes_on(
         "what is too old cannot be deleted: IntegrityError: not that; trying again later, messages are stored"
     ]
     assert len(bench.records()) == 4
+
+
+def test_a_model_that_is_gone_stops_only_its_own(tmp_path: Path) -> None:
+    """A placement whose class cannot be imported any more: it is said, and the other topics' records go."""
+    bench = Workbench(tmp_path, _route())
+    bench.send(("t/1", {"v": 1}))
+    columns = "hash, sequence, state, topic, key, route, model"
+    gone = "'ff', 1, 'past', 'old', 'old', 'old', '{\"gone_package.Model\": {}}'"
+    bench.sql(f"INSERT INTO mqtt_placement ({columns}) VALUES ({gone})")
+    bench.now = ARRIVAL / 1_000_000 + 2 * HOUR
+    with pytest.raises(ValueError, match="gone_package"):
+        bench.writer.retention.finish()
+    assert bench.sql("SELECT count(*) FROM t_1") == [(0,)]

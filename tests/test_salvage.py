@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from amqtt_db.errors import JournalError
-from amqtt_db.journal import Journal, Progress, Sync, write_progress
+from amqtt_db.journal import Journal, Progress, Sync, salvage, write_progress
 from amqtt_db.message import PUBLISH, flags
 from tests.test_journal import everything, fill, is_busy, opened
 
@@ -195,3 +195,25 @@ def test_what_is_kept_can_be_trimmed(path: Path) -> None:
         journal.commit()
     assert kept(path, token) == {}
     journal.close()
+
+
+def test_what_lies_behind_a_wide_gap_is_kept(path: Path) -> None:
+    """Positions that were lost before leave a gap, however wide."""
+    journal = opened(path)
+    fill(journal, 3)
+    journal._next = 5_000_000
+    journal.append(flags(PUBLISH, 1), 1, 0, b"t", b"behind")
+    journal.commit()
+    journal.close()
+    assert [row[0] for row in salvage.readable(path)][-1] == 5_000_000
+
+
+def test_a_group_of_an_opening_that_is_not_there_is_damage(path: Path) -> None:
+    """Nobody would ever read it: it goes back to the opening whose positions it has."""
+    token, payloads = filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE entries SET opening = 65 WHERE first = (SELECT max(first) FROM entries)")
+    connection.close()
+    assert salvage.damage(path) == "a group belongs to an opening that is not there"
+    opened(path).close()
+    assert kept(path, token) == payloads

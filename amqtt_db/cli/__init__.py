@@ -260,7 +260,7 @@ def dead_show(
 @dead_app.command("replay")
 def dead_replay(
     path: Config = None,
-    topic: Annotated[str, typer.Option(help="Only the topics that this filter covers.")] = "#",
+    topic: Topic = "#",
 ) -> None:
     """Try again to store them, after the route, the decoder or the database was mended; the rest stays."""
     from amqtt_db.writer.replay import replay  # noqa: PLC0415
@@ -341,7 +341,7 @@ def journal_export(
 @app.command()
 def remodel(
     path: Config = None,
-    topic: Annotated[str, typer.Option(help="Only the topics that this filter covers.")] = "#",
+    topic: Topic = "#",
     drop: Annotated[bool, typer.Option("--drop", help="Delete the old rows once the new ones are compared.")] = False,
 ) -> None:
     """Rewrite what is stored as the routes are now, after a route got another model; may be stopped and repeated."""

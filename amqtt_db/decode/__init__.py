@@ -164,7 +164,7 @@ def _guard(stage: _Stage) -> Decoder:
             data = decode(payload)
         except DecodeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DecodeError(f"{name} fails with {shorten(error)}") from error
         return _guard_parts(name, data) if type(data) is GeneratorType else data
 
@@ -176,7 +176,7 @@ def _guard_parts(name: str, parts: Iterator[Any]) -> Iterator[Any]:
         yield from parts
     except DecodeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DecodeError(f"{name} fails with {shorten(error)}") from error
 
 

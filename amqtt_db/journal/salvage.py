@@ -39,6 +39,12 @@ _LAST: Final = 2**40  # no position is beyond
 _NOTHING: Final = -1
 _BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter by what SQLite says about damaged names
 _MOST_TRIES: Final = 50_000
+_STRAYS: Final = "SELECT count(*) FROM entries WHERE opening NOT IN (SELECT number FROM opening)"
+_BRING_HOME: Final = """
+UPDATE entries SET opening = coalesce(
+  (SELECT max(number) FROM opening WHERE opening.first <= entries.first), (SELECT min(number) FROM opening))
+WHERE opening NOT IN (SELECT number FROM opening)
+"""
 _GROUPS: Final = (
     "SELECT first, count, messages, opening, size, blob FROM entries WHERE first BETWEEN ? AND ? ORDER BY first"
 )
@@ -112,6 +118,8 @@ def _first_damage(path: Path) -> str | None:
             return str(verdict).splitlines()[-1]
         for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST)):
             decode(count, blob)
+        if connection.execute(_STRAYS).fetchone()[0]:
+            return "a group belongs to an opening that is not there"
     return None
 
 
@@ -128,10 +136,13 @@ def readable(path: Path) -> Iterator[Row]:
 def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
     """First positions of sound groups: read a range from both ends until it breaks; halve what is between, and go on.
 
-    ``most``: how many entries there can be.
+    ``most``: how many entries there can be, where the last one does not tell; positions have gaps.
     """
     lowest, _ = _read(connection, 0, _LAST, "ASC LIMIT 1")
-    ranges = [(lowest[0], lowest[0] + most) if lowest else (0, _LAST)]
+    highest, _ = _read(connection, 0, _LAST, "DESC LIMIT 1")
+    low = lowest[0] if lowest else 0
+    high = highest[0] if highest else low + most if lowest else _LAST
+    ranges = [(low, high)]
     for _ in range(_MOST_TRIES):
         if not ranges:
             return
@@ -184,6 +195,7 @@ def _copy(path: Path, ready: Path) -> Salvage:
         target.executemany("INSERT INTO opening VALUES (?, ?, ?, ?)", known)
         if not known and found.groups:
             _adopt(path, target)
+        target.execute(_BRING_HOME)
         target.executemany("UPDATE meta SET value = max(value, ?) WHERE name = ?", _meta(path))
         target.execute("COMMIT")
     os.replace(part, ready)

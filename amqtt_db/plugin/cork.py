@@ -7,9 +7,12 @@ them together and none of them later.
 
 from __future__ import annotations
 
+import logging
 import ssl
 
 from amqtt.adapters import StreamWriterAdapter, WriterAdapter
+
+logger = logging.getLogger(__name__)
 
 
 class Cork:
@@ -32,7 +35,10 @@ class Cork:
         self.is_in = False
         gathering, self._gathering = self._gathering, []
         for writer in gathering:
-            writer.send()
+            try:
+                writer.send()
+            except Exception:  # of one connection: the others still wait for theirs
+                logger.exception("a connection cannot be written to")
 
 
 class CorkedWriter(WriterAdapter):

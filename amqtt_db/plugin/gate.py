@@ -9,6 +9,7 @@ from typing import Final
 from amqtt.adapters import ReaderAdapter, StreamReaderAdapter
 
 _PUBLISH: Final = 3
+_LONGEST: Final = 28  # bits of a length; amqtt discards a packet whose length goes on, and reads on at a new one
 _TURNS_BEFORE_END: Final = 2
 _CHUNK: Final = 2**16
 
@@ -70,8 +71,10 @@ class GatedReader(ReaderAdapter):
         start = self._at
         self._at = start + n
         data = self._held[start : self._at]
+        if self._at >= len(self._held):  # an idle connection shall not hold its last message
+            self._held, self._at = b"", 0
         if self._left:
-            self._left -= n
+            self._left = max(0, self._left - n)
         elif data:
             self._read_header(data[0])
         return data
@@ -104,6 +107,8 @@ class GatedReader(ReaderAdapter):
         self._shift += 7
         if byte < 128:
             self._left = self._length
+            self._shift = -1
+        elif self._shift == _LONGEST:
             self._shift = -1
 
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 WORKER: Final = (sys.executable, "-m", "amqtt_db.worker")
 MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has said so."""
-BLOATED: Final = 3
+BLOATED: Final = 75
 """Exit status of a child that wants to be replaced by a fresh one."""
 
 _AT_ONCE: Final = {

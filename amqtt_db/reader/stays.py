@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import CURRENT, MOVED, PhysicalTable, key_hash
 from amqtt_db.errors import DatabaseError
-from amqtt_db.house import House
+from amqtt_db.house import House, require_tables
 from amqtt_db.models.base import Model, Place, Query, Table
 from amqtt_db.models.spec import model_of
 from amqtt_db.reader.selection import Selection
@@ -61,8 +61,7 @@ def stays(house: House, wanted: Selection) -> list[Stay]:
 
     Raises DatabaseError where nothing has ever been stored, or where a model cannot be loaded.
     """
-    if not sa.inspect(house.connection).has_table(house.catalog.placement.name):
-        raise DatabaseError("the database is empty: its tables are made when the writer first starts")
+    require_tables(house)
     found: dict[tuple[Model, Query], _Found] = {}
     settled: dict[str, set[str]] = {}
     for row in _placements(house, wanted.exact):

@@ -26,18 +26,19 @@ def claim(journal: Path, routes: Iterable[Route]) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise JournalError(f"cannot make {path}: {error.strerror}; give the directory write permission") from error
-    if not _locked(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
         os.close(file)
-        raise JournalError(f"another writer is at work on {journal}; stop it first")
-    os.ftruncate(file, 0)
-    os.pwrite(file, _digest(routes).encode(), 0)
+        raise JournalError(f"another writer is at work on {journal}; stop it first") from error
+    os.pwrite(file, _digest(routes).encode(), 0)  # digests are equally long
     return file
 
 
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
     """Raises AmqttDbError if a writer is at work on the journal that has other routes or models."""
     with suppress(FileNotFoundError), _path(journal).open("rb") as file:
-        if not _locked(file.fileno()) and file.read().decode() != _digest(routes):
+        if _is_claimed(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(
                 f"the writer of {journal} is at work with other routes than these, and would undo what is done here; "
                 "restart its broker with this configuration first"
@@ -48,13 +49,14 @@ def _path(journal: Path) -> Path:
     return journal.with_name(journal.name + ".writer")
 
 
-def _locked(file: int) -> bool:
-    """Lock an open file; whether nobody else had it."""
+def _is_claimed(file: int) -> bool:
+    """Whether a writer has locked the file; a shared lock, given back at once, tells."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return False
-    return True
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
 
 
 def _digest(routes: Iterable[Route]) -> str:

@@ -72,6 +72,7 @@ class Drain:
         self._attempt = attempt
         self._stop = stop
         self._is_bloated = is_bloated
+        self._has_grown = False
         self._reader: JournalReader | None = None
         self._writer: Writer | None = None
         self._numbers: dict[str, tuple[int, int]] = {}
@@ -83,7 +84,7 @@ class Drain:
     def run(self) -> None:
         """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
         try:
-            while not self._stop.overdue and not self._is_bloated():
+            while not self._stop.overdue and not self._has_grown:
                 asked = self._stop.asked  # before the look, so that it sees all that was committed by then
                 worked = self._attempt_once()
                 if not worked and asked:
@@ -95,6 +96,9 @@ class Drain:
         """One round; whether there is reason for another one at once."""
         try:
             worked = self._round()
+            self._relieved()
+            if not worked:
+                self._await_news()
         except CheckpointMoved:
             self._let_go()  # also of what was learnt: perhaps a topic has another place now
             return True
@@ -104,9 +108,7 @@ class Drain:
                 return True
             self._endure(error)
             return not isinstance(error, JournalError)
-        self._relieved()
-        if not worked:
-            self._await_news()
+        self._has_grown = worked and self._is_bloated()  # one that has stored nothing yet would be replaced in vain
         return worked
 
     def _is_collision(self, error: Exception) -> bool:

@@ -53,11 +53,15 @@ class Home:
         yield from ((topic, keep) for topic, keep in each if keep is not None and keep != policy)
 
 
-def homes(catalog: Catalog, database: sa.Engine, routes: Sequence[Route]) -> Generator[int, None, Sequence[Home]]:
+def homes(
+    catalog: Catalog, database: sa.Engine, routes: Sequence[Route]
+) -> Generator[int, None, tuple[Sequence[Home], ValueError | None]]:
     """The homes of all topics that have ever been stored; yields 0 between the pages that it reads.
 
-    A topic that the routes put elsewhere than it is now is not theirs.
+    A topic that the routes put elsewhere than it is now is not theirs.  Also returns why a model cannot be loaded, if
+    one cannot: its records may lie in any of these tables, so that all are shared.
     """
+    unknown: ValueError | None = None
     filters = [route.filter for route in routes]
     found: dict[str, Home] = {}
     topics: dict[str, set[str]] = {}
@@ -70,7 +74,12 @@ def homes(catalog: Catalog, database: sa.Engine, routes: Sequence[Route]) -> Gen
             match = first_match(filters, row.topic) if row.state == CURRENT else None
             if match is not None and filters[match[0]].text == row.route:
                 current[row.topic] = routes[match[0]]
-            for home in _homes(row):
+            try:
+                home = _home(row)
+            except ValueError as error:
+                unknown = error
+                continue
+            if home is not None:
                 found.setdefault(home.main.key, home).values.update(home.values)
                 topics.setdefault(home.main.key, set()).add(row.topic)
         if len(rows) < PAGE:
@@ -79,14 +88,15 @@ def homes(catalog: Catalog, database: sa.Engine, routes: Sequence[Route]) -> Gen
         yield 0
     for key, home in found.items():
         home.keeps = {topic: current[topic].keep for topic in topics[key] if topic in current}
-        home.is_shared = len(home.keeps) < len(topics[key])
-    return list(found.values())
+        home.is_shared = unknown is not None or len(home.keeps) < len(topics[key])
+    return list(found.values()), unknown
 
 
-def _homes(row: Any) -> Iterator[Home]:
-    """The home of a placement, if its model tells the times of records."""
+def _home(row: Any) -> Home | None:
+    """The home of a placement, if its model tells the times of records.  Raises ValueError if it cannot be loaded."""
     model, place = model_of(row.model), Place(row.key, row.route)
     query, tables = model.query(place), {table.key: table for table in model.tables(place, Shape(()))}
     main = tables[query.table]
-    if {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
-        yield Home(main, {} if query.values is None else {query.values: tables[query.values]})
+    if not {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
+        return None
+    return Home(main, {} if query.values is None else {query.values: tables[query.values]})

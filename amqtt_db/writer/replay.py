@@ -8,12 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import attrs
+from sqlalchemy.exc import DBAPIError
 
 from amqtt_db.engines import engine_for
+from amqtt_db.errors import DatabaseError
+from amqtt_db.house import answer
 from amqtt_db.route import Route
 from amqtt_db.topics import TopicFilter
 from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
+from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved, PlacesMoved
 from amqtt_db.writer.writer import Writer
 
 
@@ -30,7 +33,7 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
 
     ``database`` is its URL, ``routes`` are those of the configuration as it is now.
     A letter that is stored now keeps its message's id, and moves from dead to stored in the counters.  Raises
-    DatabaseError or SQLAlchemyError if the database cannot be used; what was stored by then stays stored.
+    DatabaseError if the database cannot be used; what was stored by then stays stored.
     """
     wanted = TopicFilter.parse(topic)
     with tempfile.TemporaryDirectory() as directory:
@@ -42,6 +45,8 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
                 if _covers(wanted, name):
                     with suppress(CheckpointMoved):  # another replay was faster
                         yield Replayed(id_, _revived(writer, id_))
+        except DBAPIError as error:
+            raise DatabaseError(answer(error)) from error
         finally:
             writer.close()
             attempt.close()
@@ -51,6 +56,8 @@ def _revived(writer: Writer, id_: int) -> str | None:
     for _ in range(COLLISIONS):
         try:
             return writer.revive(id_)
+        except PlacesMoved:
+            writer.relearn()
         except Exception as error:
             if not writer.is_collision(error):
                 raise

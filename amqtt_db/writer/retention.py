@@ -105,7 +105,7 @@ class Retention:
 
     def _round(self) -> Iterator[int]:
         """Everything that is to be done now, in bounded pieces; yields how many records each has deleted."""
-        found = yield from homes(self._catalog, self._database, self._routes)
+        found, unknown = yield from homes(self._catalog, self._database, self._routes)
         policies = self._policies()
         deleted = 0
         for home in found:
@@ -114,6 +114,8 @@ class Retention:
                 yield count
         if deleted:
             logger.info("%d records were older than their routes keep them, and are deleted", deleted)
+        if unknown is not None:
+            raise unknown
 
     def _policies(self) -> Mapping[str, Keep]:
         """The hypertables by name, and how long the database keeps their rows."""

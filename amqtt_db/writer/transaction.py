@@ -29,6 +29,10 @@ class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
     """Somebody else stored this already: roll back and look again."""
 
 
+class PlacesMoved(CheckpointMoved):
+    """A topic has got another place than this process knows: begin anew, with nothing that was learnt."""
+
+
 class Store:
     """The target database, as the writer writes it."""
 
@@ -39,9 +43,13 @@ class Store:
         self._clients: dict[int, bytes | None] = {}
 
     def register(self, connection: sa.Connection, token: str, first: int) -> tuple[int, int]:
-        """The number under which a journal's opening is known here, and its checkpoint."""
+        """The number under which a journal's opening is known here, and its checkpoint.
+
+        Raises PlacesMoved if a topic has got another place.
+        """
         journal = self._catalog.journal
         self._engine.lock_schema(connection)
+        self.require_known_places(connection)
         query = sa.select(journal.c.number, journal.c.position).where(journal.c.token == token)
         row = connection.execute(query).one_or_none()
         if row is None:
@@ -53,10 +61,24 @@ class Store:
         self.renew(connection)
         return int(row.number), int(row.position)
 
+    def require_known_places(self, connection: sa.Connection) -> None:
+        """Raise PlacesMoved if a topic has got another place since the epoch was learnt."""
+        now = self._read_epochs(connection, lock=True)
+        if any(now.get(number) != epoch for number, epoch in self._epochs.items()):
+            raise PlacesMoved
+
+    def forget_places(self) -> None:
+        """Forget the epoch: nothing is known of places any more."""
+        self._epochs.clear()
+
     def renew(self, connection: sa.Connection) -> None:
         """Learn the epoch: the placements of topics that are known to this process are those of now."""
+        self._epochs = self._read_epochs(connection)
+
+    def _read_epochs(self, connection: sa.Connection, *, lock: bool = False) -> dict[int, int]:
         journal = self._catalog.journal
-        self._epochs = {row[0]: row[1] for row in connection.execute(sa.select(journal.c.number, journal.c.epoch))}
+        query = sa.select(journal.c.number, journal.c.epoch)
+        return {row[0]: row[1] for row in connection.execute(query.with_for_update() if lock else query)}
 
     def checkpoint(self, connection: sa.Connection, number: int) -> int:
         """The position up to which the journal is stored."""
@@ -95,7 +117,11 @@ class Store:
         return Message(id_ & _POSITION, row.time, sent, (row.session or 0) & _POSITION, row.topic, payload), row.filter
 
     def revive(self, connection: sa.Connection, harvest: Harvest, message: int) -> None:
-        """Store what a dead letter has become, in its stead.  Raises CheckpointMoved if it is one no longer."""
+        """Store what a dead letter has become, in its stead.
+
+        Raises CheckpointMoved if it is one no longer, PlacesMoved if a topic has got another place.
+        """
+        self.require_known_places(connection)
         if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
         for target, rows in merged(harvest.rows):

@@ -52,6 +52,7 @@ class Writer:
         self._database = engine.open(write=True)
         self._planner = Planner(engine, self._schema, Lookups(engine, self._database, attempt.pause), routes)
         self._target = Store(engine, self._catalog)
+        self._routes = routes
         self._lanes = Lanes(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
         self.retention = Retention(engine, self._catalog, self._database, routes, clock)
@@ -130,7 +131,7 @@ class Writer:
     def revive(self, id_: int) -> str | None:
         """Store the dead letter of a message; returns why it cannot be, or None.
 
-        Raises CheckpointMoved if there is no such letter any more.
+        Raises CheckpointMoved if there is no such letter any more, PlacesMoved if this writer knows old places.
         """
         with self._database.begin() as connection:
             message, text = self._target.dead_letter(connection, id_)
@@ -152,6 +153,11 @@ class Writer:
                 raise
             return str(self._rejection(error))
         return None
+
+    def relearn(self) -> None:
+        """Forget which places topics have: somebody has moved them."""
+        self._lanes = Lanes(self._routes)
+        self._target.forget_places()
 
     def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
         try:
@@ -214,6 +220,7 @@ class Writer:
             return
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
+            self._target.require_known_places(connection)
             known = self._catalog.placements(connection, new)
             placements = self._lanes.place(new, known, self._catalog.tables_per_route(connection))
             added = [placement for placement in placements if known.get(placement.topic) != placement]
