@@ -14,7 +14,7 @@ import pytest
 
 from amqtt_db.config import load
 from amqtt_db.engines import engine_for
-from amqtt_db.journal import Journal, read_progress
+from amqtt_db.journal import Journal, Progress, read_progress
 from amqtt_db.message import PUBLISH, flags
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.drain import Drain, Stop
@@ -104,10 +104,8 @@ def test_what_comes_is_stored_and_reported(mill: Mill) -> None:
     for _ in range(5):
         mill.send(100)
         mill.until_stored()
-    mill.until(lambda: read_progress(mill.journal.path) is not None)
-    progress = read_progress(mill.journal.path)
-    assert progress is not None
-    assert (progress.token, progress.position) == (mill.journal.token, mill.journal.next)
+    stored = Progress(mill.journal.token, mill.journal.next)
+    mill.until(lambda: read_progress(mill.journal.path) == stored)
 
 
 def test_a_database_that_is_away_at_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

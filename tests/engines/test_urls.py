@@ -52,8 +52,10 @@ def test_a_file_that_this_user_may_not_use_is_told(mode: int, tmp_path: Path) ->
     """Reading and writing are both needed."""
     path = tmp_path / "x.db"
     path.touch(mode)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o777)
+    for directory in tmp_path.parents:
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(0o711)
+    tmp_path.chmod(0o777)
     assert _as_nobody(path) == (
         f"database {path}: it cannot be read and written; change its permissions or name another database"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import find, given
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from amqtt_db.shape import KIND_OF_TYPE, Kind, Record, Shape, split_path
@@ -66,7 +66,7 @@ def test_drift_and_late_data_do_arrive() -> None:
         several = any(len(sent.parts) > 1 for sent in history.messages)
         return times != sorted(times) and several and any(len(types) > 1 for types in kinds.values())
 
-    find(strategies.histories(), has_everything)
+    find(strategies.histories(), has_everything, settings=settings(max_examples=2000, phases=[Phase.generate]))
 
 
 def test_the_worst_histories_leave_nothing_out() -> None:
