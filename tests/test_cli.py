@@ -468,6 +468,13 @@ def test_export_with_wrong_options(option: tuple[str, str], reason: str, tmp_pat
     assert reason in result.stderr
 
 
+def test_check_takes_no_filter_for_a_topic(tmp_path: Path) -> None:
+    """Nobody can publish to it."""
+    result = invoke("check", configuration(tmp_path), "--topic", "home/+/climate", "--payload", "1")
+    assert result.exit_code == 2
+    assert "is a filter" in result.stderr
+
+
 @pytest.mark.parametrize("command", [("dead", "replay"), ("remodel",), ("tail",), ("topics",)], ids=" ".join)
 def test_what_is_no_topic_filter_is_said(command: tuple[str, ...], tmp_path: Path) -> None:
     """By every command that takes one, with the exit code for a mistake in the command line."""

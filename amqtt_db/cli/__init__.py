@@ -401,6 +401,8 @@ def _sample(topic: str | None, payload: str | None, sample: Path | None) -> tupl
         return None
     if topic is None or (payload is None) == (sample is None):
         raise typer.BadParameter("a sample needs --topic, and either --payload or --sample")
+    if "+" in topic or "#" in topic:
+        raise typer.BadParameter(f"{topic} is a filter; the topic of a message has neither + nor #")
     return topic, sample.read_bytes() if sample is not None else (payload or "").encode()
 
 
