@@ -61,9 +61,12 @@ class Store:
         self.renew(connection)
         return int(row.number), int(row.position)
 
-    def require_known_places(self, connection: sa.Connection) -> None:
-        """Raise PlacesMoved if a topic has got another place since the epoch was learnt."""
-        now = self._read_epochs(connection, lock=True)
+    def require_known_places(self, connection: sa.Connection, *, lock: bool = False) -> None:
+        """Raise PlacesMoved if a topic has got another place since the epoch was learnt.
+
+        Unless the schema is locked, ``lock`` keeps it so until the transaction ends.
+        """
+        now = self._read_epochs(connection, lock=lock)
         if any(now.get(number) != epoch for number, epoch in self._epochs.items()):
             raise PlacesMoved
 
@@ -73,9 +76,9 @@ class Store:
 
     def renew(self, connection: sa.Connection) -> None:
         """Learn the epoch: the placements of topics that are known to this process are those of now."""
-        self._epochs = self._read_epochs(connection)
+        self._epochs = self._read_epochs(connection, lock=False)
 
-    def _read_epochs(self, connection: sa.Connection, *, lock: bool = False) -> dict[int, int]:
+    def _read_epochs(self, connection: sa.Connection, *, lock: bool) -> dict[int, int]:
         journal = self._catalog.journal
         query = sa.select(journal.c.number, journal.c.epoch)
         return {row[0]: row[1] for row in connection.execute(query.with_for_update() if lock else query)}
@@ -121,7 +124,7 @@ class Store:
 
         Raises CheckpointMoved if it is one no longer, PlacesMoved if a topic has got another place.
         """
-        self.require_known_places(connection)
+        self.require_known_places(connection, lock=True)
         if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
         for target, rows in merged(harvest.rows):
