@@ -47,6 +47,7 @@ ROOMS = [
     "remodel",
     "inventory",
     "export",
+    "supervisor",
     "worker",
     "plugin",
     "cli",

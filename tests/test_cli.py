@@ -32,6 +32,7 @@ from amqtt_db.cli.serve import NotReady, addresses, preflight
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
 from amqtt_db.status import status
+from amqtt_db.writer.claim import claim
 from tests.workbench import Workbench
 
 TIMEOUT = 30  # seconds that anything here may take at most
@@ -373,6 +374,17 @@ def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
         _, errors = writer.communicate(timeout=TIMEOUT)
     assert (writer.returncode, "Traceback" in errors) == (0, False)
     assert rows(tmp_path / "mqtt.db", "SELECT room, temp FROM climate") == [("attic", 1.5)]
+
+
+def test_write_is_refused_beside_another_writer(tmp_path: Path) -> None:
+    """It ends with a line, and is not tried again and again."""
+    path = configuration(tmp_path)
+    lock = claim(tmp_path / "mqtt.journal", config.load_file(path).routes)
+    result = invoke("write", path)
+    os.close(lock)
+    assert (result.exit_code, result.stderr.splitlines()) == (
+        1, [f"another writer is at work on {tmp_path}/mqtt.journal; stop it first"]
+    )  # fmt: skip
 
 
 def test_the_demo(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from amqtt_db.plugin.supervisor import Supervisor
+from amqtt_db.supervisor import Supervisor
 
 SECONDS = 20.0
 
@@ -33,7 +33,7 @@ time.sleep(60)
 """
 PARENT = """
 import asyncio, sys
-from amqtt_db.plugin.supervisor import Supervisor
+from amqtt_db.supervisor import Supervisor
 async def main():
     supervisor = Supervisor(b"order", (sys.executable, "-c", sys.argv[1], sys.argv[2]))
     supervisor.start()
@@ -113,7 +113,7 @@ def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFix
         await supervisor.stop()
 
     asyncio.run(scenario())
-    assert [record.message for record in caplog.records if record.name == "amqtt_db.plugin.supervisor"] == [
+    assert [record.message for record in caplog.records if record.name == "amqtt_db.supervisor"] == [
         "the writer was killed by signal 9; it is started again, and the journal keeps what arrives meanwhile"
     ]
 

@@ -142,14 +142,15 @@ def check(
 
 @app.command()
 def write(path: Config = None) -> None:
-    """Run only the writer, in the foreground: it moves what is in the journal to the database."""
-    from amqtt_db.worker import run_foreground  # noqa: PLC0415
+    """Run only the writer, until Ctrl-C or SIGTERM: it moves what is in the journal to the database."""
+    from amqtt_db.cli.write import write as keep_writing  # noqa: PLC0415 - it needs SQLAlchemy
 
     with _told():
         _log(logging.INFO)
-        settings = _settings(path)
+        broker = config.broker_config(path)
+        settings = config.load_document(broker)
         _require_usable(settings)
-        raise typer.Exit(run_foreground(settings))
+        asyncio.run(keep_writing(broker, settings))
 
 
 @app.command()

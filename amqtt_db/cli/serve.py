@@ -48,15 +48,20 @@ async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: as
     ``started`` is called once it listens.  Raises AmqttDbError if it cannot start.
     """
     stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    set_by_signals(stop)
     running = await start(broker)
     try:
         started()
         await stop.wait()
     finally:
         await running.shutdown()
+
+
+def set_by_signals(stop: asyncio.Event) -> None:
+    """Have an event set by SIGINT and SIGTERM, as long as the loop runs."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
 
 
 async def start(broker: Mapping[str, Any]) -> Broker:

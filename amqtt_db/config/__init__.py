@@ -117,6 +117,12 @@ def load_document(document: Any, file: str = "the configuration") -> Settings:
     return _settings(section or Node(None, "", root.problems))
 
 
+def plugin_config(broker: Mapping[str, Any]) -> tuple[str, Any]:
+    """Where this plugin's section is in a broker's configuration without mistakes, and what is in it."""
+    section = plugin_section(Node(broker, ""))
+    return ("", None) if section is None else (section.path, section.value)
+
+
 def _settings(node: Node) -> Settings:
     section = node.section(KEYS, _ELSEWHERE)
     url = section.child("database")

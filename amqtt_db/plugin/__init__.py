@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from time import time_ns
 from typing import Any, ClassVar, Final
 
-import orjson
 from amqtt.adapters import StreamWriterAdapter
 from amqtt.broker import Broker, BrokerContext
 from amqtt.contexts import Action
@@ -29,12 +28,15 @@ from amqtt_db.plugin.delivery import JournalQueue, Permission, is_topic
 from amqtt_db.plugin.gate import GatedReader
 from amqtt_db.plugin.intake import Intake
 from amqtt_db.plugin.sessions import Connections
-from amqtt_db.plugin.supervisor import WORKER, Supervisor
+from amqtt_db.supervisor import WORKER, Supervisor, order
 
 logger = logging.getLogger(__name__)
 
 WHERE: Final = "plugins.amqtt_db.Plugin"
 
+_BEHIND_THE_BROKER: Final = (
+    5  # niceness: where processors are few, clients and broker come first, for the journal waits
+)
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
 _YOUNG_OBJECTS: Final = 10_000
@@ -69,7 +71,7 @@ class Plugin(BasePlugin[BrokerContext]):
             logger.error("%s", error)
             raise
         self._connections = Connections(self._intake, _keep_alive_grace(self._broker))
-        self._supervisor = Supervisor(_order(config), self.command)
+        self._supervisor = Supervisor(order(WHERE, config, niceness=_BEHIND_THE_BROKER), self.command)
         self._ticker: asyncio.Task[None] | None = None
         self._filters = False
         _wrap_put(self._broker, self._store_will)
@@ -155,12 +157,6 @@ class Plugin(BasePlugin[BrokerContext]):
 def _open(settings: Settings) -> Journal:
     journal = settings.journal
     return Journal.open(journal.path, max_size=journal.max_size, sync=journal.sync)
-
-
-def _order(config: dict[str, Any]) -> bytes:
-    level = logging.getLogger("amqtt_db").getEffectiveLevel()
-    order = {"where": WHERE, "config": config, "level": level}
-    return orjson.dumps(order, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _calm_collector() -> None:

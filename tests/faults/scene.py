@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +98,17 @@ class Scene(BrokerProcess):
         finally:
             with suppress(ProcessLookupError):
                 os.kill(writer, signal.SIGCONT)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """``amqtt-db write`` meanwhile, in the place of a broker that has gone."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "amqtt_db", "write", str(self.config)]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
+        try:
+            yield
+        finally:
+            assert self.stop() == 0
 
     def settle(self) -> Status:
         """Wait until nothing is pending; how things stand then."""

@@ -168,14 +168,19 @@ def _with_decoder(directory: Path, **writer: Any) -> Scene:
 
 
 def _bad(scene: Scene, *deeds: str) -> tuple[Ledger, Ledger]:
-    """A load with a bad message for each deed; the good messages, and the bad ones."""
+    """A load with a bad message for each deed, all in the journal at once; the good messages, and the bad ones."""
+    with scene.held():
+        return _waiting(scene, *deeds)
+
+
+def _waiting(scene: Scene, *deeds: str) -> tuple[Ledger, Ledger]:
+    """The same under a writer that stands still already."""
     bad = {(1, 20 * (index + 1)): deed for index, deed in enumerate(deeds)}
 
     def payload(key: Key) -> dict[str, Any]:
         return {**sample(key), "do": bad[key]} if key in bad else sample(key)
 
-    with scene.held():
-        ledger = Load(scene.port, 3, most=100, payload=payload).finished()
+    ledger = Load(scene.port, 3, most=100, payload=payload).finished()
     good = Ledger(ledger.sent.copy(), ledger.acknowledged - set(bad))
     return good, Ledger(acknowledged=ledger.acknowledged & set(bad))
 
@@ -203,3 +208,18 @@ def test_a_leaking_decoder(tmp_path: Path, count: Count, round_: int) -> None:
         scene.until_logged("the writer has grown beyond its memory_limit; it is started again")
         assert verdict.dead == 0
         count(verdict)
+
+
+@pytest.mark.fault("a decoder that hangs and leaks memory, under `amqtt-db write`")
+def test_a_bad_decoder_without_a_broker(tmp_path: Path, count: Count, round_: int) -> None:
+    """The command replaces its writer as the broker does: what hangs is a dead letter, its neighbours are stored."""
+    scene = _with_decoder(tmp_path, time_limit=0.5, memory_limit="150 MB").start()
+    with scene.held():
+        good, bad = _waiting(scene, "hang", "leak")
+        scene.kill_both()
+    with scene.written():
+        verdict = scene.judge(good)
+        ((reason,),) = scene.sql("SELECT reason FROM mqtt_dead_letter")
+        assert "user code took longer than 0.5 s" in reason
+        scene.until_logged("the writer has grown beyond its memory_limit; it is started again")
+        count(verdict + scene.verdict(bad, 0))

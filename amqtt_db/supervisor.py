@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,17 @@ _AT_ONCE: Final = {
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY: Final = 60.0
+
+
+def order(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
+    """What tells a writer's process its work, on one line.
+
+    ``config`` is a plugin section of the broker's YAML, ``where`` its path there; ``niceness`` is added to this
+    process's own.  The child logs what this process would.
+    """
+    level = logging.getLogger("amqtt_db").getEffectiveLevel()
+    said = {"where": where, "config": config, "level": level, "niceness": niceness}
+    return orjson.dumps(said, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
 class Supervisor:
