@@ -587,13 +587,13 @@ def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.L
         client = await Client.connect(house.port, "much")
         await house.until_stored(1, CONNECT)
         intake = house.plugin._intake
-        intake._journal._connection.execute("PRAGMA max_page_count = 1")
+        intake._journal._file.connection.execute("PRAGMA max_page_count = 1")
         client.send(publish("a", bytes(30_000), 1, 1))
         await house.until(lambda: intake.blocked)
         client.send(publish("a", b"waiting", 1, 2), publish("a", b"refused"))
         await client.ping()
         assert house.entries() == []
-        intake._journal._connection.execute("PRAGMA max_page_count = 1000000")
+        intake._journal._file.connection.execute("PRAGMA max_page_count = 1000000")
         assert sorted([await client.acknowledged() for _ in range(2)]) == [(4, 1), (4, 2)]
         assert [len(message.payload) for message in house.entries()] == [30_000, 7]
         await client.leave()

@@ -17,6 +17,7 @@ from zlib import crc32
 import attrs
 
 from amqtt_db.errors import JournalError
+from amqtt_db.message import CONNECT, flags
 
 Entry = tuple[int, int, int, bytes, bytes]
 """Time, flags, session, topic and payload of an entry; its position follows from its place in the group."""
@@ -24,6 +25,8 @@ Entry = tuple[int, int, int, bytes, bytes]
 VERSION: Final = 2
 FIXED: Final = calcsize("<qqIIB")
 """Bytes that an entry takes besides its topic and payload."""
+OTHER_KINDS: Final = flags(CONNECT)
+"""From here on, flags are not those of a published message."""
 
 DAMAGED: Final = (
     "a group of the journal is damaged; start the broker again: it sets the file aside and keeps what can be read of it"

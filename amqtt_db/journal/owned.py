@@ -1,0 +1,79 @@
+"""The journal's file in its owner's hands: locked, opened, and written anew when somebody removes it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal import file as journal_file
+from amqtt_db.journal import salvage
+
+logger = logging.getLogger(__name__)
+
+_BUSY_MILLISECONDS: Final = 100  # an event loop may stand still meanwhile
+
+
+class OwnedFile:
+    """A journal's file with its owner's lock and connection.
+
+    Until :meth:`settle`, each commit is synced to the disk; from then on only if ``is_synced``.
+    """
+
+    def __init__(self, path: Path, lock: int, connection: sqlite3.Connection, is_synced: bool) -> None:
+        """For :meth:`open` alone."""
+        self.path = path
+        self.connection = connection
+        self._lock = lock
+        self._is_synced = is_synced
+        self._identity: tuple[int, int] | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, is_synced: bool) -> OwnedFile:
+        """Lock the file at ``path``, mend it where it is damaged, and connect to it; it is made where there is none.
+
+        Raises JournalInUse if it has an owner, JournalError if it cannot be created, opened or recognised.
+        """
+        lock = journal_file.lock(path)
+        try:
+            salvage.mend(path)
+            return cls(path, lock, journal_file.connect_owner(path), is_synced)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def settle(self) -> None:
+        """Bring the connection into the mode for everyday commits, and remember which file it is of."""
+        self._identity = journal_file.identity(self.path)
+        self.connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        if not self._is_synced:
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+
+    def is_displaced(self) -> bool:
+        """Whether the file that this process writes to is no longer the one that others find."""
+        return journal_file.identity(self.path) != self._identity
+
+    def write_anew(self) -> None:
+        """Write a removed file anew, with all that it held; one that took its place is not touched."""
+        if journal_file.identity(self.path) is not None:
+            raise JournalError(
+                f"journal {self.path}: another file has taken its place; move that one away, and this one is written"
+                " there again, with all that it holds"
+            )
+        if not journal_file.holds(self._lock, self.path):
+            removed, self._lock = self._lock, journal_file.lock(self.path)
+            os.close(removed)
+        journal_file.replace(self.connection, self.path)
+        self.connection = journal_file.connect_owner(self.path)
+        self.settle()
+        logger.error("journal %s: the file was removed; it is written anew, with all that it held", self.path)
+
+    def close(self) -> None:
+        """Close the file and give the lock back."""
+        with suppress(sqlite3.Error):
+            self.connection.close()
+        os.close(self._lock)

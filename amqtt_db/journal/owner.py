@@ -1,0 +1,279 @@
+"""A journal in its owner's hands: append, commit, trim."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal.file import explained
+from amqtt_db.journal.group import FIXED, OTHER_KINDS, Entry, chunks, encode, fitting
+from amqtt_db.journal.owned import OwnedFile
+from amqtt_db.journal.progress import Progress
+from amqtt_db.message import START, flags
+
+Sync = Literal["always", "1s", "never"]
+
+_Row = tuple[int, int, int, int, int, bytes]
+
+_ROW_BYTES: Final = 32
+_TRIM_GROUPS: Final = 64
+_TRIM_BYTES: Final = 8 * 2**20
+_SYNC_SECONDS: Final = 1.0
+
+# A commit that failed may have reached the disk all the same; then the same row is there already.
+_PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)"
+_TRIM_LIMIT: Final = """
+SELECT min(:position, coalesce((SELECT min(first) FROM opening WHERE number > known.number), :position))
+FROM opening AS known WHERE token = :token
+"""
+_BEHIND: Final = (
+    "SELECT first, size FROM entries WHERE first < :limit AND first + count <= :limit ORDER BY first LIMIT :most"
+)
+_FORGET: Final = """
+DELETE FROM opening
+WHERE number < coalesce((SELECT min(opening) FROM entries) - 1, (SELECT max(number) FROM opening))
+"""
+
+
+class Journal:
+    """The owner's side of a journal: append, commit, trim.
+
+    Not for several threads at once, with one exception: while :meth:`write` runs in another thread, this one may go on
+    to :meth:`append` and :meth:`refuse`, and read the properties.  All sizes are in bytes.
+    """
+
+    def __init__(self, file: OwnedFile, max_size: int, sync: Sync) -> None:
+        """For :meth:`open` alone."""
+        self.path = file.path
+        self.max_size = max_size
+        self.sync = sync
+        self.token = secrets.token_hex(16)
+        self._file = file
+        self._next = 1
+        self._number = 0
+        self._appended: list[Entry] = []
+        self._appended_bytes = 0
+        self._sealed: list[_Row] = []
+        self._sealed_bytes = 0
+        self._live = 0
+        self._refused = 0
+        self._refused_stored = 0
+        self._trim_limit = 0
+        self._trimming = False
+        self._failed = False
+        self._unsynced = False
+        self._synced_at = time.monotonic()
+
+    @classmethod
+    def open(cls, path: Path | str, *, max_size: int, sync: Sync) -> Journal:
+        """Become the owner of the journal at ``path``, which is created where there is none.
+
+        ``max_size`` bounds the bytes that wait in it (see :attr:`full`).  ``sync`` is what a commit waits for:
+        ``always`` until the disk has it, ``1s`` until the operating system has it, with the disk following within a
+        second, ``never`` leaves the disk to the operating system.
+
+        A damaged journal is set aside, and what can be read of it is kept (:mod:`amqtt_db.journal.salvage`).
+
+        Raises JournalInUse if it has an owner, JournalError if it cannot be created, opened or recognised.
+        """
+        journal = cls(OwnedFile.open(Path(path), is_synced=sync == "always"), max_size, sync)
+        try:
+            journal._begin()
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @property
+    def next(self) -> int:
+        """The position that the next entry will get."""
+        return self._next
+
+    @property
+    def size(self) -> int:
+        """The bytes that wait in the journal: appended, and not trimmed."""
+        return self._live + self._sealed_bytes + self._appended_bytes
+
+    @property
+    def uncommitted(self) -> int:
+        """The bytes that wait in memory for a commit."""
+        return self._sealed_bytes + self._appended_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether ``max_size`` is reached.  The journal still takes entries then; its user decides."""
+        return self._live + self._sealed_bytes + self._appended_bytes >= self.max_size
+
+    @property
+    def refused(self) -> int:
+        """How many messages this journal's owners refused, ever."""
+        return self._refused
+
+    @property
+    def busy(self) -> bool:
+        """Whether a commit would have anything to do: entries, trimming, syncing, counting, or a file that is gone."""
+        work = self._appended or self._sealed or self._trimming or self._refused != self._refused_stored
+        return bool(work) or self._sync_due() or self._file.is_displaced()
+
+    def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> int:
+        """Append an entry in memory and return its position; the next successful commit makes it durable.
+
+        ``flags`` as by :func:`amqtt_db.message.flags`; ``time`` in microseconds since 1970 (UTC); ``session`` is the
+        position of a CONNECT entry, or 0.
+        """
+        position = self._next
+        self._next = position + 1
+        self._appended.append((time, flags, session, topic, payload))
+        self._appended_bytes += FIXED + len(topic) + len(payload)
+        return position
+
+    def refuse(self, count: int = 1) -> None:
+        """Count messages that were not taken; the next commit stores the number."""
+        self._refused += count
+
+    def trim(self, progress: Progress) -> None:
+        """Let the next commits delete the groups that lie wholly behind ``progress``, a bounded number each.
+
+        A token that this journal does not know trims nothing.  Raises JournalError.
+        """
+        with explained(self.path):
+            row = self._file.connection.execute(_TRIM_LIMIT, attrs.asdict(progress)).fetchone()
+        if row is not None and row[0] > self._trim_limit:
+            self._trim_limit = row[0]
+            self._trimming = True
+
+    def commit(self) -> int:
+        """Commit all that was appended, in one transaction; return the position behind it.
+
+        Raises JournalError if it cannot; everything stays as it was, to be committed again.
+        """
+        behind = self.seal()
+        self.write()
+        return behind
+
+    def seal(self) -> int:
+        """Make what was appended ready for :meth:`write`; return the position behind it."""
+        first = self._next - len(self._appended)
+        for group in chunks(self._appended):
+            blob = encode(group)
+            messages = sum(entry[1] < OTHER_KINDS for entry in group)
+            self._sealed.append((first, len(group), messages, self._number, len(blob) + _ROW_BYTES, blob))
+            self._sealed_bytes += len(blob) + _ROW_BYTES
+            first += len(group)
+        self._appended = []
+        self._appended_bytes = 0
+        return self._next
+
+    def write(self) -> None:
+        """Commit all that was sealed, and trim.  Raises JournalError if it cannot; it may be repeated."""
+        try:
+            with explained(self.path):
+                if self._failed and self._trimming:
+                    self._transaction(())
+                self._transaction(self._sealed)
+                if self._file.is_displaced():
+                    self._file.write_anew()
+        except JournalError:
+            self._failed = True
+            raise
+        self._failed = False
+
+    def close(self) -> None:
+        """Give the journal up; what was not committed is not stored."""
+        self._file.close()
+
+    def _begin(self) -> None:
+        """Write this opening's token and its START entry, and learn what is there."""
+        with explained(self.path):
+            execute = self._file.connection.execute
+            meta = dict(execute("SELECT name, value FROM meta").fetchall())
+            last = execute("SELECT coalesce(max(first + count), 0), coalesce(sum(size), 0) FROM entries").fetchone()
+            self._next, self._live = max(meta["next"], last[0]), last[1]
+            self._refused = self._refused_stored = meta["refused"]
+            execute("BEGIN IMMEDIATE")
+            execute(_FORGET)
+            newest = execute("SELECT number, token FROM opening ORDER BY number DESC LIMIT 1").fetchone()
+            self._number = newest[0] + 1 if newest else 1
+            row = (self._number, self.token, self._next, newest[1] if newest else None)
+            execute("INSERT INTO opening VALUES (?, ?, ?, ?)", row)
+            self.append(flags(START), time.time_ns() // 1000, 0, b"", b"")
+            self.seal()
+            execute(_PUT, self._sealed[0])
+            execute("COMMIT")
+            self._written(self._sealed)
+            self._file.settle()
+
+    def _transaction(self, rows: Sequence[_Row]) -> None:
+        refused = self._refused
+        syncing = self._sync_due()
+        trimmed = None
+        if len(rows) == 1 and not (self._trimming or syncing or refused != self._refused_stored):
+            self._file.connection.execute(_PUT, rows[0])  # a transaction of its own, at the price of one statement
+        else:
+            trimmed = self._work(rows, refused, syncing)
+        self._refused_stored = refused
+        self._written(rows)
+        self._note_trimmed(trimmed)
+        self._note_synced(syncing, bool(rows))
+
+    def _work(self, rows: Sequence[_Row], refused: int, syncing: bool) -> list[tuple[int, int]] | None:
+        """Whatever is due, in one transaction; returns the (first, size) of the groups that it trimmed."""
+        execute = self._file.connection.execute
+        if syncing:
+            execute("PRAGMA synchronous = FULL")
+        try:
+            execute("BEGIN IMMEDIATE")
+            for row in rows:
+                execute(_PUT, row)
+            trimmed = self._delete_behind() if self._trimming else None
+            if trimmed is not None or syncing or refused != self._refused_stored:
+                self._store_meta(refused)
+            execute("COMMIT")
+        finally:
+            if self._file.connection.in_transaction:
+                self._file.connection.rollback()
+            if syncing:
+                execute("PRAGMA synchronous = NORMAL")
+        return trimmed
+
+    def _store_meta(self, refused: int) -> None:
+        behind = self._sealed[-1][0] + self._sealed[-1][1] if self._sealed else self._next - len(self._appended)
+        values = [(behind, "next"), (refused, "refused")]
+        self._file.connection.executemany("UPDATE meta SET value = ? WHERE name = ?", values)
+
+    def _delete_behind(self) -> list[tuple[int, int]]:
+        """Delete groups behind the trim limit; return their (first, size)."""
+        found = self._file.connection.execute(_BEHIND, {"limit": self._trim_limit, "most": _TRIM_GROUPS}).fetchall()
+        found = found[: fitting((size for _, size in found), _TRIM_BYTES)]
+        if found:
+            self._file.connection.execute(
+                "DELETE FROM entries WHERE first BETWEEN ? AND ?", (found[0][0], found[-1][0])
+            )
+        return found
+
+    def _note_trimmed(self, trimmed: list[tuple[int, int]] | None) -> None:
+        if trimmed is not None:
+            self._live -= sum(size for _, size in trimmed)
+            self._trimming = bool(trimmed)
+
+    def _written(self, rows: Sequence[_Row]) -> None:
+        size = sum(row[4] for row in rows)
+        self._live += size
+        self._sealed_bytes -= size
+        self._sealed = self._sealed[len(rows) :]
+
+    def _sync_due(self) -> bool:
+        return self._unsynced and time.monotonic() - self._synced_at >= _SYNC_SECONDS
+
+    def _note_synced(self, synced: bool, wrote: bool) -> None:
+        if synced:
+            self._unsynced = False
+            self._synced_at = time.monotonic()
+        elif wrote and self.sync == "1s":
+            self._unsynced = True

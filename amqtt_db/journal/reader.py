@@ -1,0 +1,119 @@
+"""A journal from any other process than its owner's: its openings, its entries, and how many wait."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from operator import add
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal import file as journal_file
+from amqtt_db.journal.file import explained
+from amqtt_db.journal.group import OTHER_KINDS, Columns, decode, fitting
+from amqtt_db.message import Batch
+
+_READ: Final = """
+SELECT first, count, blob FROM entries
+WHERE first >= coalesce((SELECT max(first) FROM entries WHERE first <= :position), :position)
+  AND first + count > :position AND opening = (SELECT number FROM opening WHERE token = :token)
+ORDER BY first
+"""
+_PENDING: Final = """
+SELECT coalesce(sum(messages), 0) FROM entries
+WHERE first >= :position AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
+"""
+_CUT: Final = """
+SELECT first, count, blob FROM entries
+WHERE first < :position AND first + count > :position
+  AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
+"""
+
+
+@attrs.frozen
+class Opening:
+    """One opening of a journal by an owner: its token, its first position, and the token of the one before."""
+
+    token: str
+    first: int
+    previous: str | None
+
+
+class JournalReader:
+    """Reads a journal while its owner writes to it, from any process; never holds the owner up.
+
+    All methods raise JournalError if the file cannot be read.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the journal at ``path``.  Raises JournalError, also where there is none yet: then try again later."""
+        self.path = Path(path)
+        self._connection = journal_file.connect_reader(self.path)
+        self._identity = journal_file.identity(self.path)
+        self._version: int | None = None
+
+    def openings(self) -> tuple[Opening, ...]:
+        """The openings that the journal knows, oldest first; those wholly trimmed may be missing."""
+        rows = self._all("SELECT token, first, previous FROM opening ORDER BY number", {})
+        return tuple(Opening(*row) for row in rows)
+
+    def read(self, token: str, position: int, *, max_messages: int = 5000, max_bytes: int = 16 * 2**20) -> Batch | None:
+        """The entries of an opening from ``position`` on, None if there are none.
+
+        At most ``max_messages`` entries, and as many as come to ``max_bytes`` of topics and payloads, at least one.
+        """
+        positions, columns = self._groups(token, position, max_messages, max_bytes)
+        if columns is None:
+            return None
+        sizes = map(add, map(len, columns.topics), map(len, columns.payloads))
+        count = min(max_messages, fitting(sizes, max_bytes))
+        positions, columns = positions[:count], columns.part(0, count)
+        return Batch(token, positions, *columns.all(), positions[-1] + 1)
+
+    def changed(self) -> bool:
+        """Whether anything may have been committed since the last call; cheap, so poll it.
+
+        Raises JournalError also where another file has taken the journal's place: open it again.
+        """
+        if journal_file.identity(self.path) != self._identity:
+            raise JournalError(f"journal {self.path}: the file was moved away or replaced")
+        version = self._all("PRAGMA data_version", {})[0][0]
+        before, self._version = self._version, version
+        return bool(before != version)
+
+    def pending(self, token: str | None, position: int) -> int:
+        """How many messages there are at ``position`` of an opening or later; of an unknown token, from it on."""
+        here = {"token": token, "position": position}
+        whole = int(self._all(_PENDING, here)[0][0])
+        cut = [decode(count, blob).flags[position - first :] for first, count, blob in self._all(_CUT, here)]
+        return whole + sum(flag < OTHER_KINDS for part in cut for flag in part)
+
+    def refused(self) -> int:
+        """How many messages the journal's owners refused, ever, because it was full or could not be written."""
+        return int(self._all("SELECT value FROM meta WHERE name = 'refused'", {})[0][0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _all(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
+        with explained(self.path):
+            return self._connection.execute(statement, parameters).fetchall()
+
+    def _groups(self, token: str, position: int, max_messages: int, max_bytes: int) -> tuple[list[int], Columns | None]:
+        """The positions and columns of the groups that together reach a limit, from ``position`` on."""
+        positions: list[int] = []
+        parts: list[Columns] = []
+        size = 0
+        with explained(self.path), closing(self._connection.cursor()) as cursor:
+            for first, count, blob in cursor.execute(_READ, {"token": token, "position": position}):
+                columns = decode(count, blob)
+                start = max(0, position - first)
+                parts.append(columns.part(start, count) if start else columns)
+                positions.extend(range(first + start, first + count))
+                size += len(blob)
+                if len(positions) >= max_messages or size >= max_bytes:
+                    break
+        return positions, Columns.joined(parts) if parts else None
