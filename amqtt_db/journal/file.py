@@ -25,6 +25,8 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
 )
+_PART: Final = ".copying"
+_COPY: Final = ".copy"
 _CHECKPOINT_PAGES: Final = 4000
 _BUSY_SECONDS: Final = 5.0
 
@@ -79,18 +81,62 @@ def create(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def replace(source: sqlite3.Connection, path: Path) -> None:
-    """Write all that an open journal holds to a file, and put it at ``path``; ``source`` is closed."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    _make(new)
-    with closing(sqlite3.connect(new)) as target:
+def write_copy(source: sqlite3.Connection, path: Path) -> tuple[int, int]:
+    """Write all that the journal of ``path`` holds to another file, which has its name once it is whole.
+
+    Returns the copy's identity; :func:`put_in_place` gives it the journal's name.
+    """
+    part = beside(path, _PART)
+    remove(part)
+    _make(part)
+    with closing(sqlite3.connect(part)) as target:
         source.backup(target)
-    source.close()  # before there is a new file: SQLite deletes what belongs to the old one by its name
-    for end in ("-wal", "-shm"):
-        path.with_name(path.name + end).unlink(missing_ok=True)
-    os.replace(new, path)
+    written = os.stat(part)
+    os.replace(part, beside(path, _COPY))
     sync_directory(path)
+    return written.st_dev, written.st_ino
+
+
+def put_in_place(path: Path) -> None:
+    """Make the copy of a journal the journal, whose own file is gone."""
+    for end in ("-wal", "-shm"):
+        beside(path, end).unlink(missing_ok=True)
+    os.replace(beside(path, _COPY), path)
+    sync_directory(path)
+
+
+def discard_copy(path: Path) -> None:
+    """Delete the copy of a journal, if there is one."""
+    remove(beside(path, _COPY))
+
+
+def adopt_copy(path: Path) -> None:
+    """Finish what an owner began who wrote a removed journal anew and died: the copy has all that was acknowledged.
+
+    Raises JournalError if another file has taken the journal's place meanwhile.
+    """
+    copy = beside(path, _COPY)
+    with explained(path):
+        remove(beside(path, _PART))
+        if not copy.exists():
+            return
+        if path.exists():
+            raise JournalError(
+                f"journal {path}: its file was removed, {copy} has all that it held, and another file has taken its"
+                " place; move one of the two away"
+            )
+        put_in_place(path)
+
+
+def remove(path: Path) -> None:
+    """Delete an SQLite file and what belongs to it, if they are there."""
+    for end in ("", "-journal", "-wal", "-shm"):
+        beside(path, end).unlink(missing_ok=True)
+
+
+def beside(path: Path, end: str) -> Path:
+    """The path of a file that belongs to a journal."""
+    return path.with_name(path.name + end)
 
 
 def sync_directory(path: Path) -> None:

@@ -31,6 +31,7 @@ class OwnedFile:
         self._lock = lock
         self._is_synced = is_synced
         self._identity: tuple[int, int] | None = None
+        self._copy: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, path: Path, *, is_synced: bool) -> OwnedFile:
@@ -40,6 +41,7 @@ class OwnedFile:
         """
         lock = journal_file.lock(path)
         try:
+            journal_file.adopt_copy(path)
             salvage.mend(path)
             return cls(path, lock, journal_file.connect_owner(path), is_synced)
         except BaseException:
@@ -49,6 +51,9 @@ class OwnedFile:
     def settle(self) -> None:
         """Bring the connection into the mode for everyday commits, and remember which file it is of."""
         self._identity = journal_file.identity(self.path)
+        self._hurry()
+
+    def _hurry(self) -> None:
         self.connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         if not self._is_synced:
             self.connection.execute("PRAGMA synchronous = NORMAL")
@@ -57,9 +62,20 @@ class OwnedFile:
         """Whether the file that this process writes to is no longer the one that others find."""
         return journal_file.identity(self.path) != self._identity
 
-    def write_anew(self) -> None:
-        """Write a removed file anew, with all that it held; one that took its place is not touched."""
-        if journal_file.identity(self.path) is not None:
+    def keep_place(self) -> None:
+        """Write a removed file anew, with all that it held; one that took its place is not touched.
+
+        Raises JournalError, OSError or sqlite3.Error if it cannot; it may be repeated.
+        """
+        if self.is_displaced():
+            self._write_anew()
+        elif self._copy is not None:  # somebody has put the file back
+            journal_file.discard_copy(self.path)
+            self._copy = None
+
+    def _write_anew(self) -> None:
+        """In an order in which a failure leaves everything in the removed file, and a crash in a copy that is found."""
+        if journal_file.identity(self.path) not in {None, self._copy}:
             raise JournalError(
                 f"journal {self.path}: another file has taken its place; move that one away, and this one is written"
                 " there again, with all that it holds"
@@ -67,9 +83,13 @@ class OwnedFile:
         if not journal_file.holds(self._lock, self.path):
             removed, self._lock = self._lock, journal_file.lock(self.path)
             os.close(removed)
-        journal_file.replace(self.connection, self.path)
-        self.connection = journal_file.connect_owner(self.path)
-        self.settle()
+        self._copy = journal_file.write_copy(self.connection, self.path)
+        journal_file.put_in_place(self.path)
+        removed_file, self.connection = self.connection, journal_file.connect_owner(self.path)
+        self._identity, self._copy = self._copy, None
+        with suppress(sqlite3.Error):
+            removed_file.close()
+        self._hurry()
         logger.error("journal %s: the file was removed; it is written anew, with all that it held", self.path)
 
     def close(self) -> None:

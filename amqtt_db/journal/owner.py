@@ -177,8 +177,7 @@ class Journal:
                 if self._failed and self._trimming:
                     self._transaction(())
                 self._transaction(self._sealed)
-                if self._file.is_displaced():
-                    self._file.write_anew()
+                self._file.keep_place()
         except JournalError:
             self._failed = True
             raise

@@ -73,7 +73,7 @@ def mend(path: Path) -> None:
 
     The caller owns the journal.  Raises JournalError if that cannot be done, which changes nothing.
     """
-    ready = _beside(path, ".mended")
+    ready = journal_file.beside(path, ".mended")
     if not ready.exists():
         problem = damage(path)
         if problem is None:
@@ -94,7 +94,7 @@ def mend(path: Path) -> None:
 def damage(path: Path) -> str | None:
     """What is damaged in the journal at ``path``; None if nothing is, or if it is no journal at all."""
     if not _is_journal(path):
-        wal = _beside(path, "-wal")
+        wal = journal_file.beside(path, "-wal")
         is_empty = not path.exists() or path.stat().st_size == 0
         return "there is a write-ahead log without its file" if is_empty and _size(wal) else None
     try:
@@ -128,7 +128,7 @@ def readable(path: Path) -> Iterator[Row]:
     if not _is_journal(path):
         return
     with closing(_insist(path)) as connection:
-        size = _size(path) + _size(_beside(path, "-wal"))
+        size = _size(path) + _size(journal_file.beside(path, "-wal"))
         for first in sorted(set(_search(connection, size // FIXED))):
             yield from connection.execute(f"{_GROUPS} LIMIT 1", (first, first))  # the next page may be damaged
 
@@ -183,8 +183,8 @@ def _is_sound(row: Row) -> bool:
 
 def _copy(path: Path, ready: Path) -> Salvage:
     """A new journal with what can be read of the one at ``path``; it gets the name ``ready`` when it is on disk."""
-    part = _beside(path, ".mending")
-    part.unlink(missing_ok=True)
+    part = journal_file.beside(path, ".mending")
+    journal_file.remove(part)
     found = Salvage()
     with closing(journal_file.create(part)) as target:
         target.execute("BEGIN")
@@ -230,10 +230,10 @@ def _meta(path: Path) -> list[tuple[int, str]]:
 
 def _set_aside(path: Path) -> Path:
     """Rename the files of a journal; return the new name of the first."""
-    aside = _beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
-    _beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it anew
-    if _size(_beside(path, "-wal")):
-        os.rename(_beside(path, "-wal"), _beside(aside, "-wal"))
+    aside = journal_file.beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
+    journal_file.beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it anew
+    if _size(journal_file.beside(path, "-wal")):
+        os.rename(journal_file.beside(path, "-wal"), journal_file.beside(aside, "-wal"))
     if path.exists():
         os.rename(path, aside)
     return aside
@@ -263,10 +263,6 @@ def _insist(path: Path) -> sqlite3.Connection:
     connection = _look(path)
     connection.execute("PRAGMA writable_schema = ON")
     return connection
-
-
-def _beside(path: Path, end: str) -> Path:
-    return path.with_name(path.name + end)
 
 
 def _size(path: Path) -> int:
