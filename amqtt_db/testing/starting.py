@@ -74,6 +74,7 @@ def mariadb(directory: Path) -> Iterator[str]:
     data, socket = f"--datadir={directory / 'data'}", directory / "socket"
     if not (directory / "data").exists():
         owner.run([install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+    socket.unlink(missing_ok=True)  # one that was killed has left it there, and nobody listens
     options = [data, f"--socket={socket}", "--skip-networking", "--innodb-flush-method=nosync"]
     url = f"mysql+pymysql://root@localhost/mysql?unix_socket={socket}"
     with owner.running([server, "--no-defaults", *options], url, socket, signal.SIGTERM):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.mariadb import maria
 from tests.faults.postgres import Cluster, cluster
 from tests.faults.scene import Verdict
+from tests.faults.server import NAMES, Server
 from tests.faults.tally import Tally
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "maria"]
 
 Count = Callable[[Verdict], None]
 
@@ -47,10 +49,11 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 
 @pytest.fixture
 def count(request: pytest.FixtureRequest, tally: Tally, round_: int) -> Count:
-    """Count a verdict under the fault that the test's marker names."""
+    """Count a verdict under the fault that the test's marker names, on the server that it is about."""
     marker = request.node.get_closest_marker("fault")
     assert marker is not None, "a fault needs a name"
-    return lambda verdict: tally.add(marker.args[0], verdict)
+    fault = marker.args[0].format(server=request.node.callspec.params.get("server"))
+    return lambda verdict: tally.add(fault, verdict)
 
 
 @pytest.fixture
@@ -60,3 +63,18 @@ def postgres(cluster: Cluster) -> Iterator[str]:
     with cluster.database() as url:
         yield url
         cluster.start()
+
+
+@pytest.fixture(params=NAMES)
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each server in turn, running."""
+    found: Server = request.getfixturevalue({"PostgreSQL": "cluster", "MariaDB": "maria"}[request.param])
+    found.start()
+    return found
+
+
+@pytest.fixture
+def account(server: Server) -> Iterator[str]:
+    """The URL of a fresh database on the server, as its owner."""
+    with server.account() as url:
+        yield url

@@ -85,6 +85,10 @@ class Load:
         """Return when so many messages are acknowledged."""
         self.until(lambda: len(self.ledger.acknowledged) >= acknowledged)
 
+    def more(self, messages: int = 600) -> None:
+        """Wait until so many more messages are acknowledged."""
+        self.wait(len(self.ledger.acknowledged) + messages)
+
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for what the clients bring about."""
         pause = threading.Event()

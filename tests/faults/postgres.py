@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import psycopg
 import pytest
@@ -23,6 +23,8 @@ _OPTIONS: Final = "-c listen_addresses='' -c max_connections=30"
 
 class Cluster:
     """A data directory, and the server in it whenever it runs.  The server is no one's but this suite's."""
+
+    name: ClassVar[str] = "PostgreSQL"
 
     def __init__(self, programs: Path, directory: Path) -> None:
         self._programs = programs
@@ -36,18 +38,19 @@ class Cluster:
             shutil.chown(self.directory, self._user)
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
 
-    def start(self, options: str = "") -> None:
+    def start(self) -> None:
         """Start the server, if it does not run."""
         if not self.runs():
-            self._run("pg_ctl", "start", "-w", "-l", str(self.directory / "log"), "-o", self._options(options))
+            options = f"-k {self.directory} {_OPTIONS}"
+            self._run("pg_ctl", "start", "-w", "-l", str(self.directory / "log"), "-o", options)
 
-    def stop(self, mode: str = "fast") -> None:
-        """Stop it: ``fast``, or ``immediate``, which is a crash."""
-        self._run("pg_ctl", "stop", "-w", "-m", mode)
+    def stop(self) -> None:
+        """Stop it in order, though without waiting for whoever is connected."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast")
 
-    def restart(self, options: str = "") -> None:
-        """Stop and start."""
-        self._run("pg_ctl", "restart", "-w", "-m", "fast", "-o", self._options(options))
+    def crash(self) -> None:
+        """Stop it as a crash does; the next start recovers."""
+        self._run("pg_ctl", "stop", "-w", "-m", "immediate")
 
     def runs(self) -> bool:
         """Whether it is there."""
@@ -82,16 +85,38 @@ class Cluster:
         if disk is not None:
             self.execute(f"DROP TABLESPACE {name}")
 
-    def with_owner(self, url: str) -> str:
-        """Give a database an owner who is no superuser; return the name of both."""
-        name = url.rpartition("?")[0].rpartition("/")[2]
-        self.execute(f"CREATE ROLE {name} LOGIN")
-        self.execute(f"ALTER DATABASE {name} OWNER TO {name}")
-        return name
+    @contextmanager
+    def account(self) -> Iterator[str]:
+        """The URL of a new database, as its owner, who is no superuser."""
+        with self.database() as url:
+            name = _name(url)
+            self.execute(f"CREATE ROLE {name} LOGIN")
+            self.execute(f"ALTER DATABASE {name} OWNER TO {name}")
+            yield self.url(name, name)
 
-    def disconnect(self, user: str) -> None:
-        """End all connections of a user."""
-        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'")
+    @contextmanager
+    def crowded(self, url: str) -> Iterator[str]:
+        """The account has lost its connections, and gets no other."""
+        self.execute(f"ALTER ROLE {_name(url)} CONNECTION LIMIT 0")
+        self._disconnect(url)
+        yield "too many connections"
+        self.execute(f"ALTER ROLE {_name(url)} CONNECTION LIMIT -1")
+
+    @contextmanager
+    def read_only(self, url: str) -> Iterator[str]:
+        """Nothing can be written, as after a fail-over to a standby."""
+        self.execute(f"ALTER DATABASE {_name(url)} SET default_transaction_read_only = on")
+        self._disconnect(url)
+        yield "read-only transaction"
+        self.execute(f"ALTER DATABASE {_name(url)} RESET default_transaction_read_only")
+        self._disconnect(url)
+
+    @contextmanager
+    def unprivileged(self, url: str) -> Iterator[str]:
+        """The account may not use its table ``loads``."""
+        self.execute(f"REVOKE ALL ON loads FROM {_name(url)}", _name(url))
+        yield "permission denied"
+        self.execute(f"GRANT ALL ON loads TO {_name(url)}", _name(url))
 
     def url(self, name: str, user: str = "postgres") -> str:
         """The URL of a database."""
@@ -102,8 +127,9 @@ class Cluster:
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def _options(self, options: str) -> str:
-        return f"-k {self.directory} {_OPTIONS} {options}"
+    def _disconnect(self, url: str) -> None:
+        """End all connections of an account."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{_name(url)}'")
 
     def _processes(self) -> list[int]:
         server = int((self.directory / "postmaster.pid").read_text().split()[0])
@@ -120,6 +146,10 @@ class Cluster:
             done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False, user=self._user)
             output.seek(0)
             return subprocess.CompletedProcess(command, done.returncode, output.read())
+
+
+def _name(url: str) -> str:
+    return url.rpartition("?")[0].rpartition("/")[2]
 
 
 def _unprivileged() -> str:
@@ -156,4 +186,4 @@ def cluster() -> Iterator[Cluster]:
         made.make()
         yield made
         if made.runs():
-            made.stop("immediate")
+            made.crash()

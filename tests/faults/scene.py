@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import psycopg
+import sqlalchemy as sa
 import yaml
 
 from amqtt_db import config
 from amqtt_db.status import Status, status
+from amqtt_db.testing.starting import connected
 from tests.faults.load import Key, Ledger, Payload, sample
 from tests.integration.broker import BrokerProcess
 
@@ -66,10 +67,14 @@ class Scene(BrokerProcess):
         if self.url is None:
             return super().sql(query)
         try:
-            with psycopg.connect(self.url, connect_timeout=5) as connection:
-                return connection.execute(query.encode()).fetchall()
-        except (psycopg.errors.UndefinedTable, psycopg.OperationalError):
+            with connected(self.url) as connection:
+                return [tuple(row) for row in connection.exec_driver_sql(query)]
+        except sa.exc.OperationalError:
             return []
+        except sa.exc.ProgrammingError as error:
+            if "exist" in str(error.orig):
+                return []
+            raise
 
     def status(self) -> Status:
         """What ``amqtt-db status`` shows."""

@@ -14,78 +14,54 @@ import pytest
 
 from tests.faults.conftest import Count
 from tests.faults.disk import fill, small_disk
+from tests.faults.frame import judged
 from tests.faults.load import Key, Load, sample
 from tests.faults.postgres import Cluster
 from tests.faults.scene import Scene
-
-DURING = 600
-"""Messages that are acknowledged while the database is away."""
+from tests.faults.server import Server
 
 
-def more(load: Load, messages: int = DURING) -> None:
-    """Wait until so many more messages are acknowledged."""
-    load.wait(len(load.ledger.acknowledged) + messages)
-
-
-@pytest.mark.fault("database absent at start")
-def test_absent_at_start(tmp_path: Path, cluster: Cluster, postgres: str, count: Count, round_: int) -> None:
+@pytest.mark.fault("database absent at start ({server})")
+def test_absent_at_start(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
     """No server yet: the broker takes messages all the same, and stores them later; each cause is said once.
 
     A server that has been started says for a moment that it is not ready, which is another cause.
     """
-    cluster.stop()
-    with Scene(tmp_path, postgres) as scene:
-        load = Load(scene.port)
-        load.wait(DURING)
+    server.stop()
+    with Scene(tmp_path, account) as scene, judged(scene, count):
         scene.until_logged("trying again until it works, nothing is lost meanwhile")
-        cluster.start()
-        ledger = load.end()
-        count(scene.judge(ledger))
-        causes = [line.partition(" ERROR ")[2] for line in scene.lines("trying again until it works")]
-        assert len(causes) == len(set(causes))
-        assert scene.logged("working again after")
+        server.start()
+    causes = [line.partition(" ERROR ")[2] for line in scene.lines("trying again until it works")]
+    assert len(causes) == len(set(causes))
+    assert scene.logged("working again after")
 
 
-@pytest.mark.fault("database crashed (PostgreSQL, immediate)")
-def test_crashed(
-    tmp_path: Path, cluster: Cluster, postgres: str, rng: random.Random, count: Count, round_: int
-) -> None:
+@pytest.mark.fault("database crashed ({server})")
+def test_crashed(tmp_path: Path, server: Server, account: str, rng: random.Random, count: Count, round_: int) -> None:
     """Crashed in the middle of a transaction: the checkpoint tells whether it happened."""
-    with Scene(tmp_path, postgres) as scene:
-        load = Load(scene.port)
-        load.wait(500)
+    with Scene(tmp_path, account) as scene, judged(scene, count) as load:
         time.sleep(rng.uniform(0, 0.4))
-        cluster.stop("immediate")
-        more(load)
-        cluster.start()
-        more(load)
-        ledger = load.end()
-        count(scene.judge(ledger))
+        server.crash()
+        load.more()
+        server.start()
+        load.more()
 
 
-@pytest.mark.fault("database restarted five times")
-def test_restarted(tmp_path: Path, cluster: Cluster, postgres: str, count: Count, round_: int) -> None:
+@pytest.mark.fault("database restarted five times ({server})")
+def test_restarted(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
     """One restart after the other under load."""
-    with Scene(tmp_path, postgres) as scene:
-        load = Load(scene.port)
-        load.wait(300)
+    with Scene(tmp_path, account) as scene, judged(scene, count) as load:
         for _ in range(5):
-            cluster.restart()
-            more(load, 100)
-        ledger = load.end()
-        count(scene.judge(ledger))
+            server.stop()
+            server.start()
+            load.more(100)
 
 
-@pytest.mark.fault("database paused (SIGSTOP)")
-def test_paused(tmp_path: Path, cluster: Cluster, postgres: str, count: Count, round_: int) -> None:
+@pytest.mark.fault("database paused ({server}, SIGSTOP)")
+def test_paused(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
     """A server that does not answer: acknowledgements go on; when it answers again, nothing is stored twice."""
-    with Scene(tmp_path, postgres) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        with cluster.paused():
-            more(load, 2000)
-        ledger = load.end()
-        count(scene.judge(ledger))
+    with Scene(tmp_path, account) as scene, judged(scene, count) as load, server.paused():
+        load.more(2000)
 
 
 @pytest.mark.fault("database paused while the broker stops")
@@ -103,57 +79,30 @@ def test_paused_at_the_end(tmp_path: Path, cluster: Cluster, postgres: str, coun
         count(scene.judge(ledger))
 
 
-@pytest.mark.fault("out of connections")
-def test_out_of_connections(tmp_path: Path, cluster: Cluster, postgres: str, count: Count, round_: int) -> None:
+@pytest.mark.fault("out of connections ({server})")
+def test_out_of_connections(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
     """The writer loses its connection and gets no other: it waits for one."""
-    name = cluster.with_owner(postgres)
-    with Scene(tmp_path, cluster.url(name, name)) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        cluster.execute(f"ALTER ROLE {name} CONNECTION LIMIT 0")
-        cluster.disconnect(name)
-        more(load)
-        scene.until_logged("too many connections")
-        cluster.execute(f"ALTER ROLE {name} CONNECTION LIMIT -1")
-        ledger = load.end()
-        count(scene.judge(ledger))
+    with Scene(tmp_path, account) as scene, judged(scene, count) as load, server.crowded(account) as complaint:
+        load.more()
+        scene.until_logged(complaint)
 
 
-@pytest.mark.fault("database read-only (PostgreSQL)")
-def test_read_only(tmp_path: Path, cluster: Cluster, postgres: str, count: Count, round_: int) -> None:
+@pytest.mark.fault("database read-only ({server})")
+def test_read_only(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
     """As after a fail-over to a standby: no message is blamed, and all are stored when it takes them again."""
-    name = cluster.with_owner(postgres)
-    with Scene(tmp_path, cluster.url(name, name)) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        cluster.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        cluster.disconnect(name)
-        more(load)
-        scene.until_logged("read-only transaction")
-        cluster.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-        cluster.disconnect(name)
-        ledger = load.end()
-        verdict = scene.judge(ledger)
-        assert verdict.dead == 0
-        count(verdict)
+    with Scene(tmp_path, account) as scene, judged(scene, count) as load, server.read_only(account) as complaint:
+        load.more()
+        scene.until_logged(complaint)
 
 
-@pytest.mark.fault("privileges revoked and given back")
-def test_privileges(tmp_path: Path, cluster: Cluster, postgres: str, count: Count, round_: int) -> None:
+@pytest.mark.fault("privileges revoked and given back ({server})")
+def test_privileges(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
     """What may no longer be written waits; no message becomes a dead letter for it."""
-    name = cluster.with_owner(postgres)
-    with Scene(tmp_path, cluster.url(name, name)) as scene:
-        load = Load(scene.port)
-        load.wait(300)
+    with Scene(tmp_path, account) as scene, judged(scene, count) as load:
         scene.until(lambda: scene.count() > 0, "there is a table")
-        cluster.execute(f"REVOKE ALL ON loads FROM {name}", name)
-        more(load)
-        scene.until_logged("permission denied")
-        cluster.execute(f"GRANT ALL ON loads TO {name}", name)
-        ledger = load.end()
-        verdict = scene.judge(ledger)
-        assert verdict.dead == 0
-        count(verdict)
+        with server.unprivileged(account) as complaint:
+            load.more()
+            scene.until_logged(complaint)
 
 
 @pytest.mark.fault("database disk full (PostgreSQL)")
@@ -162,14 +111,11 @@ def test_disk_full_postgresql(tmp_path: Path, cluster: Cluster, count: Count, ro
     cluster.start()
     disk = cluster.directory.parent / f"disk{round_}"
     with small_disk(disk, 64 * 2**20), cluster.database(disk) as url, Scene(tmp_path, url) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        ballast = fill(disk)
-        scene.until_logged("No space left on device")
-        more(load)
-        ballast.unlink()
-        ledger = load.end()
-        count(scene.judge(ledger))
+        with judged(scene, count) as load:
+            ballast = fill(disk)
+            scene.until_logged("No space left on device")
+            load.more()
+            ballast.unlink()
         scene.stop()
 
 
@@ -178,14 +124,11 @@ def test_disk_full_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
     """No room for another page: it waits, and goes on when there is room again."""
     with small_disk(tmp_path / "disk", 32 * 2**20) as disk, Scene(tmp_path / "scene", database=_file(disk)) as scene:
         scene.database = disk / "mqtt.db"
-        load = Load(scene.port)
-        load.wait(300)
-        ballast = fill(disk)
-        scene.until_logged("database or disk is full")
-        more(load)
-        ballast.unlink()
-        ledger = load.end()
-        count(scene.judge(ledger))
+        with judged(scene, count) as load:
+            ballast = fill(disk)
+            scene.until_logged("database or disk is full")
+            load.more()
+            ballast.unlink()
 
 
 @pytest.mark.fault("database read-only (SQLite)")
@@ -193,71 +136,56 @@ def test_read_only_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
     """The file system is mounted read-only under the writer's feet, as after an error of the disk."""
     with small_disk(tmp_path / "disk", 32 * 2**20) as disk, Scene(tmp_path / "scene", database=_file(disk)) as scene:
         scene.database = disk / "mqtt.db"
-        load = Load(scene.port)
-        load.wait(300)
-        scene.until(lambda: scene.count() > 0, "something is stored")
 
         def remounted() -> bool:
             scene.kill_writer()  # a file system with an open file cannot be made read-only
             return subprocess.run(["mount", "-o", "remount,ro", disk], check=False, capture_output=True).returncode == 0
 
-        scene.until(remounted, "the file system is read-only")
-        more(load)
-        scene.until_logged("trying again until it works")
-        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
-        ledger = load.end()
-        count(scene.judge(ledger))
+        with judged(scene, count) as load:
+            scene.until(lambda: scene.count() > 0, "something is stored")
+            scene.until(remounted, "the file system is read-only")
+            load.more()
+            scene.until_logged("trying again until it works")
+            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
 
 
 @pytest.mark.fault("database locked by another program (SQLite)")
 def test_locked_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
     """Somebody holds the write lock for a while: acknowledgements go on."""
-    with Scene(tmp_path) as scene:
-        load = Load(scene.port)
-        load.wait(300)
+    with Scene(tmp_path) as scene, judged(scene, count) as load:
         scene.until(lambda: scene.count() > 0, "something is stored")
         other = sqlite3.connect(scene.database, isolation_level=None, timeout=30)
         other.execute("BEGIN IMMEDIATE")
         stored = scene.count()
-        more(load, 2000)
+        load.more(2000)
         assert scene.count() == stored
         other.execute("ROLLBACK")
         other.close()
-        ledger = load.end()
-        count(scene.judge(ledger))
 
 
 @pytest.mark.fault("table locked by another program (PostgreSQL)")
 def test_locked_postgresql(tmp_path: Path, postgres: str, count: Count, round_: int) -> None:
     """Somebody holds the table for a while: acknowledgements go on."""
-    with Scene(tmp_path, postgres) as scene:
-        load = Load(scene.port)
-        load.wait(300)
+    with Scene(tmp_path, postgres) as scene, judged(scene, count) as load:
         scene.until(lambda: scene.count() > 0, "something is stored")
         with psycopg.connect(postgres) as other:
             other.execute("LOCK TABLE loads")
-            more(load, 2000)
-        ledger = load.end()
-        count(scene.judge(ledger))
+            load.more(2000)
 
 
 @pytest.mark.fault("schema changed by hand")
 def test_schema_changed_by_hand(tmp_path: Path, count: Count, round_: int) -> None:
     """A column is dropped under load, with what was in it: it is made again, and every message is there once."""
     with Scene(tmp_path) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        scene.until(lambda: scene.count() > 0, "something is stored")
-        other = sqlite3.connect(scene.database, isolation_level=None, timeout=30)
-        other.executescript("DROP VIEW IF EXISTS loads_view; ALTER TABLE loads DROP COLUMN s")
-        (last,) = other.execute("SELECT max(id) FROM loads").fetchone()
-        other.close()
-        more(load)
-        ledger = load.end()
-        scene.until_logged("the schema had been changed by hand; mended with")
-        scene.settle()
+        with judged(scene, count, payload=without_text) as load:
+            scene.until(lambda: scene.count() > 0, "something is stored")
+            other = sqlite3.connect(scene.database, isolation_level=None, timeout=30)
+            other.executescript("DROP VIEW IF EXISTS loads_view; ALTER TABLE loads DROP COLUMN s")
+            (last,) = other.execute("SELECT max(id) FROM loads").fetchone()
+            other.close()
+            load.more()
+            scene.until_logged("the schema had been changed by hand; mended with")
         assert scene.sql(f"SELECT count(*) FROM loads WHERE id > {last} AND s IS NULL") == [(0,)]
-        count(scene.judge(ledger, payload=without_text))
 
 
 def without_text(key: Key) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_a_password_is_nowhere(tmp_path: Path, cluster: Cluster, postgres: str, 
             assert SECRET.encode() not in Path(f"/proc/{process}/cmdline").read_bytes()
         load = Load(scene.port, 3)
         load.wait(100)
-        cluster.stop("immediate")
+        cluster.crash()
         scene.until_logged("trying again until it works")
         said = [_said(scene, *command) for command in (["status"], ["check"], ["dead", "list"])]
         cluster.start()

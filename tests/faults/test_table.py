@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.faults.scene import Verdict
+from tests.faults.server import NAMES
 from tests.faults.tally import BEGIN, END, Tally, rows
 
 HERE = Path(__file__).parent
@@ -16,7 +17,7 @@ def faults() -> set[str]:
     """The names of all faults of the suite."""
     modules = [import_module(f"tests.faults.{path.stem}") for path in HERE.glob("test_*.py")]
     marks = (mark for module in modules for thing in vars(module).values() for mark in getattr(thing, "pytestmark", ()))
-    return {mark.args[0] for mark in marks if mark.name == "fault"}
+    return {mark.args[0].format(server=server) for mark in marks if mark.name == "fault" for server in NAMES}
 
 
 def test_its_rows_are_the_suites_faults() -> None:

@@ -1,0 +1,25 @@
+"""What most faults have around them: clients that publish from before it until after it, and the judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.faults.load import Load
+from tests.faults.scene import Scene, Verdict
+
+
+@contextmanager
+def judged(scene: Scene, count: Callable[[Verdict], None], first: int = 300, **judging: Any) -> Iterator[Load]:
+    """A load on a scene, of which ``first`` messages are acknowledged before the context begins.
+
+    At its end the clients end, all that was acknowledged is stored, nothing has become a dead letter, and it counts.
+    ``judging`` is what :meth:`Scene.judge` may be told.
+    """
+    load = Load(scene.port)
+    load.wait(first)
+    yield load
+    verdict = scene.judge(load.end(), **judging)
+    assert verdict.dead == 0
+    count(verdict)
