@@ -1,30 +1,80 @@
-"""A disk that is too small, for a test that needs a full one."""
+"""A disk that is too small, for a test that needs a full one; and what a user who cannot make one does instead."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
+
+_ROOM: Final = 64 * 1024
+"""Bytes that a file may have on a disk that only seems to be full; enough for a log, and for no load."""
 
 
 @contextmanager
 def small_disk(path: Path, size: int) -> Iterator[Path]:
-    """A file system of its own at ``path`` with ``size`` bytes; only root can make one."""
+    """A directory at ``path``; as far as this user can make one, it is a file system of its own with ``size`` bytes."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "faults", str(path)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
-        pytest.skip("a small file system needs root: run this fault as root, in a container of its own")
+        yield path
+        return
     try:
         yield path
     finally:
         subprocess.run(["umount", "-l", path], check=True)
 
 
-def fill(path: Path) -> Path:
+def require_own(disk: Path) -> None:
+    """Skip a test that only a file system of its own will do for."""
+    if not disk.is_mount():
+        pytest.skip("a small file system needs root: run this fault as root, in a container of its own")
+
+
+@contextmanager
+def full(disk: Path, process: int = 0) -> Iterator[str]:
+    """All space of a disk is taken meanwhile; yields what SQLite says of it.
+
+    Where the disk is no file system of its own, no file that ``process`` writes may grow.
+    """
+    if disk.is_mount():
+        ballast = _fill(disk)
+        yield "database or disk is full"
+        ballast.unlink()
+    else:
+        limits = resource.prlimit(process, resource.RLIMIT_FSIZE)
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (_ROOM, limits[1]))
+        yield "disk I/O error"
+        resource.prlimit(process, resource.RLIMIT_FSIZE, limits)
+
+
+def made_read_only(disk: Path, database: Path) -> bool:
+    """See that whoever opens a database on a disk cannot write it; False as long as somebody has it open."""
+    if disk.is_mount():
+        return _remounted(disk, "ro")
+    database.chmod(0o400)  # which means nothing to root
+    return True
+
+
+def make_writable(disk: Path, database: Path) -> None:
+    """The end of that."""
+    if disk.is_mount():
+        assert _remounted(disk, "rw")
+    else:
+        database.chmod(0o600)
+
+
+def _remounted(disk: Path, mode: str) -> bool:
+    command = ["mount", "-o", f"remount,{mode}", str(disk)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _fill(path: Path) -> Path:
     """Take all space that is left on a disk; returns the file to delete for it to come back."""
     ballast = path / "ballast"
     with ballast.open("wb", buffering=0) as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.faults.conftest import Count
-from tests.faults.disk import fill, small_disk
+from tests.faults.disk import full, made_read_only, make_writable, require_own, small_disk
 from tests.faults.frame import judged
 from tests.faults.load import Key, Load, sample
 from tests.faults.postgres import Cluster
@@ -110,13 +109,13 @@ def test_disk_full_postgresql(tmp_path: Path, cluster: Cluster, count: Count, ro
     """No room for another page: it waits, and goes on when there is room again."""
     cluster.start()
     disk = cluster.directory.parent / f"disk{round_}"
-    with small_disk(disk, 64 * 2**20), cluster.database(disk) as url, Scene(tmp_path, url) as scene:
-        with judged(scene, count) as load:
-            ballast = fill(disk)
-            scene.until_logged("No space left on device")
-            load.more()
-            ballast.unlink()
-        scene.stop()
+    with small_disk(disk, 64 * 2**20):
+        require_own(disk)
+        with cluster.database(disk) as url, Scene(tmp_path, url) as scene:
+            with judged(scene, count) as load, full(disk):
+                scene.until_logged("No space left on device")
+                load.more()
+            scene.stop()
 
 
 @pytest.mark.fault("database disk full (SQLite)")
@@ -124,29 +123,28 @@ def test_disk_full_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
     """No room for another page: it waits, and goes on when there is room again."""
     with small_disk(tmp_path / "disk", 32 * 2**20) as disk, Scene(tmp_path / "scene", database=_file(disk)) as scene:
         scene.database = disk / "mqtt.db"
-        with judged(scene, count) as load:
-            ballast = fill(disk)
-            scene.until_logged("database or disk is full")
+        with judged(scene, count) as load, full(disk, scene.writer()) as complaint:
+            scene.until_logged(complaint)
             load.more()
-            ballast.unlink()
 
 
 @pytest.mark.fault("database read-only (SQLite)")
 def test_read_only_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
-    """The file system is mounted read-only under the writer's feet, as after an error of the disk."""
+    """It becomes read-only under the writer's feet, as after an error of the disk."""
     with small_disk(tmp_path / "disk", 32 * 2**20) as disk, Scene(tmp_path / "scene", database=_file(disk)) as scene:
         scene.database = disk / "mqtt.db"
 
-        def remounted() -> bool:
+        def reopened() -> bool:
+            is_made = made_read_only(disk, scene.database)
             scene.kill_writer()  # a file system with an open file cannot be made read-only
-            return subprocess.run(["mount", "-o", "remount,ro", disk], check=False, capture_output=True).returncode == 0
+            return is_made
 
         with judged(scene, count) as load:
             scene.until(lambda: scene.count() > 0, "something is stored")
-            scene.until(remounted, "the file system is read-only")
+            scene.until(reopened, "the database is read-only")
             load.more()
             scene.until_logged("trying again until it works")
-            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+            make_writable(disk, scene.database)
 
 
 @pytest.mark.fault("database locked by another program (SQLite)")

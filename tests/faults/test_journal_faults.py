@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Count
-from tests.faults.disk import fill, small_disk
+from tests.faults.disk import full, small_disk
 from tests.faults.load import Ledger, Load
 from tests.faults.scene import Scene
 
@@ -23,21 +23,21 @@ def test_disk_full(tmp_path: Path, count: Count, round_: int) -> None:
     with small_disk(tmp_path / "disk", 32 * 2**20) as disk:
         journal = {"path": str(disk / "mqtt.journal")}
         with Scene(tmp_path / "scene", journal=journal) as scene:
+            assert scene.process is not None
             load = Load(scene.port)
             load.wait(300)
-            ballast = fill(disk)
-            scene.until_logged("database or disk is full; free some space on its disk")
-            refused = _at_qos_0(scene, 10**6)
-            full = len(load.ledger.acknowledged)
-            refused.add(_at_qos_0(scene, 10**7))
-            assert len(load.ledger.acknowledged) == full
-            ballast.unlink()
-            load.wait(full + 500)
+            with full(disk, scene.process.pid) as complaint:
+                scene.until_logged(f"journal {scene.journal}: {complaint}; ")
+                refused = _at_qos_0(scene, 10**6)
+                before = len(load.ledger.acknowledged)
+                refused.add(_at_qos_0(scene, 10**7))
+                assert len(load.ledger.acknowledged) == before
+            load.more(500)
             ledger = load.end()
             ledger.add(refused)
             verdict = scene.judge(ledger)
             assert scene.status().refused >= 100
-            assert scene.log.read_text().count("free some space on its disk") == 1
+            assert len(scene.lines(complaint)) == 1
             assert scene.logged("can be written again")
             assert scene.stop() == 0
         count(verdict)
