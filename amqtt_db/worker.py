@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.ask(DEADLINE))
     try:
         order = orjson.loads(sys.stdin.buffer.readline())
-        os.nice(order["niceness"])
+        step_behind(order["niceness"])
         logging.getLogger().setLevel(order["level"])
         settings = load(order["config"], order["where"])
     except (ConfigError, ValueError) as error:
@@ -58,6 +59,18 @@ def is_bloated(most: int) -> bool:
     except OSError:
         return False
     return pages * os.sysconf("SC_PAGE_SIZE") > most
+
+
+def step_behind(niceness: int) -> None:
+    """Let others come first by so much, where processors are few.
+
+    Linux may share the processors out among sessions first, and looks at niceness only within one; this process is in a
+    session of its own, so the session gets the niceness as well: see sched(7), "The autogroup feature".
+    """
+    os.nice(niceness)
+    if niceness:
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def calm_collector() -> None:

@@ -15,9 +15,9 @@ import pytest
 from amqtt_db.config import load
 from amqtt_db.engines import engine_for
 from amqtt_db.journal import Journal, Progress, read_progress
-from amqtt_db.message import PUBLISH, flags
+from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.drain import Drain, Stop
+from amqtt_db.writer.drain import GATHER, Drain, Stop
 from amqtt_db.writer.writer import Writer
 
 PATIENCE = 30.0
@@ -188,6 +188,25 @@ def test_nothing_is_busy_when_nothing_comes(mill: Mill) -> None:
     before = time.process_time()
     time.sleep(2)
     assert time.process_time() - before < 0.02
+
+
+def test_a_stream_is_stored_in_groups(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that come one by one share commits: there is a pause after each small one."""
+    ends: list[int] = []
+    store = Writer.store
+
+    def counting(self: Writer, number: int, previous: int | None, position: int, batch: Batch) -> None:
+        ends.append(batch.end)
+        store(self, number, previous, position, batch)
+
+    monkeypatch.setattr(Writer, "store", counting)
+    mill.start()
+    started = time.monotonic()
+    for _ in range(200):
+        mill.send(1)
+        time.sleep(0.002)
+    mill.until_stored()
+    assert len(ends) <= (time.monotonic() - started) / GATHER + 2
 
 
 def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
