@@ -20,6 +20,7 @@ ROOMS = [
     "message",
     "shape",
     "tagged",
+    "written",
     "naming",
     "registry",
     "topics",

@@ -30,6 +30,8 @@ from amqtt_db.models.base import (
 )
 from amqtt_db.models.eav import message_row, message_table
 from amqtt_db.shape import EXACT, Block, Kind, Pair, Record, Shape, flatten, level_path, nested, split_path, unflatten
+from amqtt_db.tagged import Written, dumps
+from amqtt_db.written import object_writer
 
 _TO_JSON: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "bigint": str,
@@ -115,15 +117,17 @@ class Document(Model):
         ((key, order),) = cells.items()
         inside = [(path, kind) for path, kind in shape.properties if not path.startswith("{")]
         levels = [(path[1:-1], kind) for path, kind in shape.properties if path.startswith("{")]
-        nest = _nester([split_path(path) for path, _ in inside])
+        paths = [split_path(path) for path, _ in inside]
+        write, nest = object_writer(paths), _nester(paths)
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
             block = Block.of(shape, records)
             named = dict(zip(shape.properties, block.columns, strict=True))
             columns = [named[pair] for pair in inside]
+            plain = list(map(_to_json, inside, columns))
             filled: dict[Cell, Iterable[Any]] = {
                 **{column.name: values for column, values in zip(ENVELOPE, block.envelope, strict=True)},
-                "data": nest(list(map(_to_json, inside, columns)), len(block)),
+                "data": write(plain) or nest(plain, len(block)),
                 "kinds": _kinds(inside, columns, len(block)),
                 "levels": _levels(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(block)),
             }
@@ -188,7 +192,7 @@ def _all_need(kind: Kind, column: Sequence[Any]) -> bool | None:
 
 
 def _levels(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
-    """The column ``levels``; records whose levels are the same texts share the object."""
+    """The column ``levels``; records whose levels are the same texts share the JSON."""
     if not columns:
         return repeat(None, count)
     names, rows = [name for name, _ in pairs], list(zip(*columns, strict=True))
@@ -196,7 +200,7 @@ def _levels(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any
         return [
             {name: value for name, value in zip(names, row, strict=True) if value is not None} or None for row in rows
         ]
-    different = {row: dict(zip(names, row, strict=True)) for row in set(rows)}
+    different = {row: Written(dumps(dict(zip(names, row, strict=True)))) for row in set(rows)}
     return map(different.__getitem__, rows)
 
 

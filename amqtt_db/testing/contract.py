@@ -21,6 +21,7 @@ from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.spec import model_of
 from amqtt_db.models.wide import Wide
 from amqtt_db.shape import Record, Shape
+from amqtt_db.tagged import Written, loads
 from amqtt_db.testing import pure, strategies
 from amqtt_db.testing.answer import require, require_same, same, told
 from amqtt_db.testing.bench import Bench
@@ -260,7 +261,12 @@ def _columns(model: Model, place: Place, shape: Shape) -> dict[str, set[Any]]:
 
 
 def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
-    return sorted(made.get(key, []), key=repr)
+    return sorted((tuple(map(_value, row)) for row in made.get(key, [])), key=repr)
+
+
+def _value(cell: Any) -> Any:
+    """What a cell means that a maker has written already."""
+    return loads(str(cell)) if isinstance(cell, Written) else cell
 
 
 def _disagreement(key: str, cells: Sequence[Any], fast: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
