@@ -37,7 +37,7 @@ def visit(url: str) -> Iterator[House]:
     try:
         with _steady(database).begin() as connection:
             yield House(engine, Catalog(engine), connection)
-    except sa.exc.DBAPIError as error:
+    except (sa.exc.DBAPIError, database.dialect.loaded_dbapi.Error) as error:
         raise DatabaseError(answer(error)) from error
     finally:
         database.dispose()
@@ -55,6 +55,7 @@ def _steady(database: sa.Engine) -> sa.Engine:
     return database.execution_options(isolation_level=_STEADY) if _STEADY in levels else database
 
 
-def answer(error: sa.exc.DBAPIError) -> str:
+def answer(error: Exception) -> str:
     """What a database says, as one line without the statement and its values."""
-    return f"the database answers: {type(error.orig).__name__}: {str(error.orig).strip().partition(chr(10))[0]}"
+    origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return f"the database answers: {type(origin).__name__}: {str(origin).strip().partition(chr(10))[0]}"

@@ -12,10 +12,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, time, timezone
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -34,7 +34,9 @@ from amqtt_db.engines.encoding import (
     time_text,
 )
 from amqtt_db.errors import DatabaseError
-from amqtt_db.shape import Kind, micros
+from amqtt_db.shape import EPOCH, MICROSECOND, Kind
+
+_EPOCH: Final = EPOCH.replace(tzinfo=None)
 
 
 def _texts(column: Sequence[Any]) -> Sequence[Any]:
@@ -43,8 +45,12 @@ def _texts(column: Sequence[Any]) -> Sequence[Any]:
     return column
 
 
-def _read_moment(text: str) -> int:
-    return micros(datetime.fromisoformat(text).replace(tzinfo=timezone.utc))
+def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> datetime:
+    return read(f"{text}+00:00")
+
+
+def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
+    return (read(text) - _EPOCH) // MICROSECOND
 
 
 def _is_blamable(error: BaseException | None) -> bool:
@@ -105,7 +111,7 @@ class SQLite(Engine):
         "bool": bool,
         "number": float,
         "bigint": int,
-        "datetime": lambda value: datetime.fromisoformat(value).replace(tzinfo=timezone.utc),
+        "datetime": _read_datetime,
         "moment": _read_moment,
         "date": date.fromisoformat,
         "time": time.fromisoformat,

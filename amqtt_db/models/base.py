@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db.shape import Kind, Pair, Record, Shape, natural
+from amqtt_db.shape import Kind, Pair, Record, Shape, natural, records_of
 from amqtt_db.tagged import Typed, typed
 
 Cell = str | Pair
@@ -267,7 +267,7 @@ def of_value_rows(
         shape, pick = in_order(tuple(pair for pair in pairs[start:end] if pair is not None))
         shapes.append(shape)
         found.append(pick(values[start:end]))
-    return list(map(Record, *([column[start] for start in starts] for column in envelope), found, shapes))
+    return records_of(*([column[start] for start in starts] for column in envelope), found, shapes)
 
 
 @lru_cache(4096)

@@ -30,7 +30,7 @@ from amqtt_db.models.base import (
     restored,
     table_key,
 )
-from amqtt_db.shape import Block, Pair, Record, Shape
+from amqtt_db.shape import Block, Pair, Record, Shape, records_of
 from amqtt_db.tagged import typed
 
 EXTRA: Final = "extra"
@@ -112,7 +112,7 @@ class Wide(Model):
 
         def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
             shapes, values = _by_presence([(pair, columns[index]) for pair, index in own])
-            records = list(map(Record, *(columns[index] for index in envelope), values, shapes))
+            records = records_of(*(columns[index] for index in envelope), values, shapes)
             for number in _filled([columns[index] for index in odd]):
                 row = {cell: column[number] for cell, column in zip(cells, columns, strict=True)}
                 records[number] = record_of(row, dict(_properties(row)))

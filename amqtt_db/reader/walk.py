@@ -84,7 +84,8 @@ class _Pager:
         parameters = {**self.parameters, "size": size}
         if last is not None:
             parameters.update((f"after_{name}", value) for name, value in zip(self.order.fields, last, strict=True))
-        return self.connection.execute(self._statement(following=last is not None), parameters).fetchall()
+        with self.connection.execute(self._statement(following=last is not None), parameters) as result:
+            return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
 
     def _statement(self, *, following: bool) -> sa.Select[Any]:
         if following not in self._statements:
