@@ -363,6 +363,18 @@ def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any], reason: 
         amqtt_db.read("sqlite:///nowhere/mqtt.db", **arguments)
 
 
+def test_a_damaged_database_is_an_error_of_one_line(tmp_path: Path) -> None:
+    """Also where the damage shows only while rows are fetched."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": {"wide": {"table": "all"}}})
+    bench.send(*(("t", {"text": "x" * 2000}) for _ in range(1000)))
+    bench.close()
+    content = bench.path.read_bytes()
+    whole = len(content) * 3 // 4
+    bench.path.write_bytes(content[:whole].ljust(len(content), b"\x00"))
+    with pytest.raises(DatabaseError, match="the database answers: DatabaseError: database disk image is malformed"):
+        list(amqtt_db.read(bench.url))
+
+
 def test_there_is_no_database(tmp_path: Path) -> None:
     """A missing file, and one without a single table, are errors of one line; the file is not made."""
     with pytest.raises(DatabaseError, match=r"there is no database .*mqtt\.db yet"):
