@@ -150,6 +150,12 @@ def test_every_mistake_is_reported_at_once() -> None:
     }
 
 
+def test_a_filter_that_yaml_takes_for_a_comment() -> None:
+    """`topic: #` without quotes is no text at all; the message says how to write it."""
+    with pytest.raises(ConfigError, match="comment unless it is quoted: topic: '#'"):
+        config.load({"routes": [yaml.safe_load("topic: #")]})
+
+
 @pytest.mark.parametrize(
     ("section", "path", "message"),
     [

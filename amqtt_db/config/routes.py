@@ -29,6 +29,8 @@ ROUTE_KEYS: Final = (
     "hypertable", "keep",
 )  # fmt: skip
 
+_FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
+_FILTER_OR_COMMENT: Final = f"{_FILTER}; one that begins with # is a comment unless it is quoted: topic: '#'"
 _ELSEWHERE: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
 
 
@@ -76,7 +78,7 @@ def _route(item: Node) -> Route | None:
         if item.value is None:
             item.fail("expected a mapping, found nothing")
         return None
-    filter_ = section.child("topic").require(_topic, "an MQTT topic filter such as 'home/{room}/climate'")
+    filter_ = section.child("topic").require(_topic, _FILTER_OR_COMMENT if "topic" in item.value else _FILTER)
     model = _model(section.child("model"))
     decoder = _decoder(section.child("decode"))
     entity = _entity(section.child("entity"))
