@@ -130,7 +130,7 @@ class Workbench:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """The counters by topic filter, zeros left out."""
-        rows = self.sql("SELECT filter, stored, dead, ignored, records, dropped, nulled FROM mqtt_counter")
+        rows = self.sql("SELECT filter, mqtt_counter.stored, dead, ignored, records, dropped, nulled FROM mqtt_counter")
         names = ("stored", "dead", "ignored", "records", "dropped", "nulled")
         return {row[0]: {name: count for name, count in zip(names, row[1:], strict=True) if count} for row in rows}
 

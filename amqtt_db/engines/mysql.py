@@ -42,8 +42,10 @@ _SESSION: Final = (
     "lock_wait_timeout = 10, innodb_lock_wait_timeout = 30"
 )
 _ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-_LOCK: Final = "CONCAT('amqtt_db.', MD5(DATABASE()))"
-_MAINTENANCE: Final = "CONCAT('amqtt_db.maintenance.', MD5(DATABASE()))"
+# A lock's name has 64 characters at most, and belongs to the whole server; MD5 is gone from MySQL 9.6.
+_DATABASE: Final = "LEFT(SHA2(DATABASE(), 256), 32)"
+_LOCK: Final = f"CONCAT('amqtt_db.', {_DATABASE})"
+_MAINTENANCE: Final = f"CONCAT('amqtt_db.maintenance.', {_DATABASE})"
 _LOCK_SECONDS: Final = 30
 _ROOM: Final = 4096  # bytes of a packet that are not rows
 _LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into

@@ -120,7 +120,7 @@ def test_large_payloads(decode: str, site: Site) -> None:
     (letter,) = bench.dead() or (None,)
     stored = [value for record in bench.records() for value in record.values]
     x, whole = ("x", large.decode()) if decode != "bytes" else (b"x", large)
-    if site.engine == "mysql":
+    if site.engine == "mysql" and bench.sql("SELECT @@max_allowed_packet")[0][0] < LARGE:
         assert letter is not None
         assert letter.payload == frame % large
         assert stored == [x, x]

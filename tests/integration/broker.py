@@ -104,7 +104,7 @@ class BrokerProcess:
 
     def count(self) -> int:
         """Messages stored, dead or ignored so far."""
-        rows = self.sql("SELECT sum(stored) + sum(dead) + sum(ignored) FROM mqtt_counter")
+        rows = self.sql("SELECT sum(mqtt_counter.stored) + sum(dead) + sum(ignored) FROM mqtt_counter")
         return rows[0][0] or 0 if rows else 0
 
     def until_stored(self, count: int) -> None:
