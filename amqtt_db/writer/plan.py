@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
@@ -25,7 +26,8 @@ MAX_PLANS: Final = 1024  # per place; more are forgotten and compiled again
 class Target:
     """Columns of a table that rows are inserted into, and the kinds and lookups of their values.
 
-    ``optional`` are the indexes of fixed columns that may be left out where they are NULL throughout.
+    ``optional`` are the indexes of fixed columns that may be left out where they are NULL throughout.  ``order`` names
+    the column whose order rows are inserted in, None: that of arrival.
     """
 
     table: str
@@ -33,10 +35,15 @@ class Target:
     kinds: tuple[Kind, ...]
     lookups: tuple[Lookup | None, ...]
     optional: tuple[int, ...] = ()
+    order: str | None = None
 
     def without(self, indexes: tuple[int, ...]) -> Target:
         """The target without some columns."""
         return _without(self, indexes)
+
+    def in_order(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Rows in the order of the key: a page of the table is then filled at once, not again and again."""
+        return rows if self.order is None else sorted(rows, key=itemgetter(self.columns.index(self.order)))
 
 
 @lru_cache(4096)
@@ -44,7 +51,7 @@ def _without(target: Target, indexes: tuple[int, ...]) -> Target:
     kept = [index for index in range(len(target.columns)) if index not in indexes]
     columns = tuple(target.columns[index] for index in kept)
     kinds = tuple(target.kinds[index] for index in kept)
-    return Target(target.table, columns, kinds, tuple(target.lookups[index] for index in kept))
+    return Target(target.table, columns, kinds, tuple(target.lookups[index] for index in kept), order=target.order)
 
 
 @attrs.frozen
@@ -189,7 +196,10 @@ def _target(name: str, table: Table, columns: Mapping[Cell, str]) -> Target:
     kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
     lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
     optional = tuple(index for index, cell in enumerate(columns) if isinstance(cell, str) and fixed[cell].nullable)
-    return Target(name, tuple(columns.values()), kinds, lookups, optional)
+    first = fixed[table.primary_key[0]]
+    return Target(
+        name, tuple(columns.values()), kinds, lookups, optional, columns[first.name] if first.lookup else None
+    )
 
 
 def fitting(engine: Engine, kind: Kind, value: Any) -> Kind:

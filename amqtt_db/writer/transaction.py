@@ -214,7 +214,8 @@ def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Targe
     for target, some in rows:
         if some:
             merged.setdefault(target, []).extend(some)
-    return sorted(merged.items(), key=lambda item: (item[0].table, item[0].columns))
+    targets = sorted(merged, key=lambda target: (target.table, target.columns))
+    return [(target, target.in_order(merged[target])) for target in targets]
 
 
 def clean_text(text: str) -> str:
