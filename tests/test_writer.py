@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.engines.sqlite import SQLite
 from amqtt_db.errors import DatabaseError
 from amqtt_db.message import CONNECT, DISCONNECT, START, Batch, flags, message_id
 from amqtt_db.models.base import Place
@@ -40,6 +41,23 @@ def test_a_schema_change_in_the_middle_of_a_batch(site: Site) -> None:
     bench = Workbench(site)
     bench.send(("t", {"a": 1}), ("t", {"a": 2, "b": 1}), ("t", {"b": "x"}), ("t", {"a": 4}))
     assert bench.data() == [{"a": 1.0}, {"a": 2.0, "b": 1.0}, {"b": "x"}, {"a": 4.0}]
+
+
+def test_points_are_inserted_in_the_order_of_their_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series by series and each in the order of time, though messages of many topics come in turn."""
+    inserted: list[tuple[Any, ...]] = []
+    insert = SQLite.insert
+
+    def note(self: SQLite, connection: Any, table: str, columns: Any, kinds: Any, rows: Any) -> None:
+        if table == "mqtt_point":
+            inserted.extend(row[:3] for row in rows)
+        insert(self, connection, table, columns, kinds, rows)
+
+    monkeypatch.setattr(SQLite, "insert", note)
+    bench = Workbench(tmp_path, {"topic": "#", "model": "narrow"})
+    bench.send(*((f"t/{number % 3}", {"a": number, "b": number}) for number in range(9)))
+    assert len(inserted) == 18
+    assert inserted == sorted(inserted)
 
 
 def test_identical_messages_are_all_kept(site: Site) -> None:

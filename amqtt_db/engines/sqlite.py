@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from amqtt_db import tagged
 from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
@@ -36,6 +38,7 @@ from amqtt_db.engines.encoding import (
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import EPOCH, MICROSECOND, Kind
 
+_DIALECT: Final = sqlite.dialect()
 _EPOCH: Final = EPOCH.replace(tzinfo=None)
 
 
@@ -51,6 +54,13 @@ def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromiso
 
 def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
     return (read(text) - _EPOCH) // MICROSECOND
+
+
+@lru_cache(4096)
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    quote = _DIALECT.identifier_preparer.quote
+    names, marks = ", ".join(map(quote, columns)), ", ".join("?" * len(columns))
+    return f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})"  # noqa: S608
 
 
 def _is_blamable(error: BaseException | None) -> bool:
@@ -187,17 +197,15 @@ class SQLite(Engine):
         kinds: Sequence[Kind],
         rows: Sequence[Sequence[Any]],
     ) -> None:
-        """``executemany`` on the driver's own cursor."""
-        quote = connection.dialect.identifier_preparer.quote
-        names = ", ".join(map(quote, columns))
-        marks = ", ".join("?" * len(columns))
+        """``executemany`` of the driver itself: for a table with a single row SQLAlchemy takes as long as SQLite."""
+        driver = connection.connection.driver_connection
         try:
-            connection.exec_driver_sql(f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})", list(rows))  # noqa: S608
-        except sa.exc.IntegrityError as error:
-            what, _, column = str(error.orig).rpartition(".")
+            driver.executemany(_insertion(table, tuple(columns)), rows)  # type: ignore[union-attr]
+        except sqlite3.Error as error:
+            what, _, column = str(error).rpartition(".")
             if what == f"NOT NULL constraint failed: {table}" and column not in columns:
                 raise foreign_column(table, column) from error
-            raise
+            raise sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def holds(self, kind: Kind, value: Any) -> bool:
         """See the module's docstring for what SQLite does not hold."""
