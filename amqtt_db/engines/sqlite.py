@@ -56,7 +56,7 @@ def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisofo
     return (read(text) - _EPOCH) // MICROSECOND
 
 
-@lru_cache(4096)
+@lru_cache(16_384)  # no fewer than tables that one batch may fill
 def _insertion(table: str, columns: tuple[str, ...]) -> str:
     quote = _DIALECT.identifier_preparer.quote
     names, marks = ", ".join(map(quote, columns)), ", ".join("?" * len(columns))

@@ -46,7 +46,7 @@ class Target:
         return rows if self.order is None else sorted(rows, key=itemgetter(self.columns.index(self.order)))
 
 
-@lru_cache(4096)
+@lru_cache(16_384)  # no fewer than tables that one batch may fill
 def _without(target: Target, indexes: tuple[int, ...]) -> Target:
     kept = [index for index in range(len(target.columns)) if index not in indexes]
     columns = tuple(target.columns[index] for index in kept)
