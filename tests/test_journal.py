@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from amqtt_db.errors import JournalError, JournalInUse
 from amqtt_db.journal import Journal, JournalReader, Progress, Sync, read_progress, write_progress
+from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.group import Entry, chunks, decode, encode
 from amqtt_db.message import CONNECT, START, Batch, flags
 
@@ -234,6 +235,29 @@ def test_a_reader_sees_the_commits_of_another_process(path: Path) -> None:
         assert batch.payloads == [b"hello\n"]
         assert reader.pending(token, 2) == 1
         reader.close()
+
+
+def test_a_file_that_is_written_anew_while_a_reader_opens_it_is_noticed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader may have opened the removed file, in which nothing will ever change."""
+    journal = opened(path)
+    connect = journal_file.connect_reader
+
+    def slowly(where: Path) -> sqlite3.Connection:
+        connection = connect(where)
+        path.unlink()
+        journal.commit()
+        return connection
+
+    monkeypatch.setattr(journal_file, "connect_reader", slowly)
+    reader = JournalReader(path)
+    try:
+        with pytest.raises(JournalError, match="moved away or replaced"):
+            reader.changed()
+    finally:
+        reader.close()
+        journal.close()
 
 
 def test_a_batch_that_starts_within_a_group_is_cut(path: Path) -> None:

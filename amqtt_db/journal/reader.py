@@ -50,8 +50,8 @@ class JournalReader:
     def __init__(self, path: Path | str) -> None:
         """Open the journal at ``path``.  Raises JournalError, also where there is none yet: then try again later."""
         self.path = Path(path)
+        self._identity = journal_file.identity(self.path)  # before: what takes the file's place meanwhile is noticed
         self._connection = journal_file.connect_reader(self.path)
-        self._identity = journal_file.identity(self.path)
         self._version: int | None = None
 
     def openings(self) -> tuple[Opening, ...]:
