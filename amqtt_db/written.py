@@ -23,7 +23,7 @@ def object_writer(paths: Sequence[Sequence[str]]) -> ObjectWriter:
     The texts are those of :func:`tagged.dumps`; None where that is not certain at a glance, or where something is
     absent.
     """
-    if not paths or not all(map(_is_plain, (key for path in paths for key in path))):
+    if not _is_tree(paths) or not all(map(_is_plain, (key for path in paths for key in path))):
         return lambda columns: None
     parts = list(_parts(nested(zip(paths, range(len(paths)), strict=True))))
 
@@ -38,6 +38,12 @@ def object_writer(paths: Sequence[Sequence[str]]) -> ObjectWriter:
         return list(map(Written, map("".join, zip(*pieces, strict=True))))
 
     return write
+
+
+def _is_tree(paths: Sequence[Sequence[str]]) -> bool:
+    """Whether there are paths, and none leads through another's value: each message then has one of the two."""
+    inner = {tuple(path[:end]) for path in paths for end in range(1, len(path))}
+    return bool(paths) and inner.isdisjoint(map(tuple, paths))
 
 
 def _is_plain(key: str) -> bool:

@@ -65,3 +65,9 @@ def test_objects_of_plain_values_are_written_together() -> None:
 def test_what_is_not_certain_at_a_glance_is_left_to_others(column: list[Any]) -> None:
     """Values that need a tag, are absent or of several types."""
     assert object_writer([("a",)])([column]) is None
+
+
+def test_a_property_that_is_a_value_here_and_an_object_there_is_left_to_others() -> None:
+    """An entity's attribute may have the name of an undeclared object; a message has one of them."""
+    for under in ([("a",), ("a", "b")], [("a", "b"), ("a",)]):
+        assert object_writer(under)([[1], [2]]) is None
