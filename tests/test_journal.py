@@ -18,6 +18,7 @@ from amqtt_db.errors import JournalError, JournalInUse
 from amqtt_db.journal import Journal, JournalReader, Progress, Sync, read_progress, write_progress
 from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.group import Entry, chunks, decode, encode
+from amqtt_db.journal.owned import OwnedFile
 from amqtt_db.message import CONNECT, START, Batch, flags
 
 MIB = 2**20
@@ -258,6 +259,25 @@ def test_a_file_that_is_written_anew_while_a_reader_opens_it_is_noticed(
     finally:
         reader.close()
         journal.close()
+
+
+def test_a_file_that_is_removed_while_its_owner_begins_is_written_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner knows its file from the moment at which it was opened."""
+    settle = OwnedFile.settle
+
+    def late(file: OwnedFile) -> None:
+        path.unlink()
+        settle(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnedFile, "settle", late)
+        journal = opened(path)
+    assert is_busy(journal)
+    (behind,) = fill(journal, groups=1)
+    assert [position for batch in everything(path) for position in batch.positions] == [*range(1, behind)]
+    journal.close()
 
 
 def test_a_batch_that_starts_within_a_group_is_cut(path: Path) -> None:

@@ -30,7 +30,7 @@ class OwnedFile:
         self.connection = connection
         self._lock = lock
         self._is_synced = is_synced
-        self._identity: tuple[int, int] | None = None
+        self._identity = journal_file.identity(path)
         self._copy: tuple[int, int] | None = None
 
     @classmethod
@@ -49,18 +49,15 @@ class OwnedFile:
             raise
 
     def settle(self) -> None:
-        """Bring the connection into the mode for everyday commits, and remember which file it is of."""
-        self._identity = journal_file.identity(self.path)
-        self._hurry()
-
-    def _hurry(self) -> None:
+        """Bring the connection into the mode for everyday commits."""
         self.connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         if not self._is_synced:
             self.connection.execute("PRAGMA synchronous = NORMAL")
 
     def is_displaced(self) -> bool:
         """Whether the file that this process writes to is no longer the one that others find."""
-        return journal_file.identity(self.path) != self._identity
+        found = journal_file.identity(self.path)
+        return found is None or found != self._identity
 
     def keep_place(self) -> None:
         """Write a removed file anew, with all that it held; one that took its place is not touched.
@@ -89,7 +86,7 @@ class OwnedFile:
         self._identity, self._copy = self._copy, None
         with suppress(sqlite3.Error):
             removed_file.close()
-        self._hurry()
+        self.settle()
         logger.error("journal %s: the file was removed; it is written anew, with all that it held", self.path)
 
     def close(self) -> None:
