@@ -33,6 +33,7 @@ _SECONDS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("w", "week", "weeks"), 7 * 86_400),
 }
 _UNEQUAL: Final = ("mo", "month", "months", "y", "year", "years")
+_LARGEST: Final = 2**63 - 1
 _LONGEST: Final = 36_600 * 86_400  # seconds in a hundred years
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
@@ -174,7 +175,10 @@ def size(value: object) -> int:
     unit = _UNITS.get(match[2].casefold())
     if unit is None:
         raise ValueError(f"unknown unit {match[2][:10]!r}; there are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
-    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+    count = int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+    if count > _LARGEST:
+        raise ValueError("more than 8 EiB, which no disk has")
+    return count
 
 
 def duration(value: object) -> timedelta:
