@@ -49,6 +49,12 @@ def require_tables(house: House) -> None:
         raise DatabaseError("the database is empty: its tables are made when the writer first starts")
 
 
+def require_database(url: str) -> None:
+    """Raise DatabaseError where no writer has ever made its tables, or there is no database; none is made."""
+    with visit(url) as house:
+        require_tables(house)
+
+
 def _steady(database: sa.Engine) -> sa.Engine:
     """With transactions that see one state of the database; where there is no such level, they do anyway (SQLite)."""
     levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]

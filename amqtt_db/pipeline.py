@@ -205,7 +205,7 @@ class Lane:
     def reason(self, fault: Exception) -> Rejected:
         """One of FAULTS as what its user reads of a dead letter."""
         if isinstance(fault, EntityError):
-            return EntityError(f"route {self.filter}: table {self._table_name()}: {fault}")
+            return EntityError(f"route {self.filter}: {self._where()}: {fault}")
         if isinstance(fault, Rejected):
             return fault
         return StructureError(f"route {self.filter}: {type(fault).__name__}: {fault}")
@@ -223,8 +223,11 @@ class Lane:
         missing = {name: level for name, level in self._given.items() if item.get(name) is None}
         return {**item, **missing} if missing else item
 
-    def _table_name(self) -> str:
-        return self.typist.route.model.tables(self.place, Shape(()))[0].name
+    def _where(self) -> str:
+        """The table, where its name is the user's; one that a topic has to itself is named later."""
+        if self.place.key == self.topic:
+            return f"topic {self.topic}"
+        return f"table {self.typist.route.model.tables(self.place, Shape(()))[0].name}"
 
 
 def escape_path(path: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 import sqlalchemy as sa
 
@@ -9,7 +11,7 @@ from amqtt_db.catalog import COUNTS
 from amqtt_db.config import Settings
 from amqtt_db.errors import DatabaseError, JournalError
 from amqtt_db.house import House, require_tables, visit
-from amqtt_db.journal import JournalReader
+from amqtt_db.journal import NO_LONGER_FULL, JournalReader
 
 
 @attrs.frozen
@@ -72,9 +74,19 @@ def _with_journal(result: Status, settings: Settings, checkpoints: dict[str, tup
         token = known[-1].token if known else None  # openings are registered one after the other
         number, position = checkpoints[token] if token else (0, 0)
         journal = JournalStatus(number, position, reader.pending(token, position))
-        return attrs.evolve(result, journals=(journal,), refused=reader.refused())
+        held = tuple(_held_back(reader.size(), settings.journal.max_size))
+        return attrs.evolve(result, journals=(journal,), refused=reader.refused(), warnings=(*result.warnings, *held))
     finally:
         reader.close()
+
+
+def _held_back(size: int, most: int) -> Iterator[str]:
+    """What no counter tells: senders keep what a full journal does not take."""
+    if size >= most * NO_LONGER_FULL:
+        yield (
+            f"the journal is full, or nearly so: {size} bytes, and max_size is {most}; while it is, QoS 1 and 2 are not"
+            " acknowledged and wait with their senders, and QoS 0 is refused"
+        )
 
 
 def _checkpoints(house: House) -> dict[str, tuple[int, int]]:

@@ -321,6 +321,7 @@ def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
         _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+    assert errors.endswith("stopped; everything that was received is stored\n")
     found = rows(tmp_path / "mqtt.db", "SELECT room, temp FROM climate ORDER BY id")
     assert found == [("kitchen", n + 0.5) for n in range(50)]
 
@@ -412,23 +413,29 @@ def feed(directory: Path, *messages: tuple[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["topics", "export", "tail"])
+@pytest.mark.parametrize("command", ["topics", "export", "tail", "dead list", "dead replay", "remodel"])
 def test_there_is_nothing_to_read_yet(command: str, tmp_path: Path) -> None:
-    """Without a database, or with an empty one, there is one line on stderr, and exit code 1."""
+    """Without a database, or with an empty one, there is one line on stderr, and exit code 1; and none is made."""
     path = configuration(tmp_path)
     for reason in (f"there is no database {tmp_path}/mqtt.db yet", "the database is empty"):
-        result = invoke(command, path)
+        result = invoke(*command.split(), path)
         assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
         assert result.stderr.startswith(reason)
+        assert sum(file.stat().st_size for file in tmp_path.glob("mqtt.db*")) == 0
         (tmp_path / "mqtt.db").touch()
 
 
 def test_topics(tmp_path: Path) -> None:
-    """What is stored, as a table and as JSON; names of topics cannot command a terminal."""
+    """What is stored, two lines a topic and as JSON; names of topics cannot command a terminal."""
     path = feed(tmp_path, ("home/hall/climate", {"temp": 1}), ("evil/\x1b[31m", {}), ("evil/\x1b[31m", {}))
     shown = invoke("topics", path)
     assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
-    assert r"evil/\x1b[31m" in shown.stdout
+    assert shown.stdout.splitlines() == [
+        r"evil/\x1b[31m  2 rows, 2023-11-14 22:13:21 to 2023-11-14 22:13:22 UTC",
+        "    route #, wide: evil_31m",
+        "home/hall/climate  1 row, 2023-11-14 22:13:20 to 2023-11-14 22:13:20 UTC",
+        "    route home/{room}/climate, wide: climate",
+    ]
     found = json.loads(invoke("topics", path, "--json", "--topic", "home/#").stdout)
     assert found == [
         {
@@ -529,6 +536,30 @@ def test_tail(tmp_path: Path) -> None:
         'home/hall/climate  {"n":2.0}\n',
         'home/\\x1b[2J  {"n":8.0}\n',
     ]
+
+
+def test_tail_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
+    """It says so once, and goes on with what came meanwhile."""
+    path = feed(tmp_path, ("garden", {"n": 0}))
+    command = [sys.executable, "-m", "amqtt_db", "tail", str(path), "--interval", "0.05"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        closing(Workbench(tmp_path, {"topic": "#"}, token="b")) as bench,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline()]
+        (tmp_path / "mqtt.db").rename(tmp_path / "elsewhere.db")
+        said = process.stderr.readline()
+        (tmp_path / "elsewhere.db").rename(tmp_path / "mqtt.db")
+        bench.send(("garden", {"n": 1}))
+        lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, rest, errors) == (0, "", "")
+    assert [line.rpartition("  ")[2] for line in lines] == ['{"n":0.0}\n', '{"n":1.0}\n']
+    assert said.startswith(f"there is no database {tmp_path}/mqtt.db yet")
+    assert said.endswith("; trying again until it works\n")
 
 
 @given(st.text() | st.binary())

@@ -350,6 +350,14 @@ def test_unknown_reject_names_route_table_property_and_policy(site: Site) -> Non
         assert word in letter.reason
 
 
+def test_a_topic_with_a_table_of_its_own_is_named_itself(site: Site) -> None:
+    """Its table may have no name yet, and has another one."""
+    bench = Workbench(site, {"topic": "#", "entity": {"a": "float"}, "unknown": "reject"})
+    bench.send(("home/attic", {"surprise": 2}))
+    (letter,) = bench.dead()
+    assert letter.reason.startswith("route #: topic home/attic: ")
+
+
 def test_mismatch_null_counts_what_it_nulls(site: Site) -> None:
     """A wrong value becomes NULL, and is counted."""
     bench = Workbench(site, {"topic": "#", "entity": {"a": "float"}, "mismatch": "null"})

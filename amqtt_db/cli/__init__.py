@@ -183,7 +183,7 @@ def topics(
         if as_json:
             typer.echo(orjson.dumps([attrs.asdict(one) for one in found]))
         else:
-            show.console().print(show.topics(found) if found else "No topic is stored.")
+            show.console().print(show.topics(found) if found else "No topic is stored.", soft_wrap=True)
 
 
 @app.command()

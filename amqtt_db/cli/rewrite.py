@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from amqtt_db.cli import show
 from amqtt_db.config import Settings
 from amqtt_db.errors import DatabaseError
-from amqtt_db.house import answer
+from amqtt_db.house import answer, require_database
 from amqtt_db.remodel import Move, Remodel
 from amqtt_db.writer.claim import require_same_routes
 
@@ -19,6 +19,7 @@ def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
     Raises DatabaseError if the database cannot be used, RemodelError if a record does not read back, AmqttDbError if a
     writer works by other routes.
     """
+    require_database(settings.database)
     require_same_routes(settings.journal.path, settings.routes)
     try:
         remodel = Remodel(settings.database, settings.routes)

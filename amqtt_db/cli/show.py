@@ -108,20 +108,15 @@ def status(result: Status) -> RenderableType:
 
 
 def topics(found: Iterable[StoredTopic]) -> RenderableType:
-    """What is stored, a topic a line."""
-    rows = (
-        (
-            one.topic,
-            one.route,
-            ", ".join(one.models),
-            ", ".join(one.tables),
-            one.rows,
-            *(None if time is None else time.strftime("%Y-%m-%d %H:%M:%S") for time in (one.first, one.last)),
-        )
-        for one in found
-    )
-    header = ("topic", "route", "model", "tables", "rows", "first (UTC)", "last (UTC)")
-    return _table(header, rows, "Stored topics")
+    """What is stored of each topic, two lines each, which stay lines however narrow the terminal is."""
+    return Text("\n".join(map(_stored, found)))
+
+
+def _stored(one: StoredTopic) -> str:
+    times = " to ".join(f"{time:%Y-%m-%d %H:%M:%S}" for time in (one.first, one.last) if time is not None)
+    where = f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables)}"
+    extent = f"{one.rows} {'row' if one.rows == 1 else 'rows'}{times and f', {times} UTC'}"
+    return f"{visible(one.topic)}  {extent}\n    {visible(where)}"
 
 
 def record(found: Record) -> str:

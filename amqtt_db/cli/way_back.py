@@ -11,8 +11,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
+from amqtt_db.cli.show import visible
 from amqtt_db.config import Settings
-from amqtt_db.errors import AmqttDbError
+from amqtt_db.errors import AmqttDbError, DatabaseError
 from amqtt_db.reader.follow import Follower
 from amqtt_db.shape import Record
 
@@ -67,10 +68,20 @@ class Interrupt:
 
 
 def follow(settings: Settings, topic: str, last: int, interval: float) -> Iterator[Record]:
-    """The ``last`` records of a topic filter, then those that come: a look every ``interval`` seconds, until Ctrl-C."""
+    """The ``last`` records of a topic filter, then those that come: a look every ``interval`` seconds, until Ctrl-C.
+
+    A database that goes away meanwhile is waited for; what it answers is told once, on stderr.
+    """
+    complaint = ""
     follower = Follower(settings, topic)
     with Interrupt() as interrupt:
         yield from follower.newest(last)
         while not interrupt.came:
-            yield from takewhile(lambda _: not interrupt.came, follower.news())
+            try:
+                yield from takewhile(lambda _: not interrupt.came, follower.news())
+                complaint = ""
+            except DatabaseError as error:
+                if complaint != str(error):
+                    complaint = str(error)
+                    print(f"{visible(complaint)}; trying again until it works", file=sys.stderr)  # noqa: T201
             interrupt.wait(interval)

@@ -18,8 +18,17 @@ deletes the groups behind it inside its own commits.  The file keeps its size; t
 
 from __future__ import annotations
 
-from amqtt_db.journal.owner import Journal, Sync
+from amqtt_db.journal.owner import NO_LONGER_FULL, Journal, Sync
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
 from amqtt_db.journal.reader import JournalReader, Opening
 
-__all__ = ["Journal", "JournalReader", "Opening", "Progress", "Sync", "read_progress", "write_progress"]
+__all__ = [
+    "NO_LONGER_FULL",
+    "Journal",
+    "JournalReader",
+    "Opening",
+    "Progress",
+    "Sync",
+    "read_progress",
+    "write_progress",
+]

@@ -19,6 +19,9 @@ from amqtt_db.message import START, flags
 
 Sync = Literal["always", "1s", "never"]
 
+NO_LONGER_FULL: Final = 0.9
+"""Of ``max_size``: a journal that was full takes messages again below it."""
+
 _Row = tuple[int, int, int, int, int, bytes]
 
 _ROW_BYTES: Final = 32

@@ -94,6 +94,10 @@ class JournalReader:
         """How many messages the journal's owners refused, ever, because it was full or could not be written."""
         return int(self._all("SELECT value FROM meta WHERE name = 'refused'", {})[0][0])
 
+    def size(self) -> int:
+        """The bytes in the journal that count towards its owner's ``max_size``."""
+        return int(self._all("SELECT coalesce(sum(size), 0) FROM entries", {})[0][0])
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()

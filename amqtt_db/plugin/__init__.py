@@ -9,7 +9,9 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import time_ns
 from typing import Any, ClassVar, Final
 
@@ -20,8 +22,8 @@ from amqtt.plugins.base import BasePlugin
 from amqtt.session import Session
 
 from amqtt_db.config import Settings, load
-from amqtt_db.errors import AmqttDbError
-from amqtt_db.journal import Journal
+from amqtt_db.errors import AmqttDbError, JournalError
+from amqtt_db.journal import Journal, JournalReader, read_progress
 from amqtt_db.message import flags
 from amqtt_db.plugin.cork import CorkedWriter
 from amqtt_db.plugin.delivery import JournalQueue, Permission, is_topic
@@ -67,6 +69,7 @@ class Plugin(BasePlugin[BrokerContext]):
         try:
             settings = load(config, WHERE)
             self._intake = Intake(_open(settings), context.loop)
+            self._journal = settings.journal.path
         except AmqttDbError as error:
             logger.error("%s", error)
             raise
@@ -112,6 +115,7 @@ class Plugin(BasePlugin[BrokerContext]):
         await self._supervisor.stop()
         self._intake.tick()
         await self._intake.close()
+        _tell_rest(self._journal)
 
     def _replaced(self, session: Session) -> JournalQueue:
         """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""
@@ -157,6 +161,21 @@ class Plugin(BasePlugin[BrokerContext]):
 def _open(settings: Settings) -> Journal:
     journal = settings.journal
     return Journal.open(journal.path, max_size=journal.max_size, sync=journal.sync)
+
+
+def _tell_rest(journal: Path) -> None:
+    """What becomes of what was received and acknowledged, now that nobody stores it any more."""
+    progress = read_progress(journal)
+    try:
+        with closing(JournalReader(journal)) as reader:
+            pending = reader.pending(*(None, 0) if progress is None else (progress.token, progress.position))
+    except JournalError as error:
+        logger.warning("%s", error)
+        return
+    if pending:
+        logger.info("stopped; %d messages wait in journal %s and are stored after the next start", pending, journal)
+    else:
+        logger.info("stopped; everything that was received is stored")
 
 
 def _calm_collector() -> None:

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from amqtt_db.errors import JournalError
-from amqtt_db.journal import Journal, Progress, read_progress
+from amqtt_db.journal import NO_LONGER_FULL, Journal, Progress, read_progress
 from amqtt_db.plugin.cork import Cork
 from amqtt_db.plugin.gate import Gate
 
@@ -32,7 +32,6 @@ _WEIGHT: Final = 0.05
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 _TRIM_PAUSE: Final = 0.01
-_NO_LONGER_FULL: Final = 0.9
 
 
 class Group(asyncio.Future[None]):
@@ -247,7 +246,7 @@ class Intake:
     def _review(self) -> None:
         """Decide anew whether entries are taken, and whether clients may go on publishing."""
         journal = self._journal
-        full = journal.size >= journal.max_size * (_NO_LONGER_FULL if self._full else 1)
+        full = journal.size >= journal.max_size * (NO_LONGER_FULL if self._full else 1)
         if full != self._full:
             self._full = full
             self._tell_full()

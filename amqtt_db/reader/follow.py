@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -14,6 +15,8 @@ from amqtt_db.reader.records import records
 from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
 from amqtt_db.shape import Record
 from amqtt_db.topics import TopicFilter
+
+_BEFORE: Final = (-1, -1)  # no record's id and part
 
 
 class Follower:
@@ -27,6 +30,7 @@ class Follower:
         self._url = url_of(database)
         self._topic = TopicFilter.parse(topic)
         self._seen: dict[int, int] = {}
+        self._last = _BEFORE
 
     def newest(self, count: int) -> list[Record]:
         """The ``count`` newest records in the order of their times; :meth:`news` goes on from here.
@@ -39,14 +43,24 @@ class Follower:
         return found[::-1]
 
     def news(self) -> Iterator[Record]:
-        """What was stored since the last call, journal by journal in order of arrival.  Raises as :meth:`newest`."""
+        """What was stored since the last call, journal by journal in order of arrival.
+
+        Raises as :meth:`newest`; the next call goes on behind the last record.
+        """
         with visit(self._url) as house:
             for number, position in _checkpoints(house).items():
                 seen = self._seen.get(number, 0)
                 if position > seen:
                     new = Selection(self._topic, message_id(number, seen), message_id(number, position), order=BY_ID)
-                    yield from records(house, new)
-                    self._seen[number] = position
+                    yield from self._behind_last(records(house, new))
+                    self._seen[number], self._last = position, _BEFORE
+
+    def _behind_last(self, found: Iterable[Record]) -> Iterator[Record]:
+        """Those of one journal that were not seen before an error."""
+        for record in found:
+            if (record.id, record.part) > self._last:
+                self._last = record.id, record.part
+                yield record
 
 
 def _checkpoints(house: House) -> dict[int, int]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from amqtt_db.engines import engine_for
 from amqtt_db.errors import DatabaseError
-from amqtt_db.house import answer
+from amqtt_db.house import answer, require_database
 from amqtt_db.route import Route
 from amqtt_db.topics import TopicFilter
 from amqtt_db.writer.attempt import Attempt
@@ -36,6 +36,7 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
     DatabaseError if the database cannot be used; what was stored by then stays stored.
     """
     wanted = TopicFilter.parse(topic)
+    require_database(database)
     with tempfile.TemporaryDirectory() as directory:
         attempt = Attempt(Path(directory) / "attempt")
         writer = Writer(engine_for(database), routes, attempt)

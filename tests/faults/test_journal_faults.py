@@ -131,6 +131,7 @@ def test_max_size(tmp_path: Path, count: Count, round_: int) -> None:
             full = len(load.ledger.acknowledged)
             refused.add(_at_qos_0(scene, 10**7))
             assert len(load.ledger.acknowledged) == full
+            assert any("QoS 1 and 2 are not acknowledged and wait" in text for text in scene.status().warnings)
         scene.until_logged("has room again")
         load.wait(full + 500)
         ledger = load.end()
