@@ -539,27 +539,27 @@ def test_tail(tmp_path: Path) -> None:
 
 
 def test_tail_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
-    """It says so once, and goes on with what came meanwhile."""
+    """It says each cause once, and goes on with what came meanwhile."""
     path = feed(tmp_path, ("garden", {"n": 0}))
     command = [sys.executable, "-m", "amqtt_db", "tail", str(path), "--interval", "0.05"]
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
-        closing(Workbench(tmp_path, {"topic": "#"}, token="b")) as bench,
-    ):
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         lines = [process.stdout.readline()]
         (tmp_path / "mqtt.db").rename(tmp_path / "elsewhere.db")
         said = process.stderr.readline()
+        assert not (tmp_path / "mqtt.db").exists()
         (tmp_path / "elsewhere.db").rename(tmp_path / "mqtt.db")
-        bench.send(("garden", {"n": 1}))
+        with closing(Workbench(tmp_path, {"topic": "#"}, token="b")) as bench:
+            bench.send(("garden", {"n": 1}))
         lines.append(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, rest, errors) == (0, "", "")
+    assert (process.returncode, rest) == (0, "")
     assert [line.rpartition("  ")[2] for line in lines] == ['{"n":0.0}\n', '{"n":1.0}\n']
-    assert said.startswith(f"there is no database {tmp_path}/mqtt.db yet")
-    assert said.endswith("; trying again until it works\n")
+    causes = [said.strip(), *errors.splitlines()]  # a look in the moment of the move finds another one
+    assert [cause for cause in causes if not cause.endswith("; trying again until it works")] == []
+    assert len(set(causes)) == len(causes)
 
 
 @given(st.text() | st.binary())

@@ -135,9 +135,10 @@ class SQLite(Engine):
         """Connections in WAL mode; for reading only, the file must exist and is never changed."""
         if write:
             self._make_file()
+            url = sa.make_url(self.url)
         else:
-            self._require_file()
-        engine = sa.create_engine(self.url, hide_parameters=True)
+            url = self._require_file()
+        engine = sa.create_engine(url, hide_parameters=True)
         sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
         begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -167,10 +168,13 @@ class SQLite(Engine):
                 f"cannot make the database {path}: {error.strerror}; make its directory or change its permissions"
             ) from error
 
-    def _require_file(self) -> None:
+    def _require_file(self) -> sa.URL:
+        """A URL by which a file is not even made that goes away before it is opened."""
         path = self._path()
         if path is None or not path.exists():
             raise DatabaseError(f"there is no database {path} yet: it is made when the first message is stored")
+        url = sa.make_url(self.url).set(database=path.absolute().as_uri())
+        return url.update_query_dict({"uri": "true", "mode": "rw"})
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """Nothing to do: BEGIN IMMEDIATE has the only write lock there is."""
