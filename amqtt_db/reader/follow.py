@@ -30,7 +30,7 @@ class Follower:
         self._url = url_of(database)
         self._topic = TopicFilter.parse(topic)
         self._seen: dict[int, int] = {}
-        self._last = _BEFORE
+        self._last: dict[int, tuple[int, int]] = {}
 
     def newest(self, count: int) -> list[Record]:
         """The ``count`` newest records in the order of their times; :meth:`news` goes on from here.
@@ -52,14 +52,15 @@ class Follower:
                 seen = self._seen.get(number, 0)
                 if position > seen:
                     new = Selection(self._topic, message_id(number, seen), message_id(number, position), order=BY_ID)
-                    yield from self._behind_last(records(house, new))
-                    self._seen[number], self._last = position, _BEFORE
+                    yield from self._behind_last(number, records(house, new))
+                    self._seen[number] = position
 
-    def _behind_last(self, found: Iterable[Record]) -> Iterator[Record]:
-        """Those of one journal that were not seen before an error."""
+    def _behind_last(self, number: int, found: Iterable[Record]) -> Iterator[Record]:
+        """Those of a journal that were not seen before an error."""
+        last = self._last.get(number, _BEFORE)
         for record in found:
-            if (record.id, record.part) > self._last:
-                self._last = record.id, record.part
+            if (record.id, record.part) > last:
+                self._last[number] = record.id, record.part
                 yield record
 
 
