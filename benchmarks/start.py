@@ -76,7 +76,7 @@ def first_store(url: str, path: Path, journal: Journal, behind: int) -> tuple[fl
     """Run the writer's process until it has stored what is before a position: seconds by the clock, and of its CPU."""
     routes = [{"topic": "#", "model": "wide", "max_tables": 100_000}]
     config = {"database": url, "journal": {"path": str(path)}, "routes": routes}
-    order = {"where": "benchmark", "config": config, "level": logging.ERROR}
+    order = {"where": "benchmark", "config": config, "level": logging.ERROR, "niceness": 0}
     started = perf_counter()
     with subprocess.Popen([sys.executable, "-m", "amqtt_db.worker"], stdin=subprocess.PIPE) as writer:
         assert writer.stdin is not None

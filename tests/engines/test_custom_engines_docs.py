@@ -71,7 +71,7 @@ def test_it_stores_and_reads(tmp_path: Path) -> None:
     document = tmp_path / "broker.yaml"
     document.write_text(yaml.safe_dump({"plugins": {"amqtt_db.Plugin": {"database": url}}}), encoding="utf-8")
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["topics", str(document)])
-    assert (result.exit_code, " t " in result.output) == (0, True)
+    assert (result.exit_code, result.output.startswith("t  1 row,")) == (0, True)
 
 
 def test_without_the_package_the_url_is_a_mistake() -> None:

@@ -126,6 +126,13 @@ class Scene(BrokerProcess):
         self.until(settled, "nothing is pending")
         return found[0]
 
+    def _settled(self, query: str) -> tuple[Status, list[tuple[Any, ...]]]:
+        """How things stand, and what is stored then: the broker may still read what clients sent before they left."""
+        while True:
+            state, rows = self.settle(), self.sql(query)
+            if self.settle().counters == state.counters:
+                return state, rows
+
     def logged(self, text: str) -> bool:
         """Whether the log says something."""
         return text in self.log.read_text()
@@ -150,9 +157,8 @@ class Scene(BrokerProcess):
 
         ``is_whole``: the journal lost no positions, so that every one of them is accounted for.
         """
-        state = self.settle()
         names = tuple(payload((0, 0)))
-        rows = self.sql(f"SELECT {', '.join(names)} FROM {table}")
+        state, rows = self._settled(f"SELECT {', '.join(names)} FROM {table}")
         stored: Counter[Key] = Counter()
         for row in rows:
             key = (int(row[names.index("client")]), int(row[names.index("n")]))
@@ -165,7 +171,7 @@ class Scene(BrokerProcess):
         counted = Counter[str]()
         for counts in state.counters:
             counted.update(stored=counts.stored, dead=counts.dead, ignored=counts.ignored)
-        assert counted["stored"] == len(rows)
+        assert counted["stored"] == len(rows), f"counted {counted['stored']}, stored {len(rows)}"
         if is_whole:
             self._conserve(sum(counted.values()))
         return Verdict(len(ledger.acknowledged), len(rows), counted["dead"], len(lost), sum(doubled.values()))
