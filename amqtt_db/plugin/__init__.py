@@ -36,9 +36,7 @@ logger = logging.getLogger(__name__)
 
 WHERE: Final = "plugins.amqtt_db.Plugin"
 
-_BEHIND_THE_BROKER: Final = (
-    5  # niceness: where processors are few, clients and broker come first, for the journal waits
-)
+_NICENESS: Final = 5  # of the writer: where processors are few, clients and broker come first, for the journal waits
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
 _YOUNG_OBJECTS: Final = 10_000
@@ -74,7 +72,7 @@ class Plugin(BasePlugin[BrokerContext]):
             logger.error("%s", error)
             raise
         self._connections = Connections(self._intake, _keep_alive_grace(self._broker))
-        self._supervisor = Supervisor(order(WHERE, config, niceness=_BEHIND_THE_BROKER), self.command)
+        self._supervisor = Supervisor(order(WHERE, config, niceness=_NICENESS), self.command)
         self._ticker: asyncio.Task[None] | None = None
         self._filters = False
         _wrap_put(self._broker, self._store_will)
@@ -175,7 +173,7 @@ def _tell_rest(journal: Path) -> None:
     if pending:
         logger.info("stopped; %d messages wait in journal %s and are stored after the next start", pending, journal)
     else:
-        logger.info("stopped; everything that was received is stored")
+        logger.info("stopped; nothing waits in journal %s", journal)
 
 
 def _calm_collector() -> None:
