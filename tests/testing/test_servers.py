@@ -172,7 +172,7 @@ def test_a_contributor_writes_no_line_of_configuration(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "my_own", str(tmp_path)]
     with tempfile.TemporaryDirectory() as temporary:
-        Path(temporary).chmod(0o777)
+        Path(temporary).chmod(0o1777)  # as /tmp is: a server may be another user's
         places = {"TMPDIR": temporary, "XDG_RUNTIME_DIR": temporary}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | places)
         left = [path.name for path in Path(temporary).iterdir() if path.name.startswith("amqtt_db")]
