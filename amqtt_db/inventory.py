@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 import attrs
@@ -105,8 +104,10 @@ def _extents(house: House, keys: Keys, path: Path) -> dict[str, _Extent]:
     rows = house.connection.execute(query).fetchall()
     lookup = path.main.lookup("topic")
     names = keys.of(lookup, [row[0] for row in rows]) if lookup else {row[0]: row[0] for row in rows}
-    decode = partial(house.engine.decode, "moment")
-    return {names[topic]: _Extent(count, decode(first), decode(last)) for topic, count, first, last in rows}
+    decode = path.main.decoder("time", house.engine, keys, repeats=False) if path.tells_time else None
+    bounds = [[row[index] for row in rows] for index in (2, 3)]
+    firsts, lasts = bounds if decode is None else map(decode, bounds)
+    return {names[row[0]]: _Extent(row[1], first, last) for row, first, last in zip(rows, firsts, lasts, strict=True)}
 
 
 def _name(model: Model) -> str:

@@ -22,6 +22,7 @@ import amqtt_db
 from amqtt_db.config import load
 from amqtt_db.errors import DatabaseError
 from amqtt_db.house import House, visit
+from amqtt_db.inventory import stored_topics
 from amqtt_db.models.base import ENVELOPE, Cell, Column, Model, Place, Query, Row, Table, record_of, restored
 from amqtt_db.models.wide import Wide
 from amqtt_db.reader import follow
@@ -375,6 +376,47 @@ def test_a_damaged_database_is_an_error_of_one_line(tmp_path: Path) -> None:
     bench.path.write_bytes(content[:whole].ljust(len(content), b"\x00"))
     with pytest.raises(DatabaseError, match="the database answers: DatabaseError: database disk image is malformed"):
         list(amqtt_db.read(bench.url))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2024-01-01 10:00:00+02:00",
+        "2024-01-01T08:00:00Z",
+        "2024-01-01 08:00:00",
+        "2024-01-01 05:45:00.000000-02:15",
+    ],
+)
+def test_times_that_somebody_edited_by_hand_are_those_that_were_meant(written: str, tmp_path: Path) -> None:
+    """In the column of the time and in a property's, with a zone or without, which means UTC as everywhere."""
+    bench = Workbench(tmp_path, {"topic": "t", "entity": {"at": "datetime", "day": "datetime"}})
+    bench.send(("t", {"at": "2026-01-01T00:00:00Z", "day": "2026-01-01T00:00:00Z"}))
+    bench.sql("UPDATE t SET time = ?, at = ?, day = '2024-01-01'", (written, written))
+    meant = datetime(2024, 1, 1, 8, tzinfo=timezone.utc)
+    (record,) = amqtt_db.read(bench.url)
+    assert record.at == meant
+    assert record.data() == {"at": meant, "day": meant.replace(hour=0)}
+    (topic,) = stored_topics(bench.url)
+    assert (topic.first, topic.last) == (meant, meant)
+
+
+@pytest.mark.parametrize("column", ["time", "at", "price"])
+@pytest.mark.parametrize("written", ["yesterday", 17, b"2024"])
+def test_a_value_edited_by_hand_that_is_none_is_an_error_of_one_line(
+    column: str, written: object, tmp_path: Path
+) -> None:
+    """It says where the value is, and not what it is."""
+    bench = Workbench(tmp_path, {"topic": "t", "entity": {"at": "datetime", "price": "decimal"}})
+    bench.send(("t", {"at": "2026-01-01T00:00:00Z", "price": "1.50"}))
+    bench.sql(f"UPDATE t SET {column} = ?", (written,))
+    if (column, written) == ("price", 17):
+        assert next(amqtt_db.read(bench.url)).data()["price"] == 17
+        return
+    with pytest.raises(DatabaseError, match=f"column {column} of table t holds a value .*cannot be read: [A-Za-z]+; "):
+        list(amqtt_db.read(bench.url))
+    if column == "time":
+        with pytest.raises(DatabaseError, match="column time of table t"):
+            stored_topics(bench.url)
 
 
 def test_there_is_no_database(tmp_path: Path) -> None:

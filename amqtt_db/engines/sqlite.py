@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -34,9 +34,10 @@ from amqtt_db.engines.encoding import (
     plain_numbers,
     present,
     time_text,
+    utc,
 )
 from amqtt_db.errors import DatabaseError
-from amqtt_db.shape import EPOCH, MICROSECOND, Kind
+from amqtt_db.shape import EPOCH, MICROSECOND, Kind, micros
 
 _DIALECT: Final = sqlite.dialect()
 _EPOCH: Final = EPOCH.replace(tzinfo=None)
@@ -49,11 +50,24 @@ def _texts(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> datetime:
-    return read(f"{text}+00:00")
+    try:
+        moment = read(text + "+00:00")
+    except ValueError:
+        return _edited(text)
+    return moment if moment.tzinfo else _edited(text)  # a date alone takes + for what is before a time
 
 
 def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
-    return (read(text) - _EPOCH) // MICROSECOND
+    try:
+        return (read(text) - _EPOCH) // MICROSECOND
+    except (TypeError, ValueError):
+        return micros(_edited(text))
+
+
+def _edited(text: str) -> datetime:
+    """A time as only a user writes it into a column, in whatever zone: in UTC, which is meant without one too."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know Z
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else utc(moment)
 
 
 @lru_cache(16_384)  # no fewer than tables that one batch may fill

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import PhysicalTable
 from amqtt_db.engines.base import Decoder, Engine
+from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell, Lookup, Table
 from amqtt_db.reader.keys import Keys
 
@@ -49,9 +50,23 @@ class StoredTable:
         if column is not None and column.lookup is not None:
             return _keys(column.lookup, keys)
         decode = engine.decoders.get(column.kind if column is not None else cell[1])  # type: ignore[call-overload]
-        if decode is None or not repeats:
-            return None if decode is None else _each(decode)
-        return _different(decode)
+        if decode is None:
+            return None
+        return self._guarded(_different(decode) if repeats else _each(decode), self.names[cell])
+
+    def _guarded(self, decode: Decode, name: str) -> Decode:
+        """With a message that names the column where somebody has put in what its kind does not have."""
+
+        def decode_page(values: Values) -> Values:
+            try:
+                return decode(values)
+            except Exception as error:  # of a type that neither driver nor decoder has foreseen
+                raise DatabaseError(
+                    f"column {name} of table {self.target.name} holds a value that nothing here writes, and that "
+                    f"cannot be read: {type(error).__name__}; mend it, or delete its row"
+                ) from error
+
+        return decode_page
 
 
 def _keys(lookup: Lookup, keys: Keys) -> Decode:
