@@ -11,6 +11,8 @@ from typing import Final
 
 import attrs
 
+from amqtt_db.tagged import is_clean
+
 _WHOLE_LEVEL: Final = "[^/]*"
 _LONGEST: Final = 65535  # bytes, for MQTT writes a length into two
 
@@ -66,7 +68,9 @@ def _whole_mistakes(text: str) -> list[str]:
         return ["it is empty; '#' covers every topic"]
     if "\0" in text:
         return ["it contains U+0000, which no topic may"]
-    if len(text.encode("utf-8", "replace")) > _LONGEST:
+    if not is_clean(text):
+        return ["it contains half of a surrogate pair, which no topic may"]
+    if len(text.encode()) > _LONGEST:
         return [f"it is longer than {_LONGEST} bytes"]
     return []
 

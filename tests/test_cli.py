@@ -302,12 +302,13 @@ def test_an_address_that_is_none(bind: str) -> None:
         addresses({"listeners": {"default": {"bind": bind}}})
 
 
-def test_an_address_of_another_machine(tmp_path: Path) -> None:
-    """An address that this machine does not have is refused before the broker starts."""
+@pytest.mark.parametrize("host", ["203.0.113.1", "half-\ud800", "a" * 64])
+def test_an_address_that_this_machine_does_not_have(tmp_path: Path, host: str) -> None:
+    """It is refused before the broker starts, as is a name that no host can have."""
     path = configuration(tmp_path)
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    document["listeners"]["default"]["bind"] = "203.0.113.1:1883"
-    with pytest.raises(NotReady, match=r"cannot listen on 203\.0\.113\.1:1883"):
+    document["listeners"]["default"]["bind"] = f"{host}:1883"
+    with pytest.raises(NotReady, match=f"cannot listen on {host}:1883: .*; change listeners.default.bind"):
         preflight(document, config.load_document(document))
 
 

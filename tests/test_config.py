@@ -230,6 +230,20 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.journal.path == Path("/srv/data/j")
 
 
+@pytest.mark.parametrize("written", ["half \ud800", "file name of latin-1 \udce4", "null \0"])
+def test_what_no_file_can_be_named_by(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a path, a URL or a filter it is a mistake with its path, also where a variable brings it."""
+    monkeypatch.setenv("WHERE", "x")
+    given = {
+        "database": f"sqlite:///{written}",
+        "journal": {"path": "${WHERE}" + written},
+        "routes": [{"topic": written}],
+    }
+    found = problems(given)
+    assert found.keys() == {"database", "journal.path", "routes[0].topic"}
+    assert all("U+0000" in message or "half of a surrogate pair" in message for message in found.values())
+
+
 def test_unset_environment_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variable that is not set is a mistake of its own, with its name."""
     monkeypatch.delenv("NO_SUCH_A", raising=False)

@@ -170,7 +170,9 @@ def test_text_has_an_encoding() -> None:
     assert reason("text", b"ab\xe4") == "not utf-8 text at byte 2: unexpected end of data"
     assert reason({"text": {"encoding": "ascii"}}, b"\xe4") == "not ascii text at byte 0: ordinal not in range(128)"
     assert problems({"text": {"encoding": "utf-9"}}) == ["decode.text: encoding: 'utf-9' is none that Python knows"]
-    assert "none that Python knows" in problems({"text": {"encoding": "hex"}})[0]
+    for other in ("hex", "x\ud800", "x\0"):
+        assert "none that Python knows" in problems({"text": {"encoding": other}})[0]
+    assert reason({"text": {"encoding": "utf-16-le"}}, b"\xe4").startswith("not utf-16-le text at byte 0")
 
 
 def test_bytes_are_verbatim() -> None:

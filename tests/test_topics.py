@@ -64,6 +64,7 @@ def test_a_filter_covers_what_mqtt_says_and_names_its_levels(
         ("a/{b", "is no named level"),
         ("{a}/x/{a}", "'a' is used more than once"),
         ("a\0b", "U+0000"),
+        ("a\ud800b", "half of a surrogate pair"),
         ("a" * 65536, "longer than 65535 bytes"),
     ],
 )

@@ -15,6 +15,7 @@ import yaml
 
 from amqtt_db.errors import ConfigError, Problem
 from amqtt_db.registry import SpecError, suggest
+from amqtt_db.tagged import is_clean
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -125,12 +126,18 @@ def text(value: object) -> str:
 
 
 def expanded(value: object) -> str:
-    """A text with environment variables in place of ``${NAME}``.  Raises ValueError, naming those that are unset."""
+    """A path or a URL with environment variables in place of ``${NAME}``.
+
+    Raises ValueError, naming those that are unset, and for what the operating system takes in no name.
+    """
     source = text(value)
     unset = [name for name in _VARIABLE.findall(source) if name not in os.environ]
     if unset:
         raise ValueError("\n".join(f"the environment variable {name or '${}'} is not set" for name in unset))
-    return _VARIABLE.sub(lambda match: os.environ[match[1]], source)
+    filled = _VARIABLE.sub(lambda match: os.environ[match[1]], source)
+    if not is_clean(filled):
+        raise ValueError("it contains U+0000 or half of a surrogate pair, which no file and no server may be named by")
+    return filled
 
 
 def choice(*names: str) -> Callable[[object], str]:

@@ -41,10 +41,10 @@ def text_format(*, encoding: str = "utf-8") -> Decoder:
     """Text in ``encoding``.  Raises ValueError for an encoding that Python does not know."""
     try:
         b"a".decode(encoding)
-    except LookupError:
-        raise ValueError(f"encoding: {encoding!r} is none that Python knows") from None
-    except UnicodeError:
+    except UnicodeDecodeError:
         pass
+    except (LookupError, ValueError):  # the latter for what is no name at all
+        raise ValueError(f"encoding: {encoding!r} is none that Python knows") from None
 
     def decode_text(payload: bytes) -> str:
         try:
