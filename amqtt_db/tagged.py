@@ -66,17 +66,26 @@ _MINUS_ZERO: Final = re.compile(rb"-0\.0(?!\d)")
 
 
 def dumps_all(values: Sequence[Any]) -> Sequence[str | None]:
-    """:func:`dumps` of many values, None as None; an object that is there again and again is written once."""
+    """:func:`dumps` of many values, None as None; an object that is there again and again is written once.
+
+    What is :class:`Written` is left as it is.
+    """
     if set(map(type, values)) == {Written}:
-        return "\n".join(values).split("\n")  # no JSON text has a line break; drivers are slow with a class of ours
+        texts = "\n".join(values).split("\n")  # drivers are slow with a class of ours
+        if len(texts) == len(values):  # JSON need not have line breaks, and hardly ever does
+            return texts
     different = {id(value): value for value in values if value is not None}
-    texts = dict(zip(different, _texts(list(different.values())), strict=True))
-    return list(map(texts.get, map(id, values)))
+    found = dict(zip(different, _texts(list(different.values())), strict=True))
+    return list(map(found.get, map(id, values)))
 
 
 def _texts(values: Sequence[Any]) -> Sequence[str]:
     together = _untagged(values) if values else None
-    return list(map(dumps, values)) if together is None else together.decode().split("\n")
+    return list(map(_text, values)) if together is None else together.decode().split("\n")
+
+
+def _text(value: Any) -> str:
+    return str(value) if type(value) is Written else dumps(value)
 
 
 def _untagged(values: Iterable[Any]) -> bytes | None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from amqtt_db import tagged
+from amqtt_db.models.base import Place, Row
+from amqtt_db.models.document import Document
+from amqtt_db.shape import Record
+from amqtt_db.tagged import Written
+from tests.engines.servers import Site
 from tests.values import same, values
+from tests.workbench import Workbench
 
 
 @given(values)
@@ -52,3 +61,36 @@ def test_a_foreign_type_is_refused_by_name() -> None:
         tagged.dumps([1j])
     with pytest.raises(TypeError, match="key"):
         tagged.dumps({1: 2})
+
+
+@given(st.lists(st.none() | values | values.map(lambda value: Written(tagged.dumps(value)))))
+def test_what_is_written_already_stays_as_it_is(column: list[Any]) -> None:
+    """Beside what is not, and beside nothing."""
+    texts = [value if value is None or isinstance(value, Written) else tagged.dumps(value) for value in column]
+    found = tagged.dumps_all(column)
+    assert found == texts
+    assert {type(text) for text in found} <= {str, type(None)}
+
+
+def test_what_is_written_in_lines_stays_one_text() -> None:
+    """JSON may have line breaks between its values."""
+    pretty = Written("[\n1\n]")
+    assert tagged.dumps_all([pretty, pretty]) == [pretty, pretty]
+
+
+@attrs.frozen
+class HalfWritten(Document):
+    """Every other document is its text already."""
+
+    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+        """Those of the built-in model."""
+        for key, row in super().rows(place, record):
+            yield key, {**row, "data": Written(tagged.dumps(row["data"]))} if record.id % 2 else row
+
+
+def test_a_model_may_write_some_of_its_cells(site: Site) -> None:
+    """Of the same batch, on every engine."""
+    bench = Workbench(site, {"topic": "t", "model": {"tests.test_tagged.HalfWritten": {"prefix": "mine"}}})
+    bench.send(*(("t", {"n": number, "null": None}) for number in range(4)))
+    assert not bench.dead()
+    assert bench.data() == [{"n": number} for number in range(4)]
