@@ -78,8 +78,10 @@ def _is_scanned(bench: Workbench, query: str) -> list[str]:
         nodes = _nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
         found = [node["Alias"] for node in nodes if node["Node Type"] == "Seq Scan"]
     else:
-        rows = bench.sql(f"EXPLAIN {query}")  # of each table: its alias, how it is read, how many rows that takes
-        found = [row[2] for row in rows if row[3] in {"ALL", "index"} and int(row[8] or 0) > FEW]
+        with connected(bench.url) as connection:
+            plain = connection.execution_options(no_parameters=True)
+            rows = plain.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {query}").mappings().all()
+        found = [row["table"] for row in rows if row["type"] in {"ALL", "index"} and int(row["rows"] or 0) > FEW]
     return [alias for alias in found if alias not in SMALL]
 
 

@@ -153,6 +153,26 @@ def test_properties_without_a_column_are_in_extra(sites: list[Site]) -> None:
         assert rows == wide
 
 
+@pytest.mark.parametrize("columns", [1, 100])
+def test_spaces_at_the_end_of_names_count(columns: int, sites: list[Site]) -> None:
+    """Two properties that differ in nothing else have their own values, with a column and in `extra`."""
+    for bench in benches(sites, max_columns=columns):
+        bench.send(("home/x/climate", {"a": 1, "a ": 2}), ("home/x/climate", {"a": 3}), ("home/x/climate", {"a ": 4}))
+        properties = [{**(row.pop("extra") or {}), **row} for row in whole(bench)]
+        spaced = "a_" if columns > 1 else "a "
+        assert [(row.get("a"), row.get(spaced)) for row in properties] == [(1, 2), (3, None), (None, 4)]
+
+
+def test_spaces_at_the_end_of_topics_count(site: Site) -> None:
+    """The view of a topic that moved to a table with others shows no other topic."""
+    bench = Workbench(site, {"topic": "#", "model": "wide"})
+    bench.send(("a", {"v": 1}), ("a ", {"v": 2}))
+    bench.restart({"topic": "#", "model": MODELS[0]})
+    bench.send(("a", {"v": 3}), ("a ", {"v": 4}))
+    ((name,),) = bench.sql("SELECT name FROM mqtt_view WHERE name = 'a_view'")
+    assert bench.sql(f"SELECT topic, v FROM {name} ORDER BY id") == [("a", 1.0), ("a", 3.0)]
+
+
 ENTITY: dict[str, Any] = {
     "at": {"type": "datetime"},
     "day": "date",

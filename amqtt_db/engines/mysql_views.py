@@ -28,6 +28,7 @@ _WAIT: Final = 1  # second, the shortest that both servers know
 _TAGGED: Final = ("bytes", "date", "datetime", "decimal", "time", "uuid")
 """Kinds whose values are an object with one key in tagged JSON, and text in a document."""
 
+_NUMBERS: Final = ("INTEGER", "UNSIGNED INTEGER", "DOUBLE")  # what MySQL calls large integers in JSON text
 _INT64: Final = f"BETWEEN {-(2**63)} AND {2**63 - 1}"
 _ODD: Final = "'inf', '-inf', 'nan', '-0.0'"
 _TEXT: Final = "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
@@ -55,6 +56,11 @@ class _Place:
     def type(self) -> str:
         """The JSON type of what is there."""
         return f"JSON_TYPE({self.json})"
+
+    @property
+    def length(self) -> str:
+        """How many members or items are there."""
+        return f"JSON_LENGTH({self.json})"
 
     @property
     def text(self) -> str:
@@ -90,9 +96,17 @@ class MySQLViews(ViewSQL):
         """A literal; a backslash is an escape."""
         return _literal(value)
 
+    def is_text(self, column: str, value: str) -> str:
+        """Both collations leave out spaces at the end, bytes do not; the first condition is for an index."""
+        return f"{super().is_text(column, value)} AND {_bytes(column)} = {self.text(value)}"
+
     def null(self, kind: Kind) -> str:
         """NULL: what a column of a view can be is known only for some types."""
         return "NULL"
+
+    def shown(self, kind: Kind, column: str) -> str:
+        """MySQL writes what it takes out of JSON in an order of its own, so a column's JSON is written by it too."""
+        return f"CAST({column} AS JSON)" if kind in {"json", "tagged"} and not self._dialect.is_mariadb else column
 
     def untagged(self, kind: Kind, document: str) -> str:
         """See the base class."""
@@ -103,7 +117,7 @@ class MySQLViews(ViewSQL):
         place = _Place(data, _path(*split_path(path)))
         named = _Place(kinds, _path(path)).text
         if kind == "json":
-            whole = f"{named} = 'json' OR {place.json} = '{{}}'"
+            whole = f"{named} = 'json' OR {place.length} = 0"
             return f"CASE WHEN {place.type} = 'ARRAY' OR {whole} THEN {self._compact(place.json)} END"
         if kind in {"number", "text", "bool", "tagged"}:
             return f"CASE WHEN {named} IS NULL THEN {self._untagged(kind, place)} END"
@@ -133,7 +147,7 @@ class MySQLViews(ViewSQL):
         known_level = self._is_unknown("'text'", name, known)
         found.append(f"(SELECT {_object(name, value)} FROM {origin} WHERE {known_level})")
         objects = ", ".join(f"COALESCE({one}, '{{}}')" for one in found)
-        return f"NULLIF(JSON_MERGE_PRESERVE({objects}), '{{}}')"
+        return f"NULLIF(JSON_MERGE_PRESERVE({objects}), JSON_OBJECT())"
 
     def _compact(self, value: str) -> str:
         """JSON as it was written; MariaDB puts blanks into what it extracts, MySQL has no function against them."""
@@ -155,7 +169,8 @@ class MySQLViews(ViewSQL):
         return f"(SELECT {_object(f'w{level}.path', value)} FROM {origin} WHERE {here} AND {unknown})"
 
     def _is_unknown(self, kind: str, path: str, known: Collection[str]) -> str:
-        return f"CONCAT({kind}, ' ', {path}) NOT IN ({self.texts(known)})" if known else "TRUE"
+        key = _bytes(f"CONCAT({kind}, ' ', {path})")
+        return f"{key} NOT IN ({self.texts(known)})" if known else "TRUE"
 
     def _untagged(self, kind: Kind, place: _Place) -> str:
         """What lies at a place of tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
@@ -173,7 +188,7 @@ class MySQLViews(ViewSQL):
         tagged = _from_text(kind, _below(place, f"${kind}").text)
         double = f"CAST({place.text} AS DOUBLE)"
         plain: Mapping[Kind, str] = {
-            "number": f"WHEN 'OBJECT' THEN {tagged} WHEN 'INTEGER' THEN {double} WHEN 'DOUBLE' THEN {double}",
+            "number": f"WHEN 'OBJECT' THEN {tagged} {_of_types(_NUMBERS, double)}",
             "text": f"WHEN 'STRING' THEN {place.text}",
             "bool": f"WHEN 'BOOLEAN' THEN {place.text} = 'true'",
         }
@@ -182,6 +197,16 @@ class MySQLViews(ViewSQL):
 
 def _literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _bytes(text: str) -> str:
+    """A text's UTF-8."""
+    return f"CAST({text} AS BINARY)"
+
+
+def _of_types(types: Sequence[str], then: str) -> str:
+    """The same for several JSON types."""
+    return " ".join(f"WHEN '{name}' THEN {then}" for name in types)
 
 
 def _path(*keys: str) -> str:
@@ -238,9 +263,7 @@ def _object(path: str, value: str) -> str:
 
 def _is_leaf(place: _Place, named: str) -> str:
     """Whether a value is no nesting; not for NULL."""
-    return (
-        f"{place.type} <> 'OBJECT' OR COALESCE({named} = 'json', FALSE) OR {place.json} = '{{}}' OR {_is_tagged(place)}"
-    )
+    return f"{place.type} <> 'OBJECT' OR COALESCE({named} = 'json', FALSE) OR {place.length} = 0 OR {_is_tagged(place)}"
 
 
 def _is_tagged(place: _Place) -> str:
@@ -287,12 +310,12 @@ def _from_text(kind: Kind, text: str) -> str:
 
 def _kind(place: _Place) -> str:
     """The kind of what lies at a place of tagged JSON."""
-    large = _below(place, "$int").text
+    large, numbers = _below(place, "$int").text, _of_types(_NUMBERS, "'number'")
     tags = " ".join(
         f"WHEN {_below(place, f'${kind}').json} IS NOT NULL THEN '{kind}'" for kind in ("number", "text", *_TAGGED)
     )
     return (
-        f"CASE {place.type} WHEN 'BOOLEAN' THEN 'bool' WHEN 'INTEGER' THEN 'number' WHEN 'DOUBLE' THEN 'number' "
+        f"CASE {place.type} WHEN 'BOOLEAN' THEN 'bool' {numbers} "
         f"WHEN 'STRING' THEN 'text' WHEN 'ARRAY' THEN 'json' "
         f"ELSE CASE WHEN {large} IS NOT NULL THEN IF({_integer(large)} {_INT64}, 'int64', 'bigint') "
         f"WHEN {_is_unfit(place)} THEN 'tagged' {tags} "

@@ -43,6 +43,10 @@ class ViewSQL(ABC):
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
         """Make a view, or make it anew."""
 
+    def shown(self, kind: Kind, column: str) -> str:
+        """A column's value, written as if it had been found in JSON."""
+        return column
+
     @abstractmethod
     def untagged(self, kind: Kind, document: str) -> str:
         """The value in tagged JSON text as a column of ``kind`` has it; NULL if it is of another kind."""
@@ -80,6 +84,10 @@ class ViewSQL(ABC):
     def text(self, value: str) -> str:
         """A literal."""
         return "'" + value.replace("'", "''") + "'"
+
+    def is_text(self, column: str, value: str) -> str:
+        """Whether a column is exactly this text."""
+        return f"{column} = {self.text(value)}"
 
     def null(self, kind: Kind) -> str:
         """NULL as a column of ``kind`` has it."""

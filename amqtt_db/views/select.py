@@ -122,10 +122,10 @@ def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: Vie
         return
     if not view.key.startswith("$"):
         own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
-        yield f"{column} = {own or sql.text(view.key)}"
+        yield f"{column} = {own}" if own else sql.is_text(column, view.key)
         return
     column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
-    here = f"p.state = {sql.text(CURRENT)} AND p.{sql.name(column_)} = {sql.text(value)}"
+    here = f"p.state = {sql.text(CURRENT)} AND {sql.is_text(f'p.{sql.name(column_)}', value)}"
     placements = f"{sql.name('mqtt_placement')} p"
     if lookup is None:
         yield f"{column} IN (SELECT p.topic FROM {placements} WHERE {here})"
@@ -162,7 +162,7 @@ def _property(source: Source, pair: Pair, sql: ViewSQL) -> str:
     layout, (path, kind) = source.layout, pair
     if isinstance(layout, OwnColumns):
         name = source.main[1].columns.get(pair)
-        return sql.null(kind) if name is None else f"m.{sql.name(name)}"
+        return sql.null(kind) if name is None else sql.shown(kind, f"m.{sql.name(name)}")
     if isinstance(layout, ValueRows):
         return _value(source, layout, pair, sql)
     if path.startswith("{"):
@@ -180,19 +180,19 @@ def _value(source: Source, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
         return sql.null(kind)
     column = f"v.{sql.name(name)}"
     shared = list(layout.columns.values()).count(name) > 1
-    found = sql.untagged(kind, column) if shared else column
+    found = sql.untagged(kind, column) if shared else sql.shown(kind, column)
     if source.ids is not None:
         same = f"v.{sql.name(layout.path)} = {source.ids[path]}"
         return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
     origin, there = _values_with_paths(source, layout, sql)
-    return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {there} = {sql.text(path)})"
+    return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {sql.is_text(there, path)})"
 
 
 def _extra(view: View, source: Source, sql: ViewSQL) -> str:
     layout, known = source.layout, [property_key(*pair) for pair in view.properties]
     if isinstance(layout, OwnColumns):
         overflow = source.main[0].overflow
-        return sql.null("json") if overflow is None else f"m.{sql.name(overflow)}"
+        return sql.null("json") if overflow is None else sql.shown("json", f"m.{sql.name(overflow)}")
     if not view.spills:
         return sql.null("json")
     if isinstance(layout, Documents):
