@@ -73,18 +73,22 @@ class MariaDB:
         """Others have all connections that the server allows."""
         with ExitStack() as others, connected(self._url) as connection:
             connection.exec_driver_sql(f"SET GLOBAL max_connections = {_FEWEST}")
-            self._crowd(others)
-            while self._disconnect(connection, url):
+            try:
                 self._crowd(others)
-            yield "Too many connections"
-            connection.exec_driver_sql(f"SET GLOBAL max_connections = {_MOST}")
+                while self._disconnect(connection, url):
+                    self._crowd(others)
+                yield "Too many connections"
+            finally:
+                connection.exec_driver_sql(f"SET GLOBAL max_connections = {_MOST}")
 
     @contextmanager
     def read_only(self, url: str) -> Iterator[str]:
         """Nothing can be written, as on a replica."""
         execute(self._url, "SET GLOBAL read_only = ON")
-        yield "--read-only option"
-        execute(self._url, "SET GLOBAL read_only = OFF")
+        try:
+            yield "--read-only option"
+        finally:
+            execute(self._url, "SET GLOBAL read_only = OFF")
 
     @contextmanager
     def unprivileged(self, url: str) -> Iterator[str]:
@@ -92,10 +96,12 @@ class MariaDB:
         whose = f"INSERT ON {_name(url)}.* {{}} {_name(url)}@localhost"
         with connected(self._url) as connection:
             connection.exec_driver_sql(f"REVOKE {whose.format('FROM')}")
-            self._disconnect(connection, url)  # what a connection may do in its database is not asked again
-            yield "INSERT command denied"
-            connection.exec_driver_sql(f"GRANT {whose.format('TO')}")
-            self._disconnect(connection, url)
+            try:
+                self._disconnect(connection, url)  # what a connection may do in its database is not asked again
+                yield "INSERT command denied"
+            finally:
+                connection.exec_driver_sql(f"GRANT {whose.format('TO')}")
+                self._disconnect(connection, url)
 
     def _crowd(self, others: ExitStack) -> None:
         """Take what connections there are."""

@@ -97,26 +97,24 @@ class Cluster:
     @contextmanager
     def crowded(self, url: str) -> Iterator[str]:
         """The account has lost its connections, and gets no other."""
-        self.execute(f"ALTER ROLE {_name(url)} CONNECTION LIMIT 0")
-        self._disconnect(url)
-        yield "too many connections"
-        self.execute(f"ALTER ROLE {_name(url)} CONNECTION LIMIT -1")
+        with self._altered(url, "ROLE", "CONNECTION LIMIT 0", "CONNECTION LIMIT -1"):
+            yield "too many connections"
 
     @contextmanager
     def read_only(self, url: str) -> Iterator[str]:
         """Nothing can be written, as after a fail-over to a standby."""
-        self.execute(f"ALTER DATABASE {_name(url)} SET default_transaction_read_only = on")
-        self._disconnect(url)
-        yield "read-only transaction"
-        self.execute(f"ALTER DATABASE {_name(url)} RESET default_transaction_read_only")
-        self._disconnect(url)
+        setting = "default_transaction_read_only"
+        with self._altered(url, "DATABASE", f"SET {setting} = on", f"RESET {setting}"):
+            yield "read-only transaction"
 
     @contextmanager
     def unprivileged(self, url: str) -> Iterator[str]:
         """The account may not use its table ``loads``."""
         self.execute(f"REVOKE ALL ON loads FROM {_name(url)}", _name(url))
-        yield "permission denied"
-        self.execute(f"GRANT ALL ON loads TO {_name(url)}", _name(url))
+        try:
+            yield "permission denied"
+        finally:
+            self.execute(f"GRANT ALL ON loads TO {_name(url)}", _name(url))
 
     def url(self, name: str, user: str = "postgres") -> str:
         """The URL of a database."""
@@ -126,6 +124,17 @@ class Cluster:
         """A statement of the superuser's, outside any transaction."""
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+    @contextmanager
+    def _altered(self, url: str, what: str, there: str, back: str) -> Iterator[None]:
+        """An account or its database, which have one name, is altered for new connections; there are no others."""
+        self.execute(f"ALTER {what} {_name(url)} {there}")
+        try:
+            self._disconnect(url)
+            yield
+        finally:
+            self.execute(f"ALTER {what} {_name(url)} {back}")
+            self._disconnect(url)
 
     def _disconnect(self, url: str) -> None:
         """End all connections of an account."""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.conftest import Count
 from tests.faults.disk import full, small_disk
+from tests.faults.frame import judged
 from tests.faults.load import Ledger, Load
 from tests.faults.scene import Scene
 
@@ -24,23 +25,19 @@ def test_disk_full(tmp_path: Path, count: Count, round_: int) -> None:
         journal = {"path": str(disk / "mqtt.journal")}
         with Scene(tmp_path / "scene", journal=journal) as scene:
             assert scene.process is not None
-            load = Load(scene.port)
-            load.wait(300)
-            with full(disk, scene.process.pid) as complaint:
-                scene.until_logged(f"journal {scene.journal}: {complaint}; ")
-                refused = _at_qos_0(scene, 10**6)
-                before = len(load.ledger.acknowledged)
-                refused.add(_at_qos_0(scene, 10**7))
-                assert len(load.ledger.acknowledged) == before
-            load.more(500)
-            ledger = load.end()
-            ledger.add(refused)
-            verdict = scene.judge(ledger)
+            with judged(scene, count) as load:
+                with full(disk, scene.process.pid) as complaint:
+                    scene.until_logged(f"journal {scene.journal}: {complaint}; ")
+                    refused = _at_qos_0(scene, 10**6)
+                    before = len(load.ledger.acknowledged)
+                    refused.add(_at_qos_0(scene, 10**7))
+                    assert len(load.ledger.acknowledged) == before
+                load.more(500)
+                load.ledger.add(refused)
             assert scene.status().refused >= 100
             assert len(scene.lines(complaint)) == 1
             assert scene.logged("can be written again")
             assert scene.stop() == 0
-        count(verdict)
 
 
 def _at_qos_0(scene: Scene, first: int) -> Ledger:
@@ -90,33 +87,24 @@ def _as_somebody(scene: Scene) -> subprocess.CompletedProcess[str]:
 @pytest.mark.fault("journal removed under the broker")
 def test_removed(tmp_path: Path, count: Count, round_: int) -> None:
     """`rm mqtt.journal*` under load: it is written anew with all it held, before anything else is acknowledged."""
-    with Scene(tmp_path) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        with scene.held():
-            load.wait(len(load.ledger.acknowledged) + 500)
-            for file in tmp_path.glob("mqtt.journal*"):
-                file.unlink()
-            load.wait(len(load.ledger.acknowledged) + 500)
-            scene.until_logged("the file was removed; it is written anew, with all that it held")
-        ledger = load.end()
-        count(scene.judge(ledger))
+    with Scene(tmp_path) as scene, judged(scene, count) as load, scene.held():
+        load.more(500)
+        for file in tmp_path.glob("mqtt.journal*"):
+            file.unlink()
+        load.more(500)
+        scene.until_logged("the file was removed; it is written anew, with all that it held")
 
 
 @pytest.mark.fault("journal in use by another broker")
 def test_in_use(tmp_path: Path, count: Count, round_: int) -> None:
     """The second broker is refused with a message; the first one does not notice."""
-    with Scene(tmp_path) as scene:
-        load = Load(scene.port)
-        load.wait(300)
+    with Scene(tmp_path) as scene, judged(scene, count):
         second = Scene(tmp_path / "second", journal={"path": str(scene.journal)})
         command = [sys.executable, "-m", "amqtt_db", "run", str(second.config)]
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert told.returncode == 1
         assert f"journal {scene.journal}: another process owns it" in told.stderr
         assert "Traceback" not in told.stderr
-        ledger = load.end()
-        count(scene.judge(ledger))
 
 
 @pytest.mark.fault("journal max_size reached and drained")

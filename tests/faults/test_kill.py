@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Count
+from tests.faults.frame import judged
 from tests.faults.load import Key, Ledger, Load
 from tests.faults.scene import Scene
 
@@ -22,45 +22,32 @@ def test_a_killed_broker_keeps_what_it_acknowledged(
     tmp_path: Path, rng: random.Random, count: Count, round_: int
 ) -> None:
     """Killed under load and started again, while the clients keep trying: acknowledged is stored, once."""
-    scene = Scene(tmp_path).start()
-    load = Load(scene.port)
-    for number in range(1, KILLS + 1):
-        load.wait(500 * number)
-        time.sleep(rng.uniform(0, 0.4))
-        scene.kill()
-        scene.start()
-    load.wait(500 * (KILLS + 1))
-    ledger = load.end()
-    with scene:
-        count(scene.judge(ledger))
+    with Scene(tmp_path) as scene, judged(scene, count) as load:
+        for _ in range(KILLS):
+            time.sleep(rng.uniform(0, 0.4))
+            scene.kill()
+            scene.start()
+            load.more(500)
 
 
 @pytest.mark.fault("kill -9 of the writer")
 def test_a_killed_writer_is_replaced(tmp_path: Path, rng: random.Random, count: Count, round_: int) -> None:
     """Killed under load, again and again: the next one goes on exactly where the transaction before ended."""
-    with Scene(tmp_path) as scene:
-        load = Load(scene.port)
-        for number in range(1, 2 * KILLS + 1):
-            load.wait(400 * number)
+    with Scene(tmp_path) as scene, judged(scene, count) as load:
+        for _ in range(2 * KILLS):
             time.sleep(rng.uniform(0, 0.3))
             scene.kill_writer()
-        ledger = load.end()
-        count(scene.judge(ledger))
+            load.more(400)
 
 
 @pytest.mark.fault("kill -9 of broker and writer")
 def test_killed_together(tmp_path: Path, rng: random.Random, count: Count, round_: int) -> None:
     """Both at once, under load."""
-    scene = Scene(tmp_path).start()
-    load = Load(scene.port)
-    load.wait(500)
-    time.sleep(rng.uniform(0, 0.4))
-    scene.kill_both()
-    scene.start()
-    load.wait(1000)
-    ledger = load.end()
-    with scene:
-        count(scene.judge(ledger))
+    with Scene(tmp_path) as scene, judged(scene, count) as load:
+        time.sleep(rng.uniform(0, 0.4))
+        scene.kill_both()
+        scene.start()
+        load.more(500)
 
 
 @pytest.mark.fault("kill -9 of the writer while tables are made")
@@ -129,13 +116,7 @@ def test_killed_during_shutdown(tmp_path: Path, rng: random.Random, count: Count
 @pytest.mark.fault("the writer paused and continued")
 def test_a_paused_writer(tmp_path: Path, count: Count, round_: int) -> None:
     """SIGSTOP of the writer: acknowledgements go on, and everything is stored when it continues."""
-    with Scene(tmp_path) as scene:
-        load = Load(scene.port)
-        load.wait(300)
-        with scene.held():
-            stored = scene.count()
-            load.wait(len(load.ledger.acknowledged) + 1000)
-            assert scene.count() - stored <= 5000
-        ledger = load.end()
-        count(scene.judge(ledger))
-        os.kill(scene.writer(), signal.SIGCONT)
+    with Scene(tmp_path) as scene, judged(scene, count) as load, scene.held():
+        stored = scene.count()
+        load.more(1000)
+        assert scene.count() - stored <= 5000
