@@ -241,13 +241,27 @@ def test_a_removed_journal_whose_owner_dies_while_it_comes_back(tmp_path: Path) 
     assert survived.count(True) > 10
 
 
-def test_a_copy_beside_a_file_that_took_its_place_is_kept(path: Path) -> None:
-    """Which of the two is the journal is its user's to say."""
-    path.parent.joinpath("mqtt.journal.copy").write_bytes(b"what was acknowledged")
-    path.write_bytes(b"another file")
-    with pytest.raises(JournalError, match="move one of the two away"):
+@pytest.mark.parametrize("in_its_place", ["another file", "the removed one"])
+def test_a_copy_beside_a_file_in_its_place_is_kept(in_its_place: str, path: Path) -> None:
+    """Which of the two is the journal is its user's to say; the copy has everything, whatever the file is."""
+    journal = opened(path)
+    fill(journal, 2)
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    journal_file.write_copy(journal._file.connection, path)
+    journal.close()  # as if its owner had died
+    if in_its_place == "the removed one":
+        elsewhere.rename(path)
+    else:
+        path.write_bytes(b"another file")
+    advice = "in its place, the removed one again or another; move that one away, and the copy becomes the journal"
+    with pytest.raises(JournalError, match=advice):
         opened(path)
-    assert strays(path) == {".copy"}
+    assert ".copy" in strays(path)
+    path.rename(elsewhere)
+    opened(path).close()
+    assert sum(map(len, everything(path))) == 22
+    assert ".copy" not in strays(path)
 
 
 def test_a_file_that_is_put_back_needs_no_copy(path: Path) -> None:

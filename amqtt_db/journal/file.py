@@ -113,7 +113,7 @@ def discard_copy(path: Path) -> None:
 def adopt_copy(path: Path) -> None:
     """Finish what an owner began who wrote a removed journal anew and died: the copy has all that was acknowledged.
 
-    Raises JournalError if another file has taken the journal's place meanwhile.
+    Raises JournalError if there is a file in the journal's place again.
     """
     copy = beside(path, _COPY)
     with explained(path):
@@ -122,8 +122,8 @@ def adopt_copy(path: Path) -> None:
             return
         if path.exists():
             raise JournalError(
-                f"journal {path}: its file was removed, {copy} has all that it held, and another file has taken its"
-                " place; move one of the two away"
+                f"journal {path}: its file was removed and {copy} has all that it held, but there is a file in its"
+                " place, the removed one again or another; move that one away, and the copy becomes the journal"
             )
         put_in_place(path)
 
