@@ -32,6 +32,24 @@ def foreign_column(table: str, column: str) -> DatabaseError:
     )
 
 
+def prepare_each(database: sa.Engine, prepare: Callable[[Any, Any], None]) -> None:
+    """Prepare each new connection of the driver: ``prepare`` gets it, and its pool's record of it.
+
+    One that cannot be prepared is closed, which not every release of SQLAlchemy does for its event ``connect``.
+    """
+
+    def connect(dialect: sa.Dialect, record: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        connection = dialect.connect(*arguments, **options)
+        try:
+            prepare(connection, record)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    sa.event.listen(database, "do_connect", connect)
+
+
 def is_collision(engine: Engine, error: BaseException) -> bool:
     """Whether another writer was in the way, whatever the error was made into, and the same may succeed at once."""
     cause = error.__cause__

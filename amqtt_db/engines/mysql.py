@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column, prepare_each
 from amqtt_db.engines.encoding import (
     datetime_texts,
     each,
@@ -201,7 +201,7 @@ class MySQL(Engine):
         engine = sa.create_engine(
             url.update_query_dict({"charset": "utf8mb4"}), hide_parameters=True, connect_args=connect
         )
-        sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
+        prepare_each(engine, _prepare_writer if write else _prepare_reader)
         sa.event.listen(engine, "checkin", _unlock)
         sa.event.listen(engine, "handle_error", _explain)
         return engine

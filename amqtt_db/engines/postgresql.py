@@ -23,7 +23,7 @@ from psycopg.types.string import TextLoader
 from sqlalchemy.dialects import postgresql
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column, prepare_each
 from amqtt_db.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
 from amqtt_db.engines.hypertables import Hypertables
 from amqtt_db.engines.timescale import Timescale, refusal
@@ -184,7 +184,7 @@ class PostgreSQL(Engine):
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
         given = {name: value for name, value in _CONNECT.items() if name not in url.query}
         engine = sa.create_engine(url, hide_parameters=True, connect_args={"prepare_threshold": None, **given})
-        sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
+        prepare_each(engine, _prepare_writer if write else _prepare_reader)
         sa.event.listen(engine, "handle_error", _explain)
         return engine
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column, prepare_each
 from amqtt_db.engines.encoding import (
     datetime_texts,
     each,
@@ -153,7 +153,7 @@ class SQLite(Engine):
         else:
             url = self._require_file()
         engine = sa.create_engine(url, hide_parameters=True)
-        sa.event.listen(engine, "connect", _prepare_writer if write else _prepare_reader)
+        prepare_each(engine, _prepare_writer if write else _prepare_reader)
         begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine

@@ -28,6 +28,33 @@ def test_nasty_values_come_back(model: str, site: Site) -> None:
     assert same([data["l"] for data in bench.data()], [[value] for value in values])
 
 
+CLOSED = {"sqlite": "closed database", "postgresql": "the connection is closed", "mysql": r"\(0, ''\)"}
+"""What the drivers say of a closed connection."""
+
+
+def test_a_connection_that_cannot_be_prepared_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that refuses a setting, or a file that is no database, is asked again and again: none stays open."""
+    if site.engine == "sqlite":
+        (site.path / "mqtt.db").write_bytes(b"no database" * 100)
+    else:
+        monkeypatch.setattr(f"amqtt_db.engines.{site.engine}._SESSION", "SET no_such_setting_of_a_server = 1")
+    made: list[Any] = []
+    database = engine_for(site.url).open(write=True)
+    connect = database.dialect.connect
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        made.append(connect(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(database.dialect, "connect", noted)
+    with pytest.raises(sa.exc.DBAPIError):
+        database.connect()
+    (connection,) = made
+    with pytest.raises(database.dialect.loaded_dbapi.Error, match=CLOSED[site.engine]):
+        connection.cursor().execute("SELECT 1")
+    database.dispose()
+
+
 def _as_read(value: Any) -> Any:
     return float(value) if type(value) is int and abs(value) <= 2**53 else value
 
