@@ -30,6 +30,7 @@ _TAGGED: Final = ("bytes", "date", "datetime", "decimal", "time", "uuid")
 
 _NUMBERS: Final = ("INTEGER", "UNSIGNED INTEGER", "DOUBLE")  # what MySQL calls large integers in JSON text
 _INT64: Final = f"BETWEEN {-(2**63)} AND {2**63 - 1}"
+_END: Final = "."  # after texts that are compared: the collation leaves out spaces at the end
 _ODD: Final = "'inf', '-inf', 'nan', '-0.0'"
 _TEXT: Final = "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 _KEYS: Final = f"JSON_TABLE({{keys}}, '$[*]' COLUMNS (k {_TEXT} PATH '$')) k{{level}}"
@@ -97,8 +98,8 @@ class MySQLViews(ViewSQL):
         return _literal(value)
 
     def is_text(self, column: str, value: str) -> str:
-        """Both collations leave out spaces at the end, bytes do not; the first condition is for an index."""
-        return f"{super().is_text(column, value)} AND {_bytes(column)} = {self.text(value)}"
+        """Spaces before an end count; the first condition is for an index."""
+        return f"{super().is_text(column, value)} AND CONCAT({column}, '{_END}') = {self.text(value + _END)}"
 
     def null(self, kind: Kind) -> str:
         """NULL: what a column of a view can be is known only for some types."""
@@ -169,8 +170,9 @@ class MySQLViews(ViewSQL):
         return f"(SELECT {_object(f'w{level}.path', value)} FROM {origin} WHERE {here} AND {unknown})"
 
     def _is_unknown(self, kind: str, path: str, known: Collection[str]) -> str:
-        key = _bytes(f"CONCAT({kind}, ' ', {path})")
-        return f"{key} NOT IN ({self.texts(known)})" if known else "TRUE"
+        if not known:
+            return "TRUE"
+        return f"CONCAT({kind}, ' ', {path}, '{_END}') NOT IN ({self.texts([key + _END for key in known])})"
 
     def _untagged(self, kind: Kind, place: _Place) -> str:
         """What lies at a place of tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
@@ -197,11 +199,6 @@ class MySQLViews(ViewSQL):
 
 def _literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _bytes(text: str) -> str:
-    """A text's UTF-8."""
-    return f"CAST({text} AS BINARY)"
 
 
 def _of_types(types: Sequence[str], then: str) -> str:
