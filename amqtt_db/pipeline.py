@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any, Final
@@ -271,12 +272,18 @@ def _undeclared(columns: Iterable[tuple[str, Sequence[Any]]]) -> list[tuple[Pair
     """Columns by name with the pairs that their values have in common, if they have; without those of null alone."""
     found: list[tuple[Pair, Sequence[Any]]] = []
     for name, column in columns:
-        types = set(map(type, column)) - {type(None)}
-        kinds = {KIND_OF_TYPE[one] for one in types if one in _FLAT}
-        if len(kinds) > 1 or not types <= _FLAT:
+        kinds = _kinds(frozenset(map(type, column)))
+        if kinds is None or len(kinds) > 1:
             return None
         found += [((escape(name), kind), column) for kind in kinds]
     return found
+
+
+@lru_cache(1024)
+def _kinds(types: frozenset[type]) -> frozenset[Kind] | None:
+    """The kinds of values of these types; None where one has none, or the value itself must be looked at."""
+    there = types - {type(None)}
+    return frozenset(KIND_OF_TYPE[one] for one in there) if there <= _FLAT else None
 
 
 def _kind(value: Any) -> Kind:
