@@ -1,10 +1,11 @@
-"""What users write on the command line beside names and numbers: times and topic filters."""
+"""What users write on the command line beside names and numbers: files, times and topic filters."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
@@ -33,3 +34,14 @@ def topic_filter(text: str) -> str:
         return TopicFilter.parse(text).text
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help="An amqtt broker's YAML file; without it, an embedded default."),
+]
+
+Topic = Annotated[
+    str,
+    typer.Option(metavar="FILTER", parser=topic_filter, help="Which topics; + is any one level, # all that follow."),
+]
