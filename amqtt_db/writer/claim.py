@@ -14,13 +14,16 @@ from pathlib import Path
 import orjson
 
 from amqtt_db.catalog import key_hash
-from amqtt_db.errors import AmqttDbError, JournalError
+from amqtt_db.errors import AmqttDbError, JournalError, JournalInUse
 from amqtt_db.route import Route
 from amqtt_db.writer.lanes import spec
 
 
 def claim(journal: Path, routes: Iterable[Route]) -> int:
-    """Become the journal's writer; returns the open file that says so.  Raises JournalError if there is one."""
+    """Become the journal's writer; returns the open file that says so.
+
+    Raises JournalInUse if there is one, JournalError if the file cannot be made.
+    """
     path = _path(journal)
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -30,7 +33,7 @@ def claim(journal: Path, routes: Iterable[Route]) -> int:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(file)
-        raise JournalError(f"another writer is at work on {journal}; stop it first") from error
+        raise JournalInUse(f"another writer is at work on {journal}; stop it first") from error
     os.pwrite(file, _digest(routes).encode(), 0)  # digests are equally long
     return file
 
