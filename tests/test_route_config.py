@@ -39,6 +39,41 @@ def test_a_model_of_ones_own() -> None:
     assert route.model == Picky(depth=3, names=("a", "b"))
 
 
+MISTAKES: dict[str, tuple[Any, str]] = {
+    "topic": ("a/#/b", "topic"),
+    "model": ({"wide": {"tabel": "x"}}, "model.wide.tabel"),
+    "decode": ("jsn", "decode"),
+    "entity": ({"a": "flot"}, "entity.a"),
+    "time": (5, "time"),
+    "each": (5, "each"),
+    "unknown": ("keep", "unknown"),
+    "mismatch": ("keep", "mismatch"),
+    "max_columns": (0, "max_columns"),
+    "max_tables": ("many", "max_tables"),
+    "hypertable": ({"chunk": "1 month", "segment_by": "time"}, "hypertable.chunk"),
+    "keep": ("for ever", "keep"),
+    "table": ("x", "table"),
+}
+
+
+def test_mistakes_in_all_keys_of_a_route_are_shown_at_once() -> None:
+    """No key hides what is wrong with another one."""
+    found = route_problems(**{key: value for key, (value, _) in MISTAKES.items()})
+    paths = {path for _, path in MISTAKES.values()}
+    assert found.keys() == paths | {"hypertable.segment_by"}
+    for key in ("topic", "model", "decode"):
+        route = {"topic": "t", "keep": "for ever", "hypertable": {"chunk": "1 month"}, key: MISTAKES[key][0]}
+        assert route_problems(**route).keys() == {MISTAKES[key][1], "keep", "hypertable.chunk"}
+
+
+def test_a_mistake_makes_no_others() -> None:
+    """What can only be judged with a part of the route that is wrong is not judged."""
+    storage = {"compress_after": "1 day", "segment_by": ["room", "property"], "order_by": "speed desc"}
+    for key in ("topic", "model", "decode"):
+        route = {"topic": "{room}", "hypertable": storage, key: MISTAKES[key][0], "entity": {"speed": "float"}}
+        assert route_problems(**route).keys() == {MISTAKES[key][1]}
+
+
 @pytest.mark.parametrize(
     ("model", "path", "part"),
     [

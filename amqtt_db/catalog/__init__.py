@@ -136,6 +136,10 @@ class Catalog:
         query = sa.select(table).where((table.c.hash >= last) & behind).order_by(table.c.hash, table.c.sequence)
         return connection.execute(query.limit(count)).all()
 
+    def models(self, connection: sa.Connection) -> set[str]:
+        """The models of all placements, in any state."""
+        return set(connection.scalars(sa.select(self.placement.c.model).distinct()))
+
     def add_placements(self, connection: sa.Connection, placements: Iterable[Placement]) -> None:
         """Make placements the current ones of their topics; what was current is read from then on, not written to."""
         table = self.placement

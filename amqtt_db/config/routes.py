@@ -17,11 +17,11 @@ from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, at_least, choice, foun
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
-from amqtt_db.models.base import Model, Place, Table
+from amqtt_db.models.base import Model, Table, exact_tables
 from amqtt_db.naming import HOUSE_TABLES, fold
 from amqtt_db.pipeline import escape_path
 from amqtt_db.route import Mismatch, Route, Unknown
-from amqtt_db.shape import Pair, Shape
+from amqtt_db.shape import Pair
 from amqtt_db.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
@@ -83,9 +83,10 @@ def _route(item: Node) -> Route | None:
     decoder = _decoder(section.child("decode"))
     entity = _entity(section.child("entity"))
     options = _contract(section, entity)
-    if filter_ is None or model is None or decoder is None:
-        return None
-    return read_storage(section, Route(filter=filter_, model=model, decode=decoder, entity=entity, **options))
+    route = None
+    if filter_ is not None and model is not None and decoder is not None:
+        route = Route(filter=filter_, model=model, decode=decoder, entity=entity, **options)
+    return read_storage(section, route)
 
 
 def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
@@ -174,11 +175,6 @@ def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model |
     for name in names:
         Node(name, node.path, node.problems).read(partial(_check_table_name, own), None)
     return model
-
-
-def exact_tables(model: Model) -> list[Table]:
-    """The tables of a model whose names are meant literally."""
-    return [table for table in model.tables(Place(""), Shape(())) if table.exact]
 
 
 def _own_names(cls: type[Model]) -> frozenset[str]:

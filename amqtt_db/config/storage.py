@@ -26,10 +26,15 @@ _WITHOUT_HYPERTABLES: Final[Mapping[str, str]] = {"mariadb": "MariaDB", "mysql":
 _DIRECTIONS: Final[Mapping[str, bool]] = {"": False, "asc": False, "desc": True}
 
 
-def read_storage(section: Node, route: Route) -> Route:
-    """The route with what its section says of hypertables and retention, which its model must allow."""
+def read_storage(section: Node, route: Route | None) -> Route | None:
+    """The route with what its section says of hypertables and retention, which its model must allow.
+
+    Without a route, for the section has other mistakes, those here are noted that need none to be seen.
+    """
     keep = section.child("keep").read(duration, None)
     hypertable = _hypertable(section.child("hypertable"), route, keep)
+    if route is None:
+        return None
     if keep is not None:
         section.child("keep").read(lambda _: _require_time(route.model), None)
     if hypertable is None:
@@ -73,7 +78,7 @@ def _words(filter_: str) -> str:
     return filter_ if any(map(str.isalnum, filter_)) else "all"
 
 
-def _hypertable(node: Node, route: Route, keep: timedelta | None) -> Hypertable | None:
+def _hypertable(node: Node, route: Route | None, keep: timedelta | None) -> Hypertable | None:
     if node.value is None or node.value is False:
         return None
     section = Node({} if node.value is True else node.value, node.path, node.problems)
@@ -98,22 +103,24 @@ def _columns(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
     return tuple(made for item in items if (made := item.read(read, None)) is not None)
 
 
-def _segment(route: Route, value: Any) -> str:
+def _segment(route: Route | None, value: Any) -> str:
     name = _column(route, text(value))
     if name == "time":
         raise ValueError("chunks are made by time already; name what tells series apart, such as topic")
     return name
 
 
-def _ordering(route: Route, value: Any) -> Ordering:
+def _ordering(route: Route | None, value: Any) -> Ordering:
     name, _, direction = text(value).strip().rpartition(" ")
     if direction.casefold() not in _DIRECTIONS:
         name, direction = text(value).strip(), ""
     return Ordering(_column(route, name.strip()), descending=_DIRECTIONS[direction.casefold()])
 
 
-def _column(route: Route, name: str) -> str:
+def _column(route: Route | None, name: str) -> str:
     """What a user calls a column: the name of a fixed one, or the path of a property that has one."""
+    if route is None:
+        return name
     tables = route.model.tables(Place("", route.filter.text), Shape(()))
     fixed = {column.name for table in tables for column in table.columns}
     declared = None if route.entity is None else route.entity.declared

@@ -282,3 +282,8 @@ def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]
     if len(indexes) > 1:
         return itemgetter(*indexes)
     return lambda values: tuple(values[index] for index in indexes)
+
+
+def exact_tables(model: Model) -> list[Table]:
+    """The tables of a model whose names are meant literally."""
+    return [table for table in model.tables(Place(""), Shape(())) if table.exact]

@@ -25,6 +25,7 @@ from amqtt_db.pipeline import Lane
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted
 from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.forms import require_forms
 from amqtt_db.writer.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
 from amqtt_db.writer.lanes import Lanes, reserved
 from amqtt_db.writer.plan import Bucket, Planner
@@ -64,6 +65,7 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
+            require_forms(self._catalog, connection, self._routes)
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
             self._views.vacate(connection)
