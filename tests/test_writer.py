@@ -333,6 +333,20 @@ def test_a_writer_killed_elsewhere_blames_nobody(tmp_path: Path) -> None:
         attempt.close()
 
 
+EACH = ("list", "", None)
+
+
+@pytest.mark.parametrize("payload", [{"v": 1}, {"v": 1, "list": None}, {"v": 1, "list": 5}, {"v": 1, "list": {"n": 1}}])
+def test_each_without_a_list_is_one_record(payload: dict[str, Any], tmp_path: Path) -> None:
+    """Absent, null or a single value: as if its route had no `each`; so is a payload that shall be a list itself."""
+    bench = Workbench(tmp_path, *({"topic": topic, "each": each} for topic, each in zip("tuv", EACH, strict=True)))
+    bench.send(*((topic, payload) for topic in "tuv"))
+    assert not bench.dead()
+    (one, whole, plain) = bench.data()
+    assert one == whole == plain
+    assert [record.part for record in bench.records()] == [0, 0, 0]
+
+
 def test_reading_needs_no_writer_and_changes_nothing(tmp_path: Path) -> None:
     """A user with a database browser is no obstacle to the writer."""
     bench = Workbench(tmp_path)
