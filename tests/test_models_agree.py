@@ -39,6 +39,7 @@ def _store(bench: Workbench, sent: list[Sent]) -> None:
         bench.send(*sent[:size])
         sent = sent[size:]
     bench.writer._views.finish()
+    bench.analyze()
     assert bench.dead() == []
 
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 import pytest
-import sqlalchemy as sa
 
 from amqtt_db.testing.servers import Servers
 from amqtt_db.testing.starting import connected
@@ -56,16 +55,8 @@ def asked(
         site = stack.enter_context(make_site(servers, engine, tmp_path_factory.mktemp("asked")))
         bench = Workbench(site, {"topic": "home/{room}/climate", "model": MODELS[model], "time": "at"})
         bench.send(*_messages())
-        _analyze(site.url)
+        bench.analyze()
         yield model, bench
-
-
-def _analyze(url: str) -> None:
-    """Let the server look at how many rows there are."""
-    with connected(url) as connection:
-        for name in sa.inspect(connection).get_table_names():
-            table = "TABLE " if connection.dialect.name == "mysql" else ""
-            connection.exec_driver_sql(f"ANALYZE {table}{name}")
 
 
 def _is_scanned(bench: Workbench, query: str) -> list[str]:

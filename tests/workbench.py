@@ -19,6 +19,7 @@ from amqtt_db.reader import read
 from amqtt_db.reader.selection import BY_ID
 from amqtt_db.route import Route
 from amqtt_db.shape import Record, unflatten
+from amqtt_db.testing.starting import connected
 from amqtt_db.writer.attempt import Attempt
 from amqtt_db.writer.writer import Writer
 from tests.engines.servers import Site
@@ -145,6 +146,13 @@ class Workbench:
                 return [tuple(row) for row in result] if result.returns_rows else []
         finally:
             database.dispose()
+
+    def analyze(self) -> None:
+        """Let the server look at how many rows there are, as it does by itself some time after they came."""
+        with connected(self.url) as connection:
+            for name in sa.inspect(connection).get_table_names():
+                table = "TABLE " if connection.dialect.name == "mysql" else ""
+                connection.exec_driver_sql(f"ANALYZE {table}{name}")
 
     def _sqlite(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         connection = sqlite3.connect(self.path)
