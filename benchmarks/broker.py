@@ -26,9 +26,12 @@ from time import perf_counter, sleep
 from typing import Any
 
 import attrs
+from common import show
 from mqtt import Clients, Running, broker, cpu_seconds, step_aside, until_quiet
 
 BARE = "bare broker"
+FIGURES = ("PUBACK/s", "ratio", "at rest/s", "its ratio", "CPU µs", "CPU ratio")
+WIDTHS = (-23, 7, 11, 8, 11, 11, 9, 11)
 
 
 @attrs.frozen
@@ -102,17 +105,12 @@ def main() -> None:
     arguments = parser.parse_args()
     step_aside()
     results: dict[int, dict[str, dict[str, float]]] = {}
-    print(f"{'clients':>7}  {'':22}{'PUBACK/s':>10}{'ratio':>7}{'at rest/s':>11}{'ratio':>7}{'CPU µs':>8}{'ratio':>7}")
     for clients in map(int, arguments.clients.split(",")):
         paces = compare(arguments.directory, clients, arguments.messages, arguments.rounds)
         results[clients] = {name: summary(some, paces[BARE]) for name, some in paces.items()}
         for name, row in results[clients].items():
-            acknowledged, acknowledged_ratio, done, done_ratio, cpu, cpu_ratio = row.values()
-            print(
-                f"{clients:7}  {name:22}{acknowledged:10,.0f}{acknowledged_ratio:7.2f}{done:11,.0f}{done_ratio:7.2f}"
-                f"{cpu:8.1f}{cpu_ratio:7.2f}",
-                flush=True,
-            )
+            cells = {"broker": name, "clients": clients, **dict(zip(FIGURES, row.values(), strict=True))}
+            show(cells, WIDTHS, head=len(results) == 1 and name == BARE)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 

@@ -25,6 +25,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 import sqlalchemy as sa
+from common import show
 from mqtt import DATABASES, PATIENCE, Running, broker, connect, cpu_seconds, message, step_aside
 
 ROUTES = [{"topic": "site/{site}/climate", "model": {"wide": {"table": "climate"}}}]
@@ -38,6 +39,7 @@ def slowly(journal):
     write(journal)
 Journal.write = slowly
 """
+WIDTHS = (-32, 10, 10, 10, 15, 15)
 COLUMNS = ("p50", "p99", "max", "broker idle %", "writer idle %")
 
 Times = dict[int, float]
@@ -159,9 +161,9 @@ def acknowledged(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     }
 
 
-def show(name: str, row: dict[str, float]) -> None:
-    """Print a line of the table."""
-    print(f"{name:32}" + "".join(f"{row[key]:10.2f}" for key in COLUMNS if key in row), flush=True)
+def line(name: str, row: dict[str, float]) -> dict[str, Any]:
+    """A line of the table; where only PUBACKs are timed, nothing is told of idle processes."""
+    return {"milliseconds": name, **{key: row.get(key) for key in COLUMNS}}
 
 
 def main() -> None:
@@ -178,15 +180,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     step_aside()
-    print(f"{'milliseconds':32}" + "".join(f"{key.replace(' idle', ''):>10}" for key in COLUMNS))
     results = {f"PUBACK, {name}": row for name, row in acknowledged(arguments).items()}
-    for name, row in results.items():
-        show(name, row)
+    for number, (name, row) in enumerate(results.items()):
+        show(line(name, row), WIDTHS, head=number == 0)
     for kind in arguments.databases.split(","):
         name = f"row visible, {kind}"
         with DATABASES[kind].fresh() as url:
             results[name] = visible(url, arguments)
-        show(name, results[name])
+        show(line(name, results[name]), WIDTHS, head=False)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 
