@@ -409,6 +409,8 @@ def test_a_table_that_two_models_share_in_one_form_is_shared(tmp_path: Path) -> 
     bench.sql("DROP TABLE a_message")
     bench.restart({"topic": "#", "model": {"wide": {"table": "a_message"}}})
     bench.send(("t", {"v": 3}))
+    bench.restart()
+    bench.send(("t", {"v": 4}))
     assert bench.dead() == []
 
 

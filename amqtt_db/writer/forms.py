@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -15,23 +16,25 @@ from amqtt_db.route import Route
 
 def require_forms(catalog: Catalog, connection: sa.Connection, routes: Iterable[Route]) -> None:
     """Raise DatabaseError for a table that a route names, and that cannot hold the rows of the route's model."""
-    before = {table.key: table for table in _tables_before(catalog, connection)}
+    before = _tables_before(catalog, connection)
     for route in routes:
         for table in exact_tables(route.model):
-            old = before.get(table.key)
-            if old is not None and not _has_room(old, table) and sa.inspect(connection).has_table(table.name):
+            forms = [old for old in before if old.key == table.key]
+            is_other = bool(forms) and not any(_has_room(old, table) for old in forms)
+            if is_other and sa.inspect(connection).has_table(table.name):
                 raise DatabaseError(
                     f"table {table.name}, which route {route.filter.text} names, already holds the records of another "
                     "model, and its columns are others; choose another name"
                 )
 
 
-def _tables_before(catalog: Catalog, connection: sa.Connection) -> Iterator[Table]:
+def _tables_before(catalog: Catalog, connection: sa.Connection) -> list[Table]:
+    """In all forms that they have ever had: a table may have been dropped and made anew."""
+    found: list[Table] = []
     for spec in catalog.models(connection):
-        try:
-            yield from exact_tables(model_of(spec))
-        except ValueError:  # its class is gone
-            continue
+        with suppress(Exception):  # its class is gone, or raises whatever a user's class does
+            found += exact_tables(model_of(spec))
+    return found
 
 
 def _has_room(old: Table, new: Table) -> bool:
