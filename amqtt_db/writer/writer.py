@@ -53,7 +53,6 @@ class Writer:
         self._database = engine.open(write=True)
         self._planner = Planner(engine, self._schema, Lookups(engine, self._database, attempt.pause), routes)
         self._target = Store(engine, self._catalog)
-        self._routes = routes
         self._lanes = Lanes(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
         self.retention = Retention(engine, self._catalog, self._database, routes, clock)
