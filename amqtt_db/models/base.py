@@ -111,11 +111,13 @@ class ValueRows:
     """A layout: each property is a row of the query's ``values``.
 
     ``path`` names the fixed column that says which: its lookup's last part is the property's path.  ``columns`` names
-    the fixed column that holds values of a kind; one of kind ``tagged`` may hold those of several kinds.
+    the fixed column that holds values of a kind; one of kind ``tagged`` may hold those of several kinds.  Where the
+    column ``exact`` is filled, it alone has the value, and another one at most a number near it.
     """
 
     path: str
     columns: Mapping[Kind, str]
+    exact: str | None = None
 
 
 @attrs.frozen

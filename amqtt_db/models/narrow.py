@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from math import isfinite
 from operator import itemgetter
 from typing import Any, Final
 
@@ -34,12 +35,15 @@ from amqtt_db.tagged import typed
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
 
+_EXACT: Final[frozenset[Kind]] = frozenset({"int64", "bigint", "decimal"})
 _COLUMNS: Final[Mapping[Kind, str]] = {kind: "value" if kind == "number" else "text" for kind in VALUE_KINDS}
 
 
 @attrs.frozen
 class Narrow(Model):
     """``mqtt_point`` lies in the order of series and time, numbers in ``value``, everything else tagged in ``text``.
+
+    Integers and decimals of a kind of their own are in both: exactly in ``text``, as the nearest double in ``value``.
 
     ``prefix`` replaces ``mqtt`` in the names of the tables, for routes that shall have tables of their own.
     ``timed`` puts the time into the key of messages too, as tables in chunks by time need it.
@@ -80,7 +84,8 @@ class Narrow(Model):
                 "id": record.id,
                 "part": record.part,
             }
-            yield self._points, {**row, "value": value} if kind == "number" else {**row, "text": typed(kind, value)}
+            number, text = _cells(kind, value)
+            yield self._points, {**row, "value": number, "text": text}
 
     def query(self, place: Place) -> Query:
         """Messages with their points."""
@@ -103,9 +108,9 @@ class Narrow(Model):
             points = [
                 (None, None)
                 if series is None
-                else restored(series[1], text)
-                if number is None
                 else ((series[1], "number"), number)
+                if text is None
+                else restored(series[1], text)
                 for series, number, text in zip(*(columns[index] for index in indexes), strict=True)
             ]
             pairs, values = zip(*points, strict=True)
@@ -115,7 +120,7 @@ class Narrow(Model):
 
     def layout(self) -> Layout | None:
         """Numbers apart, everything else tagged; a subclass with rows of its own has to say itself."""
-        return ValueRows("series", _COLUMNS) if type(self).rows is Narrow.rows else None
+        return ValueRows("series", _COLUMNS, exact="text") if type(self).rows is Narrow.rows else None
 
     def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
@@ -129,7 +134,7 @@ class Narrow(Model):
                 self._points: [
                     ((topic, path), time, id_, part, value, None)
                     if kind == "number"
-                    else ((topic, path), time, id_, part, None, typed(kind, value))
+                    else ((topic, path), time, id_, part, *_cells(kind, value))
                     for id_, part, time, topic, values in zip(*block.envelope[:4], block.values, strict=True)
                     for (path, kind), value in zip(shape.properties, values, strict=True)
                     if value is not None
@@ -147,6 +152,22 @@ class Narrow(Model):
         return table_key(f"{self.prefix}_point", timed=self.timed)
 
 
+def _cells(kind: Kind, value: Any) -> tuple[float | None, Any]:
+    """What ``value`` and ``text`` hold of a value."""
+    if kind == "number":
+        return value, None
+    return _nearest(value) if kind in _EXACT else None, typed(kind, value)
+
+
+def _nearest(number: Any) -> float | None:
+    """The double nearest to an integer or a decimal; None where that is none which every database holds."""
+    try:
+        nearest = float(number) + 0.0  # which makes −0.0 a zero
+    except (OverflowError, ValueError):  # too large; a signalling NaN
+        return None
+    return nearest if isfinite(nearest) else None
+
+
 def _point(row: Row) -> tuple[Pair, Any]:
     path = row["series"][1]
-    return restored(path, row["text"]) if row["value"] is None else ((path, "number"), row["value"])
+    return ((path, "number"), row["value"]) if row["text"] is None else restored(path, row["text"])

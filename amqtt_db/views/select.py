@@ -178,7 +178,7 @@ def _value(source: Source, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
     name = layout.columns.get(kind)
     if name is None or (source.ids is not None and path not in source.ids):
         return sql.null(kind)
-    column = f"v.{sql.name(name)}"
+    column = _cell(layout, name, sql)
     shared = list(layout.columns.values()).count(name) > 1
     found = sql.untagged(kind, column) if shared else sql.shown(kind, column)
     if source.ids is not None:
@@ -186,6 +186,14 @@ def _value(source: Source, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
         return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
     origin, there = _values_with_paths(source, layout, sql)
     return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {sql.is_text(there, path)})"
+
+
+def _cell(layout: ValueRows, name: str, sql: ViewSQL) -> str:
+    """A column of rows of values, NULL where it has no value of its own."""
+    column = f"v.{sql.name(name)}"
+    if layout.exact in {None, name}:
+        return column
+    return f"(CASE WHEN v.{sql.name(layout.exact)} IS NULL THEN {column} END)"
 
 
 def _extra(view: View, source: Source, sql: ViewSQL) -> str:
@@ -200,7 +208,7 @@ def _extra(view: View, source: Source, sql: ViewSQL) -> str:
         return sql.rest_of_document(data, named, levels, known)
     kinds: dict[str, list[Kind]] = {}
     for kind, name in layout.columns.items():
-        kinds.setdefault(f"v.{sql.name(name)}", []).append(kind)
+        kinds.setdefault(_cell(layout, name, sql), []).append(kind)
     origin, path = _values_with_paths(source, layout, sql)
     return sql.rest_of_rows(path, kinds, f"FROM {origin} WHERE {_same_record(source, sql)}", known)
 
