@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+import sqlalchemy as sa
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,6 +198,8 @@ def test_table_beside_the_model_is_explained() -> None:
         ("postgres://u:secret@h/d", "did you mean 'postgresql'?"),
         ("sqllite:///x.db", "did you mean 'sqlite'?"),
         ("oracle://u:secret@h/d", "unknown database 'oracle'"),
+        ("mysql://u:secret@h", "it names no database; write mysql://user:password@host/name"),
+        ("mariadb+pymysql://u:secret@h:3306/?charset=utf8mb4", "it names no database; write mariadb://"),
     ],
 )
 def test_a_database_that_cannot_be_used(url: str, part: str) -> None:
@@ -208,11 +211,75 @@ def test_a_database_that_cannot_be_used(url: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://h/d", "postgresql+psycopg://u:p@h/d", "mysql://h/d", "mysql+pymysql://h/d", "mariadb://h/d"],
+    [
+        "postgresql://h/d",
+        "postgresql+psycopg://u:p@h/d",
+        "postgresql://u:p@h",
+        "postgresql:///d?host=/run/postgresql&user=a@b&application_name=c@d",
+        "postgresql://u:p@[::1]:5432/d?sslmode",
+        "mysql://h/d",
+        "mysql+pymysql://u:p/w@h:0/d?charset=utf8",
+        "mariadb://u@h:/d",
+    ],
 )
 def test_servers_are_named_with_or_without_their_driver(url: str) -> None:
     """There is one driver for each, so it need not be said."""
     assert config.load({"database": url}).database == url
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("postgresql://me:p@top:secret@safe/d", "more than one @"),
+        ("postgresql://me:top@secret/x@safe/d", "more than one @"),
+        ("postgresql://me:top@secret?x@safe/d", "more than one @"),
+        ("postgresql://me@top:secret@safe/d", "more than one @"),
+        ("postgresql:///me:top@secret@safe/d", "more than one @"),
+        ("mysql://me:top?secret@x@safe/d", "more than one @"),
+        ("postgresql://me:secret", "no number from 0 to 65535"),
+        ("postgresql://me:65536/safe", "no number from 0 to 65535"),
+        ("postgresql://me:" + 5000 * "9", "no number from 0 to 65535"),
+        ("mysql://me:p@safe:secret/d", "no number from 0 to 65535"),
+        ("mysql://me:p@safe:٣٣٠٦/secret", "no number from 0 to 65535"),
+    ],
+)
+def test_a_password_that_is_not_where_it_belongs(url: str, part: str) -> None:
+    """What could be part of it is not shown; the signs to write otherwise are."""
+    (message,) = problems({"database": url}).values()
+    assert part in message
+    assert "write %40 for @" in message
+    assert not any(word in message for word in ("secret", "safe", "top", "me:", "'me'"))
+
+
+@given(st.text(st.sampled_from("@:/%#[]=&;p1ü ")))
+def test_a_written_password_never_becomes_a_host(password: str) -> None:
+    """Whatever is in it: the URL is refused, or its host is the one that was meant."""
+    url = f"postgresql://mqtt:{password}@h.example:5432/d"
+    try:
+        database = config.load({"database": url}).database
+    except ConfigError:
+        return
+    read = sa.make_url(database)
+    assert (read.username, read.host, read.port, read.database) == ("mqtt", "h.example", 5432, "d")
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.text(st.sampled_from("@:/?%# ü"), min_size=1))
+def test_any_password_may_come_from_variables(first: str, second: str) -> None:
+    """In its place in the URL they are encoded; other places take what they say."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"WHO": "mqtt", "FIRST": first, "SECOND": second, "PLACE": "h.example:5432"}.items():
+            patch.setenv(name, value)
+        url = config.load({"database": "postgresql://${WHO}:${FIRST}a%40${SECOND}@${PLACE}/d?x=a@b"}).database
+    read = sa.make_url(url)
+    assert read.password == f"{first}a@{second}"
+    assert (read.username, read.host, read.port, read.database) == ("mqtt", "h.example", 5432, "d")
+    assert masked(url).startswith("postgresql://mqtt:***@")
+
+
+def test_a_variable_may_hold_a_whole_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then its password is as one writes it in a URL."""
+    monkeypatch.setenv("DATABASE", "postgresql://mqtt:p%40ss@h/d")
+    assert config.load({"database": "${DATABASE}"}).database == "postgresql://mqtt:p%40ss@h/d"
 
 
 def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,6 +366,21 @@ def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any], reason: 
         amqtt_db.read("sqlite:///nowhere/mqtt.db", **arguments)
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("m.db", "expected a URL such as sqlite:///mqtt.db"),
+        ("postgresql://mqtt:p@ss:w0rd@127.0.0.1/mqtt", "write %40 for @"),
+        ("mysql://127.0.0.1", "names no database"),
+    ],
+)
+def test_what_is_no_url_is_refused_at_once(url: str, reason: str) -> None:
+    """In the words of the configuration, and nothing of a password among them."""
+    with pytest.raises(ValueError, match=reason) as caught:
+        amqtt_db.read(url)
+    assert "w0rd" not in str(caught.value)
+
+
 def test_a_damaged_database_is_an_error_of_one_line(tmp_path: Path) -> None:
     """Also where the damage shows only while rows are fetched."""
     bench = Workbench(tmp_path, {"topic": "#", "model": {"wide": {"table": "all"}}})

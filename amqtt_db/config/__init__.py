@@ -16,7 +16,7 @@ import attrs
 from amqtt_db.config.broker_file import DEFAULT, check_broker, plugin_section
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
-from amqtt_db.config.yaml_checks import Node, choice, expanded, read_yaml, seconds, size
+from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
 from amqtt_db.engines.urls import check, dialect_of
 from amqtt_db.errors import Problem
 from amqtt_db.route import Route
@@ -153,6 +153,6 @@ def _writer(section: Node) -> WriterSettings:
 
 
 def _database(value: object) -> str:
-    url = expanded(value)
+    url = expanded_url(value)
     check(url)
     return url

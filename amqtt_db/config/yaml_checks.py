@@ -9,6 +9,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import attrs
 import yaml
@@ -38,6 +39,7 @@ _LARGEST: Final = 2**63 - 1
 _LONGEST: Final = 36_600 * 86_400  # seconds in a hundred years
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
+_PASSWORD: Final = re.compile(r"[^:/]*://[^:/@]*:(?P<password>[^@]*)@")
 TYPE_NAMES: Final[Mapping[type, str]] = {
     bool: "true or false",
     int: "a whole number",
@@ -126,7 +128,7 @@ def text(value: object) -> str:
 
 
 def expanded(value: object) -> str:
-    """A path or a URL with environment variables in place of ``${NAME}``.
+    """A path with environment variables in place of ``${NAME}``.
 
     Raises ValueError, naming those that are unset, and for what the operating system takes in no name.
     """
@@ -138,6 +140,17 @@ def expanded(value: object) -> str:
     if not is_clean(filled):
         raise ValueError("it contains U+0000 or half of a surrogate pair, which no file and no server may be named by")
     return filled
+
+
+def expanded_url(value: object) -> str:
+    """The same for a URL; what variables say in its password's place is percent-encoded, so it may be anything."""
+    url = expanded(value)
+    place = _PASSWORD.match(source := text(value))
+    if place is None:
+        return url
+    start, end = place.span("password")
+    password = _VARIABLE.sub(lambda match: quote(os.environ[match[1]], safe=""), source[start:end])
+    return f"{expanded(source[:start])}{password}{expanded(source[end:])}"
 
 
 def choice(*names: str) -> Callable[[object], str]:

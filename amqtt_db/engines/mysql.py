@@ -72,7 +72,19 @@ _VALUE_ERRORS: Final = frozenset(
 _TOO_BIG: Final = frozenset({1117, 1118, 1206, 1969})  # columns, a row, locks, a statement that took too long
 _COLLISIONS: Final = frozenset({1020, 1205, 1213})
 _NO_DEFAULT: Final = 1364
-_NO_PRIVILEGE: Final = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
+_GRANT: Final = (
+    "The user of the URL needs "
+    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW ON the database"
+)
+_LOGIN: Final = (
+    "The user or the password of the URL is wrong for this host; a user for this very host, be it an anonymous one "
+    "such as ''@'localhost', goes before one for any host, such as 'user'@'%'"
+)
+_ADVICE: Final[Mapping[int | None, str]] = {
+    1044: _GRANT, 1142: _GRANT, 1143: _GRANT,  # a database, a table, a column
+    1045: _LOGIN, 1698: _LOGIN,  # with a password, without one
+}  # fmt: skip
+"""What to do where the server does not let the user in, by the number of its error."""
 
 
 def _numbers(column: Sequence[Any]) -> Sequence[Any]:
@@ -377,10 +389,6 @@ def _explain(context: sa.engine.ExceptionContext) -> None:
 
 
 def _explained(error: BaseException) -> DatabaseError | None:
-    """A missing privilege as an error that says what to do; None for any other error."""
-    if _number(error) not in _NO_PRIVILEGE:
-        return None
-    return DatabaseError(
-        f"the server answers: {error.args[-1]}. The user of the URL needs "
-        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW ON the database"
-    )
+    """An error about what the user may not do, as one that says what to do; None for any other error."""
+    advice = _ADVICE.get(_number(error))
+    return None if advice is None else DatabaseError(f"the server answers: {error.args[-1]}. {advice}")

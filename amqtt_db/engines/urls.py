@@ -14,18 +14,43 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+import attrs
+
 from amqtt_db.registry import suggest
 
 GROUP: Final = "amqtt_db.engines"
 """The entry point group of engines from elsewhere."""
 
 _URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
-_DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
-    "postgresql": ("psycopg", "postgresql"),
-    "mysql": ("pymysql", "mysql"),
-    "mariadb": ("pymysql", "mysql"),
+_USER: Final = r"[^:/@]*(?::[^@]*)?@"
+_SERVER: Final = re.compile(
+    rf"(?:{_USER}|(?!{_USER}))(?:\[[^\]/?@]+\]|[^:/?@]*)(?::(?P<port>[^/?@]*))?(?:/(?P<name>[^?@]*))?"
+    r"(?:\?[^=@]*(?:=.*)?)?",
+    re.DOTALL,
+)
+"""What follows ``://`` where a server is meant, read as SQLAlchemy does, but with no @ where it would be a mistake."""
+
+_ESCAPES: Final = "in its user and password write %40 for @, %3A for :, %2F for /, %3F for ? and %25 for %"
+
+
+@attrs.frozen
+class _Server:
+    """What is known of a server before it is asked.
+
+    ``extra`` of this project brings the ``driver``; ``has_default`` tells whether a URL may leave out the database.
+    """
+
+    driver: str
+    extra: str
+    has_default: bool
+
+
+_MYSQL: Final = _Server("pymysql", "mysql", has_default=False)
+_SERVERS: Final[Mapping[str, _Server]] = {
+    "postgresql": _Server("psycopg", "postgresql", has_default=True),
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
 }
-"""The driver of each server's dialect, and the extra of this project that brings it."""
 
 _MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html#magic_header_string
 
@@ -40,13 +65,18 @@ def check(url: str) -> None:
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
-    dialect = match["dialect"]
+    dialect, driver, rest = match["dialect"], match["driver"], match["rest"]
     if dialect == "sqlite":
-        _check_sqlite(match["driver"], match["rest"])
-    elif dialect in _DRIVERS:
-        _check_driver(dialect, match["driver"])
+        _check_sqlite(driver, rest)
+    elif dialect in _SERVERS:
+        _check_driver(dialect, driver)
+        name = _checked_name(rest)
+        if not (name or _SERVERS[dialect].has_default):
+            raise ValueError(f"it names no database; write {dialect}://user:password@host/name")
     elif dialect not in entry_points(group=GROUP).names:
-        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_DRIVERS])}")
+        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_SERVERS])}")
+    elif not rest.startswith("/"):
+        _checked_name(rest)
 
 
 def file_of(url: str) -> Path | None:
@@ -88,11 +118,27 @@ def _content_problem(path: Path) -> str | None:
 
 
 def _check_driver(dialect: str, given: str | None) -> None:
-    driver, extra = _DRIVERS[dialect]
-    if given not in (None, driver):
-        raise ValueError(f"{dialect} is used through {driver}; write {dialect}://… or {dialect}+{driver}://…")
-    if find_spec(driver) is None:
-        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{extra}]'")
+    server = _SERVERS[dialect]
+    if given not in (None, server.driver):
+        raise ValueError(
+            f"{dialect} is used through {server.driver}; write {dialect}://… or {dialect}+{server.driver}://…"
+        )
+    if find_spec(server.driver) is None:
+        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{server.extra}]'")
+
+
+def _checked_name(rest: str) -> str | None:
+    """The database that a server's URL names.  Raises ValueError, which shows nothing of the URL, for a malformed one.
+
+    What belongs to a password may be anywhere in a URL whose signs are not where they should be.
+    """
+    match = _SERVER.fullmatch(rest)
+    if match is None:
+        raise ValueError(f"it has more than one @, or another sign where none belongs; {_ESCAPES}")
+    port = match["port"]
+    if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"its port is no number from 0 to 65535; {_ESCAPES}")
+    return match["name"]
 
 
 def _check_sqlite(driver: str | None, rest: str) -> None:

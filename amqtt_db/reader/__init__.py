@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from amqtt_db.config import Settings
+from amqtt_db.engines.urls import check
 from amqtt_db.house import visit
 from amqtt_db.reader.records import records
 from amqtt_db.reader.selection import Selection
@@ -42,5 +43,8 @@ def _read(url: str, selection: Selection) -> Iterator[Record]:
 
 
 def url_of(database: str | Settings) -> str:
-    """The URL of a database that is named by its URL or by settings."""
-    return database.database if isinstance(database, Settings) else database
+    """The URL of a database that is named by its URL or by settings.  Raises ValueError for a URL that is none."""
+    if isinstance(database, Settings):
+        return database.database
+    check(database)
+    return database

@@ -17,6 +17,7 @@ from amqtt_db.cli import app
 from amqtt_db.engines import engine_for
 from amqtt_db.engines.mysql import _LOCK, _packets
 from amqtt_db.errors import DatabaseError
+from amqtt_db.house import require_database
 from tests.engines.servers import Site
 from tests.workbench import Sent, Workbench
 
@@ -190,6 +191,19 @@ def test_a_missing_privilege_is_named(mysql: Site) -> None:
     with pytest.raises(DatabaseError, match="GRANT SELECT, INSERT"):
         Workbench(Site(mysql.path, poor, mysql.stack), token="b")
     bench.sql(f"DROP USER {name}@localhost")
+
+
+def test_a_wrong_password_is_no_missing_grant(mysql: Site) -> None:
+    """No grant would help, also where an anonymous user of this host goes before the one that is meant."""
+    name = sa.make_url(mysql.url).database
+    admin = Workbench(mysql)
+    admin.sql(f"CREATE USER {name}@'%%' IDENTIFIED BY 'right', ''@localhost IDENTIFIED BY 'other'")
+    for password in ("wrong", "right"):
+        url = sa.make_url(mysql.url).set(username=name, password=password)
+        with pytest.raises(DatabaseError, match=r"Access denied.*password of the URL is wrong for this host") as caught:
+            require_database(url.render_as_string(hide_password=False))
+        assert "GRANT" not in str(caught.value)
+    admin.sql(f"DROP USER {name}@'%%', ''@localhost")
 
 
 def test_topics_beyond_the_basic_plane(mysql: Site) -> None:
