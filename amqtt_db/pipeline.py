@@ -156,7 +156,7 @@ class Typist:
     def _mismatched(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         policy = self.route.mismatch
         if policy == "reject" and values:
-            raise EntityError(f"property {_names(values)} is not of the declared type (mismatch: reject)")
+            raise EntityError(f"property {self._entity.mismatches(values)} (mismatch: reject)")
         if policy == "null":
             self.counts["nulled"] += len(values)
             return {}

@@ -189,7 +189,7 @@ CASES: Final = [
     Case("21: mismatch: variant", plain("variant", {"a": "hot"}, {"a": 1}), CONTRACT),
     Case(
         "21: mismatch: reject",
-        [*plain("reject", {"a": 1}), lost("reject", {"a": "hot"}, "'a'")],
+        [*plain("reject", {"a": 1}), lost("reject", {"a": "hot"}, "'a' is not float but str")],
         {**CONTRACT, "mismatch": "reject"},
     ),
     Case(

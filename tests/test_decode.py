@@ -129,6 +129,18 @@ def test_what_is_no_json_has_a_reason_that_repeats_nothing(payload: bytes, says:
     assert UNTOLD not in told
 
 
+@pytest.mark.parametrize("payload", [b"ON", b"21.5 C", "größer".encode()])
+def test_plain_text_that_is_no_json_has_a_hint(payload: bytes) -> None:
+    """Whoever never chose a decoder reads which one is meant."""
+    assert reason("json", payload).endswith("; if this topic sends plain text, its route wants `decode: text`")
+
+
+@pytest.mark.parametrize("payload", [b'{"a": ON}', b" [1,", b'"ON', b"   ", b"", b"\xff\xfe\x01"])
+def test_a_hint_is_there_only_where_it_fits(payload: bytes) -> None:
+    """What begins like JSON is JSON that is broken, and bytes are no text."""
+    assert "text`" not in reason("json", payload)
+
+
 def test_the_depth_of_json_is_bounded_whatever_reads_it() -> None:
     """A payload that only the patient reader takes may be no deeper than others."""
     assert decode("json", b"[NaN,%s1%s]" % (b"[" * 300, b"]" * 300))
@@ -295,8 +307,21 @@ def test_shared_references_do_not_unfold() -> None:
 
 
 @pytest.mark.parametrize(("name", "library"), [("msgpack", "msgpack"), ("cbor", "cbor2")])
-def test_a_missing_library_is_named_by_each_message(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer starts without it, and a dead letter says what to install."""
+def test_a_missing_library_is_a_mistake_of_the_configuration(
+    name: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any message becomes a dead letter for want of it."""
+    monkeypatch.setitem(sys.modules, library, None)
+    assert problems(["gzip", name]) == [
+        f"decode[1].{name}: needs the library {library}: pip install 'amqtt_db[{name}]'"
+    ]
+
+
+@pytest.mark.parametrize(("name", "library"), [("msgpack", "msgpack"), ("cbor", "cbor2")])
+def test_a_library_that_does_not_import_is_named_by_each_message(
+    name: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer starts all the same, and a dead letter says what to install."""
     real = builtins.__import__
 
     def without(wanted: str, *args: Any, **kwargs: Any) -> Any:

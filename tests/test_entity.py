@@ -105,6 +105,14 @@ def test_deviations_are_told_apart_by_path() -> None:
     assert "nil" not in unknown
 
 
+def test_a_mismatch_names_both_types() -> None:
+    """That which is declared and that which came, and never the value."""
+    _, mismatched, _ = CLIMATE.structure({"temp": "warm", "current time": "late", "pos": {"lat": [7]}})
+    told = "'temp' is not float but str, 'current time' is not datetime but str, 'pos.lat' is not float but list"
+    assert CLIMATE.mismatches(mismatched) == told
+    assert CLIMATE.mismatches({"pos": 5}) == "'pos' is not an object but int"
+
+
 @pytest.mark.parametrize("raw", [5, "x", [1], True])
 def test_something_else_than_a_declared_object_is_a_mismatch(raw: Any) -> None:
     """The object's own path is what does not fit."""

@@ -12,7 +12,9 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final
 
 import orjson
@@ -80,12 +82,15 @@ def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - 
 
 
 def msgpack_format() -> Decoder:
-    """MessagePack; its timestamps become datetimes in UTC.  Needs the extra ``msgpack``."""
+    """MessagePack; its timestamps become datetimes in UTC.  Raises ValueError without the extra ``msgpack``."""
     return _Lazy("msgpack", "amqtt_db.decode.msgpack", extra="msgpack")
 
 
 def cbor_format() -> Decoder:
-    """CBOR; ``undefined`` becomes None, tags become datetime, date, Decimal, UUID or int.  Needs the extra ``cbor``."""
+    """CBOR; ``undefined`` becomes None, tags become datetime, date, Decimal, UUID or int.
+
+    Raises ValueError without the extra ``cbor``.
+    """
     return _Lazy("cbor2", "amqtt_db.decode.cbor", extra="cbor")
 
 
@@ -161,9 +166,17 @@ def _patient_json(payload: bytes, reason: str | None) -> Any:
     except UnicodeError as error:
         raise DecodeError(f"not JSON: {reason or 'not UTF-8' + position(error)}") from None
     except ValueError as error:
-        raise DecodeError(f"not JSON: {reason or error}") from None
+        raise DecodeError(f"not JSON: {reason or error}{_hint(payload)}") from None
     _check_depth(data)
     return data
+
+
+def _hint(payload: bytes) -> str:
+    """What to do about a payload that looks like plain text, and not like JSON that is broken."""
+    with suppress(UnicodeDecodeError):
+        if payload.decode().lstrip()[:1] not in '{["':
+            return "; if this topic sends plain text, its route wants `decode: text`"
+    return ""
 
 
 def _finite(text: str) -> float:
@@ -212,11 +225,16 @@ def _struct_decoder(layout: struct.Struct, names: tuple[str, ...]) -> Decoder:
 
 
 class _Lazy:
-    """A decoder whose module is imported by the first message; without its library, messages say what to install."""
+    """A decoder whose module is imported by the first message, for the broker's process decodes none.
+
+    Raises ValueError where its library is missing; one that does not import is the reason that messages are told.
+    """
 
     __slots__ = ("_decode", "_extra", "_library", "_module")
 
     def __init__(self, library: str, module: str, *, extra: str) -> None:
+        if find_spec(library) is None:
+            raise ValueError(f"needs the library {library}: pip install 'amqtt_db[{extra}]'")
         self._library, self._module, self._extra = library, module, extra
         self._decode: Decoder | None = None
 
@@ -231,7 +249,7 @@ class _Lazy:
         try:
             decode: Decoder = import_module(self._module).decode
         except ImportError:
-            what = f"the library {self._library!r} is missing; pip install 'amqtt_db[{self._extra}]'"
+            what = f"the library {self._library!r} cannot be imported; pip install 'amqtt_db[{self._extra}]'"
             raise DecodeError(what) from None
         return decode
 

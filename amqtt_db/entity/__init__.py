@@ -93,6 +93,11 @@ class Entity:
         except Exception:
             return None
 
+    def mismatches(self, mismatched: Mapping[str, Any]) -> str:
+        """What is wrong with values that :meth:`structure` calls mismatched, by path; never a value."""
+        fields = {one.path: one for field in self._fields for one in field.branches()}
+        return ", ".join(f"'{path}' {fields[path].mismatch(value)}" for path, value in mismatched.items())
+
     def level(self, name: str, text: str) -> Any:
         """The text of a topic's level as a value of the declared property ``name``.
 

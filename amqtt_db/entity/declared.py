@@ -42,6 +42,16 @@ class Field:
         for child in self.children:
             yield from child.leaves(f"{name}.")
 
+    def branches(self) -> Iterator[Field]:
+        """This field and all that are below it."""
+        yield self
+        for child in self.children:
+            yield from child.branches()
+
+    def mismatch(self, value: object) -> str:
+        """What is wrong with a value of another type; never the value itself."""
+        return f"is not {self.expected} but {type(value).__name__}"
+
 
 @attrs.frozen
 class Plan:
@@ -79,7 +89,7 @@ def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found
             raise
         except Exception:
             found[field.path] = clean.pop(field.key)
-            _require(field, f"is not {field.expected} but {type(value).__name__}")
+            _require(field, field.mismatch(value))
     return clean
 
 
