@@ -30,6 +30,7 @@ _AT_ONCE: Final = {
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY: Final = 60.0
+_SILENCE: Final = 0.5  # seconds of waiting that need no explanation
 
 
 def order(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
@@ -86,13 +87,21 @@ class Supervisor:
         if process is None or process.returncode is not None:
             return
         _end_input(process)
-        if await _ended(process, self._drain):
+        if await self._has_drained(process):
             return
         logger.warning("the writer has not stopped within %g s and is terminated; nothing is lost", self._drain)
         process.terminate()
         if not await _ended(process, self._kill):
             process.kill()
             await process.wait()
+
+    async def _has_drained(self, process: Process) -> bool:
+        """Whether the child ends by itself in time; told of where it takes so long that one wonders."""
+        silence = min(_SILENCE, self._drain)
+        if await _ended(process, silence):
+            return True
+        logger.info("waiting up to %g s for the writer, which stores what it can", self._drain)
+        return await _ended(process, self._drain - silence)
 
     async def _run_for_ever(self) -> None:
         while True:

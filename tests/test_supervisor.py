@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -164,8 +165,12 @@ def test_a_child_that_cannot_be_started_is_told(caplog: pytest.LogCaptureFixture
     assert caplog.text.count("the writer cannot be started: No such file or directory") == 1
 
 
-def test_a_child_that_does_not_end_is_killed(log: Path) -> None:
-    """One that ignores the end of its input and SIGTERM is gone all the same when ``stop`` returns."""
+def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that ignores the end of its input and SIGTERM is gone all the same when ``stop`` returns.
+
+    That it is waited for is told, and for how long.
+    """
+    caplog.set_level(logging.INFO, "amqtt_db")
 
     async def scenario() -> None:
         supervisor = Supervisor(b"order", command(STUBBORN, log), drain=0.1, kill=0.1)
@@ -177,6 +182,10 @@ def test_a_child_that_does_not_end_is_killed(log: Path) -> None:
         assert not exists(pid)
 
     asyncio.run(scenario())
+    assert [record.message for record in caplog.records if record.name == "amqtt_db.supervisor"] == [
+        "waiting up to 0.1 s for the writer, which stores what it can",
+        "the writer has not stopped within 0.1 s and is terminated; nothing is lost",
+    ]
 
 
 def test_the_child_ends_with_its_parent(log: Path) -> None:

@@ -21,7 +21,7 @@ from amqtt.contexts import Action
 from amqtt.plugins.base import BasePlugin
 from amqtt.session import Session
 
-from amqtt_db.config import Settings, load
+from amqtt_db.config import Settings, load, masked
 from amqtt_db.errors import AmqttDbError, JournalError
 from amqtt_db.journal import Journal, JournalReader, read_progress
 from amqtt_db.message import flags
@@ -68,6 +68,7 @@ class Plugin(BasePlugin[BrokerContext]):
             settings = load(config, WHERE)
             self._intake = Intake(_open(settings), context.loop)
             self._journal = settings.journal.path
+            self._database = masked(settings.database)
         except AmqttDbError as error:
             logger.error("%s", error)
             raise
@@ -85,6 +86,7 @@ class Plugin(BasePlugin[BrokerContext]):
         _calm_collector()
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
         self._supervisor.start()
+        logger.info("stores what is published in %s, by way of journal %s", self._database, self._journal)
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
         """Get between the client and the broker, before the client's first packet is read."""

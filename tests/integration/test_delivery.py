@@ -195,6 +195,8 @@ def test_the_plugin_in_amqtts_own_broker(tmp_path: Path) -> None:
         broker.until_stored(100)
         assert broker.sql("SELECT sum(n) FROM a_b") == [(4950.0,)]
         broker.kill()
+    told = f"stores what is published in sqlite:///{broker.database}, by way of journal {tmp_path}/mqtt.journal"
+    assert told in broker.log.read_text()
 
 
 def test_a_users_module_beside_the_configuration(tmp_path: Path) -> None:
