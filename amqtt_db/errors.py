@@ -25,13 +25,13 @@ class AmqttDbError(Exception):
 
 @attrs.frozen
 class Problem:
-    """One mistake in the configuration: where it stands, what is wrong, what would be right."""
+    """One mistake in the configuration: where it stands ("" for the whole), what is wrong, what would be right."""
 
     path: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class ConfigError(AmqttDbError):

@@ -57,6 +57,19 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
             "listeners.default.bnd",
             "did you mean 'bind'?",
         ),
+        (
+            "listeners: {default: {type: tpc}}\nplugins: {amqtt_db.Plugin: }",
+            "listeners.default.type",
+            "expected one of tcp, ws, external, found 'tpc'; did you mean 'tcp'?",
+        ),
+        (
+            "listeners: {default: {}, b: {certfile: x}}\nplugins: {amqtt_db.Plugin: }",
+            "listeners.b",
+            "both are required",
+        ),
+        ("plugins:\n  amqtt_db.Plugin:\n  routes: [topic: t]", "plugins.routes", "belongs under amqtt_db.Plugin"),
+        ("plugins: [amqtt_db.Plugin, writer: {}]", "plugins[1].writer", "belongs under amqtt_db.Plugin"),
+        ("journal: {}\nplugins: {amqtt_db.Plugin: {}}", "journal", "belongs under plugins.amqtt_db.Plugin"),
     ],
 )
 def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: str) -> None:
@@ -71,7 +84,10 @@ def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: st
 def test_what_only_amqtt_would_refuse(tmp_path: Path) -> None:
     """A value that amqtt's own configuration refuses is reported before the broker starts."""
     text = "listeners: {default: {max_connections: many}}\nplugins: {amqtt_db.Plugin: {}}"
-    with pytest.raises(ConfigError, match=r"amqtt refuses it: .*max_connections"):
+    with pytest.raises(ConfigError, match=r"^listeners\.default: amqtt refuses it: .*max_connections"):
+        config.load_file(write(tmp_path, text))
+    text = "timeout_disconnect_delay: soon\nplugins: {amqtt_db.Plugin: {}}"
+    with pytest.raises(ConfigError, match=r"^amqtt refuses it: .*timeout_disconnect_delay"):
         config.load_file(write(tmp_path, text))
 
 

@@ -17,7 +17,8 @@ import yaml
 
 from amqtt_db import config
 from amqtt_db.cli import app
-from amqtt_db.config import JOURNAL_KEYS, KEYS, WRITER_KEYS
+from amqtt_db.config import JOURNAL_KEYS, WRITER_KEYS
+from amqtt_db.config.broker_file import KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.decode.formats import FORMATS
 from amqtt_db.entity.inline import TYPE_NAMES

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, cast
 
 import attrs
 
-from amqtt_db.config.broker_file import DEFAULT, check_broker, plugin_section
+from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
@@ -23,7 +23,6 @@ from amqtt_db.route import Route
 
 Sync = Literal["always", "1s", "never"]
 
-KEYS: Final = ("database", "journal", "writer", "routes")
 JOURNAL_KEYS: Final = ("path", "max_size", "sync")
 WRITER_KEYS: Final = ("time_limit", "memory_limit")
 DATABASE: Final = "sqlite:///mqtt.db"

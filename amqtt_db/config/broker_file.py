@@ -9,14 +9,16 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Final
 
-from amqtt.contexts import BrokerConfig, ListenerConfig
+from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins.base import BaseAuthPlugin
 
-from amqtt_db.config.yaml_checks import Node
+from amqtt_db.config.yaml_checks import Node, choice
 from amqtt_db.errors import Problem
 from amqtt_db.registry import load_path
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.plugin.Plugin")
+KEYS: Final = ("database", "journal", "writer", "routes")
+"""What stands in this plugin's section."""
 
 DEFAULT: Final[Mapping[str, Any]] = {
     "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:1883"}},
@@ -32,35 +34,44 @@ DEFAULT: Final[Mapping[str, Any]] = {
 """The broker that runs without a configuration file: this machine only, every topic, a table per topic."""
 
 _BROKER_KEYS: Final = frozenset({field.name for field in fields(BrokerConfig)} | {"topic-check"})
+_BELONGS: Final[Mapping[str, str]] = dict.fromkeys(KEYS, "belongs under plugins.amqtt_db.Plugin")
 _LISTENER_KEYS: Final = frozenset(field.name for field in fields(ListenerConfig))
 
 
 def check_broker(root: Node) -> None:
     """Note in ``root``, a whole document, what amqtt would refuse in it."""
     before = len(root.problems)
-    root.section(_BROKER_KEYS)
+    root.section(_BROKER_KEYS, _BELONGS)
     listeners = root.child("listeners")
     names = listeners.value if isinstance(listeners.value, Mapping) else {}
     for name in names:
-        listeners.child(name).section(_LISTENER_KEYS)
+        listener = listeners.child(name).section(_LISTENER_KEYS)
+        listener.child("type").read(choice(*(kind.value for kind in ListenerType)), None)
     if names and "default" not in names:
         listeners.fail("amqtt needs a listener with the name `default`")
     if len(root.problems) == before:
-        _try_amqtt(root)
+        for name in names:
+            _try_amqtt(listeners.child(name), {"listeners": {"default": names[name]}})
+    if len(root.problems) == before:
+        _try_amqtt(root, root.value)
 
 
-def _try_amqtt(root: Node) -> None:
+def _try_amqtt(node: Node, document: Mapping[str, Any]) -> None:
+    """Note in ``node`` what amqtt refuses in a document that is made of its value."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            BrokerConfig.from_dict(deepcopy(root.value))
+            BrokerConfig.from_dict(deepcopy(dict(document)))
     except Exception as error:  # whatever amqtt and dacite raise, it would stop the broker
-        root.fail(f"amqtt refuses it: {error}")
+        node.fail(f"amqtt refuses it: {error}")
 
 
 def plugin_section(root: Node) -> Node | None:
     """This plugin's section of a whole document; None, and noted in ``root``, where there is none or more than one."""
     sections = list(_sections(root.child("plugins")))
+    for name, section in sections:
+        if name in KEYS:
+            section.fail("belongs under amqtt_db.Plugin: indent it by one level more")
     mine = [section for name, section in sections if name in PLUGIN_NAMES]
     if len(mine) == 1:
         return mine[0]
