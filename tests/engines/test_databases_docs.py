@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +14,10 @@ from amqtt_db.engines.base import Engine
 from amqtt_db.engines.mysql import MySQL
 from amqtt_db.engines.postgresql import PostgreSQL
 from amqtt_db.engines.sqlite import SQLite
+from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import KINDS, Kind
+from amqtt_db.testing.servers import needed
+from amqtt_db.testing.starting import execute, mariadb
 from amqtt_db.writer.plan import MAX_NAME
 from tests.test_docs import ROOT
 
@@ -40,3 +46,18 @@ def test_limits() -> None:
     assert _row("Property columns per table, by default") == [f"{engine.max_columns:,}" for engine, _ in ENGINES]
     assert _row("A table's columns") == [f"{engine.most_columns:,}" for engine, _ in ENGINES]
     assert _row("The name of a property") == [f"{MAX_NAME:,} bytes"] * 3
+
+
+def test_the_anonymous_user_of_a_bare_mariadb() -> None:
+    """It keeps the user of the page out, until it is dropped as the page says; the harness makes a server without."""
+    (statements,) = re.findall(r"^```sql\n(CREATE USER mqtt IDENTIFIED.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (remedy,) = re.findall(r"`(DROP USER [^`]*)`", PAGE)
+    with ExitStack() as stack:
+        with needed("mysql"):
+            url = stack.enter_context(mariadb(Path(stack.enter_context(TemporaryDirectory()))))
+        execute(url, "CREATE USER ''@localhost", "CREATE DATABASE mqtt", *filter(str.strip, statements.split(";")))
+        own = sa.make_url(url).set(username="mqtt", password="secret", database="mqtt")
+        with pytest.raises(DatabaseError, match="Access denied"):
+            execute(own.render_as_string(hide_password=False), "SELECT 1")
+        execute(url, remedy)
+        execute(own.render_as_string(hide_password=False), "SELECT 1")
