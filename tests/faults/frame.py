@@ -15,11 +15,16 @@ def judged(scene: Scene, count: Callable[[Verdict], None], first: int = 300, **j
     """A load on a scene, of which ``first`` messages are acknowledged before the context begins.
 
     At its end the clients end, all that was acknowledged is stored, nothing has become a dead letter, and it counts.
+    Where the context fails the clients are told to end, too.
     ``judging`` is what :meth:`Scene.judge` may be told.
     """
     load = Load(scene.port)
-    load.wait(first)
-    yield load
+    try:
+        load.wait(first)
+        yield load
+    except BaseException:
+        load.stop()
+        raise
     verdict = scene.judge(load.end(), **judging)
     assert verdict.dead == 0
     count(verdict)

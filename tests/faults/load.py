@@ -99,9 +99,13 @@ class Load:
             pause.wait(0.005)
         raise AssertionError(f"it has not happened: {len(self.ledger.acknowledged)} acknowledged")
 
-    def end(self) -> Ledger:
-        """Let the clients finish their windows, or give up where nobody listens; return what happened."""
+    def stop(self) -> None:
+        """Let the clients finish their windows, or give up where nobody listens; do not wait for it."""
         self._ending = True
+
+    def end(self) -> Ledger:
+        """Stop, and wait until the clients have ended; return what happened."""
+        self.stop()
         return self.finished()
 
     def finished(self) -> Ledger:

@@ -33,7 +33,7 @@ def test_disk_full(tmp_path: Path, count: Count, round_: int) -> None:
                     refused.add(_at_qos_0(scene, 10**7))
                     assert len(load.ledger.acknowledged) == before
                 load.more(500)
-                load.ledger.add(refused)
+                load.end().add(refused)
             assert scene.status().refused >= 100
             assert len(scene.lines(complaint)) == 1
             assert scene.logged("can be written again")
