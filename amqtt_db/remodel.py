@@ -37,6 +37,7 @@ from amqtt_db.route import Route
 from amqtt_db.schema import Schema
 from amqtt_db.shape import Kind, Record, Shape
 from amqtt_db.topics import TopicFilter
+from amqtt_db.writer.forms import require_forms
 from amqtt_db.writer.harvest import Decoded, Harvest, lay, refit
 from amqtt_db.writer.lanes import Lanes, reserved
 from amqtt_db.writer.plan import Bucket, Planner, Target
@@ -89,7 +90,10 @@ class Remodel:
     """Rewrites history to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
 
     def __init__(self, database: str, routes: Sequence[Route], clock: Callable[[], float] = time.time) -> None:
-        """``clock`` tells the seconds since 1970 by which records grow old."""
+        """``clock`` tells the seconds since 1970 by which records grow old.
+
+        Raises DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
+        """
         self._url = database
         self._clock = clock
         self._routes = routes
@@ -100,10 +104,18 @@ class Remodel:
         self._planner = Planner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
         self._lanes = Lanes(routes)
         self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, reserved(routes))
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
+            self._schema.distrust(require_forms(self._engine, self._catalog, connection, self._routes))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -174,6 +186,7 @@ class Remodel:
         return {placement.topic: placement for placement in placements}
 
     def _rewrite(self, move: Move) -> Iterator[Progress]:
+        self._make_room(Decoded({(self._lane(move).place, Shape(())): []}))  # DDL waits for those who read the table
         current = self._tables(move.current)
         shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
         stale = [table for table in current.values() if table[1] not in shared] if self._was_here(move) else []
@@ -202,12 +215,10 @@ class Remodel:
 
     def _laid(self, move: Move, batch: Sequence[Record]) -> list[tuple[Target, Sequence[Any]]]:
         """The rows of records in the current placement's tables, which are made if they are missing."""
-        lane = self._lanes.get(move.topic.encode())
-        if not isinstance(lane, Lane):
-            raise RemodelError(f"topic {move.topic} has no route")
+        place = self._lane(move).place
         buckets: dict[Bucket, list[Record]] = {}
         for record in batch:
-            buckets.setdefault((lane.place, record.shape), []).append(record)
+            buckets.setdefault((place, record.shape), []).append(record)
         decoded = Decoded({**buckets})
         harvest = Harvest(0, 0, 0)
         self._views.note(decoded.buckets)
@@ -218,6 +229,12 @@ class Remodel:
             self._make_room(decoded)
             lay(harvest, decoded, self._planner)
         return harvest.rows
+
+    def _lane(self, move: Move) -> Lane:
+        lane = self._lanes.get(move.topic.encode())
+        if not isinstance(lane, Lane):
+            raise RemodelError(f"topic {move.topic} has no route")
+        return lane
 
     def _make_room(self, decoded: Decoded) -> None:
         missing = self._planner.missing(decoded.buckets)

@@ -52,10 +52,15 @@ class Schema:
         self._tables: dict[str, PhysicalTable] = {}
         self._room: dict[str, int] = {}
         self._in_step: set[str] = set()
+        self._lacking: set[str] = set()
 
     def load(self, connection: sa.Connection) -> None:
         """Read what the catalogue knows."""
         self._tables = self._catalog.physical_tables(connection)
+
+    def distrust(self, keys: Iterable[str]) -> None:
+        """Take the tables with ``keys`` for incomplete, until they are learnt: a newer model has more columns."""
+        self._lacking |= set(keys)
 
     def get(self, key: str) -> PhysicalTable | None:
         """The table registered under ``key``."""
@@ -63,8 +68,9 @@ class Schema:
 
     def is_ready(self, wanted: Wanted) -> bool:
         """Whether every column that can be given is there, and the chunks are what this process's routes say."""
-        known = self._tables.get(wanted.table.key)
-        is_in_step = wanted.hypertable is None or wanted.table.key in self._in_step
+        key = wanted.table.key
+        known = None if key in self._lacking else self._tables.get(key)
+        is_in_step = wanted.hypertable is None or key in self._in_step
         return known is not None and is_in_step and not _missing_pairs(known, self._limited(wanted))
 
     def require_hypertables(self, connection: sa.Connection, wish: Hypertable) -> Hypertables:
@@ -127,6 +133,7 @@ class Schema:
         tables = self._catalog.physical_tables(connection, list(keys))
         self._tables.update(tables)
         self._in_step.update(tables)
+        self._lacking -= tables.keys()
 
     def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
         name, limit = wanted.table.name, self._engine.name_limit

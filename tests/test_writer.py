@@ -369,51 +369,6 @@ def test_a_table_that_holds_another_topic_is_no_reason_for_dead_letters(tmp_path
     assert bench.dead() == []
 
 
-@pytest.mark.parametrize("topic", ["here", "there"])
-@pytest.mark.parametrize(
-    ("before", "after", "table"),
-    [
-        ({"wide": {"table": "a_message"}}, {"eav": {"prefix": "a"}}, "a_message"),
-        ({"eav": {"prefix": "a"}}, {"wide": {"table": "a_message"}}, "a_message"),
-        ({"wide": {"table": "a_value"}}, {"eav": {"prefix": "a"}}, "a_value"),
-        ({"narrow": {"prefix": "a"}}, {"wide": {"table": "a_point"}}, "a_point"),
-        ({"document": {"prefix": "a"}}, {"wide": {"table": "a_document"}}, "a_document"),
-    ],
-)
-def test_a_table_of_another_model_is_no_reason_for_dead_letters(
-    before: Any, after: Any, table: str, topic: str, tmp_path: Path
-) -> None:
-    """The YAML names it for a model whose rows it cannot hold: the writer says so, and the messages wait."""
-    bench = Workbench(tmp_path, {"topic": "here", "model": before})
-    bench.send(("here", {"v": 1}))
-    columns = bench.columns(table)
-    with pytest.raises(
-        DatabaseError, match=f"table {table}, which route {topic} names, already holds .* another model"
-    ):
-        bench.restart({"topic": topic, "model": after})
-    assert bench.columns(table) == columns
-    bench.restart({"topic": "here", "model": before})
-    bench.send(("here", {"v": 2}))
-    assert bench.data() == [{"v": 1}, {"v": 2}]
-    assert bench.dead() == []
-
-
-def test_a_table_that_two_models_share_in_one_form_is_shared(tmp_path: Path) -> None:
-    """`eav` and `narrow` have one table of messages; a table of another form that was dropped is not in the way."""
-    bench = Workbench(tmp_path, {"topic": "#", "model": {"eav": {"prefix": "a"}}})
-    bench.send(("t", {"v": 1}))
-    bench.restart({"topic": "#", "model": {"narrow": {"prefix": "a"}}})
-    bench.send(("t", {"v": 2}))
-    assert bench.data() == [{"v": 1}, {"v": 2}]
-    bench.close()
-    bench.sql("DROP TABLE a_message")
-    bench.restart({"topic": "#", "model": {"wide": {"table": "a_message"}}})
-    bench.send(("t", {"v": 3}))
-    bench.restart()
-    bench.send(("t", {"v": 4}))
-    assert bench.dead() == []
-
-
 def test_a_note_outlives_what_ends_the_process(tmp_path: Path) -> None:
     """SystemExit in user code is a death like any other; an exception is none; a look at the database is nobody's."""
     batch = Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)

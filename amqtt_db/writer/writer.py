@@ -64,7 +64,7 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
-            require_forms(self._catalog, connection, self._routes)
+            self._schema.distrust(require_forms(self._engine, self._catalog, connection, self._routes))
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
             self._views.vacate(connection)
@@ -117,7 +117,8 @@ class Writer:
         ddl = self._grow_stepwise([wish for bucket in self._laid for wish in self._planner.wanted(*bucket)])
         self._views.forget()
         for statement in ddl:
-            logger.warning("the schema had been changed by hand; mended with: %s", " ".join(statement.split()))
+            done = " ".join(statement.split())
+            logger.warning("the schema had been changed by hand, or its model has changed; mended with: %s", done)
         return bool(ddl)
 
     def is_collision(self, error: BaseException) -> bool:
