@@ -115,6 +115,14 @@ def test_amqtt_takes_no_yaml_for_a_broker_without_the_plugin(text: str, tmp_path
     assert "amqtt_db.Plugin" not in made.plugins
 
 
+def test_the_line_that_tells_that_the_plugin_runs(tmp_path: Path) -> None:
+    """In the log of `amqtt -c`, with the words of the page."""
+    (words,) = re.findall(r"the line `([^`]*)` in its log", TEXT)
+    with BrokerProcess(tmp_path, command="from amqtt.scripts.broker_script import main; main()") as broker:
+        broker.until(lambda: words in broker.log.read_text(), "the plugin tells where it stores")
+        broker.kill()
+
+
 async def _of_amqtt(path: Path) -> Any:
     """What `amqtt -c` would start."""
     return Broker(read_yaml_config(path)).config
