@@ -46,7 +46,7 @@ def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
             raise ValueError(f"the entry point {name!r} of {group} cannot be loaded: {_reason(error)}") from error
     if "." in name or ":" in name:
         return load_path(name)
-    raise ValueError(f"{name!r} is unknown; {suggest(name, [*builtins, *points])}, or a dotted path to your own")
+    raise ValueError(f"{name!r} is unknown, and no dotted path to your own; {suggest(name, [*builtins, *points])}")
 
 
 def load_path(path: str) -> Any:

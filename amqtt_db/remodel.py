@@ -173,7 +173,7 @@ class Remodel:
                 with self._database.begin() as connection:
                     done += erase(connection, self._engine, own, rows)
                 last = records[-1].id
-                yield Progress("rows deleted", done)
+                yield Progress("deleted", done)
 
     def _flip(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Placement]:
         """The current placements of topics that have a route, made so if they are not."""

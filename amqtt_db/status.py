@@ -12,6 +12,7 @@ from amqtt_db.config import Settings
 from amqtt_db.errors import DatabaseError, JournalError
 from amqtt_db.house import House, require_tables, visit
 from amqtt_db.journal import NO_LONGER_FULL, JournalReader
+from amqtt_db.wording import counted
 
 
 @attrs.frozen
@@ -62,9 +63,10 @@ def status(settings: Settings) -> Status:
     except DatabaseError as error:
         result, checkpoints = attrs.evolve(result, warnings=(str(error),)), {}
     try:
-        return _with_journal(result, settings, checkpoints)
+        result = _with_journal(result, settings, checkpoints)
     except JournalError as error:
         return attrs.evolve(result, warnings=(*result.warnings, str(error)))
+    return result if result.counters else attrs.evolve(result, warnings=(*result.warnings, *_stuck(result.pending)))
 
 
 def _with_journal(result: Status, settings: Settings, checkpoints: dict[str, tuple[int, int]]) -> Status:
@@ -78,6 +80,15 @@ def _with_journal(result: Status, settings: Settings, checkpoints: dict[str, tup
         return attrs.evolve(result, journals=(journal,), refused=reader.refused(), warnings=(*result.warnings, *held))
     finally:
         reader.close()
+
+
+def _stuck(pending: int) -> Iterator[str]:
+    """Where to look if messages wait and none is known to be stored."""
+    if pending:
+        yield (
+            f"{counted(pending, 'message')} pending: if that lasts, the log of the broker, or of `amqtt-db write`, says"
+            " why the writer cannot store"
+        )
 
 
 def _held_back(size: int, most: int) -> Iterator[str]:

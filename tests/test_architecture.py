@@ -17,6 +17,7 @@ PICTURE = ROOT.parent / "docs" / "architecture.md"
 
 ROOMS = [
     "errors",
+    "wording",
     "message",
     "shape",
     "tagged",

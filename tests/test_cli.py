@@ -372,6 +372,22 @@ def left_behind(directory: Path) -> Path:
     return path
 
 
+def test_status_says_where_to_look_when_nothing_is_stored(tmp_path: Path) -> None:
+    """Messages that wait are no news while a writer is at work; why one cannot store is in the log."""
+    told = invoke("status", left_behind(tmp_path)).stdout
+    assert "warning: 1 message pending: if that lasts, the log of the broker, or of `amqtt-db write`, says" in " ".join(
+        told.split()
+    )
+    (tmp_path / "fresh").mkdir()
+    assert "if that lasts" not in invoke("status", configuration(tmp_path / "fresh")).stdout
+
+
+def test_a_missing_database_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is in another directory than the broker sees it."""
+    monkeypatch.chdir(tmp_path)
+    assert f"there is no database {tmp_path}/mqtt.db yet" in invoke("export").stderr
+
+
 def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
     """``write`` brings what a broker left in its journal to the database, and SIGTERM stops it cleanly."""
     path = left_behind(tmp_path)
@@ -507,7 +523,12 @@ def test_export(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text(path.read_text(encoding="utf-8").replace("mqtt.db", "none.db"), "utf-8")
     assert invoke("export", tmp_path / "broken.yaml", "--output", tmp_path / "no.jsonl").exit_code == 1
     assert {file.name for file in tmp_path.iterdir()}.isdisjoint({"no.jsonl", "no.jsonl.part", "out.csv.part"})
-    assert invoke("export", path, "--output", tmp_path).stderr == f"{tmp_path} is a directory; name a file\n"
+    told = invoke("export", path, "--output", tmp_path).stderr
+    assert told == f"output {tmp_path}: it is a directory; name a file\n"
+    told = invoke("export", path, "--output", tmp_path / "no" / "x.csv").stderr
+    assert told == (
+        f"output {tmp_path}/no/x.csv: there is no directory {tmp_path}/no; make it or name another output\n"
+    )
 
 
 @pytest.mark.parametrize(

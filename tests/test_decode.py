@@ -485,7 +485,7 @@ def test_a_built_in_behind_a_users_stage_takes_bytes_only() -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ("jsn", ["decode: 'jsn' is unknown; did you mean 'json'?, or a dotted path to your own"]),
+        ("jsn", ["decode: 'jsn' is unknown, and no dotted path to your own; did you mean 'json'?"]),
         (5, ["decode: expected a decoder's name or a mapping of one name to its options, got int 5"]),
         ([], ["decode: the pipeline is empty; name at least one decoder"]),
         ({"json": {}, "text": {}}, ["decode: expected a decoder's name"]),

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import attrs
 import pytest
+import yaml
 from attrs import validators
 from cattrs.gen import make_dict_structure_fn, override
 from hypothesis import given
@@ -207,8 +208,14 @@ def test_any_name_can_be_declared(spec: dict[str, Any]) -> None:
             ["entity.a.b.c: 'sting'", "entity.a.d: expected a type's name or a map"],
         ),
         ({"a": {}}, ["entity.a: expected a type's name or a mapping, got dict {}"]),
-        ({True: "int"}, ["entity: a property's name is text; quote True, which YAML takes for bool"]),
-        ({"t": {"type": "datetime", "format": "epoch"}}, ["entity.t.format: 'epoch' is no format; did you mean"]),
+        ({1: "int"}, ["entity: a property's name is text; quote 1, which YAML takes for int"]),
+        (yaml.safe_load("{on: int}"), ["entity: a property's name is text; quote on (or yes, or true), which YAML"]),
+        (yaml.safe_load("{off: int}"), ["entity: a property's name is text; quote off (or no, or false), which"]),
+        (yaml.safe_load("{~: int}"), ["entity: a property's name is text; quote null (or ~), which YAML takes"]),
+        (
+            {"t": {"type": "datetime", "format": "epoch"}},
+            ["entity.t.format: 'epoch' is no format, and none of strptime with %; did you mean"],
+        ),
         ({"t": {"type": "datetime", "format": "%Q"}}, ["entity.t.format: format: '%Q' is no strptime format"]),
         ({"t": {"type": "datetime", "format": 5}}, ["entity.t.format: 5 is no format"]),
         ({"t": {"type": "int", "format": "epoch_s"}}, ["entity.t.format: is for the type 'datetime', not for 'int'"]),
@@ -217,7 +224,7 @@ def test_any_name_can_be_declared(spec: dict[str, Any]) -> None:
         ({"t": {"type": "int", "optional": False}}, ["entity.t.optional: expected true"]),
         (
             {"t": {"type": "datetime", "fromat": "epoch_s"}},
-            ["entity.t.fromat: is no option of a property; did you mean"],
+            ["entity.t.fromat: is no option of a property; an object needs"],
         ),
         ({"a": "x1", "b": "x2"}, ["entity.a: 'x1'", "entity.b: 'x2'"]),
     ],

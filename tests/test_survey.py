@@ -115,7 +115,7 @@ def test_a_list_of_dead_letters_keeps_its_lines(tmp_path: Path) -> None:
     told = CliRunner(env={"COLUMNS": "20"}).invoke(app, ["dead", "list", str(path)])
     newest, reason, oldest, _ = told.stdout.splitlines()
     assert "a" * 150 in newest
-    assert "(route #, 1 bytes)" in newest
+    assert "(route #, 1 byte)" in newest
     assert reason.startswith("    decode: ")
     assert "home/kitchen/climate  (route home/{room}/climate, 14 bytes)" in oldest
 

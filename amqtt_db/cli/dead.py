@@ -12,6 +12,7 @@ from amqtt_db.cli import show
 from amqtt_db.cli.arguments import Config, Topic
 from amqtt_db.cli.shell import settings_of, told
 from amqtt_db.errors import AmqttDbError
+from amqtt_db.wording import counted
 
 app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
 
@@ -76,7 +77,7 @@ def dead_purge(
 
     with told():
         settings = settings_of(path)
-        which = "all dead letters" if ids is None else f"{len(ids)} dead letters"
+        which = "all dead letters" if ids is None else counted(len(ids), "dead letter")
         if not yes:
             typer.confirm(f"Delete {which} in {config.masked(settings.database)} for good?", abort=True)
         typer.echo(f"{purge(settings.database, ids)} deleted")

@@ -13,6 +13,7 @@ from amqtt_db.cli import show
 from amqtt_db.cli.arguments import Config
 from amqtt_db.cli.shell import say, settings_of, told
 from amqtt_db.errors import AmqttDbError
+from amqtt_db.wording import counted
 
 app = typer.Typer(no_args_is_help=True, help="Look into the journal, also when its database is lost for good.")
 
@@ -52,7 +53,7 @@ def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
             count += 1
         if count:
             raise typer.Exit(say(AmqttDbError(f"journal {file}: {count} problems"), 1))
-        typer.echo(f"journal {file}: {contents(file).messages} messages, all can be read")
+        typer.echo(f"journal {file}: {counted(contents(file).messages, 'message')}, all can be read")
 
 
 @app.command("export")

@@ -9,7 +9,8 @@ from amqtt_db.cli import show
 from amqtt_db.config import Settings
 from amqtt_db.errors import DatabaseError
 from amqtt_db.house import answer, require_database
-from amqtt_db.remodel import Move, Remodel
+from amqtt_db.remodel import Move, Progress, Remodel
+from amqtt_db.wording import counted
 from amqtt_db.writer.claim import require_same_routes
 
 
@@ -34,7 +35,7 @@ def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
     if not moves:
         return "Nothing to do: everything lies where its route says."
     end = "their old rows are deleted" if drop else "their old rows stay until you ask for --drop"
-    return f"{records} records of {len(moves)} topics rewritten and compared; {end}"
+    return f"{counted(records, 'record')} of {counted(len(moves), 'topic')} rewritten and compared; {end}"
 
 
 def _one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
@@ -42,9 +43,13 @@ def _one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
     task = bar.add_task(show.visible(move.topic), total=None)
     compared = 0
     for progress in remodel.move(move):
-        bar.update(task, description=f"{show.visible(move.topic)}: {progress.records} {progress.step}")
+        bar.update(task, description=_described(move, progress))
         compared = progress.records if progress.step == "compared" else compared
     for progress in remodel.drop(move) if drop else ():
-        bar.update(task, description=f"{show.visible(move.topic)}: {progress.records} {progress.step}")
+        bar.update(task, description=_described(move, progress))
     bar.update(task, total=1, completed=1)
     return compared
+
+
+def _described(move: Move, progress: Progress) -> str:
+    return f"{show.visible(move.topic)}: {counted(progress.records, 'record')} {progress.step}"

@@ -25,6 +25,7 @@ from amqtt_db.models.base import ENVELOPE
 from amqtt_db.naming import HOUSE_TABLES
 from amqtt_db.route import spelled
 from amqtt_db.shape import Record
+from amqtt_db.wording import counted
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.dead import DeadLetter
@@ -51,7 +52,7 @@ def routes(settings: Settings) -> RenderableType:
         (
             route.filter.text,
             _model(route.model),
-            "—" if route.entity is None else f"{len(route.entity.declared)} properties",
+            "—" if route.entity is None else counted(len(route.entity.declared), "property", "properties"),
             route.time or "arrival",
             route.unknown,
             route.mismatch,
@@ -115,7 +116,7 @@ def topics(found: Iterable[StoredTopic]) -> RenderableType:
 def _stored(one: StoredTopic) -> str:
     times = " to ".join(f"{time:%Y-%m-%d %H:%M:%S}" for time in (one.first, one.last) if time is not None)
     where = f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables)}"
-    extent = f"{one.rows} {'row' if one.rows == 1 else 'rows'}{times and f', {times} UTC'}"
+    extent = f"{counted(one.rows, 'row')}{times and f', {times} UTC'}"
     return f"{visible(one.topic)}  {extent}\n    {visible(where)}"
 
 
@@ -130,7 +131,8 @@ def dead_letters(letters: Sequence[DeadLetter]) -> RenderableType:
         return Text("There are no dead letters.")
     lines = (
         f"{letter.id}  {_moment(letter)}  {visible(letter.topic)}"
-        f"  (route {letter.filter or 'none'}, {letter.size} bytes)\n    {letter.step}: {visible(letter.reason)}"
+        f"  (route {letter.filter or 'none'}, {counted(letter.size, 'byte')})"
+        f"\n    {letter.step}: {visible(letter.reason)}"
         for letter in letters
     )
     return Text("\n".join(lines))
@@ -146,8 +148,8 @@ def plain(letter: DeadLetter) -> dict[str, Any]:
 def journal(found: Contents) -> RenderableType:
     """What a journal holds, an opening a line."""
     lines = [
-        f"opening {stretch.token}: {stretch.messages} messages, positions {stretch.first} to {stretch.end - 1},"
-        f" {stretch.bytes} bytes"
+        f"opening {stretch.token}: {counted(stretch.messages, 'message')},"
+        f" positions {stretch.first} to {stretch.end - 1}, {counted(stretch.bytes, 'byte')}"
         if stretch.entries
         else f"opening {stretch.token}: everything is stored and deleted"
         for stretch in found.openings
@@ -157,7 +159,8 @@ def journal(found: Contents) -> RenderableType:
     return Text(
         "\n".join(
             (
-                f"journal {visible(str(found.path))}: {found.messages} messages, {found.bytes} bytes",
+                f"journal {visible(str(found.path))}: {counted(found.messages, 'message')},"
+                f" {counted(found.bytes, 'byte')}",
                 *lines,
                 f"stored, as its writer says: {told}",
                 f"refused: {found.refused}",
@@ -173,7 +176,7 @@ def dead_letter(letter: DeadLetter) -> RenderableType:
     fields |= {"time": _moment(letter), "client": "unknown" if letter.client is None else letter.client}
     for name, value in fields.items():
         table.add_row(name, _cell(value))
-    return Group(table, Text(f"payload ({letter.size} bytes):"), Text(_payload(letter.payload or b"")))
+    return Group(table, Text(f"payload ({counted(letter.size, 'byte')}):"), Text(_payload(letter.payload or b"")))
 
 
 def _payload(payload: bytes) -> str:
@@ -226,7 +229,7 @@ def _quoted(name: str) -> str:
 
 def glimpse(table: Glimpse) -> RenderableType:
     """A table's last rows under its name, and the columns that there was no room for."""
-    title = f"{visible(table.name)} · {table.count} rows"
+    title = f"{visible(table.name)} · {counted(table.count, 'row')}"
     hidden = ", ".join(column for column in table.columns if column not in table.shown)
     return Group(_table(table.shown, table.rows, title), Text(f" every row also has: {visible(hidden)}", style="dim"))
 

@@ -15,6 +15,7 @@ import typer
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import TIMES, Config, Topic, moment
 from amqtt_db.cli.shell import settings_of, told
+from amqtt_db.wording import counted
 
 
 class Form(Enum):
@@ -76,7 +77,7 @@ def export(
         with destination(output) as file:
             count = write(settings, file.write, form.value, topic, since=since, until=until, limit=limit, newest=newest)
         if output is not None:
-            typer.echo(f"{count} records written to {output}", err=True)
+            typer.echo(f"{counted(count, 'record')} written to {output}", err=True)
 
 
 def tail(

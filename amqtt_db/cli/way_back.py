@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from amqtt_db.cli.show import visible
 from amqtt_db.config import Settings
+from amqtt_db.engines.urls import file_problem
 from amqtt_db.errors import AmqttDbError, DatabaseError
 from amqtt_db.reader.follow import Follower
 from amqtt_db.shape import Record
@@ -25,8 +26,9 @@ def destination(path: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if path.is_dir():
-        raise AmqttDbError(f"{path} is a directory; name a file")
+    reason = file_problem("output", path)
+    if reason is not None:
+        raise AmqttDbError(reason)
     partial = path.with_name(f"{path.name}.part")
     try:
         with partial.open("wb") as file:

@@ -166,7 +166,7 @@ class SQLite(Engine):
     def _path(self) -> Path | None:
         """The file; None for a database in memory."""
         name = sa.make_url(self.url).database
-        return Path(name) if name else None
+        return Path(name).absolute() if name else None
 
     def _make_file(self) -> None:
         """A file that is made here is private; SQLite gives those beside it the same mode."""
@@ -187,7 +187,7 @@ class SQLite(Engine):
         path = self._path()
         if path is None or not path.exists():
             raise DatabaseError(f"there is no database {path} yet: it is made when the first message is stored")
-        url = sa.make_url(self.url).set(database=path.absolute().as_uri())
+        url = sa.make_url(self.url).set(database=path.as_uri())
         return url.update_query_dict({"uri": "true", "mode": "rw"})
 
     def lock_schema(self, connection: sa.Connection) -> None:

@@ -55,6 +55,12 @@ _MEANT: Final[Mapping[str, str]] = {
     "text": "str",
     "timestamp": "datetime",
 }
+_UNQUOTED: Final[Mapping[str, str]] = {
+    "True": "on (or yes, or true)",
+    "False": "off (or no, or false)",
+    "None": "null (or ~)",
+}
+"""What may have been written for what YAML makes of it."""
 _OPTIONS: Final = ("format", "items", "optional", "type")
 _FORMATS: Final = ("iso8601", *EPOCHS)
 
@@ -79,7 +85,8 @@ def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[
     fields = []
     for index, (key, spec) in enumerate(mapping.items()):
         if not isinstance(key, str):
-            what = f"a property's name is text; quote {key!r}, which YAML takes for {type(key).__name__}"
+            written = _UNQUOTED.get(repr(key), repr(key))
+            what = f"a property's name is text; quote {written}, which YAML takes for {type(key).__name__}"
             problems.append(Problem(where, what))
             continue
         field = _field(key, f"p{index}", spec, f"{where}.{key}", prefix + escape(key), problems)
@@ -123,8 +130,8 @@ def _option_problems(options: Mapping[Any, Any], where: str) -> list[Problem]:
     name = str(options.get("type")).removesuffix("?")
     for option, value in options.items():
         if option not in _OPTIONS:
-            what = f"is no option of a property; {suggest(str(option), _OPTIONS)}; the properties of an object need "
-            problems.append(Problem(f"{where}.{option}", f"{what}'type: {{type: {name}}}' for one that is called type"))
+            what = f"is no option of a property; an object needs 'type: {{type: {name}}}' for a property called type"
+            problems.append(Problem(f"{where}.{option}", f"{what}; {suggest(str(option), _OPTIONS)}"))
         elif option == "optional" and value is not True:
             what = "expected true, for any property may be missing; what must be there needs a class as the entity"
             problems.append(Problem(f"{where}.optional", what))
@@ -144,7 +151,7 @@ def _converted(name: str, options: Mapping[str, Any], where: str, problems: list
     try:
         if isinstance(layout, str) and "%" in layout:
             return strptime_reader(layout)
-        raise ValueError(f"{layout!r} is no format; {suggest(str(layout), _FORMATS)}, or a strptime format with %")
+        raise ValueError(f"{layout!r} is no format, and none of strptime with %; {suggest(str(layout), _FORMATS)}")
     except ValueError as error:
         problems.append(Problem(f"{where}.format", str(error)))
         return to_any

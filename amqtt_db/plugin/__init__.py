@@ -31,6 +31,7 @@ from amqtt_db.plugin.gate import GatedReader
 from amqtt_db.plugin.intake import Intake
 from amqtt_db.plugin.sessions import Connections
 from amqtt_db.supervisor import WORKER, Supervisor, order
+from amqtt_db.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _tell_rest(journal: Path) -> None:
         logger.warning("%s", error)
         return
     if pending:
-        logger.info("stopped; %d messages wait in journal %s and are stored after the next start", pending, journal)
+        logger.info("stopped; %s waiting in journal %s until the next start", counted(pending, "message"), journal)
     else:
         logger.info("stopped; nothing waits in journal %s", journal)
 

@@ -17,6 +17,7 @@ from amqtt_db.errors import JournalError
 from amqtt_db.journal import NO_LONGER_FULL, Journal, Progress, read_progress
 from amqtt_db.plugin.cork import Cork
 from amqtt_db.plugin.gate import Gate
+from amqtt_db.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -193,9 +194,7 @@ class Intake:
 
     def _committed(self, seconds: float) -> None:
         if self._failing:
-            logger.warning(
-                "journal %s can be written again; %d messages were refused meanwhile", self._journal.path, self._since()
-            )
+            logger.warning("journal %s can be written again; %s refused meanwhile", self._journal.path, self._since())
         self._failing = self._scheduled = False
         self._retry = _FIRST_RETRY
         self._seconds += _WEIGHT * (seconds - self._seconds)
@@ -270,10 +269,10 @@ class Intake:
                 journal.path, journal.size, journal.max_size,
             )  # fmt: skip
         else:
-            logger.warning("journal %s has room again; %d messages were refused meanwhile", journal.path, self._since())
+            logger.warning("journal %s has room again; %s refused meanwhile", journal.path, self._since())
 
-    def _since(self) -> int:
-        return self._journal.refused - self._refused_before
+    def _since(self) -> str:
+        return counted(self._journal.refused - self._refused_before, "message")
 
 
 def _abandoned(loop: asyncio.AbstractEventLoop) -> Group:

@@ -22,6 +22,7 @@ from amqtt_db.erase import erase
 from amqtt_db.lookup import lookup_table
 from amqtt_db.models.base import Table
 from amqtt_db.route import Route, spelled
+from amqtt_db.wording import counted
 from amqtt_db.writer.homes import Home, Keep, homes
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Retention:
                 deleted += count
                 yield count
         if deleted:
-            logger.info("%d records were older than their routes keep them, and are deleted", deleted)
+            logger.info("%s deleted, older than `keep` allows", counted(deleted, "record"))
         if unknown is not None:
             raise unknown
 

@@ -15,6 +15,7 @@ from amqtt_db.catalog.pieces import add_rest, delete_letters, payload_of
 from amqtt_db.engines.base import Engine
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
+from amqtt_db.wording import counted
 from amqtt_db.writer.harvest import Dead, Harvest
 from amqtt_db.writer.plan import Target
 
@@ -165,7 +166,9 @@ class Store:
             for row in rows:
                 add_rest(connection, self._catalog, row["id"], row["payload"], size)
             filters = ", ".join(sorted({dead.filter or "no route" for dead in harvest.dead}))
-            logger.warning("%d messages became dead letters (%s): see `amqtt-db dead list`", len(rows), filters)
+            logger.warning(
+                "%s put among the dead letters (%s): see `amqtt-db dead list`", counted(len(rows), "message"), filters
+            )
 
     def _dead_row(self, connection: sa.Connection, number: int, dead: Dead) -> dict[str, Any]:
         message = dead.message
