@@ -112,6 +112,7 @@ def test_a_mismatch_names_both_types() -> None:
     told = "'temp' is not float but str, 'current time' is not datetime but str, 'pos.lat' is not float but list"
     assert CLIMATE.mismatches(mismatched) == told
     assert CLIMATE.mismatches({"pos": 5}) == "'pos' is not an object but int"
+    assert CLIMATE.mismatches({"count": 2**64}) == "'count' is int, but one that does not fit"
 
 
 @pytest.mark.parametrize("raw", [5, "x", [1], True])

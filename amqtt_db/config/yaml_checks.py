@@ -143,7 +143,10 @@ def expanded(value: object) -> str:
 
 
 def expanded_url(value: object) -> str:
-    """The same for a URL; what variables say in its password's place is percent-encoded, so it may be anything."""
+    """A URL, filled in likewise; what variables hold in its password's place is percent-encoded, so it may be anything.
+
+    Raises what :func:`expanded` raises.
+    """
     url = expanded(value)
     place = _PASSWORD.match(source := text(value))
     if place is None:

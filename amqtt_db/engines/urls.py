@@ -69,10 +69,7 @@ def check(url: str) -> None:
     if dialect == "sqlite":
         _check_sqlite(driver, rest)
     elif dialect in _SERVERS:
-        _check_driver(dialect, driver)
-        name = _checked_name(rest)
-        if not (name or _SERVERS[dialect].has_default):
-            raise ValueError(f"it names no database; write {dialect}://user:password@host/name")
+        _check_server(dialect, driver, rest)
     elif dialect not in entry_points(group=GROUP).names:
         raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_SERVERS])}")
     elif not rest.startswith("/"):
@@ -117,7 +114,7 @@ def _content_problem(path: Path) -> str | None:
     return None if start in (b"", _MAGIC) else f"database {path}: it is no SQLite database; name another file"
 
 
-def _check_driver(dialect: str, given: str | None) -> None:
+def _check_server(dialect: str, given: str | None, rest: str) -> None:
     server = _SERVERS[dialect]
     if given not in (None, server.driver):
         raise ValueError(
@@ -125,6 +122,9 @@ def _check_driver(dialect: str, given: str | None) -> None:
         )
     if find_spec(server.driver) is None:
         raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{server.extra}]'")
+    name = _checked_name(rest)
+    if not (name or server.has_default):
+        raise ValueError(f"it names no database; write {dialect}://user:password@host/name")
 
 
 def _checked_name(rest: str) -> str | None:

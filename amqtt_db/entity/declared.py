@@ -49,8 +49,11 @@ class Field:
             yield from child.branches()
 
     def mismatch(self, value: object) -> str:
-        """What is wrong with a value of another type; never the value itself."""
-        return f"is not {self.expected} but {type(value).__name__}"
+        """What is wrong with a value: its type, or else its range or its items; never the value itself."""
+        given = type(value).__name__
+        if given == self.expected:
+            return f"is {given}, but one that does not fit"
+        return f"is not {self.expected} but {given}"
 
 
 @attrs.frozen

@@ -87,7 +87,7 @@ class Plugin(BasePlugin[BrokerContext]):
         _calm_collector()
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
         self._supervisor.start()
-        logger.info("stores what is published in %s, by way of journal %s", self._database, self._journal)
+        logger.info("amqtt_db stores what is published in %s, by way of journal %s", self._database, self._journal)
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
         """Get between the client and the broker, before the client's first packet is read."""

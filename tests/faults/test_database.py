@@ -73,6 +73,7 @@ def test_paused_at_the_end(tmp_path: Path, cluster: Cluster, postgres: str, coun
         started = time.monotonic()
         assert scene.stop() == 0
         assert time.monotonic() - started < 25
+    assert scene.logged("waiting up to 12 s for the writer")
     assert scene.logged("waiting in journal")
     ledger.add(more_ledger)
     with scene:
