@@ -555,3 +555,23 @@ def test_following_looks_at_what_is_new_only(tmp_path: Path) -> None:
     ((sql, parameters),) = seen
     (plan,) = bench.sql(f"EXPLAIN QUERY PLAN {sql}", parameters)
     assert "USING PRIMARY KEY (id>? AND id<?)" in plan[3]
+
+
+@pytest.mark.parametrize(
+    ("model", "table", "change"),
+    [
+        ("document", "mqtt_document", """data = '{"at":"yesterday"}'"""),
+        ("document", "mqtt_document", "data = '[1]'"),
+        ({"wide": {"table": "w"}}, "w", "extra = '[1]'"),
+        ("narrow", "mqtt_point", """text = '{"$":1}'"""),
+    ],
+)
+def test_what_no_model_writes_is_an_error_that_names_the_table(
+    model: Any, table: str, change: str, tmp_path: Path
+) -> None:
+    """Also where each column alone can be read."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": model, "entity": {"at": "datetime"}})
+    bench.send(("t", {"at": "2024-01-01T00:00:00Z", "s": "x"}))
+    bench.sql(f"UPDATE {table} SET {change}")
+    with pytest.raises(DatabaseError, match=f"table .*{table} holds a (row|value) "):
+        bench.data()

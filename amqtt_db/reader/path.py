@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from amqtt_db.errors import DatabaseError
 from amqtt_db.house import House
 from amqtt_db.models.base import Cell
 from amqtt_db.reader.columns import Decode, StoredTable
@@ -70,10 +71,19 @@ class Path:
                 return ()
             columns = zip(*rows, strict=True)
             decoded = [decode(column) if decode else column for decode, column in zip(decoders, columns, strict=True)]
-            records = read(decoded)
+            try:
+                records = read(decoded)
+            except Exception as error:  # of a type that no model has foreseen
+                raise self._unreadable(error) from error
             return records if at is not None else [one for one in records if one.topic in self.stay.topics]
 
         return make
+
+    def _unreadable(self, error: Exception) -> DatabaseError:
+        return DatabaseError(
+            f"table {' or '.join(self.tables)} holds a row that {type(self.stay.model).__name__} does not write, and "
+            f"that it cannot read: {type(error).__name__}; mend the row, or delete it"
+        )
 
     def _decoder(self, cell: Cell, house: House, keys: Keys) -> Decode | None:
         if self.values is None or cell in self.main.names:
