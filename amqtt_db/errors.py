@@ -3,7 +3,7 @@
 AmqttDbError
 ├── ConfigError           the YAML is wrong: all mistakes at once, each with its path
 ├── JournalError          the journal cannot be opened, read or written
-│   └── JournalInUse      another process owns it
+│   └── JournalInUse      another process owns it, or another writer is at work on it
 ├── Rejected              this message cannot be stored as it is: it becomes a dead letter
 │   ├── DecodeError       bytes → plain data
 │   ├── EntityError       plain data → typed entity
@@ -47,7 +47,7 @@ class JournalError(AmqttDbError):
 
 
 class JournalInUse(JournalError):  # noqa: N818 - it reads as what is the case
-    """Another process owns the journal."""
+    """Another process owns the journal, or another writer is at work on it."""
 
 
 class Rejected(AmqttDbError):  # noqa: N818 - it reads as what happened to the message

@@ -2,11 +2,13 @@
 
 It reads its order from standard input, a line of JSON by :func:`amqtt_db.supervisor.order`, and works until standard
 input ends, which it does when its parent ends, however that happens.  Then it stores what it can within a deadline and
-exits.
+exits; if something holds it up then, such as a server that does not answer, it ends in the middle of it, and the
+journal keeps what is not committed.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -30,6 +32,7 @@ from amqtt_db.writer.drain import Drain, Stop
 from amqtt_db.writer.writer import Writer
 
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
+GRACE: Final = 1.0  # seconds to end in order after that
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +105,8 @@ def _watch_parent(stop: Stop) -> None:
     while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would spoil the process's end
         pass
     stop.ask(DEADLINE)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    faulthandler.dump_traceback_later(DEADLINE + GRACE, exit=True, file=nowhere)  # it needs no lock of Python's
 
 
 if __name__ == "__main__":

@@ -69,9 +69,13 @@ def test_mistakes_in_all_keys_of_a_route_are_shown_at_once() -> None:
 def test_a_mistake_makes_no_others() -> None:
     """What can only be judged with a part of the route that is wrong is not judged."""
     storage = {"compress_after": "1 day", "segment_by": ["room", "property"], "order_by": "speed desc"}
-    for key in ("topic", "model", "decode"):
-        route = {"topic": "{room}", "hypertable": storage, key: MISTAKES[key][0], "entity": {"speed": "float"}}
-        assert route_problems(**route).keys() == {MISTAKES[key][1]}
+    for key in ("topic", "model", "decode", "entity", "unknown"):
+        route = {"topic": "{room}", "hypertable": storage, "entity": {"speed": "float"}, key: MISTAKES[key][0]}
+        found = problems({"database": "postgresql://somebody@server/iot", "routes": [route]})
+        assert found.keys() == {f"routes[0].{MISTAKES[key][1]}"}
+    shared = {"model": {"wide": {"table": "x"}}, "entity": {"a": "float"}}
+    other = {**shared, "entity": MISTAKES["entity"][0]}
+    assert problems({"routes": [{"topic": "s", **shared}, {"topic": "t", **other}]}).keys() == {"routes[1].entity.a"}
 
 
 @pytest.mark.parametrize(

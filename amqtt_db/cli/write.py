@@ -14,13 +14,13 @@ from amqtt_db.cli.serve import set_by_signals
 from amqtt_db.config import Settings, plugin_config
 from amqtt_db.errors import JournalInUse
 from amqtt_db.supervisor import Supervisor, order
-from amqtt_db.worker import DEADLINE
+from amqtt_db.worker import DEADLINE, GRACE
 from amqtt_db.writer.claim import claim
 
 logger = logging.getLogger(__name__)
 
-PATIENCE: Final = DEADLINE + 2.0
-"""Seconds in which a writer whose parent has gone stores what it can, and is gone itself."""
+PATIENCE: Final = DEADLINE + GRACE + 1.0
+"""Seconds in which a writer whose parent has gone stores what it can, and is gone itself, whatever holds it up."""
 
 
 async def write(broker: Mapping[str, Any], settings: Settings) -> None:

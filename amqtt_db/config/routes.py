@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import combinations
 from types import NoneType, UnionType
@@ -45,8 +45,15 @@ def read_routes(node: Node) -> dict[str, Route]:
         node.fail("expected at least one route; leave `routes` out to store everything")
     made = {item.path: _route(item) for item in items}
     routes = with_own_tables({path: route for path, route in made.items() if route is not None})
-    _check_shared_tables(routes, node.problems)
+    wrong = tuple(problem.path for problem in node.problems)
+    judged = {path: route for path, route in routes.items() if not _is_within(f"{path}.entity", wrong)}
+    _check_shared_tables(judged, node.problems)
     return routes
+
+
+def _is_within(path: str, paths: Iterable[str]) -> bool:
+    """Whether one of ``paths`` is that of a value, or of what is in it."""
+    return any(one == path or one.startswith(f"{path}.") for one in paths)
 
 
 def notes(routes: Mapping[str, Route]) -> Iterator[Problem]:
@@ -90,14 +97,14 @@ def _route(item: Node) -> Route | None:
 
 
 def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
-    has_entity = section.child("entity").value is not None
-    unknown = section.child("unknown").read(
-        choice("add", "extra", "ignore", "reject"), "extra" if has_entity else "add"
-    )
+    unknown = section.child("unknown")
+    is_closed = unknown.value is None and section.child("entity").value is not None
     return {
         "time": section.child("time").read(lambda value: _time(value, entity), None),
         "each": section.child("each").read(lambda value: value if value == "" else text(value), None),
-        "unknown": cast(Unknown, unknown),
+        "unknown": cast(
+            Unknown, unknown.read(choice("add", "extra", "ignore", "reject"), "extra" if is_closed else "add")
+        ),
         "mismatch": cast(Mismatch, _mismatch(section).read(choice("variant", "null", "reject"), "variant")),
         "max_columns": section.child("max_columns").read(at_least(1), None),
         "max_tables": section.child("max_tables").read(at_least(1), 1000),

@@ -138,7 +138,9 @@ def expanded(value: object) -> str:
         raise ValueError("\n".join(f"the environment variable {name or '${}'} is not set" for name in unset))
     filled = _VARIABLE.sub(lambda match: os.environ[match[1]], source)
     if not is_clean(filled):
-        raise ValueError("it contains U+0000 or half of a surrogate pair, which no file and no server may be named by")
+        raise ValueError(
+            "it contains U+0000, or half of a surrogate pair, which is not UTF-8 text; choose another name"
+        )
     return filled
 
 
