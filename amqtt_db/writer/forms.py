@@ -114,12 +114,14 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
 
 
 def _values(type_: sa.types.TypeEngine[Any]) -> type | None:
-    """What a type's values are in Python; None where it does not say."""
+    """What a type's values are in Python; None where it does not say, as one that somebody has defined himself."""
+    if isinstance(type_, sa.JSON):
+        return dict
     try:
         found: type = type_.python_type
     except NotImplementedError:
         return None
-    return _SAME.get(found, found)
+    return None if found is object else _SAME.get(found, found)
 
 
 def _redefined(table: Table, made: Sequence[Table]) -> str | None:
