@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final
 
@@ -21,9 +22,13 @@ from amqtt_db.models.base import Column, Table, exact_tables
 from amqtt_db.models.spec import model_of
 from amqtt_db.naming import fold
 from amqtt_db.route import Route
+from amqtt_db.shape import Kind
 
 _SAME: Final[Mapping[type, type]] = {bool: int, Decimal: float}
 """A BOOLEAN of MariaDB is an integer, and its DOUBLE may be told as decimal."""
+
+_SAME_IN_SQLITE: Final[Mapping[type, type]] = {**_SAME, datetime: str, date: str, time: str}
+"""Times are texts there, however their columns are declared by the tool that somebody has rewritten a table with."""
 
 
 def require_forms(engine: Engine, catalog: Catalog, connection: sa.Connection, routes: Iterable[Route]) -> set[str]:
@@ -47,9 +52,13 @@ def require_forms(engine: Engine, catalog: Catalog, connection: sa.Connection, r
 
 @attrs.frozen
 class _Form:
-    """A table as it is: its columns as SQLAlchemy tells them, by their folds; ``own`` are those of properties."""
+    """A table as it is: its columns as SQLAlchemy tells them, by their folds; ``own`` are those of properties.
 
-    engine: Engine
+    ``types`` are those that kinds have here, ``same`` are types of values for which others will do.
+    """
+
+    types: Mapping[Kind, sa.types.TypeEngine[Any]]
+    same: Mapping[type, type]
     columns: Mapping[str, Mapping[str, Any]]
     primary_key: frozenset[str]
     own: frozenset[str]
@@ -76,9 +85,19 @@ class _Form:
         there = self.columns.get(fold(column.name))
         if there is None:
             return True
-        wanted, found = _values(self.engine.types[column.kind]), _values(there["type"])
+        wanted, found = self._values(self.types[column.kind]), self._values(there["type"])
         is_alike = None in (wanted, found) or wanted == found
         return is_alike and fold(column.name) not in self.own and (there["nullable"] or not column.nullable)
+
+    def _values(self, type_: sa.types.TypeEngine[Any]) -> type | None:
+        """What a type's values are in Python; None where it does not say, as one that somebody has defined himself."""
+        if isinstance(type_, sa.JSON):
+            return dict
+        try:
+            found: type = type_.python_type
+        except NotImplementedError:
+            return None
+        return None if found is object else self.same.get(found, found)
 
     def _unfilled(self, table: Table, made: Iterable[Table]) -> str | None:
         """A column that another model filled, and that may not be empty."""
@@ -98,12 +117,14 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
     known = catalog.physical_tables(connection, keys) if keys else {}
     if not known:
         return {}
+    same = _SAME_IN_SQLITE if connection.dialect.name == "sqlite" else _SAME
     inspector, names = sa.inspect(connection), [table.name for table in known.values()]
     columns = {name: found for (_, name), found in inspector.get_multi_columns(filter_names=names).items()}
     primary = {name: found for (_, name), found in inspector.get_multi_pk_constraint(filter_names=names).items()}
     return {
         key: _Form(
-            engine,
+            engine.types,
+            same,
             {fold(column["name"]): column for column in columns[table.name]},
             frozenset(map(fold, primary[table.name]["constrained_columns"])),
             frozenset(map(fold, table.columns.values())),
@@ -111,17 +132,6 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
         for key, table in known.items()
         if columns.get(table.name)
     }
-
-
-def _values(type_: sa.types.TypeEngine[Any]) -> type | None:
-    """What a type's values are in Python; None where it does not say, as one that somebody has defined himself."""
-    if isinstance(type_, sa.JSON):
-        return dict
-    try:
-        found: type = type_.python_type
-    except NotImplementedError:
-        return None
-    return None if found is object else _SAME.get(found, found)
 
 
 def _redefined(table: Table, made: Sequence[Table]) -> str | None:
