@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -352,10 +353,11 @@ def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> Non
         def commit() -> None:
             nonlocal groups
             groups += bool(journal._sealed)
+            time.sleep(0.003)  # as long as a slow disk takes: commits are in a thread then, and messages gather
             write()
 
         journal.write = commit  # type: ignore[method-assign]
-        house.plugin._intake._slow = True  # commits in a thread, meanwhile messages gather
+        house.plugin._intake._slow, house.plugin._intake._seconds = True, 0.003
         client.send(*(publish("a", b"x", 1, number) for number in range(1, 201)))
         assert [await client.acknowledged() for _ in range(200)] == [(4, number) for number in range(1, 201)]
         assert len(pieces) <= groups

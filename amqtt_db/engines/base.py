@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -64,7 +65,8 @@ class Engine(ABC):
     a full row can hold by default, ``most_columns`` those that a table can have at all, ``types`` the column type of
     each kind, ``encoders`` and ``decoders`` per kind (a kind without one needs none).  ``table_options`` are the
     dialect's for tables of records, ``house_options`` for the project's own.  ``serial`` is the type of ids that the
-    database counts itself, ``hypertables`` makes tables in chunks by time, None where there are none.
+    database counts itself, ``hypertables`` makes tables in chunks by time, None where there are none.  ``alike`` maps
+    Python types, as SQLAlchemy tells them of columns that are there, to those that a column holds as well.
     ``transactional_ddl`` tells whether DDL comes and goes with its transaction, ``adds_many`` whether one ALTER TABLE
     may add several columns.
     """
@@ -79,6 +81,7 @@ class Engine(ABC):
     house_options: ClassVar[Mapping[str, Any]] = {}
     serial: ClassVar[sa.types.TypeEngine[Any]] = sa.BigInteger()
     hypertables: ClassVar[Hypertables | None] = None
+    alike: ClassVar[Mapping[type, type]] = {bool: int, Decimal: float}  # so MariaDB tells BOOLEAN and DOUBLE
     transactional_ddl: ClassVar[bool] = True
     adds_many: ClassVar[bool] = True
 

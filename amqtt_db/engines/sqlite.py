@@ -16,6 +16,7 @@ from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -39,6 +40,8 @@ from amqtt_db.engines.encoding import (
 from amqtt_db.errors import DatabaseError
 from amqtt_db.shape import EPOCH, MICROSECOND, Kind, micros
 
+_PATIENCE: Final = 5.0  # seconds to wait for others who write
+_PAUSE: Final = 0.01
 _DIALECT: Final = sqlite.dialect()
 _EPOCH: Final = EPOCH.replace(tzinfo=None)
 
@@ -101,6 +104,7 @@ class SQLite(Engine):
     most_columns: ClassVar[int] = 1900  # SQLite's own limit is 2,000, all columns counted
     serial: ClassVar[sa.types.TypeEngine[Any]] = sa.Integer()  # no other type is counted
     adds_many: ClassVar[bool] = False
+    alike: ClassVar[Mapping[type, type]] = {**Engine.alike, datetime: str, date: str, time: str}  # times are texts
     table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
         "bool": sa.BOOLEAN(),
@@ -264,11 +268,25 @@ class SQLite(Engine):
 
 def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None
-    for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = FULL"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
+    _switch_to_wal(connection, monotonic() + _PATIENCE)
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """SQLite's own patience does not hold here: of several that open a new file, all but one fail at once."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "database is locked" not in str(error) or monotonic() > deadline:
+                raise
+            sleep(_PAUSE)
+        else:
+            return
 
 
 def _prepare_reader(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
     connection.execute("PRAGMA query_only = ON")

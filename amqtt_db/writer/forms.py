@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime, time
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import sqlalchemy as sa
@@ -23,12 +21,6 @@ from amqtt_db.models.spec import model_of
 from amqtt_db.naming import fold
 from amqtt_db.route import Route
 from amqtt_db.shape import Kind
-
-_SAME: Final[Mapping[type, type]] = {bool: int, Decimal: float}
-"""A BOOLEAN of MariaDB is an integer, and its DOUBLE may be told as decimal."""
-
-_SAME_IN_SQLITE: Final[Mapping[type, type]] = {**_SAME, datetime: str, date: str, time: str}
-"""Times are texts there, however their columns are declared by the tool that somebody has rewritten a table with."""
 
 
 def require_forms(engine: Engine, catalog: Catalog, connection: sa.Connection, routes: Iterable[Route]) -> set[str]:
@@ -54,11 +46,11 @@ def require_forms(engine: Engine, catalog: Catalog, connection: sa.Connection, r
 class _Form:
     """A table as it is: its columns as SQLAlchemy tells them, by their folds; ``own`` are those of properties.
 
-    ``types`` are those that kinds have here, ``same`` are types of values for which others will do.
+    ``types`` are those that kinds have here, ``alike`` are types of values for which others will do.
     """
 
     types: Mapping[Kind, sa.types.TypeEngine[Any]]
-    same: Mapping[type, type]
+    alike: Mapping[type, type]
     columns: Mapping[str, Mapping[str, Any]]
     primary_key: frozenset[str]
     own: frozenset[str]
@@ -97,7 +89,7 @@ class _Form:
             found: type = type_.python_type
         except NotImplementedError:
             return None
-        return None if found is object else self.same.get(found, found)
+        return None if found is object else self.alike.get(found, found)
 
     def _unfilled(self, table: Table, made: Iterable[Table]) -> str | None:
         """A column that another model filled, and that may not be empty."""
@@ -117,14 +109,13 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
     known = catalog.physical_tables(connection, keys) if keys else {}
     if not known:
         return {}
-    same = _SAME_IN_SQLITE if connection.dialect.name == "sqlite" else _SAME
     inspector, names = sa.inspect(connection), [table.name for table in known.values()]
     columns = {name: found for (_, name), found in inspector.get_multi_columns(filter_names=names).items()}
     primary = {name: found for (_, name), found in inspector.get_multi_pk_constraint(filter_names=names).items()}
     return {
         key: _Form(
             engine.types,
-            same,
+            engine.alike,
             {fold(column["name"]): column for column in columns[table.name]},
             frozenset(map(fold, primary[table.name]["constrained_columns"])),
             frozenset(map(fold, table.columns.values())),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -33,6 +35,22 @@ def _shuffled(writer: int) -> list[tuple[str, dict[str, Any]]]:
         messages.append((f"t/{number % 11}", {"writer": writer, "number": number, **some}))
     random.Random(writer).shuffle(messages)
     return messages
+
+
+def test_a_new_file_that_many_open_at_once(tmp_path: Path) -> None:
+    """None of them fails while another one makes the file what it shall be."""
+
+    def connect(url: str, ready: Barrier) -> None:
+        database = engine_for(url).open(write=True)
+        ready.wait()
+        database.connect().close()
+        database.dispose()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(50):
+            ready = Barrier(8)
+            url = f"sqlite:///{tmp_path / str(number)}"
+            assert [job.result() for job in [pool.submit(connect, url, ready) for _ in range(8)]] == [None] * 8
 
 
 @each_model
