@@ -448,7 +448,7 @@ NO_DECODER = 5
         ({f"{ME}.Scaled": {"factor": 3}}, b"4", 12),
         ({f"{ME}.Scaled": None}, b"4", 8),
         ("builtins.float", b"23.5", 23.5),
-        (["gzip", f"{ME}.shout"], gzip.compress(b"a"), {"text": "A!"}),
+        (["gzip", f"{ME}.shout"], gzip.compress(b"a", mtime=0), {"text": "A!"}),
         (["json", f"{ME}.doubled"], b'{"a": 4}', {"a": 8}),
         (["json"], b"1", 1),
     ],
