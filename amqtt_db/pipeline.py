@@ -107,6 +107,11 @@ class Typist:
         form = self._form((*entity.shape.properties, *(pair for pair, _ in more)))
         return form, [*declared, *(column for _, column in more)]
 
+    def has_gaps(self, columns: Columns) -> bool:
+        """Whether, in columns made by :meth:`columns`, a property that is not declared is absent here and there."""
+        entity = self.route.entity
+        return any(None in column for column in columns[0 if entity is None else len(entity.shape.properties) :])
+
     def undeclared(self, data: dict[str, Any]) -> Typed:
         """Form and values of an object without a declared entity; the values of the topic's levels are to follow."""
         key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))

@@ -197,8 +197,7 @@ class Remodel:
                 with self._database.begin() as connection:
                     self._advance(connection, move, moved, batch[-1].id)
                     erase(connection, self._engine, stale, [self._identified(record) for record in batch])
-                    for target, some in merged(rows):
-                        self._engine.insert(connection, target.table, target.columns, target.kinds, some)
+                    self._engine.insert(connection, merged(rows))
                 moved, done = batch[-1].id, done + len(batch)
                 yield Progress("rewritten", done)
 

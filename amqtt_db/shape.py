@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, get_args, overload
 from uuid import UUID
 
@@ -178,6 +178,8 @@ class Block(Sequence[Record]):
         """Records of ``shape`` as a block; a block is one already."""
         if isinstance(records, Block):
             return records
+        if isinstance(records, Part):
+            return records.whole.at(records.indexes)
         *envelope, values = zip(*map(_fields, records), strict=True) if records else ((),) * 8
         columns = list(zip(*values, strict=True)) if values else [()] * len(shape.properties)
         ids, parts, times, topics, sessions, qos, retains = envelope
@@ -189,6 +191,14 @@ class Block(Sequence[Record]):
         columns = [[*mine, *others] for mine, others in zip(self.columns, other.columns, strict=True)]
         ids, parts, times, topics, sessions, qos, retains = envelope
         return Block(self.shape, ids, parts, times, topics, sessions, qos, retains, columns)
+
+    def at(self, indexes: Sequence[int]) -> Block:
+        """The records at some indexes."""
+        if len(indexes) == len(self):
+            return self
+        pick = picker(indexes)
+        ids, parts, times, topics, sessions, qos, retains = map(pick, self.envelope)
+        return Block(self.shape, ids, parts, times, topics, sessions, qos, retains, list(map(pick, self.columns)))
 
     @property
     def envelope(self) -> tuple[Sequence[Any], ...]:
@@ -212,6 +222,39 @@ class Block(Sequence[Record]):
     def __getitem__(self, index: slice) -> Sequence[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
         return list(self)[index]
+
+
+@attrs.frozen(eq=False)
+class Part(Sequence[Record]):
+    """The records of a block at some indexes, which rise: what becomes of the block may be shared out by them."""
+
+    whole: Block
+    indexes: Sequence[int]
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of all records of the block."""
+        return self.whole.shape
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        return self.whole.at(self.indexes)[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.whole.at(self.indexes))
+
+
+def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """What picks the values at ``indexes``, as a tuple however few they are."""
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    return lambda values: tuple(values[index] for index in indexes)
 
 
 def micros(moment: datetime) -> int:

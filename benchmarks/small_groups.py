@@ -1,4 +1,4 @@
-"""Small groups on PostgreSQL: binary COPY, INSERT, INSERT in pipeline mode, side by side in one run.
+"""Small groups on PostgreSQL: COPY, INSERT, INSERT in pipeline mode, one INSERT for all tables, in one run.
 
 A transaction is what the writer does for a batch: move the checkpoint, then some rows into each of some tables.
 
@@ -18,19 +18,25 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
+from amqtt_db.engines.base import Load
 from amqtt_db.engines.postgresql import PostgreSQL
+from amqtt_db.engines.postgresql_rows import insert_together
+from amqtt_db.shape import Kind
 from amqtt_db.testing.servers import SERVERS
 
 COLUMNS = ("id", "part", "time", "topic", "session", "qos", "retain", "temp", "rh", "state")
 TYPES = ("int8", "int8", "int8", "text", "int8", "int8", "bool", "float8", "float8", "text")
-GROUPS = [(tables, rows) for tables in (1, 5) for rows in (1, 2, 10, 100)]
+KINDS: tuple[Kind, ...] = (
+    "int64", "int64", "int64", "text", "int64", "int64", "bool", "number", "number", "text"
+)  # fmt: skip
+GROUPS = [(tables, rows) for tables in (1, 5, 50) for rows in (1, 2, 5, 10, 100)]
 
 Rows = Sequence[Sequence[Any]]
 Way = Callable[[psycopg.Connection[Any], Sequence[str], Rows], None]
 
 
 def copy(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
-    """What the engine does."""
+    """What the engine does with many rows."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("UPDATE checkpoint SET position = position + 1")
         for table in tables:
@@ -64,12 +70,19 @@ def values(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Row
             cursor.execute(_statement(table, len(rows)), [value for row in rows for value in row])
 
 
+def together(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
+    """What the engine does with few rows: one statement for several tables."""
+    with connection.transaction():
+        connection.execute("UPDATE checkpoint SET position = position + 1")
+        insert_together(connection, [Load(table, COLUMNS, KINDS, rows) for table in tables])
+
+
 def _statement(table: str, rows: int = 1) -> bytes:
     marks = f"({', '.join(['%s'] * len(COLUMNS))})"
     return f"INSERT INTO {table} ({', '.join(COLUMNS)}) VALUES {', '.join([marks] * rows)}".encode()
 
 
-WAYS: tuple[Way, ...] = (copy, insert, pipeline, values)
+WAYS: tuple[Way, ...] = (copy, insert, pipeline, values, together)
 
 
 def _rows(numbers: Iterator[int], many: int) -> list[tuple[Any, ...]]:
@@ -89,7 +102,7 @@ def main() -> None:
 
 def _measure(connection: sa.Connection, rounds: int) -> None:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    tables = [f"t{number}" for number in range(5)]
+    tables = [f"t{number}" for number in range(50)]
     columns = ", ".join(f"{name} {type_}" for name, type_ in zip(COLUMNS, TYPES, strict=True))
     with driver.transaction():
         driver.execute("CREATE TABLE checkpoint AS SELECT 0 AS position")

@@ -30,7 +30,7 @@ import orjson
 import sqlalchemy as sa
 from common import BATCH, ENGINES, ENTITY, ROUTES, Message, Spent, Storing, at_hand, climate, median, save, show, timed
 
-from amqtt_db.engines.base import Engine
+from amqtt_db.engines.base import Engine, Load
 from amqtt_db.entity.inline import inline_plan
 from amqtt_db.journal import Journal, JournalReader
 from amqtt_db.message import PUBLISH, flags
@@ -38,8 +38,6 @@ from amqtt_db.testing.databases import Database
 from amqtt_db.worker import calm_collector
 
 WIDTHS = (-11, -22, 8, 8, 7, 8, 10, 10, 12, 12)
-Load = tuple[str, Sequence[str], Sequence[str], Sequence[Any]]
-"""Table, columns, kinds and rows of one insert."""
 
 
 def fill(path: Path, messages: Sequence[Message]) -> None:
@@ -71,18 +69,18 @@ class Drained:
 
     def captured(self) -> list[list[Load]]:
         """The same, and per batch what the writer inserts."""
-        engine, loads = self.storing.engine, []
+        engine, captured = self.storing.engine, []
         insert = engine.insert
 
-        def note(connection: sa.Connection, table: str, columns: Any, kinds: Any, rows: Any) -> None:
-            loads[-1].append((table, columns, kinds, rows))
-            insert(connection, table, columns, kinds, rows)
+        def note(connection: sa.Connection, loads: Sequence[Load]) -> None:
+            captured[-1].extend(loads)
+            insert(connection, loads)
 
         engine.insert = note  # type: ignore[method-assign]
-        loads.append([])
+        captured.append([])
         while self._next():
-            loads.append([])
-        return loads[:-1]
+            captured.append([])
+        return captured[:-1]
 
     def close(self) -> None:
         """Let go of the journal and the database."""
@@ -98,29 +96,22 @@ class Drained:
 
 def load_sqlite(connection: Any, load: Load) -> None:
     """``executemany``."""
-    table, columns, _, rows = load
-    names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
-    connection.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', rows)
+    names, marks = ", ".join(f'"{name}"' for name in load.columns), ", ".join("?" * len(load.columns))
+    connection.executemany(f'INSERT INTO "{load.table}" ({names}) VALUES ({marks})', load.rows)
 
 
 def load_postgresql(connection: Any, load: Load) -> None:
     """Binary COPY, row by row."""
-    from amqtt_db.engines.postgresql import _COPY_TYPES  # noqa: PLC0415
+    from amqtt_db.engines.postgresql_rows import copy  # noqa: PLC0415
 
-    table, columns, kinds, rows = load
-    names = ", ".join(f'"{name}"' for name in columns)
-    with connection.cursor() as cursor, cursor.copy(f'COPY "{table}" ({names}) FROM STDIN (FORMAT BINARY)') as copy:
-        copy.set_types([_COPY_TYPES[kind] for kind in kinds])
-        for row in rows:
-            copy.write_row(row)
+    copy(connection, load)
 
 
 def load_mysql(connection: Any, load: Load) -> None:
     """``executemany``, which PyMySQL makes one statement of."""
-    table, columns, _, rows = load
-    names, marks = ", ".join(f"`{name}`" for name in columns), ", ".join(["%s"] * len(columns))
+    names, marks = ", ".join(f"`{name}`" for name in load.columns), ", ".join(["%s"] * len(load.columns))
     with connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO `{table}` ({names}) VALUES ({marks})", rows)
+        cursor.executemany(f"INSERT INTO `{load.table}` ({names}) VALUES ({marks})", load.rows)
 
 
 LOADERS: dict[str, Callable[[Any, Load], None]] = {

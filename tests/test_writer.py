@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.engines.base import Load
 from amqtt_db.engines.sqlite import SQLite
 from amqtt_db.errors import DatabaseError
 from amqtt_db.message import CONNECT, DISCONNECT, START, Batch, flags, message_id
@@ -48,10 +49,9 @@ def test_points_are_inserted_in_the_order_of_their_key(tmp_path: Path, monkeypat
     inserted: list[tuple[Any, ...]] = []
     insert = SQLite.insert
 
-    def note(self: SQLite, connection: Any, table: str, columns: Any, kinds: Any, rows: Any) -> None:
-        if table == "mqtt_point":
-            inserted.extend(row[:3] for row in rows)
-        insert(self, connection, table, columns, kinds, rows)
+    def note(self: SQLite, connection: Any, loads: Sequence[Load]) -> None:
+        inserted.extend(tuple(row[:3]) for load in loads if load.table == "mqtt_point" for row in load.rows)
+        insert(self, connection, loads)
 
     monkeypatch.setattr(SQLite, "insert", note)
     bench = Workbench(tmp_path, {"topic": "#", "model": "narrow"})

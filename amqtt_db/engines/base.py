@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any, ClassVar
 
+import attrs
 import sqlalchemy as sa
 
 from amqtt_db.engines.hypertables import Hypertables
@@ -23,6 +24,16 @@ Decoder = Callable[[Any], Any]
 
 class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
     """A value would not come back identically from a column of its kind."""
+
+
+@attrs.frozen
+class Load:
+    """Encoded rows for columns of a table, and the columns' kinds."""
+
+    table: str
+    columns: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    rows: Sequence[Sequence[Any]]
 
 
 def foreign_column(table: str, column: str) -> DatabaseError:
@@ -108,15 +119,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def insert(
-        self,
-        connection: sa.Connection,
-        table: str,
-        columns: Sequence[str],
-        kinds: Sequence[Kind],
-        rows: Sequence[Sequence[Any]],
-    ) -> None:
-        """Append encoded rows in bulk, within the connection's transaction."""
+    def insert(self, connection: sa.Connection, loads: Sequence[Load]) -> None:
+        """Append rows in bulk, within the connection's transaction; tables are locked in the order of the loads."""
 
     @abstractmethod
     def holds(self, kind: Kind, value: Any) -> bool:

@@ -1,9 +1,7 @@
 """MariaDB 10.6 and newer, MySQL 8 and newer, through PyMySQL.
 
-Rows go in as INSERT statements of many rows, written out column by column: measured, that is faster than the driver's
-``executemany`` and than LOAD DATA.  A statement stays below the server's ``max_allowed_packet``.  DDL commits whatever
-is open, so the lock on the schema is a named one that the connection holds.  DOUBLE has neither NaN, infinities nor
-−0.0; DECIMAL would change what it stores, so decimals are text.
+DDL commits whatever is open, so the lock on the schema is a named one that the connection holds.  DOUBLE has neither
+NaN, infinities nor −0.0; DECIMAL would change what it stores, so decimals are text.
 """
 
 from __future__ import annotations
@@ -12,17 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from itertools import accumulate
 from math import isinf
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import pymysql
 import sqlalchemy as sa
+from pymysql.constants import CLIENT
 from sqlalchemy.dialects import mysql
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column, prepare_each
+from amqtt_db.engines import mysql_rows
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Load, Unfit, prepare_each
 from amqtt_db.engines.encoding import (
     datetime_texts,
     each,
@@ -34,7 +33,7 @@ from amqtt_db.engines.encoding import (
     present,
     time_text,
 )
-from amqtt_db.errors import Busy, DatabaseError, Rejected
+from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.shape import Kind, micros
 
 _SESSION: Final = (
@@ -47,7 +46,6 @@ _DATABASE: Final = "LEFT(SHA2(DATABASE(), 256), 32)"
 _LOCK: Final = f"CONCAT('amqtt_db.', {_DATABASE})"
 _MAINTENANCE: Final = f"CONCAT('amqtt_db.maintenance.', {_DATABASE})"
 _LOCK_SECONDS: Final = 30
-_ROOM: Final = 4096  # bytes of a packet that are not rows
 _LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into
 _KEY_LENGTH: Final = 191  # characters of a text in an index
 
@@ -71,7 +69,6 @@ _VALUE_ERRORS: Final = frozenset(
 )  # fmt: skip
 _TOO_BIG: Final = frozenset({1117, 1118, 1206, 1969})  # columns, a row, locks, a statement that took too long
 _COLLISIONS: Final = frozenset({1020, 1205, 1213})
-_NO_DEFAULT: Final = 1364
 _GRANT: Final = (
     "The user of the URL needs "
     "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW ON the database"
@@ -111,39 +108,6 @@ def _read_moment(value: datetime) -> int:
 def _read_time(value: timedelta) -> time:
     return (datetime.min + value).time()
 
-
-def _plain(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str]]:
-    """Literals of values that need no quotes."""
-
-    def literals(column: Sequence[Any]) -> Iterable[str]:
-        return ["NULL" if value is None else make(value) for value in column] if None in column else map(make, column)
-
-    return literals
-
-
-def _quoted(column: Sequence[Any]) -> Iterable[str]:
-    """Literals of texts; most columns hold nothing that needs an escape."""
-    joined = "".join(present(column))
-    if "'" in joined or "\\" in joined:
-        column = [value and value.replace("\\", "\\\\").replace("'", "\\'") for value in column]
-    return ["NULL" if value is None else f"'{value}'" for value in column]
-
-
-def _binary(value: bytes) -> str:
-    """A literal whose bytes the driver sends as they are: surrogates stand for what is not UTF-8."""
-    return f"_binary'{_escaped(value).decode('utf-8', 'surrogateescape')}'"
-
-
-def _escaped(value: bytes) -> bytes:
-    return value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
-
-
-_LITERALS: Final[Mapping[Kind, Callable[[Sequence[Any]], Iterable[str]]]] = {
-    "bool": _plain(lambda value: "1" if value else "0"),
-    "number": _plain(repr),
-    "int64": _plain(repr),
-    "bytes": _plain(_binary),
-}
 
 _HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
     "number": _is_double,
@@ -210,9 +174,9 @@ class MySQL(Engine):
         """Connections in UTC, in strict mode, that see what others have committed; for reading only, read-only ones."""
         url = sa.make_url(self.url).set(drivername="mysql+pymysql")
         connect = {name: value for name, value in (("connect_timeout", 10),) if name not in url.query}
-        engine = sa.create_engine(
-            url.update_query_dict({"charset": "utf8mb4"}), hide_parameters=True, connect_args=connect
-        )
+        flags = int(str(url.query.get("client_flag", 0))) | (CLIENT.MULTI_STATEMENTS if write else 0)
+        settings = {"charset": "utf8mb4", "client_flag": str(flags)}  # SQLAlchemy adds to a flag of the URL
+        engine = sa.create_engine(url.update_query_dict(settings), hide_parameters=True, connect_args=connect)
         prepare_each(engine, _prepare_writer if write else _prepare_reader)
         sa.event.listen(engine, "checkin", _unlock)
         sa.event.listen(engine, "handle_error", _explain)
@@ -234,28 +198,12 @@ class MySQL(Engine):
                 with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
                     connection.exec_driver_sql(f"DO RELEASE_LOCK({_MAINTENANCE})")
 
-    def insert(
-        self,
-        connection: sa.Connection,
-        table: str,
-        columns: Sequence[str],
-        kinds: Sequence[Kind],
-        rows: Sequence[Sequence[Any]],
-    ) -> None:
-        """INSERT of many rows, in as few statements as the server's packets allow."""
-        quote = connection.dialect.identifier_preparer.quote
-        head = f"INSERT INTO {quote(table)} ({', '.join(map(quote, columns))}) VALUES (".encode()  # noqa: S608
-        room = _packet_size(connection) - len(head) - _ROOM
+    def insert(self, connection: sa.Connection, loads: Sequence[Load]) -> None:
+        """INSERT of many rows, in as few statements and packets as the server allows."""
         driver: pymysql.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
-            with driver.cursor() as cursor:
-                for some in _packets(_rows(kinds, rows, room, table), room):
-                    body = "),(".join(some).encode("utf-8", "surrogateescape")
-                    _require_room(len(body), room, table)
-                    cursor.execute(head + body + b")")
+            mysql_rows.insert(driver, loads, _packet_size(connection))
         except pymysql.err.MySQLError as error:
-            if _number(error) == _NO_DEFAULT:
-                raise foreign_column(table, str(error.args[-1]).split("'")[1]) from error
             raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
@@ -338,40 +286,6 @@ def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
     if record.info.pop("amqtt_db_locked", False) and connection is not None:
         with suppress(pymysql.err.Error), connection.cursor() as cursor:
             cursor.execute(f"DO RELEASE_LOCK({_LOCK})")
-
-
-def _rows(kinds: Sequence[Kind], rows: Sequence[Sequence[Any]], room: int, table: str) -> list[str]:
-    """Rows written out, without their parentheses.  Raises Rejected where one value does not fit into ``room``."""
-    columns = list(zip(*rows, strict=True))
-    for kind, column in zip(kinds, columns, strict=True):
-        if kind == "bytes" or kind not in _LITERALS:
-            sizes = list(map(len, present(column)))
-            if sum(sizes) > room:
-                _require_room(max(sizes), room, table)  # before it is copied again and again
-    written = [_LITERALS.get(kind, _quoted)(column) for kind, column in zip(kinds, columns, strict=True)]
-    return list(map(",".join, zip(*written, strict=True)))
-
-
-def _packets(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    """Rows by statements of at most ``most`` bytes, but of at least one row."""
-    ends = list(accumulate(len(row.encode("utf-8", "surrogateescape")) + 3 for row in literals))
-    if ends[-1] <= most:
-        yield literals
-        return
-    start, base = 0, 0
-    for index, end in enumerate(ends):
-        if end - base > most and index > start:
-            yield literals[start:index]
-            start, base = index, ends[index - 1]
-    yield literals[start:]
-
-
-def _require_room(size: int, room: int, table: str) -> None:
-    if size > room:
-        raise Rejected(
-            f"its row in table {table} takes at least {size} bytes, more than the server's max_allowed_packet leaves "
-            f"({room}); raise max_allowed_packet on the server and run `amqtt-db dead replay`"
-        )
 
 
 def _origin(error: BaseException) -> BaseException | None:

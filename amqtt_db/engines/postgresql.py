@@ -1,10 +1,7 @@
 """PostgreSQL 14 and newer, through psycopg 3.
 
-Rows go in by binary ``COPY`` inside the batch's transaction: measured, it is as fast as an INSERT of one or two rows,
-twice as fast for ten and six times for a hundred.  A pipeline of INSERTs is faster only where several tables get a row
-or two each, by a quarter (``benchmarks/small_groups.py``).  A commit waits for the server's disk
-(``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC neither exponents nor NaN nor −0; such values are kept
-tagged.
+A commit waits for the server's disk (``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC neither exponents
+nor NaN nor −0; such values are kept tagged.
 """
 
 from __future__ import annotations
@@ -13,17 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 import psycopg
 import sqlalchemy as sa
-from psycopg import sql
 from psycopg.types.string import TextLoader
 from sqlalchemy.dialects import postgresql
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column, prepare_each
+from amqtt_db.engines import postgresql_rows
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Load, Unfit, foreign_column, prepare_each
 from amqtt_db.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
 from amqtt_db.engines.hypertables import Hypertables
 from amqtt_db.engines.timescale import Timescale, refusal
@@ -53,24 +49,6 @@ _CONNECT: Final[Mapping[str, Any]] = {
 
 _OFFSET: Final = micros(datetime(2000, 1, 1, tzinfo=timezone.utc))  # from here a binary timestamp counts microseconds
 _DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
-
-_COPY_TYPES: Final[Mapping[Kind, str]] = {
-    "bool": "bool",
-    "number": "float8",
-    "int64": "int8",
-    "bigint": "numeric",
-    "text": "text",
-    "bytes": "bytea",
-    "datetime": "int8",
-    "moment": "int8",
-    "date": "date",
-    "time": "time",
-    "decimal": "numeric",
-    "uuid": "uuid",
-    "json": "text",
-    "tagged": "text",
-}
-"""How encoded values are written into a binary COPY: timestamps as the integers, JSONB as the text that they are."""
 
 
 def _numbers(column: Sequence[Any]) -> Sequence[Any]:
@@ -203,27 +181,17 @@ class PostgreSQL(Engine):
                 with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
                     connection.execute(_END_MAINTENANCE, {"key": _MAINTENANCE})
 
-    def insert(
-        self,
-        connection: sa.Connection,
-        table: str,
-        columns: Sequence[str],
-        kinds: Sequence[Kind],
-        rows: Sequence[Sequence[Any]],
-    ) -> None:
-        """Binary ``COPY``."""
+    def insert(self, connection: sa.Connection, loads: Sequence[Load]) -> None:
+        """Binary ``COPY``, or one INSERT for several tables."""
         driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
-            with driver.cursor() as cursor, cursor.copy(_copy_statement(table, tuple(columns))) as copy:
-                copy.set_types([_COPY_TYPES[kind] for kind in kinds])
-                write = copy.write_row
-                for row in rows:
-                    write(row)
+            postgresql_rows.insert(driver, loads)
         except psycopg.Error as error:
-            if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.column_name not in columns:
-                raise foreign_column(table, str(error.diag.column_name)) from error
             raise (
-                refusal(error) or _explained(error) or sa.exc.DBAPIError("COPY", None, error, hide_parameters=True)
+                _foreign_column(error, loads)
+                or refusal(error)
+                or _explained(error)
+                or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True)
             ) from error
 
     def bind(self, kind: Kind, value: Any) -> Any:
@@ -289,12 +257,6 @@ def _prepare(connection: psycopg.Connection[Any], settings: str) -> None:
     connection.autocommit = False
 
 
-@lru_cache(4096)
-def _copy_statement(table: str, columns: tuple[str, ...]) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table), names)
-
-
 def _explain(context: sa.engine.ExceptionContext) -> None:
     error = _explained(context.original_exception)
     if error is not None:
@@ -310,3 +272,12 @@ def _explained(error: BaseException) -> DatabaseError | None:
         "GRANT USAGE, CREATE ON SCHEMA for the schema, GRANT SELECT, INSERT, UPDATE, DELETE on the tables, "
         "and to own the tables that get new columns (ALTER TABLE … OWNER TO …)"
     )
+
+
+def _foreign_column(error: psycopg.Error, loads: Sequence[Load]) -> DatabaseError | None:
+    """What to say where a column that no load fills must be filled; None for any other error."""
+    if not isinstance(error, psycopg.errors.NotNullViolation):
+        return None
+    table, column = str(error.diag.table_name), str(error.diag.column_name)
+    into = [load for load in loads if load.table == table] or loads  # a chunk has another name than its hypertable
+    return None if any(column in load.columns for load in into) else foreign_column(table, column)

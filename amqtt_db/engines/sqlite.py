@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from amqtt_db import tagged
-from amqtt_db.engines.base import Decoder, Encoder, Engine, Unfit, foreign_column, prepare_each
+from amqtt_db.engines.base import Decoder, Encoder, Engine, Load, Unfit, foreign_column, prepare_each
 from amqtt_db.engines.encoding import (
     datetime_texts,
     each,
@@ -211,23 +211,17 @@ class SQLite(Engine):
         finally:
             os.close(file)
 
-    def insert(
-        self,
-        connection: sa.Connection,
-        table: str,
-        columns: Sequence[str],
-        kinds: Sequence[Kind],
-        rows: Sequence[Sequence[Any]],
-    ) -> None:
+    def insert(self, connection: sa.Connection, loads: Sequence[Load]) -> None:
         """``executemany`` of the driver itself: for a table with a single row SQLAlchemy takes as long as SQLite."""
-        driver = connection.connection.driver_connection
-        try:
-            driver.executemany(_insertion(table, tuple(columns)), rows)  # type: ignore[union-attr]
-        except sqlite3.Error as error:
-            what, _, column = str(error).rpartition(".")
-            if what == f"NOT NULL constraint failed: {table}" and column not in columns:
-                raise foreign_column(table, column) from error
-            raise sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
+        execute = connection.connection.driver_connection.executemany  # type: ignore[union-attr]
+        for load in loads:
+            try:
+                execute(_insertion(load.table, load.columns), load.rows)
+            except sqlite3.Error as error:
+                what, _, column = str(error).rpartition(".")
+                if what == f"NOT NULL constraint failed: {load.table}" and column not in load.columns:
+                    raise foreign_column(load.table, column) from error
+                raise sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def holds(self, kind: Kind, value: Any) -> bool:
         """See the module's docstring for what SQLite does not hold."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db.shape import Kind, Pair, Record, Shape, natural, records_of
+from amqtt_db.shape import Kind, Pair, Record, Shape, natural, picker, records_of
 from amqtt_db.tagged import Typed, typed
 
 Cell = str | Pair
@@ -165,6 +164,14 @@ class Model(ABC):
     per_topic: bool = False
     """Whether each topic has tables of its own."""
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether a maker makes one row of each record, in their order, that depends on the cells but not the place.
+
+        Records of many places are then laid together.
+        """
+        return False
+
     @abstractmethod
     def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
         """The tables, with all columns, that records of ``shape`` need; the same keys for every shape."""
@@ -277,13 +284,6 @@ def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], 
     """The shape that has ``pairs`` in the order of their paths, and what brings their values into the same order."""
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
     return Shape(tuple(pairs[index] for index in order)), picker(order)
-
-
-def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """What picks the values at ``indexes``, as a tuple however few they are."""
-    if len(indexes) > 1:
-        return itemgetter(*indexes)
-    return lambda values: tuple(values[index] for index in indexes)
 
 
 def exact_tables(model: Model) -> list[Table]:

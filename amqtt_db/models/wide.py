@@ -24,13 +24,12 @@ from amqtt_db.models.base import (
     RowMaker,
     Table,
     in_order,
-    picker,
     record_key,
     record_of,
     restored,
     table_key,
 )
-from amqtt_db.shape import Block, Pair, Record, Shape, records_of
+from amqtt_db.shape import Block, Pair, Record, Shape, picker, records_of
 from amqtt_db.tagged import typed
 
 EXTRA: Final = "extra"
@@ -54,6 +53,11 @@ class Wide(Model):
     def per_topic(self) -> bool:  # type: ignore[override]
         """Whether each topic has a table of its own."""
         return self.table is None
+
+    @property
+    def is_uniform(self) -> bool:
+        """Not in a subclass with rows of its own."""
+        return type(self).rows is Wide.rows and type(self).maker is Wide.maker
 
     def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
         """One table: the envelope, a column per property, and ``extra`` for properties without a column."""

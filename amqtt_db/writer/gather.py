@@ -13,7 +13,10 @@ from amqtt_db.message import Batch, Message, message_id
 from amqtt_db.models.base import Place
 from amqtt_db.moment import event_times
 from amqtt_db.pipeline import FAULTS, Columns, Form, Lane, Values
-from amqtt_db.shape import Block, Shape
+from amqtt_db.shape import Block, Part
+
+Entry = tuple[int, Lane, Values]
+"""A message's index in its batch, its way, and the values of its object."""
 
 Bury = Callable[[Message, str, Rejected], None]
 """Takes a message that cannot be stored, its topic filter and the reason."""
@@ -27,8 +30,9 @@ class Gathered:
     batch: Batch
     bury: Bury
     stored: Counter[str] = attrs.field(factory=Counter)
-    _alike: dict[tuple[str, tuple[str, ...]], list[tuple[int, Lane, Values]]] = attrs.field(factory=dict)
-    _others: dict[tuple[str, Form], list[tuple[int, Lane, Values, int]]] = attrs.field(factory=dict)
+    _alike: dict[tuple[str, tuple[str, ...]], list[Entry]] = attrs.field(factory=dict)
+    _others: dict[Form, list[tuple[int, Lane, Values, int]]] = attrs.field(factory=dict)
+    _blocks: dict[Form, tuple[Sequence[Place], Block]] = attrs.field(factory=dict)
 
     def add(self, index: int, lane: Lane, payload: bytes) -> None:
         """Decode a message."""
@@ -40,28 +44,34 @@ class Gathered:
         if type(data) is not dict or not data or not lane.is_plain:
             self._add(index, lane, data)
             return
-        key = lane.place.key, tuple(data)
+        key = lane.filter, tuple(data)
         entries = self._alike.get(key)
         if entries is None:
             entries = self._alike[key] = []
         entries.append((index, lane, tuple(data.values())))
 
-    def blocks(self) -> list[tuple[Place, Block]]:
-        """The records by place and shape, in the order in which these were first met."""
-        made: dict[tuple[Place, Shape], Block] = {}
+    def blocks(self) -> list[tuple[Place, Block | Part]]:
+        """The records by place and shape, in the order in which shapes were first met."""
         for (_, names), entries in self._alike.items():
-            indexes, lanes, rows = zip(*entries, strict=True)
-            found = lanes[0].typist.columns(names, list(zip(*rows, strict=True)))
-            if found is not None:
-                self.stored[lanes[0].filter] += len(indexes)
-                self._put(made, found[0], indexes, lanes, [*found[1], *_levels(lanes)], [0] * len(indexes))
-                continue
-            for index, lane, values in entries:
-                self._add(index, lane, dict(zip(names, values, strict=True)))
-        for (_, form), others in self._others.items():
+            self._type(names, entries)
+        for form, others in self._others.items():
             indexes, lanes, rows, parts = zip(*others, strict=True)
-            self._put(made, form, indexes, lanes, list(zip(*rows, strict=True)), parts)
-        return sorted(((place, block) for (place, _), block in made.items()), key=_first)
+            self._put(form, indexes, lanes, list(zip(*rows, strict=True)), parts)
+        return [part for places, block in sorted(self._blocks.values(), key=_first) for part in _parts(places, block)]
+
+    def _type(self, names: tuple[str, ...], entries: Sequence[Entry]) -> None:
+        """Type objects with the same keys: all together, those of a place together, or each alone."""
+        indexes, lanes, rows = zip(*entries, strict=True)
+        groups, typist = _by_place([lane.place for lane in lanes]), lanes[0].typist
+        found = typist.columns(names, list(zip(*rows, strict=True)))
+        if found is not None and (len(groups) == 1 or not typist.has_gaps(found[1])):
+            self.stored[lanes[0].filter] += len(indexes)
+            self._put(found[0], indexes, lanes, [*found[1], *_levels(lanes)], [0] * len(indexes))
+            return
+        for _, members in groups if len(groups) > 1 else ():
+            self._type(names, [entries[member] for member in members])
+        for index, lane, values in entries if len(groups) == 1 else ():
+            self._add(index, lane, dict(zip(names, values, strict=True)))
 
     def _add(self, index: int, lane: Lane, data: Any) -> None:
         """Type one message alone."""
@@ -72,23 +82,19 @@ class Gathered:
             return
         self.stored[lane.filter] += 1
         for part, (form, values) in enumerate(records):
-            self._others.setdefault((lane.place.key, form), []).append((index, lane, values, part))
+            self._others.setdefault(form, []).append((index, lane, values, part))
 
     def _refuse(self, index: int, lane: Lane, fault: Exception) -> None:
         self.bury(self.batch.message(index), lane.filter, lane.reason(fault))
 
     def _put(
-        self,
-        made: dict[tuple[Place, Shape], Block],
-        form: Form,
-        indexes: Sequence[int],
-        lanes: Sequence[Lane],
-        columns: Columns,
-        parts: Sequence[int],
+        self, form: Form, indexes: Sequence[int], lanes: Sequence[Lane], columns: Columns, parts: Sequence[int]
     ) -> None:
-        block = self._block(form, indexes, lanes, columns, parts)
-        bucket = lanes[0].place, form.shape
-        made[bucket] = made[bucket].joined(block) if bucket in made else block
+        block, places = self._block(form, indexes, lanes, columns, parts), [lane.place for lane in lanes]
+        if form in self._blocks:
+            before, other = self._blocks[form]
+            places, block = [*before, *places], other.joined(block)
+        self._blocks[form] = places, block
 
     def _block(
         self, form: Form, indexes: Sequence[int], lanes: Sequence[Lane], columns: Columns, parts: Sequence[int]
@@ -113,6 +119,23 @@ def _levels(lanes: Sequence[Lane]) -> Columns:
     return list(zip(*(lane.levels for lane in lanes), strict=True)) if lanes[0].levels else ()
 
 
-def _first(item: tuple[Place, Block]) -> tuple[int, int]:
+def _first(item: tuple[Sequence[Place], Block]) -> tuple[int, int]:
     _, block = item
     return block.ids[0], block.parts[0]
+
+
+def _parts(places: Sequence[Place], block: Block) -> list[tuple[Place, Block | Part]]:
+    groups = _by_place(places)
+    return [(place, Part(block, indexes) if len(groups) > 1 else block) for place, indexes in groups]
+
+
+def _by_place(places: Sequence[Place]) -> Sequence[tuple[Place, Sequence[int]]]:
+    """Each place with the indexes at which it is."""
+    if places.count(places[0]) == len(places):
+        return [(places[0], range(len(places)))]
+    found: dict[str, tuple[Place, list[int]]] = {}
+    for index, place in enumerate(places):
+        if place.key not in found:
+            found[place.key] = place, []
+        found[place.key][1].append(index)
+    return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ from amqtt_db.engines.base import Unfit
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
 from amqtt_db.message import PUBLISH, Batch, Message
 from amqtt_db.pipeline import Lane
-from amqtt_db.shape import Record
+from amqtt_db.shape import Part, Record
 from amqtt_db.writer.gather import Gathered
 from amqtt_db.writer.lanes import Lanes
 from amqtt_db.writer.plan import Bucket, Planner, Target
@@ -77,7 +78,7 @@ def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
             ignored += 1
         else:
             harvest.bury(batch.message(index), NO_ROUTE, lane)
-    decoded = Decoded({(place, block.shape): block for place, block in gathered.blocks()})
+    decoded = Decoded({(place, some.shape): some for place, some in gathered.blocks()})
     _count(harvest, decoded, gathered.stored, lanes, ignored)
     return decoded
 
@@ -85,8 +86,11 @@ def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
 def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], lanes: Lanes, ignored: int) -> None:
     for text, count in stored.items():
         harvest.count(text, stored=count)
+    made = Counter[str]()
     for (place, _), records in decoded.buckets.items():
-        harvest.count(place.route, records=len(records))
+        made[place.route] += len(records)
+    for text, count in made.items():
+        harvest.count(text, records=count)
     for typist in lanes.typists:
         if typist.counts:
             harvest.count(typist.route.filter.text, **typist.counts)
@@ -98,16 +102,32 @@ def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
     """Rows of all records into the harvest; returns the buckets that hold a value that does not fit its column."""
     harvest.rows.clear()
     unfit: list[Bucket] = []
-    for bucket, records in decoded.buckets.items():
-        try:
-            harvest.rows.extend(planner.rows(*bucket, records))
-        except Unfit:
-            unfit.append(bucket)
-        except (Rejected, DatabaseError, SQLAlchemyError):
-            raise
-        except Exception as error:  # a model's own code may raise anything
-            raise StructureError(f"{type(error).__name__}: {error}") from error
+    for _, some in groupby(decoded.buckets.items(), key=_whole):
+        harvest.rows += _rows(list(some), planner, unfit)
     return unfit
+
+
+def _whole(item: tuple[Bucket, Sequence[Record]]) -> int:
+    """Tells parts of the same block, which follow each other, from others."""
+    _, records = item
+    return id(records.whole if isinstance(records, Part) else records)
+
+
+def _rows(
+    some: Sequence[tuple[Bucket, Sequence[Record]]], planner: Planner, unfit: list[Bucket]
+) -> list[tuple[Target, Sequence[Any]]]:
+    """The rows of buckets together, or of each alone if a value does not fit."""
+    try:
+        return planner.rows(some)
+    except Unfit:
+        if len(some) > 1:
+            return [row for one in some for row in _rows([one], planner, unfit)]
+        unfit.append(some[0][0])
+        return []
+    except (Rejected, DatabaseError, SQLAlchemyError):
+        raise
+    except Exception as error:  # a model's own code may raise anything
+        raise StructureError(f"{type(error).__name__}: {error}") from error
 
 
 def refit(decoded: Decoded, buckets: Iterable[Bucket], planner: Planner) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain, count
 from operator import itemgetter
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from amqtt_db.lookup import Lookups
 from amqtt_db.models.base import Cell, Lookup, Place, RowMaker, Table
 from amqtt_db.route import Route
 from amqtt_db.schema import Schema, Wanted, columns_to_fill
-from amqtt_db.shape import Kind, Pair, Record, Shape, kind_of
+from amqtt_db.shape import Kind, Pair, Part, Record, Shape, kind_of
 
 MAX_GROUPS: Final = 100_000  # more places are forgotten and met again
 MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
@@ -39,7 +40,7 @@ class Target:
 
     def without(self, indexes: tuple[int, ...]) -> Target:
         """The target without some columns."""
-        return _without(self, indexes)
+        return _without(self, indexes) if indexes else self
 
     def in_order(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Rows in the order of the key: a page of the table is then filled at once, not again and again."""
@@ -56,10 +57,15 @@ def _without(target: Target, indexes: tuple[int, ...]) -> Target:
 
 @attrs.frozen
 class Plan:
-    """How records of one shape become rows: a maker, and per table key where its rows go."""
+    """How records of one shape become rows: a maker, and per table key where its rows go.
+
+    ``alike`` is a number that plans share if they make the same row of a record, each for a table of its own; None if a
+    plan shares it with no other.
+    """
 
     make: RowMaker
     targets: Mapping[str, Target]
+    alike: int | None
 
 
 @attrs.define(eq=False)
@@ -77,7 +83,7 @@ class _Group:
 
 
 Bucket = tuple[Place, Shape]
-"""What records must share to be laid into rows together."""
+"""What records share that need the same columns."""
 
 
 class Planner:
@@ -89,6 +95,8 @@ class Planner:
         self._schema = schema
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
         self._groups: dict[Place, _Group] = {}
+        self._alike: dict[Hashable, int] = {}
+        self._numbers = count()
 
     def wanted(self, place: Place, shape: Shape) -> list[Wanted]:
         """The tables that records of ``shape`` need."""
@@ -108,22 +116,46 @@ class Planner:
         wishes = [wish for bucket in unplanned for wish in self.wanted(*bucket)]
         return [wish for wish in wishes if not self._schema.is_ready(wish)]
 
-    def rows(self, place: Place, shape: Shape, records: Sequence[Record]) -> list[tuple[Target, Sequence[Any]]]:
-        """The encoded rows of records of one shape.  Raises Unfit where a value does not fit its kind's column."""
-        plan = self._group(place).plans.get(shape) or self._compile(place, shape)
-        made = plan.make(records)
-        return [self._encoded(target, made[key]) for key, target in plan.targets.items() if made[key]]
+    def rows(self, filled: Sequence[tuple[Bucket, Sequence[Record]]]) -> list[tuple[Target, Sequence[Any]]]:
+        """The encoded rows of a bucket's records, or of several buckets' parts of the same block.
 
-    def _encoded(self, target: Target, rows: Sequence[tuple[Any, ...]]) -> tuple[Target, Sequence[Any]]:
+        Raises Unfit where a value does not fit its kind's column.
+        """
+        alike: dict[int | None, list[tuple[Plan, Part]]] = {}
+        rows: list[tuple[Target, Sequence[Any]]] = []
+        for (place, shape), records in filled:
+            plan = self._group(place).plans.get(shape) or self._compile(place, shape)
+            if isinstance(records, Part) and plan.alike is not None:
+                alike.setdefault(plan.alike, []).append((plan, records))
+                continue
+            made = plan.make(records)
+            for target, those in ((target, made[key]) for key, target in plan.targets.items() if made[key]):
+                empty, encoded = self._encoded(target, those)
+                rows.append((target.without(empty), encoded))
+        return [*rows, *(share for some in alike.values() for share in self._shared_out(some))]
+
+    def _shared_out(self, some: Sequence[tuple[Plan, Part]]) -> Iterator[tuple[Target, Sequence[Any]]]:
+        """Rows that are made together, then given to the tables of their places."""
+        plan, part = some[0]
+        indexes = sorted(chain.from_iterable(part.indexes for _, part in some))
+        (made,) = plan.make(part.whole.at(indexes)).values()
+        (target,) = plan.targets.values()
+        empty, encoded = self._encoded(target, made)
+        row_at = dict(zip(indexes, encoded, strict=True)).__getitem__
+        for plan, part in some:
+            (target,) = plan.targets.values()
+            yield target.without(empty), list(map(row_at, part.indexes))
+
+    def _encoded(self, target: Target, rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[int, ...], Sequence[Any]]:
+        """The indexes of columns that may be left out, and the rows without these, encoded."""
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        empty = [index for index in target.optional if columns[index].count(None) == len(rows)]
-        if empty:
-            target = target.without(tuple(empty))
-            columns = [column for index, column in enumerate(columns) if index not in empty]
+        empty = tuple(index for index in target.optional if columns[index].count(None) == len(rows))
+        target = target.without(empty)
+        columns = [column for index, column in enumerate(columns) if index not in empty]
         for index, lookup in enumerate(target.lookups):
             if lookup is not None:
                 columns[index] = self._lookups.ids(lookup, columns[index])
-        return target, self._engine.encode(target.kinds, columns)
+        return empty, self._engine.encode(target.kinds, columns)
 
     def _group(self, place: Place) -> _Group:
         group = self._groups.get(place)
@@ -171,11 +203,22 @@ class Planner:
             columns = columns_to_fill(known, table, filled, most)
             cells[table.key] = tuple(columns)
             targets[table.key] = _target(known.name, table, columns)
-        plan = Plan(group.route.model.maker(place, shape, cells), targets)
+        maker = group.route.model.maker(place, shape, cells)
+        plan = Plan(maker, targets, self._alike_number(place, shape, cells, targets))
         if len(group.plans) >= MAX_PLANS:
             group.plans.clear()
         group.plans[shape] = plan
         return plan
+
+    def _alike_number(
+        self, place: Place, shape: Shape, cells: Mapping[str, tuple[Cell, ...]], targets: Mapping[str, Target]
+    ) -> int | None:
+        if not self._routes[place.route].model.is_uniform or len(targets) > 1:
+            return None
+        if len(self._alike) >= MAX_PLANS:
+            self._alike.clear()
+        unnamed = tuple(attrs.evolve(target, table="") for target in targets.values())
+        return self._alike.setdefault((place.route, shape, *cells.values(), unnamed), next(self._numbers))
 
 
 def _require_names(shape: Shape) -> None:

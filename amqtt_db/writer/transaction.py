@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from amqtt_db.catalog import COUNTS, Catalog, key_hash
 from amqtt_db.catalog.pieces import add_rest, delete_letters, payload_of
-from amqtt_db.engines.base import Engine
+from amqtt_db.engines.base import Engine, Load
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
 from amqtt_db.wording import counted
@@ -96,8 +96,7 @@ class Store:
         Raises CheckpointMoved if the checkpoint is not where the batch starts, or a topic has got another place.
         """
         self._advance(connection, harvest)
-        for target, rows in merged(harvest.rows):
-            self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
+        self._engine.insert(connection, merged(harvest.rows))
         self._write_sessions(connection, harvest, previous)
         self._write_dead(connection, harvest)
         self._write_counts(connection, harvest)
@@ -128,8 +127,7 @@ class Store:
         self.require_known_places(connection, lock=True)
         if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
-        for target, rows in merged(harvest.rows):
-            self._engine.insert(connection, target.table, target.columns, target.kinds, rows)
+        self._engine.insert(connection, merged(harvest.rows))
         self._write_counts(connection, harvest)
 
     def _advance(self, connection: sa.Connection, harvest: Harvest) -> None:
@@ -211,14 +209,14 @@ class Store:
                 connection.execute(counter.update().where(here).values(**added))
 
 
-def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[tuple[Target, Sequence[Any]]]:
-    """One entry per target, in the order of the tables' names: two writers never wait for each other crosswise."""
+def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[Load]:
+    """One load per target, in the order of the tables' names: two writers never wait for each other crosswise."""
     merged: dict[Target, list[Any]] = {}
     for target, some in rows:
         if some:
             merged.setdefault(target, []).extend(some)
     targets = sorted(merged, key=lambda target: (target.table, target.columns))
-    return [(target, target.in_order(merged[target])) for target in targets]
+    return [Load(target.table, target.columns, target.kinds, target.in_order(merged[target])) for target in targets]
 
 
 def clean_text(text: str) -> str:

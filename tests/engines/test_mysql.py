@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from amqtt_db.cli import app
 from amqtt_db.engines import engine_for
-from amqtt_db.engines.mysql import _LOCK, _packets
+from amqtt_db.engines.mysql import _LOCK
+from amqtt_db.engines.mysql_rows import _chunks
 from amqtt_db.errors import DatabaseError
 from amqtt_db.house import require_database
 from tests.engines.servers import Site
@@ -49,11 +50,11 @@ def test_a_batch_beyond_a_packet(mysql: Site) -> None:
     assert bench.sql("SELECT count(*), min(length(s)), max(length(s)) FROM t") == [(12, size, size)]
 
 
-def test_packets_hold_as_many_rows_as_fit() -> None:
+def test_statements_hold_as_many_rows_as_fit() -> None:
     """At least one each, in order."""
-    assert [list(some) for some in _packets(["aa", "bb", "cc"], 100)] == [["aa", "bb", "cc"]]
-    assert [list(some) for some in _packets(["aa", "bb", "cc"], 10)] == [["aa", "bb"], ["cc"]]
-    assert [list(some) for some in _packets(["aa", "bb"], 1)] == [["aa"], ["bb"]]
+    assert [list(some) for some in _chunks(["aa", "bb", "cc"], 100)] == [["aa", "bb", "cc"]]
+    assert [list(some) for some in _chunks(["aa", "bb", "cc"], 10)] == [["aa", "bb"], ["cc"]]
+    assert [list(some) for some in _chunks(["aa", "bb"], 1)] == [["aa"], ["bb"]]
 
 
 @pytest.fixture
