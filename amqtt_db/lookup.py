@@ -58,12 +58,12 @@ class Lookups:
     def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
         """The ids of keys, in their order."""
         known = self._ids.setdefault(lookup, {})
-        missing = set(keys).difference(known)
-        if missing:
+        try:
+            return list(map(known.__getitem__, keys))
+        except KeyError:
             if len(known) > MAX_KEYS:
                 known.clear()
-                missing = set(keys)
-            known.update(self._asked(lookup, missing))
+            known.update(self._asked(lookup, set(keys).difference(known)))
         return list(map(known.__getitem__, keys))
 
     def _asked(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:

@@ -128,9 +128,10 @@ def test_compressed_chunks_are_read_like_any_other(model: Any, site: Site) -> No
     assert [topic.rows for topic in stored_topics(bench.url)] == [30, 30]
 
 
+@pytest.mark.parametrize("at_once", [61, 3])
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_late_messages_go_into_compressed_chunks(model: Any, site: Site) -> None:
-    """Without anything being unpacked for them: the server's limit for that is of no account."""
+def test_late_messages_go_into_compressed_chunks(model: Any, at_once: int, site: Site) -> None:
+    """Many and few at once, without anything being unpacked for them: the server's limit for that is of no account."""
     bench = Workbench(site, _route(model))
     bench.send(*_hours(0, 3))
     chunks = _compress(bench)
@@ -138,7 +139,9 @@ def test_late_messages_go_into_compressed_chunks(model: Any, site: Site) -> None
     execute(bench.url, f"ALTER DATABASE {name} SET {UNPACKED} = 1")
     bench.restart()
     late = _hours(0, 3, late=True)
-    bench.send(*late, ("plant/a", {"at": START + 99 * HOUR, "v": 1.0}))
+    more = [*late, ("plant/a", {"at": START + 99 * HOUR, "v": 1.0})]
+    for first in range(0, len(more), at_once):
+        bench.send(*more[first : first + at_once])
     assert len(bench.records()) == 121
     assert _data(bench)[60:120] == [data for _, data in late]
     assert _compressed(bench) == chunks
