@@ -63,7 +63,7 @@ def dead_replay(
             stored, kept = stored + (letter.reason is None), kept + (letter.reason is not None)
             if letter.reason is not None:
                 typer.echo(show.visible(f"{letter.id} stays: {letter.reason}"))
-        typer.echo(f"{stored} stored, {kept} stay dead letters")
+        typer.echo(f"{stored} stored, {counted(kept, 'dead letter')} left")
 
 
 @app.command("purge")

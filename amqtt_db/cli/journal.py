@@ -52,7 +52,7 @@ def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
             typer.echo(show.visible(problem))
             count += 1
         if count:
-            raise typer.Exit(say(AmqttDbError(f"journal {file}: {count} problems"), 1))
+            raise typer.Exit(say(AmqttDbError(f"journal {file}: {counted(count, 'problem')}"), 1))
         typer.echo(f"journal {file}: {counted(contents(file).messages, 'message')}, all can be read")
 
 

@@ -24,6 +24,7 @@ from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.file import APPLICATION_ID, FORMAT
 from amqtt_db.journal.group import FIXED, decode
 from amqtt_db.journal.progress import read_progress
+from amqtt_db.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,8 @@ def mend(path: Path) -> None:
         with journal_file.explained(path):
             found = _copy(path, ready)
         logger.error(
-            "journal %s is damaged (%s); %d messages and events could be read and are kept, %d or more could not",
-            path, problem, found.entries, found.missing,
+            "journal %s is damaged (%s); %s could be read and kept, %d or more could not",
+            path, problem, counted(found.entries, "message or event", "messages and events"), found.missing,
         )  # fmt: skip
     with journal_file.explained(path):
         aside = _set_aside(path)

@@ -96,10 +96,10 @@ def test_such_a_letter_is_listed_shown_replayed_and_purged(small_packets: int, m
     first, second, _ = (str(letter.id) for letter in bench.dead())
     assert str(len(payload)) in invoke("list", str(config))
     assert "x" * 2 * small_packets in invoke("show", first, str(config))
-    assert "0 stored, 3 stay dead letters" in invoke("replay", str(config))
+    assert "0 stored, 3 dead letters left" in invoke("replay", str(config))
     assert "1 deleted" in invoke("purge", str(config), "--yes", "--id", second)
     bench.sql(f"SET GLOBAL max_allowed_packet = {8 * small_packets}")
-    assert "1 stored, 1 stay dead letters" in invoke("replay", str(config))
+    assert "1 stored, 1 dead letter left" in invoke("replay", str(config))
     assert bench.data() == [json.loads(payload)]
     assert "1 deleted" in invoke("purge", str(config), "--yes")
     assert bench.sql("SELECT (SELECT count(*) FROM mqtt_dead_letter) + (SELECT count(*) FROM mqtt_dead_piece)") == [

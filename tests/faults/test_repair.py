@@ -41,8 +41,8 @@ def test_replay_stores_what_was_mended(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "decoders", raising=False)
     assert len(json.loads(_run(scene, "dead", "list", "--json"))) == 11
-    assert _run(scene, "dead", "replay").splitlines()[-1] == "10 stored, 1 stay dead letters"
-    assert _run(scene, "dead", "replay").splitlines()[-1] == "0 stored, 1 stay dead letters"
+    assert _run(scene, "dead", "replay").splitlines()[-1] == "10 stored, 1 dead letter left"
+    assert _run(scene, "dead", "replay").splitlines()[-1] == "0 stored, 1 dead letter left"
     assert scene.sql("SELECT n FROM t ORDER BY n") == [(number,) for number in range(30) if number != 7]
     (letter,) = json.loads(_run(scene, "dead", "list", "--json"))
     assert "ValueError" in letter["reason"]
