@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar, Final
@@ -164,9 +164,10 @@ class SQLite(Engine):
 
     def rehearse(self) -> sa.Engine:
         """A missing file stays missing: what would be made in it is made in memory."""
-        path = self._path()
+        path = self._path
         return self.open(write=True) if path is None or path.exists() else type(self)("sqlite://").open(write=True)
 
+    @cached_property
     def _path(self) -> Path | None:
         """The file; None for a database in memory."""
         name = sa.make_url(self.url).database
@@ -174,7 +175,7 @@ class SQLite(Engine):
 
     def _make_file(self) -> None:
         """A file that is made here is private; SQLite gives those beside it the same mode."""
-        path = self._path()
+        path = self._path
         if path is None:
             return
         try:
@@ -188,7 +189,7 @@ class SQLite(Engine):
 
     def _require_file(self) -> sa.URL:
         """A URL by which a file is not even made that goes away before it is opened."""
-        path = self._path()
+        path = self._path
         if path is None or not path.exists():
             raise DatabaseError(f"there is no database {path} yet: it is made when the first message is stored")
         url = sa.make_url(self.url).set(database=path.as_uri())
@@ -250,7 +251,7 @@ class SQLite(Engine):
     def identity(self) -> object:
         """The file: an open one may be deleted, and goes on taking what nobody will find."""
         try:
-            status = os.stat(self._path() or "")
+            status = os.stat(self._path or "")
         except OSError:
             return None
         return status.st_dev, status.st_ino

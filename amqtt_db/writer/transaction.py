@@ -42,6 +42,8 @@ class Store:
         self._catalog = catalog
         self._epochs: dict[int, int] = {}
         self._clients: dict[int, bytes | None] = {}
+        self._move = _moving(catalog.journal)
+        self._add = _adding(catalog.counter)
 
     def register(self, connection: sa.Connection, token: str, first: int) -> tuple[int, int]:
         """The number under which a journal's opening is known here, and its checkpoint.
@@ -131,10 +133,8 @@ class Store:
         self._write_counts(connection, harvest)
 
     def _advance(self, connection: sa.Connection, harvest: Harvest) -> None:
-        journal = self._catalog.journal
-        here = (journal.c.number == harvest.number) & (journal.c.position == harvest.start)
-        here &= journal.c.epoch == self._epochs[harvest.number]
-        if connection.execute(journal.update().where(here).values(position=harvest.end)).rowcount != 1:
+        known = {"of": harvest.number, "start": harvest.start, "known": self._epochs[harvest.number]}
+        if connection.execute(self._move, {**known, "end": harvest.end}).rowcount != 1:
             raise CheckpointMoved
 
     def _write_sessions(self, connection: sa.Connection, harvest: Harvest, previous: int | None) -> None:
@@ -198,15 +198,26 @@ class Store:
 
     def _write_counts(self, connection: sa.Connection, harvest: Harvest) -> None:
         """In the order of their filters: a writer and a replay never wait for each other crosswise."""
-        counter = self._catalog.counter
         for text, counts in sorted(harvest.counts.items()):
-            key = {"journal": harvest.number, "hash": key_hash(text)}
-            here = (counter.c.journal == key["journal"]) & (counter.c.hash == key["hash"])
-            added = {name: counter.c[name] + count for name, count in counts.items() if count}
-            if added and connection.execute(counter.update().where(here).values(**added)).rowcount == 0:
+            hash_ = key_hash(text)
+            added = {"of": harvest.number, "hashed": hash_, **{f"new_{name}": counts[name] for name in COUNTS}}
+            if any(counts.values()) and connection.execute(self._add, added).rowcount == 0:
+                row = {"journal": harvest.number, "hash": hash_, "filter": text, **dict.fromkeys(COUNTS, 0)}
                 with suppress(sa.exc.IntegrityError), connection.begin_nested():  # another one may be faster
-                    connection.execute(counter.insert(), {**key, "filter": text, **dict.fromkeys(COUNTS, 0)})
-                connection.execute(counter.update().where(here).values(**added))
+                    connection.execute(self._catalog.counter.insert(), row)
+                connection.execute(self._add, added)
+
+
+def _moving(journal: sa.Table) -> sa.Update:
+    """A checkpoint's compare-and-set, made once: to build a statement takes longer than to execute it."""
+    here = (journal.c.number == sa.bindparam("of")) & (journal.c.position == sa.bindparam("start"))
+    here &= journal.c.epoch == sa.bindparam("known")
+    return journal.update().where(here).values(position=sa.bindparam("end"))
+
+
+def _adding(counter: sa.Table) -> sa.Update:
+    here = (counter.c.journal == sa.bindparam("of")) & (counter.c.hash == sa.bindparam("hashed"))
+    return counter.update().where(here).values({name: counter.c[name] + sa.bindparam(f"new_{name}") for name in COUNTS})
 
 
 def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[Load]:
