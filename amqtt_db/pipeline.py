@@ -109,8 +109,8 @@ class Typist:
 
     def has_gaps(self, columns: Columns) -> bool:
         """Whether, in columns made by :meth:`columns`, a property that is not declared is absent here and there."""
-        entity = self.route.entity
-        return any(None in column for column in columns[0 if entity is None else len(entity.shape.properties) :])
+        declared = 0 if self.route.entity is None else len(self.route.entity.shape.properties)
+        return any(None in column for column in columns[declared:])
 
     def undeclared(self, data: dict[str, Any]) -> Typed:
         """Form and values of an object without a declared entity; the values of the topic's levels are to follow."""

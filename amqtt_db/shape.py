@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, get_args, overload
 from uuid import UUID
@@ -185,12 +185,15 @@ class Block(Sequence[Record]):
         ids, parts, times, topics, sessions, qos, retains = envelope
         return cls(shape, ids, parts, times, topics, sessions, qos, retains, columns)
 
-    def joined(self, other: Block) -> Block:
-        """These records, and those of another block of the same shape."""
-        envelope = ([*mine, *others] for mine, others in zip(self.envelope, other.envelope, strict=True))
-        columns = [[*mine, *others] for mine, others in zip(self.columns, other.columns, strict=True)]
+    @classmethod
+    def joined(cls, blocks: Sequence[Block]) -> Block:
+        """The records of all blocks, which have the same shape."""
+        if len(blocks) == 1:
+            return blocks[0]
+        columns = [[*chain.from_iterable(some)] for some in zip(*(block.columns for block in blocks), strict=True)]
+        envelope = ([*chain.from_iterable(some)] for some in zip(*(block.envelope for block in blocks), strict=True))
         ids, parts, times, topics, sessions, qos, retains = envelope
-        return Block(self.shape, ids, parts, times, topics, sessions, qos, retains, columns)
+        return cls(blocks[0].shape, ids, parts, times, topics, sessions, qos, retains, columns)
 
     def at(self, indexes: Sequence[int]) -> Block:
         """The records at some indexes."""
@@ -199,6 +202,11 @@ class Block(Sequence[Record]):
         pick = picker(indexes)
         ids, parts, times, topics, sessions, qos, retains = map(pick, self.envelope)
         return Block(self.shape, ids, parts, times, topics, sessions, qos, retains, list(map(pick, self.columns)))
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """The id and the part of the first record."""
+        return self.ids[0], self.parts[0]
 
     @property
     def envelope(self) -> tuple[Sequence[Any], ...]:
@@ -235,6 +243,11 @@ class Part(Sequence[Record]):
     def shape(self) -> Shape:
         """The shape of all records of the block."""
         return self.whole.shape
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """The id and the part of the first record."""
+        return self.whole.ids[self.indexes[0]], self.whole.parts[self.indexes[0]]
 
     def __len__(self) -> int:
         return len(self.indexes)

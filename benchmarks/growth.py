@@ -2,7 +2,8 @@
 
 usage: python benchmarks/growth.py [--messages 50000] [--backlog 1000000] [--engines sqlite] [--json FILE]
 
-Microseconds per message, or per property and message, of the writer's process alone (processor time), for each model:
+Microseconds per message, or per property and message, of the writer's process alone (processor time), and by the clock,
+which shows the server's share, for each model:
 
 - topics: the same messages over 1, 100 and 10,000 topics, all of which have been met before; and what the first message
   of a topic costs, with its table where a topic has one;
@@ -26,7 +27,7 @@ from time import perf_counter
 from typing import Any
 
 import orjson
-from common import BATCH, Message, Storing, at_hand, batches, climate, save, show, timed
+from common import BATCH, Message, Spent, Storing, at_hand, batches, climate, median, save, show, timed
 
 from amqtt_db.journal import JournalReader
 from amqtt_db.testing.databases import Database
@@ -39,67 +40,70 @@ MODELS: dict[str, Any] = {
     "eav": "eav",
     "wide, table per topic": "wide",
 }
-WIDTHS = (-12, -12, -23, 9, 11, 9, 9)
+WIDTHS = (-12, -12, -23, 9, 11, 9, 9, 11, 9)
 TOPICS = (1, 100, 10_000)
 PROPERTIES = (1, 10, 100, 1000)
 
 
-def stored(database: Database, model: Any, messages: Sequence[Message], size: int = BATCH) -> list[float]:
-    """Microseconds of processor time per message, batch by batch."""
+def stored(database: Database, model: Any, messages: Sequence[Message], size: int = BATCH) -> list[Spent]:
+    """Microseconds per message, batch by batch."""
     route = {"topic": "#", "model": model, "max_tables": 100_000, "max_columns": 1000}
     with database.fresh() as url, Storing(url, route) as storing:
         storing.register("a", 1)
-        return [timed(lambda: storing.store(batch)).micros(len(batch)).cpu for batch in batches(messages, size)]  # noqa: B023
+        return [timed(lambda: storing.store(batch)).micros(len(batch)) for batch in batches(messages, size)]  # noqa: B023
 
 
-def over_topics(database: Database, model: Any, count: int, topics: int) -> tuple[float, float]:
+def over_topics(database: Database, model: Any, count: int, topics: int) -> tuple[Spent, float]:
     """Microseconds per message once all topics are known, and for the first messages of ``topics`` of them."""
     first = climate(max(BATCH, topics), topics)
     found = stored(database, model, [*first, *climate(count, topics)])
     met = len(first) // BATCH
-    return statistics.median(found[met:]), sum(found[:met]) * BATCH / topics
+    return median(found[met:]), sum(spent.cpu for spent in found[:met]) * BATCH / topics
 
 
 def of_topics(database: Database, name: str, count: int, most: int) -> Iterator[dict[str, Any]]:
     """A row for each number of topics."""
-    base = 0.0
+    base = None
     for topics in (topics for topics in TOPICS if topics <= most):
         each, first = over_topics(database, MODELS[name], count, topics)
         base = base or each
-        new = None if topics == 1 else first - each
-        yield row(database, "topics", name, topics, each, each / base, new=new)
+        new = None if topics == 1 else first - each.cpu
+        yield row(database, "topics", name, topics, each, base, new=new)
 
 
 def of_properties(database: Database, name: str, values: int, most: int) -> Iterator[dict[str, Any]]:
     """A row for each number of properties: µs per property."""
-    base = 0.0
+    base = None
     for properties in (properties for properties in PROPERTIES if properties <= most):
         count = max(10, values // properties)
         numbers = ({f"p{key}": number + key / 8 for key in range(properties)} for number in range(count))
         messages = [(b"machine", orjson.dumps(one)) for one in numbers]
-        found = statistics.median(stored(database, MODELS[name], messages, -(-count // 10))[1:]) / properties
+        spent = median(stored(database, MODELS[name], messages, -(-count // 10))[1:])
+        found = Spent(spent.wall / properties, spent.cpu / properties)
         base = base or found
-        yield row(database, "properties", name, properties, found, found / base)
+        yield row(database, "properties", name, properties, found, base)
 
 
 def of_random(database: Database, name: str, count: int) -> Iterator[dict[str, Any]]:
     """Thirty stable fields, and thirty that are integers or not."""
     rng = random.Random(1)
-    base = 0.0
+    base = None
     choices: dict[str, Callable[[], float]] = {"stable": lambda: 21.5, "random": lambda: rng.choice((21, 21.5))}
     for kind, value in choices.items():
         messages = [(b"m", orjson.dumps({f"p{key}": value() for key in range(30)})) for _ in range(count)]
-        found = statistics.median(stored(database, MODELS[name], messages, -(-count // 10))[1:])
+        found = median(stored(database, MODELS[name], messages, -(-count // 10))[1:])
         base = base or found
-        yield row(database, "30 numbers", name, kind, found, found / base)
+        yield row(database, "30 numbers", name, kind, found, base)
 
 
 def row(
-    database: Database, what: str, name: str, size: object, micros: float, ratio: float, new: float | None = None
+    database: Database, what: str, name: str, size: object, spent: Spent, base: Spent, new: float | None = None
 ) -> dict[str, Any]:
     """A row of the table; ``new`` are the microseconds for each new topic."""
     return {
-        "engine": database.name, "growth": what, "model": name, "size": size, "µs": micros, "ratio": ratio, "new": new
+        "engine": database.name, "growth": what, "model": name, "size": size,
+        "µs": spent.cpu, "ratio": spent.cpu / base.cpu, "new": new,
+        "by clock": spent.wall, "its ratio": spent.wall / base.wall,
     }  # fmt: skip
 
 
@@ -115,7 +119,15 @@ def of_backlog(database: Database, name: str, count: int) -> Iterator[dict[str, 
     told = orjson.loads(done.stdout)
     rates, memory = told["rates"], told["memory"]
     yield {
-        **row(database, "backlog", name, f"{count:,}", 1e6 / statistics.median(rates), max(rates) / min(rates)),
+        "engine": database.name,
+        "growth": "backlog",
+        "model": name,
+        "size": f"{count:,}",
+        "µs": None,
+        "ratio": None,
+        "new": None,
+        "by clock": 1e6 / statistics.median(rates),
+        "its ratio": max(rates) / min(rates),
         "rates": [round(rate) for rate in rates],
         "MB": [round(one) for one in memory],
     }

@@ -120,7 +120,7 @@ class Engine(ABC):
 
     @abstractmethod
     def insert(self, connection: sa.Connection, loads: Sequence[Load]) -> None:
-        """Append rows in bulk, within the connection's transaction; tables are locked in the order of the loads."""
+        """Append rows in bulk, within the connection's transaction; tables are met in the order of the loads."""
 
     @abstractmethod
     def holds(self, kind: Kind, value: Any) -> bool:

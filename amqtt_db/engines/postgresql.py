@@ -34,6 +34,10 @@ _LOCK_SCHEMA: Final = sa.text(
 _MAINTENANCE: Final = _LOCK + 1
 _TRY_MAINTENANCE: Final = sa.text("SELECT pg_try_advisory_lock(:key)")
 _END_MAINTENANCE: Final = sa.text("SELECT pg_advisory_unlock(:key)")
+_PARENT: Final = sa.text(
+    "SELECT parent.relname FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent "
+    "WHERE inhrelid = to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:chunk AS text)))"
+)
 _SESSION: Final = (
     "SET synchronous_commit = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET standard_conforming_strings = on; "
     "SET default_transaction_isolation = 'read committed'"
@@ -185,10 +189,10 @@ class PostgreSQL(Engine):
         """Binary ``COPY``, or one INSERT for several tables."""
         driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
-            postgresql_rows.insert(driver, loads)
+            postgresql_rows.insert(driver, loads, connection.info["amqtt_db_ruled"])
         except psycopg.Error as error:
             raise (
-                _foreign_column(error, loads)
+                _foreign_column(connection.engine, error, loads)
                 or refusal(error)
                 or _explained(error)
                 or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True)
@@ -242,8 +246,10 @@ class PostgreSQL(Engine):
                 )
 
 
-def _prepare_writer(connection: psycopg.Connection[Any], _: object) -> None:
+def _prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
     _prepare(connection, _SESSION)
+    record.info["amqtt_db_ruled"] = frozenset(name for (name,) in connection.execute(postgresql_rows.RULED))
+    connection.rollback()
 
 
 def _prepare_reader(connection: psycopg.Connection[Any], _: object) -> None:
@@ -274,10 +280,20 @@ def _explained(error: BaseException) -> DatabaseError | None:
     )
 
 
-def _foreign_column(error: psycopg.Error, loads: Sequence[Load]) -> DatabaseError | None:
+def _foreign_column(database: sa.Engine, error: psycopg.Error, loads: Sequence[Load]) -> DatabaseError | None:
     """What to say where a column that no load fills must be filled; None for any other error."""
     if not isinstance(error, psycopg.errors.NotNullViolation):
         return None
     table, column = str(error.diag.table_name), str(error.diag.column_name)
-    into = [load for load in loads if load.table == table] or loads  # a chunk has another name than its hypertable
-    return None if any(column in load.columns for load in into) else foreign_column(table, column)
+    if table not in {load.table for load in loads}:
+        table = _parent(database, str(error.diag.schema_name), table, loads)
+    filled = any(column in load.columns for load in loads if load.table == table)
+    return None if filled else foreign_column(table, column)
+
+
+def _parent(database: sa.Engine, schema: str, chunk: str, loads: Sequence[Load]) -> str:
+    """The table that a chunk or a partition belongs to; one that is new in the failed transaction is not there."""
+    with database.connect() as connection:
+        found = connection.scalar(_PARENT, {"schema": schema, "chunk": chunk})
+    tables = {load.table for load in loads}
+    return str(found) if found is not None else tables.pop() if len(tables) == 1 else chunk

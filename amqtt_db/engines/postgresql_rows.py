@@ -8,7 +8,7 @@ binary format and without a type: as with COPY, a column of another type refuses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from functools import lru_cache
@@ -48,9 +48,16 @@ _TABLES: Final = 64  # in one statement
 _PARAMETERS: Final = 16_384  # in one statement of several tables; the protocol's limit is 65,535
 
 
-def insert(driver: psycopg.Connection[Any], loads: Iterable[Load]) -> None:
-    """Append rows, in the order of the loads."""
-    for few, some in groupby(loads, _is_few):
+RULED: Final = (
+    b"SELECT relname FROM pg_class WHERE relhasrules AND relkind IN ('r', 'p') "
+    b"AND relnamespace = to_regnamespace(current_schema()::text)"
+)
+"""The tables with rules of the user's own: an INSERT would follow them, a COPY does not."""
+
+
+def insert(driver: psycopg.Connection[Any], loads: Iterable[Load], ruled: Container[str]) -> None:
+    """Append rows, in the order of the loads; those of the tables ``ruled`` by COPY alone."""
+    for few, some in groupby(loads, lambda load: load.table not in ruled and _is_few(load)):
         if few:
             insert_together(driver, list(some))
         else:

@@ -73,11 +73,13 @@ def mariadb(directory: Path) -> Iterator[str]:
     """The system's MariaDB, on the data that is in the directory already or on new; yields its URL.  Raises Missing."""
     install, server = _mariadb("mariadb-install-db"), _mariadb("mariadbd")
     owner = _Owner.of(directory, "mysql")
-    data, socket = f"--datadir={directory / 'data'}", directory / "socket"
+    socket = directory / "socket"
+    # A start clears the directory of temporary tables, also of those that another server has just made in /tmp.
+    own = [f"--datadir={directory / 'data'}", f"--tmpdir={directory}"]
     if not (directory / "data").exists():
-        owner.run([install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+        owner.run([install, "--no-defaults", *own, "--auth-root-authentication-method=normal", "--skip-test-db"])
     socket.unlink(missing_ok=True)  # one that was killed has left it there, and nobody listens
-    options = [data, f"--socket={socket}", "--skip-networking", "--innodb-flush-method=nosync"]
+    options = [*own, f"--socket={socket}", "--skip-networking", "--innodb-flush-method=nosync"]
     url = f"mysql+pymysql://root@localhost/mysql?unix_socket={socket}"
     with owner.running([server, "--no-defaults", *options], url, socket, signal.SIGTERM):
         yield url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -32,7 +33,7 @@ class Gathered:
     stored: Counter[str] = attrs.field(factory=Counter)
     _alike: dict[tuple[str, tuple[str, ...]], list[Entry]] = attrs.field(factory=dict)
     _others: dict[Form, list[tuple[int, Lane, Values, int]]] = attrs.field(factory=dict)
-    _blocks: dict[Form, tuple[Sequence[Place], Block]] = attrs.field(factory=dict)
+    _blocks: dict[Form, list[tuple[Sequence[Place], Block]]] = attrs.field(factory=dict)
 
     def add(self, index: int, lane: Lane, payload: bytes) -> None:
         """Decode a message."""
@@ -51,13 +52,14 @@ class Gathered:
         entries.append((index, lane, tuple(data.values())))
 
     def blocks(self) -> list[tuple[Place, Block | Part]]:
-        """The records by place and shape, in the order in which shapes were first met."""
+        """The records by place and shape, in the order in which these were first met."""
         for (_, names), entries in self._alike.items():
             self._type(names, entries)
         for form, others in self._others.items():
             indexes, lanes, rows, parts = zip(*others, strict=True)
             self._put(form, indexes, lanes, list(zip(*rows, strict=True)), parts)
-        return [part for places, block in sorted(self._blocks.values(), key=_first) for part in _parts(places, block)]
+        found = [part for pieces in self._blocks.values() for part in _parts(pieces)]
+        return sorted(found, key=lambda part: part[1].first)
 
     def _type(self, names: tuple[str, ...], entries: Sequence[Entry]) -> None:
         """Type objects with the same keys: all together, those of a place together, or each alone."""
@@ -90,11 +92,8 @@ class Gathered:
     def _put(
         self, form: Form, indexes: Sequence[int], lanes: Sequence[Lane], columns: Columns, parts: Sequence[int]
     ) -> None:
-        block, places = self._block(form, indexes, lanes, columns, parts), [lane.place for lane in lanes]
-        if form in self._blocks:
-            before, other = self._blocks[form]
-            places, block = [*before, *places], other.joined(block)
-        self._blocks[form] = places, block
+        block = self._block(form, indexes, lanes, columns, parts)
+        self._blocks.setdefault(form, []).append(([lane.place for lane in lanes], block))
 
     def _block(
         self, form: Form, indexes: Sequence[int], lanes: Sequence[Lane], columns: Columns, parts: Sequence[int]
@@ -119,13 +118,9 @@ def _levels(lanes: Sequence[Lane]) -> Columns:
     return list(zip(*(lane.levels for lane in lanes), strict=True)) if lanes[0].levels else ()
 
 
-def _first(item: tuple[Sequence[Place], Block]) -> tuple[int, int]:
-    _, block = item
-    return block.ids[0], block.parts[0]
-
-
-def _parts(places: Sequence[Place], block: Block) -> list[tuple[Place, Block | Part]]:
-    groups = _by_place(places)
+def _parts(pieces: Sequence[tuple[Sequence[Place], Block]]) -> list[tuple[Place, Block | Part]]:
+    block = Block.joined([block for _, block in pieces])
+    groups = _by_place([*chain.from_iterable(places for places, _ in pieces)])
     return [(place, Part(block, indexes) if len(groups) > 1 else block) for place, indexes in groups]
 
 

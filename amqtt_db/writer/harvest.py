@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import attrs
@@ -102,26 +101,25 @@ def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
     """Rows of all records into the harvest; returns the buckets that hold a value that does not fit its column."""
     harvest.rows.clear()
     unfit: list[Bucket] = []
-    for _, some in groupby(decoded.buckets.items(), key=_whole):
-        harvest.rows += _rows(list(some), planner, unfit)
+    together: dict[int, list[tuple[Bucket, Sequence[Record]]]] = {}
+    for bucket, records in decoded.buckets.items():
+        whole = records.whole if isinstance(records, Part) else records
+        together.setdefault(id(whole), []).append((bucket, records))
+    for some in together.values():
+        harvest.rows += _rows(some, planner, unfit)
     return unfit
-
-
-def _whole(item: tuple[Bucket, Sequence[Record]]) -> int:
-    """Tells parts of the same block, which follow each other, from others."""
-    _, records = item
-    return id(records.whole if isinstance(records, Part) else records)
 
 
 def _rows(
     some: Sequence[tuple[Bucket, Sequence[Record]]], planner: Planner, unfit: list[Bucket]
 ) -> list[tuple[Target, Sequence[Any]]]:
-    """The rows of buckets together, or of each alone if a value does not fit."""
+    """The rows of buckets, halved where a value does not fit until the one that holds it is alone."""
     try:
         return planner.rows(some)
     except Unfit:
         if len(some) > 1:
-            return [row for one in some for row in _rows([one], planner, unfit)]
+            middle = len(some) // 2
+            return [*_rows(some[:middle], planner, unfit), *_rows(some[middle:], planner, unfit)]
         unfit.append(some[0][0])
         return []
     except (Rejected, DatabaseError, SQLAlchemyError):

@@ -136,11 +136,9 @@ class Planner:
 
     def _shared_out(self, some: Sequence[tuple[Plan, Part]]) -> Iterator[tuple[Target, Sequence[Any]]]:
         """Rows that are made together, then given to the tables of their places."""
-        plan, part = some[0]
-        indexes = sorted(chain.from_iterable(part.indexes for _, part in some))
-        (made,) = plan.make(part.whole.at(indexes)).values()
-        (target,) = plan.targets.values()
-        empty, encoded = self._encoded(target, made)
+        (pattern, first), indexes = some[0], sorted(chain.from_iterable(part.indexes for _, part in some))
+        ((key, like),) = pattern.targets.items()
+        empty, encoded = self._encoded(like, pattern.make(first.whole.at(indexes))[key])
         row_at = dict(zip(indexes, encoded, strict=True)).__getitem__
         for plan, part in some:
             (target,) = plan.targets.values()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
+import sqlalchemy as sa
 
 from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Place, Row
+from amqtt_db.models.wide import Wide
+from amqtt_db.shape import Record
 from tests.engines.servers import Site
 from tests.values import NASTY_NUMBERS, NASTY_TEXT, same
 from tests.workbench import Sent, Workbench
 
+ENVELOPE = ("id", "part", "time", "topic", "session", "qos", "retain", "extra")
 ENTITY = {
     "at": "datetime",
     "day": "date",
@@ -40,6 +47,11 @@ def _reading(number: int) -> dict[str, Any]:
     }
 
 
+def _own(bench: Workbench, table: str) -> list[str]:
+    """The columns of properties."""
+    return [name for name in bench.columns(table) if name not in ENVELOPE]
+
+
 @pytest.mark.parametrize("rows", [1, 3, 7])
 def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     """More tables than share a statement, every kind of column: each has its own rows, as alone they would be."""
@@ -59,7 +71,8 @@ def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     reference.close()
     assert [record.properties() for record in found] == [record.properties() for record in wanted]
     assert [record.time for record in found] == [record.time for record in wanted]
-    assert bench.sql("SELECT count(*), min(topic), max(topic) FROM t149") == [(rows, "t149", "t149")]
+    for topic in (f"t{number}" for number in range(topics)):
+        assert bench.sql(f"SELECT count(*), min(topic), max(topic) FROM {topic}") == [(rows, topic, topic)]
 
 
 def test_values_that_do_not_fit_come_back_beside_others(site: Site) -> None:
@@ -86,8 +99,56 @@ def test_topics_keep_to_their_own_kinds(site: Site) -> None:
     for _ in range(2):
         bench.send(*((f"t{number}", data) for number, data in enumerate(sent)))
     assert bench.data("t2") == [{"w": True}, {"w": True}]
-    own = [[name for name in bench.columns(f"t{number}") if name[0] in "vw"] for number in range(4)]
-    assert own == [["v"], ["v", "w"], ["w"], ["v_x", "w"]]
+    assert [_own(bench, f"t{number}") for number in range(4)] == [["v"], ["v", "w"], ["w"], ["v_x", "w"]]
+
+
+def test_a_property_that_is_null_elsewhere_has_no_column(site: Site) -> None:
+    """Equal keys are typed together, but null is no value of another topic's kind."""
+    bench = Workbench(site)
+    bench.send(("t0", {"v": 1, "w": 2}), ("t1", {"v": 1, "w": None}), ("t2", {"v": None, "w": 3}))
+    assert [_own(bench, f"t{number}") for number in range(3)] == [["v", "w"], ["v"], ["w"]]
+    assert bench.data() == [{"v": 1.0, "w": 2.0}, {"v": 1.0}, {"w": 3.0}]
+
+
+def test_tables_keep_the_order_of_their_own_columns(site: Site) -> None:
+    """Rows of tables whose columns came in another order are not made together."""
+    bench = Workbench(site)
+    for topic, name in (("t0", "a"), ("t0", "b"), ("t1", "b"), ("t1", "a")):
+        bench.send((topic, {name: 1}))
+    sent = [("t0", {"a": 1.0, "b": 2.0}), ("t1", {"a": 3.0, "b": 4.0})]
+    for _ in range(3):
+        bench.send(*sent)
+    assert bench.data()[4:] == [data for _, data in sent] * 3
+
+
+def test_what_others_send_decides_nothing_of_a_table(site: Site) -> None:
+    """The first kind that its own topic sends has the plain column, and its first properties what room there is."""
+    bench = Workbench(site)
+    bench.send(("b", {"v": 1}), ("a", {"v": "x"}), ("a", {"v": 1}))
+    assert _own(bench, "a") == ["v", "v__number"]
+    assert bench.sql("SELECT v FROM a ORDER BY id") == [("x",), (None,)]
+    bench.restart({"topic": "#", "max_columns": 1})
+    bench.send(("d", {"y": 1}), ("c", {"x": 1}), ("c", {"y": 1}))
+    assert _own(bench, "c") == ["x"]
+
+
+@attrs.frozen
+class Signed(Wide):
+    """A user's model whose rows tell their place."""
+
+    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+        """The same rows, with the place's key in the topic."""
+        for key, row in super().rows(place, record):
+            yield key, {**row, "topic": f"{record.topic}@{place.key}"}
+
+
+def test_a_model_with_rows_of_its_own_knows_the_place_of_each(site: Site) -> None:
+    """What is done for all topics together is done only where that is the same."""
+    bench = Workbench(site, {"topic": "#", "model": f"{__name__}.Signed"})
+    bench.send(*((f"t{number}", {"v": 1}) for number in range(3)))
+    assert [bench.sql(f"SELECT topic FROM t{number}") for number in range(3)] == [
+        [(f"t{number}@t{number}",)] for number in range(3)
+    ]
 
 
 def test_a_value_refused_by_the_server_costs_its_message_alone(site: Site) -> None:
@@ -112,6 +173,22 @@ def test_a_column_that_nobody_fills_is_told_with_its_table(engine: str, request:
     bench.sql("ALTER TABLE t5 ALTER COLUMN owner DROP DEFAULT")
     with pytest.raises(DatabaseError, match="column owner of table t5 is none of this project's"):
         bench.send(*((topic, {"v": 1}) for topic in topics))
+
+
+def test_rules_on_tables_are_not_followed(postgresql: Site) -> None:
+    """COPY knows none, and what becomes of a row does not depend on how many there are."""
+    bench = Workbench(postgresql)
+    topics = [f"t{number}" for number in range(9)]
+    bench.send(*((topic, {"v": 1}) for topic in topics))
+    bench.sql("CREATE TABLE log (v float8); CREATE RULE r AS ON INSERT TO t5 DO ALSO INSERT INTO log VALUES (NEW.v)")
+    with pytest.raises(sa.exc.DBAPIError, match="rules are not supported"):
+        bench.send(*((topic, {"v": 2}) for topic in topics))  # of a rule that is new, a writer learns when it connects
+    bench.position = bench.checkpoint
+    bench.restart()
+    bench.send(*((topic, {"v": 2}) for topic in topics))
+    bench.send(("t5", {"v": 3}))
+    assert len(bench.records()) == 19
+    assert bench.sql("SELECT v FROM log") == []
 
 
 def test_a_column_of_another_type_rounds_nothing(postgresql: Site) -> None:

@@ -414,3 +414,15 @@ def test_functions_are_found_in_whatever_schema_they_are(site: Site) -> None:
     bench.send(*_hours(0, 1))
     bench.writer.retention.finish()
     assert len(_policies(bench)) == len(_policies(bench, "compression", "compress_after")) == 2
+
+
+@pytest.mark.parametrize("count", [9, 90])
+def test_a_column_that_nobody_fills_is_told_with_the_hypertable(count: int, site: Site) -> None:
+    """Not with its chunk, whose name no user knows, however many rows there are; nor does another topic's hide it."""
+    bench = Workbench(site, _route(time="at"))
+    topics = [f"plant/t{number % 9}" for number in range(count)]
+    bench.send(*((topic, {"at": START, "v": 1}) for topic in topics), ("plant/x", {"at": START, "owner": "me"}))
+    bench.sql("ALTER TABLE plant_t5 ADD COLUMN owner TEXT NOT NULL DEFAULT 'nobody'")
+    bench.sql("ALTER TABLE plant_t5 ALTER COLUMN owner DROP DEFAULT")
+    with pytest.raises(DatabaseError, match="column owner of table plant_t5 is none of this project's"):
+        bench.send(*((topic, {"at": START, "v": 1}) for topic in topics), ("plant/x", {"at": START, "owner": "me"}))
