@@ -21,7 +21,7 @@ from amqtt_db.writer.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-IDLE: Final = 0.03  # seconds between looks at a quiet journal
+IDLE: Final = 0.04  # seconds between looks at a quiet journal
 GATHER: Final = 0.025  # seconds after a small batch: a commit keeps the disk as busy as one of many messages does
 SMALL: Final = 2500  # messages of a batch
 PATIENCE: Final = (0.1, 5.0)  # first and longest wait in seconds between attempts at a database that refuses
