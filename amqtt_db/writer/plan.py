@@ -121,7 +121,7 @@ class Planner:
 
         Raises Unfit where a value does not fit its kind's column.
         """
-        alike: dict[int | None, list[tuple[Plan, Part]]] = {}
+        alike: dict[int, list[tuple[Plan, Part]]] = {}
         rows: list[tuple[Target, Sequence[Any]]] = []
         for (place, shape), records in filled:
             plan = self._group(place).plans.get(shape) or self._compile(place, shape)
@@ -129,10 +129,12 @@ class Planner:
                 alike.setdefault(plan.alike, []).append((plan, records))
                 continue
             made = plan.make(records)
-            for target, those in ((target, made[key]) for key, target in plan.targets.items() if made[key]):
-                empty, encoded = self._encoded(target, those)
-                rows.append((target.without(empty), encoded))
+            rows += [self._filled(target, made[key]) for key, target in plan.targets.items() if made[key]]
         return [*rows, *(share for some in alike.values() for share in self._shared_out(some))]
+
+    def _filled(self, target: Target, rows: Sequence[tuple[Any, ...]]) -> tuple[Target, Sequence[Any]]:
+        empty, encoded = self._encoded(target, rows)
+        return target.without(empty), encoded
 
     def _shared_out(self, some: Sequence[tuple[Plan, Part]]) -> Iterator[tuple[Target, Sequence[Any]]]:
         """Rows that are made together, then given to the tables of their places."""
