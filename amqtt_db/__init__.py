@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from amqtt_db.plugin import Plugin
+    from amqtt_db.ingest.broker.plugin import Plugin
     from amqtt_db.reader import read
 
     __version__: str
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("amqtt_db")
     if name == "Plugin":
-        from amqtt_db.plugin import Plugin  # noqa: PLC0415
+        from amqtt_db.ingest.broker.plugin import Plugin  # noqa: PLC0415
 
         return Plugin
     if name == "read":

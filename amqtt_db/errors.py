@@ -80,3 +80,8 @@ class DatabaseError(AmqttDbError):
 
 class Busy(DatabaseError):  # noqa: N818 - it reads as what is the case
     """Another writer is changing the schema, and this one has waited long enough."""
+
+
+def format_count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with what it counts: ``1 row``, ``2 rows``; ``many`` if the plural is more than an added s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

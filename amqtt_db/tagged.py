@@ -20,30 +20,30 @@ from uuid import UUID
 import attrs
 import orjson
 
-from amqtt_db.shape import EXACT, Kind, escape, kind_of, unescape
+from amqtt_db.record import EXACT, Kind, escape, kind_of, unescape
 
 
 @attrs.frozen
-class Typed:
+class TaggedValue:
     """A value whose kind the value alone does not tell: a declared ``int64`` of 5, say."""
 
     kind: Kind
     value: Any
 
 
-class Written(str):
+class EncodedJson(str):
     """A value as its tagged JSON text: what makes many at once may write them itself."""
 
     __slots__ = ()
 
 
-def typed(kind: Kind, value: Any) -> Any:
+def tag(kind: Kind, value: Any) -> Any:
     """``value``, wrapped only where its kind would not be read off it again.
 
     A ``tagged`` value has no other kind than its own, nor has an integer whose kind is still ``number``.
     """
     is_natural = kind == "tagged" or (kind == "number" and type(value) is int) or kind_of(value) == kind
-    return value if is_natural else Typed(kind, value)
+    return value if is_natural else TaggedValue(kind, value)
 
 
 def dumps(value: Any) -> str:
@@ -53,7 +53,7 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """Undo :func:`dumps`; a :class:`Typed` comes back as one."""
+    """Undo :func:`dumps`; a :class:`TaggedValue` comes back as one."""
     data = orjson.loads(text)
     is_plain = '"$' not in text if isinstance(text, str) else b'"$' not in text
     return data if is_plain else _decode(data)
@@ -68,9 +68,9 @@ _MINUS_ZERO: Final = re.compile(rb"-0\.0(?!\d)")
 def dumps_all(values: Sequence[Any]) -> Sequence[str | None]:
     """:func:`dumps` of many values, None as None; an object that is there again and again is written once.
 
-    What is :class:`Written` is left as it is.
+    What is :class:`EncodedJson` is left as it is.
     """
-    if set(map(type, values)) == {Written}:
+    if set(map(type, values)) == {EncodedJson}:
         texts = "\n".join(values).split("\n")  # drivers are slow with a class of ours
         if len(texts) == len(values):  # JSON need not have line breaks, and hardly ever does
             return texts
@@ -85,7 +85,7 @@ def _texts(values: Sequence[Any]) -> Sequence[str]:
 
 
 def _text(value: Any) -> str:
-    return str(value) if type(value) is Written else dumps(value)
+    return str(value) if type(value) is EncodedJson else dumps(value)
 
 
 def _untagged(values: Iterable[Any]) -> bytes | None:
@@ -166,7 +166,7 @@ def _encode_dict(value: dict[str, Any]) -> Any:
     return {"$object": [[_encode(key), _encode(item)] for key, item in value.items()]}
 
 
-def _encode_typed(value: Typed) -> Any:
+def _encode_typed(value: TaggedValue) -> Any:
     return {"$typed": [value.kind, _encode(value.value)]}
 
 
@@ -185,7 +185,7 @@ _ENCODERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     time: lambda value: {"$time": value.isoformat()},
     Decimal: lambda value: {"$decimal": str(value)},
     UUID: lambda value: {"$uuid": str(value)},
-    Typed: _encode_typed,
+    TaggedValue: _encode_typed,
 }
 
 
@@ -212,5 +212,5 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$decimal": Decimal,
     "$uuid": UUID,
     "$object": lambda pairs: {_decode(key): _decode(item) for key, item in pairs},
-    "$typed": lambda pair: Typed(pair[0], _decode(pair[1])),
+    "$typed": lambda pair: TaggedValue(pair[0], _decode(pair[1])),
 }

@@ -15,11 +15,11 @@ import attrs
 import orjson
 
 from amqtt_db.config import load
-from amqtt_db.engines import engine_for
+from amqtt_db.database.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.starting import Missing
-from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.writer import Writer
 
 ENGINES = "sqlite,postgresql,mysql"
@@ -99,8 +99,8 @@ class Storing:
     def __init__(self, url: str, route: Mapping[str, Any]) -> None:
         self.engine = engine_for(url)
         self._directory = tempfile.TemporaryDirectory(prefix="amqtt_db_")
-        self._attempt = Attempt(Path(self._directory.name) / "attempt")
-        self.writer = Writer(self.engine, load({"routes": [dict(route)]}).routes, self._attempt)
+        self._guard = CrashGuard(Path(self._directory.name) / "attempt")
+        self.writer = Writer(self.engine, load({"routes": [dict(route)]}).routes, self._guard)
         self.writer.prepare()
         self.number, self.position = 0, 1
 
@@ -109,12 +109,12 @@ class Storing:
 
     def __exit__(self, *error: object) -> None:
         self.writer.close()
-        self._attempt.close()
+        self._guard.close()
         self._directory.cleanup()
 
-    def register(self, opening: str, first: int) -> None:
+    def register(self, generation: str, first: int) -> None:
         """Make a journal's opening known."""
-        self.number, self.position = self.writer.register(opening, first)
+        self.number, self.position = self.writer.register(generation, first)
 
     def store(self, batch: Batch) -> None:
         """Store the next batch."""
@@ -132,7 +132,7 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         return Spent(self.wall + other.wall, self.cpu + other.cpu)
 
-    def micros(self, count: int) -> Spent:
+    def to_micros(self, count: int) -> Spent:
         """Microseconds for each of ``count``."""
         return Spent(self.wall / count * 1e6, self.cpu / count * 1e6)
 

@@ -31,7 +31,7 @@ from common import BATCH, Message, Spent, Storing, at_hand, batches, climate, me
 
 from amqtt_db.journal import JournalReader
 from amqtt_db.testing.databases import Database
-from amqtt_db.worker import calm_collector
+from amqtt_db.writer.process import calm_collector
 
 MODELS: dict[str, Any] = {
     "wide, one table": {"wide": {"table": "climate"}},
@@ -50,7 +50,7 @@ def stored(database: Database, model: Any, messages: Sequence[Message], size: in
     route = {"topic": "#", "model": model, "max_tables": 100_000, "max_columns": 1000}
     with database.fresh() as url, Storing(url, route) as storing:
         storing.register("a", 1)
-        return [timed(lambda: storing.store(batch)).micros(len(batch)) for batch in batches(messages, size)]  # noqa: B023
+        return [timed(lambda: storing.store(batch)).to_micros(len(batch)) for batch in batches(messages, size)]  # noqa: B023
 
 
 def over_topics(database: Database, model: Any, count: int, topics: int) -> tuple[Spent, float]:
@@ -143,13 +143,13 @@ def drain(order: dict[str, Any]) -> None:
     """Drain a journal; print messages per second and the most memory so far (MB) at each tenth."""
     calm_collector()
     reader = JournalReader(order["journal"])
-    (opening,) = reader.openings()
+    (generation,) = reader.generations()
     rates, memory = [], []
-    tenth = max(1, reader.pending(opening.token, 0) // 10)
+    tenth = max(1, reader.pending(generation.token, 0) // 10)
     with Storing(order["url"], {"topic": "#", "model": order["model"], "max_tables": 100}) as storing:
-        storing.register(opening.token, opening.first)
+        storing.register(generation.token, generation.first)
         started, marked = perf_counter(), storing.position
-        while batch := reader.read(opening.token, storing.position, max_messages=BATCH):
+        while batch := reader.read(generation.token, storing.position, max_messages=BATCH):
             storing.store(batch)
             if storing.position - marked >= tenth:
                 rates.append((storing.position - marked) / (perf_counter() - started))

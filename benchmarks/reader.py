@@ -19,7 +19,7 @@ from typing import Any
 from common import ENGINES, ROUTES, Storing, at_hand, batches, climate, save, show
 
 import amqtt_db
-from amqtt_db.engines import engine_for
+from amqtt_db.database.engines import engine_for
 from amqtt_db.testing.databases import Database
 
 TABLES = {"wide, declared": "climate", "wide": "climate", "document": "mqtt_document"}

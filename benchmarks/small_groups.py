@@ -18,10 +18,10 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from amqtt_db.engines.base import Load
-from amqtt_db.engines.postgresql import PostgreSQL
-from amqtt_db.engines.postgresql_rows import insert_together
-from amqtt_db.shape import Kind
+from amqtt_db.database.engines.base import RowBatch
+from amqtt_db.database.engines.postgresql import PostgreSQL
+from amqtt_db.database.engines.postgresql_rows import insert_together
+from amqtt_db.record import Kind
 from amqtt_db.testing.servers import SERVERS
 
 COLUMNS = ("id", "part", "time", "topic", "session", "qos", "retain", "temp", "rh", "state")
@@ -74,7 +74,7 @@ def together(connection: psycopg.Connection[Any], tables: Sequence[str], rows: R
     """What the engine does with few rows: one statement for several tables."""
     with connection.transaction():
         connection.execute("UPDATE checkpoint SET position = position + 1")
-        insert_together(connection, [Load(table, COLUMNS, KINDS, rows) for table in tables])
+        insert_together(connection, [RowBatch(table, COLUMNS, KINDS, rows) for table in tables])
 
 
 def _statement(table: str, rows: int = 1) -> bytes:

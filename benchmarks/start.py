@@ -34,7 +34,7 @@ IMPORTS = {
     "amqtt's base of plugins": BASE,
     "and amqtt_db": f"{BASE}, amqtt_db",
     "amqtt's broker": "import amqtt.broker",
-    "and amqtt_db.Plugin": "import amqtt.broker, amqtt_db.plugin",
+    "and amqtt_db.Plugin": "import amqtt.broker, amqtt_db.ingest.broker.plugin",
 }
 MEGABYTE = 2**20
 
@@ -78,7 +78,7 @@ def first_store(url: str, path: Path, journal: Journal, behind: int) -> tuple[fl
     config = {"database": url, "journal": {"path": str(path)}, "routes": routes}
     order = {"where": "benchmark", "config": config, "level": logging.ERROR, "niceness": 0}
     started = perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "amqtt_db.worker"], stdin=subprocess.PIPE) as writer:
+    with subprocess.Popen([sys.executable, "-m", "amqtt_db.writer.process"], stdin=subprocess.PIPE) as writer:
         assert writer.stdin is not None
         writer.stdin.write(orjson.dumps(order) + b"\n")
         writer.stdin.flush()

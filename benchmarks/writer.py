@@ -30,12 +30,12 @@ import orjson
 import sqlalchemy as sa
 from common import BATCH, ENGINES, ENTITY, ROUTES, Message, Spent, Storing, at_hand, climate, median, save, show, timed
 
-from amqtt_db.engines.base import Engine, Load
+from amqtt_db.database.engines.base import Engine, RowBatch
 from amqtt_db.entity.inline import inline_plan
 from amqtt_db.journal import Journal, JournalReader
 from amqtt_db.message import PUBLISH, flags
 from amqtt_db.testing.databases import Database
-from amqtt_db.worker import calm_collector
+from amqtt_db.writer.process import calm_collector
 
 WIDTHS = (-11, -22, 8, 8, 7, 8, 10, 10, 12, 12)
 
@@ -56,10 +56,10 @@ class Drained:
 
     def __init__(self, url: str, journal: Path, route: dict[str, Any], size: int) -> None:
         self._reader = JournalReader(journal)
-        (opening,) = self._reader.openings()
-        self._token, self._size = opening.token, size
+        (generation,) = self._reader.generations()
+        self._token, self._size = generation.token, size
         self.storing = Storing(url, route)
-        self.storing.register(opening.token, opening.first)
+        self.storing.register(generation.token, generation.first)
         self._next()
 
     def rest(self) -> None:
@@ -67,14 +67,14 @@ class Drained:
         while self._next():
             pass
 
-    def captured(self) -> list[list[Load]]:
+    def captured(self) -> list[list[RowBatch]]:
         """The same, and per batch what the writer inserts."""
         engine, captured = self.storing.engine, []
         insert = engine.insert
 
-        def note(connection: sa.Connection, loads: Sequence[Load]) -> None:
-            captured[-1].extend(loads)
-            insert(connection, loads)
+        def note(connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
+            captured[-1].extend(row_batches)
+            insert(connection, row_batches)
 
         engine.insert = note  # type: ignore[method-assign]
         captured.append([])
@@ -94,43 +94,43 @@ class Drained:
         return batch is not None
 
 
-def load_sqlite(connection: Any, load: Load) -> None:
+def load_sqlite(connection: Any, row_batch: RowBatch) -> None:
     """``executemany``."""
-    names, marks = ", ".join(f'"{name}"' for name in load.columns), ", ".join("?" * len(load.columns))
-    connection.executemany(f'INSERT INTO "{load.table}" ({names}) VALUES ({marks})', load.rows)
+    names, marks = ", ".join(f'"{name}"' for name in row_batch.columns), ", ".join("?" * len(row_batch.columns))
+    connection.executemany(f'INSERT INTO "{row_batch.table}" ({names}) VALUES ({marks})', row_batch.rows)
 
 
-def load_postgresql(connection: Any, load: Load) -> None:
+def load_postgresql(connection: Any, row_batch: RowBatch) -> None:
     """Binary COPY, row by row."""
-    from amqtt_db.engines.postgresql_rows import copy  # noqa: PLC0415
+    from amqtt_db.database.engines.postgresql_rows import copy  # noqa: PLC0415
 
-    copy(connection, load)
+    copy(connection, row_batch)
 
 
-def load_mysql(connection: Any, load: Load) -> None:
+def load_mysql(connection: Any, row_batch: RowBatch) -> None:
     """``executemany``, which PyMySQL makes one statement of."""
-    names, marks = ", ".join(f"`{name}`" for name in load.columns), ", ".join(["%s"] * len(load.columns))
+    names, marks = ", ".join(f"`{name}`" for name in row_batch.columns), ", ".join(["%s"] * len(row_batch.columns))
     with connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO `{load.table}` ({names}) VALUES ({marks})", load.rows)
+        cursor.executemany(f"INSERT INTO `{row_batch.table}` ({names}) VALUES ({marks})", row_batch.rows)
 
 
-LOADERS: dict[str, Callable[[Any, Load], None]] = {
+LOADERS: dict[str, Callable[[Any, RowBatch], None]] = {
     "sqlite": load_sqlite,
     "postgresql": load_postgresql,
     "mysql": load_mysql,
 }
 
 
-def bulk(engine: Engine, loads: Sequence[Sequence[Load]]) -> Spent:
+def bulk(engine: Engine, row_batches: Sequence[Sequence[RowBatch]]) -> Spent:
     """What the driver takes for the same rows, on a connection with the project's own settings."""
     database = engine.open(write=True)
-    load = LOADERS[database.dialect.name]
+    row_batch = LOADERS[database.dialect.name]
 
     def all_of_them() -> None:
-        for batch in loads:
+        for batch in row_batches:
             with database.begin() as connection:
                 for one in batch:
-                    load(connection.connection.driver_connection, one)
+                    row_batch(connection.connection.driver_connection, one)
 
     spent = timed(all_of_them)
     database.dispose()
@@ -140,7 +140,7 @@ def bulk(engine: Engine, loads: Sequence[Sequence[Load]]) -> Spent:
 def floor_of_typing(payloads: Sequence[bytes], route: dict[str, Any]) -> dict[str, Spent]:
     """Decoding, and structuring or telling shapes apart."""
     decoded: list[Any] = []
-    decoding = timed(lambda: decoded.extend(map(orjson.loads, payloads)))
+    decoding = timed(lambda: decoded.extend(map(orjson.row_batches, payloads)))
     if "entity" in route:
         make = inline_plan(ENTITY, "entity").make
         return {"decode": decoding, "structure": timed(lambda: [make(data) for data in decoded])}
@@ -157,25 +157,27 @@ def measure(
         journal = Path(directory) / "journal"
         fill(journal, messages)
         drained = partial(Drained, journal=journal, route=route, size=size)
-        loads = capture(database, drained)
+        row_batches = capture(database, drained)
         payloads = [payload for _, payload in messages[size - 1 :]]  # the first entry of a journal is its opening
         for _ in range(rounds):
-            one = {**one_round(database, drained, loads), **floor_of_typing(payloads, route)}
+            one = {**one_round(database, drained, row_batches), **floor_of_typing(payloads, route)}
             for part, spent in one.items():
                 found[part].append(spent)
-    return figures({part: median(spent).micros(len(payloads)) for part, spent in found.items()})
+    return figures({part: median(spent).to_micros(len(payloads)) for part, spent in found.items()})
 
 
-def capture(database: Database, drain: Callable[[str], Drained]) -> list[list[Load]]:
+def capture(database: Database, drain: Callable[[str], Drained]) -> list[list[RowBatch]]:
     """What the writer inserts, batch by batch, but for the first one."""
     with database.fresh() as url:
         drained = drain(url)
-        loads = drained.captured()
+        row_batches = drained.captured()
         drained.close()
-    return loads
+    return row_batches
 
 
-def one_round(database: Database, drain: Callable[[str], Drained], loads: Sequence[Sequence[Load]]) -> dict[str, Spent]:
+def one_round(
+    database: Database, drain: Callable[[str], Drained], row_batches: Sequence[Sequence[RowBatch]]
+) -> dict[str, Spent]:
     """The writer, then the driver alone."""
     with database.fresh() as url:
         drained = drain(url)
@@ -184,7 +186,7 @@ def one_round(database: Database, drain: Callable[[str], Drained], loads: Sequen
     with database.fresh() as url:
         drained = drain(url)
         drained.close()
-        return {"ours": ours, "bulk load": bulk(drained.storing.engine, loads)}
+        return {"ours": ours, "bulk load": bulk(drained.storing.engine, row_batches)}
 
 
 def figures(parts: dict[str, Spent]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tests import laws
-from tests.engines.servers import mysql, postgresql, servers, site, timescaledb
+from tests.database.engines.servers import mysql, postgresql, servers, site, timescaledb
 
 __all__ = ["mysql", "postgresql", "servers", "site", "timescaledb"]
 

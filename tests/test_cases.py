@@ -18,10 +18,10 @@ import pytest
 import sqlalchemy as sa
 
 from amqtt_db.message import POSITION_BITS
-from amqtt_db.shape import unflatten
+from amqtt_db.record import unflatten
 from amqtt_db.testing.servers import Servers
 from amqtt_db.testing.strategies import NASTY_NAMES, NASTY_TOPICS
-from tests.engines.servers import Site, make_site
+from tests.database.engines.servers import Site, make_site
 from tests.values import NASTY_NUMBERS, NASTY_TEXT, same
 from tests.workbench import Sent, Workbench
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db import tagged
-from amqtt_db.models.base import Place, Row
+from amqtt_db.models.base import Destination, Row
 from amqtt_db.models.document import Document
-from amqtt_db.shape import Record
-from amqtt_db.tagged import Written
-from tests.engines.servers import Site
+from amqtt_db.record import Record
+from amqtt_db.tagged import EncodedJson
+from tests.database.engines.servers import Site
 from tests.values import same, values
 from tests.workbench import Workbench
 
@@ -50,9 +50,9 @@ def test_keys_that_look_like_tags_are_told_apart() -> None:
 
 def test_a_kind_that_the_value_does_not_tell_is_kept() -> None:
     """A declared int64 of 5 comes back as int64, a number stays bare."""
-    assert tagged.typed("number", 5) == 5
-    typed = tagged.typed("int64", 5)
-    assert tagged.loads(tagged.dumps({"a": typed})) == {"a": tagged.Typed("int64", 5)}
+    assert tagged.tag("number", 5) == 5
+    tag = tagged.tag("int64", 5)
+    assert tagged.loads(tagged.dumps({"a": tag})) == {"a": tagged.TaggedValue("int64", 5)}
 
 
 def test_a_foreign_type_is_refused_by_name() -> None:
@@ -63,10 +63,10 @@ def test_a_foreign_type_is_refused_by_name() -> None:
         tagged.dumps({1: 2})
 
 
-@given(st.lists(st.none() | values | values.map(lambda value: Written(tagged.dumps(value)))))
+@given(st.lists(st.none() | values | values.map(lambda value: EncodedJson(tagged.dumps(value)))))
 def test_what_is_written_already_stays_as_it_is(column: list[Any]) -> None:
     """Beside what is not, and beside nothing."""
-    texts = [value if value is None or isinstance(value, Written) else tagged.dumps(value) for value in column]
+    texts = [value if value is None or isinstance(value, EncodedJson) else tagged.dumps(value) for value in column]
     found = tagged.dumps_all(column)
     assert found == texts
     assert {type(text) for text in found} <= {str, type(None)}
@@ -74,7 +74,7 @@ def test_what_is_written_already_stays_as_it_is(column: list[Any]) -> None:
 
 def test_what_is_written_in_lines_stays_one_text() -> None:
     """JSON may have line breaks between its values."""
-    pretty = Written("[\n1\n]")
+    pretty = EncodedJson("[\n1\n]")
     assert tagged.dumps_all([pretty, pretty]) == [pretty, pretty]
 
 
@@ -82,10 +82,10 @@ def test_what_is_written_in_lines_stays_one_text() -> None:
 class HalfWritten(Document):
     """Every other document is its text already."""
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, place: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """Those of the built-in model."""
         for key, row in super().rows(place, record):
-            yield key, {**row, "data": Written(tagged.dumps(row["data"]))} if record.id % 2 else row
+            yield key, {**row, "data": EncodedJson(tagged.dumps(row["data"]))} if record.id % 2 else row
 
 
 def test_a_model_may_write_some_of_its_cells(site: Site) -> None:

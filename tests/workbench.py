@@ -12,17 +12,17 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import load
-from amqtt_db.dead import DeadLetter, letter, letters
-from amqtt_db.engines import engine_for
+from amqtt_db.database.dead_letters import DeadLetter, letter, letters
+from amqtt_db.database.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.reader import read
 from amqtt_db.reader.selection import BY_ID
-from amqtt_db.route import Route
-from amqtt_db.shape import Record, unflatten
+from amqtt_db.record import Record, unflatten
+from amqtt_db.routing.route import Route
 from amqtt_db.testing.starting import connected
-from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.writer import Writer
-from tests.engines.servers import Site
+from tests.database.engines.servers import Site
 
 ARRIVAL = 1_700_000_000_000_000
 """When the first message arrives, in microseconds since 1970; each further one comes a second later."""
@@ -70,8 +70,8 @@ class Workbench:
 
     def open(self) -> None:
         """Start the writer, as after a restart."""
-        self.attempt = Attempt(self._note)
-        self.writer = Writer(engine_for(self.url), self._routes, self.attempt, lambda: self.now)
+        self.guard = CrashGuard(self._note)
+        self.writer = Writer(engine_for(self.url), self._routes, self.guard, lambda: self.now)
         self._is_open = True
         self.writer.prepare()
         self.number, self.checkpoint = self.writer.register(self.token, 1)
@@ -81,7 +81,7 @@ class Workbench:
         if self._is_open:
             self._is_open = False
             self.writer.close()
-            self.attempt.close()
+            self.guard.close()
 
     def restart(self, *entries: dict[str, Any]) -> None:
         """Stop and start, perhaps with other routes."""

@@ -9,21 +9,21 @@ from typing import Annotated
 import typer
 
 from amqtt_db import __version__
-from amqtt_db.cli import dead, journal, running, stored
+from amqtt_db.cli import data, dead, journal, run
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(dead.app, name="dead")
 app.add_typer(journal.app, name="journal")
 for command in (
-    running.run,
-    running.demo,
-    running.check,
-    running.write,
-    stored.status,
-    stored.topics,
-    stored.export,
-    stored.tail,
-    stored.remodel,
+    run.run,
+    run.demo,
+    run.check,
+    run.write,
+    data.status,
+    data.topics,
+    data.export,
+    data.tail,
+    data.remodel,
 ):
     app.command()(command)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from amqtt_db.topics import TopicFilter
+from amqtt_db.routing.topics import TopicFilter
 
 TIMES: Final = "ISO 8601, in UTC without a zone; or how long ago: 90s, 15m, 24h, 7d, 2w"
 

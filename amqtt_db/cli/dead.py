@@ -11,8 +11,7 @@ from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import Config, Topic
 from amqtt_db.cli.shell import settings_of, told
-from amqtt_db.errors import AmqttDbError
-from amqtt_db.wording import counted
+from amqtt_db.errors import AmqttDbError, format_count
 
 app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
 
@@ -24,7 +23,7 @@ def dead_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
 ) -> None:
     """List the messages that could not be stored, the newest first."""
-    from amqtt_db.dead import letters  # noqa: PLC0415
+    from amqtt_db.database.dead_letters import letters  # noqa: PLC0415
 
     with told():
         found = letters(settings_of(path).database, limit)
@@ -40,7 +39,7 @@ def dead_show(
     path: Config = None,
 ) -> None:
     """Show one message that could not be stored, with its payload and the reason."""
-    from amqtt_db.dead import letter  # noqa: PLC0415
+    from amqtt_db.database.dead_letters import letter  # noqa: PLC0415
 
     with told():
         found = letter(settings_of(path).database, id)
@@ -63,7 +62,7 @@ def dead_replay(
             stored, kept = stored + (letter.reason is None), kept + (letter.reason is not None)
             if letter.reason is not None:
                 typer.echo(show.visible(f"{letter.id} stays: {letter.reason}"))
-        typer.echo(f"{stored} stored, {counted(kept, 'dead letter')} left")
+        typer.echo(f"{stored} stored, {format_count(kept, 'dead letter')} left")
 
 
 @app.command("purge")
@@ -73,11 +72,11 @@ def dead_purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete dead letters for good."""
-    from amqtt_db.dead import purge  # noqa: PLC0415
+    from amqtt_db.database.dead_letters import purge  # noqa: PLC0415
 
     with told():
         settings = settings_of(path)
-        which = "all dead letters" if ids is None else counted(len(ids), "dead letter")
+        which = "all dead letters" if ids is None else format_count(len(ids), "dead letter")
         if not yes:
             typer.confirm(f"Delete {which} in {config.masked(settings.database)} for good?", abort=True)
         typer.echo(f"{purge(settings.database, ids)} deleted")

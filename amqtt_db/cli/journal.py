@@ -12,8 +12,7 @@ import typer
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import Config
 from amqtt_db.cli.shell import say, settings_of, told
-from amqtt_db.errors import AmqttDbError
-from amqtt_db.wording import counted
+from amqtt_db.errors import AmqttDbError, format_count
 
 app = typer.Typer(no_args_is_help=True, help="Look into the journal, also when its database is lost for good.")
 
@@ -30,7 +29,7 @@ def journal_info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
 ) -> None:
     """Show what the journal holds: openings, positions, messages, bytes, and how far its writer is."""
-    from amqtt_db.journal.survey import contents  # noqa: PLC0415
+    from amqtt_db.journal.inspection import contents  # noqa: PLC0415
 
     with told():
         found = contents(_journal_path(path, journal))
@@ -43,7 +42,7 @@ def journal_info(
 @app.command("verify")
 def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
     """Read every group of the journal; the exit status is 1 if anything is damaged or missing."""
-    from amqtt_db.journal.survey import contents, problems  # noqa: PLC0415
+    from amqtt_db.journal.inspection import contents, problems  # noqa: PLC0415
 
     with told():
         file = _journal_path(path, journal)
@@ -52,8 +51,8 @@ def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
             typer.echo(show.visible(problem))
             count += 1
         if count:
-            raise typer.Exit(say(AmqttDbError(f"journal {file}: {counted(count, 'problem')}"), 1))
-        typer.echo(f"journal {file}: {counted(contents(file).messages, 'message')}, all can be read")
+            raise typer.Exit(say(AmqttDbError(f"journal {file}: {format_count(count, 'problem')}"), 1))
+        typer.echo(f"journal {file}: {format_count(contents(file).messages, 'message')}, all can be read")
 
 
 @app.command("export")
@@ -63,8 +62,8 @@ def journal_export(
     output: Annotated[Path | None, typer.Option(help="The file to write; without it, standard output.")] = None,
 ) -> None:
     """Write every message in the journal as JSON Lines, also those that its database has, and of a damaged one too."""
-    from amqtt_db.cli.way_back import destination  # noqa: PLC0415
-    from amqtt_db.journal.survey import lines  # noqa: PLC0415
+    from amqtt_db.cli.export import destination  # noqa: PLC0415
+    from amqtt_db.journal.inspection import lines  # noqa: PLC0415
 
     with told(), destination(output) as file:
         file.writelines(lines(_journal_path(path, journal)))

@@ -17,7 +17,7 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import BrokerError, PluginError, PluginLoadError
 
 from amqtt_db.config import Settings
-from amqtt_db.engines.urls import file_problem, problem
+from amqtt_db.database.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError
 
 _PORTS: Final = {ListenerType.TCP: 1883, ListenerType.WS: 8883}
@@ -67,7 +67,7 @@ def set_by_signals(stop: asyncio.Event) -> None:
 async def start(broker: Mapping[str, Any]) -> Broker:
     """A broker that listens.  Raises AmqttDbError if it cannot start."""
     try:
-        with _unlogged("amqtt_db.plugin"):
+        with _unlogged("amqtt_db.ingest.broker.plugin"):
             made = Broker(deepcopy(dict(broker)))
     except (BrokerError, PluginError, PluginLoadError) as error:
         raise _explained(error) from error

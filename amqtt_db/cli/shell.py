@@ -19,7 +19,7 @@ from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.config import Settings
 from amqtt_db.config.broker_file import surprises
-from amqtt_db.engines.urls import problem
+from amqtt_db.database.engines.urls import problem
 from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError
 
 

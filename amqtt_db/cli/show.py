@@ -20,18 +20,18 @@ from rich.text import Text
 
 from amqtt_db import tagged
 from amqtt_db.config import Settings
-from amqtt_db.journal.survey import Contents, readable_bytes
+from amqtt_db.database.naming import SYSTEM_TABLES
+from amqtt_db.errors import format_count
+from amqtt_db.journal.inspection import JournalInfo, readable_bytes
 from amqtt_db.models.base import ENVELOPE
-from amqtt_db.naming import HOUSE_TABLES
-from amqtt_db.route import spelled
-from amqtt_db.shape import Record
-from amqtt_db.wording import counted
+from amqtt_db.record import Record
+from amqtt_db.routing.route import format_duration
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
-    from amqtt_db.dead import DeadLetter
-    from amqtt_db.inventory import StoredTopic
-    from amqtt_db.preview import Preview
-    from amqtt_db.status import Status
+    from amqtt_db.database.dead_letters import DeadLetter
+    from amqtt_db.reader.inventory import StoredTopic
+    from amqtt_db.reader.status import Status
+    from amqtt_db.writer.preview import Preview
 
 _WIDEST = 200  # characters of a value in a table
 
@@ -52,11 +52,11 @@ def routes(settings: Settings) -> RenderableType:
         (
             route.filter.text,
             _model(route.model),
-            "—" if route.entity is None else counted(len(route.entity.declared), "property", "properties"),
+            "—" if route.entity is None else format_count(len(route.entity.declared), "property", "properties"),
             route.time or "arrival",
             route.unknown,
             route.mismatch,
-            "for ever" if route.keep is None else spelled(route.keep),
+            "for ever" if route.keep is None else format_duration(route.keep),
         )
         for route in settings.routes
     )
@@ -116,7 +116,7 @@ def topics(found: Iterable[StoredTopic]) -> RenderableType:
 def _stored(one: StoredTopic) -> str:
     times = " to ".join(f"{time:%Y-%m-%d %H:%M:%S}" for time in (one.first, one.last) if time is not None)
     where = f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables)}"
-    extent = f"{counted(one.rows, 'row')}{times and f', {times} UTC'}"
+    extent = f"{format_count(one.rows, 'row')}{times and f', {times} UTC'}"
     return f"{visible(one.topic)}  {extent}\n    {visible(where)}"
 
 
@@ -131,7 +131,7 @@ def dead_letters(letters: Sequence[DeadLetter]) -> RenderableType:
         return Text("There are no dead letters.")
     lines = (
         f"{letter.id}  {_moment(letter)}  {visible(letter.topic)}"
-        f"  (route {letter.filter or 'none'}, {counted(letter.size, 'byte')})"
+        f"  (route {letter.filter or 'none'}, {format_count(letter.size, 'byte')})"
         f"\n    {letter.step}: {visible(letter.reason)}"
         for letter in letters
     )
@@ -145,22 +145,22 @@ def plain(letter: DeadLetter) -> dict[str, Any]:
     return {**fields, **readable_bytes("topic", letter.topic), **client}
 
 
-def journal(found: Contents) -> RenderableType:
+def journal(found: JournalInfo) -> RenderableType:
     """What a journal holds, an opening a line."""
     lines = [
-        f"opening {stretch.token}: {counted(stretch.messages, 'message')},"
-        f" positions {stretch.first} to {stretch.end - 1}, {counted(stretch.bytes, 'byte')}"
+        f"opening {stretch.token}: {format_count(stretch.messages, 'message')},"
+        f" positions {stretch.first} to {stretch.end - 1}, {format_count(stretch.bytes, 'byte')}"
         if stretch.entries
         else f"opening {stretch.token}: everything is stored and deleted"
-        for stretch in found.openings
+        for stretch in found.generations
     ]
     progress = found.progress
     told = "nothing" if progress is None else f"all before position {progress.position} of opening {progress.token}"
     return Text(
         "\n".join(
             (
-                f"journal {visible(str(found.path))}: {counted(found.messages, 'message')},"
-                f" {counted(found.bytes, 'byte')}",
+                f"journal {visible(str(found.path))}: {format_count(found.messages, 'message')},"
+                f" {format_count(found.bytes, 'byte')}",
                 *lines,
                 f"stored, as its writer says: {told}",
                 f"refused: {found.refused}",
@@ -176,7 +176,7 @@ def dead_letter(letter: DeadLetter) -> RenderableType:
     fields |= {"time": _moment(letter), "client": "unknown" if letter.client is None else letter.client}
     for name, value in fields.items():
         table.add_row(name, _cell(value))
-    return Group(table, Text(f"payload ({counted(letter.size, 'byte')}):"), Text(_payload(letter.payload or b"")))
+    return Group(table, Text(f"payload ({format_count(letter.size, 'byte')}):"), Text(_payload(letter.payload or b"")))
 
 
 def _payload(payload: bytes) -> str:
@@ -208,7 +208,7 @@ def glimpses(path: Path, last: int = 3) -> Iterator[Glimpse]:
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY 1"
         )
         for (name,) in database.execute(query).fetchall():
-            if name not in HOUSE_TABLES:
+            if name not in SYSTEM_TABLES:
                 yield _glimpse(database, name, last)
 
 
@@ -229,7 +229,7 @@ def _quoted(name: str) -> str:
 
 def glimpse(table: Glimpse) -> RenderableType:
     """A table's last rows under its name, and the columns that there was no room for."""
-    title = f"{visible(table.name)} · {counted(table.count, 'row')}"
+    title = f"{visible(table.name)} · {format_count(table.count, 'row')}"
     hidden = ", ".join(column for column in table.columns if column not in table.shown)
     return Group(_table(table.shown, table.rows, title), Text(f" every row also has: {visible(hidden)}", style="dim"))
 

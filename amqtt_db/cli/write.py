@@ -13,9 +13,9 @@ from typing import Any, Final
 from amqtt_db.cli.serve import set_by_signals
 from amqtt_db.config import Settings, plugin_config
 from amqtt_db.errors import JournalInUse
-from amqtt_db.supervisor import Supervisor, order
-from amqtt_db.worker import DEADLINE, GRACE
-from amqtt_db.writer.claim import claim
+from amqtt_db.ingest.supervisor import Supervisor, order
+from amqtt_db.writer.lock import acquire_lock
+from amqtt_db.writer.process import DEADLINE, GRACE
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ async def _until_free(settings: Settings, stop: asyncio.Event) -> None:
     until, is_told = monotonic() + PATIENCE, False
     while not stop.is_set():
         try:
-            os.close(claim(settings.journal.path, settings.routes))
+            os.close(acquire_lock(settings.journal.path, settings.routes))
             return
         except JournalInUse as error:
             if monotonic() > until:

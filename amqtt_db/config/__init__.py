@@ -17,9 +17,9 @@ from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_sect
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
-from amqtt_db.engines.urls import check, dialect_of
+from amqtt_db.database.engines.urls import check, dialect_of
 from amqtt_db.errors import Problem
-from amqtt_db.route import Route
+from amqtt_db.routing.route import Route
 
 Sync = Literal["always", "1s", "never"]
 

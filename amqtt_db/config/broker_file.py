@@ -16,7 +16,7 @@ from amqtt_db.config.yaml_checks import Node, choice
 from amqtt_db.errors import Problem
 from amqtt_db.registry import load_path
 
-PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.plugin.Plugin")
+PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.ingest.broker.plugin.Plugin")
 KEYS: Final = ("database", "journal", "writer", "routes")
 """What stands in this plugin's section."""
 

@@ -14,15 +14,15 @@ import cattrs
 from amqtt_db import decode, registry
 from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
+from amqtt_db.database.naming import SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
 from amqtt_db.models.base import Model, Table, exact_tables
-from amqtt_db.naming import HOUSE_TABLES, fold
-from amqtt_db.pipeline import escape_path
-from amqtt_db.route import Mismatch, Route, Unknown
-from amqtt_db.shape import Pair
-from amqtt_db.topics import TopicFilter
+from amqtt_db.record import Pair
+from amqtt_db.routing.records import escape_path
+from amqtt_db.routing.route import Mismatch, Route, Unknown
+from amqtt_db.routing.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
     "topic", "model", "decode", "entity", "time", "each", "unknown", "mismatch", "max_columns", "max_tables",
@@ -208,7 +208,7 @@ def _words(wanted: Any) -> str:
 def _check_table_name(own: Collection[str], name: str) -> None:
     if not text(name).isprintable():
         raise ValueError("a table's name has no control characters")
-    if fold(name) in HOUSE_TABLES and name not in own:
+    if fold(name) in SYSTEM_TABLES and name not in own:
         raise ValueError(f"{name} is a table of amqtt_db itself; choose another name")
     if fold(name).startswith(("sqlite_", "pg_")):
         raise ValueError(f"names that begin with {name.partition('_')[0]}_ belong to the database; choose another name")

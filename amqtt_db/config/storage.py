@@ -10,13 +10,13 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.config.yaml_checks import Node, duration, found, text
+from amqtt_db.database.naming import table_name
 from amqtt_db.errors import Problem
-from amqtt_db.models.base import Model, OwnColumns, Place, Table
-from amqtt_db.naming import table_name
-from amqtt_db.pipeline import escape_path
+from amqtt_db.models.base import Destination, Model, OwnColumns, Table
+from amqtt_db.record import Shape, level_path
 from amqtt_db.registry import suggest
-from amqtt_db.route import CHUNK, Hypertable, Ordering, Route
-from amqtt_db.shape import Shape, level_path
+from amqtt_db.routing.records import escape_path
+from amqtt_db.routing.route import CHUNK, Hypertable, Ordering, Route
 
 HYPERTABLE_KEYS: Final = tuple(field.name for field in attrs.fields(Hypertable) if field.name != "path")
 
@@ -121,7 +121,7 @@ def _column(route: Route | None, name: str) -> str:
     """What a user calls a column: the name of a fixed one, or the path of a property that has one."""
     if route is None:
         return name
-    tables = route.model.tables(Place("", route.filter.text), Shape(()))
+    tables = route.model.tables(Destination("", route.filter.text), Shape(()))
     fixed = {column.name for table in tables for column in table.columns}
     declared = None if route.entity is None else route.entity.declared
     if name in fixed:
@@ -177,7 +177,7 @@ def _timed(model: Model) -> Model:
 
 
 def _require_time(model: Model) -> None:
-    main = model.query(Place("")).table
+    main = model.query(Destination("")).table
     columns = {column.name for table in _tables(model) if table.key == main for column in table.columns}
     missing = sorted({"id", "part", "time", "topic"} - columns)
     if missing:
@@ -201,4 +201,4 @@ def _defaults(model: Any) -> dict[str, Any]:
 
 
 def _tables(model: Model) -> Collection[Table]:
-    return model.tables(Place(""), Shape(()))
+    return model.tables(Destination(""), Shape(()))

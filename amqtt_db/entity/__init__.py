@@ -14,14 +14,14 @@ from typing import Any
 
 import attrs
 
-from amqtt_db.entity.declared import Plan, covers, undeclared, without_mismatches
+from amqtt_db.entity.declared import EntitySpec, covers, undeclared, without_mismatches
 from amqtt_db.entity.from_class import class_plan
 from amqtt_db.entity.hooks import converter
 from amqtt_db.entity.inline import inline_plan
 from amqtt_db.entity.strict import read_level, to_column
 from amqtt_db.errors import EntityError
+from amqtt_db.record import Shape, flatten
 from amqtt_db.registry import load_path
-from amqtt_db.shape import Shape, flatten
 
 __all__ = ["Entity", "converter"]
 
@@ -37,7 +37,7 @@ class Entity:
 
     __slots__ = ("_covers", "_fields", "_make", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: EntitySpec) -> None:
         leaves = [leaf for field in plan.fields for leaf in field.leaves()]
         self.shape = Shape(tuple((field.path, field.kind) for _, field in leaves))
         self.declared: frozenset[str] = frozenset(self.shape.paths)

@@ -9,7 +9,7 @@ import attrs
 
 from amqtt_db.entity.strict import Convert, to_dict
 from amqtt_db.errors import EntityError
-from amqtt_db.shape import Kind
+from amqtt_db.record import Kind
 
 
 @attrs.frozen
@@ -57,7 +57,7 @@ class Field:
 
 
 @attrs.frozen
-class Plan:
+class EntitySpec:
     """How one entity is made: its fields, the function that makes an instance, and what the instance is called.
 
     ``independent`` tells that there is no more to an instance than the conversion of each field that is there.

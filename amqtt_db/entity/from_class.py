@@ -12,13 +12,13 @@ import attrs
 from cattrs.fns import identity
 from cattrs.gen import override
 
-from amqtt_db.entity.declared import Field, Plan
+from amqtt_db.entity.declared import EntitySpec, Field
 from amqtt_db.entity.hooks import STRICT, converter, is_record
 from amqtt_db.entity.strict import CONVERT, DECLARED_KIND, Convert, to_any
-from amqtt_db.shape import Kind, escape
+from amqtt_db.record import Kind, escape
 
 
-def class_plan(cls: type) -> Plan:
+def class_plan(cls: type) -> EntitySpec:
     """The plan of an attrs class or dataclass.  Raises ValueError for another class, or one that cannot be filled.
 
     A class with a structure hook of the user's own is made by it alone: what it refuses is not taken apart.
@@ -34,7 +34,7 @@ def class_plan(cls: type) -> Plan:
         raise ValueError(f"{_name(cls)} declares no attribute")
     if not hasattr(hook, "overrides"):
         fields = tuple(attrs.evolve(field, convert=to_any, required=False, nullable=True) for field in fields)
-    return Plan(_name(cls), fields, lambda data: hook(data, cls))
+    return EntitySpec(_name(cls), fields, lambda data: hook(data, cls))
 
 
 def _name(cls: Any) -> str:

@@ -12,7 +12,7 @@ import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from amqtt_db.entity.declared import Field, Plan
+from amqtt_db.entity.declared import EntitySpec, Field
 from amqtt_db.entity.strict import (
     CONVERT,
     DECLARED_KIND,
@@ -26,8 +26,8 @@ from amqtt_db.entity.strict import (
     to_list,
 )
 from amqtt_db.errors import Problem
+from amqtt_db.record import Kind, escape
 from amqtt_db.registry import SpecError, suggest
-from amqtt_db.shape import Kind, escape
 
 _TYPES: Final[Mapping[str, type]] = {
     "bool": bool,
@@ -69,7 +69,7 @@ _converter: Final = Converter(detailed_validation=False)
 Hook = Callable[[Any, Any], Any]
 
 
-def inline_plan(mapping: Mapping[Any, Any], where: str) -> Plan:
+def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
     """The plan of an inline entity.  Raises SpecError with every mistake in it, each under its path below ``where``."""
     problems: list[Problem] = []
     fields = _fields(mapping, where, "", problems)
@@ -78,7 +78,7 @@ def inline_plan(mapping: Mapping[Any, Any], where: str) -> Plan:
     if problems:
         raise SpecError(*problems)
     make, _ = _maker(fields)
-    return Plan("the entity", fields, make, independent=not any(field.children for field in fields))
+    return EntitySpec("the entity", fields, make, independent=not any(field.children for field in fields))
 
 
 def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[Problem]) -> tuple[Field, ...]:

@@ -13,7 +13,7 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from amqtt_db.shape import EPOCH, Kind
+from amqtt_db.record import EPOCH, Kind
 
 Convert = Callable[[Any], Any]
 

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from amqtt_db.journal.owner import NO_LONGER_FULL, Journal, Sync
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
-from amqtt_db.journal.reader import JournalReader, Opening
+from amqtt_db.journal.reader import Generation, JournalReader
 
 __all__ = [
     "NO_LONGER_FULL",
+    "Generation",
     "Journal",
     "JournalReader",
-    "Opening",
     "Progress",
     "Sync",
     "read_progress",

@@ -33,7 +33,7 @@ WHERE first < :position AND first + count > :position
 
 
 @attrs.frozen
-class Opening:
+class Generation:
     """One opening of a journal by an owner: its token, its first position, and the token of the one before."""
 
     token: str
@@ -54,10 +54,10 @@ class JournalReader:
         self._connection = journal_file.connect_reader(self.path)
         self._version: int | None = None
 
-    def openings(self) -> tuple[Opening, ...]:
+    def generations(self) -> tuple[Generation, ...]:
         """The openings that the journal knows, oldest first; those wholly trimmed may be missing."""
         rows = self._all("SELECT token, first, previous FROM opening ORDER BY number", {})
-        return tuple(Opening(*row) for row in rows)
+        return tuple(Generation(*row) for row in rows)
 
     def read(self, token: str, position: int, *, max_messages: int = 5000, max_bytes: int = 16 * 2**20) -> Batch | None:
         """The entries of an opening from ``position`` on, None if there are none.

@@ -19,12 +19,11 @@ from typing import Final
 
 import attrs
 
-from amqtt_db.errors import JournalError
+from amqtt_db.errors import JournalError, format_count
 from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.file import APPLICATION_ID, FORMAT
 from amqtt_db.journal.group import FIXED, decode
 from amqtt_db.journal.progress import read_progress
-from amqtt_db.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def mend(path: Path) -> None:
             found = _copy(path, ready)
         logger.error(
             "journal %s is damaged (%s); %s could be read and kept, %d or more could not",
-            path, problem, counted(found.entries, "message or event", "messages and events"), found.missing,
+            path, problem, format_count(found.entries, "message or event", "messages and events"), found.missing,
         )  # fmt: skip
     with journal_file.explained(path):
         aside = _set_aside(path)

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db.shape import Kind, Pair, Record, Shape, natural, picker, records_of
-from amqtt_db.tagged import Typed, typed
+from amqtt_db.record import Kind, Pair, Record, Shape, natural, picker, records_of
+from amqtt_db.tagged import TaggedValue, tag
 
 Cell = str | Pair
 """Names a column of a table: a fixed one by name, a property's by (path, kind)."""
@@ -74,7 +74,7 @@ class Table:
 
 
 @attrs.frozen(cache_hash=True)
-class Place:
+class Destination:
     """Where records go: ``key`` is a topic for a model with tables per topic, otherwise made from the route's filter.
 
     ``route`` is the route's topic filter.  ``declared`` holds the paths that its entity declares (None without one),
@@ -139,7 +139,7 @@ Layout = OwnColumns | ValueRows | Documents
 ENVELOPE: Final = (
     Column("id", "int64"),
     Column("part", "int64"),
-    Column("time", "moment"),
+    Column("time", "timestamp"),
     Column("topic", "text"),
     Column("session", "int64", nullable=True),
     Column("qos", "int64"),
@@ -173,19 +173,19 @@ class Model(ABC):
         return False
 
     @abstractmethod
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """The tables, with all columns, that records of ``shape`` need; the same keys for every shape."""
 
     @abstractmethod
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """The rows of a record: (table key, cells).  Cells that are absent or None become NULL."""
 
     @abstractmethod
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """The query that finds the place's records again, and perhaps others that lie in the same tables."""
 
     @abstractmethod
-    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
         """The records that the query's rows mean: the inverse of :meth:`rows`.
 
         Rows of the same (id, part) come one after the other.
@@ -195,23 +195,23 @@ class Model(ABC):
         """Where SQL finds the properties, so that there can be views of the records; None: there are none."""
         return None
 
-    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """A function that makes the rows of many records of ``shape`` at once.
 
         ``cells`` gives, per table key, the cells to fill.  Override it for speed; it must agree with :meth:`rows`.
         """
-        overflows = {table.key: table.overflow for table in self.tables(place, shape)}
+        overflows = {table.key: table.overflow for table in self.tables(destination, shape)}
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
             made: dict[str, list[tuple[Any, ...]]] = {key: [] for key in cells}
             for record in records:
-                for key, row in self.rows(place, record):
+                for key, row in self.rows(destination, record):
                     made[key].append(lay(row, cells[key], overflows[key]))
             return made
 
         return make
 
-    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
         """A function that makes the records of many rows of the query at once, given their columns.
 
         ``cells`` names the columns.  All rows of a record are given together.  Override it for speed; it must agree
@@ -219,7 +219,9 @@ class Model(ABC):
         """
 
         def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
-            return list(self.records(place, (dict(zip(cells, row, strict=True)) for row in zip(*columns, strict=True))))
+            return list(
+                self.records(destination, (dict(zip(cells, row, strict=True)) for row in zip(*columns, strict=True)))
+            )
 
         return read
 
@@ -229,13 +231,13 @@ def lay(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...
     homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in cells]
     if overflow is None or not homeless:
         return tuple(map(row.get, cells))
-    rest = {path: typed(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
+    rest = {path: tag(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
     return tuple(rest or None if cell == overflow else row.get(cell) for cell in cells)
 
 
 def restored(path: str, value: Any) -> tuple[Pair, Any]:
     """A property from a column of tagged JSON: its pair and its value."""
-    if isinstance(value, Typed):
+    if isinstance(value, TaggedValue):
         return (path, value.kind), value.value
     kind, value = natural(value)
     return (path, kind), value
@@ -288,4 +290,4 @@ def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], 
 
 def exact_tables(model: Model) -> list[Table]:
     """The tables of a model whose names are meant literally."""
-    return [table for table in model.tables(Place(""), Shape(())) if table.exact]
+    return [table for table in model.tables(Destination(""), Shape(())) if table.exact]

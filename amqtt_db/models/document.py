@@ -16,10 +16,10 @@ from amqtt_db.models.base import (
     ENVELOPE,
     Cell,
     Column,
+    Destination,
     Documents,
     Layout,
     Model,
-    Place,
     Query,
     Row,
     RowMaker,
@@ -29,9 +29,21 @@ from amqtt_db.models.base import (
     table_key,
 )
 from amqtt_db.models.eav import message_row, message_table
-from amqtt_db.shape import EXACT, Block, Kind, Pair, Record, Shape, flatten, level_path, nested, split_path, unflatten
-from amqtt_db.tagged import Written, dumps
-from amqtt_db.written import object_writer
+from amqtt_db.models.object_json import object_writer
+from amqtt_db.record import (
+    EXACT,
+    Kind,
+    Pair,
+    Record,
+    RecordBatch,
+    Shape,
+    flatten,
+    level_path,
+    nested,
+    split_path,
+    unflatten,
+)
+from amqtt_db.tagged import EncodedJson, dumps
 
 _TO_JSON: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "bigint": str,
@@ -70,7 +82,7 @@ class Document(Model):
     prefix: str = "mqtt"
     timed: bool = False
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """Always the same one: no property ever needs DDL."""
         table = message_table(f"{self.prefix}_document", timed=self.timed)
         documents = (
@@ -80,7 +92,7 @@ class Document(Model):
         )
         return (attrs.evolve(table, columns=(*table.columns, *documents)),)
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """One row."""
         data: list[tuple[str, Any]] = []
         kinds: dict[str, Kind] = {}
@@ -95,11 +107,11 @@ class Document(Model):
         row: dict[Cell, Any] = dict(message_row(record))
         yield self._key, {**row, "data": unflatten(data), "kinds": kinds or None, "levels": levels or None}
 
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """All documents."""
         return Query(self._key)
 
-    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
         """A record per document."""
         for row in rows:
             values = dict(_properties(row["data"], row["kinds"] or {}))
@@ -110,10 +122,10 @@ class Document(Model):
         """JSON; a subclass with rows of its own has to say itself."""
         return Documents("data", "kinds", "levels") if type(self).rows is Document.rows else None
 
-    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Columns of documents; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Document.rows:
-            return super().maker(place, shape, cells)
+            return super().maker(destination, shape, cells)
         ((key, order),) = cells.items()
         inside = [(path, kind) for path, kind in shape.properties if not path.startswith("{")]
         levels = [(path[1:-1], kind) for path, kind in shape.properties if path.startswith("{")]
@@ -121,7 +133,7 @@ class Document(Model):
         write, nest = object_writer(paths), _nester(paths)
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = Block.of(shape, records)
+            block = RecordBatch.of(shape, records)
             named = dict(zip(shape.properties, block.columns, strict=True))
             columns = [named[pair] for pair in inside]
             plain = list(map(_to_json, inside, columns))
@@ -200,7 +212,7 @@ def _levels(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any
         return [
             {name: value for name, value in zip(names, row, strict=True) if value is not None} or None for row in rows
         ]
-    different = {row: Written(dumps(dict(zip(names, row, strict=True)))) for row in set(rows)}
+    different = {row: EncodedJson(dumps(dict(zip(names, row, strict=True)))) for row in set(rows)}
     return map(different.__getitem__, rows)
 
 

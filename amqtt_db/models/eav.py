@@ -13,10 +13,10 @@ from amqtt_db.models.base import (
     ENVELOPE,
     Cell,
     Column,
+    Destination,
     Layout,
     Lookup,
     Model,
-    Place,
     Query,
     RecordReader,
     Row,
@@ -29,12 +29,12 @@ from amqtt_db.models.base import (
     restored,
     table_key,
 )
-from amqtt_db.shape import KINDS, Block, Kind, Pair, Record, Shape
+from amqtt_db.record import KINDS, Kind, Pair, Record, RecordBatch, Shape
 
 TOPICS: Final = Lookup("mqtt_topic", ("topic",))
 PROPERTIES: Final = Lookup("mqtt_property", ("property",))
 
-VALUE_KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "moment")
+VALUE_KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "timestamp")
 VALUE_COLUMNS: Final[Mapping[Kind, str]] = {kind: f"{kind}_value" for kind in VALUE_KINDS}
 """The column of ``mqtt_value`` for each kind; a suffix, for some kinds are words of SQL."""
 
@@ -72,7 +72,7 @@ class Eav(Model):
     prefix: str = "mqtt"
     timed: bool = False
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """Always the same two: no property ever needs DDL."""
         key = record_key(timed=self.timed)
         values = (
@@ -92,28 +92,28 @@ class Eav(Model):
             ),
         )
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """The envelope, and a row per property that is present."""
         yield self._messages, message_row(record)
         key: dict[Cell, Any] = {name: getattr(record, name) for name in record_key(timed=self.timed)}
         for path, (kind, value) in record.properties().items():
             yield self._values, {**key, "property": path, VALUE_COLUMNS[kind]: value}
 
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """Messages with their values."""
         return Query(self._messages, self._values, record_key(timed=self.timed))
 
-    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
         """A record for each message."""
         for _, group in groupby(rows, key=itemgetter("id", "part")):
             found = list(group)
             values = dict(_value(row) for row in found if row["property"] is not None)
             yield record_of(found[0], values)
 
-    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
         """Kind by kind; a subclass with records of its own gets the plain reader."""
         if type(self).records is not Eav.records:
-            return super().reader(place, cells)
+            return super().reader(destination, cells)
         at, kinds = cells.index("property"), [(cells.index(name), kind) for kind, name in VALUE_COLUMNS.items()]
 
         def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
@@ -135,14 +135,14 @@ class Eav(Model):
         """A column per kind; a subclass with rows of its own has to say itself."""
         return ValueRows("property", VALUE_COLUMNS) if type(self).rows is Eav.rows else None
 
-    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Eav.rows:
-            return super().maker(place, shape, cells)
+            return super().maker(destination, shape, cells)
         slots = [(path, *_padding(kind)) for path, kind in shape.properties]
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = Block.of(shape, records)
+            block = RecordBatch.of(shape, records)
             keys = zip(*block.envelope[: len(record_key(timed=self.timed))], strict=True)
             return {
                 self._messages: list(zip(*block.envelope, strict=True)),

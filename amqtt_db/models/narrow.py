@@ -13,10 +13,10 @@ import attrs
 from amqtt_db.models.base import (
     Cell,
     Column,
+    Destination,
     Layout,
     Lookup,
     Model,
-    Place,
     Query,
     RecordReader,
     Row,
@@ -30,8 +30,8 @@ from amqtt_db.models.base import (
     table_key,
 )
 from amqtt_db.models.eav import VALUE_KINDS, message_row, message_table
-from amqtt_db.shape import Block, Kind, Pair, Record, Shape
-from amqtt_db.tagged import typed
+from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
+from amqtt_db.tagged import tag
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
 
@@ -52,11 +52,11 @@ class Narrow(Model):
     prefix: str = "mqtt"
     timed: bool = False
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """The envelope once for each record, and the points."""
         points = (
             Column("series", "int64", lookup=SERIES),
-            Column("time", "moment"),
+            Column("time", "timestamp"),
             Column("id", "int64"),
             Column("part", "int64"),
             Column("value", "number", nullable=True),
@@ -74,7 +74,7 @@ class Narrow(Model):
             ),
         )
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """The envelope, and a point per property that is present."""
         yield self._messages, message_row(record)
         for path, (kind, value) in record.properties().items():
@@ -87,21 +87,21 @@ class Narrow(Model):
             number, text = _cells(kind, value)
             yield self._points, {**row, "value": number, "text": text}
 
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """Messages with their points."""
         return Query(self._messages, self._points, record_key(timed=self.timed))
 
-    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
         """A record for each message."""
         for _, group in groupby(rows, key=itemgetter("id", "part")):
             found = list(group)
             values = dict(_point(row) for row in found if row["series"] is not None)
             yield record_of(found[0], values)
 
-    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
         """Point by point; a subclass with records of its own gets the plain reader."""
         if type(self).records is not Narrow.records:
-            return super().reader(place, cells)
+            return super().reader(destination, cells)
         indexes = [cells.index(name) for name in ("series", "value", "text")]
 
         def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
@@ -122,13 +122,13 @@ class Narrow(Model):
         """Numbers apart, everything else tagged; a subclass with rows of its own has to say itself."""
         return ValueRows("series", _COLUMNS, exact="text") if type(self).rows is Narrow.rows else None
 
-    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Narrow.rows:
-            return super().maker(place, shape, cells)
+            return super().maker(destination, shape, cells)
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = Block.of(shape, records)
+            block = RecordBatch.of(shape, records)
             return {
                 self._messages: list(zip(*block.envelope, strict=True)),
                 self._points: [
@@ -156,7 +156,7 @@ def _cells(kind: Kind, value: Any) -> tuple[float | None, Any]:
     """What ``value`` and ``text`` hold of a value."""
     if kind == "number":
         return value, None
-    return _nearest(value) if kind in _EXACT else None, typed(kind, value)
+    return _nearest(value) if kind in _EXACT else None, tag(kind, value)
 
 
 def _nearest(number: Any) -> float | None:

@@ -14,10 +14,10 @@ from amqtt_db.models.base import (
     ENVELOPE,
     Cell,
     Column,
+    Destination,
     Layout,
     Model,
     OwnColumns,
-    Place,
     Query,
     RecordReader,
     Row,
@@ -29,8 +29,8 @@ from amqtt_db.models.base import (
     restored,
     table_key,
 )
-from amqtt_db.shape import Block, Pair, Record, Shape, picker, records_of
-from amqtt_db.tagged import typed
+from amqtt_db.record import Pair, Record, RecordBatch, Shape, picker, records_of
+from amqtt_db.tagged import tag
 
 EXTRA: Final = "extra"
 
@@ -59,32 +59,32 @@ class Wide(Model):
         """Not in a subclass with rows of its own."""
         return type(self).rows is Wide.rows and type(self).maker is Wide.maker
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """One table: the envelope, a column per property, and ``extra`` for properties without a column."""
         return (
             Table(
-                key=self._key(place),
-                name=self.table or place.key,
+                key=self._key(destination),
+                name=self.table or destination.key,
                 exact=self.table is not None,
                 columns=(*ENVELOPE, Column(EXTRA, "json", nullable=True)),
-                properties=tuple(pair for pair in shape.properties if has_column(place, pair[0])),
+                properties=tuple(pair for pair in shape.properties if has_column(destination, pair[0])),
                 primary_key=record_key(timed=self.timed),
                 indexes=(("time",),) if self.per_topic else (("topic", "time"), ("time",)),
                 overflow=EXTRA,
             ),
         )
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """One row: the envelope and a cell per property."""
         row: dict[Cell, Any] = dict(zip(_ENVELOPE_NAMES, _envelope(record), strict=True))
         row.update(zip(record.shape.properties, record.values, strict=True))
-        yield self._key(place), row
+        yield self._key(destination), row
 
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """All rows of the place's table."""
-        return Query(self._key(place))
+        return Query(self._key(destination))
 
-    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
         """A record per row; NULL cells are absent properties."""
         for row in rows:
             yield record_of(row, dict(_properties(row)))
@@ -93,23 +93,23 @@ class Wide(Model):
         """Columns as they are; also for a subclass, whatever it puts into them."""
         return OwnColumns()
 
-    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Columns put side by side; a subclass with rows of its own gets the plain maker."""
         if type(self).rows is not Wide.rows:
-            return super().maker(place, shape, cells)
+            return super().maker(destination, shape, cells)
         ((key, order),) = cells.items()
         fill = _filler(shape, order[len(_ENVELOPE_NAMES) :])
 
         def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = Block.of(shape, records)
+            block = RecordBatch.of(shape, records)
             return {key: list(zip(*block.envelope, *fill(block), strict=True))}
 
         return make
 
-    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
         """A whole page at once; only rows with tagged values or ``extra`` are looked at one by one."""
         if type(self).records is not Wide.records:
-            return super().reader(place, cells)
+            return super().reader(destination, cells)
         envelope = [cells.index(name) for name in _ENVELOPE_NAMES]
         own = [(cell, index) for index, cell in enumerate(cells) if isinstance(cell, tuple) and not _is_tagged(cell)]
         odd = [index for index, cell in enumerate(cells) if cell == EXTRA or _is_tagged(cell)]
@@ -124,15 +124,20 @@ class Wide(Model):
 
         return read
 
-    def _key(self, place: Place) -> str:
+    def _key(self, destination: Destination) -> str:
         if self.table or self.timed:
-            return table_key(self.table or place.key, timed=self.timed)
-        return place.key  # no topic of a client begins with $
+            return table_key(self.table or destination.key, timed=self.timed)
+        return destination.key  # no topic of a client begins with $
 
 
-def has_column(place: Place, path: str) -> bool:
+def has_column(destination: Destination, path: str) -> bool:
     """Whether a property may have a column: not if ``unknown: extra`` sends it to the JSON column."""
-    return place.unknown != "extra" or place.declared is None or path in place.declared or path.startswith("{")
+    return (
+        destination.unknown != "extra"
+        or destination.declared is None
+        or path in destination.declared
+        or path.startswith("{")
+    )
 
 
 def _properties(row: Row) -> Iterator[tuple[Pair, Any]]:
@@ -184,14 +189,14 @@ def _present(
     return in_order(tuple(pairs[index] for index in indexes))[0], picker(indexes)
 
 
-def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[Block], list[Iterable[Any]]]:
+def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[RecordBatch], list[Iterable[Any]]]:
     """From a block to the columns of ``cells``, in their order."""
-    places = {pair: index for index, pair in enumerate(shape.properties)}
-    indexes = [places.get(cell) if isinstance(cell, tuple) else None for cell in cells]
+    destinations = {pair: index for index, pair in enumerate(shape.properties)}
+    indexes = [destinations.get(cell) if isinstance(cell, tuple) else None for cell in cells]
     extra = cells.index(EXTRA) if EXTRA in cells else None
-    homeless = [(pair, index) for pair, index in places.items() if pair not in set(cells)]
+    homeless = [(pair, index) for pair, index in destinations.items() if pair not in set(cells)]
 
-    def fill(block: Block) -> list[Iterable[Any]]:
+    def fill(block: RecordBatch) -> list[Iterable[Any]]:
         nothing = (None,) * len(block)
         columns: list[Iterable[Any]] = [nothing if index is None else block.columns[index] for index in indexes]
         if extra is not None:
@@ -202,5 +207,5 @@ def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[Block], list[Itera
 
 
 def _rest(homeless: list[tuple[Pair, int]], values: tuple[Any, ...]) -> dict[str, Any] | None:
-    rest = {path: typed(kind, values[index]) for (path, kind), index in homeless if values[index] is not None}
+    rest = {path: tag(kind, values[index]) for (path, kind), index in homeless if values[index] is not None}
     return rest or None

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from amqtt_db.config import Settings
-from amqtt_db.engines.urls import check
-from amqtt_db.house import visit
+from amqtt_db.database.engines.urls import check
+from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.reader.records import records
 from amqtt_db.reader.selection import Selection
-from amqtt_db.shape import Record
+from amqtt_db.record import Record
 
 __all__ = ["Selection", "read", "records", "url_of"]
 
@@ -38,8 +38,8 @@ def read(
 
 
 def _read(url: str, selection: Selection) -> Iterator[Record]:
-    with visit(url) as house:
-        yield from records(house, selection)
+    with open_snapshot(url) as snapshot:
+        yield from records(snapshot, selection)
 
 
 def url_of(database: str | Settings) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.catalog import PhysicalTable
-from amqtt_db.engines.base import Decoder, Engine
+from amqtt_db.database.catalog import PhysicalTable
+from amqtt_db.database.engines.base import Decoder, Engine
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell, Lookup, Table
 from amqtt_db.reader.keys import Keys

@@ -8,13 +8,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from amqtt_db.config import Settings
-from amqtt_db.house import House, visit
+from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.message import message_id
 from amqtt_db.reader import url_of
 from amqtt_db.reader.records import records
 from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
-from amqtt_db.shape import Record
-from amqtt_db.topics import TopicFilter
+from amqtt_db.record import Record
+from amqtt_db.routing.topics import TopicFilter
 
 _BEFORE: Final = (-1, -1)  # no record's id and part
 
@@ -37,9 +37,9 @@ class Follower:
 
         Raises DatabaseError if the database cannot be read.
         """
-        with visit(self._url) as house:
-            self._seen = _checkpoints(house)
-            found = list(records(house, Selection(self._topic, limit=count, order=NEWEST)))
+        with open_snapshot(self._url) as snapshot:
+            self._seen = _checkpoints(snapshot)
+            found = list(records(snapshot, Selection(self._topic, limit=count, order=NEWEST)))
         return found[::-1]
 
     def news(self) -> Iterator[Record]:
@@ -47,12 +47,12 @@ class Follower:
 
         Raises as :meth:`newest`; the next call goes on behind the last record.
         """
-        with visit(self._url) as house:
-            for number, position in _checkpoints(house).items():
+        with open_snapshot(self._url) as snapshot:
+            for number, position in _checkpoints(snapshot).items():
                 seen = self._seen.get(number, 0)
                 if position > seen:
                     new = Selection(self._topic, message_id(number, seen), message_id(number, position), order=BY_ID)
-                    yield from self._behind_last(number, records(house, new))
+                    yield from self._behind_last(number, records(snapshot, new))
                     self._seen[number] = position
 
     def _behind_last(self, number: int, found: Iterable[Record]) -> Iterator[Record]:
@@ -64,9 +64,9 @@ class Follower:
                 yield record
 
 
-def _checkpoints(house: House) -> dict[int, int]:
-    table = house.catalog.journal
-    if not sa.inspect(house.connection).has_table(table.name):
+def _checkpoints(snapshot: Snapshot) -> dict[int, int]:
+    table = snapshot.catalog.journal
+    if not sa.inspect(snapshot.connection).has_table(table.name):
         return {}
-    rows = house.connection.execute(sa.select(table.c.number, table.c.position).order_by(table.c.number))
+    rows = snapshot.connection.execute(sa.select(table.c.number, table.c.position).order_by(table.c.number))
     return {row.number: row.position for row in rows}

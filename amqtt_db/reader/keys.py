@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from amqtt_db.catalog import key_hash
-from amqtt_db.house import House
-from amqtt_db.lookup import Key, lookup_table
+from amqtt_db.database.catalog import key_hash
+from amqtt_db.database.lookup import Key, lookup_table
+from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Lookup
 
 _CHUNK: Final = 500  # parameters of a statement
@@ -19,8 +19,8 @@ _MOST: Final = 200_000  # keys remembered; more are forgotten and looked up agai
 class Keys:
     """The keys of lookups, read when they are first needed."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._house = snapshot
         self._known: dict[Lookup, dict[int, Key]] = {}
 
     def of(self, lookup: Lookup, ids: Iterable[int]) -> Mapping[int, Key]:

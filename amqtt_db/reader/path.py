@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import attrs
 
+from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.errors import DatabaseError
-from amqtt_db.house import House
 from amqtt_db.models.base import Cell
 from amqtt_db.reader.columns import Decode, StoredTable
 from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.stays import Stay, physical_tables
-from amqtt_db.shape import Record
+from amqtt_db.reader.sources import Source, physical_tables
+from amqtt_db.record import Record
 
 Rows = Sequence[Any]
 """Tuples as the driver returns them."""
@@ -30,7 +30,7 @@ class Path:
     that are wanted, None if all are that the database finds.
     """
 
-    stay: Stay
+    source: Source
     main: StoredTable
     values: StoredTable | None
     topic: Any = None
@@ -50,18 +50,18 @@ class Path:
     @property
     def tells_time(self) -> bool:
         """Whether the main table has the records' times."""
-        return any(column.name == "time" and column.kind == "moment" for column in self.main.table.columns)
+        return any(column.name == "time" and column.kind == "timestamp" for column in self.main.table.columns)
 
     @property
     def has_single_rows(self) -> bool:
         """Whether the main table has one row for each record."""
         return set(self.main.table.primary_key) <= {"id", "part", "time"}
 
-    def maker(self, house: House, keys: Keys) -> Callable[[Rows], Sequence[Record]]:
+    def maker(self, snapshot: Snapshot, keys: Keys) -> Callable[[Rows], Sequence[Record]]:
         """What turns a page of rows into those of their records that are wanted."""
         cells, topics = self.cells, self.topics
-        decoders = [self._decoder(cell, house, keys) for cell in cells]
-        read = self.stay.model.reader(self.stay.place, cells)
+        decoders = [self._decoder(cell, snapshot, keys) for cell in cells]
+        read = self.source.model.reader(self.source.destination, cells)
         at = cells.index("topic") if "topic" in cells else None
 
         def make(rows: Rows) -> Sequence[Record]:
@@ -75,36 +75,36 @@ class Path:
                 records = read(decoded)
             except Exception as error:  # of a type that no model has foreseen
                 raise self._unreadable(error) from error
-            return records if at is not None else [one for one in records if one.topic in self.stay.topics]
+            return records if at is not None else [one for one in records if one.topic in self.source.topics]
 
         return make
 
     def _unreadable(self, error: Exception) -> DatabaseError:
         return DatabaseError(
-            f"table {' or '.join(self.tables)} holds a row that {type(self.stay.model).__name__} does not write, and "
+            f"table {' or '.join(self.tables)} holds a row that {type(self.source.model).__name__} does not write, and "
             f"that it cannot read: {type(error).__name__}; mend the row, or delete it"
         )
 
-    def _decoder(self, cell: Cell, house: House, keys: Keys) -> Decode | None:
+    def _decoder(self, cell: Cell, snapshot: Snapshot, keys: Keys) -> Decode | None:
         if self.values is None or cell in self.main.names:
-            return self.main.decoder(cell, house.engine, keys, repeats=self.values is not None)
-        return self.values.decoder(cell, house.engine, keys, repeats=False)
+            return self.main.decoder(cell, snapshot.engine, keys, repeats=self.values is not None)
+        return self.values.decoder(cell, snapshot.engine, keys, repeats=False)
 
 
-def paths(house: House, keys: Keys, wanted: Sequence[Stay], *, scan: bool) -> Iterator[Path]:
+def paths(snapshot: Snapshot, keys: Keys, wanted: Sequence[Source], *, scan: bool) -> Iterator[Path]:
     """The paths to the records of stays; with ``scan`` none of a single topic.  What has no table yet has none."""
-    known = physical_tables(house, wanted)
-    for stay in wanted:
-        query, tables = stay.query, stay.tables()
+    known = physical_tables(snapshot, wanted)
+    for source in wanted:
+        query, tables = source.query, source.tables()
         if {query.table, query.values or query.table} <= known.keys():
             main = StoredTable.of(tables[query.table], known[query.table])
             values = None if query.values is None else StoredTable.of(tables[query.values], known[query.values])
-            yield from _of(Path(stay, main, values), keys, scan=scan)
+            yield from _of(Path(source, main, values), keys, scan=scan)
 
 
 def _of(path: Path, keys: Keys, *, scan: bool) -> Iterator[Path]:
-    topics = path.stay.topics
-    if path.stay.complete or "topic" not in path.main.names:
+    topics = path.source.topics
+    if path.source.complete or "topic" not in path.main.names:
         yield path
         return
     lookup = path.main.lookup("topic")

@@ -9,13 +9,13 @@ from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final
 
-from amqtt_db.house import House
+from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import paths
 from amqtt_db.reader.selection import BY_ID, Selection
-from amqtt_db.reader.stays import Stay, stays
+from amqtt_db.reader.sources import Source, sources
 from amqtt_db.reader.walk import walk
-from amqtt_db.shape import Record
+from amqtt_db.record import Record
 
 ROWS: Final = 20_000  # rows in memory, about, however many walks share them
 _PAGES: Final = (32, 2000)  # rows fetched at a time, at least and at most
@@ -23,23 +23,23 @@ _PAGES: Final = (32, 2000)  # rows fetched at a time, at least and at most
 _identity = attrgetter("id", "part")
 
 
-def records(house: House, wanted: Selection) -> Iterator[Record]:
+def records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
     """The wanted records in their order.  Raises DatabaseError where nothing has ever been stored."""
-    found, keys = stays(house, wanted), Keys(house)
-    ways = list(paths(house, keys, found, scan=wanted.order == BY_ID))
+    found, keys = sources(snapshot, wanted), Keys(snapshot)
+    ways = list(paths(snapshot, keys, found, scan=wanted.order == BY_ID))
     smallest, largest = _PAGES
     size = min(largest, max(smallest, ROWS // (len(ways) or 1)))
     if wanted.limit is not None:
         size = max(1, min(size, wanted.limit))
-    house.connection.execution_options(compiled_cache={})  # SQLAlchemy's own has room for few tables' statements
-    walks = [walk(house, keys, path, wanted, size) for path in ways]
+    snapshot.connection.execution_options(compiled_cache={})  # SQLAlchemy's own has room for few tables' statements
+    walks = [walk(snapshot, keys, path, wanted, size) for path in ways]
     merged = walks[0] if len(walks) == 1 else merge(*walks, key=wanted.order.key, reverse=wanted.order.descending)
     return islice(_once(merged, found), wanted.limit)
 
 
-def _once(merged: Iterable[Record], found: Iterable[Stay]) -> Iterator[Record]:
+def _once(merged: Iterable[Record], found: Iterable[Source]) -> Iterator[Record]:
     """Each record once, also while it lies in two places: from the one where its properties are."""
-    places = Counter(topic for stay in found for topic in stay.topics)
-    if all(count == 1 for count in places.values()):
+    destinations = Counter(topic for source in found for topic in source.topics)
+    if all(count == 1 for count in destinations.values()):
         return iter(merged)
     return (max(same, key=lambda record: len(record.values)) for _, same in groupby(merged, key=_identity))

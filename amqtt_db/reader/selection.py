@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.shape import Record, micros
-from amqtt_db.topics import TopicFilter
+from amqtt_db.record import Record, to_micros
+from amqtt_db.routing.topics import TopicFilter
 
 
 @attrs.frozen
@@ -75,4 +75,4 @@ class Selection:
 def _moment(name: str, value: datetime | None) -> int | None:
     if value is not None and value.utcoffset() is None:
         raise ValueError(f"{name} is {value.isoformat()}; it needs a time zone, such as timezone.utc")
-    return None if value is None else micros(value)
+    return None if value is None else to_micros(value)

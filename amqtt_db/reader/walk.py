@@ -13,20 +13,20 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.house import House
+from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import Path, Rows
 from amqtt_db.reader.selection import BY_ID, Order, Selection
 from amqtt_db.reader.statement import Bounds, statement
-from amqtt_db.shape import Kind, Record
+from amqtt_db.record import Kind, Record
 
 
-def walk(house: House, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Record]:
+def walk(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Record]:
     """The records on a path, ``size`` rows at a time; all at once where the main table does not tell their times."""
     if wanted.order.fields[0] != "time" or path.tells_time:
-        return chain.from_iterable(_pages(house, keys, path, wanted, size))
+        return chain.from_iterable(_pages(snapshot, keys, path, wanted, size))
     by_id = attrs.evolve(wanted, order=BY_ID, low=None, high=None)
-    records = chain.from_iterable(_pages(house, keys, path, by_id, size))
+    records = chain.from_iterable(_pages(snapshot, keys, path, by_id, size))
     within = (record for record in records if _is_within(record.time, wanted))
     return iter(sorted(within, key=wanted.order.key, reverse=wanted.order.descending))
 
@@ -35,9 +35,9 @@ def _is_within(time: int, wanted: Selection) -> bool:
     return (wanted.low is None or time >= wanted.low) and (wanted.high is None or time < wanted.high)
 
 
-def _pages(house: House, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Sequence[Record]]:
-    pager = _Pager.of(house, path, wanted)
-    make, key = path.maker(house, keys), itemgetter(*map(path.cells.index, wanted.order.fields))
+def _pages(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Sequence[Record]]:
+    pager = _Pager.of(snapshot, path, wanted)
+    make, key = path.maker(snapshot, keys), itemgetter(*map(path.cells.index, wanted.order.fields))
     last = None
     while True:
         rows = pager.fetch(last, size)
@@ -71,13 +71,13 @@ class _Pager:
     _statements: dict[bool, sa.Select[Any]] = attrs.field(factory=dict, init=False)
 
     @classmethod
-    def of(cls, house: House, path: Path, wanted: Selection) -> _Pager:
+    def of(cls, snapshot: Snapshot, path: Path, wanted: Selection) -> _Pager:
         """What fetches the rows of a path."""
         bounds = Bounds(path.topic is not None, wanted.low is not None, wanted.high is not None)
-        kind: Kind = "moment" if wanted.order.fields[0] == "time" else "int64"
+        kind: Kind = "timestamp" if wanted.order.fields[0] == "time" else "int64"
         given = {"low": wanted.low, "high": wanted.high}
-        parameters = {name: house.engine.bind(kind, value) for name, value in given.items() if value is not None}
-        return cls(house.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic})
+        parameters = {name: snapshot.engine.bind(kind, value) for name, value in given.items() if value is not None}
+        return cls(snapshot.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic})
 
     def fetch(self, last: tuple[Any, ...] | None, size: int) -> Rows:
         """The ``size`` rows behind the position ``last``, or the first ones; fewer at the end."""
@@ -91,6 +91,6 @@ class _Pager:
         if following not in self._statements:
             path = self.path
             self._statements[following] = statement(
-                path.stay.query, path.main, path.values, self.order, self.bounds, following=following
+                path.source.query, path.main, path.values, self.order, self.bounds, following=following
             )
         return self._statements[following]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import attrs
 
-from amqtt_db.shape import Record, split_path
+from amqtt_db.record import Record, split_path
 from amqtt_db.testing.history import Data, Sent, Setting
 
 Keys = tuple[str | None, ...]

@@ -11,17 +11,17 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.dead import letters
-from amqtt_db.engines import engine_for
-from amqtt_db.house import visit
+from amqtt_db.database.dead_letters import letters
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.models.base import Model
 from amqtt_db.reader import read
-from amqtt_db.route import Hypertable, Route
+from amqtt_db.routing.route import Hypertable, Route
 from amqtt_db.testing.answer import Told, expected, require, require_same, told
 from amqtt_db.testing.databases import Database
 from amqtt_db.testing.history import History, Sent, Setting
-from amqtt_db.writer.attempt import Attempt
+from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.transaction import CheckpointMoved
 from amqtt_db.writer.writer import Writer
 
@@ -49,9 +49,9 @@ class Feed:
 
         It must find that everything up to ``stored`` is in the database, or up to ``end`` if that was being stored.
         """
-        attempt = Attempt(self._note)
-        self._writers.callback(attempt.close)
-        self._writer = Writer(engine_for(self._url), self._routes, attempt)
+        guard = CrashGuard(self._note)
+        self._writers.callback(guard.close)
+        self._writer = Writer(engine_for(self._url), self._routes, guard)
         self._writers.callback(self._writer.close)
         self._writer.prepare()
         self.number, checkpoint = self._writer.register(self._token, 1)
@@ -166,14 +166,14 @@ class Bench:
 
     def tables(self) -> Mapping[str, list[dict[str, Any]]]:
         """The rows of every table of a model as they lie in the database."""
-        with visit(self.url) as house:
-            names = [table.name for table in house.catalog.physical_tables(house.connection).values()]
-            return {name: list(_rows(house.connection, name)) for name in names}
+        with open_snapshot(self.url) as snapshot:
+            names = [table.name for table in snapshot.catalog.physical_tables(snapshot.connection).values()]
+            return {name: list(_rows(snapshot.connection, name)) for name in names}
 
     def pairs(self) -> Mapping[str, set[tuple[str, str]]]:
         """Which (path, kind) pairs have a column, by the key of the table."""
-        with visit(self.url) as house:
-            tables = house.catalog.physical_tables(house.connection)
+        with open_snapshot(self.url) as snapshot:
+            tables = snapshot.catalog.physical_tables(snapshot.connection)
             return {key: set(table.columns) for key, table in tables.items()}
 
 

@@ -14,14 +14,14 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from amqtt_db.models.base import Model, Place
+from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.spec import model_of
 from amqtt_db.models.wide import Wide
-from amqtt_db.shape import Record, Shape
-from amqtt_db.tagged import Written, loads
+from amqtt_db.record import Record, Shape
+from amqtt_db.tagged import EncodedJson, loads
 from amqtt_db.testing import pure, strategies
 from amqtt_db.testing.answer import require, require_same, same, told
 from amqtt_db.testing.bench import Bench
@@ -29,7 +29,7 @@ from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.history import History, Sent, Setting
 from amqtt_db.testing.machine import Life
 from amqtt_db.testing.servers import needed
-from amqtt_db.writer.lanes import spec
+from amqtt_db.writer.topic_router import spec
 
 LONG: Final = 500
 """From so many examples on, as a hypothesis profile asks for them, no database is spared."""
@@ -92,8 +92,11 @@ class ModelContract:
 
         @given(strategies.places(), strategies.records())
         @tries(1)
-        def law(place: Place, record: Record) -> None:
-            faults = [*pure.table_faults(self.model, place, record.shape), *pure.row_faults(self.model, place, record)]
+        def law(destination: Destination, record: Record) -> None:
+            faults = [
+                *pure.table_faults(self.model, destination, record.shape),
+                *pure.row_faults(self.model, destination, record),
+            ]
             require(not faults, "\n".join(faults[:5]))
 
         law()
@@ -103,10 +106,10 @@ class ModelContract:
 
         @given(strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
-        def law(place: Place, one: Shape, other: Shape) -> None:
-            both = _columns(self.model, place, Shape((*one.properties, *other.properties)))
+        def law(destination: Destination, one: Shape, other: Shape) -> None:
+            both = _columns(self.model, destination, Shape((*one.properties, *other.properties)))
             for shape in (one, other):
-                for key, pairs in _columns(self.model, place, shape).items():
+                for key, pairs in _columns(self.model, destination, shape).items():
                     lost = pairs - both.get(key, set())
                     require(not lost, f"table {key} has no columns for {sorted(lost)} once there are others")
 
@@ -117,9 +120,9 @@ class ModelContract:
 
         @given(st.data(), strategies.places())
         @tries(1)
-        def law(data: st.DataObject, place: Place) -> None:
+        def law(data: st.DataObject, destination: Destination) -> None:
             records = data.draw(_several(strategies.records()))
-            require_same(map(pure.meant, records), pure.read_without_database(self.model, place, records))
+            require_same(map(pure.meant, records), pure.read_without_database(self.model, destination, records))
 
         law()
 
@@ -128,13 +131,13 @@ class ModelContract:
 
         @given(st.data(), strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
-        def law(data: st.DataObject, place: Place, shape: Shape, more: Shape) -> None:
+        def law(data: st.DataObject, destination: Destination, shape: Shape, more: Shape) -> None:
             records = data.draw(st.lists(strategies.records(st.just(shape)), min_size=1, max_size=3))
             filled = Shape(tuple(dict.fromkeys((*shape.properties, *more.properties))))
             known = [pair for pair in filled.properties if data.draw(st.booleans(), label=f"{pair} has a column")]
-            cells = pure.cells_to_fill(self.model, place, filled, known)
-            fast = self.model.maker(place, shape, cells)(records)
-            plain = Model.maker(self.model, place, shape, cells)(records)
+            cells = pure.cells_to_fill(self.model, destination, filled, known)
+            fast = self.model.maker(destination, shape, cells)(records)
+            plain = Model.maker(self.model, destination, shape, cells)(records)
             for key in cells:
                 require(same(_sorted(fast, key), _sorted(plain, key)), _disagreement(key, cells[key], fast, plain))
 
@@ -145,12 +148,12 @@ class ModelContract:
 
         @given(st.data(), strategies.places())
         @tries(1)
-        def law(data: st.DataObject, place: Place) -> None:
-            rows = list(pure.queried(self.model, place, data.draw(_several(strategies.records()))))
+        def law(data: st.DataObject, destination: Destination) -> None:
+            rows = list(pure.queried(self.model, destination, data.draw(_several(strategies.records()))))
             cells = tuple(rows[0]) if rows else ()
             columns = [[row[cell] for row in rows] for cell in cells]
-            fast = [told(record) for record in self.model.reader(place, cells)(columns)] if rows else []
-            plain = [told(record) for record in self.model.records(place, rows)]
+            fast = [told(record) for record in self.model.reader(destination, cells)(columns)] if rows else []
+            plain = [told(record) for record in self.model.records(destination, rows)]
             require_same(plain, fast)
             require([(one.id, one.part) for one in plain] == [(one.id, one.part) for one in fast], "another order")
 
@@ -256,8 +259,8 @@ def _several(records: st.SearchStrategy[Record]) -> st.SearchStrategy[list[Recor
     return st.lists(records, min_size=1, max_size=3, unique_by=lambda record: (record.id, record.part))
 
 
-def _columns(model: Model, place: Place, shape: Shape) -> dict[str, set[Any]]:
-    return {table.key: {*table.columns, *table.properties} for table in model.tables(place, shape)}
+def _columns(model: Model, destination: Destination, shape: Shape) -> dict[str, set[Any]]:
+    return {table.key: {*table.columns, *table.properties} for table in model.tables(destination, shape)}
 
 
 def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
@@ -266,7 +269,7 @@ def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[A
 
 def _value(cell: Any) -> Any:
     """What a cell means that a maker has written already."""
-    return loads(str(cell)) if isinstance(cell, Written) else cell
+    return loads(str(cell)) if isinstance(cell, EncodedJson) else cell
 
 
 def _disagreement(key: str, cells: Sequence[Any], fast: Mapping[str, Any], plain: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ import attrs
 
 from amqtt_db.entity import Entity
 from amqtt_db.models.base import Model
-from amqtt_db.route import Route
-from amqtt_db.topics import TopicFilter
+from amqtt_db.routing.route import Route
+from amqtt_db.routing.topics import TopicFilter
 
 Data = Mapping[str, Any]
 """A decoded payload: nested objects of plain values."""

@@ -7,33 +7,33 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.catalog import PhysicalTable
-from amqtt_db.models.base import Cell, Column, Model, Place, Row, Table
-from amqtt_db.schema import columns_to_fill
-from amqtt_db.shape import Kind, Pair, Record, Shape
-from amqtt_db.tagged import typed
+from amqtt_db.database.catalog import PhysicalTable
+from amqtt_db.database.schema import columns_to_fill
+from amqtt_db.models.base import Cell, Column, Destination, Model, Row, Table
+from amqtt_db.record import Kind, Pair, Record, Shape
+from amqtt_db.tagged import tag
 from amqtt_db.testing.answer import Told, Value, natural, told
 
 _PYTHON: Final[Mapping[Kind, tuple[type, ...]]] = {
     "bool": (bool,),
     "bytes": (bytes,),
     "int64": (int,),
-    "moment": (int,),
+    "timestamp": (int,),
     "number": (int, float),
     "text": (str,),
 }
 """The types that fixed columns of the simple kinds take; the other kinds are not checked."""
 
 
-def table_faults(model: Model, place: Place, shape: Shape) -> Iterator[str]:
+def table_faults(model: Model, destination: Destination, shape: Shape) -> Iterator[str]:
     """Sentences about what is wrong with a model's tables, and with its query for them."""
-    tables = {table.key: table for table in model.tables(place, shape)}
-    first = {table.key: table for table in model.tables(place, Shape(()))}
+    tables = {table.key: table for table in model.tables(destination, shape)}
+    first = {table.key: table for table in model.tables(destination, Shape(()))}
     if tables.keys() != first.keys():
         yield f"the keys of the tables depend on the shape: {sorted(first)} for none, {sorted(tables)} for {shape}"
     for table in tables.values():
         yield from _faults_of(table, first.get(table.key, table))
-    query = model.query(place)
+    query = model.query(destination)
     yield from _query_faults(tables, query.table, ("id", "part", *query.on))
     if query.values is not None:
         yield from _query_faults(tables, query.values, query.on)
@@ -63,11 +63,11 @@ def _query_faults(tables: Mapping[str, Table], key: str, names: Iterable[str]) -
         yield f"the query needs the columns {missing} in table {key}, which has none of that name"
 
 
-def row_faults(model: Model, place: Place, record: Record) -> Iterator[str]:
+def row_faults(model: Model, destination: Destination, record: Record) -> Iterator[str]:
     """Sentences about rows of a record that do not fit the tables that its model declares for its shape."""
-    tables = {table.key: table for table in model.tables(place, record.shape)}
+    tables = {table.key: table for table in model.tables(destination, record.shape)}
     keys: set[tuple[str, tuple[Any, ...]]] = set()
-    for key, row in model.rows(place, record):
+    for key, row in model.rows(destination, record):
         table = tables.get(key)
         if table is None:
             yield f"a row is for table {key}, which is not declared"
@@ -101,31 +101,33 @@ def _fits(column: Column, value: Any) -> bool:
     return len(parts) == len(column.lookup.columns) and all(type(part) is str for part in parts)
 
 
-def cells_to_fill(model: Model, place: Place, shape: Shape, known: Iterable[Pair]) -> dict[str, tuple[Cell, ...]]:
+def cells_to_fill(
+    model: Model, destination: Destination, shape: Shape, known: Iterable[Pair]
+) -> dict[str, tuple[Cell, ...]]:
     """What the writer asks a row maker for, where tables have columns for the pairs ``known`` and those they must."""
     cells: dict[str, tuple[Cell, ...]] = {}
-    for table in model.tables(place, shape):
+    for table in model.tables(destination, shape):
         given = table.properties if table.overflow is None else [pair for pair in table.properties if pair in known]
         physical = PhysicalTable(table.key, table.name, {pair: f"c{index}" for index, pair in enumerate(given)})
         cells[table.key] = tuple(columns_to_fill(physical, table, shape))
     return cells
 
 
-def read_without_database(model: Model, place: Place, records: Sequence[Record]) -> list[Told]:
+def read_without_database(model: Model, destination: Destination, records: Sequence[Record]) -> list[Told]:
     """The records that a model finds in its own rows, which lie in lists instead of tables."""
-    return [told(record) for record in model.records(place, queried(model, place, records))]
+    return [told(record) for record in model.records(destination, queried(model, destination, records))]
 
 
-def queried(model: Model, place: Place, records: Sequence[Record]) -> Iterator[Row]:
+def queried(model: Model, destination: Destination, records: Sequence[Record]) -> Iterator[Row]:
     """What a model's query returns once it has stored some records, if lists were tables."""
     filled = Shape(tuple(dict.fromkeys(pair for record in records for pair in record.shape.properties)))
-    tables = {table.key: table for table in model.tables(place, filled)}
+    tables = {table.key: table for table in model.tables(destination, filled)}
     shelves: dict[str, list[dict[Cell, Any]]] = {key: [] for key in tables}
     for record in records:
-        for key, row in model.rows(place, record):
+        for key, row in model.rows(destination, record):
             if key in tables:
                 shelves[key].append(_stored(tables[key], row))
-    return _joined(model, place, shelves, tables)
+    return _joined(model, destination, shelves, tables)
 
 
 def _stored(table: Table, row: Row) -> dict[Cell, Any]:
@@ -134,7 +136,7 @@ def _stored(table: Table, row: Row) -> dict[Cell, Any]:
     stored: dict[Cell, Any] = {cell: row.get(cell) for cell in cells}
     homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in stored and row[cell] is not None]
     if homeless and table.overflow is not None:
-        stored[table.overflow] = {path: typed(kind, row[path, kind]) for path, kind in homeless}
+        stored[table.overflow] = {path: tag(kind, row[path, kind]) for path, kind in homeless}
     kinds = {column.name: column.kind for column in table.columns}
     for cell, value in stored.items():
         kind = kinds[cell] if isinstance(cell, str) else cell[1]
@@ -143,9 +145,9 @@ def _stored(table: Table, row: Row) -> dict[Cell, Any]:
 
 
 def _joined(
-    model: Model, place: Place, shelves: Mapping[str, list[dict[Cell, Any]]], tables: Mapping[str, Table]
+    model: Model, destination: Destination, shelves: Mapping[str, list[dict[Cell, Any]]], tables: Mapping[str, Table]
 ) -> Iterator[Row]:
-    query = model.query(place)
+    query = model.query(destination)
     for row in sorted(shelves[query.table], key=lambda row: (row["id"], row["part"])):
         if query.values is None:
             yield row

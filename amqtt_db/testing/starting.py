@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.engines import engine_for
+from amqtt_db.database.engines import engine_for
 
 _PATIENCE: Final = 60.0  # seconds for a server to start or to stop
 _LOG: Final = 500  # characters of a log that are shown

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from amqtt_db.models.base import Place
-from amqtt_db.shape import Kind, Pair, Record, Shape, escape, level_path
+from amqtt_db.models.base import Destination
+from amqtt_db.record import Kind, Pair, Record, Shape, escape, level_path
 from amqtt_db.testing.answer import KIND_OF_DECLARED, leaves
 from amqtt_db.testing.history import Data, History, Sent, Setting
 
@@ -214,11 +214,11 @@ def _in_record(kind: Kind) -> Strategy[Any]:
 
 
 @st.composite
-def places(draw: st.DrawFn) -> Place:
+def places(draw: st.DrawFn) -> Destination:
     """Where records may go: with and without declared properties, under every policy."""
     route = draw(st.sampled_from(["#", "{site}/#"]))
     declared = draw(st.none() | st.frozensets(names().map(escape), max_size=5))
-    return Place(draw(topics()), route, declared, draw(st.sampled_from(["add", "extra", "ignore", "reject"])))
+    return Destination(draw(topics()), route, declared, draw(st.sampled_from(["add", "extra", "ignore", "reject"])))
 
 
 @st.composite

@@ -9,14 +9,14 @@ from typing import Any
 
 import attrs
 
+from amqtt_db.entity.timestamp import event_times
 from amqtt_db.errors import Rejected
 from amqtt_db.message import Batch, Message, message_id
-from amqtt_db.models.base import Place
-from amqtt_db.moment import event_times
-from amqtt_db.pipeline import FAULTS, Columns, Form, Lane, Values
-from amqtt_db.shape import Block, Part
+from amqtt_db.models.base import Destination
+from amqtt_db.record import RecordBatch, RecordSlice
+from amqtt_db.routing.records import FAULTS, Columns, TimedShape, TopicHandler, Values
 
-Entry = tuple[int, Lane, Values]
+Entry = tuple[int, TopicHandler, Values]
 """A message's index in its batch, its way, and the values of its object."""
 
 Bury = Callable[[Message, str, Rejected], None]
@@ -32,81 +32,91 @@ class Gathered:
     bury: Bury
     stored: Counter[str] = attrs.field(factory=Counter)
     _alike: dict[tuple[str, tuple[str, ...]], list[Entry]] = attrs.field(factory=dict)
-    _others: dict[Form, list[tuple[int, Lane, Values, int]]] = attrs.field(factory=dict)
-    _blocks: dict[Form, list[tuple[Sequence[Place], Block]]] = attrs.field(factory=dict)
+    _others: dict[TimedShape, list[tuple[int, TopicHandler, Values, int]]] = attrs.field(factory=dict)
+    _blocks: dict[TimedShape, list[tuple[Sequence[Destination], RecordBatch]]] = attrs.field(factory=dict)
 
-    def add(self, index: int, lane: Lane, payload: bytes) -> None:
+    def add(self, index: int, handler: TopicHandler, payload: bytes) -> None:
         """Decode a message."""
         try:
-            data = lane.decode(payload)
+            data = handler.decode(payload)
         except FAULTS as fault:
-            self._refuse(index, lane, fault)
+            self._refuse(index, handler, fault)
             return
-        if type(data) is not dict or not data or not lane.is_plain:
-            self._add(index, lane, data)
+        if type(data) is not dict or not data or not handler.is_plain:
+            self._add(index, handler, data)
             return
-        key = lane.filter, tuple(data)
+        key = handler.filter, tuple(data)
         entries = self._alike.get(key)
         if entries is None:
             entries = self._alike[key] = []
-        entries.append((index, lane, tuple(data.values())))
+        entries.append((index, handler, tuple(data.values())))
 
-    def blocks(self) -> list[tuple[Place, Block | Part]]:
+    def blocks(self) -> list[tuple[Destination, RecordBatch | RecordSlice]]:
         """The records by place and shape, in the order in which these were first met."""
         for (_, names), entries in self._alike.items():
             self._type(names, entries)
-        for form, others in self._others.items():
-            indexes, lanes, rows, parts = zip(*others, strict=True)
-            self._put(form, indexes, lanes, list(zip(*rows, strict=True)), parts)
+        for timed_shape, others in self._others.items():
+            indexes, router, rows, parts = zip(*others, strict=True)
+            self._put(timed_shape, indexes, router, list(zip(*rows, strict=True)), parts)
         found = [part for pieces in self._blocks.values() for part in _parts(pieces)]
         return sorted(found, key=lambda part: part[1].first)
 
     def _type(self, names: tuple[str, ...], entries: Sequence[Entry]) -> None:
         """Type objects with the same keys: all together, those of a place together, or each alone."""
-        indexes, lanes, rows = zip(*entries, strict=True)
-        groups, typist = _by_place([lane.place for lane in lanes]), lanes[0].typist
-        found = typist.columns(names, list(zip(*rows, strict=True)))
-        if found is not None and (len(groups) == 1 or not typist.has_gaps(found[1])):
-            self.stored[lanes[0].filter] += len(indexes)
-            self._put(found[0], indexes, lanes, [*found[1], *_levels(lanes)], [0] * len(indexes))
+        indexes, router, rows = zip(*entries, strict=True)
+        groups, builder = _by_place([handler.destination for handler in router]), router[0].builder
+        found = builder.columns(names, list(zip(*rows, strict=True)))
+        if found is not None and (len(groups) == 1 or not builder.has_gaps(found[1])):
+            self.stored[router[0].filter] += len(indexes)
+            self._put(found[0], indexes, router, [*found[1], *_levels(router)], [0] * len(indexes))
             return
         for _, members in groups if len(groups) > 1 else ():
             self._type(names, [entries[member] for member in members])
-        for index, lane, values in entries if len(groups) == 1 else ():
-            self._add(index, lane, dict(zip(names, values, strict=True)))
+        for index, handler, values in entries if len(groups) == 1 else ():
+            self._add(index, handler, dict(zip(names, values, strict=True)))
 
-    def _add(self, index: int, lane: Lane, data: Any) -> None:
+    def _add(self, index: int, handler: TopicHandler, data: Any) -> None:
         """Type one message alone."""
         try:
-            records = lane.typed(data)
+            records = handler.typed(data)
         except FAULTS as fault:
-            self._refuse(index, lane, fault)
+            self._refuse(index, handler, fault)
             return
-        self.stored[lane.filter] += 1
-        for part, (form, values) in enumerate(records):
-            self._others.setdefault(form, []).append((index, lane, values, part))
+        self.stored[handler.filter] += 1
+        for part, (timed_shape, values) in enumerate(records):
+            self._others.setdefault(timed_shape, []).append((index, handler, values, part))
 
-    def _refuse(self, index: int, lane: Lane, fault: Exception) -> None:
-        self.bury(self.batch.message(index), lane.filter, lane.reason(fault))
+    def _refuse(self, index: int, handler: TopicHandler, fault: Exception) -> None:
+        self.bury(self.batch.message(index), handler.filter, handler.reason(fault))
 
     def _put(
-        self, form: Form, indexes: Sequence[int], lanes: Sequence[Lane], columns: Columns, parts: Sequence[int]
+        self,
+        timed_shape: TimedShape,
+        indexes: Sequence[int],
+        router: Sequence[TopicHandler],
+        columns: Columns,
+        parts: Sequence[int],
     ) -> None:
-        block = self._block(form, indexes, lanes, columns, parts)
-        self._blocks.setdefault(form, []).append(([lane.place for lane in lanes], block))
+        block = self._block(timed_shape, indexes, router, columns, parts)
+        self._blocks.setdefault(timed_shape, []).append(([handler.destination for handler in router], block))
 
     def _block(
-        self, form: Form, indexes: Sequence[int], lanes: Sequence[Lane], columns: Columns, parts: Sequence[int]
-    ) -> Block:
+        self,
+        timed_shape: TimedShape,
+        indexes: Sequence[int],
+        router: Sequence[TopicHandler],
+        columns: Columns,
+        parts: Sequence[int],
+    ) -> RecordBatch:
         base, batch = message_id(self.number, 0), self.batch
         flags = list(map(batch.flags.__getitem__, indexes))
         arrivals = list(map(batch.times.__getitem__, indexes))
-        return Block(
-            form.shape,
+        return RecordBatch(
+            timed_shape.shape,
             ids=[base | batch.positions[index] for index in indexes],
             parts=parts,
-            times=arrivals if form.time is None else event_times(columns[form.time], arrivals),
-            topics=[lane.topic for lane in lanes],
+            times=arrivals if timed_shape.time is None else event_times(columns[timed_shape.time], arrivals),
+            topics=[handler.topic for handler in router],
             sessions=[base | session if session else None for session in map(batch.sessions.__getitem__, indexes)],
             qos=[flag >> 1 & 3 for flag in flags],
             retains=[bool(flag & 1) for flag in flags],
@@ -114,23 +124,25 @@ class Gathered:
         )
 
 
-def _levels(lanes: Sequence[Lane]) -> Columns:
-    return list(zip(*(lane.levels for lane in lanes), strict=True)) if lanes[0].levels else ()
+def _levels(router: Sequence[TopicHandler]) -> Columns:
+    return list(zip(*(handler.levels for handler in router), strict=True)) if router[0].levels else ()
 
 
-def _parts(pieces: Sequence[tuple[Sequence[Place], Block]]) -> list[tuple[Place, Block | Part]]:
-    block = Block.joined([block for _, block in pieces])
-    groups = _by_place([*chain.from_iterable(places for places, _ in pieces)])
-    return [(place, Part(block, indexes) if len(groups) > 1 else block) for place, indexes in groups]
+def _parts(
+    pieces: Sequence[tuple[Sequence[Destination], RecordBatch]],
+) -> list[tuple[Destination, RecordBatch | RecordSlice]]:
+    block = RecordBatch.joined([block for _, block in pieces])
+    groups = _by_place([*chain.from_iterable(destinations for destinations, _ in pieces)])
+    return [(destination, RecordSlice(block, indexes) if len(groups) > 1 else block) for destination, indexes in groups]
 
 
-def _by_place(places: Sequence[Place]) -> Sequence[tuple[Place, Sequence[int]]]:
+def _by_place(destinations: Sequence[Destination]) -> Sequence[tuple[Destination, Sequence[int]]]:
     """Each place with the indexes at which it is."""
-    if places.count(places[0]) == len(places):
-        return [(places[0], range(len(places)))]
-    found: dict[str, tuple[Place, list[int]]] = {}
-    for index, place in enumerate(places):
-        if place.key not in found:
-            found[place.key] = place, []
-        found[place.key][1].append(index)
+    if destinations.count(destinations[0]) == len(destinations):
+        return [(destinations[0], range(len(destinations)))]
+    found: dict[str, tuple[Destination, list[int]]] = {}
+    for index, destination in enumerate(destinations):
+        if destination.key not in found:
+            found[destination.key] = destination, []
+        found[destination.key][1].append(index)
     return list(found.values())

@@ -9,14 +9,14 @@ from typing import Any
 import attrs
 from sqlalchemy.exc import SQLAlchemyError
 
-from amqtt_db.engines.base import Unfit
+from amqtt_db.database.engines.base import Unfit
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
 from amqtt_db.message import PUBLISH, Batch, Message
-from amqtt_db.pipeline import Lane
-from amqtt_db.shape import Part, Record
+from amqtt_db.record import Record, RecordSlice
+from amqtt_db.routing.records import TopicHandler
 from amqtt_db.writer.gather import Gathered
-from amqtt_db.writer.lanes import Lanes
-from amqtt_db.writer.plan import Bucket, Planner, Target
+from amqtt_db.writer.insert_plan import InsertPlanner, InsertTarget, RecordGroup
+from amqtt_db.writer.topic_router import TopicRouter
 
 NO_ROUTE = ""
 """The topic filter under which messages without a route are counted."""
@@ -39,7 +39,7 @@ class Harvest:
     number: int
     start: int
     end: int
-    rows: list[tuple[Target, Sequence[Any]]] = attrs.field(factory=list)
+    rows: list[tuple[InsertTarget, Sequence[Any]]] = attrs.field(factory=list)
     dead: list[Dead] = attrs.field(factory=list)
     sessions: list[Message] = attrs.field(factory=list)
     counts: dict[str, Counter[str]] = attrs.field(factory=dict)
@@ -58,52 +58,52 @@ class Harvest:
 class Decoded:
     """A batch's records by place and shape."""
 
-    buckets: dict[Bucket, Sequence[Record]] = attrs.field(factory=dict)
+    buckets: dict[RecordGroup, Sequence[Record]] = attrs.field(factory=dict)
 
 
-def decode(harvest: Harvest, batch: Batch, lanes: Lanes) -> Decoded:
+def decode(harvest: Harvest, batch: Batch, router: TopicRouter) -> Decoded:
     """Records of a batch; dead letters, ignored messages, sessions and counts go to the harvest."""
     gathered, ignored = Gathered(harvest.number, batch, harvest.bury), 0
-    for typist in lanes.typists:
-        typist.begin()
+    for builder in router.builders:
+        builder.begin()
     for index, (flags, topic, payload) in enumerate(zip(batch.flags, batch.topics, batch.payloads, strict=True)):
         if flags >> 4 != PUBLISH:
             harvest.sessions.append(batch.message(index))
             continue
-        lane = lanes.get(topic)
-        if isinstance(lane, Lane):
-            gathered.add(index, lane, payload)
-        elif lane is None:
+        handler = router.get(topic)
+        if isinstance(handler, TopicHandler):
+            gathered.add(index, handler, payload)
+        elif handler is None:
             ignored += 1
         else:
-            harvest.bury(batch.message(index), NO_ROUTE, lane)
-    decoded = Decoded({(place, some.shape): some for place, some in gathered.blocks()})
-    _count(harvest, decoded, gathered.stored, lanes, ignored)
+            harvest.bury(batch.message(index), NO_ROUTE, handler)
+    decoded = Decoded({(destination, some.shape): some for destination, some in gathered.blocks()})
+    _count(harvest, decoded, gathered.stored, router, ignored)
     return decoded
 
 
-def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], lanes: Lanes, ignored: int) -> None:
+def _count(harvest: Harvest, decoded: Decoded, stored: Mapping[str, int], router: TopicRouter, ignored: int) -> None:
     for text, count in stored.items():
         harvest.count(text, stored=count)
     made = Counter[str]()
-    for (place, _), records in decoded.buckets.items():
-        made[place.route] += len(records)
+    for (destination, _), records in decoded.buckets.items():
+        made[destination.route] += len(records)
     for text, count in made.items():
         harvest.count(text, records=count)
-    for typist in lanes.typists:
-        if typist.counts:
-            harvest.count(typist.route.filter.text, **typist.counts)
+    for builder in router.builders:
+        if builder.counts:
+            harvest.count(builder.route.filter.text, **builder.counts)
     if ignored:
         harvest.count(NO_ROUTE, ignored=ignored)
 
 
-def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
+def lay(harvest: Harvest, decoded: Decoded, planner: InsertPlanner) -> list[RecordGroup]:
     """Rows of all records into the harvest; returns the buckets that hold a value that does not fit its column."""
     harvest.rows.clear()
-    unfit: list[Bucket] = []
-    together: dict[int, list[tuple[Bucket, Sequence[Record]]]] = {}
+    unfit: list[RecordGroup] = []
+    together: dict[int, list[tuple[RecordGroup, Sequence[Record]]]] = {}
     for bucket, records in decoded.buckets.items():
-        whole = records.whole if isinstance(records, Part) else records
+        whole = records.whole if isinstance(records, RecordSlice) else records
         together.setdefault(id(whole), []).append((bucket, records))
     for some in together.values():
         harvest.rows += _rows(some, planner, unfit)
@@ -111,8 +111,8 @@ def lay(harvest: Harvest, decoded: Decoded, planner: Planner) -> list[Bucket]:
 
 
 def _rows(
-    some: Sequence[tuple[Bucket, Sequence[Record]]], planner: Planner, unfit: list[Bucket]
-) -> list[tuple[Target, Sequence[Any]]]:
+    some: Sequence[tuple[RecordGroup, Sequence[Record]]], planner: InsertPlanner, unfit: list[RecordGroup]
+) -> list[tuple[InsertTarget, Sequence[Any]]]:
     """The rows of buckets, halved where a value does not fit until the one that holds it is alone."""
     try:
         return planner.rows(some)
@@ -128,11 +128,11 @@ def _rows(
         raise StructureError(f"{type(error).__name__}: {error}") from error
 
 
-def refit(decoded: Decoded, buckets: Iterable[Bucket], planner: Planner) -> None:
+def refit(decoded: Decoded, buckets: Iterable[RecordGroup], planner: InsertPlanner) -> None:
     """Give every record of some buckets the shape whose columns return all its values identically."""
-    fitted: dict[Bucket, list[Record]] = {}
-    for place, shape in buckets:
-        for record in map(planner.refit, decoded.buckets.pop((place, shape))):
-            fitted.setdefault((place, record.shape), []).append(record)
+    fitted: dict[RecordGroup, list[Record]] = {}
+    for destination, shape in buckets:
+        for record in map(planner.refit, decoded.buckets.pop((destination, shape))):
+            fitted.setdefault((destination, record.shape), []).append(record)
     for bucket, records in fitted.items():
         decoded.buckets[bucket] = [*decoded.buckets.get(bucket, ()), *records]

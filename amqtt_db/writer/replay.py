@@ -10,13 +10,13 @@ from pathlib import Path
 import attrs
 from sqlalchemy.exc import DBAPIError
 
-from amqtt_db.engines import engine_for
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.snapshot import answer, require_database
 from amqtt_db.errors import DatabaseError
-from amqtt_db.house import answer, require_database
-from amqtt_db.route import Route
-from amqtt_db.topics import TopicFilter
-from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved, PlacesMoved
+from amqtt_db.routing.route import Route
+from amqtt_db.routing.topics import TopicFilter
+from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.transaction import COLLISIONS, AssignmentsMoved, CheckpointMoved
 from amqtt_db.writer.writer import Writer
 
 
@@ -38,8 +38,8 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
     wanted = TopicFilter.parse(topic)
     require_database(database)
     with tempfile.TemporaryDirectory() as directory:
-        attempt = Attempt(Path(directory) / "attempt")
-        writer = Writer(engine_for(database), routes, attempt)
+        guard = CrashGuard(Path(directory) / "attempt")
+        writer = Writer(engine_for(database), routes, guard)
         try:
             writer.prepare()
             for id_, name in writer.dead_letters():
@@ -50,14 +50,14 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
             raise DatabaseError(answer(error)) from error
         finally:
             writer.close()
-            attempt.close()
+            guard.close()
 
 
 def _revived(writer: Writer, id_: int) -> str | None:
     for _ in range(COLLISIONS):
         try:
             return writer.revive(id_)
-        except PlacesMoved:
+        except AssignmentsMoved:
             writer.relearn()
         except Exception as error:
             if not writer.is_collision(error):

@@ -16,14 +16,14 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from amqtt_db.catalog import Catalog, key_hash
-from amqtt_db.engines.base import Engine
-from amqtt_db.erase import erase
-from amqtt_db.lookup import lookup_table
+from amqtt_db.database.catalog import Catalog, key_hash
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.lookup import lookup_table
+from amqtt_db.errors import format_count
 from amqtt_db.models.base import Table
-from amqtt_db.route import Route, spelled
-from amqtt_db.wording import counted
-from amqtt_db.writer.homes import Home, Keep, homes
+from amqtt_db.routing.route import Route, format_duration
+from amqtt_db.writer.erase import erase
+from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
 
 logger = logging.getLogger(__name__)
 
@@ -106,15 +106,15 @@ class Retention:
 
     def _round(self) -> Iterator[int]:
         """Everything that is to be done now, in bounded pieces; yields how many records each has deleted."""
-        found, unknown = yield from homes(self._catalog, self._database, self._routes)
+        found, unknown = yield from retention_groups(self._catalog, self._database, self._routes)
         policies = self._policies()
         deleted = 0
-        for home in found:
-            for count in self._keep(home, policies):
+        for group in found:
+            for count in self._keep(group, policies):
                 deleted += count
                 yield count
         if deleted:
-            logger.info("%s deleted, older than `keep` allows", counted(deleted, "record"))
+            logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
         if unknown is not None:
             raise unknown
 
@@ -125,41 +125,41 @@ class Retention:
         with self._database.begin() as connection:
             return self._engine.hypertables.kept(connection)
 
-    def _keep(self, home: Home, policies: Mapping[str, Keep]) -> Iterator[int]:
+    def _keep(self, group: RetentionGroup, policies: Mapping[str, Keep]) -> Iterator[int]:
         """Delete what is too old in a home; a place that has no tables yet has nothing."""
-        if not policies and not any(home.keeps.values()):
+        if not policies and not any(group.keeps.values()):
             return
         with self._database.begin() as connection:
-            known = self._catalog.physical_tables(connection, home.tables)
-        if home.main.key not in known:
+            known = self._catalog.physical_tables(connection, group.tables)
+        if group.main.key not in known:
             return
         names = {key: table.name for key, table in known.items()}
-        main = names[home.main.key]
-        if main in policies and not home.is_shared:
-            self._entrust(home, names, policies)
-            policies = {**policies, main: home.longest}
-        for topic, keep in home.sweeps(policies.get(main)):
-            while count := self._delete(home, names, topic, keep):
+        main = names[group.main.key]
+        if main in policies and not group.is_shared:
+            self._entrust(group, names, policies)
+            policies = {**policies, main: group.longest}
+        for topic, keep in group.sweeps(policies.get(main)):
+            while count := self._delete(group, names, topic, keep):
                 yield count
             yield 0
 
-    def _entrust(self, home: Home, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
+    def _entrust(self, group: RetentionGroup, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
         """Bring the policies of hypertables in step, where no other writer has a say in them."""
-        wanted = {names[key]: home.longest and home.longest + DELAY for key in home.values if key in names}
-        wanted[names[home.main.key]] = home.longest
+        wanted = {names[key]: group.longest and group.longest + DELAY for key in group.values if key in names}
+        wanted[names[group.main.key]] = group.longest
         changed = {name: keep for name, keep in wanted.items() if name in policies and policies[name] != keep}
         if self._engine.hypertables is None or not changed:
             return
         with self._database.begin() as connection:
             for name, keep in changed.items():
                 self._engine.hypertables.keep(connection, name, keep)
-                logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else spelled(keep))
+                logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else format_duration(keep))
 
-    def _delete(self, home: Home, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
+    def _delete(self, group: RetentionGroup, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
         """Delete the oldest records that are too old, but not too many; returns how many."""
-        tables = [(table, names[key]) for key, table in home.tables.items() if key in names]
+        tables = [(table, names[key]) for key, table in group.tables.items() if key in names]
         with self._database.begin() as connection:
-            records = connection.execute(self._oldest(home.main, names[home.main.key], topic, keep)).all()
+            records = connection.execute(self._oldest(group.main, names[group.main.key], topic, keep)).all()
             if records:
                 erase(connection, self._engine, tables, [(row.id, row.part, row.time) for row in records])
         return len(records)
@@ -167,7 +167,7 @@ class Retention:
     def _oldest(self, table: Table, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
         target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time", "topic")))
         before = int((self._clock() - keep.total_seconds()) * 1_000_000)
-        where = [target.c.time < sa.literal(self._engine.bind("moment", before), _RAW)]
+        where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), _RAW)]
         if topic is not None:
             where.append(target.c.topic == self._topic(table, topic))
         return sa.select(target.c.id, target.c.part, target.c.time).where(*where).order_by(target.c.time).limit(STEP)

@@ -10,14 +10,14 @@ from typing import Any, Final
 import orjson
 import sqlalchemy as sa
 
-from amqtt_db.catalog import COUNTS, Catalog, key_hash
-from amqtt_db.catalog.pieces import add_rest, delete_letters, payload_of
-from amqtt_db.engines.base import Engine, Load
+from amqtt_db.database.catalog import COUNTS, Catalog, key_hash
+from amqtt_db.database.engines.base import Engine, RowBatch
+from amqtt_db.database.payload_segments import add_rest, delete_letters, payload_of
+from amqtt_db.errors import format_count
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
-from amqtt_db.wording import counted
 from amqtt_db.writer.harvest import Dead, Harvest
-from amqtt_db.writer.plan import Target
+from amqtt_db.writer.insert_plan import InsertTarget
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
     """Somebody else stored this already: roll back and look again."""
 
 
-class PlacesMoved(CheckpointMoved):
+class AssignmentsMoved(CheckpointMoved):
     """A topic has got another place than this process knows: begin anew, with nothing that was learnt."""
 
 
-class Store:
+class TransactionWriter:
     """The target database, as the writer writes it."""
 
     def __init__(self, engine: Engine, catalog: Catalog) -> None:
@@ -52,7 +52,7 @@ class Store:
         """
         journal = self._catalog.journal
         self._engine.lock_schema(connection)
-        self.require_known_places(connection)
+        self.require_known_assignments(connection)
         query = sa.select(journal.c.number, journal.c.position).where(journal.c.token == token)
         row = connection.execute(query).one_or_none()
         if row is None:
@@ -64,16 +64,16 @@ class Store:
         self.renew(connection)
         return int(row.number), int(row.position)
 
-    def require_known_places(self, connection: sa.Connection, *, lock: bool = False) -> None:
+    def require_known_assignments(self, connection: sa.Connection, *, lock: bool = False) -> None:
         """Raise PlacesMoved if a topic has got another place since the epoch was learnt.
 
         Unless the schema is locked, ``lock`` keeps it so until the transaction ends.
         """
         now = self._read_epochs(connection, lock=lock)
-        if any(now.get(number) != epoch for number, epoch in self._epochs.items()):
-            raise PlacesMoved
+        if any(now.get(number) != routing_version for number, routing_version in self._epochs.items()):
+            raise AssignmentsMoved
 
-    def forget_places(self) -> None:
+    def forget_assignments(self) -> None:
         """Forget the epoch: nothing is known of places any more."""
         self._epochs.clear()
 
@@ -83,7 +83,7 @@ class Store:
 
     def _read_epochs(self, connection: sa.Connection, *, lock: bool) -> dict[int, int]:
         journal = self._catalog.journal
-        query = sa.select(journal.c.number, journal.c.epoch)
+        query = sa.select(journal.c.number, journal.c.routing_version)
         return {row[0]: row[1] for row in connection.execute(query.with_for_update() if lock else query)}
 
     def checkpoint(self, connection: sa.Connection, number: int) -> int:
@@ -126,7 +126,7 @@ class Store:
 
         Raises CheckpointMoved if it is one no longer, PlacesMoved if a topic has got another place.
         """
-        self.require_known_places(connection, lock=True)
+        self.require_known_assignments(connection, lock=True)
         if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
         self._engine.insert(connection, merged(harvest.rows))
@@ -165,7 +165,9 @@ class Store:
                 add_rest(connection, self._catalog, row["id"], row["payload"], size)
             filters = ", ".join(sorted({dead.filter or "no route" for dead in harvest.dead}))
             logger.warning(
-                "%s put among the dead letters (%s): see `amqtt-db dead list`", counted(len(rows), "message"), filters
+                "%s put among the dead letters (%s): see `amqtt-db dead list`",
+                format_count(len(rows), "message"),
+                filters,
             )
 
     def _dead_row(self, connection: sa.Connection, number: int, dead: Dead) -> dict[str, Any]:
@@ -211,7 +213,7 @@ class Store:
 def _moving(journal: sa.Table) -> sa.Update:
     """A checkpoint's compare-and-set, made once: to build a statement takes longer than to execute it."""
     here = (journal.c.number == sa.bindparam("of")) & (journal.c.position == sa.bindparam("start"))
-    here &= journal.c.epoch == sa.bindparam("known")
+    here &= journal.c.routing_version == sa.bindparam("known")
     return journal.update().where(here).values(position=sa.bindparam("end"))
 
 
@@ -220,14 +222,14 @@ def _adding(counter: sa.Table) -> sa.Update:
     return counter.update().where(here).values({name: counter.c[name] + sa.bindparam(f"new_{name}") for name in COUNTS})
 
 
-def merged(rows: Sequence[tuple[Target, Sequence[Any]]]) -> Sequence[Load]:
+def merged(rows: Sequence[tuple[InsertTarget, Sequence[Any]]]) -> Sequence[RowBatch]:
     """One load per target, in the order of the tables' names: two writers never wait for each other crosswise."""
-    merged: dict[Target, list[Any]] = {}
+    merged: dict[InsertTarget, list[Any]] = {}
     for target, some in rows:
         if some:
             merged.setdefault(target, []).extend(some)
     targets = sorted(merged, key=lambda target: (target.table, target.columns))
-    return [Load(target.table, target.columns, target.kinds, target.in_order(merged[target])) for target in targets]
+    return [RowBatch(target.table, target.columns, target.kinds, target.in_order(merged[target])) for target in targets]
 
 
 def clean_text(text: str) -> str:

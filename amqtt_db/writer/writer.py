@@ -15,23 +15,23 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from amqtt_db.catalog import Catalog
-from amqtt_db.engines.base import Engine, is_collision
+from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.engines.base import Engine, is_collision
+from amqtt_db.database.lookup import Lookups
+from amqtt_db.database.schema import Schema, Wanted
+from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import DatabaseError, Rejected, StructureError
-from amqtt_db.house import answer
-from amqtt_db.lookup import Lookups
 from amqtt_db.message import POSITION_BITS, Batch
-from amqtt_db.pipeline import Lane
-from amqtt_db.route import Route
-from amqtt_db.schema import Schema, Wanted
-from amqtt_db.writer.attempt import Attempt
-from amqtt_db.writer.forms import require_forms
+from amqtt_db.routing.records import TopicHandler
+from amqtt_db.routing.route import Route
+from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.existing_tables import check_existing_tables
 from amqtt_db.writer.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
-from amqtt_db.writer.lanes import Lanes, reserved
-from amqtt_db.writer.plan import Bucket, Planner
+from amqtt_db.writer.insert_plan import InsertPlanner, RecordGroup
 from amqtt_db.writer.retention import Retention
-from amqtt_db.writer.transaction import Store
-from amqtt_db.writer.views import ViewKeeper
+from amqtt_db.writer.topic_router import TopicRouter, reserved
+from amqtt_db.writer.transaction import TransactionWriter
+from amqtt_db.writer.view_refresh import ViewKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +42,21 @@ class Writer:
     """Stores batches in the target database; one per journal."""
 
     def __init__(
-        self, engine: Engine, routes: Sequence[Route], attempt: Attempt, clock: Callable[[], float] = time.time
+        self, engine: Engine, routes: Sequence[Route], guard: CrashGuard, clock: Callable[[], float] = time.time
     ) -> None:
         """``clock`` tells the seconds since 1970 by which records grow old."""
         self._engine = engine
         self._routes = routes
-        self._attempt = attempt
+        self._guard = guard
         self._catalog = Catalog(engine)
         self._schema = Schema(engine, self._catalog, reserved(routes))
         self._database = engine.open(write=True)
-        self._planner = Planner(engine, self._schema, Lookups(engine, self._database, attempt.pause), routes)
-        self._target = Store(engine, self._catalog)
-        self._lanes = Lanes(routes)
+        self._planner = InsertPlanner(engine, self._schema, Lookups(engine, self._database, guard.pause), routes)
+        self._target = TransactionWriter(engine, self._catalog)
+        self._router = TopicRouter(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
         self.retention = Retention(engine, self._catalog, self._database, routes, clock)
-        self._laid: list[Bucket] = []
+        self._laid: list[RecordGroup] = []
 
     def prepare(self) -> None:
         """Make the house tables and read the catalogue; what the server does to weaken the promise is logged."""
@@ -64,7 +64,7 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
-            self._schema.distrust(require_forms(self._engine, self._catalog, connection, self._routes))
+            self._schema.distrust(check_existing_tables(self._engine, self._catalog, connection, self._routes))
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
             self._views.vacate(connection)
@@ -95,10 +95,10 @@ class Writer:
         ``number`` is the journal opening's, ``previous`` that of the opening before.  Raises CheckpointMoved if another
         writer was there first, and whatever the database raises about its condition.
         """
-        self._place(batch)
-        if self._attempt.is_to_blame(batch.token, batch.positions[0]):
+        self._assign_topics(batch)
+        if self._guard.is_to_blame(batch.token, batch.positions[0]):
             killer, rest = batch.split_at(1)
-            self._bury(number, previous, start, killer, StructureError(self._attempt.reason))
+            self._bury(number, previous, start, killer, StructureError(self._guard.reason))
             start, batch = killer.end, rest
         if len(batch):
             self._store(number, previous, start, batch)
@@ -139,8 +139,8 @@ class Writer:
             message, text = self._target.dead_letter(connection, id_)
         number = id_ >> POSITION_BITS
         batch = Batch.of("", message)
-        self._place(batch)
-        if self._lanes.get(message.topic) is None:
+        self._assign_topics(batch)
+        if self._router.get(message.topic) is None:
             return "no route covers its topic"
         harvest = Harvest(number, message.position, batch.end)
         try:
@@ -158,8 +158,8 @@ class Writer:
 
     def relearn(self) -> None:
         """Forget which places topics have: somebody has moved them."""
-        self._lanes = Lanes(self._routes)
-        self._target.forget_places()
+        self._router = TopicRouter(self._routes)
+        self._target.forget_assignments()
 
     def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
         try:
@@ -181,9 +181,9 @@ class Writer:
 
     def _bury(self, number: int, previous: int | None, start: int, batch: Batch, error: Exception) -> None:
         """Make the only message of a batch a dead letter."""
-        lane = self._lanes.get(batch.topics[0])
+        handler = self._router.get(batch.topics[0])
         harvest = Harvest(number, start, batch.end)
-        text = lane.filter if isinstance(lane, Lane) else NO_ROUTE
+        text = handler.filter if isinstance(handler, TopicHandler) else NO_ROUTE
         harvest.bury(batch.message(0), text, self._rejection(error))
         self._commit(harvest, previous)
 
@@ -200,8 +200,8 @@ class Writer:
             self._target.write(connection, harvest, previous)
 
     def _harvest(self, harvest: Harvest, batch: Batch) -> Harvest:
-        with self._attempt.guard(batch):
-            decoded = decode(harvest, batch, self._lanes)
+        with self._guard.watch(batch):
+            decoded = decode(harvest, batch, self._router)
         unfit = self._lay(harvest, batch, decoded)
         if unfit:
             refit(decoded, unfit, self._planner)
@@ -210,25 +210,25 @@ class Writer:
         self._views.refresh()
         return harvest
 
-    def _lay(self, harvest: Harvest, batch: Batch, decoded: Decoded) -> list[Bucket]:
+    def _lay(self, harvest: Harvest, batch: Batch, decoded: Decoded) -> list[RecordGroup]:
         self._make_room(decoded)
-        with self._attempt.guard(batch):
+        with self._guard.watch(batch):
             return lay(harvest, decoded, self._planner)
 
-    def _place(self, batch: Batch) -> None:
+    def _assign_topics(self, batch: Batch) -> None:
         """Settle, once for each topic, which route and place it has."""
-        new = self._lanes.unknown(batch.topics)
+        new = self._router.unknown(batch.topics)
         if not new:
             return
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
-            self._target.require_known_places(connection)
-            known = self._catalog.placements(connection, new)
-            placements = self._lanes.place(new, known, self._catalog.tables_per_route(connection))
-            added = [placement for placement in placements if known.get(placement.topic) != placement]
-            self._catalog.add_placements(connection, added)
+            self._target.require_known_assignments(connection)
+            known = self._catalog.assignments(connection, new)
+            assignments = self._router.assign(new, known, self._catalog.tables_per_route(connection))
+            added = [assignment for assignment in assignments if known.get(assignment.topic) != assignment]
+            self._catalog.add_assignments(connection, added)
             self._target.renew(connection)
-        self._lanes.learn(new, placements)
+        self._router.learn(new, assignments)
         self._views.moved(added, known)
 
     def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import yaml
 
 from amqtt_db import config
-from amqtt_db.status import Status, status
+from amqtt_db.reader.status import Status, status
 from amqtt_db.testing.starting import connected
 from tests.faults.load import Key, Ledger, Payload, sample
 from tests.integration.broker import BrokerProcess
@@ -168,13 +168,13 @@ class Scene(BrokerProcess):
         doubled = stored - ledger.sent
         assert not lost, f"lost: {len(lost)}, such as {sorted(lost)[:5]}"
         assert not doubled, f"stored more often than published: {sorted(doubled)[:5]}"
-        counted = Counter[str]()
+        format_count = Counter[str]()
         for counts in state.counters:
-            counted.update(stored=counts.stored, dead=counts.dead, ignored=counts.ignored)
-        assert counted["stored"] == len(rows), f"counted {counted['stored']}, stored {len(rows)}"
+            format_count.update(stored=counts.stored, dead=counts.dead, ignored=counts.ignored)
+        assert format_count["stored"] == len(rows), f"counted {format_count['stored']}, stored {len(rows)}"
         if is_whole:
-            self._conserve(sum(counted.values()))
-        return Verdict(len(ledger.acknowledged), len(rows), counted["dead"], len(lost), sum(doubled.values()))
+            self._conserve(sum(format_count.values()))
+        return Verdict(len(ledger.acknowledged), len(rows), format_count["dead"], len(lost), sum(doubled.values()))
 
     def verdict(self, ledger: Ledger, stored: int, dead: int = 0) -> Verdict:
         """The same for tests that have compared by themselves, and found nothing lost or doubled."""
@@ -188,6 +188,6 @@ class Scene(BrokerProcess):
         self.until(lambda: self._is_conserved(messages), f"{messages} messages account for every position")
 
     def _is_conserved(self, messages: int) -> bool:
-        ((positions, openings),) = self.sql("SELECT max(position) - 1, count(*) FROM mqtt_journal")
+        ((positions, generations),) = self.sql("SELECT max(position) - 1, count(*) FROM mqtt_journal")
         ((sessions,),) = self.sql("SELECT count(*) FROM mqtt_session")
-        return bool(0 <= positions - messages - sessions - openings <= sessions)
+        return bool(0 <= positions - messages - sessions - generations <= sessions)

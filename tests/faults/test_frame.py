@@ -12,8 +12,8 @@ from tests.faults.scene import Scene, Verdict
 
 def test_the_clients_end_where_a_test_fails(tmp_path: Path) -> None:
     """The failure is told as it is, nothing is counted, and no client goes on trying."""
-    counted: list[Verdict] = []
-    with pytest.raises(ZeroDivisionError), judged(Scene(tmp_path), counted.append, first=0) as load:
+    format_count: list[Verdict] = []
+    with pytest.raises(ZeroDivisionError), judged(Scene(tmp_path), format_count.append, first=0) as load:
         raise ZeroDivisionError
     assert not load.finished().sent
-    assert counted == []
+    assert format_count == []

@@ -19,7 +19,7 @@ from amqtt_db.journal import Journal
 from tests.faults.conftest import Count
 from tests.faults.load import Connection, Ledger
 from tests.faults.scene import Scene
-from tests.test_journal import everything
+from tests.journal.test_journal import everything
 from tests.workbench import Workbench
 
 SQL = "'\"); DROP TABLE mqtt_journal; --"

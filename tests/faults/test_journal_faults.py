@@ -67,7 +67,7 @@ def test_permission_lost(count: Count, round_: int) -> None:
 
 AS_SOMEBODY = """
 import encodings.idna, os, sys, zoneinfo
-import amqtt.plugins.authentication, amqtt_db.plugin, amqtt_db.cli.serve  # where Python is may be root's alone
+import amqtt.plugins.authentication, amqtt_db.ingest.broker.plugin, amqtt_db.cli.serve  # Python may be root's alone
 os.setuid(int(sys.argv.pop(1)))
 amqtt_db.cli.main()
 """

@@ -14,8 +14,8 @@ import pytest
 from tests.faults.conftest import Count
 from tests.faults.load import Connection, Key, Ledger, Load, sample
 from tests.faults.scene import Scene
+from tests.ingest.test_plugin import publish
 from tests.integration.broker import RawClient
-from tests.test_plugin import publish
 
 
 @pytest.mark.fault("500 clients at once")

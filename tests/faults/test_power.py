@@ -22,7 +22,7 @@ from amqtt_db.message import PUBLISH, flags
 from tests.faults.conftest import Count
 from tests.faults.load import Ledger, Load
 from tests.faults.scene import Scene, Verdict
-from tests.test_salvage import overwrite
+from tests.journal.test_salvage import overwrite
 
 WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
 
@@ -165,9 +165,9 @@ def _numbers(path: Path) -> list[int]:
     reader = JournalReader(path)
     try:
         found: list[int] = []
-        for opening in reader.openings():
-            position = opening.first
-            while batch := reader.read(opening.token, position):
+        for generation in reader.generations():
+            position = generation.first
+            while batch := reader.read(generation.token, position):
                 kinds = zip(batch.times, batch.flags, strict=True)
                 found += [time for time, sent in kinds if sent >> 4 == PUBLISH]
                 position = batch.end

@@ -210,6 +210,6 @@ def _children(process: subprocess.Popen[bytes] | None) -> list[int]:
 
 def _runs_worker(pid: int) -> bool:
     try:
-        return b"amqtt_db.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"amqtt_db.writer.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False

@@ -8,30 +8,30 @@ from typing import Any, ClassVar
 
 import attrs
 
-from amqtt_db.models.base import Cell, Model, Place, Query, RecordReader, Row, RowMaker, Table
+from amqtt_db.models.base import Cell, Destination, Model, Query, RecordReader, Row, RowMaker, Table
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.wide import Wide
-from amqtt_db.shape import Record, Shape
+from amqtt_db.record import Record, Shape
 
 
 @attrs.frozen
 class LosesNaN(Document):
     """Takes NaN for nothing."""
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """Without NaN."""
         values = tuple(None if isinstance(v, float) and math.isnan(v) else v for v in record.values)
-        return Document.rows(self, place, attrs.evolve(record, values=values))
+        return Document.rows(self, destination, attrs.evolve(record, values=values))
 
 
 @attrs.frozen
 class DropsAProperty(Eav):
     """Forgets the last property."""
 
-    def records(self, place: Place, rows: Iterable[Row]) -> Iterator[Record]:
+    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
         """Without the last property."""
-        for record in Eav.records(self, place, rows):
+        for record in Eav.records(self, destination, rows):
             yield attrs.evolve(record, values=record.values[:-1], shape=Shape(record.shape.properties[:-1]))
 
 
@@ -39,9 +39,9 @@ class DropsAProperty(Eav):
 class NamesAnUndeclaredColumn(Wide):
     """Fills a column that no table has."""
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """With a color."""
-        for key, row in Wide.rows(self, place, record):
+        for key, row in Wide.rows(self, destination, record):
             yield key, {**row, "color": "red"}
 
 
@@ -49,9 +49,9 @@ class NamesAnUndeclaredColumn(Wide):
 class NamesAnUndeclaredTable(Document):
     """Has rows for a table that there is not."""
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """With a row for nobody."""
-        yield from Document.rows(self, place, record)
+        yield from Document.rows(self, destination, record)
         if record.qos == 2:
             yield "nowhere", {}
 
@@ -60,9 +60,9 @@ class NamesAnUndeclaredTable(Document):
 class FastMakerDisagrees(Eav):
     """Its maker for batches forgets that a message was retained."""
 
-    def maker(self, place: Place, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """With ``retain`` False."""
-        make = Eav.maker(self, place, shape, cells)
+        make = Eav.maker(self, destination, shape, cells)
         return lambda records: make([attrs.evolve(record, retain=False) for record in records])
 
 
@@ -70,9 +70,9 @@ class FastMakerDisagrees(Eav):
 class FastReaderDisagrees(Document):
     """Its reader for many rows takes everything for retained."""
 
-    def reader(self, place: Place, cells: Sequence[Cell]) -> RecordReader:
+    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
         """With ``retain`` True."""
-        read = Document.reader(self, place, cells)
+        read = Document.reader(self, destination, cells)
         return lambda columns: [attrs.evolve(record, retain=True) for record in read(columns)]
 
 
@@ -80,9 +80,9 @@ class FastReaderDisagrees(Document):
 class Shrinks(Wide):
     """Takes columns away once there are more than two."""
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """With no column for properties of large shapes."""
-        (table,) = Wide.tables(self, place, shape)
+        (table,) = Wide.tables(self, destination, shape)
         return (attrs.evolve(table, properties=table.properties if len(table.properties) <= 2 else ()),)
 
 
@@ -92,18 +92,18 @@ class MovesOldData(Document):
 
     seen: ClassVar[set[int]] = set()
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """Another table for each largest number of properties met so far."""
         self.seen.add(len(shape.properties))
-        (table,) = Document.tables(self, place, shape)
+        (table,) = Document.tables(self, destination, shape)
         return (attrs.evolve(table, key=self._now, name=self._now.partition("/")[2]),)
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """In the newest table."""
-        for _, row in Document.rows(self, place, record):
+        for _, row in Document.rows(self, destination, record):
             yield self._now, row
 
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """Of the newest table."""
         return Query(self._now)
 
@@ -118,11 +118,11 @@ class OrderMatters(Wide):
 
     first: ClassVar[dict[str, str]] = {}
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """Columns for the kinds that came first; a writer that starts asks for the place ``""``."""
-        if place.key == "":
+        if destination.key == "":
             self.first.clear()
-        (table,) = Wide.tables(self, place, shape)
+        (table,) = Wide.tables(self, destination, shape)
         pairs = tuple(pair for pair in table.properties if self.first.setdefault(*pair) == pair[1])
         return (attrs.evolve(table, properties=pairs),)
 
@@ -133,38 +133,38 @@ class NotIdempotent(Document):
 
     laid: ClassVar[set[tuple[Any, ...]]] = set()
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """Nothing for a record seen before."""
         key = (record.id, record.part, record.time, record.topic, repr(record.values))
         if key not in self.laid:
             self.laid.add(key)
-            yield from Document.rows(self, place, record)
+            yield from Document.rows(self, destination, record)
 
 
 @attrs.frozen
 class OneJournal(Document):
     """Takes all journals for one, so that two writers disturb each other."""
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """With an id as in the first journal."""
-        return Document.rows(self, place, attrs.evolve(record, id=2**40 + record.id % 2**40))
+        return Document.rows(self, destination, attrs.evolve(record, id=2**40 + record.id % 2**40))
 
 
 @attrs.frozen
 class Squats(Document):
     """Has a table of its own under the name of another model's."""
 
-    def tables(self, place: Place, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
         """``mqtt_document`` under another key."""
-        (table,) = Document.tables(self, place, shape)
+        (table,) = Document.tables(self, destination, shape)
         return (attrs.evolve(table, key="mine"),)
 
-    def rows(self, place: Place, record: Record) -> Iterator[tuple[str, Row]]:
+    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """In the table with the other key."""
-        for _, row in Document.rows(self, place, record):
+        for _, row in Document.rows(self, destination, record):
             yield "mine", row
 
-    def query(self, place: Place) -> Query:
+    def query(self, destination: Destination) -> Query:
         """Of the table with the other key."""
         return Query("mine")
 

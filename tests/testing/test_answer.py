@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from amqtt_db.shape import Record, Shape
+from amqtt_db.record import Record, Shape
 from amqtt_db.testing.answer import Told, differences, expected, leaves, require_same, same, told
 from amqtt_db.testing.history import Sent, Setting
 

@@ -173,8 +173,8 @@ def test_a_contributor_writes_no_line_of_configuration(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "my_own", str(tmp_path)]
     with tempfile.TemporaryDirectory() as temporary:
         Path(temporary).chmod(0o1777)  # as /tmp is: a server may be another user's
-        places = {"TMPDIR": temporary, "XDG_RUNTIME_DIR": temporary}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | places)
+        destinations = {"TMPDIR": temporary, "XDG_RUNTIME_DIR": temporary}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | destinations)
         left = [path.name for path in Path(temporary).iterdir() if path.name.startswith("amqtt_db")]
     assert (done.returncode, done.stderr, left) == (0, "", []), done.stdout
     outcomes = dict(re.findall(r"test_of_my_own\[(\w+)\] (\w+)", done.stdout))

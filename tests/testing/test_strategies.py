@@ -6,11 +6,11 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from amqtt_db.shape import KIND_OF_TYPE, Kind, Record, Shape, split_path
+from amqtt_db.record import KIND_OF_TYPE, Kind, Record, Shape, split_path
+from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.testing import strategies
 from amqtt_db.testing.answer import expected, leaves
 from amqtt_db.testing.history import History, decode
-from amqtt_db.topics import TopicFilter
 
 
 @given(strategies.topics())

@@ -1,0 +1,54 @@
+"""`remodel` with a progress bar."""
+
+from __future__ import annotations
+
+from rich.progress import Progress as Bar
+from sqlalchemy.exc import DBAPIError
+
+from amqtt_db.cli import show
+from amqtt_db.config import Settings
+from amqtt_db.database.snapshot import answer, require_database
+from amqtt_db.errors import DatabaseError, format_count
+from amqtt_db.writer.lock import require_same_routes
+from amqtt_db.writer.remodel import Move, Progress, Remodel
+
+
+def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
+    """Move what there is to move of the topics that a filter covers; returns what to say at the end.
+
+    Raises DatabaseError if the database cannot be used, RemodelError if a record does not read back, AmqttDbError if a
+    writer works by other routes.
+    """
+    require_database(settings.database)
+    require_same_routes(settings.journal.path, settings.routes)
+    try:
+        remodel = Remodel(settings.database, settings.routes)
+        try:
+            moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
+            with Bar(console=show.console()) as bar:
+                records = sum(_one(remodel, move, bar, drop=drop) for move in moves)
+        finally:
+            remodel.close()
+    except DBAPIError as error:
+        raise DatabaseError(answer(error)) from error
+    if not moves:
+        return "Nothing to do: everything lies where its route says."
+    end = "their old rows are deleted" if drop else "their old rows stay until you ask for --drop"
+    return f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')} rewritten and compared; {end}"
+
+
+def _one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
+    """Move one topic; returns how many of its records were compared."""
+    task = bar.add_task(show.visible(move.topic), total=None)
+    compared = 0
+    for progress in remodel.move(move):
+        bar.update(task, description=_described(move, progress))
+        compared = progress.records if progress.step == "compared" else compared
+    for progress in remodel.drop(move) if drop else ():
+        bar.update(task, description=_described(move, progress))
+    bar.update(task, total=1, completed=1)
+    return compared
+
+
+def _described(move: Move, progress: Progress) -> str:
+    return f"{show.visible(move.topic)}: {format_count(progress.records, 'record')} {progress.step}"

@@ -1,0 +1,165 @@
+"""The project's own tables in the target database: checkpoints, counters, sessions, dead letters, and the catalogue.
+
+``mqtt_journal`` registers each opening of a journal and holds its checkpoint; ``mqtt_counter`` counts messages per
+topic filter; ``mqtt_table``, ``mqtt_view``, ``mqtt_catalog`` and ``mqtt_placement`` remember which tables and views
+there are, what their columns stand for, and where each topic's records lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database import system_tables as tables
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.naming import fold
+from amqtt_db.database.system_tables import COUNTS, Builder
+from amqtt_db.record import Pair
+
+__all__ = ["COUNTS", "CURRENT", "MOVED", "PAST", "Assignment", "Catalog", "PhysicalTable", "key_hash"]
+
+CURRENT: Final = "current"
+PAST: Final = "past"
+MOVED: Final = "moved"
+"""States of a placement: new records go to the current one; past ones hold records of before and are read as well.
+
+What has been moved to the current one is read there, and its old rows may be deleted.
+"""
+
+
+def key_hash(key: str) -> str:
+    """128 bits of a key's UTF-8 bytes: what unique indexes stand on, for keys of any length and any spaces."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@attrs.frozen
+class PhysicalTable:
+    """A table as it is in the database: its name, and the column of each property cell."""
+
+    key: str
+    name: str
+    columns: Mapping[Pair, str]
+
+
+@attrs.frozen
+class Assignment:
+    """Where a topic's records lie: the ``key`` of its place, the route and the model that put them there."""
+
+    topic: str
+    key: str
+    route: str
+    model: str
+
+
+class Catalog:
+    """The house tables as SQLAlchemy knows them, with the engine's column types."""
+
+    def __init__(self, engine: Engine) -> None:
+        build = Builder(engine)
+        self.metadata = build.metadata
+        self.journal = tables.journal(build)
+        self.counter = tables.counter(build)
+        self.session = tables.session(build)
+        self.dead_letter = tables.dead_letter(build)
+        self.dead_piece = tables.dead_piece(build)
+        self.table = tables.table(build)
+        self.column = tables.column(build)
+        self.view = tables.view(build)
+        self.assignment = tables.assignment(build)
+
+    def create(self, connection: sa.Connection) -> None:
+        """Make what is missing of the house tables; call it with the schema locked."""
+        self.metadata.create_all(connection)
+
+    def physical_tables(self, connection: sa.Connection, keys: Iterable[str] | None = None) -> dict[str, PhysicalTable]:
+        """The registered tables by key: all of them, or those with ``keys``."""
+        query = sa.select(self.table.c.key, self.table.c.name)
+        if keys is not None:
+            query = query.where(self.table.c.hash.in_([key_hash(key) for key in keys]))
+        tables = {name: PhysicalTable(key, name, {}) for key, name in connection.execute(query)}
+        columns: dict[str, dict[Pair, str]] = {name: {} for name in tables}
+        rows = sa.select(self.column)
+        if keys is not None:
+            rows = rows.where(self.column.c.table_name.in_(list(tables)))
+        for name, column, path, kind in connection.execute(rows):
+            columns.setdefault(name, {})[path, kind] = column  # views have columns here too
+        return {table.key: attrs.evolve(table, columns=columns[name]) for name, table in tables.items()}
+
+    def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
+        """How many tables each route has, by its topic filter."""
+        query = sa.select(self.table.c.route, sa.func.count()).group_by(self.table.c.route)
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+    def table_folds(self, connection: sa.Connection) -> set[str]:
+        """The folds of all registered tables' and views' names."""
+        names = sa.union_all(sa.select(self.table.c.name), sa.select(self.view.c.name))
+        return set(map(fold, connection.scalars(names)))
+
+    def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
+        """Register a table that is about to be made."""
+        row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
+        connection.execute(self.table.insert(), row)
+
+    def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
+        """Register what a table's new columns stand for."""
+        rows = [
+            {"table_name": table, "column_name": column, "property": path, "kind": kind}
+            for (path, kind), column in columns.items()
+        ]
+        if rows:
+            connection.execute(self.column.insert(), rows)
+
+    def forget_columns(self, connection: sa.Connection, table: str, columns: Iterable[str]) -> None:
+        """Unregister columns that a table did not get."""
+        here = (self.column.c.table_name == table) & self.column.c.column_name.in_(list(columns))
+        connection.execute(self.column.delete().where(here))
+
+    def assignments(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Assignment]:
+        """The current placement of each of ``topics`` that has one."""
+        table, found = self.assignment, {}
+        for hashes in _chunks([key_hash(topic) for topic in topics]):
+            query = sa.select(table).where(table.c.hash.in_(hashes) & (table.c.state == CURRENT))
+            for row in connection.execute(query):
+                found[row.topic] = Assignment(row.topic, row.key, row.route, row.model)
+        return found
+
+    def assignments_after(
+        self, connection: sa.Connection, last: str, sequence: int, count: int
+    ) -> Sequence[sa.Row[Any]]:
+        """The next ``count`` placements in any state, behind that with the topic's hash ``last`` and ``sequence``."""
+        table = self.assignment
+        behind = (table.c.hash > last) | ((table.c.hash == last) & (table.c.sequence > sequence))
+        query = sa.select(table).where((table.c.hash >= last) & behind).order_by(table.c.hash, table.c.sequence)
+        return connection.execute(query.limit(count)).all()
+
+    def models(self, connection: sa.Connection) -> set[str]:
+        """The models of all placements, in any state."""
+        return set(connection.scalars(sa.select(self.assignment.c.model).distinct()))
+
+    def add_assignments(self, connection: sa.Connection, assignments: Iterable[Assignment]) -> None:
+        """Make placements the current ones of their topics; what was current is read from then on, not written to."""
+        table = self.assignment
+        by_hash = {key_hash(new.topic): new for new in assignments}
+        last: dict[str, int] = {}
+        for hashes in _chunks(list(by_hash)):
+            same = table.c.hash.in_(hashes)
+            query = sa.select(table.c.hash, sa.func.max(table.c.sequence)).where(same).group_by(table.c.hash)
+            last.update((row[0], row[1]) for row in connection.execute(query))
+            past = table.update().where(same & (table.c.state == CURRENT)).values(state=PAST)
+            if connection.execute(past).rowcount:  # what writers know of places is out of date
+                connection.execute(self.journal.update().values(routing_version=self.journal.c.routing_version + 1))
+        rows = [
+            {"hash": key, "sequence": last.get(key, 0) + 1, "state": CURRENT, **attrs.asdict(new)}
+            for key, new in by_hash.items()
+        ]
+        if rows:
+            connection.execute(table.insert(), rows)
+
+
+def _chunks(hashes: list[str]) -> Iterator[list[str]]:
+    """Few enough to be parameters of one statement."""
+    return (hashes[start : start + 500] for start in range(0, len(hashes), 500))

@@ -1,0 +1,82 @@
+"""Dead letters: the messages that could not be stored, as they are in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.payload_segments import delete_letters, payload_of, size_column
+from amqtt_db.database.snapshot import Snapshot, answer, open_snapshot, require_tables
+from amqtt_db.errors import DatabaseError
+from amqtt_db.record import EPOCH
+
+
+@attrs.frozen
+class DeadLetter:
+    """One message that could not be stored.
+
+    ``time`` is its arrival, ``filter`` the topic filter of its route, ``step`` and ``reason`` say where and why it was
+    refused.  ``topic``, ``client`` and ``payload`` are bytes, exactly as they came; ``size`` is the payload's, in
+    bytes, also where the payload itself was not asked for and is None.
+    """
+
+    id: int
+    time: datetime
+    filter: str
+    step: str
+    reason: str
+    topic: bytes
+    client: bytes | None
+    size: int
+    payload: bytes | None = attrs.field(default=None, repr=False)
+
+
+def letters(database: str, limit: int | None = None) -> list[DeadLetter]:
+    """The newest ``limit`` dead letters of the database at a URL, without their payloads.
+
+    Raises DatabaseError if it cannot be read.
+    """
+    with open_snapshot(database) as snapshot:
+        require_tables(snapshot)
+        query = _query(snapshot).order_by(snapshot.catalog.dead_letter.c.id.desc()).limit(limit)
+        return [_letter(row) for row in snapshot.connection.execute(query).mappings()]
+
+
+def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
+    """The dead letter of message ``id`` with its payload, None if there is none."""
+    with open_snapshot(database) as snapshot:
+        require_tables(snapshot)
+        query = _query(snapshot).where(snapshot.catalog.dead_letter.c.id == id)
+        row = snapshot.connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        return attrs.evolve(_letter(row), payload=payload_of(snapshot.connection, snapshot.catalog, id))
+
+
+def purge(database: str, ids: Iterable[int] | None = None) -> int:
+    """Delete dead letters for good: those with ``ids``, or all of them; returns how many there were."""
+    engine = engine_for(database)
+    target = engine.open(write=True)
+    try:
+        with target.begin() as connection:
+            return delete_letters(connection, Catalog(engine), ids)
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(answer(error)) from error
+    finally:
+        target.dispose()
+
+
+def _query(snapshot: Snapshot) -> sa.Select[Any]:
+    table = snapshot.catalog.dead_letter
+    columns = [table.c[name] for name in attrs.fields_dict(DeadLetter) if name not in {"size", "payload"}]
+    return sa.select(*columns, size_column(snapshot.catalog).label("size"))
+
+
+def _letter(row: sa.RowMapping) -> DeadLetter:
+    return DeadLetter(**{**row, "time": EPOCH + timedelta(microseconds=row["time"]), "size": int(row["size"])})

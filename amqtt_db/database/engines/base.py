@@ -1,0 +1,181 @@
+"""The interface of an engine: what the rest of the project asks of a database."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.engines.hypertables import Hypertables
+from amqtt_db.errors import Busy, DatabaseError
+from amqtt_db.record import Kind
+
+Encoder = Callable[[Sequence[Any]], Sequence[Any]]
+"""A column's values as the driver takes them, None as None.  Raises Unfit where one would not come back identically."""
+
+Decoder = Callable[[Any], Any]
+"""One value as the driver returns it (never None) → the value that was encoded."""
+
+
+class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
+    """A value would not come back identically from a column of its kind."""
+
+
+@attrs.frozen
+class RowBatch:
+    """Encoded rows for columns of a table, and the columns' kinds."""
+
+    table: str
+    columns: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    rows: Sequence[Sequence[Any]]
+
+
+def foreign_column(table: str, column: str) -> DatabaseError:
+    """What to say of a column that was added by hand and must be filled, which nobody does."""
+    return DatabaseError(
+        f"column {column} of table {table} is none of this project's, and NOT NULL without a default: no row can be "
+        "stored; give it a default or allow NULL"
+    )
+
+
+def prepare_each(database: sa.Engine, prepare: Callable[[Any, Any], None]) -> None:
+    """Prepare each new connection of the driver: ``prepare`` gets it, and its pool's record of it.
+
+    One that cannot be prepared is closed, which not every release of SQLAlchemy does for its event ``connect``.
+    """
+
+    def connect(dialect: sa.Dialect, record: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        connection = dialect.connect(*arguments, **options)
+        try:
+            prepare(connection, record)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    sa.event.listen(database, "do_connect", connect)
+
+
+def is_collision(engine: Engine, error: BaseException) -> bool:
+    """Whether another writer was in the way, whatever the error was made into, and the same may succeed at once."""
+    cause = error.__cause__
+    here = isinstance(error, Busy) or engine.is_collision(error)
+    return here or (cause is not None and is_collision(engine, cause))
+
+
+class Engine(ABC):
+    """One database system: types, limits, bulk load, locks, and what its errors mean.
+
+    Class attributes are the facts: ``name_limit`` bytes an identifier may have, ``max_columns`` property columns that
+    a full row can hold by default, ``most_columns`` those that a table can have at all, ``types`` the column type of
+    each kind, ``encoders`` and ``decoders`` per kind (a kind without one needs none).  ``table_options`` are the
+    dialect's for tables of records, ``house_options`` for the project's own.  ``serial`` is the type of ids that the
+    database counts itself, ``hypertables`` makes tables in chunks by time, None where there are none.  ``alike`` maps
+    Python types, as SQLAlchemy tells them of columns that are there, to those that a column holds as well.
+    ``transactional_ddl`` tells whether DDL comes and goes with its transaction, ``adds_many`` whether one ALTER TABLE
+    may add several columns.
+    """
+
+    name_limit: ClassVar[int]
+    max_columns: ClassVar[int]
+    most_columns: ClassVar[int]
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]]
+    encoders: ClassVar[Mapping[Kind, Encoder]]
+    decoders: ClassVar[Mapping[Kind, Decoder]]
+    table_options: ClassVar[Mapping[str, Any]] = {}
+    system_table_options: ClassVar[Mapping[str, Any]] = {}
+    serial: ClassVar[sa.types.TypeEngine[Any]] = sa.BigInteger()
+    hypertables: ClassVar[Hypertables | None] = None
+    alike: ClassVar[Mapping[type, type]] = {bool: int, Decimal: float}  # so MariaDB tells BOOLEAN and DOUBLE
+    transactional_ddl: ClassVar[bool] = True
+    adds_many: ClassVar[bool] = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections to the database; for writing with the durability that the project promises."""
+
+    def rehearse(self) -> sa.Engine:
+        """Connections for DDL that is rolled back; a database that is made when it is first written to is not made."""
+        return self.open(write=True)
+
+    @abstractmethod
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Keep other writers from DDL until the transaction ends."""
+
+    @abstractmethod
+    def maintenance(self, database: sa.Engine) -> AbstractContextManager[bool]:
+        """Keep others from moving and deleting records, over any number of transactions; False: somebody else does.
+
+        What the context holds ends with the process, however that ends.
+        """
+
+    @abstractmethod
+    def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
+        """Append rows in bulk, within the connection's transaction; tables are met in the order of the loads."""
+
+    @abstractmethod
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """Whether a column of ``kind`` returns ``value`` (not None) identically."""
+
+    def identity(self) -> object:
+        """What changes when the database is replaced by another one; None where that cannot happen unnoticed."""
+        return None
+
+    @abstractmethod
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Whether an error is about a value (it will never succeed) and not about the database's condition."""
+
+    def is_collision(self, error: BaseException) -> bool:
+        """Whether another transaction was in the way, and the same may succeed at once."""
+        return False
+
+    def reason(self, error: BaseException) -> str | None:
+        """What to tell a user of a value fault beside its class: no values; None where there is nothing to tell."""
+        return None
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """Whether a smaller batch, or a row with fewer columns, may succeed where this one was too much."""
+        return False
+
+    def piece_size(self, connection: sa.Connection) -> int:
+        """Bytes of a dead letter's payload that one statement carries; the rest follows in further ones."""
+        return 2**24
+
+    @abstractmethod
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """Sentences about settings of the server that weaken the delivery promise."""
+
+    def encode(self, kinds: Sequence[Kind], columns: Iterable[Sequence[Any]]) -> Sequence[tuple[Any, ...]]:
+        """Columns as rows that the driver takes.  Raises Unfit where a value does not fit its kind's column."""
+        encoded = [
+            self.encoders[kind](column) if kind in self.encoders else column
+            for kind, column in zip(kinds, columns, strict=True)
+        ]
+        return list(zip(*encoded, strict=True))
+
+    def bind(self, kind: Kind, value: Any) -> Any:
+        """A value (not None) as a parameter of an SQL statement takes it."""
+        return self.encoders[kind]([value])[0] if kind in self.encoders else value
+
+    def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
+        """Dialect options for an index on columns: name and kind of each."""
+        return {}
+
+    def nameable(self, text: str) -> str:
+        """Text without characters that a name cannot have."""
+        return text
+
+    def decode(self, kind: Kind, value: Any) -> Any:
+        """A value as it was before :meth:`encode`."""
+        if value is None or kind not in self.decoders:
+            return value
+        return self.decoders[kind](value)

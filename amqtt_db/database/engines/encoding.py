@@ -1,0 +1,129 @@
+"""What engines share in turning columns of values into what a driver takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, time, timedelta, timezone
+from functools import lru_cache
+from math import copysign, isnan
+from typing import Any, Final
+
+from amqtt_db.database.engines.base import Encoder, Unfit
+from amqtt_db.record import EPOCH, EXACT, to_micros
+
+_SECOND: Final = 1_000_000
+_MINUTE: Final = 60 * _SECOND
+_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+_FIRST: Final = to_micros(datetime.min.replace(tzinfo=timezone.utc))
+_LAST: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
+
+
+def present(column: Sequence[Any]) -> Sequence[Any]:
+    """The values that are not None."""
+    return [value for value in column if value is not None] if None in column else column
+
+
+def each(encode: Callable[[Any], Any]) -> Encoder:
+    """An encoder that takes value by value; what ``encode`` refuses is unfit."""
+
+    def encode_column(column: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return [None if value is None else encode(value) for value in column]
+        except (OverflowError, ValueError) as error:
+            raise Unfit from error
+
+    return encode_column
+
+
+def plain_numbers(column: Sequence[Any]) -> Sequence[Any]:
+    """Doubles that are not NaN or −0.0.
+
+    The sum finds NaN, the extremes find integers that no double holds, the sign of zeros finds −0.0.
+    """
+    if not _are_plain(present(column)) and not all(map(is_plain_double, present(column))):
+        raise Unfit
+    return column
+
+
+def _are_plain(numbers: Sequence[Any]) -> bool:
+    try:
+        if isnan(sum(numbers)) or min(numbers) < -EXACT or max(numbers) > EXACT:
+            return False
+        return 0.0 not in numbers or -1.0 not in {copysign(1.0, number) for number in numbers if number == 0.0}
+    except (OverflowError, ValueError):  # an integer that no double holds; an empty column
+        return False
+
+
+def is_plain_double(value: float) -> bool:
+    """Whether a value is a double, and neither NaN nor −0.0."""
+    if type(value) is int:
+        return -EXACT <= value <= EXACT
+    return not isnan(value) and (value != 0.0 or copysign(1.0, value) > 0)
+
+
+def is_unicode(value: str) -> bool:
+    """Whether text has no lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@lru_cache(4096)
+def _minute_text(minute: int) -> str:
+    return (EPOCH + timedelta(minutes=minute)).replace(tzinfo=None).isoformat(" ", "minutes") + ":"
+
+
+def moment_text(moment: int) -> str:
+    """Microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
+    return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _SECOND % 60]}{moment % _SECOND:06d}"
+
+
+def moment_texts(column: Sequence[Any]) -> Sequence[Any]:
+    """:func:`moment_text` of a column."""
+    return [None if value is None else moment_text(value) for value in column]
+
+
+def instants(column: Sequence[Any]) -> Sequence[Any]:
+    """Aware datetimes as microseconds since 1970.  Raises Unfit where one has no zone or is no datetime in UTC."""
+    try:
+        times = [None if value is None else to_micros(value) for value in column]
+    except TypeError as error:
+        raise Unfit from error
+    there = present(times)
+    if there and not (min(there) >= _FIRST and max(there) <= _LAST):
+        raise Unfit
+    return times
+
+
+def datetime_texts(column: Sequence[Any]) -> Sequence[Any]:
+    """Aware datetimes as :func:`moment_text`."""
+    return moment_texts(instants(column))
+
+
+def is_aware(value: datetime) -> bool:
+    """Whether a datetime has a zone and is one in UTC too."""
+    try:
+        return value.astimezone(timezone.utc).year > 0 and value.tzinfo is not None
+    except (OverflowError, ValueError):
+        return False
+
+
+def utc(value: datetime) -> datetime:
+    """An aware datetime in UTC.  Raises Unfit for a naive one, ValueError or OverflowError for one that has none."""
+    if value.tzinfo is None:
+        raise Unfit
+    return value if value.tzinfo is timezone.utc else value.astimezone(timezone.utc)
+
+
+def naive_time(value: time) -> time:
+    """A time without a zone.  Raises Unfit for one with."""
+    if value.tzinfo is not None:
+        raise Unfit
+    return value
+
+
+def time_text(value: time) -> str:
+    """A time without a zone as ``12:00:00.000000``."""
+    return naive_time(value).isoformat("microseconds")

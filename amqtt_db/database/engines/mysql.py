@@ -1,0 +1,308 @@
+"""MariaDB 10.6 and newer, MySQL 8 and newer, through PyMySQL.
+
+DDL commits whatever is open, so the lock on the schema is a named one that the connection holds.  DOUBLE has neither
+NaN, infinities nor −0.0; DECIMAL would change what it stores, so decimals are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from math import isinf
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import pymysql
+import sqlalchemy as sa
+from pymysql.constants import CLIENT
+from sqlalchemy.dialects import mysql
+
+from amqtt_db import tagged
+from amqtt_db.database.engines import mysql_rows
+from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, prepare_each
+from amqtt_db.database.engines.encoding import (
+    datetime_texts,
+    each,
+    is_aware,
+    is_plain_double,
+    is_unicode,
+    moment_texts,
+    plain_numbers,
+    present,
+    time_text,
+)
+from amqtt_db.errors import Busy, DatabaseError
+from amqtt_db.record import Kind, to_micros
+
+_SESSION: Final = (
+    "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    "lock_wait_timeout = 10, innodb_lock_wait_timeout = 30"
+)
+_ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+# A lock's name has 64 characters at most, and belongs to the whole server; MD5 is gone from MySQL 9.6.
+_DATABASE: Final = "LEFT(SHA2(DATABASE(), 256), 32)"
+_LOCK: Final = f"CONCAT('amqtt_db.', {_DATABASE})"
+_MAINTENANCE: Final = f"CONCAT('amqtt_db.maintenance.', {_DATABASE})"
+_LOCK_SECONDS: Final = 30
+_LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into
+_KEY_LENGTH: Final = 191  # characters of a text in an index
+
+_OPTIONS: Final[Mapping[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_row_format": "DYNAMIC",
+}
+
+_VALUE_ERRORS: Final = frozenset(
+    {
+        1048,  # a column cannot be NULL
+        1117, 1118,  # too many columns, a row is too big
+        1264, 1265, 1292, 1366, 1367, 1406, 1411, 1690,  # out of range, incorrect, too long
+        1300, 1301,  # text that is none, a result beyond the packet
+        1526,  # no partition for a value
+        1644,  # a user's trigger raises it
+        3140, 3819, 4025,  # JSON that is none; CHECK constraints of MySQL and MariaDB
+    }
+)  # fmt: skip
+_TOO_BIG: Final = frozenset({1117, 1118, 1206, 1969})  # columns, a row, locks, a statement that took too long
+_COLLISIONS: Final = frozenset({1020, 1205, 1213})
+_GRANT: Final = (
+    "The user of the URL needs "
+    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW ON the database"
+)
+_LOGIN: Final = (
+    "The user or the password of the URL is wrong for this host; a user for this very host, be it an anonymous one "
+    "such as ''@'localhost', goes before one for any host, such as 'user'@'%'"
+)
+_ADVICE: Final[Mapping[int | None, str]] = {
+    1044: _GRANT, 1142: _GRANT, 1143: _GRANT,  # a database, a table, a column
+    1045: _LOGIN, 1698: _LOGIN,  # with a password, without one
+}  # fmt: skip
+"""What to do where the server does not let the user in, by the number of its error."""
+
+
+def _numbers(column: Sequence[Any]) -> Sequence[Any]:
+    values = present(plain_numbers(column))
+    if values and (isinf(max(values)) or isinf(min(values))):
+        raise Unfit
+    return column
+
+
+def _is_double(value: float) -> bool:
+    return is_plain_double(value) and not isinf(value)
+
+
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    if not is_unicode("".join(present(column))):
+        raise Unfit
+    return column
+
+
+def _read_moment(value: datetime) -> int:
+    return to_micros(value.replace(tzinfo=timezone.utc))
+
+
+def _read_time(value: timedelta) -> time:
+    return (datetime.min + value).time()
+
+
+_HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
+    "number": _is_double,
+    "text": is_unicode,
+    "datetime": is_aware,
+    "time": lambda moment: moment.tzinfo is None,
+    "int64": lambda number: -(2**63) <= number < 2**63,
+}
+
+_TEXT: Final = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
+
+
+class MySQL(Engine):
+    """MariaDB and MySQL; ``mysql://`` and ``mariadb://`` both mean PyMySQL."""
+
+    name_limit: ClassVar[int] = 64
+    max_columns: ClassVar[int] = 180
+    most_columns: ClassVar[int] = 1000  # InnoDB's own limit is 1,017
+    transactional_ddl: ClassVar[bool] = False
+    table_options: ClassVar[Mapping[str, Any]] = _OPTIONS
+    system_table_options: ClassVar[Mapping[str, Any]] = _OPTIONS
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
+        "bool": sa.BOOLEAN(),
+        "number": mysql.DOUBLE(),
+        "int64": sa.BIGINT(),
+        "bigint": _TEXT,
+        "text": _TEXT,
+        "bytes": mysql.LONGBLOB(),
+        "datetime": mysql.DATETIME(fsp=6),
+        "timestamp": mysql.DATETIME(fsp=6),
+        "date": sa.DATE(),
+        "time": mysql.TIME(fsp=6),
+        "decimal": _TEXT,
+        "uuid": sa.CHAR(36),
+        "json": _TEXT,
+        "tagged": _TEXT,
+    }
+    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+        "number": _numbers,
+        "bigint": each(str),
+        "text": _texts,
+        "datetime": datetime_texts,
+        "timestamp": moment_texts,
+        "date": each(date.isoformat),
+        "time": each(time_text),
+        "decimal": each(str),
+        "uuid": each(str),
+        "json": tagged.dumps_all,
+        "tagged": tagged.dumps_all,
+    }
+    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+        "bool": bool,
+        "bigint": int,
+        "datetime": lambda value: value.replace(tzinfo=timezone.utc),
+        "timestamp": _read_moment,
+        "time": _read_time,
+        "decimal": Decimal,
+        "uuid": UUID,
+        "json": tagged.loads,
+        "tagged": tagged.loads,
+    }
+
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections in UTC, in strict mode, that see what others have committed; for reading only, read-only ones."""
+        url = sa.make_url(self.url).set(drivername="mysql+pymysql")
+        connect = {name: value for name, value in (("connect_timeout", 10),) if name not in url.query}
+        flags = int(str(url.query.get("client_flag", 0))) | (CLIENT.MULTI_STATEMENTS if write else 0)
+        settings = {"charset": "utf8mb4", "client_flag": str(flags)}  # SQLAlchemy adds to a flag of the URL
+        engine = sa.create_engine(url.update_query_dict(settings), hide_parameters=True, connect_args=connect)
+        prepare_each(engine, _prepare_writer if write else _prepare_reader)
+        sa.event.listen(engine, "checkin", _unlock)
+        sa.event.listen(engine, "handle_error", _explain)
+        return engine
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """A named lock, held until the connection goes back to its pool.  Raises Busy if it takes too long."""
+        lock_schema(connection, _LOCK_SECONDS)
+
+    @contextmanager
+    def maintenance(self, database: sa.Engine) -> Iterator[bool]:
+        """A named lock of a session that does nothing else."""
+        with database.connect() as connection:
+            is_mine = connection.exec_driver_sql(f"SELECT GET_LOCK({_MAINTENANCE}, 0)").scalar_one() == 1
+            connection.commit()
+            try:
+                yield is_mine
+            finally:
+                with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
+                    connection.exec_driver_sql(f"DO RELEASE_LOCK({_MAINTENANCE})")
+
+    def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
+        """INSERT of many rows, in as few statements and packets as the server allows."""
+        driver: pymysql.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        try:
+            mysql_rows.insert(driver, row_batches, _packet_size(connection))
+        except pymysql.err.MySQLError as error:
+            raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
+
+    def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
+        """An index on text needs a length."""
+        lengths = {name: _KEY_LENGTH for name, kind in columns if self.types[kind] is _TEXT}
+        return {"mysql_length": lengths} if lengths else {}
+
+    def nameable(self, text: str) -> str:
+        """Names have no characters beyond U+FFFF."""
+        return "".join(character if character <= "\uffff" else "_" for character in text)
+
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """See the module's docstring for what MariaDB and MySQL do not hold."""
+        return kind not in _HOLDS or _HOLDS[kind](value)
+
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Values out of range or malformed, constraints, what a user's trigger raises."""
+        origin = _origin(error)
+        if isinstance(origin, (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError, OverflowError)):
+            return True
+        return _number(origin) in _VALUE_ERRORS
+
+    def is_collision(self, error: BaseException) -> bool:
+        """A deadlock, a lock that was not to be had in time, a row that was changed since it was read."""
+        return _number(_origin(error)) in _COLLISIONS
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
+        return _number(_origin(error)) in _TOO_BIG
+
+    def piece_size(self, connection: sa.Connection) -> int:
+        """A quarter of a packet: escapes may double it, and the letter's other fields need room."""
+        return min(super().piece_size(connection), _packet_size(connection) // 4)
+
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """Settings with which the server may lose what it has committed, or takes too little."""
+        for name, strong in (("innodb_flush_log_at_trx_commit", {1, 3}), ("innodb_doublewrite", {1, "ON"})):
+            value = connection.exec_driver_sql(f"SELECT @@GLOBAL.{name}").scalar_one()
+            if value not in strong:
+                yield (
+                    f"the server runs with {name} = {value}: it may lose committed messages in a crash; set {name} = 1"
+                )
+        if _packet_size(connection) < _LEAST_PACKET:
+            yield (
+                f"the server runs with max_allowed_packet = {_packet_size(connection)}: the longest topics and names "
+                f"do not fit into it; set max_allowed_packet = {_LEAST_PACKET} or more"
+            )
+
+
+def lock_schema(connection: sa.Connection, seconds: int) -> None:
+    """Take the lock on the schema.  Raises Busy if it takes longer than so many seconds."""
+    connection.info["amqtt_db_locked"] = True
+    if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
+        raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one waits on")
+
+
+def _prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:
+    _prepare(connection, record, _SESSION, _ISOLATION)
+
+
+def _prepare_reader(connection: pymysql.Connection[Any], record: Any) -> None:
+    _prepare(connection, record, _SESSION, _ISOLATION, "SET SESSION TRANSACTION READ ONLY")
+
+
+def _prepare(connection: pymysql.Connection[Any], record: Any, *statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("SELECT @@max_allowed_packet")
+        record.info["amqtt_db_packet"] = cursor.fetchone()[0]
+    connection.commit()
+
+
+def _packet_size(connection: sa.Connection) -> int:
+    return int(connection.info["amqtt_db_packet"])
+
+
+def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
+    """Release the lock on the schema; a connection that is gone has lost it anyway."""
+    if record.info.pop("amqtt_db_locked", False) and connection is not None:
+        with suppress(pymysql.err.Error), connection.cursor() as cursor:
+            cursor.execute(f"DO RELEASE_LOCK({_LOCK})")
+
+
+def _origin(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, sa.exc.DBAPIError) else error
+
+
+def _number(error: BaseException | None) -> int | None:
+    return error.args[0] if isinstance(error, pymysql.err.MySQLError) and error.args else None
+
+
+def _explain(context: sa.engine.ExceptionContext) -> None:
+    error = _explained(context.original_exception)
+    if error is not None:
+        raise error from context.original_exception
+
+
+def _explained(error: BaseException) -> DatabaseError | None:
+    """An error about what the user may not do, as one that says what to do; None for any other error."""
+    advice = _ADVICE.get(_number(error))
+    return None if advice is None else DatabaseError(f"the server answers: {error.args[-1]}. {advice}")

@@ -1,0 +1,142 @@
+"""Rows into MariaDB and MySQL: INSERT statements of many rows, and packets of many statements.
+
+Rows are written out column by column: measured, that is faster than the driver's ``executemany`` and than LOAD DATA.
+Where many tables get a few rows each, their statements share packets, which took half the time and a third of the
+processor's.  A packet stays below the server's ``max_allowed_packet``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+import pymysql
+
+from amqtt_db.database.engines.base import RowBatch, foreign_column
+from amqtt_db.database.engines.encoding import present
+from amqtt_db.errors import Rejected
+from amqtt_db.record import Kind
+
+_ROOM: Final = 4096  # bytes of a packet that are not rows
+_STATEMENTS: Final = 100  # in a packet
+_NO_DEFAULT: Final = 1364
+
+
+def insert(driver: pymysql.Connection[Any], row_batches: Iterable[RowBatch], packet: int) -> None:
+    """Append rows, in the order of the loads; a packet has at most so many bytes.
+
+    Raises Rejected where one row does not fit into a packet.
+    """
+    statements = ((row_batch, statement) for row_batch in row_batches for statement in _statements(row_batch, packet))
+    with driver.cursor() as cursor:
+        for together in _packets(statements, packet - _ROOM):
+            _execute(cursor, together)
+
+
+def _execute(cursor: Any, together: Sequence[tuple[RowBatch, bytes]]) -> None:
+    done = 0
+    try:
+        cursor.execute(b";".join(statement for _, statement in together))
+        for done in range(1, len(together)):  # noqa: B007 - an error is that of the first statement not done
+            cursor.nextset()
+    except pymysql.err.MySQLError as error:
+        if error.args and error.args[0] == _NO_DEFAULT:
+            raise foreign_column(together[done][0].table, str(error.args[-1]).split("'")[1]) from error
+        raise
+
+
+def _packets(statements: Iterable[tuple[RowBatch, bytes]], most: int) -> Iterator[list[tuple[RowBatch, bytes]]]:
+    """Statements by packets of at most ``most`` bytes, but of at least one statement."""
+    together: list[tuple[RowBatch, bytes]] = []
+    size = 0
+    for row_batch, statement in statements:
+        if together and (size + len(statement) + 1 > most or len(together) == _STATEMENTS):
+            yield together
+            together, size = [], 0
+        together.append((row_batch, statement))
+        size += len(statement) + 1
+    if together:
+        yield together
+
+
+def _statements(row_batch: RowBatch, packet: int) -> Iterator[bytes]:
+    """INSERT statements of at most ``packet`` bytes.  Raises Rejected where one row does not fit."""
+    head = f"INSERT INTO {_name(row_batch.table)} ({', '.join(map(_name, row_batch.columns))}) VALUES (".encode()  # noqa: S608
+    room = packet - len(head) - _ROOM
+    for some in _chunks(_rows(row_batch, room), room):
+        body = "),(".join(some).encode("utf-8", "surrogateescape")
+        _require_room(len(body), room, row_batch.table)
+        yield head + body + b")"
+
+
+def _rows(row_batch: RowBatch, room: int) -> list[str]:
+    """Rows written out, without their parentheses.  Raises Rejected where one value does not fit into ``room``."""
+    columns = list(zip(*row_batch.rows, strict=True))
+    for kind, column in zip(row_batch.kinds, columns, strict=True):
+        if kind == "bytes" or kind not in _LITERALS:
+            sizes = list(map(len, present(column)))
+            if sum(sizes) > room:
+                _require_room(max(sizes), room, row_batch.table)  # before it is copied again and again
+    written = [_LITERALS.get(kind, _quoted)(column) for kind, column in zip(row_batch.kinds, columns, strict=True)]
+    return list(map(",".join, zip(*written, strict=True)))
+
+
+def _name(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _chunks(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """Rows by statements of at most ``most`` bytes, but of at least one row."""
+    ends = list(accumulate(len(row.encode("utf-8", "surrogateescape")) + 3 for row in literals))
+    if ends[-1] <= most:
+        yield literals
+        return
+    start, base = 0, 0
+    for index, end in enumerate(ends):
+        if end - base > most and index > start:
+            yield literals[start:index]
+            start, base = index, ends[index - 1]
+    yield literals[start:]
+
+
+def _require_room(size: int, room: int, table: str) -> None:
+    if size > room:
+        raise Rejected(
+            f"its row in table {table} takes at least {size} bytes, more than the server's max_allowed_packet leaves "
+            f"({room}); raise max_allowed_packet on the server and run `amqtt-db dead replay`"
+        )
+
+
+def _plain(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str]]:
+    """Literals of values that need no quotes."""
+
+    def literals(column: Sequence[Any]) -> Iterable[str]:
+        return ["NULL" if value is None else make(value) for value in column] if None in column else map(make, column)
+
+    return literals
+
+
+def _quoted(column: Sequence[Any]) -> Iterable[str]:
+    """Literals of texts; most columns hold nothing that needs an escape."""
+    joined = "".join(present(column))
+    if "'" in joined or "\\" in joined:
+        column = [value and value.replace("\\", "\\\\").replace("'", "\\'") for value in column]
+    return ["NULL" if value is None else f"'{value}'" for value in column]
+
+
+def _binary(value: bytes) -> str:
+    """A literal whose bytes the driver sends as they are: surrogates stand for what is not UTF-8."""
+    return f"_binary'{_escaped(value).decode('utf-8', 'surrogateescape')}'"
+
+
+def _escaped(value: bytes) -> bytes:
+    return value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
+
+
+_LITERALS: Final[Mapping[Kind, Callable[[Sequence[Any]], Iterable[str]]]] = {
+    "bool": _plain(lambda value: "1" if value else "0"),
+    "number": _plain(repr),
+    "int64": _plain(repr),
+    "bytes": _plain(_binary),
+}

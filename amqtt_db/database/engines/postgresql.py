@@ -1,0 +1,301 @@
+"""PostgreSQL 14 and newer, through psycopg 3.
+
+A commit waits for the server's disk (``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC neither exponents
+nor NaN nor −0; such values are kept tagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.types.string import TextLoader
+from sqlalchemy.dialects import postgresql
+
+from amqtt_db import tagged
+from amqtt_db.database.engines import postgresql_rows
+from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, foreign_column, prepare_each
+from amqtt_db.database.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
+from amqtt_db.database.engines.hypertables import Hypertables
+from amqtt_db.database.engines.timescale import Timescale, refusal
+from amqtt_db.errors import DatabaseError
+from amqtt_db.record import EPOCH, EXACT, Kind, to_micros
+
+_LOCK: Final = 0x616D7174745F6462  # "amqtt_db"
+_LOCK_SCHEMA: Final = sa.text(
+    "SELECT set_config('lock_timeout', '30s', true), pg_advisory_xact_lock(:key), "
+    "set_config('lock_timeout', '5s', true)"
+)
+_MAINTENANCE: Final = _LOCK + 1
+_TRY_MAINTENANCE: Final = sa.text("SELECT pg_try_advisory_lock(:key)")
+_END_MAINTENANCE: Final = sa.text("SELECT pg_advisory_unlock(:key)")
+_PARENT: Final = sa.text(
+    "SELECT parent.relname FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent "
+    "WHERE inhrelid = to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:chunk AS text)))"
+)
+_SESSION: Final = (
+    "SET synchronous_commit = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET standard_conforming_strings = on; "
+    "SET default_transaction_isolation = 'read committed'"
+)
+_CONNECT: Final[Mapping[str, Any]] = {
+    "application_name": "amqtt_db",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""Parameters of every connection that the URL does not set itself; times in seconds."""
+
+_OFFSET: Final = to_micros(
+    datetime(2000, 1, 1, tzinfo=timezone.utc)
+)  # from here a binary timestamp counts microseconds
+_DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
+
+
+def _numbers(column: Sequence[Any]) -> Sequence[Any]:
+    integers = [value for value in column if type(value) is int] if int in set(map(type, column)) else ()
+    if integers and (min(integers) < -EXACT or max(integers) > EXACT):
+        raise Unfit
+    return column
+
+
+def _is_double(value: float) -> bool:
+    return type(value) is not int or -EXACT <= value <= EXACT
+
+
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    if not _is_text("".join(present(column))):
+        raise Unfit
+    return column
+
+
+def _is_text(value: str) -> bool:
+    return "\x00" not in value and is_unicode(value)
+
+
+def _moments(column: Sequence[Any]) -> Sequence[Any]:
+    return [None if value is None else value - _OFFSET for value in column]
+
+
+def _is_numeric(value: Decimal) -> bool:
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or (sign and not any(digits)):
+        return False
+    return -16_383 <= exponent <= 0 and len(digits) <= _DIGITS
+
+
+def _decimal(value: Decimal) -> Decimal:
+    if not _is_numeric(value):
+        raise Unfit
+    return value
+
+
+def _is_bigint(value: int) -> bool:
+    return value.bit_length() < 3 * _DIGITS
+
+
+def _jsonb(column: Sequence[Any]) -> Sequence[Any]:
+    """The version of the binary format, and text: psycopg writes text much faster than bytes."""
+    return [None if text is None else "\x01" + text for text in tagged.dumps_all(column)]
+
+
+_HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
+    "number": _is_double,
+    "text": _is_text,
+    "datetime": is_aware,
+    "time": lambda moment: moment.tzinfo is None,
+    "int64": lambda number: -(2**63) <= number < 2**63,
+    "bigint": _is_bigint,
+    "decimal": _is_numeric,
+}
+
+_BIND: Final[Mapping[Kind, Callable[[Any], Any]]] = {
+    "timestamp": lambda moment: EPOCH + timedelta(microseconds=moment),
+    "datetime": utc,
+    "json": tagged.dumps,
+}
+"""Where a parameter is another thing than a field of a COPY."""
+
+
+class PostgreSQL(Engine):
+    """PostgreSQL; ``postgresql://`` means psycopg, whatever SQLAlchemy takes for its default."""
+
+    name_limit: ClassVar[int] = 63
+    max_columns: ClassVar[int] = 400
+    most_columns: ClassVar[int] = 1500  # PostgreSQL's own limit is 1,600, dropped columns counted
+    hypertables: ClassVar[Hypertables | None] = Timescale()
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
+        "bool": sa.BOOLEAN(),
+        "number": sa.DOUBLE_PRECISION(),
+        "int64": sa.BIGINT(),
+        "bigint": sa.NUMERIC(),
+        "text": sa.TEXT(),
+        "bytes": postgresql.BYTEA(),
+        "datetime": sa.TIMESTAMP(timezone=True),
+        "timestamp": sa.TIMESTAMP(timezone=True),
+        "date": sa.DATE(),
+        "time": sa.TIME(),
+        "decimal": sa.NUMERIC(),
+        "uuid": sa.UUID(),
+        "json": postgresql.JSONB(),
+        "tagged": sa.TEXT(),
+    }
+    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+        "number": _numbers,
+        "text": _texts,
+        "datetime": lambda column: _moments(instants(column)),
+        "timestamp": _moments,
+        "time": each(naive_time),
+        "decimal": each(_decimal),
+        "json": _jsonb,
+        "tagged": tagged.dumps_all,
+    }
+    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+        "bigint": int,
+        "datetime": utc,
+        "timestamp": to_micros,
+        "json": tagged.loads,
+        "tagged": tagged.loads,
+    }
+
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections named ``amqtt_db``, in UTC; for reading only, they are read-only."""
+        url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
+        given = {name: value for name, value in _CONNECT.items() if name not in url.query}
+        engine = sa.create_engine(url, hide_parameters=True, connect_args={"prepare_threshold": None, **given})
+        prepare_each(engine, _prepare_writer if write else _prepare_reader)
+        sa.event.listen(engine, "handle_error", _explain)
+        return engine
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """An advisory lock; what is locked in the transaction afterwards waits for at most 5 seconds."""
+        connection.execute(_LOCK_SCHEMA, {"key": _LOCK})
+
+    @contextmanager
+    def maintenance(self, database: sa.Engine) -> Iterator[bool]:
+        """An advisory lock of a session that does nothing else."""
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            is_mine = connection.scalar(_TRY_MAINTENANCE, {"key": _MAINTENANCE})
+            try:
+                yield bool(is_mine)
+            finally:
+                with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
+                    connection.execute(_END_MAINTENANCE, {"key": _MAINTENANCE})
+
+    def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
+        """Binary ``COPY``, or one INSERT for several tables."""
+        driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        try:
+            postgresql_rows.insert(driver, row_batches, connection.info["amqtt_db_ruled"])
+        except psycopg.Error as error:
+            raise (
+                _foreign_column(connection.engine, error, row_batches)
+                or refusal(error)
+                or _explained(error)
+                or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True)
+            ) from error
+
+    def bind(self, kind: Kind, value: Any) -> Any:
+        """A parameter, as psycopg takes it."""
+        return _BIND[kind](value) if kind in _BIND else super().bind(kind, value)
+
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """See the module's docstring for what PostgreSQL does not hold."""
+        return kind not in _HOLDS or _HOLDS[kind](value)
+
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Data exceptions, constraints, limits, what a user's trigger raises, and what psycopg cannot write."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if not isinstance(origin, psycopg.Error):
+            return isinstance(origin, (OverflowError, UnicodeError))
+        if origin.sqlstate is None:
+            return isinstance(origin, psycopg.DataError)
+        return origin.sqlstate[:2] in {"22", "23", "54"} or origin.sqlstate == "P0001"
+
+    def is_collision(self, error: BaseException) -> bool:
+        """A deadlock, a transaction that cannot be serialized, a lock that was not to be had in time."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"40001", "40P01", "55P03"}
+
+    def reason(self, error: BaseException) -> str | None:
+        """Keys of an index have at most 2,704 bytes, compressed: the server says how many, and of which index."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if not isinstance(origin, psycopg.errors.ProgramLimitExceeded) or "index" not in str(origin):
+            return None
+        return (
+            f"a value is too long for an index: {origin.diag.message_primary}; a topic of that length is stored by a "
+            "route without `table:`, or with another model than wide"
+        )
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011", "57014"}
+
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """Settings with which the server may lose what it has committed."""
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            value = connection.exec_driver_sql(f"SHOW {setting}").scalar_one()
+            if value not in {"on", "remote_apply"}:
+                yield (
+                    f"the PostgreSQL server runs with {setting} = {value}: it may lose committed messages "
+                    f"in a crash; set {setting} = on"
+                )
+
+
+def _prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
+    _prepare(connection, _SESSION)
+    record.info["amqtt_db_ruled"] = frozenset(name for (name,) in connection.execute(postgresql_rows.RULED))
+    connection.rollback()
+
+
+def _prepare_reader(connection: psycopg.Connection[Any], _: object) -> None:
+    _prepare(connection, f"{_SESSION}; SET default_transaction_read_only = on")
+
+
+def _prepare(connection: psycopg.Connection[Any], settings: str) -> None:
+    connection.adapters.register_loader("jsonb", TextLoader)
+    connection.autocommit = True
+    connection.execute(settings.encode())
+    connection.autocommit = False
+
+
+def _explain(context: sa.engine.ExceptionContext) -> None:
+    error = _explained(context.original_exception)
+    if error is not None:
+        raise error from context.original_exception
+
+
+def _explained(error: BaseException) -> DatabaseError | None:
+    """A missing privilege as an error that says what to do; None for any other error."""
+    if not isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return None
+    return DatabaseError(
+        f"PostgreSQL answers: {str(error).strip().partition(chr(10))[0]}. The user of the URL needs "
+        "GRANT USAGE, CREATE ON SCHEMA for the schema, GRANT SELECT, INSERT, UPDATE, DELETE on the tables, "
+        "and to own the tables that get new columns (ALTER TABLE … OWNER TO …)"
+    )
+
+
+def _foreign_column(database: sa.Engine, error: psycopg.Error, row_batches: Sequence[RowBatch]) -> DatabaseError | None:
+    """What to say where a column that no load fills must be filled; None for any other error."""
+    if not isinstance(error, psycopg.errors.NotNullViolation):
+        return None
+    table, column = str(error.diag.table_name), str(error.diag.column_name)
+    if table not in {row_batch.table for row_batch in row_batches}:
+        table = _parent(database, str(error.diag.schema_name), table, row_batches)
+    filled = any(column in row_batch.columns for row_batch in row_batches if row_batch.table == table)
+    return None if filled else foreign_column(table, column)
+
+
+def _parent(database: sa.Engine, schema: str, chunk: str, row_batches: Sequence[RowBatch]) -> str:
+    """The table that a chunk or a partition belongs to; one that is new in the failed transaction is not there."""
+    with database.connect() as connection:
+        found = connection.scalar(_PARENT, {"schema": schema, "chunk": chunk})
+    tables = {row_batch.table for row_batch in row_batches}
+    return str(found) if found is not None else tables.pop() if len(tables) == 1 else chunk

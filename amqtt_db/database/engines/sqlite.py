@@ -1,0 +1,287 @@
+"""SQLite: the embedded default.
+
+Transactions begin IMMEDIATE, so that a writer waits for its turn instead of failing halfway; ``synchronous=FULL`` makes
+a commit durable before the checkpoint is believed.  REAL columns lose −0.0 and NaN (SQLite stores an integer and NULL),
+text must be valid UTF-8; such values are kept tagged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from amqtt_db import tagged
+from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, foreign_column, prepare_each
+from amqtt_db.database.engines.encoding import (
+    datetime_texts,
+    each,
+    is_aware,
+    is_plain_double,
+    is_unicode,
+    moment_texts,
+    plain_numbers,
+    present,
+    time_text,
+    utc,
+)
+from amqtt_db.errors import DatabaseError
+from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
+
+_PATIENCE: Final = 5.0  # seconds to wait for others who write
+_PAUSE: Final = 0.01
+_DIALECT: Final = sqlite.dialect()
+_EPOCH: Final = EPOCH.replace(tzinfo=None)
+
+
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    if not is_unicode("".join(present(column))):
+        raise Unfit
+    return column
+
+
+def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> datetime:
+    try:
+        moment = read(text + "+00:00")
+    except ValueError:
+        return _edited(text)
+    return moment if moment.tzinfo else _edited(text)  # a date alone takes + for what is before a time
+
+
+def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
+    try:
+        return (read(text) - _EPOCH) // MICROSECOND
+    except (TypeError, ValueError):
+        return to_micros(_edited(text))
+
+
+def _edited(text: str) -> datetime:
+    """A time as only a user writes it into a column, in whatever zone: in UTC, which is meant without one too."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know Z
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else utc(moment)
+
+
+@lru_cache(16_384)  # no fewer than tables that one batch may fill
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    quote = _DIALECT.identifier_preparer.quote
+    names, marks = ", ".join(map(quote, columns)), ", ".join("?" * len(columns))
+    return f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})"  # noqa: S608
+
+
+def _is_blamable(error: BaseException | None) -> bool:
+    if isinstance(error, (OverflowError, UnicodeError, sqlite3.DataError, sqlite3.IntegrityError)):
+        return True
+    if _is_too_much(error):
+        return True
+    # A value of a type that the driver does not know; its class also stands for a closed connection.
+    unknown_type = (sqlite3.ProgrammingError, sqlite3.InterfaceError)
+    return isinstance(error, unknown_type) and "binding parameter" in str(error)
+
+
+def _is_too_much(error: BaseException | None) -> bool:
+    """More columns than this build of SQLite takes; the class of the error also stands for a locked database."""
+    words = ("too many SQL variables", "too many columns")
+    return isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in words)
+
+
+class SQLite(Engine):
+    """SQLite 3.24 or newer through Python's own driver."""
+
+    name_limit: ClassVar[int] = 63  # SQLite has no limit; PostgreSQL's makes names portable
+    max_columns: ClassVar[int] = 1000
+    most_columns: ClassVar[int] = 1900  # SQLite's own limit is 2,000, all columns counted
+    serial: ClassVar[sa.types.TypeEngine[Any]] = sa.Integer()  # no other type is counted
+    adds_many: ClassVar[bool] = False
+    alike: ClassVar[Mapping[type, type]] = {**Engine.alike, datetime: str, date: str, time: str}  # times are texts
+    table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
+    types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
+        "bool": sa.BOOLEAN(),
+        "number": sa.REAL(),
+        "int64": sa.BIGINT(),
+        "bigint": sa.TEXT(),
+        "text": sa.TEXT(),
+        "bytes": sa.BLOB(),
+        "datetime": sa.DATETIME(),
+        "timestamp": sa.DATETIME(),
+        "date": sa.DATE(),
+        "time": sa.TIME(),
+        "decimal": sa.TEXT(),
+        "uuid": sa.CHAR(36),
+        "json": sa.TEXT(),  # a type named JSON would turn the text of a number into a number
+        "tagged": sa.TEXT(),
+    }
+    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+        "number": plain_numbers,
+        "bigint": each(str),
+        "text": _texts,
+        "datetime": datetime_texts,
+        "timestamp": moment_texts,
+        "date": each(date.isoformat),
+        "time": each(time_text),
+        "decimal": each(str),
+        "uuid": each(str),
+        "json": tagged.dumps_all,
+        "tagged": tagged.dumps_all,
+    }
+    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+        "bool": bool,
+        "number": float,
+        "bigint": int,
+        "datetime": _read_datetime,
+        "timestamp": _read_moment,
+        "date": date.fromisoformat,
+        "time": time.fromisoformat,
+        "decimal": Decimal,
+        "uuid": UUID,
+        "json": tagged.loads,
+        "tagged": tagged.loads,
+    }
+
+    def open(self, *, write: bool) -> sa.Engine:
+        """Connections in WAL mode; for reading only, the file must exist and is never changed."""
+        if write:
+            self._make_file()
+            url = sa.make_url(self.url)
+        else:
+            url = self._require_file()
+        engine = sa.create_engine(url, hide_parameters=True)
+        prepare_each(engine, _prepare_writer if write else _prepare_reader)
+        begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+
+    def rehearse(self) -> sa.Engine:
+        """A missing file stays missing: what would be made in it is made in memory."""
+        path = self._path
+        return self.open(write=True) if path is None or path.exists() else type(self)("sqlite://").open(write=True)
+
+    @cached_property
+    def _path(self) -> Path | None:
+        """The file; None for a database in memory."""
+        name = sa.make_url(self.url).database
+        return Path(name).absolute() if name else None
+
+    def _make_file(self) -> None:
+        """A file that is made here is private; SQLite gives those beside it the same mode."""
+        path = self._path
+        if path is None:
+            return
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise DatabaseError(
+                f"cannot make the database {path}: {error.strerror}; make its directory or change its permissions"
+            ) from error
+
+    def _require_file(self) -> sa.URL:
+        """A URL by which a file is not even made that goes away before it is opened."""
+        path = self._path
+        if path is None or not path.exists():
+            raise DatabaseError(f"there is no database {path} yet: it is made when the first message is stored")
+        url = sa.make_url(self.url).set(database=path.as_uri())
+        return url.update_query_dict({"uri": "true", "mode": "rw"})
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Nothing to do: BEGIN IMMEDIATE has the only write lock there is."""
+
+    @contextmanager
+    def maintenance(self, database: sa.Engine) -> Iterator[bool]:
+        """A locked file beside the database's; SQLite's own locks end with a transaction."""
+        path = f"{database.url.database}.maintenance"
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(file)
+
+    def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
+        """``executemany`` of the driver itself: for a table with a single row SQLAlchemy takes as long as SQLite."""
+        execute = connection.connection.driver_connection.executemany  # type: ignore[union-attr]
+        for row_batch in row_batches:
+            try:
+                execute(_insertion(row_batch.table, row_batch.columns), row_batch.rows)
+            except sqlite3.Error as error:
+                what, _, column = str(error).rpartition(".")
+                if what == f"NOT NULL constraint failed: {row_batch.table}" and column not in row_batch.columns:
+                    raise foreign_column(row_batch.table, column) from error
+                raise sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
+
+    def holds(self, kind: Kind, value: Any) -> bool:
+        """See the module's docstring for what SQLite does not hold."""
+        checks: Mapping[str, Callable[[Any], bool]] = {
+            "number": is_plain_double,
+            "text": is_unicode,
+            "datetime": is_aware,
+            "time": lambda moment: moment.tzinfo is None,
+            "int64": lambda number: -(2**63) <= number < 2**63,
+        }
+        return checks.get(kind, lambda _: True)(value)
+
+    def is_value_fault(self, error: BaseException) -> bool:
+        """Constraint violations, values too large, and values that the driver cannot bind."""
+        return _is_blamable(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+
+    def is_collision(self, error: BaseException) -> bool:
+        """Somebody else has been writing for as long as this one is ready to wait."""
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return isinstance(origin, sqlite3.OperationalError) and "database is locked" in str(origin)
+
+    def is_size_fault(self, error: BaseException) -> bool:
+        """More columns than this build of SQLite takes in a statement or a table."""
+        return _is_too_much(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+
+    def identity(self) -> object:
+        """The file: an open one may be deleted, and goes on taking what nobody will find."""
+        try:
+            status = os.stat(self._path or "")
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
+        """None: the writer sets what it needs on its own connection."""
+        return ()
+
+
+def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
+    _switch_to_wal(connection, monotonic() + _PATIENCE)
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """SQLite's own patience does not hold here: of several that open a new file, all but one fail at once."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "database is locked" not in str(error) or monotonic() > deadline:
+                raise
+            sleep(_PAUSE)
+        else:
+            return
+
+
+def _prepare_reader(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
+    connection.execute("PRAGMA query_only = ON")

@@ -1,0 +1,153 @@
+"""What a database URL must be, and whether its database can ever work: looked at before anything connects.
+
+The broker's process does without SQLAlchemy, and so does this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+import attrs
+
+from amqtt_db.registry import suggest
+
+GROUP: Final = "amqtt_db.database.engines"
+"""The entry point group of engines from elsewhere."""
+
+_URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
+_USER: Final = r"[^:/@]*(?::[^@]*)?@"
+_SERVER: Final = re.compile(
+    rf"(?:{_USER}|(?!{_USER}))(?:\[[^\]/?@]+\]|[^:/?@]*)(?::(?P<port>[^/?@]*))?(?:/(?P<name>[^?@]*))?"
+    r"(?:\?[^=@]*(?:=.*)?)?",
+    re.DOTALL,
+)
+"""What follows ``://`` where a server is meant, read as SQLAlchemy does, but with no @ where it would be a mistake."""
+
+_ESCAPES: Final = "in its user and password write %40 for @, %3A for :, %2F for /, %3F for ? and %25 for %"
+
+
+@attrs.frozen
+class _Server:
+    """What is known of a server before it is asked.
+
+    ``extra`` of this project brings the ``driver``; ``has_default`` tells whether a URL may leave out the database.
+    """
+
+    driver: str
+    extra: str
+    has_default: bool
+
+
+_MYSQL: Final = _Server("pymysql", "mysql", has_default=False)
+_SERVERS: Final[Mapping[str, _Server]] = {
+    "postgresql": _Server("psycopg", "postgresql", has_default=True),
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+}
+
+_MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html#magic_header_string
+
+
+def dialect_of(url: str) -> str:
+    """The name before the driver: what an engine is registered under."""
+    return url.partition(":")[0].partition("+")[0]
+
+
+def check(url: str) -> None:
+    """Raise ValueError, saying what would be right, for a URL that no engine takes or whose driver is missing."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
+    dialect, driver, rest = match["dialect"], match["driver"], match["rest"]
+    if dialect == "sqlite":
+        _check_sqlite(driver, rest)
+    elif dialect in _SERVERS:
+        _check_server(dialect, driver, rest)
+    elif dialect not in entry_points(group=GROUP).names:
+        raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_SERVERS])}")
+    elif not rest.startswith("/"):
+        _checked_name(rest)
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a database is; None for one behind a server."""
+    return Path(unquote(url.partition("://")[2].partition("?")[0][1:])) if dialect_of(url) == "sqlite" else None
+
+
+def problem(url: str) -> str | None:
+    """Why the database can never be used, however often one tries, and what to do; None where it may be.
+
+    A server that does not answer may answer later; a file in a directory that does not exist is a mistake.
+    """
+    path = file_of(url)
+    return None if path is None else file_problem("database", path) or _content_problem(path)
+
+
+def file_problem(what: str, path: Path) -> str | None:
+    """Why a file, ``what`` by name, can be neither written nor made."""
+    directory = path.parent
+    if not directory.is_dir():
+        return f"{what} {path}: there is no directory {directory}; make it or name another {what}"
+    if path.is_dir():
+        return f"{what} {path}: it is a directory; name a file"
+    if _may(directory, os.W_OK | os.X_OK) and (not path.exists() or _may(path, os.R_OK | os.W_OK)):
+        return None
+    return f"{what} {path}: it cannot be read and written; change its permissions or name another {what}"
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _content_problem(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    return None if start in (b"", _MAGIC) else f"database {path}: it is no SQLite database; name another file"
+
+
+def _check_server(dialect: str, given: str | None, rest: str) -> None:
+    server = _SERVERS[dialect]
+    if given not in (None, server.driver):
+        raise ValueError(
+            f"{dialect} is used through {server.driver}; write {dialect}://… or {dialect}+{server.driver}://…"
+        )
+    if find_spec(server.driver) is None:
+        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{server.extra}]'")
+    name = _checked_name(rest)
+    if not (name or server.has_default):
+        raise ValueError(f"it names no database; write {dialect}://user:password@host/name")
+
+
+def _checked_name(rest: str) -> str | None:
+    """The database that a server's URL names.  Raises ValueError, which shows nothing of the URL, for a malformed one.
+
+    What belongs to a password may be anywhere in a URL whose signs are not where they should be.
+    """
+    match = _SERVER.fullmatch(rest)
+    if match is None:
+        raise ValueError(f"it has more than one @, or another sign where none belongs; {_ESCAPES}")
+    port = match["port"]
+    if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"its port is no number from 0 to 65535; {_ESCAPES}")
+    return match["name"]
+
+
+def _check_sqlite(driver: str | None, rest: str) -> None:
+    if driver not in (None, "pysqlite"):
+        raise ValueError("SQLite is used through Python's own driver; write sqlite:///mqtt.db")
+    path, _, query = rest.partition("?")
+    if path in ("", "/") or ":memory:" in path or "mode=memory" in query:
+        raise ValueError("a database in memory cannot be shared with the writer, a process of its own; name a file")
+    if not path.startswith("/"):
+        raise ValueError("an SQLite URL has three slashes before a relative path, four before an absolute one")
+    if path.startswith("/file:"):
+        raise ValueError("SQLite's own file: URIs are not supported; name the file itself")

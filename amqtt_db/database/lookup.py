@@ -1,0 +1,108 @@
+"""Short ids for long keys: topics, properties, series.
+
+A key is found by a 128-bit hash of its bytes, for long text and trailing spaces break unique indexes.  New keys are
+written sorted, in a short transaction of their own, so that two writers never wait for each other crosswise.  An id
+that has been committed is final, so it may be remembered.  The schema makes a lookup's table with the tables that need
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import key_hash
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Lookup
+
+MAX_KEYS: Final = 1_000_000  # more are forgotten and looked up again
+_CHUNK: Final = 500
+
+Key = Any
+"""A text, or a tuple of texts for a lookup of several columns."""
+
+
+def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Table:
+    """A lookup's table as SQLAlchemy knows it."""
+    return sa.Table(
+        lookup.name,
+        metadata,
+        sa.Column("id", engine.serial, primary_key=True),
+        sa.Column("hash", sa.String(32), nullable=False, unique=True),
+        *(sa.Column(name, engine.types["text"], nullable=False) for name in lookup.columns),
+        extend_existing=True,
+        **engine.system_table_options,
+    )
+
+
+class Lookups:
+    """The ids met so far; what is not known is looked up, and made if it is new."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        database: sa.Engine,
+        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """``aside`` wraps the moments in which the database is asked."""
+        self._engine = engine
+        self._aside = aside
+        self._database = database
+        self._metadata = sa.MetaData()
+        self._ids: dict[Lookup, dict[Key, int]] = {}
+
+    def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
+        """The ids of keys, in their order."""
+        known = self._ids.setdefault(lookup, {})
+        try:
+            return list(map(known.__getitem__, keys))
+        except KeyError:
+            if len(known) > MAX_KEYS:
+                known.clear()
+            known.update(self._asked(lookup, set(keys).difference(known)))
+        return list(map(known.__getitem__, keys))
+
+    def _asked(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
+        """What goes wrong here is never the fault of a message."""
+        try:
+            with self._aside():
+                return self._settle(lookup, keys)
+        except Exception as error:
+            origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {type(origin).__name__}") from error
+
+    def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
+        by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}
+        hashes = sorted(by_hash)
+        table = lookup_table(self._engine, lookup, self._metadata)
+        with self._database.begin() as connection:
+            found = _found(connection, table, hashes)
+            new = [{"hash": key, **_row(lookup, by_hash[key])} for key in hashes if key not in found]
+            if new:
+                self._engine.lock_schema(connection)
+                found = _found(connection, table, hashes)
+                new = [row for row in new if row["hash"] not in found]
+                if new:
+                    connection.execute(table.insert(), new)
+                found = _found(connection, table, hashes)
+        return {by_hash[key]: id_ for key, id_ in found.items()}
+
+
+def _found(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(hashes), _CHUNK):
+        query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(hashes[start : start + _CHUNK]))
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    return found
+
+
+def _parts(key: Key) -> tuple[str, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _row(lookup: Lookup, key: Key) -> dict[str, str]:
+    return dict(zip(lookup.columns, _parts(key), strict=True))

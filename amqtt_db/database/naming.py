@@ -1,0 +1,92 @@
+"""Names that SQL users want to type, for topics and properties that can be anything.
+
+A name is lower case, made of letters, digits and underscores, no longer than the engine allows, and different from
+every other name of its place even for an engine that ignores case and accents.  The first to come gets the plain name,
+a later one the plain name and six characters of a hash of what it stands for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Collection
+from typing import Final
+
+from amqtt_db.record import Kind
+
+SYSTEM_TABLES: Final = frozenset(
+    {
+        "mqtt_catalog",
+        "mqtt_counter",
+        "mqtt_dead_letter",
+        "mqtt_dead_piece",
+        "mqtt_document",
+        "mqtt_journal",
+        "mqtt_message",
+        "mqtt_placement",
+        "mqtt_point",
+        "mqtt_property",
+        "mqtt_series",
+        "mqtt_session",
+        "mqtt_table",
+        "mqtt_topic",
+        "mqtt_value",
+        "mqtt_view",
+    }
+)
+"""The project's own tables: no topic and no ``table:`` may take their names."""
+
+_SYSTEM_COLUMNS: Final = frozenset({"_rowid_", "cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
+_SYSTEM_PREFIXES: Final = ("sqlite_", "pg_")
+_NOT_WORD = re.compile(r"\W+")
+_TAG = 6
+
+
+def fold(name: str) -> str:
+    """What is left of a name for an engine that ignores case and accents: equal folds must not meet in one table."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def clean(text: str) -> str:
+    """Text as an SQL identifier: ``Home/Living Room`` → ``home_living_room``; never empty, never a digit first."""
+    name = _NOT_WORD.sub("_", text.lower()).strip("_")
+    return f"_{name}" if not name or name[0].isdigit() else name
+
+
+def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], limit: int) -> str:
+    """The column for a property.
+
+    ``plain`` is true for the kind that owns the property's plain column, others get ``<name>__<kind>``.  ``taken``
+    holds the folds of the names in use, ``limit`` is the engine's limit in UTF-8 bytes.
+    """
+    name = clean(path.strip("{}")) + ("" if plain else f"__{kind}")
+    if fold(name) in taken or name in _SYSTEM_COLUMNS:
+        name = f"{name}_"
+    return unique(name, f"{path}\n{kind}", lambda candidate: fold(candidate) in taken, limit)
+
+
+def table_name(wish: str, *, is_taken: Callable[[str], bool], limit: int) -> str:
+    """The table for a topic (or whatever ``wish`` names); ``is_taken`` tells of a candidate whether it is in use."""
+
+    name = clean(wish)
+    if fold(name).startswith(_SYSTEM_PREFIXES):
+        name = f"_{name}"
+    return unique(name, wish, lambda candidate: fold(candidate) in SYSTEM_TABLES or is_taken(candidate), limit)
+
+
+def unique(name: str, source: str, is_taken: Callable[[str], bool], limit: int) -> str:
+    """``name``, shortened to ``limit`` bytes, with a hash of ``source`` where it is too long or taken."""
+    if len(name.encode()) <= limit and not is_taken(name):
+        return name
+    for attempt in range(1000):
+        tag = hashlib.sha256(f"{source}\n{attempt}".encode("utf-8", "surrogatepass")).hexdigest()[:_TAG]
+        candidate = f"{_shorten(name, limit - _TAG - 1)}_{tag}"
+        if not is_taken(candidate):
+            return candidate
+    raise RuntimeError(f"no free name for {name}")
+
+
+def _shorten(name: str, limit: int) -> str:
+    return name.encode()[:limit].decode(errors="ignore").rstrip("_")

@@ -1,0 +1,300 @@
+"""What tables and columns there are, and how the missing ones come into being.
+
+DDL is additive: tables are created, columns added, nothing is ever dropped or changed.  It runs in a transaction of its
+own, before the data's, with the schema locked and the catalogue read again: another writer may have been faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import groupby
+from operator import attrgetter, eq
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Catalog, PhysicalTable
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.hypertables import Hypertables
+from amqtt_db.database.hypertable_layout import chunks_of
+from amqtt_db.database.lookup import lookup_table
+from amqtt_db.database.naming import column_name, fold, table_name, unique
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Cell, Column, Table, table_key
+from amqtt_db.record import Pair, Shape
+from amqtt_db.routing.route import Hypertable
+
+
+@attrs.frozen
+class Wanted:
+    """Tables that records are about to need: for which route, and how many property columns one may have.
+
+    ``hypertable`` says how the tables lie in chunks, None: they do not.
+    """
+
+    table: Table
+    route: str
+    max_columns: int
+    hypertable: Hypertable | None = None
+
+
+class Schema:
+    """The tables that this process knows of, by key; :meth:`ensure` makes what is missing.
+
+    ``reserved`` are names that routes ask for with ``table:``; no topic gets them.
+    """
+
+    def __init__(self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = ()) -> None:
+        self._engine = engine
+        self._reserved = {fold(name) for name in reserved}
+        self._catalog = catalog
+        self._tables: dict[str, PhysicalTable] = {}
+        self._room: dict[str, int] = {}
+        self._in_step: set[str] = set()
+        self._lacking: set[str] = set()
+
+    def load(self, connection: sa.Connection) -> None:
+        """Read what the catalogue knows."""
+        self._tables = self._catalog.physical_tables(connection)
+
+    def distrust(self, keys: Iterable[str]) -> None:
+        """Take the tables with ``keys`` for incomplete, until they are learnt: a newer model has more columns."""
+        self._lacking |= set(keys)
+
+    def get(self, key: str) -> PhysicalTable | None:
+        """The table registered under ``key``."""
+        return self._tables.get(key)
+
+    def is_ready(self, wanted: Wanted) -> bool:
+        """Whether every column that can be given is there, and the chunks are what this process's routes say."""
+        key = wanted.table.key
+        known = None if key in self._lacking else self._tables.get(key)
+        is_in_step = wanted.hypertable is None or key in self._in_step
+        return known is not None and is_in_step and not _missing_pairs(known, self._limited(wanted))
+
+    def require_hypertables(self, connection: sa.Connection, wish: Hypertable) -> Hypertables:
+        """What makes them.  Raises DatabaseError, saying what to do, where the database cannot have any."""
+        made = self._engine.hypertables
+        reason = "the database has no hypertables; leave it out" if made is None else made.missing(connection)
+        if made is None or reason is not None:
+            raise DatabaseError(f"{wish.path}: {reason}")
+        return made
+
+    def ensure(self, connection: sa.Connection, wanted: Iterable[Wanted]) -> list[str]:
+        """Make what is missing, in the connection's transaction; returns the DDL that it took.
+
+        Call :meth:`learn` once the transaction has been committed.
+        """
+        self._engine.lock_schema(connection)
+        by_key = {key: list(group) for key, group in groupby(sorted(wanted, key=_key), key=_key)}
+        known = self._catalog.physical_tables(connection, by_key)
+        inspector = sa.inspect(connection)
+        present = {*inspector.get_table_names(), *inspector.get_view_names()}
+        taken = self._reserved | set(map(fold, present)) | self._catalog.table_folds(connection)
+        ddl: list[str] = []
+        for key, group in by_key.items():
+            merged = self._limited(_merge(group))
+            table = known.get(key) or self._register(connection, merged, taken)
+            actual = _column_folds(inspector, table.name) if table.name in present else None
+            columns = _new_columns(table, merged, actual or set(), self._engine)
+            self._catalog.add_columns(connection, table.name, columns)
+            table = attrs.evolve(table, columns={**table.columns, **columns})
+            ddl += self._make_lookups(connection, merged.table, present)
+            ddl += self._materialize(connection, table, merged.table, actual)
+            if merged.hypertable is not None:
+                ddl += self._make_hypertable(connection, table, merged.table, merged.hypertable)
+        return ddl
+
+    def crowd(self, connection: sa.Connection, wanted: Wanted) -> bool:
+        """Ask for fewer columns of a table from now on: the database refuses as many; False where it has no more.
+
+        The catalogue forgets those that the table did not get.
+        """
+        self._engine.lock_schema(connection)
+        known = self._catalog.physical_tables(connection, [wanted.table.key]).get(wanted.table.key)
+        inspector = sa.inspect(connection)
+        is_there = known is not None and inspector.has_table(known.name)
+        actual = _column_folds(inspector, known.name) if known is not None and is_there else set()
+        columns = [] if known is None else list(known.columns.values())
+        lost = [column for column in columns if fold(column) not in actual]
+        if known is not None:
+            self._catalog.forget_columns(connection, known.name, lost)
+        before, kept = self._limited(wanted).max_columns, len(columns) - len(lost)
+        self._room[wanted.table.key] = max(kept, before // 2)
+        return self._room[wanted.table.key] < before
+
+    def _limited(self, wanted: Wanted) -> Wanted:
+        room = self._room.get(wanted.table.key, wanted.max_columns)
+        return attrs.evolve(wanted, max_columns=min(room, wanted.max_columns))
+
+    def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
+        """Read the tables with ``keys``, which are as this process wants them, from the catalogue."""
+        tables = self._catalog.physical_tables(connection, list(keys))
+        self._tables.update(tables)
+        self._in_step.update(tables)
+        self._lacking -= tables.keys()
+
+    def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
+        name, limit = wanted.table.name, self._engine.name_limit
+        if not wanted.table.exact:
+            name = table_name(self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=limit)
+        elif fold(name) in self._catalog.table_folds(connection):
+            if not self._is_from_before(connection, wanted.table):
+                raise DatabaseError(
+                    f"table {name}, which route {wanted.route} names, already holds the records of another topic or "
+                    "route; choose another name"
+                )
+            name = unique(name, wanted.table.key, lambda wish: fold(wish) in taken | {fold(name)}, limit)
+        taken.add(fold(name))
+        table = PhysicalTable(wanted.table.key, name, {})
+        self._catalog.add_table(connection, table, wanted.route)
+        return table
+
+    def _is_from_before(self, connection: sa.Connection, wish: Table) -> bool:
+        """Whether a table's name is that of the one that the model had before its keys got the time, or lost it."""
+        keys = [table_key(wish.name, timed=timed) for timed in (False, True)]
+        there = self._catalog.physical_tables(connection, keys).values()
+        return wish.key in keys and any(table.name == wish.name for table in there)
+
+    def _make_hypertable(
+        self, connection: sa.Connection, known: PhysicalTable, table: Table, wish: Hypertable
+    ) -> list[str]:
+        hypertables = self.require_hypertables(connection, wish)
+        return hypertables.make(connection, known.name, chunks_of(table, known, wish))
+
+    def _make_lookups(self, connection: sa.Connection, table: Table, present: set[str]) -> list[str]:
+        """Create the lookups that a table's columns need."""
+        lookups = {column.lookup for column in table.columns if column.lookup and column.lookup.name not in present}
+        targets = [
+            lookup_table(self._engine, lookup, sa.MetaData()) for lookup in sorted(lookups, key=attrgetter("name"))
+        ]
+        present.update(target.name for target in targets)
+        return [_execute(connection, sa.schema.CreateTable(target)) for target in targets]
+
+    def _materialize(
+        self, connection: sa.Connection, known: PhysicalTable, table: Table, present: set[str] | None
+    ) -> list[str]:
+        """Create the table, or add to it whatever columns it lacks; ``present`` are the folds of those it has."""
+        target = self._sql_table(known, table)
+        if present is None:
+            statements: list[sa.schema.ExecutableDDLElement] = [sa.schema.CreateTable(target)]
+            statements += map(sa.schema.CreateIndex, sorted(target.indexes, key=lambda index: str(index.name)))
+        else:
+            _require_envelope(known.name, table, present)
+            missing = [column for column in target.columns if fold(column.name) not in present]
+            statements = [*_add_columns(connection.dialect, target, missing, together=self._engine.adds_many)]
+            if not self._engine.transactional_ddl:
+                statements += _missing_indexes(connection, target)
+        return [_execute(connection, statement) for statement in statements]
+
+    def _sql_table(self, known: PhysicalTable, table: Table) -> sa.Table:
+        columns = [self._sql_column(column, table) for column in table.columns]
+        columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
+        target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.table_options)
+        kinds = {column.name: column.kind for column in table.columns}
+        for index in table.indexes:
+            wish = "_".join(("ix", known.name, *index))
+            name = unique(wish, known.key, partial(eq, wish), self._engine.name_limit)  # tagged: tables share the names
+            options = self._engine.index_options([(name, kinds[name]) for name in index])
+            sa.Index(name, *(target.c[column] for column in index), **options)
+        return target
+
+    def _sql_column(self, column: Column, table: Table) -> sa.Column[object]:
+        return sa.Column(
+            column.name,
+            self._engine.types[column.kind],
+            primary_key=column.name in table.primary_key,
+            nullable=column.nullable,
+            autoincrement=False,
+        )
+
+
+def _execute(connection: sa.Connection, statement: sa.schema.ExecutableDDLElement) -> str:
+    connection.execute(statement)
+    return str(statement.compile(dialect=connection.dialect)).strip()
+
+
+def _column_folds(inspector: sa.Inspector, table: str) -> set[str]:
+    return {fold(column["name"]) for column in inspector.get_columns(table)}
+
+
+def _key(wanted: Wanted) -> str:
+    return wanted.table.key
+
+
+def _merge(group: list[Wanted]) -> Wanted:
+    """Several wishes for one table as one."""
+    pairs = dict.fromkeys(pair for wanted in group for pair in wanted.table.properties)
+    return attrs.evolve(group[0], table=attrs.evolve(group[0].table, properties=tuple(pairs)))
+
+
+def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
+    """Pairs without a column, as far as there is room for more columns."""
+    missing = [pair for pair in wanted.table.properties if pair not in known.columns]
+    if wanted.table.overflow is None:
+        return missing
+    return missing[: max(0, wanted.max_columns - len(known.columns))]
+
+
+def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], engine: Engine) -> dict[Pair, str]:
+    """Names for the pairs that get a column now; the first kind of a property owns its plain name.
+
+    ``actual`` are the folds of all columns that the table has, also of those that somebody added by hand.
+    """
+    fixed = {fold(column.name) for column in wanted.table.columns}
+    taken = fixed | {fold(name) for name in known.columns.values()} | actual
+    owned = {path for path, kind in known.columns if kind != "tagged"}
+    new: dict[Pair, str] = {}
+    for path, kind in _missing_pairs(known, wanted):
+        plain = kind != "tagged" and path not in owned
+        wish = engine.nameable(path)
+        new[path, kind] = column_name(wish, kind, plain=plain, taken=taken, limit=engine.name_limit)
+        taken.add(fold(new[path, kind]))
+        if plain:
+            owned.add(path)
+    return new
+
+
+def _require_envelope(name: str, table: Table, present: set[str]) -> None:
+    missing = [column for column in table.primary_key if fold(column) not in present]
+    if missing:
+        raise DatabaseError(
+            f"table {name} exists and is not one of this project's: it has no column {', '.join(missing)}; "
+            "choose another `table:` for the route or rename the table"
+        )
+
+
+def _add_columns(
+    dialect: sa.Dialect, table: sa.Table, columns: list[sa.Column[object]], *, together: bool
+) -> Iterator[sa.DDL]:
+    """ALTER TABLE … ADD COLUMN; always nullable, for there may be rows."""
+    quote = dialect.identifier_preparer.quote
+    compiler = dialect.type_compiler_instance
+    additions = [f"ADD COLUMN {quote(column.name)} {compiler.process(column.type)}" for column in columns]
+    if together and additions:
+        additions = [", ".join(additions)]
+    for addition in additions:
+        yield sa.DDL(f"ALTER TABLE {quote(table.name)} {addition}".replace("%", "%%"))  # type: ignore[no-untyped-call]
+
+
+def _missing_indexes(connection: sa.Connection, table: sa.Table) -> Iterator[sa.schema.CreateIndex]:
+    """What a writer that was killed between CREATE TABLE and CREATE INDEX has left undone."""
+    present = {index["name"] for index in sa.inspect(connection).get_indexes(table.name)}
+    return (sa.schema.CreateIndex(index) for index in table.indexes if index.name not in present)
+
+
+def columns_to_fill(known: PhysicalTable, table: Table, shape: Shape, most: int | None = None) -> dict[Cell, str]:
+    """The cells that records of a shape fill, with their columns' names, fixed ones first.
+
+    The overflow column is among them only where some pair of the shape has no column of its own, or may not use it:
+    at most ``most`` do.
+    """
+    housed = [pair for pair in table.properties if pair in known.columns]
+    pairs = {pair: known.columns[pair] for pair in (housed if table.overflow is None else housed[:most])}
+    homeless = any(pair not in pairs for pair in shape.properties)
+    columns: dict[Cell, str] = {
+        column.name: column.name for column in table.columns if homeless or column.name != table.overflow
+    }
+    columns.update(pairs.items())
+    return columns

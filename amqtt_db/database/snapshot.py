@@ -1,0 +1,67 @@
+"""The target database, opened for looking only: what `status`, `dead` and `read` stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.errors import DatabaseError
+
+_STEADY: Final = "REPEATABLE READ"
+
+
+@attrs.frozen
+class Snapshot:
+    """An open connection with what is needed to understand what it returns."""
+
+    engine: Engine
+    catalog: Catalog
+    connection: sa.Connection
+
+
+@contextmanager
+def open_snapshot(url: str) -> Iterator[Snapshot]:
+    """Open a database for reading, as it is at the first look; what is committed later is not seen.
+
+    Raises DatabaseError with what the database answers if it cannot be read.
+    """
+    engine = engine_for(url)
+    database = engine.open(write=False)
+    try:
+        with _steady(database).begin() as connection:
+            yield Snapshot(engine, Catalog(engine), connection)
+    except (sa.exc.DBAPIError, database.dialect.loaded_dbapi.Error) as error:
+        raise DatabaseError(answer(error)) from error
+    finally:
+        database.dispose()
+
+
+def require_tables(snapshot: Snapshot) -> None:
+    """Raise DatabaseError where no writer has ever made its tables."""
+    if not sa.inspect(snapshot.connection).has_table(snapshot.catalog.assignment.name):
+        raise DatabaseError("the database is empty: its tables are made when the writer first starts")
+
+
+def require_database(url: str) -> None:
+    """Raise DatabaseError where no writer has ever made its tables, or there is no database; none is made."""
+    with open_snapshot(url) as snapshot:
+        require_tables(snapshot)
+
+
+def _steady(database: sa.Engine) -> sa.Engine:
+    """With transactions that see one state of the database; where there is no such level, they do anyway (SQLite)."""
+    levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
+    return database.execution_options(isolation_level=_STEADY) if _STEADY in levels else database
+
+
+def answer(error: Exception) -> str:
+    """What a database says, as one line without the statement and its values."""
+    origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return f"the database answers: {type(origin).__name__}: {str(origin).strip().partition(chr(10))[0]}"

@@ -1,0 +1,175 @@
+"""The project's own tables, one function each, with the engine's column types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import sqlalchemy as sa
+
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.record import Kind
+
+COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
+"""What is counted per topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
+
+_HASH: Final = 32  # hexadecimal digits
+_NAME: Final = 128  # characters, more than any engine's names have bytes
+
+
+class Builder:
+    """What the tables are made of and belong to."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.metadata = sa.MetaData()
+        self.engine = engine
+
+    def table(self, name: str, *columns: sa.Column[object]) -> sa.Table:
+        """A table of the project's own."""
+        return sa.Table(name, self.metadata, *columns, **self.engine.system_table_options)
+
+    def column(self, name: str, kind: Kind, *, nullable: bool = False) -> sa.Column[object]:
+        """A column whose values pass the engine's encoder and decoder."""
+        return sa.Column(name, _Encoded(self.engine, kind), nullable=nullable)
+
+    def id(self) -> sa.Column[object]:
+        """A message's id as the primary key."""
+        return sa.Column("id", self.engine.types["int64"], primary_key=True, autoincrement=False)
+
+
+def journal(build: Builder) -> sa.Table:
+    """Each opening of a journal, and its checkpoint."""
+    return build.table(
+        "mqtt_journal",
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("token", sa.String(64), nullable=False, unique=True),
+        build.column("position", "int64"),
+        sa.Column("epoch", sa.Integer, nullable=False),
+    )
+
+
+def counter(build: Builder) -> sa.Table:
+    """How many messages there were of each topic filter."""
+    return build.table(
+        "mqtt_counter",
+        sa.Column("journal", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.String(_HASH), primary_key=True),
+        build.column("filter", "text"),
+        *(build.column(name, "int64") for name in COUNTS),
+    )
+
+
+def session(build: Builder) -> sa.Table:
+    """A row per connection."""
+    return build.table(
+        "mqtt_session",
+        build.id(),
+        sa.Column("journal", sa.Integer, nullable=False),
+        build.column("client_id", "text", nullable=True),
+        build.column("username", "text", nullable=True),
+        build.column("address", "text", nullable=True),
+        sa.Column("port", sa.Integer),
+        sa.Column("keep_alive", sa.Integer),
+        sa.Column("clean_session", build.engine.types["bool"]),
+        build.column("connected", "timestamp"),
+        build.column("disconnected", "timestamp", nullable=True),
+    )
+
+
+def dead_letter(build: Builder) -> sa.Table:
+    """What could not be stored, and why."""
+    return build.table(
+        "mqtt_dead_letter",
+        build.id(),
+        build.column("time", "timestamp"),
+        build.column("filter", "text"),
+        build.column("step", "text"),
+        build.column("reason", "text"),
+        build.column("topic", "bytes"),
+        build.column("client", "bytes", nullable=True),
+        sa.Column("session", build.engine.types["int64"]),
+        sa.Column("qos", sa.Integer, nullable=False),
+        sa.Column("retain", build.engine.types["bool"], nullable=False),
+        build.column("payload", "bytes"),
+    )
+
+
+def dead_piece(build: Builder) -> sa.Table:
+    """What follows of payloads that are too long for the row of their dead letter."""
+    return build.table(
+        "mqtt_dead_piece",
+        build.id(),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        build.column("bytes", "bytes"),
+    )
+
+
+def table(build: Builder) -> sa.Table:
+    """The tables of records."""
+    return build.table(
+        "mqtt_table",
+        sa.Column("hash", sa.String(_HASH), primary_key=True),
+        sa.Column("name", sa.String(_NAME), nullable=False, unique=True),
+        build.column("key", "text"),
+        build.column("route", "text"),
+    )
+
+
+def column(build: Builder) -> sa.Table:
+    """What the columns of tables and views stand for."""
+    return build.table(
+        "mqtt_catalog",
+        sa.Column("table_name", sa.String(_NAME), primary_key=True),
+        sa.Column("column_name", sa.String(_NAME), primary_key=True),
+        build.column("property", "text"),
+        sa.Column("kind", sa.String(16), nullable=False),
+    )
+
+
+def view(build: Builder) -> sa.Table:
+    """The views."""
+    return build.table(
+        "mqtt_view",
+        sa.Column("hash", sa.String(_HASH), primary_key=True),
+        sa.Column("name", sa.String(_NAME), nullable=False, unique=True),
+        build.column("key", "text"),
+        build.column("columns", "text"),
+        sa.Column("definition", sa.String(_HASH), nullable=False),
+    )
+
+
+def assignment(build: Builder) -> sa.Table:
+    """Where each topic's records lie, and have lain."""
+    return build.table(
+        "mqtt_placement",
+        sa.Column("hash", sa.String(_HASH), primary_key=True),
+        sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("moved", build.engine.types["int64"]),
+        build.column("topic", "text"),
+        build.column("key", "text"),
+        build.column("route", "text"),
+        build.column("model", "text"),
+    )
+
+
+class _Encoded(sa.types.TypeDecorator[object]):
+    """A kind's column type, whose values pass the engine's own encoder and decoder and nothing else."""
+
+    impl = sa.types.NullType
+    cache_ok = True
+
+    def __init__(self, engine: Engine, kind: Kind) -> None:
+        super().__init__()
+        self.kind = kind
+        self._engine = engine
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
+        return self._engine.types[self.kind]
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[object], object]:
+        return lambda value: None if value is None else self._engine.bind(self.kind, value)
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[object], object] | None:
+        return partial(self._engine.decode, self.kind)

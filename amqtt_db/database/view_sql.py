@@ -1,0 +1,237 @@
+"""The statement that a view stands for: pure text, made of what models say of their layouts."""
+
+# ruff: noqa: S608 - every name and every literal is quoted
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from amqtt_db.database.catalog import CURRENT, PhysicalTable, key_hash
+from amqtt_db.database.engines.views import ViewSQL, property_key
+from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
+from amqtt_db.record import Kind, Pair, split_path
+from amqtt_db.tagged import is_clean
+
+EXTRA: Final = "extra"
+_FIXED: Final = "{}"  # and a name: no property has such a path
+SPILLED: Final[Pair] = ("{}", "json")
+"""What the catalogue notes of a view whose records have properties without a column; no property has this path."""
+
+
+@attrs.frozen
+class ViewSource:
+    """Tables with records of a view, as a model lays them out.
+
+    ``main`` is the table of the model's query, ``values`` the one that it joins in by the columns ``on``.  ``ids`` are
+    those of property paths, where the lookup has one for each.
+    """
+
+    layout: Layout
+    main: tuple[Table, PhysicalTable]
+    values: tuple[Table, PhysicalTable] | None = None
+    on: tuple[str, ...] = ()
+    ids: Mapping[str, int] | None = None
+
+    @property
+    def fixed(self) -> Mapping[Pair, Column]:
+        """The columns that the model itself adds to the envelope, by what the catalogue notes of them."""
+        table, layout = self.main[0], self.layout
+        known = {table.overflow, *(column.name for column in ENVELOPE)}
+        if isinstance(layout, Documents):
+            known.update((layout.data, layout.kinds, layout.levels))
+        return {
+            (_FIXED + column.name, "text" if column.lookup else column.kind): column
+            for column in table.columns
+            if column.name not in known
+        }
+
+
+@attrs.frozen
+class View:
+    """A view to make: ``columns`` in the order that it has them."""
+
+    key: str
+    name: str
+    columns: Mapping[Pair, str]
+    sources: tuple[ViewSource, ...]
+
+    @property
+    def spills(self) -> bool:
+        """Whether there are properties without a column."""
+        return SPILLED in self.columns
+
+    @property
+    def ordered(self) -> Mapping[Pair, str]:
+        """The columns beside the envelope and ``extra``."""
+        return {pair: name for pair, name in self.columns.items() if pair != SPILLED}
+
+    @property
+    def properties(self) -> Iterable[Pair]:
+        """The properties that have a column."""
+        return filter(is_property, self.columns)
+
+
+def select(view: View, sql: ViewSQL) -> str:
+    """The statement that a view stands for."""
+    by_table: dict[str, list[ViewSource]] = {}
+    for source in view.sources:
+        by_table.setdefault(source.main[1].name, []).append(source)
+    names = list(by_table)
+    selects = [_select(view, by_table[name], names[index + 1 :], sql) for index, name in enumerate(names)]
+    return "\nUNION ALL\n".join(selects)
+
+
+def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql: ViewSQL) -> str:
+    """The records of one table, whose properties may lie in different ones; those that are in newer ones are moved."""
+    table, known = sources[0].main
+    fixed = {column.name: column for column in table.columns}
+    lookup = fixed["topic"].lookup
+    columns = {column.name: f"m.{sql.name(column.name)}" for column in ENVELOPE}
+    origin = f"{sql.name(known.name)} m"
+    if lookup is not None:
+        columns["topic"] = f"t.{sql.name(lookup.columns[0])}"
+        origin += f" JOIN {sql.name(lookup.name)} t ON t.id = m.{sql.name('topic')}"
+    columns[EXTRA] = _first(_extra(view, source, sql) for source in sources)
+    for pair, name in view.ordered.items():
+        columns[name] = _first(_column(source, pair, sql) for source in sources)
+    listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
+    conditions = [*_of_topics(view, known, lookup, sql), *(_is_not_in(name, sql) for name in newer)]
+    where = "\nWHERE " + "\n  AND ".join(conditions) if conditions else ""
+    return f"SELECT {listed}\nFROM {origin}{where}"
+
+
+def _is_not_in(table: str, sql: ViewSQL) -> str:
+    """While records move to another table, some are in both."""
+    same = " AND ".join(f"n.{sql.name(name)} = m.{sql.name(name)}" for name in ("id", "part"))
+    return f"NOT EXISTS (SELECT 1 FROM {sql.name(table)} n WHERE {same})"
+
+
+def _first(expressions: Iterable[str]) -> str:
+    """The first that is not NULL."""
+    first, *more = expressions
+    return f"coalesce({', '.join((first, *more))})" if more else first
+
+
+def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL) -> Iterator[str]:
+    """Of which topics: those whose current place the view is for, and a topic's own whatever its place."""
+    column = f"m.{sql.name('topic')}"
+    if view.key == table.key:
+        return
+    if not view.key.startswith("$"):
+        own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
+        yield f"{column} = {own}" if own else sql.is_text(column, view.key)
+        return
+    column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
+    here = f"p.state = {sql.text(CURRENT)} AND {sql.is_text(f'p.{sql.name(column_)}', value)}"
+    assignments = f"{sql.name('mqtt_placement')} p"
+    if lookup is None:
+        yield f"{column} IN (SELECT p.topic FROM {assignments} WHERE {here})"
+        return
+    topics = f"{sql.name(lookup.name)} x JOIN {assignments} ON p.hash = x.hash"
+    yield f"{column} IN (SELECT x.id FROM {topics} WHERE {here})"
+
+
+def is_route(key: str) -> bool:
+    """Whether a place's key stands for a whole route."""
+    return key.startswith("$route/")
+
+
+def _column(source: ViewSource, pair: Pair, sql: ViewSQL) -> str:
+    if is_property(pair):
+        return _property(source, pair, sql)
+    column = source.fixed.get(pair)
+    if column is None:
+        return sql.null(pair[1])
+    value = f"m.{sql.name(column.name)}"
+    if column.lookup is None:
+        return value
+    return (
+        f"(SELECT x.{sql.name(column.lookup.columns[-1])} FROM {sql.name(column.lookup.name)} x WHERE x.id = {value})"
+    )
+
+
+def is_property(pair: Pair) -> bool:
+    """Whether a column of a view stands for a property, and not for a model's own column or for what has none."""
+    return not pair[0].startswith(_FIXED)
+
+
+def _property(source: ViewSource, pair: Pair, sql: ViewSQL) -> str:
+    layout, (path, kind) = source.layout, pair
+    if isinstance(layout, OwnColumns):
+        name = source.main[1].columns.get(pair)
+        return sql.null(kind) if name is None else sql.shown(kind, f"m.{sql.name(name)}")
+    if isinstance(layout, ValueRows):
+        return _value(source, layout, pair, sql)
+    if path.startswith("{"):
+        return sql.level(f"m.{sql.name(layout.levels)}", path[1:-1]) if kind == "text" else sql.null(kind)
+    if not all(map(is_clean, split_path(path))):  # no database's JSON has such a key
+        return sql.null(kind)
+    return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
+
+
+def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
+    """A look into the rows of values: no join for each property, and nothing at all for a column nobody asks for."""
+    path, kind = pair
+    name = layout.columns.get(kind)
+    if name is None or (source.ids is not None and path not in source.ids):
+        return sql.null(kind)
+    column = _cell(layout, name, sql)
+    shared = list(layout.columns.values()).count(name) > 1
+    found = sql.untagged(kind, column) if shared else sql.shown(kind, column)
+    if source.ids is not None:
+        same = f"v.{sql.name(layout.path)} = {source.ids[path]}"
+        return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
+    origin, there = _values_with_paths(source, layout, sql)
+    return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {sql.is_text(there, path)})"
+
+
+def _cell(layout: ValueRows, name: str, sql: ViewSQL) -> str:
+    """A column of rows of values, NULL where it has no value of its own."""
+    column = f"v.{sql.name(name)}"
+    if layout.exact in {None, name}:
+        return column
+    return f"(CASE WHEN v.{sql.name(layout.exact)} IS NULL THEN {column} END)"
+
+
+def _extra(view: View, source: ViewSource, sql: ViewSQL) -> str:
+    layout, known = source.layout, [property_key(*pair) for pair in view.properties]
+    if isinstance(layout, OwnColumns):
+        overflow = source.main[0].overflow
+        return sql.null("json") if overflow is None else sql.shown("json", f"m.{sql.name(overflow)}")
+    if not view.spills:
+        return sql.null("json")
+    if isinstance(layout, Documents):
+        data, named, levels = (f"m.{sql.name(name)}" for name in (layout.data, layout.kinds, layout.levels))
+        return sql.rest_of_document(data, named, levels, known)
+    kinds: dict[str, list[Kind]] = {}
+    for kind, name in layout.columns.items():
+        kinds.setdefault(_cell(layout, name, sql), []).append(kind)
+    origin, path = _values_with_paths(source, layout, sql)
+    return sql.rest_of_rows(path, kinds, f"FROM {origin} WHERE {_same_record(source, sql)}", known)
+
+
+def _values(source: ViewSource, sql: ViewSQL) -> str:
+    assert source.values is not None  # noqa: S101 - rows of values are in a table
+    return f"{sql.name(source.values[1].name)} v"
+
+
+def _values_with_paths(source: ViewSource, layout: ValueRows, sql: ViewSQL) -> tuple[str, str]:
+    """The rows of values joined with the names of their properties, and the expression for the path."""
+    lookup = path_lookup(source, layout)
+    joined = f"{_values(source, sql)} JOIN {sql.name(lookup.name)} n ON n.id = v.{sql.name(layout.path)}"
+    return joined, f"n.{sql.name(lookup.columns[-1])}"
+
+
+def path_lookup(source: ViewSource, layout: ValueRows) -> Lookup:
+    """The lookup that names the properties of rows of values."""
+    assert source.values is not None  # noqa: S101 - rows of values are in a table
+    column = next(column for column in source.values[0].columns if column.name == layout.path)
+    assert column.lookup is not None  # noqa: S101 - it is what a layout of rows says
+    return column.lookup
+
+
+def _same_record(source: ViewSource, sql: ViewSQL) -> str:
+    return " AND ".join(f"v.{sql.name(name)} = m.{sql.name(name)}" for name in source.on)

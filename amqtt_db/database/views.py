@@ -1,0 +1,256 @@
+"""What views there are, what they are called, and how they are made anew when there is more to see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Final
+
+import attrs
+import orjson
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import CURRENT, MOVED, Catalog, PhysicalTable, key_hash
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.views import ViewSQL
+from amqtt_db.database.lookup import lookup_table
+from amqtt_db.database.naming import clean, column_name, fold, table_name
+from amqtt_db.database.view_sql import EXTRA, SPILLED, View, ViewSource, is_property, is_route, path_lookup, select
+from amqtt_db.models.base import ENVELOPE, Destination, Model, OwnColumns, Table, ValueRows
+from amqtt_db.models.spec import model_of
+from amqtt_db.record import Pair, Shape
+
+MOST_SOURCES: Final = 100
+"""A view unites so many places at most: SQLite takes 500 parts of a statement, the others grow slow."""
+
+
+@attrs.frozen
+class Wish:
+    """What a view shall have: the properties met at a place, as far as a column may be given to them.
+
+    ``max_columns`` bounds how many columns are given to properties; ``spills`` tells that some shall have none.
+    """
+
+    destination: Destination
+    pairs: tuple[Pair, ...] = ()
+    spills: bool = False
+    max_columns: int = 1000
+
+
+@attrs.frozen
+class _Known:
+    """A view as it is registered: its name, its columns' order, and the hash of its definition."""
+
+    name: str
+    order: tuple[str, ...] = ()
+    definition: str = ""
+
+
+class Views:
+    """The views in a database; :meth:`refresh` makes them what they have to be.
+
+    ``reserved`` are names that no view may have.
+    """
+
+    def __init__(self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = ()) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._reserved = {fold(name) for name in reserved}
+
+    def vacate(self, connection: sa.Connection, sql: ViewSQL) -> None:
+        """Drop views whose names are wanted for tables; they have another name when they are made again."""
+        for key, name in connection.execute(sa.select(self._catalog.view.c.key, self._catalog.view.c.name)).all():
+            if fold(name) in self._reserved:
+                inspector = sa.inspect(connection)
+                if name in inspector.get_view_names():
+                    connection.exec_driver_sql(f"DROP VIEW {sql.name(name)}")
+                self._rename(connection, key, _Known(name), self._free(name, self._taken(connection, inspector)))
+
+    def related(self, connection: sa.Connection, destination: Destination) -> list[str]:
+        """The keys of further views with records of a place: its route's, and those of topics that moved here."""
+        view, assignment = self._catalog.view, self._catalog.assignment
+        here = (assignment.c.state == CURRENT) & (assignment.c.key == destination.key)
+        route = sa.select(view.c.key).where(view.c.hash == key_hash(f"$route/{destination.route}"))
+        moved = sa.select(view.c.key).join(assignment, assignment.c.hash == view.c.hash).where(here)
+        found = [*connection.scalars(route), *connection.scalars(moved)]
+        return [key for key in dict.fromkeys(found) if key != destination.key]
+
+    def refresh(self, connection: sa.Connection, sql: ViewSQL, wishes: Mapping[str, Wish]) -> list[str]:
+        """Make the views for keys anew where that changes anything, with the schema locked; returns their names."""
+        sources = self._sources(connection, wishes)
+        known = self._known(connection, wishes)
+        inspector = sa.inspect(connection)
+        tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
+        taken = self._taken(connection, inspector)
+        made = []
+        for key, wish in wishes.items():
+            if not sources[key]:
+                continue
+            there = known.get(key)
+            if there is None or there.name in tables:
+                name = self._free(_name(wish, sources[key], self._engine), taken)
+                there = self._rename(connection, key, there, name)
+                taken.add(fold(name))
+            if self._remake(connection, sql, wish, there, key, sources[key], is_there=there.name in views):
+                made.append(there.name)
+        return made
+
+    def _remake(
+        self,
+        connection: sa.Connection,
+        sql: ViewSQL,
+        wish: Wish,
+        known: _Known,
+        key: str,
+        sources: Sequence[ViewSource],
+        *,
+        is_there: bool,
+    ) -> bool:
+        columns = self._columns(connection, known, wish, sources)
+        view = View(key, known.name, columns, tuple(self._with_ids(connection, source, columns) for source in sources))
+        statement = select(view, sql)
+        definition = key_hash(statement)
+        if is_there and definition == known.definition:
+            return False
+        sql.replace(connection, known.name, statement)
+        table = self._catalog.view
+        row = {"columns": orjson.dumps(list(view.ordered.values())).decode(), "definition": definition}
+        connection.execute(table.update().where(table.c.hash == key_hash(key)).values(**row))
+        return True
+
+    def _taken(self, connection: sa.Connection, inspector: sa.Inspector) -> set[str]:
+        """The folds of names that no view can have."""
+        there = map(fold, (*inspector.get_table_names(), *inspector.get_view_names()))
+        return {*self._reserved, *there, *self._catalog.table_folds(connection)}
+
+    def _free(self, wish: str, taken: Collection[str]) -> str:
+        return table_name(wish, is_taken=lambda name: fold(name) in taken, limit=self._engine.name_limit)
+
+    def _sources(self, connection: sa.Connection, keys: Collection[str]) -> dict[str, tuple[ViewSource, ...]]:
+        """Where the records of each view lie, oldest places first."""
+        stays = {key: list(self._stays(connection, key)) for key in keys}
+        wanted = {table.key for found in stays.values() for stay in found for table in stay[1].values()}
+        known = self._catalog.physical_tables(connection, sorted(wanted))
+        return {
+            key: tuple(_source(*stay, known) for stay in found if _is_there(*stay, known))
+            for key, found in stays.items()
+        }
+
+    def _stays(self, connection: sa.Connection, key: str) -> Iterator[tuple[Model, dict[str, Table], Destination]]:
+        assignment = self._catalog.assignment
+        if not key.startswith("$"):
+            here = assignment.c.hash == key_hash(key)
+        else:
+            same = assignment.c.route == key.removeprefix("$route/") if is_route(key) else assignment.c.key == key
+            topics = sa.select(assignment.c.hash).where(same & (assignment.c.state == CURRENT))
+            here = assignment.c.hash.in_(topics)
+        group = (assignment.c.key, assignment.c.route, assignment.c.model)
+        query = sa.select(*group, sa.func.max(assignment.c.sequence)).where(here & (assignment.c.state != MOVED))
+        rows = connection.execute(query.group_by(*group))
+        seen = set()
+        for row in sorted(rows, key=itemgetter(3, 0))[-MOST_SOURCES:]:
+            model, destination = model_of(row[2]), Destination(row[0], row[1])
+            if model.query(destination) not in seen:
+                seen.add(model.query(destination))
+                yield model, {table.key: table for table in model.tables(destination, Shape(()))}, destination
+
+    def _known(self, connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Known]:
+        table = self._catalog.view
+        query = sa.select(table).where(table.c.hash.in_([key_hash(key) for key in keys]))
+        return {
+            row.key: _Known(row.name, tuple(orjson.loads(row.columns)), row.definition)
+            for row in connection.execute(query)
+        }
+
+    def _rename(self, connection: sa.Connection, key: str, known: _Known | None, name: str) -> _Known:
+        """Register a view, or the new name of one."""
+        table, column = self._catalog.view, self._catalog.column
+        if known is None:
+            row = {"hash": key_hash(key), "name": name, "key": key, "columns": "[]", "definition": ""}
+            connection.execute(table.insert(), row)
+            return _Known(name)
+        connection.execute(table.update().where(table.c.hash == key_hash(key)).values(name=name))
+        connection.execute(column.update().where(column.c.table_name == known.name).values(table_name=name))
+        return attrs.evolve(known, name=name)
+
+    def _columns(
+        self, connection: sa.Connection, known: _Known, wish: Wish, sources: Sequence[ViewSource]
+    ) -> dict[Pair, str]:
+        """The columns of a view in their order; new ones go into the catalogue."""
+        column = self._catalog.column
+        query = sa.select(column.c.property, column.c.kind, column.c.column_name)
+        old = {(row[0], row[1]): row[2] for row in connection.execute(query.where(column.c.table_name == known.name))}
+        new = new_columns(old, wish, sources, self._engine)
+        self._catalog.add_columns(connection, known.name, new)
+        order = {name: index for index, name in enumerate(known.order)}
+        return dict(sorted((old | new).items(), key=lambda item: order.get(item[1], len(order))))
+
+    def _with_ids(self, connection: sa.Connection, source: ViewSource, pairs: Iterable[Pair]) -> ViewSource:
+        """With the ids of the properties, where each has one for all topics."""
+        if not isinstance(source.layout, ValueRows):
+            return source
+        lookup = path_lookup(source, source.layout)
+        if len(lookup.columns) > 1:
+            return source
+        table = lookup_table(self._engine, lookup, sa.MetaData())
+        paths = {key_hash(path): path for path, _ in pairs}
+        query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(list(paths)))
+        return attrs.evolve(source, ids={paths[row[0]]: row[1] for row in connection.execute(query)})
+
+
+def new_columns(
+    known: Mapping[Pair, str], wish: Wish, sources: Sequence[ViewSource], engine: Engine
+) -> dict[Pair, str]:
+    """Columns that a view needs beside those that are known; tables' own columns keep their names where they can."""
+    own = {
+        pair: name
+        for source in sources
+        if isinstance(source.layout, OwnColumns)
+        for pair, name in source.main[1].columns.items()
+    }
+    fixed = {pair: column.name for source in sources for pair, column in source.fixed.items()}
+    named = own | fixed
+    taken = {*map(fold, known.values()), *(fold(column.name) for column in ENVELOPE), EXTRA}
+    owned = {path for path, kind in known if kind != "tagged"}
+    room = wish.max_columns - sum(is_property(pair) for pair in known) + len(fixed.keys() - known.keys())
+    new: dict[Pair, str] = {}
+    for pair in dict.fromkeys((*fixed, *wish.pairs, *sorted(own, key=own.__getitem__))):
+        path, kind = pair
+        if pair in known or (pair not in named and len(new) >= room):
+            continue
+        plain = kind != "tagged" and path not in owned
+        name = named.get(pair)
+        if name is None or fold(name) in taken:
+            name = column_name(engine.nameable(path), kind, plain=plain, taken=taken, limit=engine.name_limit)
+        new[pair] = name
+        taken.add(fold(name))
+        owned.update([path] if plain else [])
+    if SPILLED not in known and (wish.spills or any(pair not in known and pair not in new for pair in wish.pairs)):
+        new[SPILLED] = EXTRA
+    return new
+
+
+def _is_there(
+    model: Model, tables: Mapping[str, Table], destination: Destination, known: Mapping[str, PhysicalTable]
+) -> bool:
+    """Whether a model has a layout, and its tables are there and have what every view has."""
+    query = model.query(destination)
+    if model.layout() is None or query.table not in known or (query.values is not None and query.values not in known):
+        return False
+    return {column.name for column in ENVELOPE} <= {column.name for column in tables[query.table].columns}
+
+
+def _source(
+    model: Model, tables: Mapping[str, Table], destination: Destination, known: Mapping[str, PhysicalTable]
+) -> ViewSource:
+    query, layout = model.query(destination), model.layout()
+    assert layout is not None  # noqa: S101 - see _is_there
+    values = None if query.values is None else (tables[query.values], known[query.values])
+    return ViewSource(layout, (tables[query.table], known[query.table]), values, query.on)
+
+
+def _name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:
+    """After the table where a view shows one, otherwise after the route's topic filter."""
+    last = sources[-1]
+    base = last.main[1].name if isinstance(last.layout, OwnColumns) else clean(engine.nameable(wish.destination.route))
+    return f"{base}_view" if base.strip("_") else "all_view"

@@ -1,0 +1,1 @@
+"""Ingest from inside an amqtt broker: the plugin."""

@@ -1,0 +1,203 @@
+"""The plugin for an amqtt broker: journals what clients publish, before it is acknowledged.
+
+Nothing here parses a payload or touches the target database; a process of its own does, which the plugin supervises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import time_ns
+from typing import Any, ClassVar, Final
+
+from amqtt.adapters import StreamWriterAdapter
+from amqtt.broker import Broker, BrokerContext
+from amqtt.contexts import Action
+from amqtt.plugins.base import BasePlugin
+from amqtt.session import Session
+
+from amqtt_db.config import Settings, load, masked
+from amqtt_db.errors import AmqttDbError, JournalError, format_count
+from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
+from amqtt_db.ingest.broker.sessions import Connections
+from amqtt_db.ingest.coalesce import CoalescingWriter
+from amqtt_db.ingest.gate import GatedReader
+from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.supervisor import WORKER, Supervisor, order
+from amqtt_db.journal import Journal, JournalReader, read_progress
+from amqtt_db.message import flags
+
+logger = logging.getLogger(__name__)
+
+WHERE: Final = "plugins.amqtt_db.Plugin"
+
+_NICENESS: Final = 5  # of the writer: where processors are few, clients and broker come first, for the journal waits
+_TICK: Final = 1.0
+_TICK_BLOCKED: Final = 0.1
+_YOUNG_OBJECTS: Final = 10_000
+
+
+class Plugin(BasePlugin[BrokerContext]):
+    """Stores what clients publish to the broker in a relational database.
+
+    Raises ConfigError or JournalError, after logging it, for amqtt passes on no more than its name.
+    """
+
+    command: ClassVar[tuple[str, ...]] = WORKER
+    """What is run as the writer's process."""
+
+    @dataclass
+    class Config:
+        """What may stand in the broker's YAML; :mod:`amqtt_db.config` knows what it means."""
+
+        database: Any = None
+        journal: Any = None
+        writer: Any = None
+        routes: Any = None
+
+    def __init__(self, context: BrokerContext) -> None:
+        super().__init__(context)
+        config = {key: value for key, value in asdict(self.config).items() if value is not None}
+        self._broker: Broker = context._broker_instance  # noqa: SLF001 - the sessions' handlers are nowhere else
+        try:
+            settings = load(config, WHERE)
+            self._group_commit = GroupCommit(_open(settings), context.loop)
+            self._journal = settings.journal.path
+            self._database = masked(settings.database)
+        except AmqttDbError as error:
+            logger.error("%s", error)
+            raise
+        self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
+        self._supervisor = Supervisor(order(WHERE, config, niceness=_NICENESS), self.command)
+        self._ticker: asyncio.Task[None] | None = None
+        self._filters = False
+        _wrap_put(self._broker, self._store_will)
+
+    async def on_broker_pre_start(self) -> None:
+        """Learn which other plugins there are, and start the writer."""
+        manager = self._broker.plugins_manager
+        has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
+        self._filters = has_filter and manager.is_topic_filtering_enabled()
+        _calm_collector()
+        self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
+        self._supervisor.start()
+        logger.info("amqtt_db stores what is published in %s, by way of journal %s", self._database, self._journal)
+
+    async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
+        """Get between the client and the broker, before the client's first packet is read."""
+        queue = client_session.delivered_message_queue
+        if not isinstance(queue, JournalQueue):
+            queue = self._replaced(client_session)
+        session, handler = self._broker.sessions.get(client_id, (None, None))
+        if session is not client_session or handler is None:
+            return
+        queue.connection = self._connections.opened(client_session, handler)
+        if handler.reader is not None:
+            handler.reader = GatedReader(handler.reader, self._group_commit.gate)
+        if isinstance(handler.writer, StreamWriterAdapter):
+            handler.writer = CoalescingWriter(handler.writer, self._group_commit.coalescer)
+
+    async def on_broker_client_disconnected(self, client_id: str, client_session: Session) -> None:
+        """Journal the ends of connections."""
+        self._connections.close_ended()
+
+    async def close(self) -> None:
+        """Commit what was received, let the writer store it within its deadline, and let go of everything."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._connections.close_all()
+        await self._group_commit.flush()
+        await self._supervisor.stop()
+        self._group_commit.tick()
+        await self._group_commit.close()
+        _tell_rest(self._journal)
+
+    def _replaced(self, session: Session) -> JournalQueue:
+        """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""
+        old = session.delivered_message_queue
+        new = JournalQueue(self._group_commit, self._permission(session) if self._filters else None)
+        while not old.empty():
+            new.pass_on(old.get_nowait())
+        session.delivered_message_queue = new
+        return new
+
+    def _permission(self, session: Session) -> Permission:
+        async def permitted(topic: str) -> bool:
+            try:
+                results = await self._broker.plugins_manager.map_plugin_topic(
+                    session=session, topic=topic, action=Action.PUBLISH
+                )
+            except Exception:
+                logger.exception("a topic plugin failed, and so the message is not stored")
+                return False
+            return all(results.values())
+
+        return permitted
+
+    async def _store_will(self, session: Session, will: dict[str, Any]) -> None:
+        topic, payload = will["topic"], will["data"] or b""
+        if not is_topic(topic or "") or (self._filters and not await self._permission(session)(topic)):
+            return
+        if self._group_commit.blocked:
+            self._group_commit.refuse()
+            return
+        queue = session.delivered_message_queue
+        connection = queue.connection if isinstance(queue, JournalQueue) else 0
+        sent = flags(0, will["qos"] or 0, bool(session.will_retain))
+        self._group_commit.append(sent, time_ns() // 1000, connection, topic.encode(), bytes(payload))
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_BLOCKED if self._group_commit.blocked else _TICK)
+            self._connections.close_ended()
+            self._group_commit.tick()
+
+
+def _open(settings: Settings) -> Journal:
+    journal = settings.journal
+    return Journal.open(journal.path, max_size=journal.max_size, sync=journal.sync)
+
+
+def _tell_rest(journal: Path) -> None:
+    """What becomes of what was received and acknowledged, now that nobody stores it any more."""
+    progress = read_progress(journal)
+    try:
+        with closing(JournalReader(journal)) as reader:
+            pending = reader.pending(*(None, 0) if progress is None else (progress.token, progress.position))
+    except JournalError as error:
+        logger.warning("%s", error)
+        return
+    if pending:
+        logger.info("stopped; %s waiting in journal %s until the next start", format_count(pending, "message"), journal)
+    else:
+        logger.info("stopped; nothing waits in journal %s", journal)
+
+
+def _calm_collector() -> None:
+    """Have the garbage collector look less often: what waits for a commit is young, plenty and no garbage."""
+    young, *old = gc.get_threshold()
+    if 0 < young < _YOUNG_OBJECTS:
+        gc.set_threshold(_YOUNG_OBJECTS, *old)
+
+
+def _keep_alive_grace(broker: Broker) -> int:
+    grace = broker.config.get("timeout-disconnect-delay", 0)
+    return grace if isinstance(grace, int) else 0
+
+
+def _wrap_put(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:
+    """Have wills stored, which pass no session's queue: what the broker sends out for a client with a QoS is one."""
+    queue = broker._broadcast_queue  # noqa: SLF001 - amqtt tells nobody of a will
+    put = queue.put
+
+    async def put_after_storing(item: dict[str, Any]) -> None:
+        if "qos" in item and isinstance(item["session"], Session):
+            await store(item["session"], item)
+        await put(item)
+
+    queue.put = put_after_storing  # type: ignore[method-assign]

@@ -1,0 +1,81 @@
+"""Which connections are open, and their CONNECT and DISCONNECT entries in the journal."""
+
+from __future__ import annotations
+
+from time import time_ns
+
+import attrs
+import orjson
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.session import Session
+
+from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.message import CONNECT, DISCONNECT, flags
+
+
+@attrs.frozen(eq=False)
+class Connection:
+    """An open connection: the position of its CONNECT entry, what serves it, and what it belongs to."""
+
+    position: int
+    handler: BrokerProtocolHandler
+    session: Session
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end, whatever events the broker fires about it."""
+        return self.handler._reader_stopped.is_set()  # noqa: SLF001 - amqtt has no other way to know
+
+
+class Connections:
+    """Journals connections as they open and close.
+
+    A session can be served by one connection after another, or for a moment by two when a client takes over from
+    itself.  amqtt tells of an end by the session alone, sometimes after the next beginning, and sometimes not at all;
+    so each connection is asked itself.
+    """
+
+    def __init__(self, group_commit: GroupCommit, keep_alive_grace: int = 0) -> None:
+        """``keep_alive_grace``: seconds that the broker adds to what clients ask for."""
+        self._group_commit = group_commit
+        self._grace = keep_alive_grace
+        self._open: list[Connection] = []
+
+    def opened(self, session: Session, handler: BrokerProtocolHandler) -> int:
+        """Journal a new connection; return the position of its CONNECT entry, 0 if there is no memory for it."""
+        self._close([connection for connection in self._open if connection.session is session])
+        if self._group_commit.overwhelmed:
+            return 0
+        position = self._group_commit.position
+        self._append(CONNECT, 0, self._details(session, handler))
+        self._open.append(Connection(position, handler, session))
+        return position
+
+    def close_ended(self) -> None:
+        """Journal the end of the connections that have ended."""
+        self._close([connection for connection in self._open if connection.ended])
+
+    def close_all(self) -> None:
+        """Journal the end of all connections."""
+        self._close(list(self._open))
+
+    def _close(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            self._open.remove(connection)
+            self._append(DISCONNECT, connection.position, b"")
+
+    def _append(self, kind: int, session: int, payload: bytes) -> None:
+        self._group_commit.append(flags(kind), time_ns() // 1000, session, b"", payload)
+
+    def _details(self, session: Session, handler: BrokerProtocolHandler) -> bytes:
+        peer = handler.writer.get_peer_info() if handler.writer is not None else None
+        address, port = peer or (session.remote_address, session.remote_port)
+        details = {
+            "client_id": session.client_id,
+            "username": session.username,
+            "address": address,
+            "port": port,
+            "keep_alive": max(0, session.keep_alive - self._grace),
+            "clean_session": session.parent == 0 and bool(session.clean_session),
+        }
+        return orjson.dumps(details)

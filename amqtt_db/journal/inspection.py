@@ -1,0 +1,131 @@
+"""What is in a journal, for people: its contents, whether it is sound, and its messages for another program.
+
+Nothing here changes the journal, or holds up its owner.
+"""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import orjson
+
+from amqtt_db.errors import JournalError
+from amqtt_db.journal import file as journal_file
+from amqtt_db.journal.group import decode
+from amqtt_db.journal.progress import Progress, read_progress
+from amqtt_db.journal.salvage import readable
+from amqtt_db.message import CONNECT, PUBLISH
+from amqtt_db.record import EPOCH
+
+_CONTENTS: Final = """
+SELECT opening.token, coalesce(min(entries.first), opening.first), coalesce(max(entries.first + count), opening.first),
+       coalesce(sum(count), 0), coalesce(sum(messages), 0), coalesce(sum(size), 0)
+FROM opening LEFT JOIN entries ON opening = number GROUP BY number ORDER BY number
+"""
+_GROUPS: Final = "SELECT first, count, opening, blob FROM entries ORDER BY first"
+
+
+@attrs.frozen
+class GenerationInfo:
+    """What the journal holds of one opening: positions from ``first`` up to ``end``, bytes as they lie in the file."""
+
+    token: str
+    first: int
+    end: int
+    entries: int
+    messages: int
+    bytes: int
+
+
+@attrs.frozen
+class JournalInfo:
+    """What a journal holds; ``progress`` is how far its writer reported to be, None if it never did."""
+
+    path: Path
+    generations: tuple[GenerationInfo, ...]
+    refused: int
+    progress: Progress | None
+
+    @property
+    def messages(self) -> int:
+        """The messages in the journal, stored elsewhere or not."""
+        return sum(stretch.messages for stretch in self.generations)
+
+    @property
+    def bytes(self) -> int:
+        """What counts towards ``max_size``."""
+        return sum(stretch.bytes for stretch in self.generations)
+
+
+def contents(path: Path) -> JournalInfo:
+    """What the journal at ``path`` holds.  Raises JournalError if it cannot be read."""
+    with closing(journal_file.connect_reader(path)) as connection, journal_file.explained(path):
+        generations = tuple(GenerationInfo(*row) for row in connection.execute(_CONTENTS))
+        refused = connection.execute("SELECT value FROM meta WHERE name = 'refused'").fetchone()[0]
+    return JournalInfo(path, generations, refused, read_progress(path))
+
+
+def problems(path: Path) -> Iterator[str]:
+    """What is wrong with the journal at ``path``: pages, groups that cannot be read, positions that are missing.
+
+    Raises JournalError if it is no journal.
+    """
+    with closing(journal_file.connect_reader(path)) as connection:
+        try:
+            yield from (text for (text,) in connection.execute("PRAGMA quick_check") if text != "ok")
+            yield from _group_problems(connection)
+        except sqlite3.DatabaseError as error:
+            yield f"the rest cannot be read: {error}"
+
+
+def _group_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    behind, before = 0, None
+    for first, count, generation, blob in connection.execute(_GROUPS):
+        if generation == before and first != behind:
+            yield f"positions {behind} to {first - 1} are missing"
+        behind, before = first + count, generation
+        try:
+            decode(count, blob)
+        except JournalError:
+            yield f"positions {first} to {behind - 1} are damaged"
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Every message that can be read in the journal at ``path``, damaged or not, as JSON Lines in order of arrival.
+
+    ``client`` is null where the journal no longer has the beginning of the connection.
+    """
+    clients: dict[int, Any] = {}
+    if not path.exists():
+        raise JournalError(f"journal {path}: there is none; name it with --journal, or the configuration that does")
+    for first, count, _, _, _, blob in readable(path):
+        columns = decode(count, blob)
+        entries = zip(columns.times, columns.flags, columns.sessions, columns.topics, columns.payloads, strict=True)
+        for position, (time, sent, session, topic, payload) in enumerate(entries, first):
+            if sent >> 4 == CONNECT:
+                clients[position] = orjson.loads(payload).get("client_id")
+            elif sent >> 4 == PUBLISH:
+                line = {
+                    **readable_bytes("topic", topic),
+                    **readable_bytes("payload", payload),
+                    "time": (EPOCH + timedelta(microseconds=time)).isoformat(),
+                    "qos": sent >> 1 & 3,
+                    "retain": bool(sent & 1),
+                    "client": clients.get(session),
+                }
+                yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def readable_bytes(name: str, raw: bytes) -> dict[str, str]:
+    """Bytes for JSON: under ``name`` where they are UTF-8 text, else under ``name_base64``."""
+    try:
+        return {name: raw.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(raw).decode()}

@@ -1,0 +1,142 @@
+"""Records as files for other programs: JSON Lines, which keep every type, and CSV."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, time
+from itertools import groupby, islice
+from typing import Any, Final, Literal
+
+import orjson
+
+from amqtt_db import tagged
+from amqtt_db.config import Settings
+from amqtt_db.database.snapshot import open_snapshot
+from amqtt_db.models.base import ENVELOPE
+from amqtt_db.reader import Selection, records, url_of
+from amqtt_db.record import Kind, Record
+
+Format = Literal["jsonl", "csv"]
+
+_QUOTED: Final = re.compile('[",\r\n]|^ | $')
+_LINES: Final = 500  # written at a time
+_ENVELOPE: Final = tuple(column.name for column in ENVELOPE)
+
+
+def export(
+    database: str | Settings,
+    write: Callable[[bytes], object],
+    form: Format = "jsonl",
+    topic: str = "#",
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+    newest: bool = False,
+) -> int:
+    """Hand the records of :func:`amqtt_db.read` to ``write`` as UTF-8, some lines at a time; returns their number.
+
+    Raises what :func:`amqtt_db.read` raises.
+    """
+    wanted = Selection.of(topic, since, until, limit, newest=newest)
+    written = 0
+    with open_snapshot(url_of(database)) as snapshot:
+
+        def read() -> Iterator[Record]:
+            return records(snapshot, wanted)
+
+        lines = json_lines(read()) if form == "jsonl" else csv_lines(read)
+        while chunk := list(islice(lines, _LINES)):
+            written += len(chunk)
+            write("".join(chunk).encode("utf-8", "backslashreplace"))
+    return written - (form == "csv")
+
+
+def json_lines(found: Iterable[Record]) -> Iterator[str]:
+    """A line for each record: a JSON object with the envelope, ``levels`` and ``data``, nested as it came.
+
+    What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes.  Lines are printable: characters that
+    could command a terminal are escapes of JSON.
+    """
+    for record in found:
+        envelope = orjson.dumps(_envelope(record)).decode()
+        line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
+        yield f"{line if line.isprintable() else _printable(line)}\n"
+
+
+def _envelope(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _ENVELOPE} | {"time": moment(record)}
+
+
+def moment(record: Record) -> str:
+    """A record's time in ISO 8601, with microseconds: ``2026-01-31T12:00:00.000000+00:00``."""
+    return record.at.isoformat(timespec="microseconds")
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be")
+    return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2))
+
+
+def csv_lines(read: Callable[[], Iterable[Record]]) -> Iterator[str]:
+    """A header, and a line for each record that ``read`` gives: the envelope, and a column for each property.
+
+    ``read`` is called twice, first to find the columns, and must give the same records both times.  A property has the
+    name of its path; one that is named like a part of the envelope is ``data.time``, say.  A property that is absent
+    is nothing, an empty text is ``""``.
+    """
+    paths = sorted(_paths(read()))
+    yield _csv_line([*_ENVELOPE, *map(_header, paths)])
+    for record in read():
+        texts = {path: _TEXT[kind](value) for path, (kind, value) in record.properties().items()}
+        envelope = [_plain(value) for value in _envelope(record).values()]
+        yield _csv_line([*envelope, *map(texts.get, paths)])
+
+
+def _paths(found: Iterable[Record]) -> set[str]:
+    paths: set[str] = set()
+    for shape, _ in groupby(record.shape for record in found):
+        paths.update(shape.paths)
+    return paths
+
+
+def _header(path: str) -> str:
+    return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in _ENVELOPE else path
+
+
+def _csv_line(fields: Iterable[str | None]) -> str:
+    return ",".join(map(_field, fields)) + "\r\n"
+
+
+def _field(text: str | None) -> str:
+    if text is None:
+        return ""
+    return '"' + text.replace('"', '""') + '"' if not text or _QUOTED.search(text) else text
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None if value is None else str(value)
+
+
+_TEXT: Final[Mapping[Kind, Callable[[Any], str]]] = {
+    "bool": lambda value: "true" if value else "false",
+    "number": lambda value: repr(float(value)),
+    "int64": str,
+    "bigint": str,
+    "text": str,
+    "bytes": lambda value: base64.b64encode(value).decode(),
+    "datetime": datetime.isoformat,
+    "date": date.isoformat,
+    "time": time.isoformat,
+    "decimal": str,
+    "uuid": str,
+    "json": tagged.dumps,
+}

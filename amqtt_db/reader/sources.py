@@ -1,0 +1,103 @@
+"""Where records lie: the placements of topics, gathered by the tables that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import CURRENT, MOVED, PhysicalTable, key_hash
+from amqtt_db.database.snapshot import Snapshot, require_tables
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Destination, Model, Query, Table
+from amqtt_db.models.spec import model_of
+from amqtt_db.reader.selection import Selection
+from amqtt_db.record import Shape
+
+_FEW: Final = 500  # keys that one statement may name
+
+
+@attrs.frozen(eq=False)
+class Source:
+    """A model's tables, and the topics that are wanted of them.
+
+    ``current`` are those topics that are still written here; ``complete`` tells that there are no others in the query's
+    table, be it of other models.
+    """
+
+    model: Model
+    destination: Destination
+    topics: frozenset[str]
+    current: frozenset[str]
+    complete: bool
+
+    @property
+    def query(self) -> Query:
+        """The query that finds the records, and perhaps others."""
+        return self.model.query(self.destination)
+
+    def tables(self) -> dict[str, Table]:
+        """The model's tables by key, without columns for properties."""
+        return {table.key: table for table in self.model.tables(self.destination, Shape(()))}
+
+
+@attrs.define(eq=False)
+class _Found:
+    destination: Destination
+    topics: set[str] = attrs.field(factory=set)
+    current: set[str] = attrs.field(factory=set)
+
+    def add(self, row: Any) -> None:
+        """Take in a placement."""
+        self.topics.add(row.topic)
+        if row.state == CURRENT:
+            self.current.add(row.topic)
+
+
+def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
+    """Where the wanted topics' records lie.
+
+    Raises DatabaseError where nothing has ever been stored, or where a model cannot be loaded.
+    """
+    require_tables(snapshot)
+    found: dict[tuple[Model, Query], _Found] = {}
+    settled: dict[str, set[str]] = {}
+    for row in _placements(snapshot, wanted.exact):
+        model, destination = _model(row), Destination(row.key, row.route)
+        query = model.query(destination)
+        settled.setdefault(query.table, set()).add(row.topic)  # what has moved away may still lie there
+        if row.state != MOVED and wanted.topic.match(row.topic) is not None:
+            found.setdefault((model, query), _Found(destination)).add(row)
+    is_complete = wanted.exact is None
+    return [
+        Source(
+            model,
+            source.destination,
+            frozenset(source.topics),
+            frozenset(source.current),
+            complete=is_complete and source.topics == settled[query.table],
+        )
+        for (model, query), source in found.items()
+    ]
+
+
+def _model(row: Any) -> Model:
+    try:
+        return model_of(row.model)
+    except ValueError as error:
+        raise DatabaseError(f"the records of {row.topic!r} lie in a model that cannot be loaded: {error}") from error
+
+
+def _placements(snapshot: Snapshot, topic: str | None) -> Iterable[Any]:
+    table = snapshot.catalog.assignment
+    columns = (table.c.topic, table.c.key, table.c.route, table.c.model, table.c.state)
+    query = sa.select(*columns).order_by(table.c.sequence, table.c.hash)
+    return snapshot.connection.execute(query if topic is None else query.where(table.c.hash == key_hash(topic)))
+
+
+def physical_tables(snapshot: Snapshot, wanted: Iterable[Source]) -> dict[str, PhysicalTable]:
+    """The tables that there are of those that stays need, by key."""
+    keys = {key for source in wanted for key in (source.query.table, source.query.values) if key is not None}
+    return snapshot.catalog.physical_tables(snapshot.connection, keys if len(keys) <= _FEW else None)

@@ -1,0 +1,77 @@
+"""What is decided for the topics that one filter covers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final, Literal
+
+import attrs
+
+from amqtt_db.decode import Decoder
+from amqtt_db.entity import Entity
+from amqtt_db.models.base import Model
+from amqtt_db.routing.topics import TopicFilter
+
+Unknown = Literal["add", "extra", "ignore", "reject"]
+Mismatch = Literal["variant", "null", "reject"]
+
+
+CHUNK: Final = timedelta(days=7)
+"""How long a time a chunk is for, where nothing else is said; it is TimescaleDB's own default."""
+
+
+def format_duration(length: timedelta) -> str:
+    """A length of time as it may be written in the YAML, in whole days where it is some."""
+    days, rest = divmod(length, timedelta(days=1))
+    return f"{length.total_seconds():g} s" if rest else f"{days} days"
+
+
+@attrs.frozen
+class Ordering:
+    """A column that rows are ordered by, as in :class:`Hypertable`."""
+
+    column: str
+    descending: bool = False
+
+
+@attrs.frozen
+class Hypertable:
+    """How a route's tables lie in chunks by time, where the database is PostgreSQL with TimescaleDB.
+
+    ``chunk`` is how long a time a chunk is for.  A chunk that ended ``compress_after`` ago is compressed, None: never;
+    in it, rows lie together that are equal in the columns ``segment_by``, in the order ``order_by``; both are names of
+    fixed columns or paths of properties, and where they are empty the model's indexes tell.  ``path`` is where in the
+    YAML this is said, for messages.
+    """
+
+    chunk: timedelta = CHUNK
+    compress_after: timedelta | None = None
+    segment_by: tuple[str, ...] = ()
+    order_by: tuple[Ordering, ...] = ()
+    path: str = attrs.field(default="hypertable", eq=False)
+
+
+@attrs.frozen
+class Route:
+    """One entry of ``routes:``, ready for use.
+
+    ``filter`` covers its topics; ``decode``, ``entity`` and ``model`` are the three rooms its messages pass.  ``time``
+    is the path of the property that is the event's time, ``each`` the path of a list whose items become records of
+    their own (``""``: the payload itself is the list).  ``unknown`` and ``mismatch`` say what becomes of properties
+    that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
+    engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
+    tables; records whose time is longer ago than ``keep`` are deleted, None: never.
+    """
+
+    filter: TopicFilter
+    model: Model
+    decode: Decoder
+    entity: Entity | None = None
+    time: str | None = None
+    each: str | None = None
+    unknown: Unknown = "add"
+    mismatch: Mismatch = "variant"
+    max_columns: int | None = None
+    max_tables: int = 1000
+    hypertable: Hypertable | None = None
+    keep: timedelta | None = None

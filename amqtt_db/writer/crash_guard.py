@@ -1,0 +1,156 @@
+"""Who kills the writer: a note of what is being decoded, kept where it survives the process.
+
+User code decodes and types messages, and may take the whole process with it.  While it runs, a small file says on which
+range; a range on which the writer died twice is run message by message, and a message on which it died twice again is
+to blame.  The note is not synced to disk: it must survive a dead process, not a power cut.
+
+User code that does not come back is a death too.  A timer of the operating system ends the process, for no thread of
+Python can be relied on: a regular expression that runs wild never lets go of the interpreter's lock.  On the way out
+:mod:`faulthandler` writes behind the note where the code was.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import orjson
+
+import amqtt_db
+from amqtt_db.message import Batch
+
+logger = logging.getLogger(__name__)
+
+FATAL: Final = 2  # deaths until a range is run message by message, and until a message is to blame
+_SIZE: Final = 1024
+_FRAME: Final = re.compile(r'File "(.*)", line (\d+) in (.*)')
+_OWN: Final = str(Path(amqtt_db.__file__).parent)
+
+
+@attrs.frozen
+class Suspect:
+    """A range of positions of an opening, ``end`` excluded, how often the writer died on it, and of what if known."""
+
+    token: str = ""
+    first: int = 0
+    end: int = 0
+    deaths: int = 0
+    cause: str = ""
+
+    def covers(self, token: str, position: int) -> bool:
+        """Whether a position lies in the range."""
+        return self.token == token and self.first <= position < self.end
+
+
+class CrashGuard:
+    """The note beside a journal: ``path`` is its file, made private to the user.
+
+    ``limit`` is how many seconds user code may take for one batch before it ends this process; 0: for ever.  There is
+    one limit per process.
+    """
+
+    def __init__(self, path: Path, limit: float = 0) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._limit = limit
+        self._range, self._single = self._read(self._overtime())
+        self._active = ""
+        if limit:
+            faulthandler.register(signal.SIGALRM, file=self._file, all_threads=False, chain=True)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._limit:
+            faulthandler.unregister(signal.SIGALRM)
+        os.close(self._file)
+
+    def is_suspicious(self, token: str, position: int) -> bool:
+        """Whether the range at a position must be run message by message."""
+        return self._range.deaths >= FATAL and self._range.covers(token, position)
+
+    def is_to_blame(self, token: str, position: int) -> bool:
+        """Whether the writer died twice on this very message."""
+        return self._single.deaths >= FATAL and self._single.covers(token, position)
+
+    @property
+    def reason(self) -> str:
+        """Why the message that is to blame is."""
+        return f"the writer died of it twice{f': {self._single.cause}' if self._single.cause else ''}"
+
+    @contextmanager
+    def watch(self, batch: Batch) -> Iterator[None]:
+        """Note that user code is at work on a batch; a process that dies inside leaves the note behind."""
+        first = batch.positions[0]
+        if self.is_suspicious(batch.token, first):
+            self._single = _again(self._single, batch)
+            self._write("single")
+        else:
+            self._range = _again(self._range, batch)
+            self._write("range")
+        try:
+            with self._timed():
+                yield
+        except Exception:
+            self._write("")
+            raise
+        self._write("")  # what is no Exception ends the process, and the note stays
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """While something else than user code is at work inside a guard."""
+        active = self._active
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._write("")
+        yield
+        self._write(active)
+        signal.setitimer(signal.ITIMER_REAL, self._limit)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_REAL, self._limit)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _overtime(self) -> str:
+        """Where the user code was that took too long for the process before; the next trace goes to the same place."""
+        trace = os.pread(self._file, 65536, _SIZE).decode(errors="replace")
+        os.ftruncate(self._file, min(_SIZE, os.fstat(self._file).st_size))
+        os.lseek(self._file, _SIZE, os.SEEK_SET)
+        frames = [found.groups() for found in _FRAME.finditer(trace)]
+        own = next((index for index, frame in enumerate(frames) if frame[0].startswith(_OWN)), len(frames))
+        place = " from ".join(f"line {line} of {file} in {name}" for file, line, name in frames[:own][:3])
+        return f"user code took longer than {self._limit:g} s{f', at {place}' if place else ''}" if trace else ""
+
+    def _read(self, cause: str) -> tuple[Suspect, Suspect]:
+        try:
+            note = orjson.loads(os.pread(self._file, _SIZE, 0).rstrip())
+            suspects = {name: Suspect(**note[name]) for name in ("range", "single")}
+        except (ValueError, TypeError, KeyError):
+            return Suspect(), Suspect()
+        if note["active"] in suspects:
+            died = suspects[note["active"]]
+            suspects[note["active"]] = attrs.evolve(died, deaths=died.deaths + 1, cause=cause[:300])
+            if cause:
+                logger.error("%s; the writer was ended, and tries again: see `time_limit`", cause)
+        return suspects["range"], suspects["single"]
+
+    def _write(self, active: str) -> None:
+        self._active = active
+        note = {"active": active, "range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
+        os.pwrite(self._file, orjson.dumps(note).ljust(_SIZE), 0)
+
+
+def _again(suspect: Suspect, batch: Batch) -> Suspect:
+    first = batch.positions[0]
+    same = suspect.token == batch.token and suspect.first == first
+    deaths, cause = (suspect.deaths, suspect.cause) if same else (0, "")
+    return Suspect(batch.token, first, batch.end, deaths, cause)

@@ -1,0 +1,47 @@
+"""Records deleted, with all rows that they have: by retention, and when their rows have moved elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.models.base import Table
+
+_RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
+
+_AT_ONCE: Final = 300  # records in a statement, for a statement may have so many parameters
+
+Identity = tuple[int, int, Any]
+"""A record's id and part, and its time as the driver has it."""
+
+
+def erase(
+    connection: sa.Connection, engine: Engine, tables: Iterable[tuple[Table, str]], records: Sequence[Identity]
+) -> int:
+    """Delete the rows of some records from tables, each given with its name, in the connection's transaction.
+
+    Returns how many rows that were.
+    """
+    gone = 0
+    if engine.hypertables is not None:
+        engine.hypertables.permit_deletes(connection)
+    for table, name in tables:
+        target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time")))
+        for start in range(0, len(records), _AT_ONCE):
+            some = records[start : start + _AT_ONCE]
+            here = _are(target.c, some, timed="time" in table.primary_key)
+            gone += connection.execute(sa.delete(target).where(*here)).rowcount
+    return gone
+
+
+def _are(columns: Any, records: Sequence[Identity], *, timed: bool) -> Iterable[sa.ColumnElement[bool]]:
+    """Conditions by which indexes, and chunks that need not be looked at, are found."""
+    ids, times = [record[0] for record in records], [record[2] for record in records]
+    yield columns.id.between(min(ids), max(ids))
+    yield columns.id.in_(sorted(set(ids)))
+    yield sa.tuple_(columns.id, columns.part).in_([record[:2] for record in records])
+    if timed:
+        yield columns.time.between(min(times), max(times))

@@ -1,0 +1,150 @@
+"""Tables that are there already in the form that another model gave them, when the routes were others.
+
+What the database says of a table decides.  Only what types do not tell is looked up in what models made of it before:
+which lookup an id is from, or which kind a text is of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.naming import fold
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Column, Table, exact_tables
+from amqtt_db.models.spec import model_of
+from amqtt_db.record import Kind
+from amqtt_db.routing.route import Route
+
+
+def check_existing_tables(
+    engine: Engine, catalog: Catalog, connection: sa.Connection, routes: Iterable[Route]
+) -> set[str]:
+    """Raise DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
+
+    Returns the keys of those that lack a fixed column, which may be added.
+    """
+    wishes = [(route, table) for route in routes for table in exact_tables(route.model)]
+    forms = _forms(engine, catalog, connection, {table.key for _, table in wishes})
+    before = _tables_before(catalog, connection) if forms else []
+    for route, table in wishes:
+        form = forms.get(table.key)
+        odd = None if form is None else form.odd_column(table, [old for old in before if old.key == table.key])
+        if odd is not None:
+            raise DatabaseError(
+                f"table {table.name}, which route {route.filter.text} names, already holds the records of another "
+                f"model, and its columns are others, such as {odd}; choose another name"
+            )
+    return {table.key for _, table in wishes if table.key in forms and forms[table.key].lacks_some(table)}
+
+
+@attrs.frozen
+class _Form:
+    """A table as it is: its columns as SQLAlchemy tells them, by their folds; ``own`` are those of properties.
+
+    ``types`` are those that kinds have here, ``alike`` are types of values for which others will do.
+    """
+
+    types: Mapping[Kind, sa.types.TypeEngine[Any]]
+    alike: Mapping[type, type]
+    columns: Mapping[str, Mapping[str, Any]]
+    primary_key: frozenset[str]
+    own: frozenset[str]
+
+    def odd_column(self, table: Table, before: Sequence[Table]) -> str | None:
+        """A column for which rows of ``table`` do not fit; ``before`` are the forms that models have ever given it."""
+        made = [old for old in before if self._misfit(old) is None]
+        return self._misfit(table) or self._unfilled(table, made) or _redefined(table, made)
+
+    def lacks_some(self, table: Table) -> bool:
+        """Whether a fixed column is not there yet."""
+        return any(fold(column.name) not in self.columns for column in table.columns)
+
+    def _misfit(self, table: Table) -> str | None:
+        """What the types, the keys and NOT NULL tell."""
+        names = {fold(column.name) for column in table.columns}
+        key = {fold(name) for name in table.primary_key}
+        if self.primary_key and self.primary_key <= names and not key <= self.primary_key:
+            return min(key - self.primary_key)  # rows that differ in it alone would be one
+        return next((column.name for column in table.columns if not self._takes(column)), None)
+
+    def _takes(self, column: Column) -> bool:
+        """Whether a column is there and takes the values, or can be added."""
+        there = self.columns.get(fold(column.name))
+        if there is None:
+            return True
+        wanted, found = self._values(self.types[column.kind]), self._values(there["type"])
+        is_alike = None in (wanted, found) or wanted == found
+        return is_alike and fold(column.name) not in self.own and (there["nullable"] or not column.nullable)
+
+    def _values(self, type_: sa.types.TypeEngine[Any]) -> type | None:
+        """What a type's values are in Python; None where it does not say, as one that somebody has defined himself."""
+        if isinstance(type_, sa.JSON):
+            return dict
+        try:
+            found: type = type_.python_type
+        except NotImplementedError:
+            return None
+        return None if found is object else self.alike.get(found, found)
+
+    def _unfilled(self, table: Table, made: Iterable[Table]) -> str | None:
+        """A column that another model filled, and that may not be empty."""
+        filled = {fold(column.name) for column in table.columns}
+        others = self.primary_key | {fold(column.name) for old in made for column in old.columns}
+        return next((name for name in sorted(others - filled) if self._must_be_filled(name)), None)
+
+    def _must_be_filled(self, name: str) -> bool:
+        there = self.columns.get(name, {"nullable": True})
+        by_itself = ("default", "identity", "computed")
+        is_counted = there.get("autoincrement") is True
+        return not there["nullable"] and not is_counted and all(there.get(one) is None for one in by_itself)
+
+
+def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: set[str]) -> dict[str, _Form]:
+    """The registered tables with ``keys`` that there are, by key."""
+    known = catalog.physical_tables(connection, keys) if keys else {}
+    if not known:
+        return {}
+    inspector, names = sa.inspect(connection), [table.name for table in known.values()]
+    columns = {name: found for (_, name), found in inspector.get_multi_columns(filter_names=names).items()}
+    primary = {name: found for (_, name), found in inspector.get_multi_pk_constraint(filter_names=names).items()}
+    return {
+        key: _Form(
+            engine.types,
+            engine.alike,
+            {fold(column["name"]): column for column in columns[table.name]},
+            frozenset(map(fold, primary[table.name]["constrained_columns"])),
+            frozenset(map(fold, table.columns.values())),
+        )
+        for key, table in known.items()
+        if columns.get(table.name)
+    }
+
+
+def _redefined(table: Table, made: Sequence[Table]) -> str | None:
+    """A column whose values mean something else than they did in every form that the table may have."""
+    meanings: dict[str, set[object]] = {}
+    for old in made:
+        for column in old.columns:
+            meanings.setdefault(column.name, set()).add(_meaning(column))
+    known = [column for column in table.columns if column.name in meanings]
+    return next((column.name for column in known if _meaning(column) not in meanings[column.name]), None)
+
+
+def _meaning(column: Column) -> tuple[object, object]:
+    return column.kind, column.lookup
+
+
+def _tables_before(catalog: Catalog, connection: sa.Connection) -> list[Table]:
+    """In all forms that they have ever had: a table may have been dropped and made anew."""
+    found: list[Table] = []
+    for spec in catalog.models(connection):
+        with suppress(Exception):  # its class is gone, or raises whatever a user's class does
+            found += exact_tables(model_of(spec))
+    return found

@@ -1,0 +1,226 @@
+"""The writer's loop: from the checkpoint to the journal's end, again and again, whatever the database does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.snapshot import answer
+from amqtt_db.errors import AmqttDbError, DatabaseError, JournalError
+from amqtt_db.journal import Generation, JournalReader, write_progress
+from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
+from amqtt_db.writer.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+IDLE: Final = 0.04  # seconds between looks at a quiet journal
+GATHER: Final = 0.025  # seconds after a small batch: a commit keeps the disk as busy as one of many messages does
+SMALL: Final = 2500  # messages of a batch
+PATIENCE: Final = (0.1, 5.0)  # first and longest wait in seconds between attempts at a database that refuses
+
+
+@attrs.define
+class Stop:
+    """When to end: at once when nothing is left to do, and in any case at the deadline."""
+
+    _asked: threading.Event = attrs.field(factory=threading.Event)
+    _deadline: float = float("inf")
+
+    def ask(self, within: float) -> None:
+        """Ask the loop to store what is waiting, for at most ``within`` seconds, and to end."""
+        self._deadline = time.monotonic() + within
+        self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the loop has been asked to end."""
+        return self._asked.is_set()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() > self._deadline
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until somebody asks."""
+        if self.asked:
+            time.sleep(min(seconds, max(0.0, self._deadline - time.monotonic())))
+        else:
+            self._asked.wait(seconds)
+
+
+class WriterLoop:
+    """Brings a journal's messages into the database."""
+
+    def __init__(
+        self,
+        journal: Path,
+        make_writer: Callable[[], Writer],
+        guard: CrashGuard,
+        stop: Stop,
+        is_bloated: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``is_bloated`` says whether the process has grown so much that it should be replaced by a fresh one."""
+        self._path = journal
+        self._make_writer = make_writer
+        self._guard = guard
+        self._stop = stop
+        self._is_bloated = is_bloated
+        self._has_grown = False
+        self._is_ahead = False
+        self._reader: JournalReader | None = None
+        self._writer: Writer | None = None
+        self._numbers: dict[str, tuple[int, int]] = {}
+        self._identity: object = None
+        self._complaint: str | None = None
+        self._collisions = 0
+        self._wait = PATIENCE[0]
+
+    def run(self) -> None:
+        """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
+        try:
+            while not self._stop.overdue and not self._has_grown:
+                asked = self._stop.asked  # before the look, so that it sees all that was committed by then
+                worked = self._attempt_once()
+                if not worked and asked:
+                    return
+        finally:
+            self._let_go()
+
+    def _attempt_once(self) -> bool:
+        """One round; whether there is reason for another one at once."""
+        try:
+            worked = self._round()
+            self._relieved()
+            if not worked:
+                self._await_news()
+            elif self._is_ahead and not self._stop.asked:
+                self._stop.wait(GATHER)
+        except CheckpointMoved:
+            self._let_go()  # also of what was learnt: perhaps a topic has another place now
+            return True
+        except Exception as error:  # whatever it is, nothing may be lost by ending
+            if self._is_collision(error):
+                self._let_go()
+                return True
+            self._endure(error)
+            return not isinstance(error, JournalError)
+        self._has_grown = worked and self._is_bloated()  # one that has stored nothing yet would be replaced in vain
+        return worked
+
+    def _is_collision(self, error: Exception) -> bool:
+        """Whether another writer was in the way, and not again and again."""
+        if self._writer is None or not self._writer.is_collision(error):
+            return False
+        self._collisions += 1
+        return self._collisions <= COLLISIONS
+
+    def _round(self) -> bool:
+        reader, writer = self._connected()
+        previous: int | None = None
+        for generation in reader.generations():
+            number, _ = self._registered(writer, generation)
+            if self._store_next(reader, writer, generation, previous):
+                return True
+            previous = number
+        return False
+
+    def _store_next(self, reader: JournalReader, writer: Writer, generation: Generation, previous: int | None) -> bool:
+        number, position = self._numbers[generation.token]
+        batch = reader.read(generation.token, position)
+        if batch is None:
+            return False
+        single = self._guard.is_suspicious(generation.token, batch.positions[0])
+        if single:
+            batch, _ = batch.split_at(1)
+        self._numbers.pop(generation.token)  # until the transaction is known to have happened, the checkpoint is not
+        writer.store(number, previous, position, batch)
+        self._require_same_file(writer)
+        self._numbers[generation.token] = number, batch.end
+        write_progress(self._path, generation.token, batch.end)
+        self._is_ahead = len(batch.positions) < SMALL and not single
+        return True
+
+    def _require_same_file(self, writer: Writer) -> None:
+        """What went into a file that somebody has deleted is not stored."""
+        if writer.identity() != self._identity:
+            raise DatabaseError("the database's file was deleted or replaced while it was written to")
+
+    def _registered(self, writer: Writer, generation: Generation) -> tuple[int, int]:
+        if generation.token not in self._numbers:
+            self._numbers[generation.token] = writer.register(generation.token, generation.first)
+            write_progress(self._path, generation.token, self._numbers[generation.token][1])
+        return self._numbers[generation.token]
+
+    def _connected(self) -> tuple[JournalReader, Writer]:
+        if self._reader is None:
+            self._reader = JournalReader(self._path)
+        if self._writer is None:
+            writer = self._make_writer()
+            try:
+                writer.prepare()
+            except BaseException:
+                writer.close()
+                raise
+            self._writer, self._identity = writer, writer.identity()
+        return self._reader, self._writer
+
+    def _await_news(self) -> None:
+        while not self._stop.asked and self._reader is not None and not self._reader.changed():
+            if self._writer is not None:
+                self._writer.tidy()
+            self._stop.wait(IDLE)
+
+    def _endure(self, error: Exception) -> None:
+        """Say once what is wrong, mend what can be mended, and wait."""
+        complaint = describe(error)
+        if complaint != self._complaint:
+            foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
+            logger.error(
+                "%s; trying again until it works, nothing is lost meanwhile",
+                complaint,
+                exc_info=None if foreseen else error,
+            )
+            self._complaint = complaint
+        mended = self._mended()
+        self._let_go()  # what was learnt may be of tables that are gone
+        if mended:
+            return
+        self._stop.wait(self._wait)
+        self._wait = min(2 * self._wait, PATIENCE[1])
+
+    def _mended(self) -> bool:
+        try:
+            return self._writer is not None and self._writer.mend()
+        except (AmqttDbError, sa.exc.SQLAlchemyError, OSError):
+            return False
+
+    def _relieved(self) -> None:
+        if self._complaint is not None:
+            logger.info("working again after: %s", self._complaint)
+        self._complaint, self._collisions, self._wait = None, 0, PATIENCE[0]
+
+    def _let_go(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._writer = self._reader = None
+        self._numbers.clear()
+
+
+def describe(error: Exception) -> str:
+    """An error as one line for the log: what the database said, without the values of the statement."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return answer(error)
+    if isinstance(error, (DatabaseError, JournalError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

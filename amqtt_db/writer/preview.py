@@ -1,0 +1,75 @@
+"""What a sample message would become: its route, its records, and the DDL that it would cause."""
+
+from __future__ import annotations
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.config import Settings
+from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.lookup import Lookups
+from amqtt_db.database.schema import Schema
+from amqtt_db.database.snapshot import answer
+from amqtt_db.errors import DatabaseError
+from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.record import Record
+from amqtt_db.routing.route import Route
+from amqtt_db.writer.harvest import Decoded, Harvest, decode
+from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.topic_router import TopicRouter, reserved
+
+
+@attrs.frozen
+class Preview:
+    """``route`` is None where no route covers the topic; ``reason`` says why the sample would become a dead letter."""
+
+    route: Route | None
+    records: tuple[Record, ...] = ()
+    ddl: tuple[str, ...] = ()
+    reason: str | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the message would be stored, and neither ignored nor a dead letter."""
+        return self.route is not None and self.reason is None
+
+
+def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
+    """Send a sample through everything but the database, which is only looked at and never changed."""
+    router = TopicRouter(settings.routes)
+    new = router.unknown({topic.encode()})
+    if not new:
+        return Preview(None)
+    route = settings.routes[new[topic]]
+    router.learn(new, router.assign(new, {}, {}))
+    harvest = Harvest(number=1, start=1, end=2)
+    decoded = decode(harvest, _batch(topic, payload), router)
+    if harvest.dead:
+        return Preview(route, reason=harvest.dead[0].reason)
+    records = tuple(record for bucket in decoded.buckets.values() for record in bucket)
+    return Preview(route, records, tuple(_ddl(settings, decoded)))
+
+
+def _batch(topic: str, payload: bytes) -> Batch:
+    return Batch("", [1], [0], [flags(PUBLISH)], [0], [topic.encode()], [payload], 2)
+
+
+def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
+    """The DDL, found by doing it in a transaction that is rolled back; a missing file stays missing."""
+    engine = engine_for(settings.database)
+    database = engine.rehearse()
+    catalog = Catalog(engine)
+    schema = Schema(engine, catalog, reserved(settings.routes))
+    planner = InsertPlanner(engine, schema, Lookups(engine, database), settings.routes)
+    try:
+        with database.connect() as connection, connection.begin() as rehearsal:
+            catalog.create(connection)
+            schema.load(connection)
+            ddl = schema.ensure(connection, planner.missing(decoded.buckets))
+            rehearsal.rollback()
+            return ddl
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(answer(error)) from error
+    finally:
+        database.dispose()

@@ -1,0 +1,113 @@
+"""The writer's process: a child of the broker, or of ``amqtt-db write``.
+
+It reads its order from standard input, a line of JSON by :func:`amqtt_db.ingest.supervisor.order`, and works until
+standard input ends, which happens when its parent ends, in whatever way.  Then it stores what it can within a deadline
+and exits.  If something holds it up, such as a server that does not answer, it exits all the same, and the journal
+keeps what is not committed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from amqtt_db.config import Settings, load
+from amqtt_db.database.engines import engine_for
+from amqtt_db.errors import AmqttDbError, ConfigError
+from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
+from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.lock import acquire_lock
+from amqtt_db.writer.loop import Stop, WriterLoop
+from amqtt_db.writer.writer import Writer
+
+DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
+GRACE: Final = 1.0  # seconds to end in order after that
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """The child's entry point; returns its exit status."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
+    stop = Stop()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.ask(DEADLINE))
+    try:
+        order = orjson.loads(sys.stdin.buffer.readline())
+        step_behind(order["niceness"])
+        logging.getLogger().setLevel(order["level"])
+        settings = load(order["config"], order["where"])
+    except (ConfigError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return MISCONFIGURED
+    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    return _work(settings, stop)
+
+
+def is_bloated(most: int) -> bool:
+    """Whether this process takes more than ``most`` bytes of memory; never so where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return False
+    return pages * os.sysconf("SC_PAGE_SIZE") > most
+
+
+def step_behind(niceness: int) -> None:
+    """Let others come first by so much, where processors are few.
+
+    Linux may share the processors out among sessions first, and looks at niceness only within one; this process is in a
+    session of its own, so the session gets the niceness as well: see sched(7), "The autogroup feature".
+    """
+    os.nice(niceness)
+    if niceness:
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(niceness))
+
+
+def calm_collector() -> None:
+    """Have the garbage collector look less often: a batch makes some ten thousand tuples and no cycles."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
+
+
+def _work(settings: Settings, stop: Stop) -> int:
+    calm_collector()
+    journal = settings.journal.path
+    has_grown = partial(is_bloated, settings.writer.memory_limit)
+    try:
+        lock = acquire_lock(journal, settings.routes)
+    except AmqttDbError as error:
+        logger.error("%s", error)
+        return 1
+    guard = CrashGuard(journal.with_name(journal.name + ".attempt"), settings.writer.time_limit)
+    try:
+        make_writer = partial(Writer, engine_for(settings.database), settings.routes, guard)
+        WriterLoop(journal, make_writer, guard, stop, has_grown).run()
+    finally:
+        guard.close()
+        os.close(lock)
+    return BLOATED if has_grown() and not stop.asked else 0
+
+
+def _watch_parent(stop: Stop) -> None:
+    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would spoil the process's end
+        pass
+    stop.ask(DEADLINE)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    faulthandler.dump_traceback_later(DEADLINE + GRACE, exit=True, file=nowhere)  # it needs no lock of Python's
+
+
+if __name__ == "__main__":
+    sys.exit(main())

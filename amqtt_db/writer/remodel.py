@@ -1,0 +1,368 @@
+"""From one model to another: what is stored of a topic, rewritten as the routes are now.
+
+A topic whose route has another model than its records gets a new current placement; the old one is past.  Records of
+past placements are laid into the current one's tables in their order, a batch a transaction together with how far it
+got, so that it may be stopped and started again at any time, and while new messages keep arriving.  Readers find a
+record once, wherever it lies.  When all are moved, every one of them is read back from both places and compared; only
+then is the past placement done with, and its rows are deleted if that is asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import CURRENT, MOVED, Assignment, Catalog, key_hash
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.lookup import Lookups
+from amqtt_db.database.schema import Schema
+from amqtt_db.database.snapshot import Snapshot, open_snapshot
+from amqtt_db.errors import AmqttDbError
+from amqtt_db.models.base import Destination, Table
+from amqtt_db.models.spec import model_of
+from amqtt_db.reader.keys import Keys
+from amqtt_db.reader.path import paths
+from amqtt_db.reader.selection import BY_ID, Selection
+from amqtt_db.reader.sources import Source
+from amqtt_db.reader.walk import walk
+from amqtt_db.record import Kind, Record, Shape
+from amqtt_db.routing.records import TopicHandler
+from amqtt_db.routing.route import Route
+from amqtt_db.routing.topics import TopicFilter
+from amqtt_db.writer.erase import Identity, erase
+from amqtt_db.writer.existing_tables import check_existing_tables
+from amqtt_db.writer.harvest import Decoded, Harvest, lay, refit
+from amqtt_db.writer.insert_plan import InsertPlanner, InsertTarget, RecordGroup
+from amqtt_db.writer.topic_router import TopicRouter, reserved
+from amqtt_db.writer.transaction import merged
+from amqtt_db.writer.view_refresh import ViewKeeper
+
+BATCH: Final = 2000  # messages in a transaction
+PAGE: Final = 2000  # rows read at a time
+PASSES: Final = 3
+"""Times that rows are deleted where there may be hypertables: a chunk that is packed at that moment hides its rows."""
+
+PATIENCE: Final = 10.0  # seconds to wait for whoever deletes or moves records
+
+_identity = attrgetter("id", "part")
+"""Names a record for good."""
+
+
+class RemodelError(AmqttDbError):
+    """History cannot be rewritten as asked; nothing is lost, and it may be tried again."""
+
+
+@attrs.frozen
+class Move:
+    """A topic's records in a past placement, its ``sequence``-th; those up to id ``moved`` have left it.
+
+    ``is_done`` tells that all have, and only their old rows are still there.
+    """
+
+    past: Assignment
+    sequence: int
+    moved: int
+    current: Assignment
+    is_done: bool
+
+    @property
+    def topic(self) -> str:
+        """The topic whose records are meant."""
+        return self.past.topic
+
+
+@attrs.frozen
+class Progress:
+    """How far a move got: what is being done, and with how many records so far."""
+
+    step: str
+    records: int
+
+
+class Remodel:
+    """Rewrites history to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
+
+    def __init__(self, database: str, routes: Sequence[Route], clock: Callable[[], float] = time.time) -> None:
+        """``clock`` tells the seconds since 1970 by which records grow old.
+
+        Raises DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
+        """
+        self._url = database
+        self._clock = clock
+        self._routes = routes
+        self._engine = engine_for(database)
+        self._catalog = Catalog(self._engine)
+        self._database = self._engine.open(write=True)
+        self._schema = Schema(self._engine, self._catalog, reserved(routes))
+        self._planner = InsertPlanner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
+        self._router = TopicRouter(routes)
+        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, reserved(routes))
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            self._catalog.create(connection)
+            self._schema.load(connection)
+            self._schema.distrust(check_existing_tables(self._engine, self._catalog, connection, self._routes))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._database.dispose()
+
+    def moves(self, topic: str = "#") -> list[Move]:
+        """What there is to move, or to delete, of the topics that a filter covers; their routes decide from now on."""
+        wanted, table = TopicFilter.parse(topic), self._catalog.assignment
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            stored = set(connection.scalars(sa.select(table.c.topic)))
+            current = self._flip(connection, sorted(name for name in stored if wanted.match(name) is not None))
+            past = connection.execute(sa.select(table).where(table.c.state != CURRENT).order_by(table.c.sequence))
+            return [_move(row, current[row.topic]) for row in past if row.topic in current]
+
+    def move(self, move: Move) -> Iterator[Progress]:
+        """Rewrite, then compare.  Raises RemodelError where a record does not read back as it was."""
+        if move.is_done:
+            return
+        with self._maintenance():
+            yield from self._rewrite(move)
+            yield from self._compare(move)
+            with self._database.begin() as connection:
+                connection.execute(self._catalog.assignment.update().where(self._here(move)).values(state=MOVED))
+        self._views.finish()
+
+    def drop(self, move: Move) -> Iterator[Progress]:
+        """Delete the rows of a move that is done, but not from tables that the topic is still in."""
+        with self._maintenance():
+            yield from self._delete(move)
+            with self._database.begin() as connection:
+                connection.execute(self._catalog.assignment.delete().where(self._here(move)))
+
+    @contextmanager
+    def _maintenance(self) -> Iterator[None]:
+        """Keep retention and others away.  Raises RemodelError if somebody is at work for long."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self._engine.maintenance(self._database) as is_mine:
+                if is_mine:
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                raise RemodelError("another remodel is at work on this database; let that one end, then start again")
+            time.sleep(0.1)
+
+    def _delete(self, move: Move) -> Iterator[Progress]:
+        kept = {key for assignment in self._in_use(move.topic) for key in self._tables(assignment)}
+        own = [table for key, table in self._tables(move.past).items() if key not in kept]
+        done = 0
+        for _ in range(1 if self._engine.hypertables is None else PASSES):
+            last = 0
+            while records := self._next(move, last):
+                rows = [(one.id, one.part, self._engine.bind("timestamp", one.time)) for one in records]
+                with self._database.begin() as connection:
+                    done += erase(connection, self._engine, own, rows)
+                last = records[-1].id
+                yield Progress("deleted", done)
+
+    def _flip(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Assignment]:
+        """The current placements of topics that have a route, made so if they are not."""
+        self._router = TopicRouter(self._routes)
+        found = self._router.unknown(topic.encode() for topic in topics)
+        known = self._catalog.assignments(connection, found)
+        assignments = self._router.assign(found, known, self._catalog.tables_per_route(connection))
+        self._catalog.add_assignments(connection, [one for one in assignments if known.get(one.topic) != one])
+        self._router.learn(found, assignments)
+        return {assignment.topic: assignment for assignment in assignments}
+
+    def _rewrite(self, move: Move) -> Iterator[Progress]:
+        self._make_room(
+            Decoded({(self._lane(move).destination, Shape(())): []})
+        )  # DDL waits for those who read the table
+        current = self._tables(move.current)
+        shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
+        stale = [table for table in current.values() if table[1] not in shared] if self._was_here(move) else []
+        moved, done = move.moved, 0
+        with open_snapshot(self._url) as snapshot:
+            for batch in _batches(_records(snapshot, move.past, after=moved)):
+                rows = [(target, some) for target, some in self._laid(move, batch) if target.table not in shared]
+                with self._database.begin() as connection:
+                    self._advance(connection, move, moved, batch[-1].id)
+                    erase(connection, self._engine, stale, [self._identified(record) for record in batch])
+                    self._engine.insert(connection, merged(rows))
+                moved, done = batch[-1].id, done + len(batch)
+                yield Progress("rewritten", done)
+
+    def _was_here(self, move: Move) -> bool:
+        """Whether the topic's records have moved out of the current placement before, and left their old rows there."""
+        table, current = self._catalog.assignment, move.current
+        here = (table.c.hash == key_hash(move.topic)) & (table.c.state == MOVED)
+        with self._database.begin() as connection:
+            rows = connection.execute(sa.select(table.c.key, table.c.model).where(here)).all()
+        return (current.key, current.model) in {(row.key, row.model) for row in rows}
+
+    def _identified(self, record: Record) -> Identity:
+        return record.id, record.part, self._engine.bind("timestamp", record.time)
+
+    def _laid(self, move: Move, batch: Sequence[Record]) -> list[tuple[InsertTarget, Sequence[Any]]]:
+        """The rows of records in the current placement's tables, which are made if they are missing."""
+        destination = self._lane(move).destination
+        buckets: dict[RecordGroup, list[Record]] = {}
+        for record in batch:
+            buckets.setdefault((destination, record.shape), []).append(record)
+        decoded = Decoded({**buckets})
+        harvest = Harvest(0, 0, 0)
+        self._views.note(decoded.buckets)
+        self._make_room(decoded)
+        unfit = lay(harvest, decoded, self._planner)
+        if unfit:
+            refit(decoded, unfit, self._planner)
+            self._make_room(decoded)
+            lay(harvest, decoded, self._planner)
+        return harvest.rows
+
+    def _lane(self, move: Move) -> TopicHandler:
+        handler = self._router.get(move.topic.encode())
+        if not isinstance(handler, TopicHandler):
+            raise RemodelError(f"topic {move.topic} has no route")
+        return handler
+
+    def _make_room(self, decoded: Decoded) -> None:
+        missing = self._planner.missing(decoded.buckets)
+        if missing:
+            with self._database.begin() as connection:
+                self._schema.ensure(connection, missing)
+            with self._database.begin() as connection:
+                self._schema.learn(connection, {wish.table.key for wish in missing})
+
+    def _advance(self, connection: sa.Connection, move: Move, before: int, after: int) -> None:
+        table = self._catalog.assignment
+        here = self._here(move) & (sa.func.coalesce(table.c.moved, 0) == before)
+        if connection.execute(table.update().where(here).values(moved=after)).rowcount != 1:
+            raise RemodelError(
+                f"topic {move.topic}: another remodel is at work on it; let that one end, or start again"
+            )
+
+    def _compare(self, move: Move) -> Iterator[Progress]:
+        """Every record of the past placement must be in the current one, equal in all that it says.
+
+        One that is too old to be kept may be missing: it is deleted here and there at different times.
+        """
+        done, too_old = 0, self._too_old(move)
+        with open_snapshot(self._url) as snapshot:
+            for old, new in _side_by_side(_records(snapshot, move.past), _records(snapshot, move.current)):
+                if new is None and old.time < too_old:
+                    continue
+                if new is None or not _equal(old, new):
+                    raise RemodelError(
+                        f"topic {move.topic}: message {old.id} does not read back from its new tables as it was; "
+                        "the old rows stay where they are"
+                    )
+                done += 1
+                if done % BATCH == 0:
+                    yield Progress("compared", done)
+        yield Progress("compared", done)
+
+    def _in_use(self, topic: str) -> list[Assignment]:
+        """The placements in which a topic's records are looked for."""
+        table = self._catalog.assignment
+        query = sa.select(table).where((table.c.hash == key_hash(topic)) & (table.c.state != MOVED))
+        with self._database.begin() as connection:
+            return [Assignment(row.topic, row.key, row.route, row.model) for row in connection.execute(query)]
+
+    def _here(self, move: Move) -> sa.ColumnElement[bool]:
+        table = self._catalog.assignment
+        return (table.c.hash == key_hash(move.topic)) & (table.c.sequence == move.sequence)
+
+    def _tables(self, assignment: Assignment) -> dict[str, tuple[Table, str]]:
+        """A placement's tables by their keys, those that there are, each with its name."""
+        tables = {
+            table.key: table for table in model_of(assignment.model).tables(_destination_of(assignment), Shape(()))
+        }
+        with self._database.begin() as connection:
+            known = self._catalog.physical_tables(connection, tables)
+        return {key: (tables[key], found.name) for key, found in known.items()}
+
+    def _next(self, move: Move, after: int) -> list[Record]:
+        """The records of the topic's next messages in the past placement."""
+        with open_snapshot(self._url) as snapshot:
+            return next(_batches(_records(snapshot, move.past, after)), [])
+
+    def _too_old(self, move: Move) -> float:
+        """The time in microseconds since 1970 before which the topic's records are not kept."""
+        handler = self._router.get(move.topic.encode())
+        keep = handler.builder.route.keep if isinstance(handler, TopicHandler) else None
+        return float("-inf") if keep is None else (self._clock() - keep.total_seconds()) * 1_000_000
+
+
+def _move(row: sa.Row[Any], current: Assignment) -> Move:
+    past = Assignment(row.topic, row.key, row.route, row.model)
+    return Move(past, row.sequence, row.moved or 0, current, row.state == MOVED)
+
+
+def _destination_of(assignment: Assignment) -> Destination:
+    return Destination(assignment.key, assignment.route)
+
+
+def _by_id(topic: str, after: int) -> Selection:
+    return Selection(TopicFilter.parse(topic), low=after + 1, order=BY_ID)
+
+
+def _records(snapshot: Snapshot, assignment: Assignment, after: int = 0) -> Iterator[Record]:
+    """A topic's records in a placement, in the order of their ids."""
+    return _walked(snapshot, assignment, _by_id(assignment.topic, after))
+
+
+def _walked(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> Iterator[Record]:
+    keys = Keys(snapshot)
+    source = Source(
+        model_of(assignment.model),
+        _destination_of(assignment),
+        frozenset({assignment.topic}),
+        frozenset(),
+        complete=False,
+    )
+    for path in paths(snapshot, keys, [source], scan=False):
+        yield from walk(snapshot, keys, path, wanted, PAGE)
+
+
+def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
+    """Each old record with the new one that has its identity, if there is one; both come in that order."""
+    candidate = next(new, None)
+    for one in old:
+        while candidate is not None and _identity(candidate) < _identity(one):
+            candidate = next(new, None)
+        yield one, candidate if candidate is not None and _identity(candidate) == _identity(one) else None
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Some thousand records at a time, those of a message always together."""
+    messages = (list(parts) for _, parts in groupby(records, key=attrgetter("id")))
+    while batch := [record for parts in islice(messages, BATCH) for record in parts]:
+        yield batch
+
+
+def _equal(old: Record, new: Record) -> bool:
+    """Whether two records say the same; one that lies elsewhere says nothing here."""
+    envelope = attrgetter("id", "part", "time", "topic", "session", "qos", "retain")
+    if envelope(old) != envelope(new):
+        return False
+    left, right = old.properties(), new.properties()
+    return not left or {path: _exact(*pair) for path, pair in left.items()} == {
+        path: _exact(*pair) for path, pair in right.items()
+    }
+
+
+def _exact(kind: Kind, value: Any) -> tuple[Kind, Any]:
+    """A value as something that tells −0.0 from 0.0 and finds NaN equal to NaN."""
+    return kind, repr(value) if kind in {"number", "json"} else value

@@ -1,0 +1,180 @@
+"""Views kept in step with what is stored, beside the batches and never in their way.
+
+A view is looked at when a property or a place is new to this process, in a transaction of its own that waits for no
+lock.  What goes wrong is said once and tried again later; a refresh that took long is followed by a long rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Assignment, Catalog
+from amqtt_db.database.engines.base import Engine, Unfit, is_collision
+from amqtt_db.database.engines.views import ViewSQL, view_sql
+from amqtt_db.database.views import Views, Wish
+from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
+from amqtt_db.models.wide import has_column
+from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
+from amqtt_db.routing.route import Route
+from amqtt_db.writer.insert_plan import RecordGroup, fitting
+from amqtt_db.writer.transaction import COLLISIONS
+
+logger = logging.getLogger(__name__)
+
+MAX_NOTED: Final = 100_000  # more shapes are forgotten and noted again
+AT_ONCE: Final = 50  # views are refreshed in one transaction; the rest waits for the next batch
+REST: Final = 20  # times as long as the refresh took
+SLOW: Final = 0.05  # seconds; what took less needs no rest
+PENALTY: Final = 10.0  # seconds to the next attempt after an error
+ATTEMPTS: Final = 100  # of a caller that has time
+PAUSE: Final = 0.05  # seconds between them
+
+_CHECKED: Final[tuple[Kind, ...]] = ("number", "text")
+"""Kinds of undeclared values that a plain column does not always hold."""
+
+
+class ViewKeeper:
+    """Notes what is new, and refreshes the views that it concerns."""
+
+    def __init__(
+        self, engine: Engine, catalog: Catalog, database: sa.Engine, routes: Iterable[Route], reserved: Iterable[str]
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._routes = {route.filter.text: route for route in reversed(list(routes))}
+        self._views = Views(engine, catalog, reserved)
+        self._sql = view_sql(engine, database.dialect)
+        self._noted: set[RecordGroup] = set()
+        self._pairs: dict[str, dict[Pair, None]] = {}
+        self._destinations: dict[str, Destination] = {}
+        self._unchecked: dict[str, Collection[Kind]] = {}
+        self._due: dict[str, Destination] = {}
+        self._not_before = 0.0
+        self._complaint: str | None = None
+        self._collisions = 0
+
+    def vacate(self, connection: sa.Connection) -> None:
+        """Take views out of the way of tables that routes name."""
+        if self._sql is not None:
+            self._views.vacate(connection, self._sql)
+
+    def forget(self) -> None:
+        """Look at every view again when it is next concerned."""
+        self._noted.clear()
+        self._destinations.clear()
+
+    def note(self, buckets: Mapping[RecordGroup, Sequence[Record]]) -> None:
+        """Records that are about to be stored, by place and shape."""
+        if self._sql is None:
+            return
+        for bucket in buckets:
+            if bucket not in self._noted:
+                self._learn(*bucket)
+        for (destination, shape), records in buckets.items() if self._unchecked else ():
+            if destination.key in self._unchecked:
+                self._check(destination, shape, records)
+
+    def _check(self, destination: Destination, shape: Shape, records: Sequence[Record]) -> None:
+        """Learn of values that have another kind's column in wide form, and no column here that would tell."""
+        for (path, kind), column in zip(shape.properties, RecordBatch.of(shape, records).columns, strict=True):
+            if kind in self._unchecked[destination.key]:
+                try:
+                    self._engine.encoders[kind](column)
+                except Unfit:
+                    kinds = {fitting(self._engine, kind, value) for value in column if value is not None}
+                    self._learn(destination, Shape(tuple((path, other) for other in sorted(kinds))))
+
+    def moved(self, assignments: Iterable[Assignment], known: Mapping[str, Assignment]) -> None:
+        """Topics that had another place before."""
+        for assignment in assignments:
+            if assignment.topic in known and assignment.key in self._destinations:
+                self._due[assignment.key] = self._destinations[assignment.key]
+
+    def refresh(self) -> None:
+        """Refresh what is due, unless it is too early; an error is logged, once for each cause."""
+        started = time.monotonic()
+        if not self._due or self._sql is None or started < self._not_before:
+            return
+        try:
+            self._refresh(self._sql)
+        except Exception as error:  # also of a user's model: no view is worth a message
+            self._complain(error)
+            self._not_before = time.monotonic() + PENALTY
+        else:
+            self._complaint, self._collisions = None, 0
+            took = time.monotonic() - started
+            self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
+
+    def finish(self) -> None:
+        """Refresh all that is due at once, as far as the locks of others let it within some seconds."""
+        for _ in range(ATTEMPTS):
+            self._not_before = 0.0
+            self.refresh()
+            if not self._due or self._sql is None:
+                return
+            time.sleep(PAUSE)
+
+    def _refresh(self, sql: ViewSQL) -> None:
+        due = dict(islice(self._due.items(), AT_ONCE))
+        wishes: dict[str, Wish] = {}
+        with sql.hasty(self._engine, self._database) as connection:
+            for destination in due.values():
+                wish = self._wish(destination)
+                for key in (destination.key, *self._views.related(connection, destination)):
+                    before = wishes.get(key, wish)
+                    pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
+                    wishes[key] = attrs.evolve(before, pairs=pairs, spills=before.spills or wish.spills)
+            for name in self._views.refresh(connection, sql, wishes):
+                logger.info("view %s is as its records are", name)
+        for key in due:
+            del self._due[key]
+
+    def _wish(self, destination: Destination) -> Wish:
+        pairs = self._pairs[destination.key]
+        columns = tuple(pair for pair in pairs if has_column(destination, pair[0]))
+        return Wish(destination, columns, len(columns) < len(pairs), self._max_columns(destination))
+
+    def _max_columns(self, destination: Destination) -> int:
+        return self._routes[destination.route].max_columns or self._engine.max_columns
+
+    def _learn(self, destination: Destination, shape: Shape) -> None:
+        if len(self._noted) >= MAX_NOTED:
+            self._noted.clear()
+        self._noted.add((destination, shape))
+        layout = self._routes[destination.route].model.layout()
+        if layout is None:
+            return
+        if destination.key not in self._unchecked:
+            kinds = {kind for kind in _CHECKED if kind in self._engine.encoders and not _has_column(layout, kind)}
+            self._unchecked.update({destination.key: kinds} if kinds else {})
+        pairs = self._pairs.setdefault(destination.key, {})
+        before = len(pairs)
+        if before <= 2 * self._max_columns(destination):  # later ones have no column anyway
+            pairs.update(dict.fromkeys(shape.properties))
+        if len(pairs) > before or destination.key not in self._destinations:
+            self._due[destination.key] = self._destinations[destination.key] = destination
+
+    def _complain(self, error: Exception) -> None:
+        """Say it once; that another writer was in the way only if that goes on."""
+        self._collisions += 1
+        if is_collision(self._engine, error) and self._collisions <= COLLISIONS:
+            return
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        complaint = f"{type(origin).__name__}: {str(origin).partition(chr(10))[0]}"
+        if complaint != self._complaint:
+            logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
+        self._complaint = complaint
+
+
+def _has_column(layout: Layout, kind: Kind) -> bool:
+    """Whether a model stores values of a kind in a column of that kind alone, which holds them or refuses them."""
+    if isinstance(layout, ValueRows):
+        return list(layout.columns.values()).count(layout.columns[kind]) == 1
+    return isinstance(layout, OwnColumns)

@@ -1,0 +1,171 @@
+"""The documentation is true: its YAML loads, its commands run, and it leaves nothing out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import typer.main
+import yaml
+
+from amqtt_db import config
+from amqtt_db.cli import app
+from amqtt_db.config import JOURNAL_KEYS, WRITER_KEYS
+from amqtt_db.config.broker_file import KEYS
+from amqtt_db.config.routes import ROUTE_KEYS
+from amqtt_db.decode.formats import FORMATS
+from amqtt_db.entity.inline import TYPE_NAMES
+from amqtt_db.entity.strict import EPOCHS
+from amqtt_db.models import BUILTIN
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SAFE = ("check", "--version")  # commands that are run as they stand in the documentation
+
+
+@attrs.frozen
+class RecordBatch:
+    """A code block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Where it stands."""
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[RecordBatch]:
+    """The code blocks of a page, in their order."""
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield RecordBatch(page, text.count("\n", 0, found.start()) + 1, found[1], found[2])
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+YAML = [block for block in BLOCKS if block.language == "yaml"]
+COMMANDS = [
+    (block, shlex.split(line, comments=True))
+    for block in BLOCKS
+    if block.language == "sh"
+    for line in block.text.splitlines()
+    if line.startswith("amqtt-db")
+]
+REFERENCE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def documents(block: RecordBatch) -> dict[str, Any]:
+    """A YAML block as a whole broker's document, whether it is one or only a section of this plugin."""
+    data = yaml.safe_load(block.text)
+    return data if "plugins" in data else {"plugins": {"amqtt_db.Plugin": data}}
+
+
+@pytest.fixture(autouse=True)
+def _modules_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python blocks that say which file they are can be imported; environment variables of the YAML are set."""
+    for block in BLOCKS:
+        found = re.match(r"# (\w+\.py)\n", block.text)
+        if block.language == "python" and found:
+            (tmp_path / found[1]).write_text(block.text, encoding="utf-8")
+    for name in re.findall(r"\$\{(\w+)\}", EVERYTHING):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("block", YAML, ids=[block.name for block in YAML])
+def test_every_yaml_block_loads(block: RecordBatch) -> None:
+    """What a reader copies is a configuration without mistakes and without useless routes."""
+    assert config.load_document(documents(block), block.name).notes == ()
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "python"], ids=lambda block: block.name
+)
+def test_every_python_block_compiles(block: RecordBatch) -> None:
+    """What a reader copies is Python."""
+    compile(block.text, block.name, "exec")
+
+
+@pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{block.name} {' '.join(c)}" for block, c in COMMANDS])
+def test_every_command_exists(block: RecordBatch, command: list[str]) -> None:
+    """Commands in the documentation have the names and options that the command line has; the safe ones run."""
+    parser: Any = typer.main.get_command(app)
+    arguments = command[1:]
+    while arguments and arguments[0] in getattr(parser, "commands", {}):
+        parser = parser.commands[arguments.pop(0)]
+    options = {option for parameter in parser.params for option in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= options
+    if command[1] in SAFE:
+        _run(block.page, command[1:])
+
+
+def _run(page: Path, arguments: list[str]) -> None:
+    whole = [block.text for block in YAML if block.page == page and "listeners" in block.text]
+    if whole:
+        Path("broker.yaml").write_text(whole[0], encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "amqtt_db", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("key", [*KEYS, *JOURNAL_KEYS, *WRITER_KEYS, *ROUTE_KEYS])
+def test_every_setting_is_documented(key: str) -> None:
+    """Each key of the configuration is explained in its reference."""
+    assert f"`{key}`" in REFERENCE
+
+
+@pytest.mark.parametrize("name", [*FORMATS, *TYPE_NAMES, *BUILTIN, *EPOCHS, "iso8601"])
+def test_every_name_is_documented(name: str) -> None:
+    """Each decoder, type, format and model that a setting may name is in the reference."""
+    assert f"`{name}`" in REFERENCE
+
+
+def commands(parser: Any, path: str = "amqtt-db") -> Iterator[tuple[str, Any]]:
+    """Every command with its whole name."""
+    if hasattr(parser, "commands"):
+        for name, command in parser.commands.items():
+            yield from commands(command, f"{path} {name}")
+    else:
+        yield path, parser
+
+
+_COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_is_documented(name: str) -> None:
+    """Each command is in the documentation, with its options, and says of itself what it is for."""
+    assert re.search(rf"`{name}\b", EVERYTHING)
+    assert _COMMANDS[name].help
+    options = {option for parameter in _COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
+    assert [option for option in sorted(options - {"--help"}) if f"`{option}" not in EVERYTHING] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """A relative link names a file that there is, and a heading that it has."""
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+            file = (page.parent / target).resolve() if target else page
+            assert file.exists(), f"{page.name}: {target}"
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+def test_every_sentence_has_a_line_of_its_own() -> None:
+    """Prose changes one sentence at a time, and so do its lines."""
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        crowded = [line for line in prose.splitlines() if "|" not in line and re.search(r"[a-z`)]\. [A-Z]", line)]
+        assert crowded == [], page.name

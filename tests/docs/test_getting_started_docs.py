@@ -1,0 +1,279 @@
+"""What the page for newcomers says of clients, payloads, YAML, the words of `status` and the service is so."""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from amqtt.broker import Broker
+from amqtt.utils import read_yaml_config
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+from rich.console import Console
+
+from amqtt_db import config
+from amqtt_db.cli import show
+from amqtt_db.cli.demo import free_port
+from amqtt_db.cli.serve import addresses
+from amqtt_db.ingest.supervisor import MISCONFIGURED, Supervisor
+from amqtt_db.reader.status import Counts, JournalStatus, Status
+from amqtt_db.writer.replay import replay
+from tests.cli.test_cli import TIMEOUT, configuration, invoke, publish, until
+from tests.docs.test_docs import ROOT, blocks
+from tests.integration.broker import BrokerProcess
+from tests.workbench import Sent, Workbench, routes
+
+PAGE = ROOT / "docs" / "getting-started.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what amqtt listens on if nobody says where
+CONNECT = {
+    "3.1": b"\x10\x0f\0\6MQIsdp\3\2\0\0\0\1x",
+    "3.1.1": b"\x10\x0d\0\4MQTT\4\2\0\0\0\1x",
+    "5": b"\x10\x0e\0\4MQTT\5\2\0\0\0\0\1x",
+}
+"""A client's first packet, by the version of MQTT."""
+
+
+def _blocks(language: str) -> list[str]:
+    return [block.text for block in blocks(PAGE) if block.language == language]
+
+
+def _section(lines: str) -> str:
+    """A broker's YAML whose routes are these lines."""
+    return f"listeners: {{default: {{bind: '127.0.0.1:1'}}}}\nplugins:\n  amqtt_db.Plugin:\n    routes:\n{lines}"
+
+
+def test_clients_speak_mqtt_3_1_1_and_a_restart_forgets_what_was_retained(tmp_path: Path) -> None:
+    """Other versions are refused; a retained message reaches later subscribers until the broker stops."""
+    with BrokerProcess(tmp_path) as broker:
+        assert {version for version in CONNECT if _is_accepted(broker.port, version)} == {"3.1.1"}
+        _retain(broker.port)
+        assert ("kept/then", True) in _heard(broker.port, "kept/then")
+        assert broker.stop() == 0
+        broker.start()
+        assert _heard(broker.port, "kept/now") == [("kept/now", False)]
+    assert broker.sql("SELECT value, retain FROM kept_then") == [(1.0, 1)]
+
+
+def _is_accepted(port: int, version: str) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
+        client.sendall(CONNECT[version])
+        return client.recv(4)[3:] == b"\0"
+
+
+def _retain(port: int) -> None:
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    client.publish("kept/then", b"1", qos=1, retain=True).wait_for_publish(TIMEOUT)
+    client.disconnect()
+    client.loop_stop()
+
+
+def _heard(port: int, awaited: str) -> list[tuple[str, bool]]:
+    """What a new subscriber hears, with whether it was retained, until ``awaited``; the last is its own message."""
+    heard: list[tuple[str, bool]] = []
+    client = Client(CallbackAPIVersion.VERSION2)
+    subscribed = threading.Event()
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = lambda *arguments: heard.append((arguments[-1].topic, arguments[-1].retain))
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    until(client.is_connected)
+    client.subscribe("kept/#", 1)
+    assert subscribed.wait(TIMEOUT)
+    client.publish("kept/now", b"1", 1)
+    until(lambda: awaited in dict(heard))
+    client.disconnect()
+    client.loop_stop()
+    return heard
+
+
+@pytest.mark.filterwarnings("ignore:`BrokerSysPlugin`:DeprecationWarning")
+@pytest.mark.parametrize("text", ["plugins:\n\tamqtt_db.Plugin: {}\n", "", "plugins: {a: {b}, c: {d}/e}\n"])
+def test_amqtt_takes_no_yaml_for_a_broker_without_the_plugin(text: str, tmp_path: Path) -> None:
+    """It is open to everybody on all addresses, where `check` says what is wrong."""
+    path = tmp_path / "broker.yaml"
+    path.write_text(text)
+    assert invoke("check", path).exit_code == MISCONFIGURED
+    made = asyncio.run(_of_amqtt(path))
+    assert {name: listener.bind for name, listener in made.listeners.items()} == {"default": f"{EVERYWHERE}:1883"}
+    assert made.plugins["amqtt.plugins.authentication.AnonymousAuthPlugin"] == {"allow_anonymous": True}
+    assert "amqtt_db.Plugin" not in made.plugins
+
+
+def test_the_line_that_tells_that_the_plugin_runs(tmp_path: Path) -> None:
+    """In the log of `amqtt -c`, with the words of the page."""
+    (words,) = re.findall(r"the line `([^`]*)` in its log", TEXT)
+    with BrokerProcess(tmp_path, command="from amqtt.scripts.broker_script import main; main()") as broker:
+        broker.until(lambda: words in broker.log.read_text(), "the plugin tells where it stores")
+        broker.kill()
+
+
+async def _of_amqtt(path: Path) -> Any:
+    """What `amqtt -c` would start."""
+    return Broker(read_yaml_config(path)).config
+
+
+def test_without_listeners() -> None:
+    """Every address, as `run` says when it starts."""
+    assert addresses({"plugins": {"amqtt_db.Plugin": {}}}) == {"default": ("mqtt", EVERYWHERE, 1883)}
+
+
+@pytest.mark.parametrize(
+    ("route", "is_right"),
+    [
+        ("      - {topic: signs/{sign}/line, decode: text}", False),
+        ('      - {topic: "signs/{sign}/line", decode: text}', True),
+        ("      - topic: signs/{sign}/line\n        decode: text", True),
+        ("      - topic: #", False),
+        ('      - topic: "#"', True),
+        ('\t- topic: "#"', False),
+    ],
+)
+def test_what_yaml_minds(route: str, is_right: bool, tmp_path: Path) -> None:
+    """Quotes around `#`, and around `{…}` inside of braces; no tabs."""
+    path = tmp_path / "broker.yaml"
+    path.write_text(_section(route))
+    assert (invoke("check", path).exit_code == 0) is is_right
+
+
+def test_what_is_json(tmp_path: Path) -> None:
+    """The payloads of the page, under the default decoder."""
+    bench = Workbench(tmp_path)
+    bench.send(*(Sent("t", payload) for payload in (b"21.5", b"true", b'"on"', b"ON", b"online", b"1,5", b"")))
+    assert [item["value"] for item in bench.data()] == [21.5, True, "on"]
+    assert [letter.payload for letter in bench.dead()] == [b"ON", b"online", b"1,5", b""]
+    assert bench.dead()[-1].reason == "empty payload"
+
+
+def test_plain_text(tmp_path: Path) -> None:
+    """The property is `value`, and never a number; nothing is an empty text."""
+    bench = Workbench(tmp_path, {"topic": "#", "decode": "text"})
+    bench.send(*(Sent("t", payload) for payload in (b"ON", b"21.5", b"1,5", b"")))
+    assert bench.sql("SELECT value FROM t ORDER BY id") == [("ON",), ("21.5",), ("1,5",), ("",)]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """The routes of the page for JSON and text, with their decoder."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (module,) = _blocks("python")
+    (tmp_path / "my_payloads.py").write_text(module)
+    yield yaml.safe_load(_blocks("yaml")[1])["routes"]
+    sys.modules.pop("my_payloads", None)
+
+
+def test_json_and_text_on_one_topic(recipe: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The decoder of the page with its routes: columns by what comes, no row for an empty payload, nothing dead."""
+    bench = Workbench(tmp_path, *recipe)
+    payloads = (b'{"state": "ON"}', b"ON", b"21.5", b"1,5", b"")
+    bench.send(*(Sent("zigbee2mqtt/lamp", payload) for payload in payloads))
+    bench.send(Sent("tele/plug/LWT", b"Online"), Sent("stat/plug/RESULT", b'{"POWER": "ON"}'))
+    assert bench.sql("SELECT state, value, value__number FROM zigbee2mqtt_lamp ORDER BY id") == [
+        ("ON", None, None),
+        (None, "ON", None),
+        (None, None, 21.5),
+        (None, "1,5", None),
+    ]
+    assert bench.data("tele/#") + bench.data("stat/#") == [{"value": "Online"}, {"POWER": "ON"}]
+    assert bench.counts()["zigbee2mqtt/#"] == {"stored": 5, "records": 4}
+
+
+def test_text_that_was_dead_is_stored_by_replay(recipe: list[dict[str, Any]], tmp_path: Path) -> None:
+    """After the route has got the decoder of the page."""
+    bench = Workbench(tmp_path)
+    bench.send(Sent("zigbee2mqtt/lamp", b"ON"), Sent("zigbee2mqtt/lamp", b""))
+    assert len(bench.dead()) == 2
+    assert [one.reason for one in replay(bench.url, routes(*recipe), "zigbee2mqtt/#")] == [None, None]
+    assert (bench.data(), bench.dead()) == ([{"value": "ON"}], [])
+
+
+def test_every_word_of_status_is_explained() -> None:
+    """Each heading that `status` prints has a line in the table."""
+    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(Counts("#"),))
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(show.status(whole))
+    headings = [line for line in captured.get().splitlines() if "┃" in line]
+    words = {cell.strip() for line in headings for cell in line.split("┃") if cell.strip()} - {"topic filter"}
+    explained = set(re.findall(r"^\| `([\w ]+)` \| [A-Z]", TEXT.partition("| In `status` |")[2], re.MULTILINE))
+    assert words | {"refused"} <= explained
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> configparser.SectionProxy:
+    """The `[Service]` of the page, in another directory than `/srv/mqtt`, which has all that it names."""
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment]
+    (tmp_path / "amqtt-db.service").write_text(_unit(tmp_path))
+    unit.read(tmp_path / "amqtt-db.service")
+    command = tmp_path / ".venv" / "bin" / "amqtt-db"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m amqtt_db "$@"\n')
+    command.chmod(0o700)
+    (tmp_path / "environment").write_text("MQTT_NAME=house\n")
+    configuration(tmp_path, free_port(), database="sqlite:///${MQTT_NAME}.db", journal={"path": "house.journal"})
+    return unit["Service"]
+
+
+def _unit(directory: Path) -> str:
+    (text,) = _blocks("ini")
+    return text.replace("/srv/mqtt", str(directory))
+
+
+def test_the_service_starts_stores_and_stops(service: configparser.SectionProxy, tmp_path: Path) -> None:
+    """As systemd does it; relative paths are in `WorkingDirectory`, and `status` finds them by the page's line."""
+    whole = dict(line.split("=", 1) for line in Path(service["EnvironmentFile"]).read_text().splitlines())
+    directory = service["WorkingDirectory"]
+    command = service["ExecStart"].split()
+    with subprocess.Popen(command, cwd=directory, env=whole, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"mqtt://127\.0\.0\.1:(\d+)", process.stdout.readline())
+        assert found
+        publish(int(found[1]), ("a/b", b"1"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(float(service["TimeoutStopSec"])) == 0
+    assert {"house.db", "house.journal"} <= {path.name for path in tmp_path.iterdir()}
+    (line,) = (text for text in _blocks("sh") if "/srv/mqtt" in text)
+    command = ["bash", "-c", line.replace("/srv/mqtt", directory)]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert re.search(r"│ #\s+│ 1 ", done.stdout)
+
+
+def test_the_service_leaves_mistakes_alone_and_the_writer_its_time(service: configparser.SectionProxy) -> None:
+    """A variable that is missing ends it with the code that prevents another start; the writer stops well before."""
+    command = service["ExecStart"].split()
+    done = subprocess.run(command, cwd=service["WorkingDirectory"], env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, "MQTT_NAME" in done.stderr) == (int(service["RestartPreventExitStatus"]), True)
+    limits = signature(Supervisor).parameters
+    assert f"{limits['drain'].default:g} seconds" in TEXT
+    assert limits["drain"].default + limits["kill"].default < float(service["TimeoutStopSec"])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@pytest.mark.usefixtures("service")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    """It complains of nothing in it."""
+    command = ["systemd-analyze", "verify", str(tmp_path / "amqtt-db.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "amqtt-db.service" not in done.stderr
+
+
+def test_the_configuration_of_the_page_reads_plain_text_of_signs() -> None:
+    """The route that the page points at is in the file that it has the reader save."""
+    routes = config.load_document(yaml.safe_load(_blocks("yaml")[0])).routes
+    assert [route.filter.text for route in routes] == ["home/{room}/climate", "signs/{sign}/line", "#"]

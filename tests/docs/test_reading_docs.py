@@ -1,0 +1,78 @@
+"""The page about reading is true: its examples run, and print what it says."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from amqtt_db.cli import app
+from amqtt_db.record import EPOCH
+from tests.docs.test_docs import ROOT, RecordBatch, blocks
+from tests.workbench import ARRIVAL, Sent, Workbench
+
+PAGE = ROOT / "docs" / "reading.md"
+BLOCKS = list(blocks(PAGE))
+EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
+MESSAGES = re.findall(r"^\| (20[\d :-]+) \| `(.*)` \| `(.*)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.fixture
+def _stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory in which the messages of the page have been stored."""
+    monkeypatch.chdir(tmp_path)
+    bench = Workbench(tmp_path, {"topic": "home/{room}/climate"}, {"topic": "#"})
+    bench.send(*(Sent(topic, payload.encode()) for _, topic, payload in MESSAGES))
+    bench.close()
+
+
+def test_the_messages_of_the_page() -> None:
+    """They are found, and their times are those that a workbench gives them."""
+    times = [EPOCH + timedelta(seconds=ARRIVAL // 1_000_000 + number) for number in range(4)]
+    assert [time for time, _, _ in MESSAGES] == [f"{time:%Y-%m-%d %H:%M:%S}" for time in times]
+
+
+@pytest.mark.usefixtures("_stored")
+@pytest.mark.parametrize(("example", "answer"), EXAMPLES, ids=[example.name for example, _ in EXAMPLES])
+def test_every_example_prints_what_the_page_says(example: RecordBatch, answer: RecordBatch) -> None:
+    """Each command and each piece of Python is followed by what it prints."""
+    assert (example.language in {"sh", "python"}, answer.language) == (True, "text")
+    printed = _python(example.text) if example.language == "python" else _command(example.text, answer.text)
+    assert [line.rstrip() for line in printed.splitlines()] == answer.text.splitlines()
+
+
+def _python(text: str) -> str:
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(compile(text, str(PAGE), "exec"), {})  # noqa: S102 - the project's own documentation
+    return printed.getvalue()
+
+
+def _command(text: str, answer: str) -> str:
+    program, *arguments = shlex.split(text)
+    assert program == "amqtt-db"
+    if arguments[0] == "tail":
+        return _tail(arguments, len(answer.splitlines()))
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def _tail(arguments: list[str], lines: int) -> str:
+    """What it prints until it waits; Ctrl-C ends it well."""
+    command = [sys.executable, "-m", "amqtt_db", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = [process.stdout.readline() for _ in range(lines)]
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+    assert (process.returncode, rest) == (0, "")
+    return "".join(printed)

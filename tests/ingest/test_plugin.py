@@ -1,0 +1,796 @@
+"""What the broker acknowledges is in the journal: a real broker, real sockets, real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import paho.mqtt.client as paho
+import pytest
+from amqtt.adapters import BufferReader
+from amqtt.broker import Broker
+from amqtt.contexts import Action
+from amqtt.errors import PluginInitError
+from amqtt.plugins.base import BaseTopicPlugin
+from amqtt.session import Session
+from paho.mqtt.enums import CallbackAPIVersion
+
+from amqtt_db.ingest.broker.plugin import Plugin
+from amqtt_db.ingest.coalesce import CoalescingWriter
+from amqtt_db.ingest.gate import BackpressureGate, GatedReader
+from amqtt_db.journal import Journal, JournalReader, write_progress
+from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
+
+# amqtt does not close the transport of a client that has reset its connection.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+IDLE_CHILD = (sys.executable, "-c", "import sys; sys.stdin.read()")
+SECONDS = 20.0
+
+
+class Forbidding(BaseTopicPlugin):
+    """Lets nobody publish below ``forbidden/``."""
+
+    async def topic_filtering(
+        self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
+    ) -> bool | None:
+        """Permit all but ``forbidden/``, after giving way to others."""
+        await asyncio.sleep(0)
+        return action is not Action.PUBLISH or not (topic or "").startswith("forbidden/")
+
+
+class Client:
+    """The little of MQTT 3.1.1 that the tests need, over one socket, packet by packet."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int, client_id: str, **options: Any) -> Client:
+        """A client that has its CONNACK."""
+        client = cls(*await asyncio.open_connection("127.0.0.1", port))
+        client.send(connect_packet(client_id, **options))
+        assert (await client.packet())[0] >> 4 == 2
+        return client
+
+    def send(self, *packets: bytes) -> None:
+        """Send packets."""
+        self.writer.write(b"".join(packets))
+
+    async def packet(self) -> bytes:
+        """The next packet's first byte and body."""
+        return await asyncio.wait_for(self._packet(), SECONDS)
+
+    async def _packet(self) -> bytes:
+        first = await self.reader.readexactly(1)
+        length, shift = 0, 0
+        while True:
+            byte = (await self.reader.readexactly(1))[0]
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return first + await self.reader.readexactly(length)
+
+    async def acknowledged(self) -> tuple[int, int]:
+        """The next acknowledgement's type and packet identifier."""
+        packet = await self.packet()
+        return packet[0] >> 4, int.from_bytes(packet[1:3], "big")
+
+    async def ping(self) -> None:
+        """Return once the broker has read everything before."""
+        self.send(b"\xc0\x00")
+        assert (await self.packet())[0] >> 4 == 13
+
+    async def leave(self) -> None:
+        """Send DISCONNECT and close."""
+        self.send(b"\xe0\x00")
+        await self.vanish()
+
+    async def vanish(self) -> None:
+        """Close without a word."""
+        self.writer.close()
+        await self.writer.wait_closed()
+
+
+def text(value: str | bytes) -> bytes:
+    """A string as MQTT writes it."""
+    data = value.encode() if isinstance(value, str) else value
+    return len(data).to_bytes(2, "big") + data
+
+
+def packet(first: int, body: bytes) -> bytes:
+    """A packet with its length."""
+    length, encoded = len(body), bytearray()
+    while True:
+        length, byte = divmod(length, 128)
+        encoded.append(byte | (128 if length else 0))
+        if not length:
+            return bytes([first]) + encoded + body
+
+
+def connect_packet(
+    client_id: str,
+    *,
+    clean: bool = True,
+    keep_alive: int = 60,
+    username: str | None = None,
+    will: tuple[str, bytes, int, bool] | None = None,
+) -> bytes:
+    """CONNECT; ``will`` is topic, payload, QoS and retain."""
+    flags = 2 * clean | 128 * (username is not None)
+    body = text(client_id)
+    if will is not None:
+        flags |= 4 | will[2] << 3 | will[3] << 5
+        body += text(will[0]) + text(will[1])
+    if username is not None:
+        body += text(username)
+    return packet(0x10, text("MQTT") + bytes([4, flags]) + keep_alive.to_bytes(2, "big") + body)
+
+
+def publish(
+    topic: str, payload: bytes, qos: int = 0, number: int = 0, *, retain: bool = False, dup: bool = False
+) -> bytes:
+    """PUBLISH."""
+    identifier = number.to_bytes(2, "big") if qos else b""
+    return packet(0x30 | dup << 3 | qos << 1 | retain, text(topic) + identifier + payload)
+
+
+def release(number: int) -> bytes:
+    """PUBREL."""
+    return packet(0x62, number.to_bytes(2, "big"))
+
+
+class Snapshot:
+    """A running broker with the plugin, and its journal."""
+
+    def __init__(
+        self, directory: Path, journal: dict[str, Any], plugins: dict[str, Any], listener: str = "tcp"
+    ) -> None:
+        self.path = directory / "mqtt.journal"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port: int = server.getsockname()[1]
+        self.config = {
+            "listeners": {"default": {"type": listener, "bind": f"127.0.0.1:{self.port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+                "amqtt_db.ingest.broker.plugin.Plugin": {
+                    "database": f"sqlite:///{directory}/mqtt.db",
+                    "journal": {"path": str(self.path), **journal},
+                },
+                **plugins,
+            },
+        }
+        self.broker: Broker
+
+    async def open(self) -> None:
+        """Start the broker."""
+        self.broker = Broker(self.config)
+        await self.broker.start()
+
+    @property
+    def plugin(self) -> Plugin:
+        """The plugin in the broker."""
+        plugin = self.broker.plugins_manager.get_plugin("Plugin")
+        assert isinstance(plugin, Plugin)
+        return plugin
+
+    def entries(self, kind: int = PUBLISH) -> list[Message]:
+        """The journal's entries of one kind."""
+        return [message for message in journaled(self.path) if message.kind == kind]
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something that another process or task brings about."""
+        for _ in range(int(SECONDS / 0.01)):
+            if is_so():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it has not happened in time")
+
+    async def until_stored(self, count: int, kind: int = PUBLISH) -> list[Message]:
+        """Wait until as many entries of a kind are in the journal; return them."""
+        await self.until(lambda: len(self.entries(kind)) >= count)
+        return self.entries(kind)
+
+
+def journaled(path: Path) -> Iterator[Message]:
+    """All entries of a journal."""
+    reader = JournalReader(path)
+    try:
+        for generation in reader.generations():
+            position = generation.first
+            while batch := reader.read(generation.token, position):
+                yield from (batch.message(index) for index in range(len(batch)))
+                position = batch.end
+    finally:
+        reader.close()
+
+
+Scenario = Callable[[Snapshot], Awaitable[None]]
+
+
+@pytest.fixture
+def in_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Snapshot]]:
+    """Runs a scenario in a broker, and shuts the broker down; the writer is a child that does nothing."""
+    monkeypatch.setattr(Plugin, "command", IDLE_CHILD)
+
+    def run(
+        scenario: Scenario, *, plugins: dict[str, Any] | None = None, listener: str = "tcp", **journal: Any
+    ) -> Snapshot:
+        snapshot = Snapshot(tmp_path, journal, plugins or {}, listener)
+
+        async def live() -> None:
+            await snapshot.open()
+            try:
+                await scenario(snapshot)
+            finally:
+                await snapshot.broker.shutdown()
+
+        asyncio.run(live())
+        return snapshot
+
+    yield run
+    gc.collect()
+
+
+InHouse = Callable[..., Snapshot]
+
+
+async def leave_at_once(port: int, number: int, qos: int, count: int) -> None:
+    """Publish, and disconnect without waiting for anything but the acknowledgements."""
+    client = await Client.connect(port, f"client-{qos}-{number}")
+    client.send(*(publish(f"load/{number}", b"%d" % index, qos, index + 1) for index in range(count)))
+    if qos:
+        acknowledged = [await client.acknowledged() for _ in range(count)]
+        assert sorted(acknowledged) == [(4, index + 1) for index in range(count)]
+    await client.leave()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_clients_that_leave_at_once_lose_nothing(in_house: InHouse, qos: int) -> None:
+    """2,000 messages of clients that disconnect right after publishing are all in the journal, in order."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        await asyncio.gather(*(leave_at_once(snapshot.port, number, qos, 200) for number in range(10)))
+        await snapshot.until_stored(2000)
+
+    snapshot = in_house(scenario)
+    messages = snapshot.entries()
+    assert len(messages) == 2000
+    for number in range(10):
+        mine = [message for message in messages if message.topic == b"load/%d" % number]
+        assert [message.payload for message in mine] == [b"%d" % index for index in range(200)]
+        assert {(message.qos, message.retain) for message in mine} == {(qos, False)}
+
+
+def test_a_client_that_says_everything_in_one_breath_is_heard(in_house: InHouse) -> None:
+    """CONNECT, 500 PUBLISH and DISCONNECT in one write, with keep-alive 0 and no look at the answer: all stored."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = Client(*await asyncio.open_connection("127.0.0.1", snapshot.port))
+        messages = (publish("a", b"%d" % index) for index in range(500))
+        client.send(connect_packet("breathless", keep_alive=0), *messages, b"\xe0\x00")
+        await client.vanish()
+        await snapshot.until_stored(500)
+
+    snapshot = in_house(scenario)
+    assert [message.payload for message in snapshot.entries()] == [b"%d" % index for index in range(500)]
+
+
+def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
+    """A usual client with all three QoS gets its acknowledgements, and everything is in the journal."""
+
+    def open_snapshot(port: int) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2, "usual")
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        sent = [client.publish("usual", b"%d" % index, qos=index % 3) for index in range(300)]
+        for message in sent:
+            message.wait_for_publish(SECONDS)
+        client.disconnect()
+        client.loop_stop()
+
+    async def scenario(snapshot: Snapshot) -> None:
+        await asyncio.to_thread(open_snapshot, snapshot.port)
+        await snapshot.until_stored(300)
+
+    snapshot = in_house(scenario)
+    assert sorted(int(message.payload) for message in snapshot.entries()) == list(range(300))
+    assert all(message.qos == int(message.payload) % 3 for message in snapshot.entries())
+
+
+def test_a_client_on_a_websocket_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
+    """Its packets come in other pieces and leave another way; all the same 100 messages are acknowledged and stored."""
+
+    def open_snapshot(port: int) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2, "web", transport="websockets")
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        sent = [client.publish("web", b"%d" % index, qos=index % 3) for index in range(100)]
+        for message in sent:
+            message.wait_for_publish(SECONDS)
+        client.disconnect()
+        client.loop_stop()
+
+    async def scenario(snapshot: Snapshot) -> None:
+        await asyncio.to_thread(open_snapshot, snapshot.port)
+        await snapshot.until_stored(100)
+
+    snapshot = in_house(scenario, listener="ws")
+    assert sorted(int(message.payload) for message in snapshot.entries()) == list(range(100))
+
+
+def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> None:
+    """However many messages a commit has made durable, their acknowledgements come in one piece."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "much")
+        handler = snapshot.broker.sessions["much"][1]
+        await snapshot.until(lambda: isinstance(handler.writer, CoalescingWriter))
+        assert isinstance(handler.writer, CoalescingWriter)
+        pieces: list[bytes] = []
+        inner = handler.writer._writer
+        send = inner.write
+
+        def count(data: bytes) -> None:
+            pieces.append(data)
+            send(data)
+
+        inner.write = count  # type: ignore[method-assign]
+        journal = snapshot.plugin._group_commit._journal
+        write, groups = journal.write, 0
+
+        def commit() -> None:
+            nonlocal groups
+            groups += bool(journal._sealed)
+            time.sleep(0.003)  # as long as a slow disk takes: commits are in a thread then, and messages gather
+            write()
+
+        journal.write = commit  # type: ignore[method-assign]
+        snapshot.plugin._group_commit._slow, snapshot.plugin._group_commit._seconds = True, 0.003
+        client.send(*(publish("a", b"x", 1, number) for number in range(1, 201)))
+        assert [await client.acknowledged() for _ in range(200)] == [(4, number) for number in range(1, 201)]
+        assert len(pieces) <= groups
+        assert groups < 200
+        await client.leave()
+
+    in_house(scenario)
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_the_acknowledgement_waits_for_the_commit(in_house: InHouse, qos: int) -> None:
+    """While the journal cannot be written there is no PUBACK and no PUBCOMP; afterwards there is."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "patient")
+        await snapshot.until_stored(1, CONNECT)
+        other = sqlite3.connect(snapshot.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(publish("a", b"first", qos, 7))
+        if qos == 2:
+            assert await client.acknowledged() == (5, 7)
+            client.send(release(7))
+        await client.ping()
+        await snapshot.until(lambda: snapshot.plugin._group_commit.blocked)
+        await client.ping()
+        assert snapshot.entries() == []
+        other.execute("ROLLBACK")
+        other.close()
+        assert await client.acknowledged() == (4 if qos == 1 else 7, 7)
+        assert [message.payload for message in snapshot.entries()] == [b"first"]
+        await client.leave()
+
+    in_house(scenario)
+
+
+def test_a_repeated_qos_2_message_is_stored_once(in_house: InHouse) -> None:
+    """PUBLISH sent again before PUBREL, on the same connection and after another one, makes one entry."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "again", clean=False, username="me")
+        client.send(publish("a", b"once", 2, 9))
+        assert await client.acknowledged() == (5, 9)
+        client.send(publish("a", b"once", 2, 9, dup=True))
+        assert await client.acknowledged() == (5, 9)
+        await client.vanish()
+        client = await Client.connect(snapshot.port, "again", clean=False, username="me")
+        client.send(publish("a", b"once", 2, 9, dup=True))
+        assert await client.acknowledged() == (5, 9)
+        client.send(release(9))
+        while (await client.acknowledged())[0] != 7:
+            pass
+        await client.leave()
+
+    snapshot = in_house(scenario)
+    assert [message.payload for message in snapshot.entries()] == [b"once"]
+
+
+def test_a_connection_lost_between_commit_and_pubcomp_stores_once(in_house: InHouse) -> None:
+    """A QoS 2 message that was appended when its connection ended is not appended again on the next one."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "unlucky", clean=False, username="me")
+        await snapshot.until_stored(1, CONNECT)
+        other = sqlite3.connect(snapshot.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(publish("a", b"once", 2, 3))
+        assert await client.acknowledged() == (5, 3)
+        client.send(release(3))
+        await snapshot.until(lambda: snapshot.plugin._group_commit.blocked)
+        await client.vanish()
+        await snapshot.broker.sessions["unlucky"][1]._reader_stopped.wait()
+        other.execute("ROLLBACK")
+        other.close()
+        await snapshot.until_stored(1)
+        client = await Client.connect(snapshot.port, "unlucky", clean=False, username="me")
+        assert await client.acknowledged() == (5, 3)
+        client.send(release(3))
+        assert await client.acknowledged() == (7, 3)
+        await client.leave()
+
+    snapshot = in_house(scenario)
+    assert [message.payload for message in snapshot.entries()] == [b"once"]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> None:
+    """Topics that are empty, begin with $ or are forbidden by a topic plugin leave no entry; others do, in order."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        for number, topic in enumerate(("forbidden/a", "allowed/a", "$SYS/a", "")):
+            client = await Client.connect(snapshot.port, f"client-{number}")
+            for index in range(1, 4):
+                client.send(publish(topic, b"%d" % index, qos, index))
+                if qos == 2:
+                    assert await client.acknowledged() == (5, index)
+                    client.send(release(index))
+                if qos:
+                    assert await client.acknowledged() == (4 if qos == 1 else 7, index)
+            await client.leave()
+        await snapshot.until_stored(3)
+        await snapshot.until_stored(4, DISCONNECT)
+
+    snapshot = in_house(scenario, plugins={f"{__name__}.Forbidding": {}})
+    expected = [(b"allowed/a", b"%d" % index) for index in range(1, 4)]
+    assert [(message.topic, message.payload) for message in snapshot.entries()] == expected
+
+
+def test_a_retained_message_is_stored_once(in_house: InHouse) -> None:
+    """The retain flag is kept, and a subscriber that gets the retained message later adds nothing."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "retaining")
+        client.send(publish("kept", b"x", 1, 1, retain=True))
+        assert await client.acknowledged() == (4, 1)
+        client.send(packet(0x82, b"\x00\x02" + text("kept") + b"\x00"))
+        assert {(await client.packet())[0] >> 4 for _ in range(2)} == {9, 3}
+        await client.leave()
+
+    (message,) = in_house(scenario).entries()
+    assert message.retain
+    assert message.qos == 1
+
+
+def test_a_will_is_stored(in_house: InHouse) -> None:
+    """The will of a client that vanishes is stored with its connection; that of one that disconnects is not."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        await (await Client.connect(snapshot.port, "polite", will=("will/polite", b"-", 1, False))).leave()
+        await snapshot.until_stored(1, DISCONNECT)
+        await (await Client.connect(snapshot.port, "rude", will=("will/rude", b"gone", 1, True))).vanish()
+        await snapshot.until_stored(2, DISCONNECT)
+
+    snapshot = in_house(scenario)
+    (will,) = snapshot.entries()
+    assert (will.topic, will.payload, will.qos, will.retain) == (b"will/rude", b"gone", 1, True)
+    assert will.session == snapshot.entries(CONNECT)[1].position
+
+
+def test_connections_are_journaled(in_house: InHouse) -> None:
+    """A connection's entries say who it was, from where; its messages and its end name it."""
+    ports = []
+
+    async def scenario(snapshot: Snapshot) -> None:
+        for number in range(2):
+            client = await Client.connect(snapshot.port, "me", clean=False, keep_alive=17, username="user")
+            ports.append(client.writer.get_extra_info("sockname")[1])
+            client.send(publish("a", b"%d" % number, 1, 1))
+            await client.acknowledged()
+            await client.leave()
+            await snapshot.until_stored(number + 1, DISCONNECT)
+
+    snapshot = in_house(scenario)
+    connects = snapshot.entries(CONNECT)
+    expected = {"client_id": "me", "username": "user", "address": "127.0.0.1", "keep_alive": 17, "clean_session": False}
+    assert [orjson.loads(entry.payload) for entry in connects] == [{**expected, "port": port} for port in ports]
+    assert [message.session for message in snapshot.entries()] == [entry.position for entry in connects]
+    assert [message.session for message in snapshot.entries(DISCONNECT)] == [entry.position for entry in connects]
+    assert len(snapshot.entries(START)) == 1
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_take_over_ends_the_old_connection_only(in_house: InHouse, clean: bool) -> None:
+    """A client that connects again while connected: the new connection stays open, its messages belong to it."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        old = await Client.connect(snapshot.port, "twin", clean=clean, username="user")
+        new = await Client.connect(snapshot.port, "twin", clean=clean, username="user")
+        await old.vanish()
+        first, second = await snapshot.until_stored(2, CONNECT)
+        (end,) = await snapshot.until_stored(1, DISCONNECT)
+        assert end.session == first.position
+        new.send(publish("a", b"x", 1, 1))
+        await new.acknowledged()
+        assert snapshot.entries()[0].session == second.position
+        assert len(snapshot.entries(DISCONNECT)) == 1
+        await new.leave()
+        assert (await snapshot.until_stored(2, DISCONNECT))[1].session == second.position
+
+    in_house(scenario)
+
+
+def test_a_shutdown_ends_the_connections(in_house: InHouse) -> None:
+    """Connections that are open when the broker stops are closed in the journal."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        await Client.connect(snapshot.port, "staying")
+        await snapshot.until_stored(1, CONNECT)
+
+    snapshot = in_house(scenario)
+    assert [end.session for end in snapshot.entries(DISCONNECT)] == [snapshot.entries(CONNECT)[0].position]
+
+
+def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
+    """Full: QoS 1 is not acknowledged, QoS 0 counted as refused, one line; trimmed: it goes on by itself."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "much")
+        sent = 0
+        while not snapshot.plugin._group_commit.blocked:
+            sent += 1
+            client.send(publish("a", bytes(1000), 1, sent))
+            assert await client.acknowledged() == (4, sent)
+        client.send(*(publish("a", b"waiting", 1, sent + number) for number in range(1, 6)))
+        client.send(*(publish("a", b"refused") for _ in range(3)))
+        await client.ping()
+        await client.ping()
+        stored = snapshot.entries()
+        assert len(stored) == sent
+        reader = JournalReader(snapshot.path)
+        write_progress(snapshot.path, reader.generations()[0].token, stored[-1].position + 1)
+        assert sorted([await client.acknowledged() for _ in range(5)]) == [(4, sent + n) for n in range(1, 6)]
+        assert [message.payload for message in snapshot.entries()][-5:] == [b"waiting"] * 5
+        await snapshot.until(lambda: reader.refused() == 3)
+        reader.close()
+        await client.leave()
+
+    with caplog.at_level(logging.WARNING, "amqtt_db"):
+        in_house(scenario, max_size=20_000)
+    lines = [record.message for record in caplog.records if record.name.startswith("amqtt_db")]
+    assert len(lines) == 2
+    assert "is full" in lines[0]
+    assert "3 messages refused meanwhile" in lines[1]
+
+
+def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
+    """SQLite has no more pages: no acknowledgement, QoS 0 counted, one line; with space again everything is stored."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "much")
+        await snapshot.until_stored(1, CONNECT)
+        group_commit = snapshot.plugin._group_commit
+        group_commit._journal._file.connection.execute("PRAGMA max_page_count = 1")
+        client.send(publish("a", bytes(30_000), 1, 1))
+        await snapshot.until(lambda: group_commit.blocked)
+        client.send(publish("a", b"waiting", 1, 2), publish("a", b"refused"))
+        await client.ping()
+        assert snapshot.entries() == []
+        group_commit._journal._file.connection.execute("PRAGMA max_page_count = 1000000")
+        assert sorted([await client.acknowledged() for _ in range(2)]) == [(4, 1), (4, 2)]
+        assert [len(message.payload) for message in snapshot.entries()] == [30_000, 7]
+        await client.leave()
+
+    with caplog.at_level(logging.WARNING, "amqtt_db"):
+        in_house(scenario)
+    lines = [record.message for record in caplog.records if record.name.startswith("amqtt_db")]
+    assert len(lines) == 2
+    assert "database or disk is full; free some space" in lines[0]
+    assert "can be written again; 1 message refused meanwhile" in lines[1]
+
+
+def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
+    """Of two clients that wait for the same commit one goes; the other is acknowledged, both messages are stored."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        one, two = [await Client.connect(snapshot.port, name) for name in ("one", "two")]
+        await snapshot.until_stored(2, CONNECT)
+        other = sqlite3.connect(snapshot.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        one.send(publish("one", b"", 1, 1))
+        two.send(publish("two", b"", 1, 1))
+        await asyncio.gather(one.ping(), two.ping())
+        handler = snapshot.broker.sessions["one"][1]
+        await one.vanish()
+        await handler._reader_stopped.wait()
+        other.execute("ROLLBACK")
+        other.close()
+        assert await two.acknowledged() == (4, 1)
+        await two.leave()
+
+    snapshot = in_house(scenario)
+    assert sorted(message.topic for message in snapshot.entries()) == [b"one", b"two"]
+
+
+def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
+    in_house: InHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a message that cannot be committed the broker stops all the same, and says what is not stored."""
+    holders = []
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "waiting")
+        await snapshot.until_stored(1, CONNECT)
+        other = sqlite3.connect(snapshot.path, isolation_level=None)
+        holders.append(other)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(publish("a", b"x", 1, 1))
+        await snapshot.until(lambda: snapshot.plugin._group_commit.blocked)
+        client.send(publish("a", b"x", 1, 2))
+        await client.ping()
+
+    snapshot = in_house(scenario)
+    holders[0].close()
+    assert "could not be written before it was closed" in caplog.text
+    assert snapshot.entries() == []
+
+
+def test_what_comes_after_the_end_holds_nobody_up(in_house: InHouse) -> None:
+    """A message that the broker still hands over when the journal is closed is not acknowledged, and not waited for."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        group_commit = snapshot.plugin._group_commit
+        await snapshot.plugin.close()
+        with pytest.raises(asyncio.CancelledError):
+            await group_commit.append(2, 1, 0, b"t", b"late")
+
+    in_house(scenario)
+
+
+def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> None:
+    """Of 20 MB that cannot be taken no more than a bounded part is read; once there is room, all of it is stored."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        client = await Client.connect(snapshot.port, "hog")
+        client.send(publish("a", bytes(30_000), 1, 1))
+        await client.acknowledged()
+        assert snapshot.plugin._group_commit.blocked
+        count, size = 20, 1_000_000
+        client.send(*(publish("a", bytes([number]) * size, 1, number) for number in range(2, count + 2)))
+        await snapshot.until(lambda: snapshot.plugin._group_commit.gate.closed)
+        held = snapshot.plugin._group_commit._held
+        assert held < 8_000_000
+        snapshot.plugin._group_commit._journal.max_size = 2**30
+        assert sorted([(await client.acknowledged())[1] for _ in range(count)]) == list(range(2, count + 2))
+        await client.leave()
+
+    snapshot = in_house(scenario, max_size=20_000)
+    assert sorted(message.payload[0] for message in snapshot.entries()) == [0, *range(2, 22)]
+
+
+def test_a_closed_gate_stops_bodies_of_publish_only() -> None:
+    """Headers and other packets pass a closed gate, a PUBLISH body waits, and its end is where the next begins."""
+
+    async def scenario() -> None:
+        gate = BackpressureGate()
+        gate.close()
+        ping, message, last = b"\xc0\x00", publish("a", bytes(200)), publish("b", b"x")
+        reader = GatedReader(BufferReader(ping + release(1) + message + last), gate)
+        assert await reader.read(1) + await reader.read(1) == ping
+        assert await reader.read(1) + await reader.read(1) + await reader.read(2) == release(1)
+        assert [await reader.read(1) for _ in range(3)] == [b"\x30", b"\xcb", b"\x01"]
+        body = asyncio.create_task(reader.read(203))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not body.done()
+        gate.open()
+        assert await body == message[3:]
+        gate.close()
+        assert await reader.read(1) + await reader.read(1) == last[:2]
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_disk_does_not_stop_the_loop(in_house: InHouse) -> None:
+    """Where commits are slow a thread does them; acknowledgements still wait for them, and nothing is lost."""
+
+    async def scenario(snapshot: Snapshot) -> None:
+        group_commit = snapshot.plugin._group_commit
+        group_commit._slow, group_commit._seconds = True, 10.0
+        await asyncio.gather(*(leave_at_once(snapshot.port, number, 1, 100) for number in range(5)))
+        assert group_commit._slow
+        assert len(snapshot.entries()) == 500
+
+    in_house(scenario)
+
+
+def test_settings_that_are_wrong_are_told_in_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """amqtt passes on no more than a class name, so the whole text is in the log."""
+
+    async def start(journal: dict[str, Any]) -> None:
+        Broker(Snapshot(tmp_path, journal, {}).config)
+
+    with pytest.raises(PluginInitError):
+        asyncio.run(start({"sync": "sometimes"}))
+    assert "plugins.amqtt_db.Plugin.journal.sync" in caplog.text
+    caplog.clear()
+    with pytest.raises(PluginInitError):
+        asyncio.run(start({"path": str(tmp_path / "nowhere" / "journal")}))
+    assert "check that its directory exists" in caplog.text
+
+
+BROKER = """
+import asyncio, sys
+from amqtt.adapters import BufferReader
+from amqtt.broker import Broker
+from amqtt_db.ingest.broker.plugin import Plugin
+from amqtt_db.ingest.coalesce import CorkedWriter
+Plugin.command = (sys.executable, "-c", "import sys; sys.stdin.read()")
+async def main():
+    await Broker({config!r}).start()
+    print("sqlalchemy" in sys.modules, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def running(snapshot: Snapshot) -> subprocess.Popen[str]:
+    """The broker as a process of its own; its first line says whether it has imported SQLAlchemy."""
+    code = BROKER.replace("{config!r}", repr(snapshot.config))
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_the_broker_needs_no_sqlalchemy(tmp_path: Path) -> None:
+    """A running broker with the plugin has not imported SQLAlchemy."""
+    with running(Snapshot(tmp_path, {}, {})) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "False\n"
+        child.kill()
+
+
+def test_a_killed_broker_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    """kill -9 under load: every message with a PUBACK is in the journal once, and the next broker goes on."""
+    snapshot = Snapshot(tmp_path, {}, {})
+    acknowledged: list[int] = []
+
+    async def load(kill: Callable[[], None]) -> None:
+        client = await Client.connect(snapshot.port, "loader")
+        client.send(*(publish("a", b"%d" % index, 1, index) for index in range(1, 5001)))
+        try:
+            while True:
+                acknowledged.append((await client.acknowledged())[1])
+                if len(acknowledged) == 1000:
+                    kill()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            client.writer.transport.abort()
+
+    with running(snapshot) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        asyncio.run(load(child.kill))
+    stored = [int(message.payload) for message in snapshot.entries()]
+    assert len(acknowledged) >= 1000
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) == len(set(stored))
+    journal = Journal.open(snapshot.path, max_size=2**30, sync="always")
+    assert journal.next > len(stored)
+    journal.close()

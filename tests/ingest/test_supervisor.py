@@ -1,0 +1,201 @@
+"""The writer's process is kept alive, told what to do, and ended in order: with real child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from amqtt_db.ingest.supervisor import Supervisor
+
+SECONDS = 20.0
+
+OBEDIENT = """
+import os, sys
+log = open(sys.argv[1], "a", buffering=1)
+log.write(f"began {os.getsid(0) == os.getpid()} {sys.stdin.readline()}")
+sys.stdin.read()
+log.write("ended\\n")
+"""
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1], "a").write("began\\n")
+time.sleep(60)
+"""
+PARENT = """
+import asyncio, sys
+from amqtt_db.ingest.supervisor import Supervisor
+async def main():
+    supervisor = Supervisor(b"order", (sys.executable, "-c", sys.argv[1], sys.argv[2]))
+    supervisor.start()
+    while not supervisor.pid:
+        await asyncio.sleep(0.01)
+    print(supervisor.pid, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What the children write."""
+    return tmp_path / "log"
+
+
+def command(code: str, log: Path) -> tuple[str, ...]:
+    """A child that runs the code."""
+    return (sys.executable, "-c", code, str(log))
+
+
+def lines(log: Path) -> list[str]:
+    """What the children have written."""
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def written(log: Path, count: int) -> bool:
+    """Whether the children have written as many lines."""
+    return len(lines(log)) == count
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what another process brings about."""
+    for _ in range(int(SECONDS / 0.01)):
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it has not happened in time")
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_child_gets_its_order_and_ends_by_itself(log: Path) -> None:
+    """One line of input, a session of its own; when its input ends it may finish."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b'{"a":\n1}', command(OBEDIENT, log))
+        supervisor.start()
+        await until(lambda: lines(log) != [])
+        await supervisor.stop()
+        await supervisor.stop()
+        assert supervisor.pid is None
+
+    asyncio.run(scenario())
+    assert lines(log) == ['began True {"a": 1}', "ended"]
+
+
+def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each time it dies there is a new one; the log says why, once."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"order", command(OBEDIENT, log))
+        supervisor.start()
+        for count in range(1, 4):
+            await until(partial(written, log, count))
+            assert supervisor.pid is not None
+            os.kill(supervisor.pid, signal.SIGKILL)
+        await until(lambda: len(lines(log)) == 4)
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+    assert [record.message for record in caplog.records if record.name == "amqtt_db.ingest.supervisor"] == [
+        "the writer was killed by signal 9; it is started again, and the journal keeps what arrives meanwhile"
+    ]
+
+
+def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCaptureFixture) -> None:
+    """Status 2 is told, and not repeated in a tight loop; nor does it delay the end."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"order", (sys.executable, "-c", "raise SystemExit(2)"))
+        supervisor.start()
+        await until(lambda: "cannot use its configuration" in caplog.text)
+        assert supervisor._wait == 30.0
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [("sys.exit(75)", "has grown beyond its memory_limit"), ("signal.alarm(1); signal.pause()", "by its time_limit")],
+)
+def test_a_child_that_ends_at_a_limit_is_replaced_at_once(
+    end: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its limits are pauses enough: however often it happens, there is no longer wait each time."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"order", (sys.executable, "-c", f"import signal, sys; {end}"))
+        supervisor._wait = 30.0
+        supervisor.start()
+        await until(lambda: told in caplog.text)
+        assert supervisor._wait < 0.3
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_child_that_cannot_be_started_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A command that is not there is an error in the log, and is tried again."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"order", ("/nowhere/python",))
+        supervisor.start()
+        await until(lambda: supervisor._wait > 0.3)
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+    assert caplog.text.count("the writer cannot be started: No such file or directory") == 1
+
+
+def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that ignores the end of its input and SIGTERM is gone all the same when ``stop`` returns.
+
+    That it is waited for is told, and for how long.
+    """
+    caplog.set_level(logging.INFO, "amqtt_db")
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"order", command(STUBBORN, log), drain=0.1, kill=0.1)
+        supervisor.start()
+        await until(lambda: lines(log) != [])
+        pid = supervisor.pid
+        assert pid is not None
+        await supervisor.stop()
+        assert not exists(pid)
+
+    asyncio.run(scenario())
+    assert [record.message for record in caplog.records if record.name == "amqtt_db.ingest.supervisor"] == [
+        "waiting up to 0.1 s for the writer, which stores what it can",
+        "the writer has not stopped within 0.1 s and is terminated; nothing is lost",
+    ]
+
+
+def test_the_child_ends_with_its_parent(log: Path) -> None:
+    """After kill -9 of the parent the child sees the end of its input, finishes and leaves no orphan."""
+    arguments = [sys.executable, "-c", PARENT, OBEDIENT, str(log)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        while not lines(log):
+            time.sleep(0.01)
+        parent.kill()
+    asyncio.run(until(lambda: lines(log)[-1] == "ended"))
+    asyncio.run(until(lambda: not exists(child)))

@@ -1,0 +1,34 @@
+"""One writer per journal, and what others learn of its routes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from amqtt_db.errors import AmqttDbError, JournalError
+from amqtt_db.writer.lock import acquire_lock, require_same_routes
+from tests.workbench import routes
+
+
+def test_one_writer_per_journal(tmp_path: Path) -> None:
+    """The second one is told which journal and what to do."""
+    lock = acquire_lock(tmp_path / "journal", ())
+    with pytest.raises(JournalError, match="another writer is at work on"):
+        acquire_lock(tmp_path / "journal", ())
+    os.close(lock)
+    os.close(acquire_lock(tmp_path / "journal", ()))
+
+
+def test_a_writer_with_other_routes_is_in_the_way(tmp_path: Path) -> None:
+    """While it works, whoever has other routes or models is told to restart its broker; afterwards nobody is."""
+    journal, old, new = tmp_path / "journal", routes({"topic": "t"}), routes({"topic": "t", "model": "eav"})
+    require_same_routes(journal, new)
+    lock = acquire_lock(journal, old)
+    require_same_routes(journal, old)
+    with pytest.raises(AmqttDbError, match="restart its broker with this configuration first"):
+        require_same_routes(journal, new)
+    os.close(lock)
+    require_same_routes(journal, new)
+    os.close(acquire_lock(journal, new))

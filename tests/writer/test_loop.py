@@ -1,0 +1,253 @@
+"""The writer's loop on a real journal: whatever the database does, everything arrives, once."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from amqtt_db.config import load
+from amqtt_db.database.engines import engine_for
+from amqtt_db.journal import Journal, Progress, read_progress
+from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.loop import GATHER, Stop, WriterLoop
+from amqtt_db.writer.writer import Writer
+
+PATIENCE = 30.0
+
+
+class Mill:
+    """A journal, a database and the loop between them, in a thread of this process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.database = directory / "db" / "mqtt.db"
+        self.journal = Journal.open(directory / "journal", max_size=2**30, sync="never")
+        self.guard = CrashGuard(directory / "attempt")
+        self.stop = Stop()
+        self.thread: threading.Thread | None = None
+        self.sent = 0
+
+    def start(self, is_bloated: Callable[[], bool] = lambda: False) -> None:
+        """Start the loop."""
+        url = f"sqlite:///{self.database}"
+        make_writer = partial(Writer, engine_for(url), load({}).routes, self.guard)
+        drain = WriterLoop(self.journal.path, make_writer, self.guard, self.stop, is_bloated)
+        self.thread = threading.Thread(target=drain.run)
+        self.thread.start()
+
+    def send(self, count: int) -> None:
+        """Put messages into the journal."""
+        for _ in range(count):
+            self.journal.append(flags(PUBLISH, 1), 1_700_000_000_000_000, 0, b"t", b'{"n": %d}' % self.sent)
+            self.sent += 1
+        self.journal.commit()
+
+    def rows(self) -> list[int]:
+        """What is stored so far."""
+        try:
+            connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=PATIENCE)
+        except sqlite3.OperationalError:
+            return []
+        try:
+            return [int(n) for (n,) in connection.execute("SELECT n FROM t WHERE n IS NOT NULL ORDER BY id")]
+        except sqlite3.OperationalError:
+            return []
+        finally:
+            connection.close()
+
+    def until_stored(self) -> None:
+        """Wait until everything is stored, once and in order."""
+        self.until(lambda: len(self.rows()) >= self.sent)
+        assert self.rows() == list(range(self.sent))
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for what another thread does to a file."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        """Ask the loop to end, and wait for it."""
+        self.stop.ask(PATIENCE)
+        if self.thread is not None:
+            self.thread.join(PATIENCE)
+            assert not self.thread.is_alive()
+        self.guard.close()
+        self.journal.close()
+
+
+@pytest.fixture
+def mill(tmp_path: Path) -> Iterator[Mill]:
+    """A mill whose database directory is there."""
+    (tmp_path / "db").mkdir()
+    made = Mill(tmp_path)
+    yield made
+    made.end()
+
+
+def _complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_comes_is_stored_and_reported(mill: Mill) -> None:
+    """Batch after batch; the progress file says how far the owner may trim."""
+    mill.start()
+    for _ in range(5):
+        mill.send(100)
+        mill.until_stored()
+    stored = Progress(mill.journal.token, mill.journal.next)
+    mill.until(lambda: read_progress(mill.journal.path) == stored)
+
+
+def test_a_database_that_is_away_at_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The journal grows; when the database comes, everything is stored; the complaint is logged once."""
+    caplog.set_level(logging.INFO)
+    mill = Mill(tmp_path)
+    mill.start()
+    mill.send(100)
+    mill.until(lambda: bool(_complaints(caplog)))
+    mill.send(100)
+    (tmp_path / "db").mkdir()
+    mill.until_stored()
+    mill.end()
+    (complaint,) = _complaints(caplog)
+    assert "cannot make the database" in complaint
+    assert [record for record in caplog.records if "working again" in record.getMessage()]
+
+
+def test_a_database_locked_by_another_program(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is lost while somebody else holds the lock longer than the writer cares to wait."""
+    mill.start()
+    mill.send(10)
+    mill.until_stored()
+    other = sqlite3.connect(mill.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    mill.send(10)
+    mill.until(lambda: bool(_complaints(caplog)))
+    assert "locked" in _complaints(caplog)[0]
+    other.execute("ROLLBACK")
+    other.close()
+    mill.until_stored()
+
+
+@pytest.mark.parametrize("change", ["DROP TABLE t", "DROP VIEW t_view; ALTER TABLE t DROP COLUMN n"])
+def test_a_table_dropped_under_a_running_writer(mill: Mill, change: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is made again; what was in it is gone by the user's own hand, no later message is."""
+    mill.start()
+    mill.send(10)
+    mill.until_stored()
+    other = sqlite3.connect(mill.database)
+    other.executescript(change)
+    other.close()
+    mill.send(10)
+    mill.until(lambda: mill.rows()[-10:] == list(range(10, 20)))
+    assert [record for record in caplog.records if "mended" in record.getMessage()]
+
+
+def test_several_openings_are_stored_one_after_the_other(mill: Mill) -> None:
+    """A journal that was opened three times before its writer ran: all of it, in order."""
+    for _ in range(3):
+        mill.send(10)
+        mill.journal.close()
+        mill.journal = Journal.open(mill.journal.path, max_size=2**30, sync="never")
+    mill.send(10)
+    mill.start()
+    mill.until_stored()
+    connection = sqlite3.connect(mill.database)
+    assert connection.execute("SELECT count(*) FROM mqtt_journal").fetchone() == (4,)
+    connection.close()
+
+
+def test_errors_tell_no_payloads(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
+    """A constraint of the user's own: the message is a dead letter, and the log has no value of it."""
+    mill.start()
+    mill.send(1)
+    mill.until_stored()
+    other = sqlite3.connect(mill.database)
+    other.execute("CREATE TRIGGER no BEFORE INSERT ON t WHEN NEW.n = 1 BEGIN SELECT RAISE(ABORT, 'no'); END")
+    other.close()
+    mill.send(2)
+    mill.until(lambda: mill.rows() == [0, 2])
+    assert '"n"' not in caplog.text
+
+
+def test_nothing_is_busy_when_nothing_comes(mill: Mill) -> None:
+    """An idle loop uses less than one per cent of a processor."""
+    mill.start()
+    mill.send(1)
+    mill.until_stored()
+    before = time.process_time()
+    time.sleep(2)
+    assert time.process_time() - before < 0.02
+
+
+def test_a_stream_is_stored_in_groups(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that come one by one share commits: there is a pause after each small one."""
+    ends: list[int] = []
+    store = Writer.store
+
+    def counting(self: Writer, number: int, previous: int | None, position: int, batch: Batch) -> None:
+        ends.append(batch.end)
+        store(self, number, previous, position, batch)
+
+    monkeypatch.setattr(Writer, "store", counting)
+    mill.start()
+    started = time.monotonic()
+    for _ in range(200):
+        mill.send(1)
+        time.sleep(0.002)
+    mill.until_stored()
+    assert len(ends) <= (time.monotonic() - started) / GATHER + 2
+
+
+def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
+    """An idle loop that is asked to end looks once more."""
+    mill.start()
+    mill.send(1)
+    mill.until_stored()
+    mill.send(10)
+    mill.stop.ask(PATIENCE)
+    assert mill.thread is not None
+    mill.thread.join(PATIENCE)
+    assert mill.rows() == list(range(11))
+
+
+def test_a_deleted_database_file_is_noticed(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
+    """What went into the unlinked file is stored again in the new one."""
+    mill.start()
+    mill.send(5)
+    mill.until_stored()
+    for file in mill.database.parent.iterdir():
+        file.unlink()
+    mill.send(5)
+    mill.until(lambda: mill.rows()[-5:] == list(range(5, 10)))
+    assert "deleted or replaced" in caplog.text
+
+
+def test_a_process_that_begins_too_big_works_all_the_same(mill: Mill) -> None:
+    """Below a memory limit that it can never keep it stores a batch, and is replaced only then."""
+    mill.send(1)
+    mill.start(is_bloated=lambda: True)
+    mill.until_stored()
+    assert mill.thread is not None
+    mill.thread.join(PATIENCE)
+    assert not mill.thread.is_alive()
+
+
+def test_a_journal_that_is_replaced_is_opened_again(mill: Mill) -> None:
+    """Its owner writes a removed one anew; the loop goes on with that one."""
+    mill.start()
+    mill.send(1)
+    mill.until_stored()
+    mill.journal.path.unlink()
+    mill.send(1)
+    mill.until_stored()
