@@ -1,15 +1,20 @@
 # make demo   see it work: a broker, devices, and the tables that come of them
+# make quick  a first answer in a minute: everything that needs no server, tries no fault and is not slow
 # make test   the whole test suite, with all checks
-# Both make the virtual environment .venv themselves.  PYTHON names another interpreter than python3.
+# Each makes the virtual environment .venv themselves.  PYTHON names another interpreter than python3.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo quick test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/amqtt-db demo
+
+quick: $(VENV)/.installed-test
+	$(BIN)/ruff check --quiet
+	$(BIN)/pytest --quiet --numprocesses 2 --dist loadscope -m "not server and not slow and not fault"
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check

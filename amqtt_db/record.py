@@ -53,6 +53,9 @@ KIND_OF_TYPE: Final[Mapping[type, Kind]] = {
     dict: "json",
 }
 
+ENVELOPE_NAMES: Final = ("id", "part", "time", "topic", "session", "qos", "retain")
+"""The columns of what a record has beside its properties, in the order of its fields."""
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -101,16 +104,16 @@ class Shape:
 
 @attrs.frozen
 class Record:
-    """One typed message, or one part of it, ready to be laid into tables.
+    """One typed message, or one part of it.
 
-    ``id`` is unique in the database, ``part`` counts the records of one message from 0.  ``time`` is the event's time
-    in microseconds since 1970 (UTC).  ``session`` is the id of the connection's row, or None.  ``values`` align with
-    ``shape``; None means that the property is absent.
+    ``id`` is unique in the database, ``part`` counts the records of one message from 0.  ``time_us`` is the event's
+    time in microseconds since 1970 (UTC).  ``session`` is the id of the connection's row, or None.  ``values`` align
+    with ``shape``; None means that the property is absent.
     """
 
     id: int
     part: int
-    time: int
+    time_us: int
     topic: str
     session: int | None
     qos: int
@@ -119,12 +122,34 @@ class Record:
     shape: Shape
 
     @property
-    def at(self) -> datetime:
-        """``time`` as an aware datetime in UTC."""
-        return EPOCH + timedelta(microseconds=self.time)
+    def time(self) -> datetime:
+        """The event's time as an aware datetime in UTC."""
+        return EPOCH + timedelta(microseconds=self.time_us)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a property by its path, or of a topic's named level as ``{room}``; else ``default``."""
+        for path, value in zip(self.shape.paths, self.values, strict=True):
+            if path == name and value is not None:
+                return value
+        return default
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a property by its path: ``record["pos.lat"]``.  Raises KeyError if it is absent."""
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def envelope(self) -> dict[str, Any]:
+        """Return what the record has beside its properties, by column name; ``time`` is in microseconds since 1970."""
+        return dict(zip(ENVELOPE_NAMES, _envelope(self), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the envelope (``time`` as a datetime), ``levels`` and ``data`` as plain nested objects."""
+        return {**self.envelope(), "time": self.time, "levels": self.levels(), "data": self.data()}
 
     def data(self) -> dict[str, Any]:
-        """The properties as the nested objects that they came in; the topic's named levels are apart."""
+        """Return the properties as the nested objects they came in; the topic's named levels are apart."""
         named = zip(self.shape.paths, self.values, strict=True)
         return unflatten((path, value) for path, value in named if not path.startswith("{"))
 
@@ -153,7 +178,8 @@ def records_of(ids: Sequence[int], *others: Iterable[Any]) -> list[Record]:
     return records
 
 
-_fields = attrgetter("id", "part", "time", "topic", "session", "qos", "retain", "values")
+_envelope = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
+_fields = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain", "values")
 
 
 @attrs.frozen(eq=False)

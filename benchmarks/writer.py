@@ -140,7 +140,7 @@ def bulk(engine: Engine, row_batches: Sequence[Sequence[RowBatch]]) -> Spent:
 def floor_of_typing(payloads: Sequence[bytes], route: dict[str, Any]) -> dict[str, Spent]:
     """Decoding, and structuring or telling shapes apart."""
     decoded: list[Any] = []
-    decoding = timed(lambda: decoded.extend(map(orjson.row_batches, payloads)))
+    decoding = timed(lambda: decoded.extend(map(orjson.loads, payloads)))
     if "entity" in route:
         make = inline_plan(ENTITY, "entity").make
         return {"decode": decoding, "structure": timed(lambda: [make(data) for data in decoded])}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import pytest
 from hypothesis import settings
 
@@ -9,6 +12,9 @@ from tests import laws
 from tests.database.engines.servers import mysql, postgresql, servers, site, timescaledb
 
 __all__ = ["mysql", "postgresql", "servers", "site", "timescaledb"]
+
+SERVERS: Final = frozenset({"mysql", "postgresql", "timescaledb"})
+FAULTS: Final = Path(__file__).parent / "faults"
 
 settings.register_profile("fast", max_examples=15, deadline=None, derandomize=False)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=False)
@@ -26,4 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker that names a fault, and what the laws need."""
     laws.pytest_configure(config)
-    config.addinivalue_line("markers", "fault(name): the name of a fault in the table of the reliability page")
+    config.addinivalue_line("markers", "fault(name): tries a fault; the name is that of the reliability page's table")
+    config.addinivalue_line("markers", "server: needs a database server other than SQLite")
+    config.addinivalue_line("markers", "slow: takes more than a second or two; left out of `make quick`")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server and what tries a fault, so that `make quick` can leave it out."""
+    for item in items:
+        if _needs_server(item):
+            item.add_marker(pytest.mark.server)
+        if FAULTS in item.path.parents and item.get_closest_marker("fault") is None:
+            item.add_marker(pytest.mark.fault)
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return not SERVERS.isdisjoint({*getattr(item, "fixturenames", ()), *map(str, params)})

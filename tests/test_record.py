@@ -106,7 +106,7 @@ def test_a_records_time_is_exact_from_year_1_to_9999() -> None:
     for moment in (datetime.min, datetime.max):
         aware = moment.replace(tzinfo=timezone.utc)
         record = Record(1, 0, to_micros(aware), "t", None, 0, False, (), Shape(()))
-        assert record.at == aware
+        assert record.time == aware
 
 
 def test_absent_properties_are_not_among_a_records_properties() -> None:

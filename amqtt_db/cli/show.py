@@ -122,7 +122,7 @@ def _stored(one: StoredTopic) -> str:
 
 def record(found: Record) -> str:
     """A record as one line: its time (UTC), its topic, and its data as JSON."""
-    return visible(f"{found.at:%Y-%m-%d %H:%M:%S.%f}  {found.topic}  {tagged.dumps(found.data())}")
+    return visible(f"{found.time:%Y-%m-%d %H:%M:%S.%f}  {found.topic}  {tagged.dumps(found.data())}")
 
 
 def dead_letters(letters: Sequence[DeadLetter]) -> RenderableType:

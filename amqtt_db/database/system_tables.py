@@ -45,7 +45,7 @@ def journal(build: Builder) -> sa.Table:
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("token", sa.String(64), nullable=False, unique=True),
         build.column("position", "int64"),
-        sa.Column("epoch", sa.Integer, nullable=False),
+        sa.Column("routing_version", sa.Integer, nullable=False),
     )
 
 

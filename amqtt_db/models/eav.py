@@ -58,7 +58,7 @@ def message_table(name: str, *, timed: bool) -> Table:
 
 def message_row(record: Record) -> Row:
     """A record's row in :func:`message_table`."""
-    return {column.name: getattr(record, column.name) for column in ENVELOPE}
+    return record.envelope()  # type: ignore[return-value]
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ class Eav(Model):
     def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """The envelope, and a row per property that is present."""
         yield self._messages, message_row(record)
-        key: dict[Cell, Any] = {name: getattr(record, name) for name in record_key(timed=self.timed)}
+        key: dict[Cell, Any] = {name: record.envelope()[name] for name in record_key(timed=self.timed)}
         for path, (kind, value) in record.properties().items():
             yield self._values, {**key, "property": path, VALUE_COLUMNS[kind]: value}
 

@@ -80,7 +80,7 @@ class Narrow(Model):
         for path, (kind, value) in record.properties().items():
             row: dict[Cell, Any] = {
                 "series": (record.topic, path),
-                "time": record.time,
+                "time": record.time_us,
                 "id": record.id,
                 "part": record.part,
             }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
-from operator import attrgetter
 from typing import Any, Final
 
 import attrs
@@ -35,7 +34,6 @@ from amqtt_db.tagged import tag
 EXTRA: Final = "extra"
 
 _ENVELOPE_NAMES: Final = tuple(column.name for column in ENVELOPE)
-_envelope = attrgetter(*_ENVELOPE_NAMES)
 
 
 @attrs.frozen
@@ -76,7 +74,7 @@ class Wide(Model):
 
     def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """One row: the envelope and a cell per property."""
-        row: dict[Cell, Any] = dict(zip(_ENVELOPE_NAMES, _envelope(record), strict=True))
+        row: dict[Cell, Any] = dict(zip(_ENVELOPE_NAMES, record.envelope().values(), strict=True))
         row.update(zip(record.shape.properties, record.values, strict=True))
         yield self._key(destination), row
 

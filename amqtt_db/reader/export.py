@@ -67,12 +67,12 @@ def json_lines(found: Iterable[Record]) -> Iterator[str]:
 
 
 def _envelope(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _ENVELOPE} | {"time": moment(record)}
+    return record.envelope() | {"time": moment(record)}
 
 
 def moment(record: Record) -> str:
     """A record's time in ISO 8601, with microseconds: ``2026-01-31T12:00:00.000000+00:00``."""
-    return record.at.isoformat(timespec="microseconds")
+    return record.time.isoformat(timespec="microseconds")
 
 
 def _printable(line: str) -> str:

@@ -23,7 +23,7 @@ class Order:
 
     @key.default
     def _key(self) -> Callable[[Record], Any]:
-        return attrgetter(*self.fields)
+        return attrgetter(*("time_us" if field == "time" else field for field in self.fields))
 
 
 BY_TIME: Final = Order(("time", "id", "part"))

@@ -27,7 +27,7 @@ def walk(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: in
         return chain.from_iterable(_pages(snapshot, keys, path, wanted, size))
     by_id = attrs.evolve(wanted, order=BY_ID, low=None, high=None)
     records = chain.from_iterable(_pages(snapshot, keys, path, by_id, size))
-    within = (record for record in records if _is_within(record.time, wanted))
+    within = (record for record in records if _is_within(record.time_us, wanted))
     return iter(sorted(within, key=wanted.order.key, reverse=wanted.order.descending))
 
 

@@ -138,7 +138,7 @@ def told(record: Record) -> Told:
         require(value is None or keys not in values, f"record {record.id}.{record.part} has {path!r} twice")
         if value is not None:
             values[keys] = kind, value
-    envelope = (record.id, record.part, record.time, record.topic, record.session, record.qos, record.retain)
+    envelope = (record.id, record.part, record.time_us, record.topic, record.session, record.qos, record.retain)
     return Told(*envelope, values)
 
 

@@ -197,7 +197,7 @@ def records(draw: st.DrawFn, of: Strategy[Shape] | None = None) -> Record:
     return Record(
         id=draw(st.sampled_from([1, 2**40 + 1, 2**63 - 1]) | st.integers(1, 2**63 - 1)),
         part=draw(st.integers(0, 3)),
-        time=draw(times()),
+        time_us=draw(times()),
         topic=draw(topics()),
         session=draw(st.none() | st.integers(1, 2**63 - 1)),
         qos=draw(st.integers(0, 2)),

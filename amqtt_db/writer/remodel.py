@@ -169,7 +169,7 @@ class Remodel:
         for _ in range(1 if self._engine.hypertables is None else PASSES):
             last = 0
             while records := self._next(move, last):
-                rows = [(one.id, one.part, self._engine.bind("timestamp", one.time)) for one in records]
+                rows = [(one.id, one.part, self._engine.bind("timestamp", one.time_us)) for one in records]
                 with self._database.begin() as connection:
                     done += erase(connection, self._engine, own, rows)
                 last = records[-1].id
@@ -212,7 +212,7 @@ class Remodel:
         return (current.key, current.model) in {(row.key, row.model) for row in rows}
 
     def _identified(self, record: Record) -> Identity:
-        return record.id, record.part, self._engine.bind("timestamp", record.time)
+        return record.id, record.part, self._engine.bind("timestamp", record.time_us)
 
     def _laid(self, move: Move, batch: Sequence[Record]) -> list[tuple[InsertTarget, Sequence[Any]]]:
         """The rows of records in the current placement's tables, which are made if they are missing."""
@@ -261,7 +261,7 @@ class Remodel:
         done, too_old = 0, self._too_old(move)
         with open_snapshot(self._url) as snapshot:
             for old, new in _side_by_side(_records(snapshot, move.past), _records(snapshot, move.current)):
-                if new is None and old.time < too_old:
+                if new is None and old.time_us < too_old:
                     continue
                 if new is None or not _equal(old, new):
                     raise RemodelError(
@@ -354,7 +354,7 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def _equal(old: Record, new: Record) -> bool:
     """Whether two records say the same; one that lies elsewhere says nothing here."""
-    envelope = attrgetter("id", "part", "time", "topic", "session", "qos", "retain")
+    envelope = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
     if envelope(old) != envelope(new):
         return False
     left, right = old.properties(), new.properties()

@@ -57,7 +57,7 @@ class TransactionWriter:
         row = connection.execute(query).one_or_none()
         if row is None:
             number = (connection.scalar(sa.select(sa.func.max(journal.c.number))) or 0) + 1
-            new = {"number": number, "token": token, "position": first, "epoch": 0}
+            new = {"number": number, "token": token, "position": first, "routing_version": 0}
             connection.execute(journal.insert(), new)
             self.renew(connection)
             return number, first

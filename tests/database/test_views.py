@@ -500,7 +500,7 @@ class Computing(Wide):
         for key, row in super().rows(destination, record):
             celsius: Any = row.get(("temp", "number"))
             fahrenheit = None if celsius is None else celsius * 1.8 + 32
-            yield key, {**row, "fahrenheit": fahrenheit, "seen": record.time, "origin": record.topic}
+            yield key, {**row, "fahrenheit": fahrenheit, "seen": record.time_us, "origin": record.topic}
 
 
 def test_a_models_own_columns_are_in_its_view(site: Site) -> None:

@@ -25,7 +25,7 @@ from amqtt_db.entity.inline import TYPE_NAMES
 from amqtt_db.entity.strict import EPOCHS
 from amqtt_db.models import BUILTIN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SAFE = ("check", "--version")  # commands that are run as they stand in the documentation
 

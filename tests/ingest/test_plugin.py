@@ -151,7 +151,7 @@ def release(number: int) -> bytes:
     return packet(0x62, number.to_bytes(2, "big"))
 
 
-class Snapshot:
+class Setup:
     """A running broker with the plugin, and its journal."""
 
     def __init__(
@@ -216,34 +216,34 @@ def journaled(path: Path) -> Iterator[Message]:
         reader.close()
 
 
-Scenario = Callable[[Snapshot], Awaitable[None]]
+Scenario = Callable[[Setup], Awaitable[None]]
 
 
 @pytest.fixture
-def in_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Snapshot]]:
+def in_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Setup]]:
     """Runs a scenario in a broker, and shuts the broker down; the writer is a child that does nothing."""
     monkeypatch.setattr(Plugin, "command", IDLE_CHILD)
 
     def run(
         scenario: Scenario, *, plugins: dict[str, Any] | None = None, listener: str = "tcp", **journal: Any
-    ) -> Snapshot:
-        snapshot = Snapshot(tmp_path, journal, plugins or {}, listener)
+    ) -> Setup:
+        setup = Setup(tmp_path, journal, plugins or {}, listener)
 
         async def live() -> None:
-            await snapshot.open()
+            await setup.open()
             try:
-                await scenario(snapshot)
+                await scenario(setup)
             finally:
-                await snapshot.broker.shutdown()
+                await setup.broker.shutdown()
 
         asyncio.run(live())
-        return snapshot
+        return setup
 
     yield run
     gc.collect()
 
 
-InHouse = Callable[..., Snapshot]
+InHouse = Callable[..., Setup]
 
 
 async def leave_at_once(port: int, number: int, qos: int, count: int) -> None:
@@ -260,12 +260,12 @@ async def leave_at_once(port: int, number: int, qos: int, count: int) -> None:
 def test_clients_that_leave_at_once_lose_nothing(in_house: InHouse, qos: int) -> None:
     """2,000 messages of clients that disconnect right after publishing are all in the journal, in order."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        await asyncio.gather(*(leave_at_once(snapshot.port, number, qos, 200) for number in range(10)))
-        await snapshot.until_stored(2000)
+    async def scenario(setup: Setup) -> None:
+        await asyncio.gather(*(leave_at_once(setup.port, number, qos, 200) for number in range(10)))
+        await setup.until_stored(2000)
 
-    snapshot = in_house(scenario)
-    messages = snapshot.entries()
+    setup = in_house(scenario)
+    messages = setup.entries()
     assert len(messages) == 2000
     for number in range(10):
         mine = [message for message in messages if message.topic == b"load/%d" % number]
@@ -276,15 +276,15 @@ def test_clients_that_leave_at_once_lose_nothing(in_house: InHouse, qos: int) ->
 def test_a_client_that_says_everything_in_one_breath_is_heard(in_house: InHouse) -> None:
     """CONNECT, 500 PUBLISH and DISCONNECT in one write, with keep-alive 0 and no look at the answer: all stored."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = Client(*await asyncio.open_connection("127.0.0.1", snapshot.port))
+    async def scenario(setup: Setup) -> None:
+        client = Client(*await asyncio.open_connection("127.0.0.1", setup.port))
         messages = (publish("a", b"%d" % index) for index in range(500))
         client.send(connect_packet("breathless", keep_alive=0), *messages, b"\xe0\x00")
         await client.vanish()
-        await snapshot.until_stored(500)
+        await setup.until_stored(500)
 
-    snapshot = in_house(scenario)
-    assert [message.payload for message in snapshot.entries()] == [b"%d" % index for index in range(500)]
+    setup = in_house(scenario)
+    assert [message.payload for message in setup.entries()] == [b"%d" % index for index in range(500)]
 
 
 def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
@@ -300,13 +300,13 @@ def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
         client.disconnect()
         client.loop_stop()
 
-    async def scenario(snapshot: Snapshot) -> None:
-        await asyncio.to_thread(open_snapshot, snapshot.port)
-        await snapshot.until_stored(300)
+    async def scenario(setup: Setup) -> None:
+        await asyncio.to_thread(open_snapshot, setup.port)
+        await setup.until_stored(300)
 
-    snapshot = in_house(scenario)
-    assert sorted(int(message.payload) for message in snapshot.entries()) == list(range(300))
-    assert all(message.qos == int(message.payload) % 3 for message in snapshot.entries())
+    setup = in_house(scenario)
+    assert sorted(int(message.payload) for message in setup.entries()) == list(range(300))
+    assert all(message.qos == int(message.payload) % 3 for message in setup.entries())
 
 
 def test_a_client_on_a_websocket_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
@@ -322,21 +322,21 @@ def test_a_client_on_a_websocket_is_acknowledged_what_is_stored(in_house: InHous
         client.disconnect()
         client.loop_stop()
 
-    async def scenario(snapshot: Snapshot) -> None:
-        await asyncio.to_thread(open_snapshot, snapshot.port)
-        await snapshot.until_stored(100)
+    async def scenario(setup: Setup) -> None:
+        await asyncio.to_thread(open_snapshot, setup.port)
+        await setup.until_stored(100)
 
-    snapshot = in_house(scenario, listener="ws")
-    assert sorted(int(message.payload) for message in snapshot.entries()) == list(range(100))
+    setup = in_house(scenario, listener="ws")
+    assert sorted(int(message.payload) for message in setup.entries()) == list(range(100))
 
 
 def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> None:
     """However many messages a commit has made durable, their acknowledgements come in one piece."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "much")
-        handler = snapshot.broker.sessions["much"][1]
-        await snapshot.until(lambda: isinstance(handler.writer, CoalescingWriter))
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "much")
+        handler = setup.broker.sessions["much"][1]
+        await setup.until(lambda: isinstance(handler.writer, CoalescingWriter))
         assert isinstance(handler.writer, CoalescingWriter)
         pieces: list[bytes] = []
         inner = handler.writer._writer
@@ -347,7 +347,7 @@ def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> Non
             send(data)
 
         inner.write = count  # type: ignore[method-assign]
-        journal = snapshot.plugin._group_commit._journal
+        journal = setup.plugin._group_commit._journal
         write, groups = journal.write, 0
 
         def commit() -> None:
@@ -357,7 +357,7 @@ def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> Non
             write()
 
         journal.write = commit  # type: ignore[method-assign]
-        snapshot.plugin._group_commit._slow, snapshot.plugin._group_commit._seconds = True, 0.003
+        setup.plugin._group_commit._slow, setup.plugin._group_commit._seconds = True, 0.003
         client.send(*(publish("a", b"x", 1, number) for number in range(1, 201)))
         assert [await client.acknowledged() for _ in range(200)] == [(4, number) for number in range(1, 201)]
         assert len(pieces) <= groups
@@ -371,23 +371,23 @@ def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> Non
 def test_the_acknowledgement_waits_for_the_commit(in_house: InHouse, qos: int) -> None:
     """While the journal cannot be written there is no PUBACK and no PUBCOMP; afterwards there is."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "patient")
-        await snapshot.until_stored(1, CONNECT)
-        other = sqlite3.connect(snapshot.path, isolation_level=None)
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "patient")
+        await setup.until_stored(1, CONNECT)
+        other = sqlite3.connect(setup.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         client.send(publish("a", b"first", qos, 7))
         if qos == 2:
             assert await client.acknowledged() == (5, 7)
             client.send(release(7))
         await client.ping()
-        await snapshot.until(lambda: snapshot.plugin._group_commit.blocked)
+        await setup.until(lambda: setup.plugin._group_commit.blocked)
         await client.ping()
-        assert snapshot.entries() == []
+        assert setup.entries() == []
         other.execute("ROLLBACK")
         other.close()
         assert await client.acknowledged() == (4 if qos == 1 else 7, 7)
-        assert [message.payload for message in snapshot.entries()] == [b"first"]
+        assert [message.payload for message in setup.entries()] == [b"first"]
         await client.leave()
 
     in_house(scenario)
@@ -396,14 +396,14 @@ def test_the_acknowledgement_waits_for_the_commit(in_house: InHouse, qos: int) -
 def test_a_repeated_qos_2_message_is_stored_once(in_house: InHouse) -> None:
     """PUBLISH sent again before PUBREL, on the same connection and after another one, makes one entry."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "again", clean=False, username="me")
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "again", clean=False, username="me")
         client.send(publish("a", b"once", 2, 9))
         assert await client.acknowledged() == (5, 9)
         client.send(publish("a", b"once", 2, 9, dup=True))
         assert await client.acknowledged() == (5, 9)
         await client.vanish()
-        client = await Client.connect(snapshot.port, "again", clean=False, username="me")
+        client = await Client.connect(setup.port, "again", clean=False, username="me")
         client.send(publish("a", b"once", 2, 9, dup=True))
         assert await client.acknowledged() == (5, 9)
         client.send(release(9))
@@ -411,44 +411,44 @@ def test_a_repeated_qos_2_message_is_stored_once(in_house: InHouse) -> None:
             pass
         await client.leave()
 
-    snapshot = in_house(scenario)
-    assert [message.payload for message in snapshot.entries()] == [b"once"]
+    setup = in_house(scenario)
+    assert [message.payload for message in setup.entries()] == [b"once"]
 
 
 def test_a_connection_lost_between_commit_and_pubcomp_stores_once(in_house: InHouse) -> None:
     """A QoS 2 message that was appended when its connection ended is not appended again on the next one."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "unlucky", clean=False, username="me")
-        await snapshot.until_stored(1, CONNECT)
-        other = sqlite3.connect(snapshot.path, isolation_level=None)
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "unlucky", clean=False, username="me")
+        await setup.until_stored(1, CONNECT)
+        other = sqlite3.connect(setup.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         client.send(publish("a", b"once", 2, 3))
         assert await client.acknowledged() == (5, 3)
         client.send(release(3))
-        await snapshot.until(lambda: snapshot.plugin._group_commit.blocked)
+        await setup.until(lambda: setup.plugin._group_commit.blocked)
         await client.vanish()
-        await snapshot.broker.sessions["unlucky"][1]._reader_stopped.wait()
+        await setup.broker.sessions["unlucky"][1]._reader_stopped.wait()
         other.execute("ROLLBACK")
         other.close()
-        await snapshot.until_stored(1)
-        client = await Client.connect(snapshot.port, "unlucky", clean=False, username="me")
+        await setup.until_stored(1)
+        client = await Client.connect(setup.port, "unlucky", clean=False, username="me")
         assert await client.acknowledged() == (5, 3)
         client.send(release(3))
         assert await client.acknowledged() == (7, 3)
         await client.leave()
 
-    snapshot = in_house(scenario)
-    assert [message.payload for message in snapshot.entries()] == [b"once"]
+    setup = in_house(scenario)
+    assert [message.payload for message in setup.entries()] == [b"once"]
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> None:
     """Topics that are empty, begin with $ or are forbidden by a topic plugin leave no entry; others do, in order."""
 
-    async def scenario(snapshot: Snapshot) -> None:
+    async def scenario(setup: Setup) -> None:
         for number, topic in enumerate(("forbidden/a", "allowed/a", "$SYS/a", "")):
-            client = await Client.connect(snapshot.port, f"client-{number}")
+            client = await Client.connect(setup.port, f"client-{number}")
             for index in range(1, 4):
                 client.send(publish(topic, b"%d" % index, qos, index))
                 if qos == 2:
@@ -457,19 +457,19 @@ def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> N
                 if qos:
                     assert await client.acknowledged() == (4 if qos == 1 else 7, index)
             await client.leave()
-        await snapshot.until_stored(3)
-        await snapshot.until_stored(4, DISCONNECT)
+        await setup.until_stored(3)
+        await setup.until_stored(4, DISCONNECT)
 
-    snapshot = in_house(scenario, plugins={f"{__name__}.Forbidding": {}})
+    setup = in_house(scenario, plugins={f"{__name__}.Forbidding": {}})
     expected = [(b"allowed/a", b"%d" % index) for index in range(1, 4)]
-    assert [(message.topic, message.payload) for message in snapshot.entries()] == expected
+    assert [(message.topic, message.payload) for message in setup.entries()] == expected
 
 
 def test_a_retained_message_is_stored_once(in_house: InHouse) -> None:
     """The retain flag is kept, and a subscriber that gets the retained message later adds nothing."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "retaining")
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "retaining")
         client.send(publish("kept", b"x", 1, 1, retain=True))
         assert await client.acknowledged() == (4, 1)
         client.send(packet(0x82, b"\x00\x02" + text("kept") + b"\x00"))
@@ -484,57 +484,57 @@ def test_a_retained_message_is_stored_once(in_house: InHouse) -> None:
 def test_a_will_is_stored(in_house: InHouse) -> None:
     """The will of a client that vanishes is stored with its connection; that of one that disconnects is not."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        await (await Client.connect(snapshot.port, "polite", will=("will/polite", b"-", 1, False))).leave()
-        await snapshot.until_stored(1, DISCONNECT)
-        await (await Client.connect(snapshot.port, "rude", will=("will/rude", b"gone", 1, True))).vanish()
-        await snapshot.until_stored(2, DISCONNECT)
+    async def scenario(setup: Setup) -> None:
+        await (await Client.connect(setup.port, "polite", will=("will/polite", b"-", 1, False))).leave()
+        await setup.until_stored(1, DISCONNECT)
+        await (await Client.connect(setup.port, "rude", will=("will/rude", b"gone", 1, True))).vanish()
+        await setup.until_stored(2, DISCONNECT)
 
-    snapshot = in_house(scenario)
-    (will,) = snapshot.entries()
+    setup = in_house(scenario)
+    (will,) = setup.entries()
     assert (will.topic, will.payload, will.qos, will.retain) == (b"will/rude", b"gone", 1, True)
-    assert will.session == snapshot.entries(CONNECT)[1].position
+    assert will.session == setup.entries(CONNECT)[1].position
 
 
 def test_connections_are_journaled(in_house: InHouse) -> None:
     """A connection's entries say who it was, from where; its messages and its end name it."""
     ports = []
 
-    async def scenario(snapshot: Snapshot) -> None:
+    async def scenario(setup: Setup) -> None:
         for number in range(2):
-            client = await Client.connect(snapshot.port, "me", clean=False, keep_alive=17, username="user")
+            client = await Client.connect(setup.port, "me", clean=False, keep_alive=17, username="user")
             ports.append(client.writer.get_extra_info("sockname")[1])
             client.send(publish("a", b"%d" % number, 1, 1))
             await client.acknowledged()
             await client.leave()
-            await snapshot.until_stored(number + 1, DISCONNECT)
+            await setup.until_stored(number + 1, DISCONNECT)
 
-    snapshot = in_house(scenario)
-    connects = snapshot.entries(CONNECT)
+    setup = in_house(scenario)
+    connects = setup.entries(CONNECT)
     expected = {"client_id": "me", "username": "user", "address": "127.0.0.1", "keep_alive": 17, "clean_session": False}
     assert [orjson.loads(entry.payload) for entry in connects] == [{**expected, "port": port} for port in ports]
-    assert [message.session for message in snapshot.entries()] == [entry.position for entry in connects]
-    assert [message.session for message in snapshot.entries(DISCONNECT)] == [entry.position for entry in connects]
-    assert len(snapshot.entries(START)) == 1
+    assert [message.session for message in setup.entries()] == [entry.position for entry in connects]
+    assert [message.session for message in setup.entries(DISCONNECT)] == [entry.position for entry in connects]
+    assert len(setup.entries(START)) == 1
 
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_take_over_ends_the_old_connection_only(in_house: InHouse, clean: bool) -> None:
     """A client that connects again while connected: the new connection stays open, its messages belong to it."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        old = await Client.connect(snapshot.port, "twin", clean=clean, username="user")
-        new = await Client.connect(snapshot.port, "twin", clean=clean, username="user")
+    async def scenario(setup: Setup) -> None:
+        old = await Client.connect(setup.port, "twin", clean=clean, username="user")
+        new = await Client.connect(setup.port, "twin", clean=clean, username="user")
         await old.vanish()
-        first, second = await snapshot.until_stored(2, CONNECT)
-        (end,) = await snapshot.until_stored(1, DISCONNECT)
+        first, second = await setup.until_stored(2, CONNECT)
+        (end,) = await setup.until_stored(1, DISCONNECT)
         assert end.session == first.position
         new.send(publish("a", b"x", 1, 1))
         await new.acknowledged()
-        assert snapshot.entries()[0].session == second.position
-        assert len(snapshot.entries(DISCONNECT)) == 1
+        assert setup.entries()[0].session == second.position
+        assert len(setup.entries(DISCONNECT)) == 1
         await new.leave()
-        assert (await snapshot.until_stored(2, DISCONNECT))[1].session == second.position
+        assert (await setup.until_stored(2, DISCONNECT))[1].session == second.position
 
     in_house(scenario)
 
@@ -542,21 +542,21 @@ def test_a_take_over_ends_the_old_connection_only(in_house: InHouse, clean: bool
 def test_a_shutdown_ends_the_connections(in_house: InHouse) -> None:
     """Connections that are open when the broker stops are closed in the journal."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        await Client.connect(snapshot.port, "staying")
-        await snapshot.until_stored(1, CONNECT)
+    async def scenario(setup: Setup) -> None:
+        await Client.connect(setup.port, "staying")
+        await setup.until_stored(1, CONNECT)
 
-    snapshot = in_house(scenario)
-    assert [end.session for end in snapshot.entries(DISCONNECT)] == [snapshot.entries(CONNECT)[0].position]
+    setup = in_house(scenario)
+    assert [end.session for end in setup.entries(DISCONNECT)] == [setup.entries(CONNECT)[0].position]
 
 
 def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
     """Full: QoS 1 is not acknowledged, QoS 0 counted as refused, one line; trimmed: it goes on by itself."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "much")
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "much")
         sent = 0
-        while not snapshot.plugin._group_commit.blocked:
+        while not setup.plugin._group_commit.blocked:
             sent += 1
             client.send(publish("a", bytes(1000), 1, sent))
             assert await client.acknowledged() == (4, sent)
@@ -564,13 +564,13 @@ def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytes
         client.send(*(publish("a", b"refused") for _ in range(3)))
         await client.ping()
         await client.ping()
-        stored = snapshot.entries()
+        stored = setup.entries()
         assert len(stored) == sent
-        reader = JournalReader(snapshot.path)
-        write_progress(snapshot.path, reader.generations()[0].token, stored[-1].position + 1)
+        reader = JournalReader(setup.path)
+        write_progress(setup.path, reader.generations()[0].token, stored[-1].position + 1)
         assert sorted([await client.acknowledged() for _ in range(5)]) == [(4, sent + n) for n in range(1, 6)]
-        assert [message.payload for message in snapshot.entries()][-5:] == [b"waiting"] * 5
-        await snapshot.until(lambda: reader.refused() == 3)
+        assert [message.payload for message in setup.entries()][-5:] == [b"waiting"] * 5
+        await setup.until(lambda: reader.refused() == 3)
         reader.close()
         await client.leave()
 
@@ -585,19 +585,19 @@ def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytes
 def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
     """SQLite has no more pages: no acknowledgement, QoS 0 counted, one line; with space again everything is stored."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "much")
-        await snapshot.until_stored(1, CONNECT)
-        group_commit = snapshot.plugin._group_commit
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "much")
+        await setup.until_stored(1, CONNECT)
+        group_commit = setup.plugin._group_commit
         group_commit._journal._file.connection.execute("PRAGMA max_page_count = 1")
         client.send(publish("a", bytes(30_000), 1, 1))
-        await snapshot.until(lambda: group_commit.blocked)
+        await setup.until(lambda: group_commit.blocked)
         client.send(publish("a", b"waiting", 1, 2), publish("a", b"refused"))
         await client.ping()
-        assert snapshot.entries() == []
+        assert setup.entries() == []
         group_commit._journal._file.connection.execute("PRAGMA max_page_count = 1000000")
         assert sorted([await client.acknowledged() for _ in range(2)]) == [(4, 1), (4, 2)]
-        assert [len(message.payload) for message in snapshot.entries()] == [30_000, 7]
+        assert [len(message.payload) for message in setup.entries()] == [30_000, 7]
         await client.leave()
 
     with caplog.at_level(logging.WARNING, "amqtt_db"):
@@ -611,15 +611,15 @@ def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.L
 def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
     """Of two clients that wait for the same commit one goes; the other is acknowledged, both messages are stored."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        one, two = [await Client.connect(snapshot.port, name) for name in ("one", "two")]
-        await snapshot.until_stored(2, CONNECT)
-        other = sqlite3.connect(snapshot.path, isolation_level=None)
+    async def scenario(setup: Setup) -> None:
+        one, two = [await Client.connect(setup.port, name) for name in ("one", "two")]
+        await setup.until_stored(2, CONNECT)
+        other = sqlite3.connect(setup.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         one.send(publish("one", b"", 1, 1))
         two.send(publish("two", b"", 1, 1))
         await asyncio.gather(one.ping(), two.ping())
-        handler = snapshot.broker.sessions["one"][1]
+        handler = setup.broker.sessions["one"][1]
         await one.vanish()
         await handler._reader_stopped.wait()
         other.execute("ROLLBACK")
@@ -627,8 +627,8 @@ def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
         assert await two.acknowledged() == (4, 1)
         await two.leave()
 
-    snapshot = in_house(scenario)
-    assert sorted(message.topic for message in snapshot.entries()) == [b"one", b"two"]
+    setup = in_house(scenario)
+    assert sorted(message.topic for message in setup.entries()) == [b"one", b"two"]
 
 
 def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
@@ -637,29 +637,29 @@ def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
     """With a message that cannot be committed the broker stops all the same, and says what is not stored."""
     holders = []
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "waiting")
-        await snapshot.until_stored(1, CONNECT)
-        other = sqlite3.connect(snapshot.path, isolation_level=None)
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "waiting")
+        await setup.until_stored(1, CONNECT)
+        other = sqlite3.connect(setup.path, isolation_level=None)
         holders.append(other)
         other.execute("BEGIN IMMEDIATE")
         client.send(publish("a", b"x", 1, 1))
-        await snapshot.until(lambda: snapshot.plugin._group_commit.blocked)
+        await setup.until(lambda: setup.plugin._group_commit.blocked)
         client.send(publish("a", b"x", 1, 2))
         await client.ping()
 
-    snapshot = in_house(scenario)
+    setup = in_house(scenario)
     holders[0].close()
     assert "could not be written before it was closed" in caplog.text
-    assert snapshot.entries() == []
+    assert setup.entries() == []
 
 
 def test_what_comes_after_the_end_holds_nobody_up(in_house: InHouse) -> None:
     """A message that the broker still hands over when the journal is closed is not acknowledged, and not waited for."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        group_commit = snapshot.plugin._group_commit
-        await snapshot.plugin.close()
+    async def scenario(setup: Setup) -> None:
+        group_commit = setup.plugin._group_commit
+        await setup.plugin.close()
         with pytest.raises(asyncio.CancelledError):
             await group_commit.append(2, 1, 0, b"t", b"late")
 
@@ -669,22 +669,22 @@ def test_what_comes_after_the_end_holds_nobody_up(in_house: InHouse) -> None:
 def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> None:
     """Of 20 MB that cannot be taken no more than a bounded part is read; once there is room, all of it is stored."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        client = await Client.connect(snapshot.port, "hog")
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "hog")
         client.send(publish("a", bytes(30_000), 1, 1))
         await client.acknowledged()
-        assert snapshot.plugin._group_commit.blocked
+        assert setup.plugin._group_commit.blocked
         count, size = 20, 1_000_000
         client.send(*(publish("a", bytes([number]) * size, 1, number) for number in range(2, count + 2)))
-        await snapshot.until(lambda: snapshot.plugin._group_commit.gate.closed)
-        held = snapshot.plugin._group_commit._held
+        await setup.until(lambda: setup.plugin._group_commit.gate.closed)
+        held = setup.plugin._group_commit._held
         assert held < 8_000_000
-        snapshot.plugin._group_commit._journal.max_size = 2**30
+        setup.plugin._group_commit._journal.max_size = 2**30
         assert sorted([(await client.acknowledged())[1] for _ in range(count)]) == list(range(2, count + 2))
         await client.leave()
 
-    snapshot = in_house(scenario, max_size=20_000)
-    assert sorted(message.payload[0] for message in snapshot.entries()) == [0, *range(2, 22)]
+    setup = in_house(scenario, max_size=20_000)
+    assert sorted(message.payload[0] for message in setup.entries()) == [0, *range(2, 22)]
 
 
 def test_a_closed_gate_stops_bodies_of_publish_only() -> None:
@@ -713,12 +713,12 @@ def test_a_closed_gate_stops_bodies_of_publish_only() -> None:
 def test_a_slow_disk_does_not_stop_the_loop(in_house: InHouse) -> None:
     """Where commits are slow a thread does them; acknowledgements still wait for them, and nothing is lost."""
 
-    async def scenario(snapshot: Snapshot) -> None:
-        group_commit = snapshot.plugin._group_commit
+    async def scenario(setup: Setup) -> None:
+        group_commit = setup.plugin._group_commit
         group_commit._slow, group_commit._seconds = True, 10.0
-        await asyncio.gather(*(leave_at_once(snapshot.port, number, 1, 100) for number in range(5)))
+        await asyncio.gather(*(leave_at_once(setup.port, number, 1, 100) for number in range(5)))
         assert group_commit._slow
-        assert len(snapshot.entries()) == 500
+        assert len(setup.entries()) == 500
 
     in_house(scenario)
 
@@ -727,7 +727,7 @@ def test_settings_that_are_wrong_are_told_in_full(tmp_path: Path, caplog: pytest
     """amqtt passes on no more than a class name, so the whole text is in the log."""
 
     async def start(journal: dict[str, Any]) -> None:
-        Broker(Snapshot(tmp_path, journal, {}).config)
+        Broker(Setup(tmp_path, journal, {}).config)
 
     with pytest.raises(PluginInitError):
         asyncio.run(start({"sync": "sometimes"}))
@@ -743,7 +743,7 @@ import asyncio, sys
 from amqtt.adapters import BufferReader
 from amqtt.broker import Broker
 from amqtt_db.ingest.broker.plugin import Plugin
-from amqtt_db.ingest.coalesce import CorkedWriter
+from amqtt_db.ingest.coalesce import CoalescingWriter
 Plugin.command = (sys.executable, "-c", "import sys; sys.stdin.read()")
 async def main():
     await Broker({config!r}).start()
@@ -753,15 +753,15 @@ asyncio.run(main())
 """
 
 
-def running(snapshot: Snapshot) -> subprocess.Popen[str]:
+def running(setup: Setup) -> subprocess.Popen[str]:
     """The broker as a process of its own; its first line says whether it has imported SQLAlchemy."""
-    code = BROKER.replace("{config!r}", repr(snapshot.config))
+    code = BROKER.replace("{config!r}", repr(setup.config))
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 def test_the_broker_needs_no_sqlalchemy(tmp_path: Path) -> None:
     """A running broker with the plugin has not imported SQLAlchemy."""
-    with running(Snapshot(tmp_path, {}, {})) as child:
+    with running(Setup(tmp_path, {}, {})) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "False\n"
         child.kill()
@@ -769,11 +769,11 @@ def test_the_broker_needs_no_sqlalchemy(tmp_path: Path) -> None:
 
 def test_a_killed_broker_keeps_what_it_acknowledged(tmp_path: Path) -> None:
     """kill -9 under load: every message with a PUBACK is in the journal once, and the next broker goes on."""
-    snapshot = Snapshot(tmp_path, {}, {})
+    setup = Setup(tmp_path, {}, {})
     acknowledged: list[int] = []
 
     async def load(kill: Callable[[], None]) -> None:
-        client = await Client.connect(snapshot.port, "loader")
+        client = await Client.connect(setup.port, "loader")
         client.send(*(publish("a", b"%d" % index, 1, index) for index in range(1, 5001)))
         try:
             while True:
@@ -783,14 +783,14 @@ def test_a_killed_broker_keeps_what_it_acknowledged(tmp_path: Path) -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             client.writer.transport.abort()
 
-    with running(snapshot) as child:
+    with running(setup) as child:
         assert child.stdout is not None
         child.stdout.readline()
         asyncio.run(load(child.kill))
-    stored = [int(message.payload) for message in snapshot.entries()]
+    stored = [int(message.payload) for message in setup.entries()]
     assert len(acknowledged) >= 1000
     assert set(acknowledged) <= set(stored)
     assert len(stored) == len(set(stored))
-    journal = Journal.open(snapshot.path, max_size=2**30, sync="always")
+    journal = Journal.open(setup.path, max_size=2**30, sync="always")
     assert journal.next > len(stored)
     journal.close()

@@ -57,7 +57,7 @@ def test_info_tells_openings_positions_bytes_and_progress(journal: Path, tmp_pat
     assert (told.exit_code, f"{journal}: 4 messages, {found.bytes} bytes" in told.stdout) == (0, True)
     assert f"opening {found.generations[0].token}: 3 messages, positions 1 to 5" in told.stdout
     assert "all before position 4 of opening" in told.stdout
-    assert [one["messages"] for one in json.loads(invoke("info", config, "--json").stdout)["openings"]] == [3, 1]
+    assert [one["messages"] for one in json.loads(invoke("info", config, "--json").stdout)["generations"]] == [3, 1]
 
 
 def test_info_of_a_journal_that_was_emptied_in_order(journal: Path) -> None:

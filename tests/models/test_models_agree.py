@@ -53,7 +53,7 @@ def _expected(value: Any) -> Any:
 
 
 def _envelope(record: Record) -> tuple[Any, ...]:
-    return record.id, record.part, record.time, record.topic, record.session, record.qos, record.retain
+    return record.id, record.part, record.time_us, record.topic, record.session, record.qos, record.retain
 
 
 Stored = dict[str, Workbench]
@@ -83,7 +83,7 @@ def test_the_history_comes_back(model: str, stored: Stored) -> None:
     for message, record in zip(messages(COUNT), records, strict=True):
         assert (record.topic, record.qos, record.retain) == (message.topic, message.qos, message.retain)
         payload = json.loads(message.raw())
-        assert record.time == payload["at"] * 1_000_000
+        assert record.time_us == payload["at"] * 1_000_000
         expected = dict(_flat(_expected(payload)))
         found = {path: value for path, (_, value) in record.properties().items() if not path.startswith("{")}
         assert same(found, expected), (found, expected)

@@ -483,7 +483,7 @@ def test_arrival_is_the_time_without_a_time_property(site: Site) -> None:
     """Microseconds since 1970, as the broker saw it."""
     bench = Workbench(site)
     bench.send(("t", {"v": 1}), ("t", {"v": 1}))
-    assert [record.time for record in bench.records()] == [ARRIVAL, ARRIVAL + 1_000_000]
+    assert [record.time_us for record in bench.records()] == [ARRIVAL, ARRIVAL + 1_000_000]
 
 
 def test_a_route_that_changes_its_model_keeps_old_records(site: Site) -> None:

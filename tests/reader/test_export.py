@@ -97,7 +97,7 @@ def test_json_lines_lose_nothing(record: Record) -> None:
     assert same(read["data"], record.data())
     assert same(read["levels"], record.levels())
     assert (read["id"], read["part"], read["topic"]) == (record.id, record.part, record.topic)
-    assert datetime.fromisoformat(read["time"]) == record.at
+    assert datetime.fromisoformat(read["time"]) == record.time
 
 
 def test_csv(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class NotIdempotent(Document):
 
     def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
         """Nothing for a record seen before."""
-        key = (record.id, record.part, record.time, record.topic, repr(record.values))
+        key = (record.id, record.part, record.time_us, record.topic, repr(record.values))
         if key not in self.laid:
             self.laid.add(key)
             yield from Document.rows(self, destination, record)

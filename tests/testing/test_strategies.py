@@ -42,8 +42,8 @@ def test_records_are_whole(record: Record) -> None:
     """As many values as pairs, and an id that a database can hold."""
     assert len(record.values) == len(record.shape.properties)
     assert 0 < record.id < 2**63
-    assert strategies.EARLIEST <= record.time <= strategies.LATEST
-    assert record.at.year in range(1, 10_000)
+    assert strategies.EARLIEST <= record.time_us <= strategies.LATEST
+    assert record.time.year in range(1, 10_000)
 
 
 @given(strategies.histories())

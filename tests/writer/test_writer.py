@@ -264,7 +264,7 @@ from tests.workbench import Sent, Workbench
 bench = Workbench(Path(sys.argv[1]), {"topic": "#", "decode": "tests.deadly.decode"})
 bench.position = bench.checkpoint
 while bench.position < 21:
-    suspicious = bench.attempt.is_suspicious(bench.token, bench.position)
+    suspicious = bench.guard.is_suspicious(bench.token, bench.position)
     size = 1 if suspicious else 21 - bench.position
     bench.store(bench.batch(*(Sent("t", b"die" if bench.position + n == 13 else b"1") for n in range(size))))
 """
@@ -288,13 +288,13 @@ HANGING = """
 import re, sys, time
 from pathlib import Path
 from amqtt_db.message import Batch, flags
-from amqtt_db.writer.crash_guard import Attempt
-attempt = Attempt(Path(sys.argv[1]), limit=0.2)
+from amqtt_db.writer.crash_guard import CrashGuard
+guard = CrashGuard(Path(sys.argv[1]), limit=0.2)
 def user_code():
     if sys.argv[2] == "sleep":
         time.sleep(60)
     re.match("(a+)+$", "a" * 64 + "b")
-with attempt.guard(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
+with guard.watch(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
     user_code()
 """
 

@@ -70,7 +70,7 @@ def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     wanted = reference.records()
     reference.close()
     assert [record.properties() for record in found] == [record.properties() for record in wanted]
-    assert [record.time for record in found] == [record.time for record in wanted]
+    assert [record.time_us for record in found] == [record.time_us for record in wanted]
     for topic in (f"t{number}" for number in range(topics)):
         assert bench.sql(f"SELECT count(*), min(topic), max(topic) FROM {topic}") == [(rows, topic, topic)]
 

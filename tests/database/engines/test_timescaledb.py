@@ -266,7 +266,7 @@ def test_topics_of_a_hypertable_that_are_kept_less_long(site: Site) -> None:
     bench.send(("plant/a", {"at": START + 9 * HOUR, "v": 1}))
     bench.writer.retention.finish()
     assert len(bench.records("plant/b")) == 30
-    assert [record.time for record in bench.records("plant/a")][:-1] == [
+    assert [record.time_us for record in bench.records("plant/a")][:-1] == [
         int((START + hour * HOUR + n) * 1_000_000) for hour, first in ((1, 6), (2, 0)) for n in range(first, 20, 2)
     ]
 
