@@ -8,14 +8,14 @@ there are, what their columns stand for, and where each topic's records lie.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database import system_tables as tables
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.database.naming import fold
 from amqtt_db.database.system_tables import COUNTS, Builder
 from amqtt_db.record import Pair
@@ -121,7 +121,7 @@ class Catalog:
     def assignments(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Assignment]:
         """The current placement of each of ``topics`` that has one."""
         table, found = self.assignment, {}
-        for hashes in _chunks([key_hash(topic) for topic in topics]):
+        for hashes in batched(map(key_hash, topics)):
             query = sa.select(table).where(table.c.hash.in_(hashes) & (table.c.state == CURRENT))
             for row in connection.execute(query):
                 found[row.topic] = Assignment(row.topic, row.key, row.route, row.model)
@@ -145,7 +145,7 @@ class Catalog:
         table = self.assignment
         by_hash = {key_hash(new.topic): new for new in assignments}
         last: dict[str, int] = {}
-        for hashes in _chunks(list(by_hash)):
+        for hashes in batched(by_hash):
             same = table.c.hash.in_(hashes)
             query = sa.select(table.c.hash, sa.func.max(table.c.sequence)).where(same).group_by(table.c.hash)
             last.update((row[0], row[1]) for row in connection.execute(query))
@@ -158,8 +158,3 @@ class Catalog:
         ]
         if rows:
             connection.execute(table.insert(), rows)
-
-
-def _chunks(hashes: list[str]) -> Iterator[list[str]]:
-    """Few enough to be parameters of one statement."""
-    return (hashes[start : start + 500] for start in range(0, len(hashes), 500))

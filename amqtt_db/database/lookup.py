@@ -15,12 +15,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import key_hash
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, batched, driver_error
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Lookup
 
 MAX_KEYS: Final = 1_000_000  # more are forgotten and looked up again
-_CHUNK: Final = 500
 
 Key = Any
 """A text, or a tuple of texts for a lookup of several columns."""
@@ -72,8 +71,8 @@ class Lookups:
             with self._aside():
                 return self._settle(lookup, keys)
         except Exception as error:
-            origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {type(origin).__name__}") from error
+            reason = type(driver_error(error)).__name__
+            raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {reason}") from error
 
     def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
         by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}
@@ -94,8 +93,8 @@ class Lookups:
 
 def _found(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for start in range(0, len(hashes), _CHUNK):
-        query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(hashes[start : start + _CHUNK]))
+    for some in batched(hashes):
+        query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(some))
         found.update((row[0], row[1]) for row in connection.execute(query))
     return found
 

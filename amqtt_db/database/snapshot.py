@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import DatabaseError
 
 _STEADY: Final = "REPEATABLE READ"
@@ -63,5 +63,4 @@ def _steady(database: sa.Engine) -> sa.Engine:
 
 def answer(error: Exception) -> str:
     """What a database says, as one line without the statement and its values."""
-    origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    return f"the database answers: {type(origin).__name__}: {str(origin).strip().partition(chr(10))[0]}"
+    return f"the database answers: {first_line(driver_error(error))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from amqtt_db.errors import JournalError, JournalInUse
+from amqtt_db.journal.file_lock import try_lock
 
 APPLICATION_ID: Final = 0x616D7164  # "amqd"
 FORMAT: Final = 2
@@ -37,15 +37,12 @@ def lock(path: Path) -> int:
     Raises JournalInUse if another owner holds the lock, JournalError if the lock file cannot be made.
     """
     with explained(path):
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        descriptor = try_lock(f"{path}.lock")
+    if descriptor is None:
         raise JournalInUse(
             f"journal {path}: another process owns it, probably a broker that still runs; stop that one, or give this"
             " one a journal of its own"
-        ) from None
+        )
     return descriptor
 
 

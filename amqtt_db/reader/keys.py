@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import key_hash
+from amqtt_db.database.engines.base import batched
 from amqtt_db.database.lookup import Key, lookup_table
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Lookup
 
-_CHUNK: Final = 500  # parameters of a statement
 _MOST: Final = 200_000  # keys remembered; more are forgotten and looked up again
 
 
@@ -30,7 +30,7 @@ class Keys:
             known.clear()
         table = self._table(lookup)
         names = [table.c[name] for name in lookup.columns]
-        for chunk in _chunks(set(ids).difference(known)):
+        for chunk in batched(set(ids).difference(known)):
             rows = self._house.connection.execute(sa.select(table.c.id, *names).where(table.c.id.in_(chunk)))
             known.update((row[0], row[1] if len(names) == 1 else tuple(row[1:])) for row in rows)
         return known
@@ -38,13 +38,8 @@ class Keys:
     def ids(self, lookup: Lookup, texts: Iterable[str]) -> set[int]:
         """The ids of those texts that have one, in a lookup of one column."""
         table = self._table(lookup)
-        queries = (sa.select(table.c.id).where(table.c.hash.in_(chunk)) for chunk in _chunks(map(key_hash, texts)))
+        queries = (sa.select(table.c.id).where(table.c.hash.in_(chunk)) for chunk in batched(map(key_hash, texts)))
         return {id_ for query in queries for id_ in self._house.connection.scalars(query)}
 
     def _table(self, lookup: Lookup) -> sa.Table:
         return lookup_table(self._house.engine, lookup, sa.MetaData())
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    listed = list(values)
-    return (listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK))

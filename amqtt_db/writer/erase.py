@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.models.base import Table
 
 _RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
@@ -30,8 +30,7 @@ def erase(
         engine.hypertables.permit_deletes(connection)
     for table, name in tables:
         target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time")))
-        for start in range(0, len(records), _AT_ONCE):
-            some = records[start : start + _AT_ONCE]
+        for some in batched(records, _AT_ONCE):
             here = _are(target.c, some, timed="time" in table.primary_key)
             gone += connection.execute(sa.delete(target).where(*here)).rowcount
     return gone

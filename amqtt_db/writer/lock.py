@@ -5,7 +5,6 @@ The lock ends with the process, however that ends.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +14,7 @@ import orjson
 
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.errors import AmqttDbError, JournalError, JournalInUse
+from amqtt_db.journal.file_lock import is_locked, try_lock
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.topic_router import spec
 
@@ -26,14 +26,11 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
     """
     path = _path(journal)
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        file = try_lock(path)
     except OSError as error:
         raise JournalError(f"cannot make {path}: {error.strerror}; give the directory write permission") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        raise JournalInUse(f"another writer is at work on {journal}; stop it first") from error
+    if file is None:
+        raise JournalInUse(f"another writer is at work on {journal}; stop it first")
     os.pwrite(file, _digest(routes).encode(), 0)  # digests are equally long
     return file
 
@@ -41,7 +38,7 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
     """Raises AmqttDbError if a writer is at work on the journal that has other routes or models."""
     with suppress(FileNotFoundError), _path(journal).open("rb") as file:
-        if _is_claimed(file.fileno()) and file.read().decode() != _digest(routes):
+        if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(
                 f"the writer of {journal} is at work with other routes than these, and would undo what is done here; "
                 "restart its broker with this configuration first"
@@ -50,16 +47,6 @@ def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
 
 def _path(journal: Path) -> Path:
     return journal.with_name(journal.name + ".writer")
-
-
-def _is_claimed(file: int) -> bool:
-    """Whether a writer has locked the file; a shared lock, given back at once, tells."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return False
 
 
 def _digest(routes: Iterable[Route]) -> str:

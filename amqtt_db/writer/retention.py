@@ -17,7 +17,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.errors import format_count
 from amqtt_db.models.base import Table
@@ -181,8 +181,7 @@ class Retention:
         return sa.select(lookup.c.id).where(lookup.c.hash == key_hash(topic)).scalar_subquery()
 
     def _complain(self, error: Exception) -> None:
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        complaint = f"{type(origin).__name__}: {str(origin).partition(chr(10))[0]}"
+        complaint = first_line(driver_error(error))
         if complaint != self._complaint:
             logger.error("what is too old cannot be deleted: %s; trying again later, messages are stored", complaint)
         self._complaint = complaint

@@ -16,7 +16,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Assignment, Catalog
-from amqtt_db.database.engines.base import Engine, Unfit, is_collision
+from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
@@ -166,8 +166,7 @@ class ViewKeeper:
         self._collisions += 1
         if is_collision(self._engine, error) and self._collisions <= COLLISIONS:
             return
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        complaint = f"{type(origin).__name__}: {str(origin).partition(chr(10))[0]}"
+        complaint = first_line(driver_error(error))
         if complaint != self._complaint:
             logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
         self._complaint = complaint

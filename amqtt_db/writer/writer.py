@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog
-from amqtt_db.database.engines.base import Engine, is_collision
+from amqtt_db.database.engines.base import Engine, driver_error, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted
 from amqtt_db.database.snapshot import answer
@@ -191,8 +191,7 @@ class Writer:
         """The reason for the user; what a database says may hold values, so mostly only its class is told."""
         if isinstance(error, Rejected):
             return error
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        detail = self._engine.reason(error) or type(origin).__name__
+        detail = self._engine.reason(error) or type(driver_error(error)).__name__
         return Rejected(f"the database refuses a value: {detail}")
 
     def _commit(self, harvest: Harvest, previous: int | None) -> None:

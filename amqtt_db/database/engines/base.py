@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 import sqlalchemy as sa
@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.record import Kind
+
+T = TypeVar("T")
 
 Encoder = Callable[[Sequence[Any]], Sequence[Any]]
 """A column's values as the driver takes them, None as None.  Raises Unfit where one would not come back identically."""
@@ -42,6 +44,22 @@ def foreign_column(table: str, column: str) -> DatabaseError:
         f"column {column} of table {table} is none of this project's, and NOT NULL without a default: no row can be "
         "stored; give it a default or allow NULL"
     )
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Return the driver's own error if SQLAlchemy has wrapped it, otherwise the error itself."""
+    return error.orig or error if isinstance(error, sa.exc.DBAPIError) else error
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's class and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def batched(values: Iterable[T], size: int = 500) -> Iterator[Sequence[T]]:
+    """Yield parts of values that are few enough to be parameters of one statement."""
+    listed = list(values)
+    return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def prepare_each(database: sa.Engine, prepare: Callable[[Any, Any], None]) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import mysql
 
 from amqtt_db import tagged
 from amqtt_db.database.engines import mysql_rows
-from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, prepare_each
+from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, driver_error, prepare_each
 from amqtt_db.database.engines.encoding import (
     datetime_texts,
     each,
@@ -221,18 +221,18 @@ class MySQL(Engine):
 
     def is_value_fault(self, error: BaseException) -> bool:
         """Values out of range or malformed, constraints, what a user's trigger raises."""
-        origin = _origin(error)
+        origin = driver_error(error)
         if isinstance(origin, (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError, OverflowError)):
             return True
         return _number(origin) in _VALUE_ERRORS
 
     def is_collision(self, error: BaseException) -> bool:
         """A deadlock, a lock that was not to be had in time, a row that was changed since it was read."""
-        return _number(_origin(error)) in _COLLISIONS
+        return _number(driver_error(error)) in _COLLISIONS
 
     def is_size_fault(self, error: BaseException) -> bool:
         """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
-        return _number(_origin(error)) in _TOO_BIG
+        return _number(driver_error(error)) in _TOO_BIG
 
     def piece_size(self, connection: sa.Connection) -> int:
         """A quarter of a packet: escapes may double it, and the letter's other fields need room."""
@@ -288,11 +288,7 @@ def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
             cursor.execute(f"DO RELEASE_LOCK({_LOCK})")
 
 
-def _origin(error: BaseException) -> BaseException | None:
-    return error.orig if isinstance(error, sa.exc.DBAPIError) else error
-
-
-def _number(error: BaseException | None) -> int | None:
+def _number(error: BaseException) -> int | None:
     return error.args[0] if isinstance(error, pymysql.err.MySQLError) and error.args else None
 
 

@@ -19,7 +19,16 @@ from sqlalchemy.dialects import postgresql
 
 from amqtt_db import tagged
 from amqtt_db.database.engines import postgresql_rows
-from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, foreign_column, prepare_each
+from amqtt_db.database.engines.base import (
+    Decoder,
+    Encoder,
+    Engine,
+    RowBatch,
+    Unfit,
+    driver_error,
+    foreign_column,
+    prepare_each,
+)
 from amqtt_db.database.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.database.engines.timescale import Timescale, refusal
@@ -210,7 +219,7 @@ class PostgreSQL(Engine):
 
     def is_value_fault(self, error: BaseException) -> bool:
         """Data exceptions, constraints, limits, what a user's trigger raises, and what psycopg cannot write."""
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        origin = driver_error(error)
         if not isinstance(origin, psycopg.Error):
             return isinstance(origin, (OverflowError, UnicodeError))
         if origin.sqlstate is None:
@@ -219,12 +228,12 @@ class PostgreSQL(Engine):
 
     def is_collision(self, error: BaseException) -> bool:
         """A deadlock, a transaction that cannot be serialized, a lock that was not to be had in time."""
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        origin = driver_error(error)
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"40001", "40P01", "55P03"}
 
     def reason(self, error: BaseException) -> str | None:
         """Keys of an index have at most 2,704 bytes, compressed: the server says how many, and of which index."""
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        origin = driver_error(error)
         if not isinstance(origin, psycopg.errors.ProgramLimitExceeded) or "index" not in str(origin):
             return None
         return (
@@ -234,7 +243,7 @@ class PostgreSQL(Engine):
 
     def is_size_fault(self, error: BaseException) -> bool:
         """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        origin = driver_error(error)
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011", "57014"}
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:

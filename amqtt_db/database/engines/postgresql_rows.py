@@ -22,7 +22,7 @@ from psycopg.types import bool as boolean
 from psycopg.types import datetime as moments
 from psycopg.types import numeric, string, uuid
 
-from amqtt_db.database.engines.base import RowBatch
+from amqtt_db.database.engines.base import RowBatch, batched
 from amqtt_db.record import Kind
 
 _TYPES: Final[Mapping[Kind, str]] = {
@@ -83,8 +83,7 @@ def insert_together(driver: psycopg.Connection[Any], row_batches: Sequence[RowBa
     with psycopg.RawCursor(driver) as cursor:
         for type_, dumper in _DUMPERS.items():
             cursor.adapters.register_dumper(type_, dumper)
-        for start in range(0, len(row_batches), _TABLES):
-            some = row_batches[start : start + _TABLES]
+        for some in batched(row_batches, _TABLES):
             parameters = list(chain.from_iterable(map(_parameters, some)))
             cursor.execute(_statement(some), parameters, binary=True)
 

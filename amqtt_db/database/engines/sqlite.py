@@ -7,7 +7,6 @@ text must be valid UTF-8; such values are kept tagged.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from amqtt_db import tagged
-from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, foreign_column, prepare_each
+from amqtt_db.database.engines.base import (
+    Decoder,
+    Encoder,
+    Engine,
+    RowBatch,
+    Unfit,
+    driver_error,
+    foreign_column,
+    prepare_each,
+)
 from amqtt_db.database.engines.encoding import (
     datetime_texts,
     each,
@@ -38,6 +46,7 @@ from amqtt_db.database.engines.encoding import (
     utc,
 )
 from amqtt_db.errors import DatabaseError
+from amqtt_db.journal.file_lock import try_lock
 from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
 _PATIENCE: Final = 5.0  # seconds to wait for others who write
@@ -201,16 +210,12 @@ class SQLite(Engine):
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
         """A locked file beside the database's; SQLite's own locks end with a transaction."""
-        path = f"{database.url.database}.maintenance"
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        file = try_lock(f"{database.url.database}.maintenance")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+            yield file is not None
         finally:
-            os.close(file)
+            if file is not None:
+                os.close(file)
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
         """``executemany`` of the driver itself: for a table with a single row SQLAlchemy takes as long as SQLite."""
@@ -237,16 +242,16 @@ class SQLite(Engine):
 
     def is_value_fault(self, error: BaseException) -> bool:
         """Constraint violations, values too large, and values that the driver cannot bind."""
-        return _is_blamable(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        return _is_blamable(driver_error(error))
 
     def is_collision(self, error: BaseException) -> bool:
         """Somebody else has been writing for as long as this one is ready to wait."""
-        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        origin = driver_error(error)
         return isinstance(origin, sqlite3.OperationalError) and "database is locked" in str(origin)
 
     def is_size_fault(self, error: BaseException) -> bool:
         """More columns than this build of SQLite takes in a statement or a table."""
-        return _is_too_much(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        return _is_too_much(driver_error(error))
 
     def identity(self) -> object:
         """The file: an open one may be deleted, and goes on taking what nobody will find."""
