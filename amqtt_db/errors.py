@@ -1,4 +1,4 @@
-"""Every error of the project, under one root.
+"""Every error of the project, under one root; how to log a repeated one once, and how long to wait after it.
 
 AmqttDbError
 ├── ConfigError           the YAML is wrong: all mistakes at once, each with its path
@@ -85,3 +85,37 @@ class Busy(DatabaseError):  # noqa: N818 - it reads as what is the case
 def format_count(number: int, one: str, many: str | None = None) -> str:
     """Return a number with what it counts: ``1 row``, ``2 rows``; ``many`` if the plural is more than an added s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+class OncePerCause:
+    """Tells which failures have another cause than the one before, so that each cause is logged once."""
+
+    def __init__(self) -> None:
+        self._cause: str | None = None
+
+    def is_new(self, cause: str) -> bool:
+        """Note a failure; return True unless the last one had the same cause."""
+        is_new, self._cause = cause != self._cause, cause
+        return is_new
+
+    def resolve(self) -> str | None:
+        """Note a success: the same cause is new again.  Return the cause that it ends, or None."""
+        cause, self._cause = self._cause, None
+        return cause
+
+
+class Backoff:
+    """Pauses between attempts, in seconds: each twice as long as the one before, from ``first`` to ``longest``."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = self._next = first
+        self._longest = longest
+
+    def next_pause(self) -> float:
+        """Return how long to wait now; the next pause will be longer."""
+        pause, self._next = self._next, min(2 * self._next, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        """Begin with the first pause again, after a success."""
+        self._next = self._first

@@ -1,11 +1,28 @@
-"""Numbers in sentences."""
+"""Numbers in sentences, one log line per cause, growing pauses."""
 
 from __future__ import annotations
 
-from amqtt_db.errors import format_count
+from amqtt_db.errors import Backoff, OncePerCause, format_count
 
 
 def test_one_is_no_plural() -> None:
     """And none is one."""
     assert [format_count(number, "row") for number in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
     assert [format_count(number, "property", "properties") for number in (1, 5)] == ["1 property", "5 properties"]
+
+
+def test_each_cause_is_new_once_until_something_succeeds() -> None:
+    """The same cause again is not news; another one is, and so is the same after a success."""
+    causes = OncePerCause()
+    assert [causes.is_new(cause) for cause in "aabba"] == [True, False, True, False, True]
+    assert causes.resolve() == "a"
+    assert causes.resolve() is None
+    assert causes.is_new("a")
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    """And begin with the first again after a success."""
+    backoff = Backoff(0.5, 3.0)
+    assert [backoff.next_pause() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    backoff.reset()
+    assert backoff.next_pause() == 0.5

@@ -13,7 +13,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.snapshot import answer
-from amqtt_db.errors import AmqttDbError, DatabaseError, JournalError
+from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, OncePerCause
 from amqtt_db.journal import Generation, JournalReader, write_progress
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 IDLE: Final = 0.04  # seconds between looks at a quiet journal
 GATHER: Final = 0.025  # seconds after a small batch: a commit keeps the disk as busy as one of many messages does
 SMALL: Final = 2500  # messages of a batch
-PATIENCE: Final = (0.1, 5.0)  # first and longest wait in seconds between attempts at a database that refuses
+FIRST_WAIT: Final = 0.1  # seconds to the second attempt at a database that refuses
+LONGEST_WAIT: Final = 5.0  # seconds between attempts after many
 
 
 @attrs.define
@@ -80,9 +81,9 @@ class WriterLoop:
         self._writer: Writer | None = None
         self._numbers: dict[str, tuple[int, int]] = {}
         self._identity: object = None
-        self._complaint: str | None = None
+        self._causes = OncePerCause()
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._collisions = 0
-        self._wait = PATIENCE[0]
 
     def run(self) -> None:
         """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
@@ -182,20 +183,18 @@ class WriterLoop:
     def _endure(self, error: Exception) -> None:
         """Say once what is wrong, mend what can be mended, and wait."""
         complaint = describe(error)
-        if complaint != self._complaint:
+        if self._causes.is_new(complaint):
             foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
             logger.error(
                 "%s; trying again until it works, nothing is lost meanwhile",
                 complaint,
                 exc_info=None if foreseen else error,
             )
-            self._complaint = complaint
         mended = self._mended()
         self._let_go()  # what was learnt may be of tables that are gone
         if mended:
             return
-        self._stop.wait(self._wait)
-        self._wait = min(2 * self._wait, PATIENCE[1])
+        self._stop.wait(self._backoff.next_pause())
 
     def _mended(self) -> bool:
         try:
@@ -204,9 +203,11 @@ class WriterLoop:
             return False
 
     def _relieved(self) -> None:
-        if self._complaint is not None:
-            logger.info("working again after: %s", self._complaint)
-        self._complaint, self._collisions, self._wait = None, 0, PATIENCE[0]
+        cause = self._causes.resolve()
+        if cause is not None:
+            logger.info("working again after: %s", cause)
+        self._collisions = 0
+        self._backoff.reset()
 
     def _let_go(self) -> None:
         if self._writer is not None:

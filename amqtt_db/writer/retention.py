@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.database.lookup import lookup_table
-from amqtt_db.errors import format_count
+from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.base import Table
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import erase
@@ -63,7 +63,7 @@ class Retention:
         self._work: Iterator[int] | None = None
         self._is_due_again = False
         self._not_before = 0.0 if self._has_work or engine.hypertables is not None else float("inf")
-        self._complaint: str | None = None
+        self._causes = OncePerCause()
 
     def look_again(self) -> None:
         """There are new tables: let the next round begin when this one ends."""
@@ -101,7 +101,8 @@ class Retention:
             for _ in self._work:
                 if time.monotonic() > deadline:
                     return 0.0
-        self._work, self._complaint = None, None
+        self._work = None
+        self._causes.resolve()
         return ROUND if self._has_work else float("inf")
 
     def _round(self) -> Iterator[int]:
@@ -182,6 +183,5 @@ class Retention:
 
     def _complain(self, error: Exception) -> None:
         complaint = first_line(driver_error(error))
-        if complaint != self._complaint:
+        if self._causes.is_new(complaint):
             logger.error("what is too old cannot be deleted: %s; trying again later, messages are stored", complaint)
-        self._complaint = complaint

@@ -19,6 +19,7 @@ from amqtt_db.database.catalog import Assignment, Catalog
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
+from amqtt_db.errors import OncePerCause
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
 from amqtt_db.models.wide import has_column
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
@@ -57,7 +58,7 @@ class ViewKeeper:
         self._unchecked: dict[str, Collection[Kind]] = {}
         self._due: dict[str, Destination] = {}
         self._not_before = 0.0
-        self._complaint: str | None = None
+        self._causes = OncePerCause()
         self._collisions = 0
 
     def vacate(self, connection: sa.Connection) -> None:
@@ -108,7 +109,8 @@ class ViewKeeper:
             self._complain(error)
             self._not_before = time.monotonic() + PENALTY
         else:
-            self._complaint, self._collisions = None, 0
+            self._causes.resolve()
+            self._collisions = 0
             took = time.monotonic() - started
             self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
 
@@ -167,9 +169,8 @@ class ViewKeeper:
         if is_collision(self._engine, error) and self._collisions <= COLLISIONS:
             return
         complaint = first_line(driver_error(error))
-        if complaint != self._complaint:
+        if self._causes.is_new(complaint):
             logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
-        self._complaint = complaint
 
 
 def _has_column(layout: Layout, kind: Kind) -> bool:
