@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 
 quick: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet
-	$(BIN)/pytest --quiet --numprocesses 2 --dist loadscope -m "not server and not slow and not fault"
+	$(BIN)/pytest --quiet --numprocesses 2 --dist loadscope --hypothesis-profile quick -m "not server and not slow and not fault"
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check

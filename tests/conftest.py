@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ SERVERS: Final = frozenset({"mysql", "postgresql", "timescaledb"})
 FAULTS: Final = Path(__file__).parent / "faults"
 
 settings.register_profile("fast", max_examples=15, deadline=None, derandomize=False)
+settings.register_profile("quick", max_examples=5, deadline=None, derandomize=False)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=False)
 settings.load_profile("fast")
 
@@ -47,5 +49,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _needs_server(item: pytest.Item) -> bool:
-    params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return not SERVERS.isdisjoint({*getattr(item, "fixturenames", ()), *map(str, params)})
+    """Return True if a fixture or a parameter of the test names a server."""
+    parameters = re.split(r"[\[\]-]", item.name)[1:]
+    return not SERVERS.isdisjoint({*getattr(item, "fixturenames", ()), *parameters})

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BRIEF = {
     "broker.py": ("--messages=200", "--rounds=1", "--clients=1,4"),

@@ -15,6 +15,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.integration.broker import BrokerProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 CLIMATE = [{"topic": "site/{client}/climate", "model": {"wide": {"table": "climate"}}}]
 
 

@@ -20,6 +20,8 @@ from amqtt_db.testing.databases import SQLITE, Database
 from tests.effort import tried
 from tests.testing import broken
 
+pytestmark = pytest.mark.slow
+
 PURE = {
     "the_model_is_made_again_from_its_name_and_options",
     "rows_name_only_declared_tables_and_columns",

@@ -23,6 +23,8 @@ from amqtt_db.testing.databases import DATABASES
 from amqtt_db.testing.servers import SERVERS, Servers, needed
 from amqtt_db.testing.starting import STARTERS, Missing, execute
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:

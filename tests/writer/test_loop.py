@@ -124,6 +124,7 @@ def test_a_database_that_is_away_at_start(tmp_path: Path, caplog: pytest.LogCapt
     assert [record for record in caplog.records if "working again" in record.getMessage()]
 
 
+@pytest.mark.slow
 def test_a_database_locked_by_another_program(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is lost while somebody else holds the lock longer than the writer cares to wait."""
     mill.start()
@@ -180,6 +181,7 @@ def test_errors_tell_no_payloads(mill: Mill, caplog: pytest.LogCaptureFixture) -
     assert '"n"' not in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_is_busy_when_nothing_comes(mill: Mill) -> None:
     """An idle loop uses less than one per cent of a processor."""
     mill.start()

@@ -43,6 +43,7 @@ def _run(bench: Workbench, model: Any, *, drop: bool = False) -> int:
         remodel.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), list(permutations(MODELS, 2)))
 def test_the_records_are_the_same_afterwards(old: str, new: str, tmp_path: Path) -> None:
     """From any model to any other, with the old rows deleted; and nothing is left to do."""

@@ -270,6 +270,7 @@ while bench.position < 21:
 """
 
 
+@pytest.mark.slow
 def test_a_message_that_kills_the_writer_becomes_a_dead_letter(tmp_path: Path) -> None:
     """Two deaths make the range suspicious, two more find the message; all others are stored once."""
     codes = [

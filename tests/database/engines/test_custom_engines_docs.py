@@ -89,6 +89,7 @@ def test_the_page_lists_the_whole_interface() -> None:
     assert {name for name, must in rows if must} == needed
 
 
+@pytest.mark.slow
 def test_the_contract_proves_it(installed: Path) -> None:
     """The laws hold on it, by the lines of the page."""
     command = [
