@@ -1,22 +1,23 @@
-"""From the broker's event loop into the journal: group commit, and what happens when the journal cannot take more.
+"""Group commit: from an event loop into the journal.
 
-Entries are appended in memory and committed together after one more turn of the event loop, so that a group holds
-whatever arrived meanwhile.  The commit runs on the loop itself, for handing it to a thread costs more than a fast disk
-takes; where commits turn out to be slow, a thread does them and the loop goes on.
+Entries are appended in memory and committed together after one more turn of the event loop, so a group holds whatever
+arrived meanwhile.  The commit runs on the loop itself, because handing it to a thread costs more than a fast disk
+takes.  If commits turn out to be slow, a thread does them and the loop goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, Final
 
-from amqtt_db.errors import JournalError, format_count
+from amqtt_db.errors import Backoff, JournalError, format_count
 from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate
-from amqtt_db.journal import NO_LONGER_FULL, Journal, Progress, read_progress
+from amqtt_db.journal import NO_LONGER_FULL, Entry, Journal, Progress, read_progress
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ MOST: Final = 64 * 2**20
 """Bytes in memory beyond which not even connections are recorded."""
 
 _LOW: Final = HIGH // 2
+_LINGER_BYTES: Final = 64 * 2**10  # a group that is larger does not linger
 _SLOW: Final = 0.002
 _FAST: Final = 0.001
 _WEIGHT: Final = 0.05
@@ -35,38 +37,44 @@ _TRIM_PAUSE: Final = 0.01
 
 
 class CommitFuture(asyncio.Future[None]):
-    """Done once a group is committed.  Many tasks await it, so that none of them can cancel it for the others."""
+    """Done once a group is committed.  Many tasks await it, so none of them can cancel it for the others."""
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel nothing: a task that is cancelled learns so when the group is committed."""
+        """Cancel nothing: a cancelled task is told so when the group is committed."""
         return False
 
     def abandon(self) -> None:
-        """Cancel it for all who wait: it will not be committed."""
+        """Cancel it for everybody who waits: the group will not be committed."""
         super().cancel()
 
 
 class GroupCommit:
     """Appends to a journal and commits in groups; belongs to one event loop, which need not run yet.
 
-    ``gate`` is closed while too many bytes wait in memory.  ``cork`` is in while those run who waited for a commit.
+    ``gate`` is closed while too many bytes wait in memory.  ``coalescer`` holds while the tasks run that waited for a
+    commit.  With ``linger``, a small group waits so many seconds for more entries before it is committed.
     """
 
-    def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop | None = None, *, linger: float = 0.0) -> None:
         self.gate = BackpressureGate()
         self.coalescer = WriteCoalescer()
         self._journal = journal
         self._loop = loop or asyncio.get_running_loop()
+        self._linger = linger
+        self._lingering: asyncio.TimerHandle | None = None
+        self._attention = HIGH  # uncommitted bytes beyond which an append has consequences
         self._thread = ThreadPoolExecutor(1, "amqtt_db journal")
         self._group: CommitFuture | None = None
         self._sealed: list[CommitFuture] = []
+        self._sealed_end = journal.next
+        self._listeners: list[Callable[[int], None]] = []
         self._scheduled = False
         self._writing: asyncio.Future[None] | None = None
         self._seconds = 0.0
         self._slow = False
         self._failing = False
         self._full = False
-        self._retry = _FIRST_RETRY
+        self._backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._held = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -83,18 +91,18 @@ class GroupCommit:
 
     @property
     def blocked(self) -> bool:
-        """Whether the journal is full or cannot be written; then only what is small and must not be lost goes in."""
+        """True if the journal is full or cannot be written; then only small entries that must not be lost go in."""
         return self._failing or self._full
 
     @property
     def overwhelmed(self) -> bool:
-        """Whether there is no memory left for anything."""
+        """True if there is no memory left for anything."""
         return self._journal.uncommitted > MOST
 
     def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> CommitFuture:
-        """Append an entry, see :meth:`Journal.append`; what is returned is done once the entry is committed.
+        """Append an entry, see :meth:`Journal.append`; the future returned is done once the entry is committed.
 
-        After the end nothing is taken, and what is returned is cancelled: who waited would hold up the broker's end.
+        After :meth:`close` nothing is taken, and the future is cancelled: its waiters must not hold up the shutdown.
         """
         if self._closed:
             return _abandoned(self._loop)
@@ -105,9 +113,39 @@ class GroupCommit:
             group = self._group = CommitFuture(loop=self._loop)
         if not self._scheduled:
             self._schedule()
-        if journal.full or journal.uncommitted > HIGH:
-            self._review()
+        if journal.full or journal.uncommitted > self._attention:
+            self._react()
         return group
+
+    def extend(self, entries: Sequence[Entry]) -> CommitFuture:
+        """Append many entries at once; the future returned is done once all of them are committed.
+
+        They get neighbouring positions, the first of them :attr:`position`.  After :meth:`close`: see :meth:`append`.
+        """
+        if self._closed:
+            return _abandoned(self._loop)
+        journal = self._journal
+        journal.extend(entries)
+        if self._group is None:
+            self._group = CommitFuture(loop=self._loop)
+        group = self._group
+        if not self._scheduled:
+            self._schedule()
+        if journal.full or journal.uncommitted > self._attention:
+            self._react()
+        return group
+
+    def add_listener(self, listener: Callable[[int], None]) -> None:
+        """Call ``listener`` after each commit, with the position behind the last committed entry.
+
+        It runs in the same turn of the loop as the tasks that waited for the commit, before them, and while the
+        coalescer holds.
+        """
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Callable[[int], None]) -> None:
+        """Stop calling a listener."""
+        self._listeners.remove(listener)
 
     def refuse(self) -> None:
         """Count a message that is not taken."""
@@ -124,7 +162,7 @@ class GroupCommit:
             self._held -= size
 
     def tick(self) -> None:
-        """What is to be done about once a second: trim behind the writer's progress, sync, count."""
+        """Do the periodic work, about once a second: trim behind the writer's progress, sync, count."""
         progress = read_progress(self._journal.path)
         if progress != self._progress:
             self._progress = self._trim_to = progress
@@ -133,14 +171,14 @@ class GroupCommit:
             self._schedule()
 
     async def flush(self) -> None:
-        """Commit what was appended, if it can be."""
+        """Commit what was appended, if possible."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
         if not self._closed:
             self._commit(aside=False)
 
     async def close(self) -> None:
-        """Commit what was appended, if it can be, and give up the journal.  Nobody waits for it afterwards."""
+        """Commit what was appended, if possible, and close the journal.  Nobody waits for it afterwards."""
         await self.flush()
         if self._closed:
             return
@@ -156,16 +194,34 @@ class GroupCommit:
         self._journal.close()
 
     def _schedule(self) -> None:
-        """Commit after one more turn of the loop, or after the commit that is under way."""
+        """Commit after one more turn of the loop, after lingering, or after the commit that is under way."""
         self._scheduled = True
-        if self._writing is None:
+        if self._writing is not None:
+            return
+        if self._linger and self._journal.uncommitted <= _LINGER_BYTES:
+            self._attention = _LINGER_BYTES
+            self._lingering = self._loop.call_later(self._linger, self._stop_lingering)
+        else:
             self._loop.call_soon(self._schedule_now)
 
     def _schedule_now(self) -> None:
         self._loop.call_soon(self._commit)
 
+    def _stop_lingering(self) -> None:
+        """Commit a group that waits for more entries."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+            self._attention = HIGH
+            self._schedule_now()
+
+    def _react(self) -> None:
+        """Do what follows from having much in memory, or a full journal."""
+        self._stop_lingering()
+        self._review()
+
     def _commit(self, aside: bool = True) -> None:
-        """Commit what was appended: where that is slow, in a thread, unless ``aside`` is false."""
+        """Commit what was appended: in a thread if commits are slow, unless ``aside`` is false."""
         if self._closed or self._writing is not None:
             return
         self._scheduled = False
@@ -195,9 +251,11 @@ class GroupCommit:
         if self._failing:
             logger.warning("journal %s can be written again; %s refused meanwhile", self._journal.path, self._since())
         self._failing = self._scheduled = False
-        self._retry = _FIRST_RETRY
+        self._backoff.reset()
         self._seconds += _WEIGHT * (seconds - self._seconds)
         self._slow = self._seconds > (_FAST if self._slow else _SLOW)
+        for listener in self._listeners:
+            self._loop.call_soon(listener, self._sealed_end)
         for group in self._sealed:
             group.set_result(None)
         self._sealed.clear()
@@ -223,11 +281,10 @@ class GroupCommit:
             logger.error("%s; until it works, QoS 1 and 2 are not acknowledged and QoS 0 is refused", error)
         self._failing = self._scheduled = True
         self._review()
-        self._loop.call_later(self._retry, self._commit)
-        self._retry = min(2 * self._retry, _LAST_RETRY)
+        self._loop.call_later(self._backoff.next_pause(), self._commit)
 
     def _seal(self) -> None:
-        self._journal.seal()
+        self._sealed_end = self._journal.seal()
         if self._group is not None:
             self._sealed.append(self._group)
             self._group = None
@@ -242,7 +299,7 @@ class GroupCommit:
             logger.warning("cannot trim: %s", error)
 
     def _review(self) -> None:
-        """Decide anew whether entries are taken, and whether clients may go on publishing."""
+        """Decide whether entries are taken, and whether clients may go on publishing."""
         journal = self._journal
         full = journal.size >= journal.max_size * (NO_LONGER_FULL if self._full else 1)
         if full != self._full:

@@ -18,12 +18,14 @@ deletes the groups behind it inside its own commits.  The file keeps its size; t
 
 from __future__ import annotations
 
+from amqtt_db.journal.group import Entry
 from amqtt_db.journal.owner import NO_LONGER_FULL, Journal, Sync
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
 from amqtt_db.journal.reader import Generation, JournalReader
 
 __all__ = [
     "NO_LONGER_FULL",
+    "Entry",
     "Generation",
     "Journal",
     "JournalReader",

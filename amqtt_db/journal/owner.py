@@ -136,6 +136,14 @@ class Journal:
         self._appended_bytes += FIXED + len(topic) + len(payload)
         return position
 
+    def extend(self, entries: Sequence[Entry]) -> int:
+        """Append many entries in memory, see :meth:`append`; return the position of the first."""
+        position = self._next
+        self._next = position + len(entries)
+        self._appended.extend(entries)
+        self._appended_bytes += sum(FIXED + len(entry[3]) + len(entry[4]) for entry in entries)
+        return position
+
     def refuse(self, count: int = 1) -> None:
         """Count messages that were not taken; the next commit stores the number."""
         self._refused += count

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from amqtt.adapters import StreamWriterAdapter
 
-from amqtt_db.ingest.coalesce import CoalescingWriter, WriteCoalescer
+from amqtt_db.ingest.broker.streams import CoalescingWriter
+from amqtt_db.ingest.coalesce import WriteCoalescer
 
 
 class Connection(StreamWriterAdapter):

@@ -10,7 +10,8 @@ from amqtt.errors import MQTTError, NoDataError
 from amqtt.mqtt.packet import MQTTFixedHeader
 from amqtt.mqtt.publish import PublishPacket
 
-from amqtt_db.ingest.gate import BackpressureGate, GatedReader
+from amqtt_db.ingest.broker.streams import GatedReader
+from amqtt_db.ingest.gate import BackpressureGate
 
 MESSAGE = b"\x32\x0b\x00\x03a/b\x00\x07text"
 BIG = b"\x30\x84\x80\x10\x00\x02xy" + bytes(2**18)

@@ -26,8 +26,8 @@ from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
 from amqtt_db.ingest.broker.plugin import Plugin
-from amqtt_db.ingest.coalesce import CoalescingWriter
-from amqtt_db.ingest.gate import BackpressureGate, GatedReader
+from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
+from amqtt_db.ingest.gate import BackpressureGate
 from amqtt_db.journal import Journal, JournalReader, write_progress
 from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
 
@@ -743,7 +743,6 @@ import asyncio, sys
 from amqtt.adapters import BufferReader
 from amqtt.broker import Broker
 from amqtt_db.ingest.broker.plugin import Plugin
-from amqtt_db.ingest.coalesce import CoalescingWriter
 Plugin.command = (sys.executable, "-c", "import sys; sys.stdin.read()")
 async def main():
     await Broker({config!r}).start()

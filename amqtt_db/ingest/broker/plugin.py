@@ -25,8 +25,7 @@ from amqtt_db.config import Settings, load, masked
 from amqtt_db.errors import AmqttDbError, JournalError, format_count
 from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
 from amqtt_db.ingest.broker.sessions import Connections
-from amqtt_db.ingest.coalesce import CoalescingWriter
-from amqtt_db.ingest.gate import GatedReader
+from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.supervisor import WORKER, Supervisor, order
 from amqtt_db.journal import Journal, JournalReader, read_progress
