@@ -1,7 +1,7 @@
 """The project's own tables in the target database: checkpoints, counters, sessions, dead letters, and the catalogue.
 
 ``mqtt_journal`` registers each opening of a journal and holds its checkpoint; ``mqtt_counter`` counts messages per
-topic filter; ``mqtt_table``, ``mqtt_view``, ``mqtt_catalog`` and ``mqtt_placement`` remember which tables and views
+topic filter; ``mqtt_table``, ``mqtt_view``, ``mqtt_catalog`` and ``mqtt_assignment`` remember which tables and views
 there are, what their columns stand for, and where each topic's records lie.
 """
 
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from amqtt_db.database import system_tables as tables
 from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.database.naming import fold
+from amqtt_db.database.store_version import upgrade, write_version
 from amqtt_db.database.system_tables import COUNTS, Builder
 from amqtt_db.record import Pair
 
@@ -61,19 +62,26 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         build = Builder(engine)
         self.metadata = build.metadata
+        self._engine = engine
+        self.meta = tables.meta(build)
         self.journal = tables.journal(build)
         self.counter = tables.counter(build)
         self.session = tables.session(build)
         self.dead_letter = tables.dead_letter(build)
-        self.dead_piece = tables.dead_piece(build)
+        self.dead_segment = tables.dead_segment(build)
         self.table = tables.table(build)
         self.column = tables.column(build)
         self.view = tables.view(build)
         self.assignment = tables.assignment(build)
 
     def create(self, connection: sa.Connection) -> None:
-        """Make what is missing of the house tables; call it with the schema locked."""
+        """Upgrade the system tables, and create what is missing of them; call it with the schema locked.
+
+        Raises DatabaseError if they are newer than this program.
+        """
+        upgrade(connection, self._engine)
         self.metadata.create_all(connection)
+        write_version(connection, self.meta)
 
     def physical_tables(self, connection: sa.Connection, keys: Iterable[str] | None = None) -> dict[str, PhysicalTable]:
         """The registered tables by key: all of them, or those with ``keys``."""

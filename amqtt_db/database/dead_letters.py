@@ -1,4 +1,8 @@
-"""Dead letters: the messages that could not be stored, as they are in the database."""
+"""Dead letters: the messages that could not be stored, as they are in the database.
+
+A server limits what one statement may carry, and a payload may have 256 MB: what does not fit into the row of its
+letter follows in segments, rows of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
-from amqtt_db.database.payload_segments import delete_letters, payload_of, size_column
 from amqtt_db.database.snapshot import Snapshot, answer, open_snapshot, require_tables
+from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError
 from amqtt_db.record import EPOCH
 
@@ -65,11 +69,49 @@ def purge(database: str, ids: Iterable[int] | None = None) -> int:
     target = engine.open(write=True)
     try:
         with target.begin() as connection:
+            require_version(connection)
             return delete_letters(connection, Catalog(engine), ids)
     except sa.exc.DBAPIError as error:
         raise DatabaseError(answer(error)) from error
     finally:
         target.dispose()
+
+
+def add_rest(connection: sa.Connection, catalog: Catalog, letter: int, payload: bytes, size: int) -> None:
+    """Store a payload from byte ``size`` on, in segments of ``size`` bytes, one statement each."""
+    for number, start in enumerate(range(size, len(payload), size), start=1):
+        row = {"id": letter, "number": number, "bytes": payload[start : start + size]}
+        connection.execute(catalog.dead_segment.insert(), row)
+
+
+def payload_of(connection: sa.Connection, catalog: Catalog, letter: int) -> bytes:
+    """Return the whole payload of a dead letter, read segment by segment.
+
+    Raises NoResultFound if there is no such letter.
+    """
+    first, rest = catalog.dead_letter, catalog.dead_segment
+    here = rest.c.id == letter
+    segments = [connection.scalars(sa.select(first.c.payload).where(first.c.id == letter)).one()]
+    for number in connection.scalars(sa.select(rest.c.number).where(here).order_by(rest.c.number)).all():
+        segments.append(connection.scalars(sa.select(rest.c.bytes).where(here & (rest.c.number == number))).one())
+    return b"".join(segments)
+
+
+def size_column(catalog: Catalog) -> sa.ColumnElement[Any]:
+    """Return the number of bytes of a dead letter's payload, counted by the database."""
+    first, rest = catalog.dead_letter, catalog.dead_segment
+    more = sa.select(sa.func.sum(sa.func.length(rest.c.bytes))).where(rest.c.id == first.c.id).scalar_subquery()
+    return sa.func.length(first.c.payload) + sa.func.coalesce(more, 0)
+
+
+def delete_letters(connection: sa.Connection, catalog: Catalog, ids: Iterable[int] | None) -> int:
+    """Delete the dead letters with ``ids``, or all of them, with all their segments; return how many there were."""
+    chosen = None if ids is None else list(ids)
+    counts = []
+    for table in (catalog.dead_segment, catalog.dead_letter):
+        statement = table.delete() if chosen is None else table.delete().where(table.c.id.in_(chosen))
+        counts.append(connection.execute(statement).rowcount)
+    return counts[-1]
 
 
 def _query(snapshot: Snapshot) -> sa.Select[Any]:

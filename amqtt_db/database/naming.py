@@ -17,14 +17,15 @@ from amqtt_db.record import Kind
 
 SYSTEM_TABLES: Final = frozenset(
     {
+        "mqtt_assignment",
         "mqtt_catalog",
         "mqtt_counter",
         "mqtt_dead_letter",
-        "mqtt_dead_piece",
+        "mqtt_dead_segment",
         "mqtt_document",
         "mqtt_journal",
         "mqtt_message",
-        "mqtt_placement",
+        "mqtt_meta",
         "mqtt_point",
         "mqtt_property",
         "mqtt_series",

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
+from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError
 
 _STEADY: Final = "REPEATABLE READ"
@@ -30,12 +31,14 @@ class Snapshot:
 def open_snapshot(url: str) -> Iterator[Snapshot]:
     """Open a database for reading, as it is at the first look; what is committed later is not seen.
 
-    Raises DatabaseError with what the database answers if it cannot be read.
+    Raises DatabaseError with what the database answers if it cannot be read, and for one whose tables are older or
+    newer than this program.
     """
     engine = engine_for(url)
     database = engine.open(write=False)
     try:
         with _steady(database).begin() as connection:
+            require_version(connection)
             yield Snapshot(engine, Catalog(engine), connection)
     except (sa.exc.DBAPIError, database.dialect.loaded_dbapi.Error) as error:
         raise DatabaseError(answer(error)) from error

@@ -38,6 +38,15 @@ class Builder:
         return sa.Column("id", self.engine.types["int64"], primary_key=True, autoincrement=False)
 
 
+def meta(build: Builder) -> sa.Table:
+    """Facts about the whole database, each by its name: the version of these tables."""
+    return build.table(
+        "mqtt_meta",
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("value", sa.String(255), nullable=False),
+    )
+
+
 def journal(build: Builder) -> sa.Table:
     """Each opening of a journal, and its checkpoint."""
     return build.table(
@@ -95,10 +104,10 @@ def dead_letter(build: Builder) -> sa.Table:
     )
 
 
-def dead_piece(build: Builder) -> sa.Table:
-    """What follows of payloads that are too long for the row of their dead letter."""
+def dead_segment(build: Builder) -> sa.Table:
+    """The rest of payloads that are too long for the row of their dead letter."""
     return build.table(
-        "mqtt_dead_piece",
+        "mqtt_dead_segment",
         build.id(),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         build.column("bytes", "bytes"),
@@ -142,7 +151,7 @@ def view(build: Builder) -> sa.Table:
 def assignment(build: Builder) -> sa.Table:
     """Where each topic's records lie, and have lain."""
     return build.table(
-        "mqtt_placement",
+        "mqtt_assignment",
         sa.Column("hash", sa.String(_HASH), primary_key=True),
         sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("state", sa.String(8), nullable=False),

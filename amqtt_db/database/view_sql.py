@@ -126,7 +126,7 @@ def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: Vie
         return
     column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
     here = f"p.state = {sql.text(CURRENT)} AND {sql.is_text(f'p.{sql.name(column_)}', value)}"
-    assignments = f"{sql.name('mqtt_placement')} p"
+    assignments = f"{sql.name('mqtt_assignment')} p"
     if lookup is None:
         yield f"{column} IN (SELECT p.topic FROM {assignments} WHERE {here})"
         return

@@ -11,6 +11,7 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
 from amqtt_db.database.snapshot import answer
+from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.record import Record
@@ -64,6 +65,7 @@ def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
     planner = InsertPlanner(engine, schema, Lookups(engine, database), settings.routes)
     try:
         with database.connect() as connection, connection.begin() as rehearsal:
+            require_version(connection)
             catalog.create(connection)
             schema.load(connection)
             ddl = schema.ensure(connection, planner.missing(decoded.buckets))

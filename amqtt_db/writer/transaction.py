@@ -11,8 +11,8 @@ import orjson
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import COUNTS, Catalog, key_hash
+from amqtt_db.database.dead_letters import add_rest, delete_letters, payload_of
 from amqtt_db.database.engines.base import Engine, RowBatch
-from amqtt_db.database.payload_segments import add_rest, delete_letters, payload_of
 from amqtt_db.errors import format_count
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
@@ -158,7 +158,7 @@ class TransactionWriter:
     def _write_dead(self, connection: sa.Connection, harvest: Harvest) -> None:
         if harvest.dead:
             rows = [self._dead_row(connection, harvest.number, dead) for dead in harvest.dead]
-            size = self._engine.piece_size(connection)
+            size = self._engine.segment_size(connection)
             firsts = [{**row, "payload": row["payload"][:size]} for row in rows]
             connection.execute(self._catalog.dead_letter.insert(), firsts)
             for row in rows:

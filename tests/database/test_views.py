@@ -361,14 +361,14 @@ def test_an_error_is_said_once_and_holds_up_nothing(tmp_path: Path, caplog: pyte
     """A placement whose model is gone: messages are stored, one line is logged, and later the view comes."""
     bench = Workbench(tmp_path, {**ROUTE, "model": "eav"})
     bench.send(("home/a/climate", {"temp": 1}))
-    ((model,),) = bench.sql("SELECT model FROM mqtt_placement")
-    bench.sql("UPDATE mqtt_placement SET model = '{\"gone.Model\": {}}'")
+    ((model,),) = bench.sql("SELECT model FROM mqtt_assignment")
+    bench.sql("UPDATE mqtt_assignment SET model = '{\"gone.Model\": {}}'")
     with caplog.at_level(logging.ERROR):
         for count in range(3):
             bench.send(("home/a/climate", {f"p{count}": 1}))
     assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
     assert bench.sql("SELECT count(*) FROM mqtt_message") == [(4,)]
-    bench.sql("UPDATE mqtt_placement SET model = ?", [model])
+    bench.sql("UPDATE mqtt_assignment SET model = ?", [model])
     bench.send(("home/a/climate", {"temp": 2}))
     assert ask(bench, "SELECT temp, p0, p1, p2 FROM {view} ORDER BY id")[-2:] == [
         (None, None, None, 1.0),

@@ -29,7 +29,7 @@ COUNT: Final = 6_000  # a message a minute
 FEW: Final = 30  # rows that may be read by the way, also in the order of an index
 END: Final = 1_769_864_400  # 2026-01-31 13:00, in seconds since 1970
 SINCE: Final = END - 3600
-SMALL: Final = {"t": "mqtt_topic", "k": "mqtt_property", "s": "mqtt_series", "p": "mqtt_placement"}
+SMALL: Final = {"t": "mqtt_topic", "k": "mqtt_property", "s": "mqtt_series", "p": "mqtt_assignment"}
 """Aliases of the page for the tables with a row for each topic or property: they may be read whole."""
 
 

@@ -447,7 +447,7 @@ def test_there_is_no_database(tmp_path: Path) -> None:
 def test_a_model_that_is_gone(tmp_path: Path) -> None:
     """What lies in a model that cannot be loaded is not left out silently."""
     bench = filled(tmp_path, "eav", 2)
-    bench.sql("UPDATE mqtt_placement SET model = '{\"gone.Model\": {}}' WHERE topic = 't/1'")
+    bench.sql("UPDATE mqtt_assignment SET model = '{\"gone.Model\": {}}' WHERE topic = 't/1'")
     with pytest.raises(
         DatabaseError, match=r"the records of 't/1' lie in a model that cannot be loaded: 'gone\.Model'"
     ):

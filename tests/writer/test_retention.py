@@ -290,7 +290,7 @@ def test_a_model_that_is_gone_stops_only_its_own(tmp_path: Path) -> None:
     bench.send(("t/1", {"v": 1}))
     columns = "hash, sequence, state, topic, key, route, model"
     gone = "'ff', 1, 'past', 'old', 'old', 'old', '{\"gone_package.Model\": {}}'"
-    bench.sql(f"INSERT INTO mqtt_placement ({columns}) VALUES ({gone})")
+    bench.sql(f"INSERT INTO mqtt_assignment ({columns}) VALUES ({gone})")
     bench.now = ARRIVAL / 1_000_000 + 2 * HOUR
     with pytest.raises(ValueError, match="gone_package"):
         bench.writer.retention.finish()

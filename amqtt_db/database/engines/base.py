@@ -164,7 +164,7 @@ class Engine(ABC):
         """Whether a smaller batch, or a row with fewer columns, may succeed where this one was too much."""
         return False
 
-    def piece_size(self, connection: sa.Connection) -> int:
+    def segment_size(self, connection: sa.Connection) -> int:
         """Bytes of a dead letter's payload that one statement carries; the rest follows in further ones."""
         return 2**24
 

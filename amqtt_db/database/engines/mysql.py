@@ -234,9 +234,9 @@ class MySQL(Engine):
         """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
         return _number(driver_error(error)) in _TOO_BIG
 
-    def piece_size(self, connection: sa.Connection) -> int:
+    def segment_size(self, connection: sa.Connection) -> int:
         """A quarter of a packet: escapes may double it, and the letter's other fields need room."""
-        return min(super().piece_size(connection), _packet_size(connection) // 4)
+        return min(super().segment_size(connection), _packet_size(connection) // 4)
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """Settings with which the server may lose what it has committed, or takes too little."""

@@ -99,7 +99,9 @@ def test_a_table_that_is_dropped_is_made_again(site: Site) -> None:
     assert running.goes_on() == sent(10, 10)
 
 
-@pytest.mark.parametrize("table", ["mqtt_counter", "mqtt_session", "mqtt_dead_letter", "mqtt_dead_piece", "mqtt_view"])
+@pytest.mark.parametrize(
+    "table", ["mqtt_counter", "mqtt_session", "mqtt_dead_letter", "mqtt_dead_segment", "mqtt_meta", "mqtt_view"]
+)
 def test_a_table_of_the_projects_own_that_is_dropped_is_made_again(table: str, site: Site) -> None:
     """No message is lost or doubled for it."""
     running = Running.on(site)

@@ -79,7 +79,7 @@ def test_a_message_beyond_a_packet_is_a_dead_letter(model: str, small_packets: i
     needed, room = re.findall(r"\d{6,}", letter.reason)
     assert "max_allowed_packet" in letter.reason
     assert int(needed) > len(payload) - 20 > int(room) > small_packets - 10_000
-    assert bench.sql("SELECT count(*) > 3 FROM mqtt_dead_piece") == [(1,)]
+    assert bench.sql("SELECT count(*) > 3 FROM mqtt_dead_segment") == [(1,)]
 
 
 def test_such_a_letter_is_listed_shown_replayed_and_purged(small_packets: int, mysql: Site, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_such_a_letter_is_listed_shown_replayed_and_purged(small_packets: int, m
     assert "1 stored, 1 dead letter left" in invoke("replay", str(config))
     assert bench.data() == [json.loads(payload)]
     assert "1 deleted" in invoke("purge", str(config), "--yes")
-    assert bench.sql("SELECT (SELECT count(*) FROM mqtt_dead_letter) + (SELECT count(*) FROM mqtt_dead_piece)") == [
+    assert bench.sql("SELECT (SELECT count(*) FROM mqtt_dead_letter) + (SELECT count(*) FROM mqtt_dead_segment)") == [
         (0,)
     ]
 

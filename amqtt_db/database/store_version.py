@@ -1,0 +1,125 @@
+"""The version of the project's own tables: which one a database has, and how an older one is upgraded.
+
+``mqtt_meta`` says it.  A database without that table is empty, or has version 0: it was made before versions were
+counted.  To change the system tables, raise :data:`VERSION` and add a step to :data:`_STEPS`.  A step looks at what is
+there before each statement: where DDL commits by itself, a writer that was killed in the middle starts it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import sqlalchemy as sa
+
+from amqtt_db.database.engines.base import Engine, driver_error, first_line
+from amqtt_db.errors import DatabaseError
+
+VERSION: Final = 1
+"""The version that this program reads and writes."""
+
+_META: Final = "mqtt_meta"
+_OLDEST: Final = "mqtt_journal"  # a table that every version has, under this name
+_NAME: Final = "version"
+
+
+def require_version(connection: sa.Connection) -> None:
+    """Raise DatabaseError if a database that is not empty has another version than this program reads."""
+    found = stored_version(connection)
+    if found is not None and found < VERSION:
+        raise DatabaseError(
+            f"the database's tables have version {found}, and this amqtt_db needs version {VERSION}: start the writer "
+            "once, by `amqtt-db run` or `amqtt-db write`, and it upgrades them"
+        )
+    _refuse_newer(found)
+
+
+def upgrade(connection: sa.Connection, engine: Engine) -> None:
+    """Bring older system tables to :data:`VERSION`, all but the number; call it with the schema locked.
+
+    Raises DatabaseError if they are newer, or if the database refuses a step.
+    """
+    found = stored_version(connection)
+    _refuse_newer(found)
+    try:
+        for step in range(VERSION if found is None else found, VERSION):
+            _STEPS[step](connection, engine)
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(
+            f"the database's tables have version {found} and cannot be upgraded to {VERSION}: the database answers "
+            f"{first_line(driver_error(error))}"
+        ) from error
+
+
+def write_version(connection: sa.Connection, meta: sa.Table) -> None:
+    """Note that the system tables have this version."""
+    if stored_version(connection) != VERSION:
+        connection.execute(meta.delete().where(meta.c.name == _NAME))
+        connection.execute(meta.insert(), {"name": _NAME, "value": str(VERSION)})
+
+
+def stored_version(connection: sa.Connection) -> int | None:
+    """Return the version of a database's system tables, None if it has none."""
+    inspector = sa.inspect(connection)
+    if inspector.has_table(_META):
+        meta = sa.table(_META, sa.column("name"), sa.column("value"))
+        found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _NAME))
+        if found is not None:
+            return int(found)
+    return 0 if inspector.has_table(_OLDEST) else None
+
+
+def _refuse_newer(found: int | None) -> None:
+    if found is not None and found > VERSION:
+        raise DatabaseError(
+            f"the database's tables have version {found}, and this amqtt_db knows versions up to {VERSION}: install "
+            "the amqtt_db that made them, or a newer one"
+        )
+
+
+def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
+    """Rename what got a plainer name, and the kind of times that are whole microseconds."""
+    with _past_broken_views(connection):
+        for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment")):
+            if sa.inspect(connection).has_table(old):
+                connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+        if "epoch" in {column["name"] for column in sa.inspect(connection).get_columns(_OLDEST)}:
+            connection.exec_driver_sql(f"ALTER TABLE {_OLDEST} RENAME COLUMN epoch TO routing_version")
+    _rename_in_views(connection, engine, "mqtt_placement", "mqtt_assignment")
+    if sa.inspect(connection).has_table("mqtt_catalog"):
+        connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
+
+
+@contextmanager
+def _past_broken_views(connection: sa.Connection) -> Iterator[None]:
+    """Let SQLite rename though some view names a table that somebody has dropped."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    connection.exec_driver_sql("PRAGMA writable_schema = ON")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+
+
+def _rename_in_views(connection: sa.Connection, engine: Engine, old: str, new: str) -> None:
+    """Make all views name a table as it is called now; where the database has seen to that itself, none is left."""
+    inspector, quote = sa.inspect(connection), connection.dialect.identifier_preparer.quote_identifier
+    plain = connection.execution_options(no_parameters=True)
+    for view in inspector.get_view_names():
+        definition = str(inspector.get_view_definition(view) or "")
+        renamed = re.sub(rf"\b{old}\b", new, definition)
+        if renamed == definition:
+            continue
+        if engine.transactional_ddl:
+            plain.exec_driver_sql(f"DROP VIEW {quote(view)}")
+        else:
+            renamed = renamed.replace("CREATE ", "CREATE OR REPLACE ", 1)
+        plain.exec_driver_sql(renamed)
+
+
+_STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {0: _to_version_1}
+"""Version → what makes the next one of it."""
