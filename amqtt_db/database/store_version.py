@@ -80,7 +80,7 @@ def _refuse_newer(found: int | None) -> None:
 
 
 def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
-    """Rename what got a plainer name, and the kind of times that are whole microseconds."""
+    """Rename what got a plainer name, and forget what is no longer noted."""
     with _past_broken_views(connection):
         for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment")):
             if sa.inspect(connection).has_table(old):
@@ -90,6 +90,7 @@ def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
     _rename_in_views(connection, engine, "mqtt_placement", "mqtt_assignment")
     if sa.inspect(connection).has_table("mqtt_catalog"):
         connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
+        connection.exec_driver_sql("DELETE FROM mqtt_catalog WHERE property = '{}'")  # the column extra of views
 
 
 @contextmanager

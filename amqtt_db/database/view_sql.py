@@ -5,20 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from amqtt_db.database.catalog import CURRENT, PhysicalTable, key_hash
-from amqtt_db.database.engines.views import ViewSQL, property_key
+from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
-from amqtt_db.record import Kind, Pair, split_path
+from amqtt_db.models.wide import EXTRA
+from amqtt_db.record import Pair, split_path
 from amqtt_db.tagged import is_clean
 
-EXTRA: Final = "extra"
 _FIXED: Final = "{}"  # and a name: no property has such a path
-SPILLED: Final[Pair] = ("{}", "json")
-"""What the catalogue notes of a view whose records have properties without a column; no property has this path."""
 
 
 @attrs.frozen
@@ -58,23 +56,8 @@ class View:
     columns: Mapping[Pair, str]
     sources: tuple[ViewSource, ...]
 
-    @property
-    def spills(self) -> bool:
-        """Whether there are properties without a column."""
-        return SPILLED in self.columns
 
-    @property
-    def ordered(self) -> Mapping[Pair, str]:
-        """The columns beside the envelope and ``extra``."""
-        return {pair: name for pair, name in self.columns.items() if pair != SPILLED}
-
-    @property
-    def properties(self) -> Iterable[Pair]:
-        """The properties that have a column."""
-        return filter(is_property, self.columns)
-
-
-def select(view: View, sql: ViewSQL) -> str:
+def select(view: View, sql: ViewSQL[Any]) -> str:
     """The statement that a view stands for."""
     by_table: dict[str, list[ViewSource]] = {}
     for source in view.sources:
@@ -84,7 +67,7 @@ def select(view: View, sql: ViewSQL) -> str:
     return "\nUNION ALL\n".join(selects)
 
 
-def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql: ViewSQL) -> str:
+def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql: ViewSQL[Any]) -> str:
     """The records of one table, whose properties may lie in different ones; those that are in newer ones are moved."""
     table, known = sources[0].main
     fixed = {column.name: column for column in table.columns}
@@ -94,8 +77,8 @@ def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql
     if lookup is not None:
         columns["topic"] = f"t.{sql.name(lookup.columns[0])}"
         origin += f" JOIN {sql.name(lookup.name)} t ON t.id = m.{sql.name('topic')}"
-    columns[EXTRA] = _first(_extra(view, source, sql) for source in sources)
-    for pair, name in view.ordered.items():
+    columns[EXTRA] = _first(_extra(source, sql) for source in sources)
+    for pair, name in view.columns.items():
         columns[name] = _first(_column(source, pair, sql) for source in sources)
     listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
     conditions = [*_of_topics(view, known, lookup, sql), *(_is_not_in(name, sql) for name in newer)]
@@ -103,7 +86,7 @@ def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql
     return f"SELECT {listed}\nFROM {origin}{where}"
 
 
-def _is_not_in(table: str, sql: ViewSQL) -> str:
+def _is_not_in(table: str, sql: ViewSQL[Any]) -> str:
     """While records move to another table, some are in both."""
     same = " AND ".join(f"n.{sql.name(name)} = m.{sql.name(name)}" for name in ("id", "part"))
     return f"NOT EXISTS (SELECT 1 FROM {sql.name(table)} n WHERE {same})"
@@ -115,7 +98,7 @@ def _first(expressions: Iterable[str]) -> str:
     return f"coalesce({', '.join((first, *more))})" if more else first
 
 
-def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL) -> Iterator[str]:
+def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL[Any]) -> Iterator[str]:
     """Of which topics: those whose current place the view is for, and a topic's own whatever its place."""
     column = f"m.{sql.name('topic')}"
     if view.key == table.key:
@@ -139,7 +122,7 @@ def is_route(key: str) -> bool:
     return key.startswith("$route/")
 
 
-def _column(source: ViewSource, pair: Pair, sql: ViewSQL) -> str:
+def _column(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
     if is_property(pair):
         return _property(source, pair, sql)
     column = source.fixed.get(pair)
@@ -158,7 +141,7 @@ def is_property(pair: Pair) -> bool:
     return not pair[0].startswith(_FIXED)
 
 
-def _property(source: ViewSource, pair: Pair, sql: ViewSQL) -> str:
+def _property(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
     layout, (path, kind) = source.layout, pair
     if isinstance(layout, OwnColumns):
         name = source.main[1].columns.get(pair)
@@ -166,13 +149,14 @@ def _property(source: ViewSource, pair: Pair, sql: ViewSQL) -> str:
     if isinstance(layout, ValueRows):
         return _value(source, layout, pair, sql)
     if path.startswith("{"):
-        return sql.level(f"m.{sql.name(layout.levels)}", path[1:-1]) if kind == "text" else sql.null(kind)
+        level = sql.at(f"m.{sql.name(layout.levels)}", [path[1:-1]])
+        return sql.untagged("text", level) if kind == "text" else sql.null(kind)
     if not all(map(is_clean, split_path(path))):  # no database's JSON has such a key
         return sql.null(kind)
     return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
 
 
-def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL) -> str:
+def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any]) -> str:
     """A look into the rows of values: no join for each property, and nothing at all for a column nobody asks for."""
     path, kind = pair
     name = layout.columns.get(kind)
@@ -180,7 +164,7 @@ def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL) -> s
         return sql.null(kind)
     column = _cell(layout, name, sql)
     shared = list(layout.columns.values()).count(name) > 1
-    found = sql.untagged(kind, column) if shared else sql.shown(kind, column)
+    found = sql.untagged(kind, sql.at(column, ())) if shared else sql.shown(kind, column)
     if source.ids is not None:
         same = f"v.{sql.name(layout.path)} = {source.ids[path]}"
         return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
@@ -188,7 +172,7 @@ def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL) -> s
     return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {sql.is_text(there, path)})"
 
 
-def _cell(layout: ValueRows, name: str, sql: ViewSQL) -> str:
+def _cell(layout: ValueRows, name: str, sql: ViewSQL[Any]) -> str:
     """A column of rows of values, NULL where it has no value of its own."""
     column = f"v.{sql.name(name)}"
     if layout.exact in {None, name}:
@@ -196,29 +180,19 @@ def _cell(layout: ValueRows, name: str, sql: ViewSQL) -> str:
     return f"(CASE WHEN v.{sql.name(layout.exact)} IS NULL THEN {column} END)"
 
 
-def _extra(view: View, source: ViewSource, sql: ViewSQL) -> str:
-    layout, known = source.layout, [property_key(*pair) for pair in view.properties]
-    if isinstance(layout, OwnColumns):
-        overflow = source.main[0].overflow
-        return sql.null("json") if overflow is None else sql.shown("json", f"m.{sql.name(overflow)}")
-    if not view.spills:
-        return sql.null("json")
-    if isinstance(layout, Documents):
-        data, named, levels = (f"m.{sql.name(name)}" for name in (layout.data, layout.kinds, layout.levels))
-        return sql.rest_of_document(data, named, levels, known)
-    kinds: dict[str, list[Kind]] = {}
-    for kind, name in layout.columns.items():
-        kinds.setdefault(_cell(layout, name, sql), []).append(kind)
-    origin, path = _values_with_paths(source, layout, sql)
-    return sql.rest_of_rows(path, kinds, f"FROM {origin} WHERE {_same_record(source, sql)}", known)
+def _extra(source: ViewSource, sql: ViewSQL[Any]) -> str:
+    """Return the JSON that a table stores with each record, NULL if it stores none."""
+    layout = source.layout
+    column = layout.data if isinstance(layout, Documents) else source.main[0].overflow
+    return sql.null("json") if column is None else sql.shown("json", f"m.{sql.name(column)}")
 
 
-def _values(source: ViewSource, sql: ViewSQL) -> str:
+def _values(source: ViewSource, sql: ViewSQL[Any]) -> str:
     assert source.values is not None  # noqa: S101 - rows of values are in a table
     return f"{sql.name(source.values[1].name)} v"
 
 
-def _values_with_paths(source: ViewSource, layout: ValueRows, sql: ViewSQL) -> tuple[str, str]:
+def _values_with_paths(source: ViewSource, layout: ValueRows, sql: ViewSQL[Any]) -> tuple[str, str]:
     """The rows of values joined with the names of their properties, and the expression for the path."""
     lookup = path_lookup(source, layout)
     joined = f"{_values(source, sql)} JOIN {sql.name(lookup.name)} n ON n.id = v.{sql.name(layout.path)}"
@@ -233,5 +207,5 @@ def path_lookup(source: ViewSource, layout: ValueRows) -> Lookup:
     return column.lookup
 
 
-def _same_record(source: ViewSource, sql: ViewSQL) -> str:
+def _same_record(source: ViewSource, sql: ViewSQL[Any]) -> str:
     return " AND ".join(f"v.{sql.name(name)} = m.{sql.name(name)}" for name in source.on)

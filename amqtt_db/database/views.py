@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import orjson
@@ -15,9 +15,10 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
-from amqtt_db.database.view_sql import EXTRA, SPILLED, View, ViewSource, is_property, is_route, path_lookup, select
+from amqtt_db.database.view_sql import View, ViewSource, is_property, is_route, path_lookup, select
 from amqtt_db.models.base import ENVELOPE, Destination, Model, OwnColumns, Table, ValueRows
 from amqtt_db.models.spec import model_of
+from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair, Shape
 
 MOST_SOURCES: Final = 100
@@ -28,12 +29,11 @@ MOST_SOURCES: Final = 100
 class Wish:
     """What a view shall have: the properties met at a place, as far as a column may be given to them.
 
-    ``max_columns`` bounds how many columns are given to properties; ``spills`` tells that some shall have none.
+    ``max_columns`` bounds how many columns are given to properties.
     """
 
     destination: Destination
     pairs: tuple[Pair, ...] = ()
-    spills: bool = False
     max_columns: int = 1000
 
 
@@ -57,7 +57,7 @@ class Views:
         self._catalog = catalog
         self._reserved = {fold(name) for name in reserved}
 
-    def vacate(self, connection: sa.Connection, sql: ViewSQL) -> None:
+    def vacate(self, connection: sa.Connection, sql: ViewSQL[Any]) -> None:
         """Drop views whose names are wanted for tables; they have another name when they are made again."""
         for key, name in connection.execute(sa.select(self._catalog.view.c.key, self._catalog.view.c.name)).all():
             if fold(name) in self._reserved:
@@ -75,7 +75,7 @@ class Views:
         found = [*connection.scalars(route), *connection.scalars(moved)]
         return [key for key in dict.fromkeys(found) if key != destination.key]
 
-    def refresh(self, connection: sa.Connection, sql: ViewSQL, wishes: Mapping[str, Wish]) -> list[str]:
+    def refresh(self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]) -> list[str]:
         """Make the views for keys anew where that changes anything, with the schema locked; returns their names."""
         sources = self._sources(connection, wishes)
         known = self._known(connection, wishes)
@@ -98,7 +98,7 @@ class Views:
     def _remake(
         self,
         connection: sa.Connection,
-        sql: ViewSQL,
+        sql: ViewSQL[Any],
         wish: Wish,
         known: _Known,
         key: str,
@@ -114,7 +114,7 @@ class Views:
             return False
         sql.replace(connection, known.name, statement)
         table = self._catalog.view
-        row = {"columns": orjson.dumps(list(view.ordered.values())).decode(), "definition": definition}
+        row = {"columns": orjson.dumps(list(view.columns.values())).decode(), "definition": definition}
         connection.execute(table.update().where(table.c.hash == key_hash(key)).values(**row))
         return True
 
@@ -225,8 +225,6 @@ def new_columns(
         new[pair] = name
         taken.add(fold(name))
         owned.update([path] if plain else [])
-    if SPILLED not in known and (wish.spills or any(pair not in known and pair not in new for pair in wish.pairs)):
-        new[SPILLED] = EXTRA
     return new
 
 

@@ -86,6 +86,11 @@ class Destination:
     declared: frozenset[str] | None = None
     unknown: Literal["add", "extra", "ignore", "reject"] = "add"
 
+    def gives_column(self, path: str) -> bool:
+        """Return True if a property may have a column, and False if ``unknown: extra`` leaves it without one."""
+        is_known = self.declared is None or path in self.declared or path.startswith("{")
+        return self.unknown != "extra" or is_known
+
 
 @attrs.frozen
 class Query:

@@ -65,7 +65,7 @@ class Wide(Model):
                 name=self.table or destination.key,
                 exact=self.table is not None,
                 columns=(*ENVELOPE, Column(EXTRA, "json", nullable=True)),
-                properties=tuple(pair for pair in shape.properties if has_column(destination, pair[0])),
+                properties=tuple(pair for pair in shape.properties if destination.gives_column(pair[0])),
                 primary_key=record_key(timed=self.timed),
                 indexes=(("time",),) if self.per_topic else (("topic", "time"), ("time",)),
                 overflow=EXTRA,
@@ -126,16 +126,6 @@ class Wide(Model):
         if self.table or self.timed:
             return table_key(self.table or destination.key, timed=self.timed)
         return destination.key  # no topic of a client begins with $
-
-
-def has_column(destination: Destination, path: str) -> bool:
-    """Whether a property may have a column: not if ``unknown: extra`` sends it to the JSON column."""
-    return (
-        destination.unknown != "extra"
-        or destination.declared is None
-        or path in destination.declared
-        or path.startswith("{")
-    )
 
 
 def _properties(row: Row) -> Iterator[tuple[Pair, Any]]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
@@ -21,7 +21,6 @@ from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
-from amqtt_db.models.wide import has_column
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.insert_plan import RecordGroup, fitting
@@ -123,16 +122,16 @@ class ViewKeeper:
                 return
             time.sleep(PAUSE)
 
-    def _refresh(self, sql: ViewSQL) -> None:
+    def _refresh(self, sql: ViewSQL[Any]) -> None:
         due = dict(islice(self._due.items(), AT_ONCE))
         wishes: dict[str, Wish] = {}
-        with sql.hasty(self._engine, self._database) as connection:
+        with sql.with_short_timeout(self._engine, self._database) as connection:
             for destination in due.values():
                 wish = self._wish(destination)
                 for key in (destination.key, *self._views.related(connection, destination)):
                     before = wishes.get(key, wish)
                     pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
-                    wishes[key] = attrs.evolve(before, pairs=pairs, spills=before.spills or wish.spills)
+                    wishes[key] = attrs.evolve(before, pairs=pairs)
             for name in self._views.refresh(connection, sql, wishes):
                 logger.info("view %s is as its records are", name)
         for key in due:
@@ -140,8 +139,8 @@ class ViewKeeper:
 
     def _wish(self, destination: Destination) -> Wish:
         pairs = self._pairs[destination.key]
-        columns = tuple(pair for pair in pairs if has_column(destination, pair[0]))
-        return Wish(destination, columns, len(columns) < len(pairs), self._max_columns(destination))
+        columns = tuple(pair for pair in pairs if destination.gives_column(pair[0]))
+        return Wish(destination, columns, self._max_columns(destination))
 
     def _max_columns(self, destination: Destination) -> int:
         return self._routes[destination.route].max_columns or self._engine.max_columns

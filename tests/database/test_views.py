@@ -105,11 +105,17 @@ def ask(bench: Workbench, query: str) -> list[tuple[Any, ...]]:
 
 
 def whole(bench: Workbench) -> list[dict[str, Any]]:
-    """All rows by column; ``extra`` as plain data, for the order of its keys means nothing."""
+    """All rows by column, without ``extra``, which depends on the model."""
     names = bench.columns(view(bench))
     rows = [dict(zip(names, row, strict=True)) for row in ask(bench, "SELECT * FROM {view} ORDER BY id, part")]
     same = [{name: "NaN" if value != value else value for name, value in row.items()} for row in rows]  # noqa: PLR0124
-    return [{**row, "extra": row["extra"] and json.loads(row["extra"])} for row in same]
+    return [{name: value for name, value in row.items() if name != "extra"} for row in same]
+
+
+def extras(bench: Workbench) -> list[Any]:
+    """The column ``extra`` as plain data, for the order of keys means nothing."""
+    texts = [text for (text,) in ask(bench, "SELECT extra FROM {view} ORDER BY id, part")]
+    return [text and json.loads(text) for text in texts]
 
 
 QUERIES = [
@@ -141,26 +147,30 @@ def test_the_same_sql_gives_the_same_rows_for_every_model(sites: list[Site]) -> 
     assert [row[2] for row in answers[0]] == [temp for temp in hot if temp > 30]
 
 
-def test_properties_without_a_column_are_in_extra(sites: list[Site]) -> None:
-    """Beyond `max_columns` they come as one JSON object by path, the same from every model."""
+def test_extra_is_the_json_that_a_table_stores(sites: list[Site]) -> None:
+    """Beyond `max_columns`: what `wide` put there, the whole document of `document`; NULL where rows have no JSON."""
     made, messages = benches(sites, max_columns=5), history(100)
     for bench in made:
         bench.send(*messages[:50])
         bench.send(*messages[50:])
-    wide, *others = map(whole, made)
-    assert sum(row["extra"] is not None for row in wide) > 50
-    for rows in others:
-        assert rows == wide
+    wide, eav, narrow, document = made
+    for bench in (eav, narrow, document):
+        assert whole(bench) == whole(wide)
+    assert sum(extra is not None for extra in extras(wide)) > 50
+    stored = [text and json.loads(text) for (text,) in wide.sql("SELECT extra FROM climate ORDER BY id")]
+    assert extras(wide) == stored
+    assert set(extras(eav)) == set(extras(narrow)) == {None}
+    plain = [index for index, message in enumerate(messages) if set(message.payload) == {"temp", "count"}]
+    assert len(plain) > 10
+    found = extras(document)
+    assert [found[index] for index in plain] == [messages[index].payload for index in plain]
 
 
-@pytest.mark.parametrize("columns", [1, 100])
-def test_spaces_at_the_end_of_names_count(columns: int, sites: list[Site]) -> None:
-    """Two properties that differ in nothing else have their own values, with a column and in `extra`."""
-    for bench in benches(sites, max_columns=columns):
+def test_spaces_at_the_end_of_names_count(sites: list[Site]) -> None:
+    """Two properties that differ in nothing else have their own values."""
+    for bench in benches(sites):
         bench.send(("home/x/climate", {"ä": 1, "ä ": 2}), ("home/x/climate", {"ä": 3}), ("home/x/climate", {"ä ": 4}))
-        properties = [{**(row.pop("extra") or {}), **row} for row in whole(bench)]
-        spaced = "ä_" if columns > 1 else "ä "
-        assert [(row.get("ä"), row.get(spaced)) for row in properties] == [(1, 2), (3, None), (None, 4)]
+        assert [(row["ä"], row["ä_"]) for row in whole(bench)] == [(1, 2), (3, None), (None, 4)]
 
 
 def test_spaces_at_the_end_of_topics_count(site: Site) -> None:
@@ -230,7 +240,7 @@ def test_declared_types_are_the_same_from_every_model(unknown: str, sites: list[
         bench.send(*(("home/x/climate", payload) for payload in DECLARED))
     wide, *others = map(whole, made)
     assert [row["number"] for row in wide] == [5, 2**62, None, -(2**63)]
-    assert (wide[1]["extra"] is None) == (unknown == "add")
+    assert (extras(made[0])[1] is None) == (unknown == "add")
     for rows in others:
         assert rows == wide
 
@@ -407,18 +417,6 @@ def odd(payload: bytes) -> dict[str, Any]:
     """A decoder that gives properties names which are hard to say."""
     number = float(payload)
     return {"plain": number, "odd": {"nul\x00": number, "half\ud800": number, "\x00": {"\udfff": number}}}
-
-
-def test_mariadb_looks_into_a_document_some_levels_deep(mysql: Site) -> None:
-    """Properties without a column are found there; what is nested deeper is one value of the last level."""
-    bench = Workbench(mysql, {**ROUTE, "model": "document", "max_columns": 1})
-    data: dict[str, Any] = {"flat": 1, "a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": 2}, "last": 3}}}}}}}}
-    bench.send(("home/x/climate", data))
-    assert whole(bench)[0]["extra"] == {
-        "{room}": "x",
-        "a.b.c.d.e.f.g.h": {"i": 2},
-        "a.b.c.d.e.f.g.last": 3,
-    }
 
 
 def test_grants_and_views_upon_a_view_stay(postgresql: Site) -> None:

@@ -1,18 +1,18 @@
-"""What views need of a database's SQL, as text: names, literals, and the way out of JSON."""
+"""What views need of a database's SQL, as text: names, literals, and values out of JSON."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import sqlalchemy as sa
 
 from amqtt_db import registry
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.urls import dialect_of
-from amqtt_db.record import Kind
+from amqtt_db.record import Kind, split_path
 
 BUILTIN: Final[Mapping[str, str]] = {
     "mariadb": "amqtt_db.database.engines.mysql_views.MySQLViews",
@@ -23,11 +23,18 @@ BUILTIN: Final[Mapping[str, str]] = {
 """Dialect names and what makes their views; others come from the entry point group ``amqtt_db.views``."""
 
 
-class ViewSQL(ABC):
-    """One database's SQL for views.
+Place = TypeVar("Place")
+"""A place in a JSON document, as one database's SQL names it."""
 
-    Expressions are text.  A *place* in JSON is an expression for a document and the keys that lead into it.
-    """
+_PLAIN: Final[frozenset[Kind]] = frozenset({"number", "text", "bool", "tagged"})
+"""Kinds that a document never declares."""
+
+_INTEGERS: Final[frozenset[Kind]] = frozenset({"int64", "bigint"})
+"""Kinds that a document declares only for numbers that JSON would take for others."""
+
+
+class ViewSQL(ABC, Generic[Place]):
+    """One database's SQL for views; expressions are text."""
 
     def __init__(self, engine: Engine, dialect: sa.Dialect) -> None:
         self._quote = dialect.identifier_preparer.initial_quote
@@ -35,78 +42,84 @@ class ViewSQL(ABC):
 
     @contextmanager
     @abstractmethod
-    def hasty(self, engine: Engine, database: sa.Engine) -> Iterator[sa.Connection]:
-        """A transaction with the schema locked that waits for no lock longer than half a second."""
+    def with_short_timeout(self, engine: Engine, database: sa.Engine) -> Iterator[sa.Connection]:
+        """Open a transaction with the schema locked that waits for no lock longer than a second."""
         yield NotImplemented
 
     @abstractmethod
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
-        """Make a view, or make it anew."""
+        """Create a view, or replace it."""
+
+    @abstractmethod
+    def at(self, document: str, keys: Sequence[str]) -> Place:
+        """Return the place in tagged JSON to which keys lead; none of them has U+0000 or a lone surrogate."""
+
+    @abstractmethod
+    def text_at(self, place: Place) -> str:
+        """Return the value at a place as text: a number's digits, a string's characters."""
+
+    @abstractmethod
+    def json_at(self, place: Place) -> str:
+        """Return the value at a place as a column of JSON has it."""
+
+    @abstractmethod
+    def is_list_or_empty(self, place: Place) -> str:
+        """Return a condition: true for a list or an empty object."""
+
+    @abstractmethod
+    def untagged(self, kind: Kind, place: Place) -> str:
+        """Return the value at a place of tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
+
+    @abstractmethod
+    def from_text(self, kind: Kind, text: str) -> str:
+        """Return a value of a kind from its text in JSON."""
 
     def shown(self, kind: Kind, column: str) -> str:
-        """A column's value, written as if it had been found in JSON."""
+        """Return a column's value, written as if it had been found in JSON."""
         return column
 
-    @abstractmethod
-    def untagged(self, kind: Kind, document: str) -> str:
-        """The value in tagged JSON text as a column of ``kind`` has it; NULL if it is of another kind."""
-
-    @abstractmethod
     def member(self, kind: Kind, data: str, kinds: str, path: str) -> str:
-        """The property at ``path`` of a document as a column of ``kind`` has it; NULL if it is of another kind.
+        """Return the property at ``path`` of a document as a column of ``kind`` has it; NULL if it is of another kind.
 
-        ``data`` is the document, ``kinds`` the kinds by path of values that JSON has no type for.  No key on the path
-        has U+0000 or a lone surrogate.
+        ``data`` is the document; ``kinds`` has the kinds by path that it declares.  An object is a value, and no
+        nesting, where its kind is declared.
         """
-
-    @abstractmethod
-    def level(self, levels: str, name: str) -> str:
-        """A named level, text, of an object of them."""
-
-    @abstractmethod
-    def rest_of_rows(self, path: str, columns: Mapping[str, Sequence[Kind]], rows: str, known: Collection[str]) -> str:
-        """Properties without a column as one JSON object by path, or NULL.
-
-        ``rows`` is what finds the properties of a record, FROM and WHERE, ``path`` the expression for a row's path,
-        ``columns`` has the expressions for its value with the kinds that each is for (more than one: tagged
-        JSON).  ``known`` are the properties with a column, as :func:`property_key`.
-        """
-
-    @abstractmethod
-    def rest_of_document(self, data: str, kinds: str, levels: str, known: Collection[str]) -> str:
-        """The same for a document."""
+        place, declared = self.at(data, split_path(path)), self.text_at(self.at(kinds, [path]))
+        if kind == "json":
+            return f"CASE WHEN {declared} = 'json' OR {self.is_list_or_empty(place)} THEN {self.json_at(place)} END"
+        inferred = f"WHEN {declared} IS NULL THEN {self.untagged(kind, place)}"
+        if kind in _PLAIN:
+            return f"CASE {inferred} END"
+        value = f"WHEN {declared} = {self.text(kind)} THEN {self.from_text(kind, self.text_at(place))}"
+        return f"CASE {value} {inferred if kind in _INTEGERS else ''} END"
 
     def name(self, name: str) -> str:
-        """A quoted name."""
+        """Return a quoted name."""
         quote = self._quote
         return f"{quote}{name.replace(quote, 2 * quote)}{quote}"
 
     def text(self, value: str) -> str:
-        """A literal."""
-        return "'" + value.replace("'", "''") + "'"
+        """Return a literal."""
+        return quote_literal(value)
 
     def is_text(self, column: str, value: str) -> str:
-        """Whether a column is exactly this text."""
+        """Return a condition: true if a column is exactly this text."""
         return f"{column} = {self.text(value)}"
 
     def null(self, kind: Kind) -> str:
-        """NULL as a column of ``kind`` has it."""
+        """Return NULL as a column of ``kind`` has it."""
         return f"CAST(NULL AS {self.types[kind]})"
 
-    def texts(self, values: Collection[str]) -> str:
-        """A list of literals, never empty."""
-        return ", ".join(map(self.text, values)) or "NULL"
+
+def quote_literal(text: str) -> str:
+    """Return a literal of standard SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
-def property_key(path: str, kind: Kind) -> str:
-    """A property's path and kind as one text."""
-    return f"{kind} {path}"
-
-
-def view_sql(engine: Engine, dialect: sa.Dialect) -> ViewSQL | None:
-    """The SQL for views of an engine's database; None where there is none yet."""
+def view_sql(engine: Engine, dialect: sa.Dialect) -> ViewSQL[Any] | None:
+    """Return the SQL for views of an engine's database, None if nobody has written it."""
     try:
-        made: ViewSQL = registry.load(dialect_of(engine.url), BUILTIN, "amqtt_db.views")(engine, dialect)
+        made: ViewSQL[Any] = registry.load(dialect_of(engine.url), BUILTIN, "amqtt_db.views")(engine, dialect)
     except ValueError:
         return None
     return made
