@@ -29,10 +29,10 @@ def journal_info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
 ) -> None:
     """Show what the journal holds: openings, positions, messages, bytes, and how far its writer is."""
-    from amqtt_db.journal.inspection import contents  # noqa: PLC0415
+    from amqtt_db.journal.inspection import read_journal_info  # noqa: PLC0415
 
     with told():
-        found = contents(_journal_path(path, journal))
+        found = read_journal_info(_journal_path(path, journal))
         if as_json:
             typer.echo(orjson.dumps(attrs.asdict(found), default=str))
         else:
@@ -42,17 +42,17 @@ def journal_info(
 @app.command("verify")
 def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
     """Read every group of the journal; the exit status is 1 if anything is damaged or missing."""
-    from amqtt_db.journal.inspection import contents, problems  # noqa: PLC0415
+    from amqtt_db.journal.inspection import find_problems, read_journal_info  # noqa: PLC0415
 
     with told():
         file = _journal_path(path, journal)
         count = 0
-        for problem in problems(file):
+        for problem in find_problems(file):
             typer.echo(show.visible(problem))
             count += 1
         if count:
             raise typer.Exit(say(AmqttDbError(f"journal {file}: {format_count(count, 'problem')}"), 1))
-        typer.echo(f"journal {file}: {format_count(contents(file).messages, 'message')}, all can be read")
+        typer.echo(f"journal {file}: {format_count(read_journal_info(file).messages, 'message')}, all can be read")
 
 
 @app.command("export")
@@ -63,10 +63,10 @@ def journal_export(
 ) -> None:
     """Write every message in the journal as JSON Lines, also those that its database has, and of a damaged one too."""
     from amqtt_db.cli.export import destination  # noqa: PLC0415
-    from amqtt_db.journal.inspection import lines  # noqa: PLC0415
+    from amqtt_db.journal.inspection import export_lines  # noqa: PLC0415
 
     with told(), destination(output) as file:
-        file.writelines(lines(_journal_path(path, journal)))
+        file.writelines(export_lines(_journal_path(path, journal)))
 
 
 def _journal_path(config_path: Path | None, journal: Path | None) -> Path:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, Final
 
-from amqtt_db.errors import Backoff, JournalError, format_count
+from amqtt_db.errors import Backoff, JournalError, OncePerCause, format_count
 from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate
 from amqtt_db.journal import NO_LONGER_FULL, Entry, Journal, Progress, read_progress
@@ -75,6 +75,7 @@ class GroupCommit:
         self._failing = False
         self._full = False
         self._backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
+        self._causes = OncePerCause()
         self._held = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -147,6 +148,17 @@ class GroupCommit:
         """Stop calling a listener."""
         self._listeners.remove(listener)
 
+    def remember(self, scope: str, key: str, value: bytes | None) -> None:
+        """Keep a note, see :meth:`Journal.remember`; the future of the next entries is done once it is committed.
+
+        Those may be none: ``extend(())``.
+        """
+        self._journal.remember(scope, key, value)
+
+    def notes(self, scope: str) -> Mapping[str, bytes]:
+        """Return the current notes of a scope, also those that are not committed yet."""
+        return self._journal.notes(scope)
+
     def refuse(self) -> None:
         """Count a message that is not taken."""
         self._journal.refuse()
@@ -162,7 +174,8 @@ class GroupCommit:
             self._held -= size
 
     def tick(self) -> None:
-        """Do the periodic work, about once a second: trim behind the writer's progress, sync, count."""
+        """Do the periodic work, about once a second: look for the file, trim, sync, count."""
+        self._journal.check_file()
         progress = read_progress(self._journal.path)
         if progress != self._progress:
             self._progress = self._trim_to = progress
@@ -252,6 +265,7 @@ class GroupCommit:
             logger.warning("journal %s can be written again; %s refused meanwhile", self._journal.path, self._since())
         self._failing = self._scheduled = False
         self._backoff.reset()
+        self._causes.resolve()
         self._seconds += _WEIGHT * (seconds - self._seconds)
         self._slow = self._seconds > (_FAST if self._slow else _SLOW)
         for listener in self._listeners:
@@ -278,6 +292,7 @@ class GroupCommit:
     def _failed(self, error: JournalError) -> None:
         if not self._failing:
             self._refused_before = self._journal.refused
+        if self._causes.is_new(str(error)):
             logger.error("%s; until it works, QoS 1 and 2 are not acknowledged and QoS 0 is refused", error)
         self._failing = self._scheduled = True
         self._review()

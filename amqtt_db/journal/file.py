@@ -1,11 +1,11 @@
-"""The journal's SQLite file: how it is created, recognised, locked and connected to."""
+"""The journal's SQLite file: creating, recognising, locking and opening it."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +25,13 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
 )
-_PART: Final = ".copying"
-_COPY: Final = ".copy"
+# Not in the schema: journals that were made before there were notes get the table when their owner opens them.
+CREATE_NOTES: Final = """
+CREATE TABLE IF NOT EXISTS note
+(scope TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (scope, key)) WITHOUT ROWID
+"""
+PUT_NOTE: Final = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
+
 _CHECKPOINT_PAGES: Final = 4000
 _BUSY_SECONDS: Final = 5.0
 
@@ -46,16 +51,8 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-def holds(lock: int, path: Path) -> bool:
-    """Whether a lock is on the file that others would lock, and not on one that somebody has removed."""
-    try:
-        return os.path.samestat(os.fstat(lock), os.stat(f"{path}.lock"))
-    except FileNotFoundError:
-        return False
-
-
 def connect_owner(path: Path) -> sqlite3.Connection:
-    """The owner's connection, in a mode that syncs each commit; creates the file where there is none.
+    """Return the owner's connection, in a mode that syncs each commit; create the file if it is missing.
 
     Raises JournalError.
     """
@@ -71,68 +68,21 @@ def connect_owner(path: Path) -> sqlite3.Connection:
 
 
 def create(path: Path) -> sqlite3.Connection:
-    """A new, empty journal without a write-ahead log: each transaction is in the file alone when it has ended."""
+    """Create an empty journal without a write-ahead log, so that each transaction is in the one file when it ends."""
     _make(path)
     connection = sqlite3.connect(path, isolation_level=None)
-    _lay_out(connection)
+    _create_tables(connection)
     return connection
 
 
-def write_copy(source: sqlite3.Connection, path: Path) -> tuple[int, int]:
-    """Write all that the journal of ``path`` holds to another file, which has its name once it is whole.
-
-    Returns the copy's identity; :func:`put_in_place` gives it the journal's name.
-    """
-    part = beside(path, _PART)
-    remove(part)
-    _make(part)
-    with closing(sqlite3.connect(part)) as target:
-        source.backup(target)
-    written = os.stat(part)
-    os.replace(part, beside(path, _COPY))
-    sync_directory(path)
-    return written.st_dev, written.st_ino
-
-
-def put_in_place(path: Path) -> None:
-    """Make the copy of a journal the journal, whose own file is gone."""
-    for end in ("-wal", "-shm"):
-        beside(path, end).unlink(missing_ok=True)
-    os.replace(beside(path, _COPY), path)
-    sync_directory(path)
-
-
-def discard_copy(path: Path) -> None:
-    """Delete the copy of a journal, if there is one."""
-    remove(beside(path, _COPY))
-
-
-def adopt_copy(path: Path) -> None:
-    """Finish what an owner began who wrote a removed journal anew and died: the copy has all that was acknowledged.
-
-    Raises JournalError if there is a file in the journal's place again.
-    """
-    copy = beside(path, _COPY)
-    with explained(path):
-        remove(beside(path, _PART))
-        if not copy.exists():
-            return
-        if path.exists():
-            raise JournalError(
-                f"journal {path}: its file was removed and {copy} has all that it held, but there is a file in its"
-                " place, the removed one again or another; move that one away, and the copy becomes the journal"
-            )
-        put_in_place(path)
-
-
 def remove(path: Path) -> None:
-    """Delete an SQLite file and what belongs to it, if they are there."""
+    """Delete an SQLite file and the files that belong to it, if they exist."""
     for end in ("", "-journal", "-wal", "-shm"):
         beside(path, end).unlink(missing_ok=True)
 
 
 def beside(path: Path, end: str) -> Path:
-    """The path of a file that belongs to a journal."""
+    """Return the path of a file that belongs to a journal."""
     return path.with_name(path.name + end)
 
 
@@ -146,14 +96,14 @@ def sync_directory(path: Path) -> None:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that can only read, and so never holds up the owner.  Raises JournalError."""
+    """Return a connection that can only read, so it never holds up the owner.  Raises JournalError."""
     if not path.exists():
-        raise JournalError(f"journal {path}: there is none yet; the broker creates it when it starts")
+        raise JournalError(f"journal {path}: it does not exist yet; the broker creates it when it starts")
     with explained(path):
         uri = f"{path.absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(uri, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
         try:
-            if not _recognised(path, connection):
+            if not _is_journal(path, connection):
                 raise JournalError(f"journal {path}: it is still empty; the broker is about to create it")
         except BaseException:
             connection.close()
@@ -174,7 +124,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether an error says that the file itself is not as it should be."""
+    """Return True if an error says that the file itself is damaged."""
     return "malformed" in str(error) or "not a database" in str(error)
 
 
@@ -195,7 +145,7 @@ def _advice(error: sqlite3.DatabaseError) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """That there is a file which this user may write; one that is not there is made, private to the user."""
+    """Raise PermissionError unless the file is writable; create it with mode 0600 if it is missing."""
     if not path.exists():
         _make(path)
     elif not os.access(path, os.R_OK | os.W_OK):
@@ -208,16 +158,16 @@ def _make(path: Path) -> None:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    if not _recognised(path, connection):
-        _lay_out(connection)
+    if not _is_journal(path, connection):
+        _create_tables(connection)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096 * 2}")
 
 
-def _recognised(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the file is a journal; False if it is empty.  Raises JournalError if it is something else."""
+def _is_journal(path: Path, connection: sqlite3.Connection) -> bool:
+    """Return True if the file is a journal, False if it is empty.  Raises JournalError if it is something else."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID and version == FORMAT:
@@ -232,7 +182,7 @@ def _recognised(path: Path, connection: sqlite3.Connection) -> bool:
     return False
 
 
-def _lay_out(connection: sqlite3.Connection) -> None:
+def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     for statement in _SCHEMA:
         connection.execute(statement)
@@ -240,7 +190,7 @@ def _lay_out(connection: sqlite3.Connection) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another one that takes its place; None where there is none."""
+    """Return the device and inode of a file, or None if it does not exist."""
     try:
         status = os.stat(path)
     except OSError:

@@ -20,7 +20,7 @@ from amqtt_db.errors import JournalError
 from amqtt_db.message import CONNECT, flags
 
 Entry = tuple[int, int, int, bytes, bytes]
-"""Time, flags, session, topic and payload of an entry; its position follows from its place in the group."""
+"""Time, flags, session, topic and payload; the position follows from the place in the group."""
 
 VERSION: Final = 2
 FIXED: Final = calcsize("<qqIIB")
@@ -38,7 +38,7 @@ _MOST_BYTES: Final = 4 * 2**20
 
 
 @attrs.frozen
-class Columns:
+class EntryColumns:
     """The decoded entries of one group or of several."""
 
     times: Sequence[int]
@@ -47,14 +47,16 @@ class Columns:
     topics: Sequence[bytes]
     payloads: Sequence[bytes]
 
-    def part(self, start: int, stop: int) -> Columns:
-        """The entries from index ``start`` up to ``stop``."""
+    def part(self, start: int, stop: int) -> EntryColumns:
+        """Return the entries from index ``start`` up to ``stop``."""
         here = slice(start, stop)
-        return Columns(self.times[here], self.flags[here], self.sessions[here], self.topics[here], self.payloads[here])
+        return EntryColumns(
+            self.times[here], self.flags[here], self.sessions[here], self.topics[here], self.payloads[here]
+        )
 
     @classmethod
-    def joined(cls, parts: Sequence[Columns]) -> Columns:
-        """All entries of ``parts``, in order."""
+    def joined(cls, parts: Sequence[EntryColumns]) -> EntryColumns:
+        """Return all entries of ``parts``, in order."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -66,12 +68,12 @@ class Columns:
         )
 
     def all(self) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[bytes], Sequence[bytes]]:
-        """The columns, in the order of a :class:`~amqtt_db.message.Batch`."""
+        """Return the columns in the order of a :class:`~amqtt_db.message.Batch`."""
         return self.times, self.flags, self.sessions, self.topics, self.payloads
 
 
-def encode(entries: Sequence[Entry]) -> bytes:
-    """The blob of a group of at least one entry."""
+def encode_group(entries: Sequence[Entry]) -> bytes:
+    """Return the blob of a group of at least one entry."""
     times, flags, sessions, topics, payloads = zip(*entries, strict=True)
     count = len(entries)
     lengths = pack(f"<{2 * count}I", *map(len, topics), *map(len, payloads))
@@ -79,8 +81,8 @@ def encode(entries: Sequence[Entry]) -> bytes:
     return _HEAD.pack(VERSION, crc32(body)) + body
 
 
-def decode(count: int, blob: bytes) -> Columns:
-    """The ``count`` entries of a blob.  Raises JournalError for one that is damaged or of a newer layout."""
+def decode_group(count: int, blob: bytes) -> EntryColumns:
+    """Return the ``count`` entries of a blob.  Raises JournalError if it is damaged or of a newer layout."""
     if blob[:1] != bytes((VERSION,)):
         raise JournalError("a group of the journal is of an unknown layout: written by another version, or damaged")
     head = Struct(f"<{_HEAD.size}x{2 * count}q{2 * count}I{count}s")
@@ -92,11 +94,11 @@ def decode(count: int, blob: bytes) -> Columns:
     if bounds[-1] != len(blob) or crc32(memoryview(blob)[_HEAD.size :]) != checksum:
         raise JournalError(DAMAGED)
     values = [blob[start:stop] for start, stop in pairwise(bounds)]
-    return Columns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
+    return EntryColumns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
 
 
-def chunks(entries: Sequence[Entry], most_bytes: int = _MOST_BYTES) -> Iterator[Sequence[Entry]]:
-    """Cut entries into groups of at most 5,000 entries and ``most_bytes``, but of at least one entry."""
+def split_groups(entries: Sequence[Entry], most_bytes: int = _MOST_BYTES) -> Iterator[Sequence[Entry]]:
+    """Split entries into groups of at most 5,000 entries and ``most_bytes``, but at least one entry."""
     start = 0
     while start < len(entries):
         stop = start + fitting(map(_size, entries[start : start + _MOST_ENTRIES]), most_bytes)
@@ -105,7 +107,7 @@ def chunks(entries: Sequence[Entry], most_bytes: int = _MOST_BYTES) -> Iterator[
 
 
 def fitting(sizes: Iterable[int], most_bytes: int) -> int:
-    """How many of the sizes, at least one, come to ``most_bytes`` in sum."""
+    """Return how many of the sizes, at least one, add up to ``most_bytes`` or less."""
     count = 0
     for total in accumulate(sizes):
         if total > most_bytes and count:

@@ -1,4 +1,4 @@
-"""What is in a journal, for people: its contents, whether it is sound, and its messages for another program.
+"""Looking into a journal: what it holds, what is wrong with it, and its messages for another program.
 
 Nothing here changes the journal, or holds up its owner.
 """
@@ -18,7 +18,7 @@ import orjson
 
 from amqtt_db.errors import JournalError
 from amqtt_db.journal import file as journal_file
-from amqtt_db.journal.group import decode
+from amqtt_db.journal.group import decode_group
 from amqtt_db.journal.progress import Progress, read_progress
 from amqtt_db.journal.salvage import readable
 from amqtt_db.message import CONNECT, PUBLISH
@@ -34,7 +34,7 @@ _GROUPS: Final = "SELECT first, count, opening, blob FROM entries ORDER BY first
 
 @attrs.frozen
 class GenerationInfo:
-    """What the journal holds of one opening: positions from ``first`` up to ``end``, bytes as they lie in the file."""
+    """What a journal holds of one generation: positions from ``first`` up to ``end``, bytes as in the file."""
 
     token: str
     first: int
@@ -46,7 +46,7 @@ class GenerationInfo:
 
 @attrs.frozen
 class JournalInfo:
-    """What a journal holds; ``progress`` is how far its writer reported to be, None if it never did."""
+    """What a journal holds; ``progress`` is the last that its writer reported, None if it never did."""
 
     path: Path
     generations: tuple[GenerationInfo, ...]
@@ -56,26 +56,26 @@ class JournalInfo:
     @property
     def messages(self) -> int:
         """The messages in the journal, stored elsewhere or not."""
-        return sum(stretch.messages for stretch in self.generations)
+        return sum(generation.messages for generation in self.generations)
 
     @property
     def bytes(self) -> int:
         """What counts towards ``max_size``."""
-        return sum(stretch.bytes for stretch in self.generations)
+        return sum(generation.bytes for generation in self.generations)
 
 
-def contents(path: Path) -> JournalInfo:
-    """What the journal at ``path`` holds.  Raises JournalError if it cannot be read."""
+def read_journal_info(path: Path) -> JournalInfo:
+    """Return what the journal at ``path`` holds.  Raises JournalError if it cannot be read."""
     with closing(journal_file.connect_reader(path)) as connection, journal_file.explained(path):
         generations = tuple(GenerationInfo(*row) for row in connection.execute(_CONTENTS))
         refused = connection.execute("SELECT value FROM meta WHERE name = 'refused'").fetchone()[0]
     return JournalInfo(path, generations, refused, read_progress(path))
 
 
-def problems(path: Path) -> Iterator[str]:
-    """What is wrong with the journal at ``path``: pages, groups that cannot be read, positions that are missing.
+def find_problems(path: Path) -> Iterator[str]:
+    """Yield what is wrong with the journal at ``path``: damaged pages and groups, missing positions.
 
-    Raises JournalError if it is no journal.
+    Raises JournalError if it is not a journal.
     """
     with closing(journal_file.connect_reader(path)) as connection:
         try:
@@ -92,21 +92,21 @@ def _group_problems(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"positions {behind} to {first - 1} are missing"
         behind, before = first + count, generation
         try:
-            decode(count, blob)
+            decode_group(count, blob)
         except JournalError:
             yield f"positions {first} to {behind - 1} are damaged"
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Every message that can be read in the journal at ``path``, damaged or not, as JSON Lines in order of arrival.
+def export_lines(path: Path) -> Iterator[bytes]:
+    """Yield every readable message of the journal at ``path`` as JSON Lines, in order of arrival.
 
-    ``client`` is null where the journal no longer has the beginning of the connection.
+    ``client`` is null if the journal no longer has the beginning of the connection.
     """
     clients: dict[int, Any] = {}
     if not path.exists():
-        raise JournalError(f"journal {path}: there is none; name it with --journal, or the configuration that does")
+        raise JournalError(f"journal {path}: it does not exist; name it with --journal, or name a configuration")
     for first, count, _, _, _, blob in readable(path):
-        columns = decode(count, blob)
+        columns = decode_group(count, blob)
         entries = zip(columns.times, columns.flags, columns.sessions, columns.topics, columns.payloads, strict=True)
         for position, (time, sent, session, topic, payload) in enumerate(entries, first):
             if sent >> 4 == CONNECT:
@@ -124,7 +124,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def readable_bytes(name: str, raw: bytes) -> dict[str, str]:
-    """Bytes for JSON: under ``name`` where they are UTF-8 text, else under ``name_base64``."""
+    """Return bytes for JSON: under ``name`` if they are UTF-8 text, else under ``name_base64``."""
     try:
         return {name: raw.decode()}
     except UnicodeDecodeError:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 import attrs
 
 from amqtt_db.errors import JournalError
-from amqtt_db.journal.file import explained
-from amqtt_db.journal.group import FIXED, OTHER_KINDS, Entry, chunks, encode, fitting
-from amqtt_db.journal.owned import OwnedFile
+from amqtt_db.journal import file as journal_file
+from amqtt_db.journal import salvage
+from amqtt_db.journal.file import CREATE_NOTES, PUT_NOTE, explained
+from amqtt_db.journal.group import FIXED, OTHER_KINDS, Entry, encode_group, fitting, split_groups
 from amqtt_db.journal.progress import Progress
 from amqtt_db.message import START, flags
 
@@ -23,11 +27,13 @@ NO_LONGER_FULL: Final = 0.9
 """Of ``max_size``: a journal that was full takes messages again below it."""
 
 _Row = tuple[int, int, int, int, int, bytes]
+_Note = tuple[str, str, bytes | None]
 
 _ROW_BYTES: Final = 32
 _TRIM_GROUPS: Final = 64
 _TRIM_BYTES: Final = 8 * 2**20
 _SYNC_SECONDS: Final = 1.0
+_BUSY_MILLISECONDS: Final = 100  # an event loop may stand still meanwhile
 
 # A commit that failed may have reached the disk all the same; then the same row is there already.
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)"
@@ -42,40 +48,48 @@ _FORGET: Final = """
 DELETE FROM opening
 WHERE number < coalesce((SELECT min(opening) FROM entries) - 1, (SELECT max(number) FROM opening))
 """
+_DELETE_NOTE: Final = "DELETE FROM note WHERE scope = ? AND key = ?"
 
 
 class Journal:
     """The owner's side of a journal: append, commit, trim.
 
-    Not for several threads at once, with one exception: while :meth:`write` runs in another thread, this one may go on
-    to :meth:`append` and :meth:`refuse`, and read the properties.  All sizes are in bytes.
+    Not for several threads at once, with one exception: while :meth:`write` runs in another thread, this one may
+    :meth:`append`, :meth:`extend`, :meth:`remember` and :meth:`refuse`, and read the properties.  All sizes are in
+    bytes.
     """
 
-    def __init__(self, file: OwnedFile, max_size: int, sync: Sync) -> None:
+    def __init__(self, path: Path, lock: int, connection: sqlite3.Connection, max_size: int, sync: Sync) -> None:
         """For :meth:`open` alone."""
-        self.path = file.path
+        self.path = path
         self.max_size = max_size
         self.sync = sync
         self.token = secrets.token_hex(16)
-        self._file = file
+        self._lock = lock
+        self._connection = connection
+        self._identity = journal_file.identity(path)
         self._next = 1
         self._number = 0
         self._appended: list[Entry] = []
         self._appended_bytes = 0
         self._sealed: list[_Row] = []
         self._sealed_bytes = 0
+        self._notes: dict[str, dict[str, bytes]] = {}
+        self._changed_notes: list[_Note] = []
+        self._sealed_notes: list[_Note] = []
         self._live = 0
         self._refused = 0
         self._refused_stored = 0
         self._trim_limit = 0
         self._trimming = False
         self._failed = False
+        self._suspicious = False
         self._unsynced = False
         self._synced_at = time.monotonic()
 
     @classmethod
     def open(cls, path: Path | str, *, max_size: int, sync: Sync) -> Journal:
-        """Become the owner of the journal at ``path``, which is created where there is none.
+        """Become the owner of the journal at ``path``; create it if it is missing.
 
         ``max_size`` bounds the bytes that wait in it (see :attr:`full`).  ``sync`` is what a commit waits for:
         ``always`` until the disk has it, ``1s`` until the operating system has it, with the disk following within a
@@ -85,7 +99,14 @@ class Journal:
 
         Raises JournalInUse if it has an owner, JournalError if it cannot be created, opened or recognised.
         """
-        journal = cls(OwnedFile.open(Path(path), is_synced=sync == "always"), max_size, sync)
+        path = Path(path)
+        lock = journal_file.lock(path)
+        try:
+            salvage.mend(path)
+            journal = cls(path, lock, journal_file.connect_owner(path), max_size, sync)
+        except BaseException:
+            os.close(lock)
+            raise
         try:
             journal._begin()
         except BaseException:
@@ -110,19 +131,20 @@ class Journal:
 
     @property
     def full(self) -> bool:
-        """Whether ``max_size`` is reached.  The journal still takes entries then; its user decides."""
+        """True if ``max_size`` is reached.  The journal still takes entries then; its user decides."""
         return self._live + self._sealed_bytes + self._appended_bytes >= self.max_size
 
     @property
     def refused(self) -> int:
-        """How many messages this journal's owners refused, ever."""
+        """The number of messages that all owners of this journal have refused so far."""
         return self._refused
 
     @property
     def busy(self) -> bool:
-        """Whether a commit would have anything to do: entries, trimming, syncing, counting, or a file that is gone."""
-        work = self._appended or self._sealed or self._trimming or self._refused != self._refused_stored
-        return bool(work) or self._sync_due() or self._file.is_displaced()
+        """True if a commit would have anything to do: entries, notes, trimming, syncing, counting, trying again."""
+        entries = self._appended or self._sealed or self._changed_notes or self._sealed_notes
+        again = self._failed or self._suspicious
+        return bool(entries or again or self._trimming or self._refused != self._refused_stored) or self._sync_due()
 
     def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> int:
         """Append an entry in memory and return its position; the next successful commit makes it durable.
@@ -148,19 +170,35 @@ class Journal:
         """Count messages that were not taken; the next commit stores the number."""
         self._refused += count
 
+    def remember(self, scope: str, key: str, value: bytes | None) -> None:
+        """Keep a small note beside the entries, or delete it with None; the next successful commit makes it durable.
+
+        It is committed in one transaction with everything appended until then.  Notes outlive trimming and restarts.
+        """
+        notes = self._notes.setdefault(scope, {})
+        if value is None:
+            notes.pop(key, None)
+        else:
+            notes[key] = value
+        self._changed_notes.append((scope, key, value))
+
+    def notes(self, scope: str) -> Mapping[str, bytes]:
+        """Return the current notes of a scope, also those that are not committed yet."""
+        return self._notes.get(scope, {})
+
     def trim(self, progress: Progress) -> None:
         """Let the next commits delete the groups that lie wholly behind ``progress``, a bounded number each.
 
         A token that this journal does not know trims nothing.  Raises JournalError.
         """
         with explained(self.path):
-            row = self._file.connection.execute(_TRIM_LIMIT, attrs.asdict(progress)).fetchone()
+            row = self._connection.execute(_TRIM_LIMIT, attrs.asdict(progress)).fetchone()
         if row is not None and row[0] > self._trim_limit:
             self._trim_limit = row[0]
             self._trimming = True
 
     def commit(self) -> int:
-        """Commit all that was appended, in one transaction; return the position behind it.
+        """Commit everything that was appended, in one transaction; return the position behind it.
 
         Raises JournalError if it cannot; everything stays as it was, to be committed again.
         """
@@ -171,42 +209,71 @@ class Journal:
     def seal(self) -> int:
         """Make what was appended ready for :meth:`write`; return the position behind it."""
         first = self._next - len(self._appended)
-        for group in chunks(self._appended):
-            blob = encode(group)
+        for group in split_groups(self._appended):
+            blob = encode_group(group)
             messages = sum(entry[1] < OTHER_KINDS for entry in group)
             self._sealed.append((first, len(group), messages, self._number, len(blob) + _ROW_BYTES, blob))
             self._sealed_bytes += len(blob) + _ROW_BYTES
             first += len(group)
         self._appended = []
         self._appended_bytes = 0
+        self._sealed_notes += self._changed_notes
+        self._changed_notes = []
         return self._next
 
     def write(self) -> None:
-        """Commit all that was sealed, and trim.  Raises JournalError if it cannot; it may be repeated."""
+        """Commit everything that was sealed, and trim.  Raises JournalError if it cannot; it may be repeated.
+
+        After a failure, and once :meth:`check_file` has found the file gone, it raises as long as the file is gone.
+        """
         try:
             with explained(self.path):
+                if self._failed or self._suspicious:
+                    self._require_file()
                 if self._failed and self._trimming:
-                    self._transaction(())
-                self._transaction(self._sealed)
-                self._file.keep_place()
+                    self._transaction((), ())
+                self._transaction(self._sealed, self._sealed_notes)
         except JournalError:
             self._failed = True
             raise
         self._failed = False
 
+    def check_file(self) -> None:
+        """Find out whether somebody has removed or replaced the file; then nothing more is committed.
+
+        SQLite would go on to write into a file that no other process can find.
+        """
+        self._suspicious = self._suspicious or self._is_displaced()
+
     def close(self) -> None:
-        """Give the journal up; what was not committed is not stored."""
-        self._file.close()
+        """Close the file and unlock it; what was not committed is not stored."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        os.close(self._lock)
+
+    def _is_displaced(self) -> bool:
+        found = journal_file.identity(self.path)
+        return found is None or found != self._identity
+
+    def _require_file(self) -> None:
+        if self._is_displaced():
+            self._suspicious = True
+            raise JournalError(
+                f"journal {self.path}: the file was removed or replaced while this process owned it; put it back, or"
+                " restart the broker to begin a new one (first move away any file that has taken its place)"
+            )
+        self._suspicious = False
 
     def _begin(self) -> None:
-        """Write this opening's token and its START entry, and learn what is there."""
+        """Write this opening's token and its START entry, and learn what the file holds."""
         with explained(self.path):
-            execute = self._file.connection.execute
+            execute = self._connection.execute
             meta = dict(execute("SELECT name, value FROM meta").fetchall())
             last = execute("SELECT coalesce(max(first + count), 0), coalesce(sum(size), 0) FROM entries").fetchone()
             self._next, self._live = max(meta["next"], last[0]), last[1]
             self._refused = self._refused_stored = meta["refused"]
             execute("BEGIN IMMEDIATE")
+            execute(CREATE_NOTES)
             execute(_FORGET)
             newest = execute("SELECT number, token FROM opening ORDER BY number DESC LIMIT 1").fetchone()
             self._number = newest[0] + 1 if newest else 1
@@ -217,37 +284,46 @@ class Journal:
             execute(_PUT, self._sealed[0])
             execute("COMMIT")
             self._written(self._sealed)
-            self._file.settle()
+            for scope, key, value in execute("SELECT scope, key, value FROM note"):
+                self._notes.setdefault(scope, {})[key] = value
+            execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+            if self.sync != "always":
+                execute("PRAGMA synchronous = NORMAL")
 
-    def _transaction(self, rows: Sequence[_Row]) -> None:
+    def _transaction(self, rows: Sequence[_Row], notes: Sequence[_Note]) -> None:
         refused = self._refused
         syncing = self._sync_due()
         trimmed = None
-        if len(rows) == 1 and not (self._trimming or syncing or refused != self._refused_stored):
-            self._file.connection.execute(_PUT, rows[0])  # a transaction of its own, at the price of one statement
+        if len(rows) == 1 and not (notes or self._trimming or syncing or refused != self._refused_stored):
+            self._connection.execute(_PUT, rows[0])  # a transaction of its own, at the price of one statement
         else:
-            trimmed = self._work(rows, refused, syncing)
+            trimmed = self._work(rows, notes, refused, syncing)
         self._refused_stored = refused
+        self._sealed_notes = self._sealed_notes[len(notes) :]
         self._written(rows)
         self._note_trimmed(trimmed)
         self._note_synced(syncing, bool(rows))
 
-    def _work(self, rows: Sequence[_Row], refused: int, syncing: bool) -> list[tuple[int, int]] | None:
-        """Whatever is due, in one transaction; returns the (first, size) of the groups that it trimmed."""
-        execute = self._file.connection.execute
+    def _work(
+        self, rows: Sequence[_Row], notes: Sequence[_Note], refused: int, syncing: bool
+    ) -> list[tuple[int, int]] | None:
+        """Do everything that is due, in one transaction; return the (first, size) of the groups that it trimmed."""
+        execute = self._connection.execute
         if syncing:
             execute("PRAGMA synchronous = FULL")
         try:
             execute("BEGIN IMMEDIATE")
             for row in rows:
                 execute(_PUT, row)
+            for scope, key, value in notes:
+                execute(_DELETE_NOTE, (scope, key)) if value is None else execute(PUT_NOTE, (scope, key, value))
             trimmed = self._delete_behind() if self._trimming else None
             if trimmed is not None or syncing or refused != self._refused_stored:
                 self._store_meta(refused)
             execute("COMMIT")
         finally:
-            if self._file.connection.in_transaction:
-                self._file.connection.rollback()
+            if self._connection.in_transaction:
+                self._connection.rollback()
             if syncing:
                 execute("PRAGMA synchronous = NORMAL")
         return trimmed
@@ -255,16 +331,15 @@ class Journal:
     def _store_meta(self, refused: int) -> None:
         behind = self._sealed[-1][0] + self._sealed[-1][1] if self._sealed else self._next - len(self._appended)
         values = [(behind, "next"), (refused, "refused")]
-        self._file.connection.executemany("UPDATE meta SET value = ? WHERE name = ?", values)
+        self._connection.executemany("UPDATE meta SET value = ? WHERE name = ?", values)
 
     def _delete_behind(self) -> list[tuple[int, int]]:
         """Delete groups behind the trim limit; return their (first, size)."""
-        found = self._file.connection.execute(_BEHIND, {"limit": self._trim_limit, "most": _TRIM_GROUPS}).fetchall()
+        execute = self._connection.execute
+        found = execute(_BEHIND, {"limit": self._trim_limit, "most": _TRIM_GROUPS}).fetchall()
         found = found[: fitting((size for _, size in found), _TRIM_BYTES)]
         if found:
-            self._file.connection.execute(
-                "DELETE FROM entries WHERE first BETWEEN ? AND ?", (found[0][0], found[-1][0])
-            )
+            execute("DELETE FROM entries WHERE first BETWEEN ? AND ?", (found[0][0], found[-1][0]))
         return found
 
     def _note_trimmed(self, trimmed: list[tuple[int, int]] | None) -> None:

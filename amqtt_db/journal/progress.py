@@ -1,4 +1,4 @@
-"""How far a journal's reader got, reported to its owner in a small file beside it."""
+"""A reader's progress through a journal, reported to the owner in a small file beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress:
 
 
 def write_progress(path: Path | str, token: str, position: int) -> None:
-    """Tell the owner of the journal at ``path`` what need not be kept: see :class:`Progress`.  Raises JournalError."""
+    """Report to the owner of the journal at ``path`` what need not be kept.  Raises JournalError."""
     new = f"{path}.progress.new"
     with explained(Path(path)):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -30,7 +30,7 @@ def write_progress(path: Path | str, token: str, position: int) -> None:
 
 
 def read_progress(path: Path | str) -> Progress | None:
-    """What was last reported for the journal at ``path``; None if nothing was, or nothing that can be read."""
+    """Return what was last reported for the journal at ``path``; None if nothing was, or it cannot be read."""
     try:
         found = orjson.loads(Path(f"{path}.progress").read_bytes())
         return Progress(str(found["token"]), int(found["position"]))

@@ -1,4 +1,4 @@
-"""A journal from any other process than its owner's: its openings, its entries, and how many wait."""
+"""Reading a journal from another process than its owner's: its generations, its entries, and how many wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 from amqtt_db.errors import JournalError
 from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.file import explained
-from amqtt_db.journal.group import OTHER_KINDS, Columns, decode, fitting
+from amqtt_db.journal.group import OTHER_KINDS, EntryColumns, decode_group, fitting
 from amqtt_db.message import Batch
 
 _READ: Final = """
@@ -48,21 +48,21 @@ class JournalReader:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Open the journal at ``path``.  Raises JournalError, also where there is none yet: then try again later."""
+        """Open the journal at ``path``.  Raises JournalError, also if it does not exist yet: then try again later."""
         self.path = Path(path)
         self._identity = journal_file.identity(self.path)  # before: what takes the file's place meanwhile is noticed
         self._connection = journal_file.connect_reader(self.path)
         self._version: int | None = None
 
     def generations(self) -> tuple[Generation, ...]:
-        """The openings that the journal knows, oldest first; those wholly trimmed may be missing."""
+        """Return the generations that the journal knows, oldest first; those wholly trimmed may be missing."""
         rows = self._all("SELECT token, first, previous FROM opening ORDER BY number", {})
         return tuple(Generation(*row) for row in rows)
 
     def read(self, token: str, position: int, *, max_messages: int = 5000, max_bytes: int = 16 * 2**20) -> Batch | None:
-        """The entries of an opening from ``position`` on, None if there are none.
+        """Return the entries of a generation from ``position`` on, or None if there are none.
 
-        At most ``max_messages`` entries, and as many as come to ``max_bytes`` of topics and payloads, at least one.
+        At most ``max_messages`` entries and ``max_bytes`` of topics and payloads, but at least one entry.
         """
         positions, columns = self._groups(token, position, max_messages, max_bytes)
         if columns is None:
@@ -73,9 +73,9 @@ class JournalReader:
         return Batch(token, positions, *columns.all(), positions[-1] + 1)
 
     def changed(self) -> bool:
-        """Whether anything may have been committed since the last call; cheap, so poll it.
+        """Return True if anything may have been committed since the last call; cheap, so poll it.
 
-        Raises JournalError also where another file has taken the journal's place: open it again.
+        Raises JournalError also if another file has taken the journal's place: open it again.
         """
         if journal_file.identity(self.path) != self._identity:
             raise JournalError(f"journal {self.path}: the file was moved away or replaced")
@@ -84,18 +84,21 @@ class JournalReader:
         return bool(before != version)
 
     def pending(self, token: str | None, position: int) -> int:
-        """How many messages there are at ``position`` of an opening or later; of an unknown token, from it on."""
+        """Return how many messages there are at or after ``position`` of a generation.
+
+        With an unknown token, or None, count those of all generations.
+        """
         here = {"token": token, "position": position}
         whole = int(self._all(_PENDING, here)[0][0])
-        cut = [decode(count, blob).flags[position - first :] for first, count, blob in self._all(_CUT, here)]
+        cut = [decode_group(count, blob).flags[position - first :] for first, count, blob in self._all(_CUT, here)]
         return whole + sum(flag < OTHER_KINDS for part in cut for flag in part)
 
     def refused(self) -> int:
-        """How many messages the journal's owners refused, ever, because it was full or could not be written."""
+        """Return how many messages its owners have refused so far, because it was full or could not be written."""
         return int(self._all("SELECT value FROM meta WHERE name = 'refused'", {})[0][0])
 
     def size(self) -> int:
-        """The bytes in the journal that count towards its owner's ``max_size``."""
+        """Return the bytes in the journal that count towards its owner's ``max_size``."""
         return int(self._all("SELECT coalesce(sum(size), 0) FROM entries", {})[0][0])
 
     def close(self) -> None:
@@ -106,18 +109,20 @@ class JournalReader:
         with explained(self.path):
             return self._connection.execute(statement, parameters).fetchall()
 
-    def _groups(self, token: str, position: int, max_messages: int, max_bytes: int) -> tuple[list[int], Columns | None]:
-        """The positions and columns of the groups that together reach a limit, from ``position`` on."""
+    def _groups(
+        self, token: str, position: int, max_messages: int, max_bytes: int
+    ) -> tuple[list[int], EntryColumns | None]:
+        """Return positions and columns of the groups from ``position`` on that together reach a limit."""
         positions: list[int] = []
-        parts: list[Columns] = []
+        parts: list[EntryColumns] = []
         size = 0
         with explained(self.path), closing(self._connection.cursor()) as cursor:
             for first, count, blob in cursor.execute(_READ, {"token": token, "position": position}):
-                columns = decode(count, blob)
+                columns = decode_group(count, blob)
                 start = max(0, position - first)
                 parts.append(columns.part(start, count) if start else columns)
                 positions.extend(range(first + start, first + count))
                 size += len(blob)
                 if len(positions) >= max_messages or size >= max_bytes:
                     break
-        return positions, Columns.joined(parts) if parts else None
+        return positions, EntryColumns.joined(parts) if parts else None

@@ -21,8 +21,8 @@ import attrs
 
 from amqtt_db.errors import JournalError, format_count
 from amqtt_db.journal import file as journal_file
-from amqtt_db.journal.file import APPLICATION_ID, FORMAT
-from amqtt_db.journal.group import FIXED, decode
+from amqtt_db.journal.file import APPLICATION_ID, CREATE_NOTES, FORMAT, PUT_NOTE
+from amqtt_db.journal.group import FIXED, decode_group
 from amqtt_db.journal.progress import read_progress
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Salvage:
 
 
 def mend(path: Path) -> None:
-    """Where the journal at ``path`` is damaged, set it aside and put what can be read of it in its place.
+    """If the journal at ``path`` is damaged, set it aside and put what can be read of it in its place.
 
     The caller owns the journal.  Raises JournalError if that cannot be done, which changes nothing.
     """
@@ -92,7 +92,7 @@ def mend(path: Path) -> None:
 
 
 def damage(path: Path) -> str | None:
-    """What is damaged in the journal at ``path``; None if nothing is, or if it is no journal at all."""
+    """Return what is damaged in the journal at ``path``; None if nothing is, or if it is not a journal at all."""
     if not _is_journal(path):
         wal = journal_file.beside(path, "-wal")
         is_empty = not path.exists() or path.stat().st_size == 0
@@ -117,14 +117,14 @@ def _first_damage(path: Path) -> str | None:
         if verdict != "ok":
             return str(verdict).splitlines()[-1]
         for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST)):
-            decode(count, blob)
+            decode_group(count, blob)
         if connection.execute(_STRAYS).fetchone()[0]:
             return "a group belongs to an opening that is not there"
     return None
 
 
 def readable(path: Path) -> Iterator[Row]:
-    """Every group of a journal that can be read, in order, whatever is between them."""
+    """Yield every group of a journal that can be read, in order."""
     if not _is_journal(path):
         return
     with closing(_insist(path)) as connection:
@@ -134,9 +134,9 @@ def readable(path: Path) -> Iterator[Row]:
 
 
 def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
-    """First positions of sound groups: read a range from both ends until it breaks; halve what is between, and go on.
+    """Yield first positions of sound groups: read a range from both ends until it breaks, halve the rest, and go on.
 
-    ``most``: how many entries there can be, where the last one does not tell; positions have gaps.
+    ``most``: the largest possible number of entries, used if the last one cannot be read; positions have gaps.
     """
     lowest, _ = _read(connection, 0, _LAST, "ASC LIMIT 1")
     highest, _ = _read(connection, 0, _LAST, "DESC LIMIT 1")
@@ -175,14 +175,14 @@ def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> _F
 
 def _is_sound(row: Row) -> bool:
     try:
-        decode(row[1], row[5])
+        decode_group(row[1], row[5])
     except JournalError:
         return False
     return True
 
 
 def _copy(path: Path, ready: Path) -> Salvage:
-    """A new journal with what can be read of the one at ``path``; it gets the name ``ready`` when it is on disk."""
+    """Make a journal of what can be read of the one at ``path``; it gets the name ``ready`` when it is on disk."""
     part = journal_file.beside(path, ".mending")
     journal_file.remove(part)
     found = Salvage()
@@ -197,13 +197,15 @@ def _copy(path: Path, ready: Path) -> Salvage:
             _adopt(path, target)
         target.execute(_BRING_HOME)
         target.executemany("UPDATE meta SET value = max(value, ?) WHERE name = ?", _meta(path))
+        target.execute(CREATE_NOTES)
+        target.executemany(PUT_NOTE, _notes(path))
         target.execute("COMMIT")
     os.replace(part, ready)
     return found
 
 
 def _openings(path: Path) -> list[tuple[int, str, int, str | None]]:
-    """The openings, or none if they cannot be read: they are few, and lie on one page."""
+    """Return the openings, or an empty list if they cannot be read: they are few, and lie on one page."""
     if not _is_journal(path):
         return []
     with closing(_insist(path)) as connection, suppress(*_BROKEN):
@@ -212,7 +214,7 @@ def _openings(path: Path) -> list[tuple[int, str, int, str | None]]:
 
 
 def _adopt(path: Path, target: sqlite3.Connection) -> None:
-    """Give entries whose openings are lost the last one that was reported: its checkpoint tells what is stored."""
+    """Give entries whose openings are lost the last opening that was reported: its checkpoint says what is stored."""
     progress = read_progress(path)
     token = secrets.token_hex(16) if progress is None else progress.token
     first = target.execute("SELECT min(first) FROM entries").fetchone()[0]
@@ -228,10 +230,19 @@ def _meta(path: Path) -> list[tuple[int, str]]:
     return []
 
 
+def _notes(path: Path) -> list[tuple[str, str, bytes]]:
+    """Return the notes beside the entries, or an empty list if they cannot be read or there never were any."""
+    if not _is_journal(path):
+        return []
+    with closing(_insist(path)) as connection, suppress(*_BROKEN):
+        return connection.execute("SELECT scope, key, value FROM note").fetchall()
+    return []
+
+
 def _set_aside(path: Path) -> Path:
     """Rename the files of a journal; return the new name of the first."""
     aside = journal_file.beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
-    journal_file.beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it anew
+    journal_file.beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it again
     if _size(journal_file.beside(path, "-wal")):
         os.rename(journal_file.beside(path, "-wal"), journal_file.beside(aside, "-wal"))
     if path.exists():
@@ -240,7 +251,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def _is_journal(path: Path) -> bool:
-    """Whether the file begins as a journal does, whatever follows."""
+    """Return True if the file begins as a journal does."""
     try:
         with path.open("rb") as file:
             head = file.read(_ID_AT + 4)
@@ -252,14 +263,14 @@ def _is_journal(path: Path) -> bool:
 
 
 def _look(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, damaged or not."""
+    """Return a connection that can only read; it opens damaged files too."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", isolation_level=None, uri=True)
     connection.text_factory = lambda raw: raw.decode(errors="replace")
     return connection
 
 
 def _insist(path: Path) -> sqlite3.Connection:
-    """The same, and SQLite reads as far as it can in a file that is shorter than it should be."""
+    """Return the same with a setting that lets SQLite read as far as it can in a truncated file."""
     connection = _look(path)
     connection.execute("PRAGMA writable_schema = ON")
     return connection

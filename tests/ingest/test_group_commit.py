@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,49 @@ def test_a_group_that_lingers_is_committed_when_its_time_is_over(tmp_path: Path)
 
     run(tmp_path / "journal", scenario, linger=0.01)
     assert list(stored(tmp_path / "journal").values()) == [b"small", b"small"]
+
+
+def test_nothing_is_acknowledged_once_the_file_is_known_to_be_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`rm` of a journal in use: noticed at the next tick, said once, and no commit; put back, everything goes on."""
+    path, elsewhere = tmp_path / "journal", tmp_path / "elsewhere"
+
+    async def scenario(group_commit: GroupCommit) -> None:
+        await group_commit.extend(entries(b"before"))
+        path.rename(elsewhere)
+        group_commit.tick()
+        waiting = group_commit.extend(entries(b"after"))
+        for _ in range(3):
+            await group_commit.flush()
+            assert group_commit.blocked
+            group_commit.tick()
+        assert not waiting.done()
+        elsewhere.rename(path)
+        await group_commit.flush()
+        assert waiting.done()
+        assert not group_commit.blocked
+
+    run(path, scenario)
+    assert list(stored(path).values()) == [b"before", b"after"]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "was removed or replaced" in first
+    assert "QoS 1 and 2 are not acknowledged and QoS 0 is refused" in first
+    assert "can be written again" in second
+
+
+def test_a_note_is_durable_when_the_future_of_the_next_entries_is_done(tmp_path: Path) -> None:
+    """Also without any entry."""
+    path = tmp_path / "journal"
+
+    async def scenario(group_commit: GroupCommit) -> None:
+        group_commit.remember("scope", "key", b"value")
+        await group_commit.extend(())
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT * FROM note").fetchall() == [("scope", "key", b"value")]
+        assert group_commit.notes("scope")["key"] == b"value"
+
+    run(path, scenario)
 
 
 def test_what_comes_after_the_end_is_not_taken(tmp_path: Path) -> None:

@@ -589,13 +589,13 @@ def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.L
         client = await Client.connect(setup.port, "much")
         await setup.until_stored(1, CONNECT)
         group_commit = setup.plugin._group_commit
-        group_commit._journal._file.connection.execute("PRAGMA max_page_count = 1")
+        group_commit._journal._connection.execute("PRAGMA max_page_count = 1")
         client.send(publish("a", bytes(30_000), 1, 1))
         await setup.until(lambda: group_commit.blocked)
         client.send(publish("a", b"waiting", 1, 2), publish("a", b"refused"))
         await client.ping()
         assert setup.entries() == []
-        group_commit._journal._file.connection.execute("PRAGMA max_page_count = 1000000")
+        group_commit._journal._connection.execute("PRAGMA max_page_count = 1000000")
         assert sorted([await client.acknowledged() for _ in range(2)]) == [(4, 1), (4, 2)]
         assert [len(message.payload) for message in setup.entries()] == [30_000, 7]
         await client.leave()

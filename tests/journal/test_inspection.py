@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from amqtt_db.cli import app
 from amqtt_db.journal import Journal, Progress, write_progress
-from amqtt_db.journal.inspection import contents, problems
+from amqtt_db.journal.inspection import find_problems, read_journal_info
 from amqtt_db.message import CONNECT, PUBLISH, flags
 from tests.cli.test_cli import configuration, feed
 
@@ -44,14 +44,14 @@ def invoke(command: str, *arguments: object) -> Result:
 
 def test_info_tells_openings_positions_bytes_and_progress(journal: Path, tmp_path: Path) -> None:
     """The numbers are those of the journal, as text in whole lines and as JSON."""
-    found = contents(journal)
+    found = read_journal_info(journal)
     assert [(one.first, one.end, one.entries, one.messages) for one in found.generations] == [
         (1, 6, 5, 3),
         (6, 8, 2, 1),
     ]
     assert (found.messages, found.refused, found.progress) == (4, 2, None)
     write_progress(journal, found.generations[0].token, 4)
-    assert contents(journal).progress == Progress(found.generations[0].token, 4)
+    assert read_journal_info(journal).progress == Progress(found.generations[0].token, 4)
     config = configuration(tmp_path)
     told = invoke("info", config)
     assert (told.exit_code, f"{journal}: 4 messages, {found.bytes} bytes" in told.stdout) == (0, True)
@@ -68,7 +68,7 @@ def test_info_of_a_journal_that_was_emptied_in_order(journal: Path) -> None:
         owner.commit()
     owner.close()
     assert "everything is stored and deleted" in invoke("info", "--journal", journal).stdout
-    assert contents(journal).messages == 0
+    assert read_journal_info(journal).messages == 0
 
 
 def test_export_gives_every_message_as_it_came(journal: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_export_gives_every_message_as_it_came(journal: Path, tmp_path: Path) ->
 
 def test_verify_names_what_is_damaged_and_export_gives_the_rest(journal: Path, tmp_path: Path) -> None:
     """A changed byte and a missing group: exit status 1, with their positions; everything else is exported."""
-    assert list(problems(journal)) == []
+    assert list(find_problems(journal)) == []
     sound = invoke("verify", configuration(tmp_path))
     assert (sound.exit_code, "4 messages, all can be read" in sound.stdout) == (0, True)
     raw = bytearray(journal.read_bytes())
@@ -108,7 +108,7 @@ def test_a_journal_that_is_none(command: str, tmp_path: Path) -> None:
     """One line that names the file, exit status 1, and nothing is made."""
     told = invoke(command, "--journal", tmp_path / "nowhere")
     assert told.exit_code == 1
-    assert f"journal {tmp_path / 'nowhere'}: there is none" in told.stderr
+    assert f"journal {tmp_path / 'nowhere'}: it does not exist" in told.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,11 +18,11 @@ from hypothesis import strategies as st
 from amqtt_db.errors import JournalError, JournalInUse
 from amqtt_db.journal import Journal, JournalReader, Progress, Sync, read_progress, write_progress
 from amqtt_db.journal import file as journal_file
-from amqtt_db.journal.group import Entry, chunks, decode, encode
-from amqtt_db.journal.owned import OwnedFile
+from amqtt_db.journal.group import Entry, decode_group, encode_group, split_groups
 from amqtt_db.message import CONNECT, START, Batch, flags
 
 MIB = 2**20
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ENTRY = st.tuples(INT64, st.integers(0, 255), INT64, st.binary(max_size=40), st.binary(max_size=200))
 
@@ -98,8 +99,8 @@ def batches(reader: JournalReader, max_messages: int, max_bytes: int) -> Iterato
 
 @given(st.lists(ENTRY, min_size=1))
 def test_a_group_reads_back_what_was_written(entries: list[Entry]) -> None:
-    """decode(encode(entries)) gives every entry back, whatever is in it."""
-    columns = decode(len(entries), encode(entries))
+    """decode_group(encode_group(entries)) gives every entry back, whatever is in it."""
+    columns = decode_group(len(entries), encode_group(entries))
     read = zip(columns.times, columns.flags, columns.sessions, columns.topics, columns.payloads, strict=True)
     assert list(read) == entries
 
@@ -107,7 +108,7 @@ def test_a_group_reads_back_what_was_written(entries: list[Entry]) -> None:
 @given(st.lists(ENTRY, min_size=1), st.integers(1, 2000))
 def test_chunks_keep_the_order_and_the_limit(entries: list[Entry], most: int) -> None:
     """Chunks joined are the entries; a chunk of more than one entry keeps to the limit."""
-    parts = list(chunks(entries, most))
+    parts = list(split_groups(entries, most))
     assert [entry for part in parts for entry in part] == entries
     assert all(len(part) == 1 or sum(25 + len(e[3]) + len(e[4]) for e in part) <= most for part in parts)
 
@@ -116,7 +117,7 @@ def test_chunks_keep_the_order_and_the_limit(entries: list[Entry], most: int) ->
 def test_a_damaged_blob_is_an_error(blob: bytes, count: int) -> None:
     """Arbitrary bytes are never decoded into something wrong silently with another error than JournalError."""
     try:
-        columns = decode(count, blob)
+        columns = decode_group(count, blob)
     except JournalError:
         return
     assert sum(map(len, columns.topics)) + sum(map(len, columns.payloads)) + 25 * count + 5 == len(blob)
@@ -125,10 +126,10 @@ def test_a_damaged_blob_is_an_error(blob: bytes, count: int) -> None:
 @given(st.lists(ENTRY, min_size=1), st.data())
 def test_a_changed_byte_is_noticed(entries: list[Entry], data: st.DataObject) -> None:
     """Whichever byte of a group a disk changes: it is an error, and never another payload."""
-    blob = bytearray(encode(entries))
+    blob = bytearray(encode_group(entries))
     blob[data.draw(st.integers(0, len(blob) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(JournalError):
-        decode(len(entries), bytes(blob))
+        decode_group(len(entries), bytes(blob))
 
 
 @given(st.lists(st.lists(ENTRY, min_size=1, max_size=8), max_size=5), st.integers(1, 9), st.integers(1, 500))
@@ -238,17 +239,17 @@ def test_a_reader_sees_the_commits_of_another_process(path: Path) -> None:
         reader.close()
 
 
-def test_a_file_that_is_written_anew_while_a_reader_opens_it_is_noticed(
+def test_a_file_that_is_replaced_while_a_reader_opens_it_is_noticed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader may have opened the removed file, in which nothing will ever change."""
-    journal = opened(path)
+    opened(path).close()
     connect = journal_file.connect_reader
 
     def slowly(where: Path) -> sqlite3.Connection:
         connection = connect(where)
         path.unlink()
-        journal.commit()
+        opened(path).close()
         return connection
 
     monkeypatch.setattr(journal_file, "connect_reader", slowly)
@@ -258,25 +259,100 @@ def test_a_file_that_is_written_anew_while_a_reader_opens_it_is_noticed(
             reader.changed()
     finally:
         reader.close()
-        journal.close()
 
 
-def test_a_file_that_is_removed_while_its_owner_begins_is_written_anew(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The owner knows its file from the moment at which it was opened."""
-    settle = OwnedFile.settle
-
-    def late(file: OwnedFile) -> None:
-        path.unlink()
-        settle(file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OwnedFile, "settle", late)
-        journal = opened(path)
+@pytest.mark.parametrize("in_its_place", ["nothing", "another file"])
+def test_a_removed_file_takes_no_more_entries(in_its_place: str, path: Path) -> None:
+    """Once the owner has looked, each commit fails and says what to do; what has taken the place is not touched."""
+    journal = opened(path)
+    fill(journal, 2)
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    if in_its_place == "another file":
+        path.write_bytes(b"somebody else's")
+    assert not is_busy(journal)
+    journal.check_file()
     assert is_busy(journal)
-    (behind,) = fill(journal, groups=1)
-    assert [position for batch in everything(path) for position in batch.positions] == [*range(1, behind)]
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"was removed or replaced .* put it back, or restart the broker"):
+            fill(journal, 1)
+    assert path.exists() == (in_its_place == "another file")
+    elsewhere.rename(path)
+    journal.commit()
+    journal.check_file()
+    assert not is_busy(journal)
+    journal.close()
+    assert sum(map(len, everything(path))) == 41
+
+
+def test_a_failed_commit_looks_for_the_file(path: Path) -> None:
+    """A disk that comes back without the journal is noticed before anything is committed again."""
+    journal = opened(path)
+    journal._connection.execute("PRAGMA max_page_count = 1")
+    journal.append(2, 1, 0, b"t", bytes(30_000))
+    with pytest.raises(JournalError, match="free some space"):
+        journal.commit()
+    journal._connection.execute("PRAGMA max_page_count = 1000000")
+    path.unlink()
+    with pytest.raises(JournalError, match="was removed or replaced"):
+        journal.commit()
+    journal.close()
+
+
+def test_a_journal_of_the_first_version_goes_on(path: Path) -> None:
+    """It opens, keeps what it held, and takes entries and notes."""
+    shutil.copy(FIXTURES / "version_0" / "journal.db", path)
+    before = everything(path)
+    journal = opened(path)
+    journal.remember("scope", "key", b"value")
+    (behind,) = fill(journal, 1)
+    journal.close()
+    assert everything(path)[: len(before)] == before
+    assert everything(path)[-1].end == behind
+    journal = opened(path)
+    assert dict(journal.notes("scope")) == {"key": b"value"}
+    journal.close()
+
+
+def test_notes_are_committed_with_the_entries_and_outlive_them(path: Path) -> None:
+    """A note is there after the commit of its entry and not before, through trimming, restart and deletion."""
+    journal = opened(path)
+    journal.remember("scope", "a", b"1")
+    journal.remember("scope", "b", b"2")
+    position = journal.append(2, 1, 0, b"t", b"x")
+    assert dict(journal.notes("scope")) == {"a": b"1", "b": b"2"}
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM note").fetchone() == (0,)
+    journal.commit()
+    journal.remember("scope", "b", None)
+    journal.remember("scope", "a", b"3")
+    assert is_busy(journal)
+    journal.commit()
+    journal.trim(Progress(journal.token, position + 1))
+    while is_busy(journal):
+        journal.commit()
+    journal.remember("scope", "lost", b"")
+    journal.close()
+    journal = opened(path)
+    assert dict(journal.notes("scope")) == {"a": b"3"}
+    assert journal.notes("other") == {}
+    journal.close()
+
+
+def test_a_note_is_never_committed_without_its_entry(path: Path) -> None:
+    """A commit that fails keeps both for the next one, also if it trims first."""
+    journal = opened(path)
+    (behind,) = fill(journal, 1)
+    journal.trim(Progress(journal.token, behind))
+    journal.remember("scope", "a", b"1")
+    journal.append(2, 1, 0, b"t", bytes(300_000))
+    journal._connection.execute("PRAGMA max_page_count = 1")
+    for _ in range(3):
+        with pytest.raises(JournalError, match="free some space"):
+            journal.commit()
+        assert sqlite3.connect(path).execute("SELECT count(*) FROM note").fetchone() == (0,)
+    journal._connection.execute("PRAGMA max_page_count = 1000000")
+    journal.commit()
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM note").fetchone() == (1,)
     journal.close()
 
 
@@ -486,7 +562,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 def test_a_reader_needs_a_journal(path: Path) -> None:
     """A reader that comes too early is told so, and creates nothing."""
-    with pytest.raises(JournalError, match="there is none yet; the broker creates it"):
+    with pytest.raises(JournalError, match="it does not exist yet; the broker creates it"):
         JournalReader(path)
     assert not path.exists()
 

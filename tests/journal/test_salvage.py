@@ -1,25 +1,18 @@
-"""A damaged journal is set aside and never emptied; a removed one comes back; both with all that can be read."""
+"""A damaged journal is set aside and never emptied; what can be read of it goes on."""
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from amqtt_db.errors import JournalError
-from amqtt_db.journal import Journal, Progress, Sync, owned, salvage, write_progress
-from amqtt_db.journal import file as journal_file
+from amqtt_db.journal import Journal, Progress, salvage, write_progress
 from amqtt_db.message import PUBLISH, flags
-from tests.journal.test_journal import everything, fill, is_busy, opened
+from tests.journal.test_journal import everything, fill, opened
 
 GROUPS, EACH = 60, 5
 
@@ -151,147 +144,6 @@ def test_another_version_is_not_taken_for_damage(path: Path) -> None:
     with pytest.raises(JournalError, match="its format is 9"):
         opened(path)
     assert aside(path) == []
-
-
-@pytest.mark.parametrize("sync", ["always", "1s"])
-def test_a_removed_journal_comes_back_with_all_it_held(
-    path: Path, sync: Sync, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`rm mqtt.journal*` under a running owner: the next commit writes it anew before it returns."""
-    journal = opened(path, sync=sync)
-    fill(journal, 3)
-    for file in path.parent.iterdir():
-        file.unlink()
-    assert is_busy(journal)
-    fill(journal, 2)
-    assert not is_busy(journal)
-    assert sum(map(len, everything(path))) == 51
-    fill(journal, 1)
-    with pytest.raises(JournalError, match="another process owns it"):
-        opened(path)
-    journal.close()
-    opened(path).close()
-    assert sum(map(len, everything(path))) == 62
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
-
-
-@contextmanager
-def failing(step: int) -> Iterator[list[int]]:
-    """Whatever the journal's file is asked for fails once, at the call with the number ``step``; yields the count."""
-    seen = [0]
-    ours = {owned.__file__, journal_file.__file__}
-
-    def look(frame: FrameType, event: str, _: object) -> None:
-        if event == "c_call" and frame.f_code.co_filename in ours:
-            seen[0] += 1
-            if seen[0] == step:
-                raise OSError(5, "Input/output error")
-
-    sys.setprofile(look)
-    try:
-        yield seen
-    finally:
-        sys.setprofile(None)
-
-
-def removed(path: Path, step: int) -> tuple[Journal, bool]:
-    """A journal that was removed, and not written anew because a step failed; whether there was such a step."""
-    path.parent.mkdir()
-    journal = opened(path)
-    fill(journal, 3)
-    for file in path.parent.iterdir():
-        file.unlink()
-    with failing(step) as seen, suppress(JournalError):
-        journal.write()
-    return journal, seen[0] >= step
-
-
-def strays(path: Path) -> set[str]:
-    """Files that no owner of a journal looks after."""
-    return {file.name.removeprefix(path.name) for file in path.parent.iterdir()} - {"", "-wal", "-shm", ".lock"}
-
-
-def test_what_fails_while_a_removed_journal_comes_back_can_be_repeated(tmp_path: Path) -> None:
-    """At whichever step: the next commit has everything, and nothing is left behind."""
-    for step in count(1):
-        path = tmp_path / str(step) / "mqtt.journal"
-        journal, has_failed = removed(path, step)
-        fill(journal, 2)
-        journal.close()
-        assert (step, sum(map(len, everything(path))), strays(path)) == (step, 51, set())
-        opened(path).close()
-        if not has_failed:
-            break
-    assert step > 20
-
-
-def test_a_removed_journal_whose_owner_dies_while_it_comes_back(tmp_path: Path) -> None:
-    """As soon as there is a whole copy it is found, at whichever step the owner dies; half a copy is thrown away."""
-    survived = []
-    for step in count(1):
-        path = tmp_path / str(step) / "mqtt.journal"
-        journal, has_failed = removed(path, step)
-        is_copied = path.exists() or path.with_name("mqtt.journal.copy").exists()
-        journal.close()
-        opened(path).close()
-        assert (step, sum(map(len, everything(path))) > 30, strays(path)) == (step, is_copied, set())
-        survived.append(is_copied)
-        if not has_failed:
-            break
-    assert survived.count(True) > 10
-
-
-@pytest.mark.parametrize("in_its_place", ["another file", "the removed one"])
-def test_a_copy_beside_a_file_in_its_place_is_kept(in_its_place: str, path: Path) -> None:
-    """Which of the two is the journal is its user's to say; the copy has everything, whatever the file is."""
-    journal = opened(path)
-    fill(journal, 2)
-    elsewhere = path.with_name("elsewhere")
-    path.rename(elsewhere)
-    journal_file.write_copy(journal._file.connection, path)
-    journal.close()  # as if its owner had died
-    if in_its_place == "the removed one":
-        elsewhere.rename(path)
-    else:
-        path.write_bytes(b"another file")
-    advice = "in its place, the removed one again or another; move that one away, and the copy becomes the journal"
-    with pytest.raises(JournalError, match=advice):
-        opened(path)
-    assert ".copy" in strays(path)
-    path.rename(elsewhere)
-    opened(path).close()
-    assert sum(map(len, everything(path))) == 22
-    assert ".copy" not in strays(path)
-
-
-def test_a_file_that_is_put_back_needs_no_copy(path: Path) -> None:
-    """It is the journal again, and its copy is deleted."""
-    journal = opened(path)
-    path.rename(path.with_name("elsewhere"))
-    path.write_bytes(b"another file")
-    journal._file._copy = journal_file.write_copy(journal._file.connection, path)
-    with pytest.raises(JournalError, match="another file has taken its place"):
-        journal.commit()
-    path.with_name("elsewhere").rename(path)
-    fill(journal, 1)
-    journal.close()
-    assert strays(path) == set()
-
-
-def test_a_journal_whose_place_is_taken_waits_until_it_is_free(path: Path) -> None:
-    """Another file in its place is not touched; once that is away, everything is there again."""
-    journal = opened(path)
-    fill(journal, 2)
-    for file in path.parent.glob("mqtt.journal*"):
-        file.unlink()
-    path.write_bytes(b"somebody else's")
-    with pytest.raises(JournalError, match="another file has taken its place; move that one away"):
-        fill(journal, 1)
-    assert path.read_bytes() == b"somebody else's"
-    path.unlink()
-    journal.commit()
-    assert sum(map(len, everything(path))) == 31
-    journal.close()
 
 
 def test_what_is_kept_can_be_trimmed(path: Path) -> None:
