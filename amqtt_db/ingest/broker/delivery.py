@@ -1,7 +1,8 @@
-"""The queue between a session's acknowledgements and the broker: the one place that every PUBLISH passes.
+"""The queue between a session's acknowledgements and the broker: the one place that every message passes.
 
-amqtt acknowledges a message once ``put`` of the session's ``delivered_message_queue`` has returned; QoS 0 goes through
-``put_nowait``.  A queue that first awaits the journal's commit delays exactly the acknowledgement.
+amqtt acknowledges a message of QoS 1 once ``put`` of the session's ``delivered_message_queue`` has returned; QoS 0 goes
+through ``put_nowait``.  A queue that first awaits the journal's commit delays exactly the acknowledgement.  Messages of
+QoS 2 are stored before they get here, see :mod:`amqtt_db.ingest.broker.qos2`.
 """
 
 from __future__ import annotations
@@ -9,88 +10,111 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import time_ns
+from typing import Final
 
+from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import ApplicationMessage
 
+from amqtt_db.ingest.broker.qos2 import Qos2Ledger
 from amqtt_db.ingest.group_commit import CommitFuture, GroupCommit
+from amqtt_db.ingest.refusals import Refusals
 from amqtt_db.message import flags
 
 Permission = Callable[[str], Awaitable[bool]]
-"""Whether the session may publish to a topic, as the broker's topic plugins see it."""
+"""Returns True if the broker's topic plugins let the session publish to a topic."""
+
+_RESERVED: Final = "published to a topic that is empty or begins with $, which is the broker's own"
 
 
 def is_topic(topic: str) -> bool:
-    """Whether the broker passes on what clients publish to this topic, permission aside."""
+    """Return True if clients may publish to this topic, permission aside."""
     return topic != "" and topic[0] != "$" and "+" not in topic and "#" not in topic
 
 
 class JournalQueue(asyncio.Queue[ApplicationMessage]):
     """Journals a session's messages before the broker has them.  ``connection`` is the position of its CONNECT."""
 
-    def __init__(self, group_commit: GroupCommit, permission: Permission | None) -> None:
+    def __init__(
+        self, group_commit: GroupCommit, refusals: Refusals, client_id: str, permission: Permission | None
+    ) -> None:
         super().__init__()
         self.connection = 0
         self._group_commit = group_commit
+        self._refusals = refusals
+        self._client_id = client_id
         self._permission = permission
-        self._unfinished: dict[int, tuple[ApplicationMessage, CommitFuture]] = {}
+        self._ledger = Qos2Ledger(group_commit, client_id)
         self._in_turn: asyncio.Queue[ApplicationMessage] = asyncio.Queue()
         self._turns: asyncio.Task[None] | None = None
 
     async def put(self, item: ApplicationMessage) -> None:
-        """Take a message of QoS 1 or 2; it is durable, or not to be stored, when this returns."""
-        if is_topic(item.topic) and (self._permission is None or await self._permission(item.topic)):
-            if item.qos == 2:
-                await self._store_once(item)
-            else:
-                if self._group_commit.blocked:
-                    await self._group_commit.room(len(item.data))
-                await self._append(item)
-        super().put_nowait(item)
+        """Take a message of QoS 1, which is durable when this returns, or one of QoS 2, which is released then."""
+        if item.qos == 2:
+            await self.release(item.packet_id or 0)
+        elif not self._is_refused(item.topic) and await self._is_permitted(item.topic):
+            if self._group_commit.blocked:
+                await self._group_commit.room(len(item.data))
+            await self._append(item.qos or 0, item.retain, item.topic, item.data)
+        self._pass_on(item)
 
     def put_nowait(self, item: ApplicationMessage) -> None:
         """Take a message of QoS 0."""
         if self._permission is None:
-            if is_topic(item.topic):
+            if not self._is_refused(item.topic):
                 self._store_or_refuse(item)
-            super().put_nowait(item)
+            self._pass_on(item)
             return
         self._in_turn.put_nowait(item)
         if self._turns is None:
-            self._turns = asyncio.create_task(self._take_turns(self._permission), name="amqtt_db QoS 0")
+            self._turns = asyncio.create_task(self._take_turns(), name="amqtt_db QoS 0")
 
-    def pass_on(self, item: ApplicationMessage) -> None:
-        """Let the broker have a message that is not to be stored, or is already."""
+    async def take(self, packet: PublishPacket) -> None:
+        """Take a message of QoS 2 before its PUBREC; it is durable, or not to be stored, when this returns."""
+        topic, payload = packet.topic_name or "", packet.data or b""
+        if self._is_refused(topic) or not await self._is_permitted(topic):
+            return
+        await self._ledger.take(
+            packet.packet_id or 0, topic.encode(), payload, packet.dup_flag,
+            lambda: self._append(2, packet.retain_flag, topic, payload),
+        )  # fmt: skip
+
+    async def release(self, packet_id: int) -> None:
+        """Return when it is durable that a message of QoS 2 is released."""
+        await self._ledger.release(packet_id)
+
+    def adopt(self, item: ApplicationMessage) -> None:
+        """Let the broker have a message that was stored, or refused, before."""
         super().put_nowait(item)
 
-    async def _store_once(self, item: ApplicationMessage) -> None:
-        """Append a message of QoS 2, unless it was when it was put before and the connection ended meanwhile."""
-        packet = item.packet_id or 0
-        before, group = self._unfinished.get(packet, (None, None))
-        if before is not item or group is None:
-            if self._group_commit.blocked:
-                await self._group_commit.room(len(item.data))
-            group = self._append(item)
-            self._unfinished[packet] = item, group
-        await group
-        del self._unfinished[packet]
+    def _pass_on(self, item: ApplicationMessage) -> None:
+        if is_topic(item.topic):  # with any other, amqtt would stop serving the client without closing the connection
+            super().put_nowait(item)
+
+    def _is_refused(self, topic: str) -> bool:
+        """Count a message that nobody may publish; return True if it is one."""
+        if is_topic(topic):
+            return False
+        self._refusals.add(self._client_id, _RESERVED)
+        return True
+
+    async def _is_permitted(self, topic: str) -> bool:
+        return self._permission is None or await self._permission(topic)
 
     def _store_or_refuse(self, item: ApplicationMessage) -> None:
         if self._group_commit.blocked:
             self._group_commit.refuse()
         else:
-            self._append(item)
+            self._append(item.qos or 0, item.retain, item.topic, item.data)
 
-    def _append(self, item: ApplicationMessage) -> CommitFuture:
-        sent = flags(0, item.qos or 0, item.retain)
-        return self._group_commit.append(
-            sent, time_ns() // 1000, self.connection, item.topic.encode(), bytes(item.data)
-        )
+    def _append(self, qos: int, retain: bool, topic: str, payload: bytes | bytearray) -> CommitFuture:
+        sent = flags(0, qos, retain)
+        return self._group_commit.append(sent, time_ns() // 1000, self.connection, topic.encode(), bytes(payload))
 
-    async def _take_turns(self, permission: Permission) -> None:
+    async def _take_turns(self) -> None:
         """Ask for permission and store, message by message in the order of their arrival."""
         while not self._in_turn.empty():
             item = self._in_turn.get_nowait()
-            if is_topic(item.topic) and await permission(item.topic):
+            if not self._is_refused(item.topic) and await self._is_permitted(item.topic):
                 self._store_or_refuse(item)
-            super().put_nowait(item)
+            self._pass_on(item)
         self._turns = None

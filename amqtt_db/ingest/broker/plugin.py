@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any, ClassVar, Final
 
 from amqtt.adapters import StreamWriterAdapter
@@ -23,10 +22,13 @@ from amqtt.session import Session
 
 from amqtt_db.config import Settings, load, masked
 from amqtt_db.errors import AmqttDbError, JournalError, format_count
+from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
+from amqtt_db.ingest.broker.qos2 import forget_abandoned
 from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
 from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.refusals import Refusals
 from amqtt_db.ingest.supervisor import WORKER, Supervisor, order
 from amqtt_db.journal import Journal, JournalReader, read_progress
 from amqtt_db.message import flags
@@ -38,6 +40,7 @@ WHERE: Final = "plugins.amqtt_db.Plugin"
 _NICENESS: Final = 5  # of the writer: where processors are few, clients and broker come first, for the journal waits
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
+_CLEAN_SECONDS: Final = 24 * 3600.0
 _YOUNG_OBJECTS: Final = 10_000
 
 
@@ -62,8 +65,8 @@ class Plugin(BasePlugin[BrokerContext]):
     def __init__(self, context: BrokerContext) -> None:
         super().__init__(context)
         config = {key: value for key, value in asdict(self.config).items() if value is not None}
-        self._broker: Broker = context._broker_instance  # noqa: SLF001 - the sessions' handlers are nowhere else
         try:
+            compat.require_amqtt(context)
             settings = load(config, WHERE)
             self._group_commit = GroupCommit(_open(settings), context.loop)
             self._journal = settings.journal.path
@@ -71,11 +74,14 @@ class Plugin(BasePlugin[BrokerContext]):
         except AmqttDbError as error:
             logger.error("%s", error)
             raise
+        self._broker: Broker = compat.broker_of(context)
+        self._refusals = Refusals(self._group_commit)
         self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
         self._supervisor = Supervisor(order(WHERE, config, niceness=_NICENESS), self.command)
         self._ticker: asyncio.Task[None] | None = None
         self._filters = False
-        _wrap_put(self._broker, self._store_will)
+        self._cleaned_at = monotonic()
+        compat.intercept_wills(self._broker, self._store_will)
 
     async def on_broker_pre_start(self) -> None:
         """Learn which other plugins there are, and start the writer."""
@@ -83,6 +89,7 @@ class Plugin(BasePlugin[BrokerContext]):
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
         _calm_collector()
+        forget_abandoned(self._group_commit)
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
         self._supervisor.start()
         logger.info("amqtt_db stores what is published in %s, by way of journal %s", self._database, self._journal)
@@ -91,10 +98,11 @@ class Plugin(BasePlugin[BrokerContext]):
         """Get between the client and the broker, before the client's first packet is read."""
         queue = client_session.delivered_message_queue
         if not isinstance(queue, JournalQueue):
-            queue = self._replaced(client_session)
+            queue = self._replace_queue(client_id, client_session)
         session, handler = self._broker.sessions.get(client_id, (None, None))
         if session is not client_session or handler is None:
             return
+        compat.intercept_qos_2(handler, queue.take, queue.release)
         queue.connection = self._connections.opened(client_session, handler)
         if handler.reader is not None:
             handler.reader = GatedReader(handler.reader, self._group_commit.gate)
@@ -116,12 +124,13 @@ class Plugin(BasePlugin[BrokerContext]):
         await self._group_commit.close()
         _tell_rest(self._journal)
 
-    def _replaced(self, session: Session) -> JournalQueue:
+    def _replace_queue(self, client_id: str, session: Session) -> JournalQueue:
         """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""
         old = session.delivered_message_queue
-        new = JournalQueue(self._group_commit, self._permission(session) if self._filters else None)
+        permission = self._permission(session) if self._filters else None
+        new = JournalQueue(self._group_commit, self._refusals, client_id, permission)
         while not old.empty():
-            new.pass_on(old.get_nowait())
+            new.adopt(old.get_nowait())
         session.delivered_message_queue = new
         return new
 
@@ -154,6 +163,9 @@ class Plugin(BasePlugin[BrokerContext]):
         while True:
             await asyncio.sleep(_TICK_BLOCKED if self._group_commit.blocked else _TICK)
             self._connections.close_ended()
+            if monotonic() - self._cleaned_at > _CLEAN_SECONDS:
+                self._cleaned_at = monotonic()
+                forget_abandoned(self._group_commit)
             self._group_commit.tick()
 
 
@@ -163,7 +175,7 @@ def _open(settings: Settings) -> Journal:
 
 
 def _tell_rest(journal: Path) -> None:
-    """What becomes of what was received and acknowledged, now that nobody stores it any more."""
+    """Log how many acknowledged messages wait in the journal for the next start."""
     progress = read_progress(journal)
     try:
         with closing(JournalReader(journal)) as reader:
@@ -178,7 +190,7 @@ def _tell_rest(journal: Path) -> None:
 
 
 def _calm_collector() -> None:
-    """Have the garbage collector look less often: what waits for a commit is young, plenty and no garbage."""
+    """Run the garbage collector less often: what waits for a commit is young, plentiful and not garbage."""
     young, *old = gc.get_threshold()
     if 0 < young < _YOUNG_OBJECTS:
         gc.set_threshold(_YOUNG_OBJECTS, *old)
@@ -187,16 +199,3 @@ def _calm_collector() -> None:
 def _keep_alive_grace(broker: Broker) -> int:
     grace = broker.config.get("timeout-disconnect-delay", 0)
     return grace if isinstance(grace, int) else 0
-
-
-def _wrap_put(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:
-    """Have wills stored, which pass no session's queue: what the broker sends out for a client with a QoS is one."""
-    queue = broker._broadcast_queue  # noqa: SLF001 - amqtt tells nobody of a will
-    put = queue.put
-
-    async def put_after_storing(item: dict[str, Any]) -> None:
-        if "qos" in item and isinstance(item["session"], Session):
-            await store(item["session"], item)
-        await put(item)
-
-    queue.put = put_after_storing  # type: ignore[method-assign]

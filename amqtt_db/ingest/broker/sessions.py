@@ -1,4 +1,4 @@
-"""Which connections are open, and their CONNECT and DISCONNECT entries in the journal."""
+"""The open connections, and their CONNECT and DISCONNECT entries in the journal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
+from amqtt_db.ingest.broker.compat import has_ended
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.message import CONNECT, DISCONNECT, flags
 
@@ -23,8 +24,8 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end, whatever events the broker fires about it."""
-        return self.handler._reader_stopped.is_set()  # noqa: SLF001 - amqtt has no other way to know
+        """True if it has come to its end, whether or not the broker has fired an event about it."""
+        return has_ended(self.handler)
 
 
 class Connections:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import Final
 
-from amqtt.adapters import ReaderAdapter, StreamReaderAdapter, StreamWriterAdapter, WriterAdapter
+from amqtt.adapters import ReaderAdapter, StreamWriterAdapter, WriterAdapter
 
+from amqtt_db.ingest.broker.compat import receiver
 from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate
 
 _PUBLISH: Final = 3
 _LONGEST: Final = 28  # bits of a length; amqtt discards a packet with a longer one and reads on at a new header
 _TURNS_BEFORE_END: Final = 2
-_CHUNK: Final = 2**16
 
 
 class GatedReader(ReaderAdapter):
@@ -34,7 +33,7 @@ class GatedReader(ReaderAdapter):
 
     def __init__(self, reader: ReaderAdapter, gate: BackpressureGate) -> None:
         self._reader = reader
-        self._receive = _receiver(reader)
+        self._receive = receiver(reader)
         self._gate = gate
         self._held = b""
         self._at = 0
@@ -91,14 +90,6 @@ class GatedReader(ReaderAdapter):
             self._shift = -1
         elif self._shift == _LONGEST:
             self._shift = -1
-
-
-def _receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
-    """What receives at least one byte, as long as there are any; ``n`` is how many are missing."""
-    if not isinstance(reader, StreamReaderAdapter):
-        return reader.read
-    stream = reader._reader  # noqa: SLF001 - the adapter itself only gives exact numbers of bytes
-    return lambda n: stream.read(max(n, _CHUNK))
 
 
 async def _run_others() -> None:

@@ -1,0 +1,151 @@
+"""Everything that the plugin needs of amqtt's insides, in one place, and a test that it is still there.
+
+Written for amqtt 0.12.  Whoever moves to another version of amqtt runs the tests and looks here first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from importlib.metadata import version
+from typing import Any, Final
+
+import attrs
+from amqtt.adapters import ReaderAdapter, StreamReaderAdapter
+from amqtt.broker import Broker, BrokerContext
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.mqtt.pubcomp import PubcompPacket
+from amqtt.mqtt.publish import PublishPacket
+from amqtt.mqtt.pubrel import PubrelPacket
+from amqtt.plugins.manager import PluginManager
+from amqtt.session import Session
+
+from amqtt_db.errors import AmqttDbError
+
+logger = logging.getLogger(__name__)
+
+_CHUNK: Final = 2**16
+_QOS_2: Final = 4  # bit in the flags of a PUBLISH
+
+_STORING: Final = "no message can be stored before it is acknowledged"
+_EXACTLY_ONCE: Final = "messages of QoS 2 cannot be stored before PUBREC"
+_WILLS: Final = "wills are not stored"
+_ENDS: Final = "ends of connections are noticed late"
+_SPEED: Final = "reading is slower"
+
+
+@attrs.frozen
+class _Missing:
+    """A part of amqtt that is not where it was; without a vital part the plugin cannot keep its promise."""
+
+    name: str
+    loss: str
+    is_vital: bool
+
+
+def require_amqtt(context: BrokerContext) -> None:
+    """Log an error if amqtt has changed so that something is lost; raise AmqttDbError if the promise is."""
+    missing = list(_missing_parts(context))
+    if not missing:
+        return
+    losses = "; ".join(f"{part.name} is missing, so {part.loss}" for part in missing)
+    message = (
+        f"amqtt {version('amqtt')} is not an amqtt that this version of amqtt_db knows: {losses}; install another"
+        " version of amqtt (0.12.1 is known to work) or a newer amqtt_db"
+    )
+    if any(part.is_vital for part in missing):
+        raise AmqttDbError(message)
+    logger.error("%s", message)
+
+
+def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
+    """Yield what is missing of the parts that this module uses."""
+    broker = getattr(context, "_broker_instance", None)
+    stream = StreamReaderAdapter(asyncio.StreamReader(loop=context.loop))
+    plugins: PluginManager[BrokerContext] = getattr(broker, "plugins_manager", None)  # type: ignore[assignment]
+    handler, session = BrokerProtocolHandler(plugins, loop=context.loop), Session()
+    for owner, name, kind, loss, is_vital in (
+        (context, "_broker_instance", object, _STORING, True),
+        (broker, "sessions", dict, _STORING, True),
+        (session, "delivered_message_queue", asyncio.Queue, _STORING, True),
+        (handler, "handle_publish", Callable, _EXACTLY_ONCE, True),
+        (handler, "handle_pubrel", Callable, _EXACTLY_ONCE, True),
+        (handler, "_pubrel_waiters", dict, _EXACTLY_ONCE, True),
+        (handler, "_send_packet", Callable, _EXACTLY_ONCE, True),
+        (broker, "_broadcast_queue", asyncio.Queue, _WILLS, False),
+        (handler, "_reader_stopped", asyncio.Event, _ENDS, False),
+        (stream, "_reader", asyncio.StreamReader, _SPEED, False),
+    ):
+        if not isinstance(getattr(owner, name, None), kind):  # type: ignore[arg-type]
+            yield _Missing(f"{type(owner).__name__}.{name}", loss, is_vital)
+
+
+def broker_of(context: BrokerContext) -> Broker:
+    """Return the broker that a plugin's context belongs to: the handlers of its sessions are nowhere else."""
+    return context._broker_instance  # noqa: SLF001
+
+
+def has_ended(handler: BrokerProtocolHandler) -> bool:
+    """Return True if a connection has come to its end, whether or not the broker has fired an event about it."""
+    stopped: asyncio.Event | None = getattr(handler, "_reader_stopped", None)
+    return stopped is not None and stopped.is_set()
+
+
+def receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
+    """Return a function that receives at least one byte, unless the stream ends; its argument is how many are missing.
+
+    amqtt's own adapter only returns exact numbers of bytes, which takes several calls of the stream for each packet.
+    """
+    stream = getattr(reader, "_reader", None)
+    if not isinstance(reader, StreamReaderAdapter) or not isinstance(stream, asyncio.StreamReader):
+        return reader.read
+    return lambda missing: stream.read(max(missing, _CHUNK))
+
+
+def intercept_wills(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:
+    """Call ``store`` before the broker publishes a will.
+
+    amqtt tells nobody of a will: it publishes it through its broadcast queue, as the only thing that has a QoS there.
+    """
+    queue: asyncio.Queue[dict[str, Any]] | None = getattr(broker, "_broadcast_queue", None)
+    if queue is None:
+        return
+    put = queue.put
+
+    async def put_after_storing(item: dict[str, Any]) -> None:
+        if "qos" in item and isinstance(item["session"], Session):
+            await store(item["session"], item)
+        await put(item)
+
+    queue.put = put_after_storing  # type: ignore[method-assign]
+
+
+def intercept_qos_2(
+    handler: BrokerProtocolHandler,
+    take: Callable[[PublishPacket], Awaitable[None]],
+    release: Callable[[int], Awaitable[None]],
+) -> None:
+    """Await ``take`` before the PUBREC of a message, and ``release`` before a PUBCOMP that amqtt would not send.
+
+    amqtt keeps a message of QoS 2 in memory until PUBREL, and answers nothing to a PUBREL after its own restart.
+    """
+    handle_publish, handle_pubrel = handler.handle_publish, handler.handle_pubrel
+
+    async def take_and_handle(packet: PublishPacket) -> None:
+        await take(packet)
+        await handle_publish(packet)
+
+    def publish(publish_packet: PublishPacket) -> Coroutine[Any, Any, None]:
+        is_qos_2 = publish_packet.fixed_header.flags & _QOS_2
+        return take_and_handle(publish_packet) if is_qos_2 else handle_publish(publish_packet)
+
+    async def release_and_answer(pubrel: PubrelPacket) -> None:
+        if pubrel.packet_id in handler._pubrel_waiters:  # noqa: SLF001
+            await handle_pubrel(pubrel)
+            return
+        await release(pubrel.packet_id)
+        await handler._send_packet(PubcompPacket.build(pubrel.packet_id))  # noqa: SLF001
+
+    handler.handle_publish = publish  # type: ignore[method-assign]
+    handler.handle_pubrel = release_and_answer  # type: ignore[method-assign]

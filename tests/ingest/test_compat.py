@@ -1,0 +1,74 @@
+"""When amqtt has changed, one line says so at the start: what is missing, what is lost, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from amqtt.broker import Broker
+from amqtt.errors import PluginInitError
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.mqtt.protocol.handler import ProtocolHandler
+
+from amqtt_db.ingest.broker.plugin import Plugin
+from tests.ingest.test_plugin import IDLE_CHILD, Setup
+
+
+def without(monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:
+    """Have handlers lose an attribute, as if another version of amqtt no longer had it."""
+    begin = BrokerProtocolHandler.__init__
+
+    def begin_without(self: BrokerProtocolHandler, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        delattr(self, attribute)
+
+    monkeypatch.setattr(BrokerProtocolHandler, "__init__", begin_without)
+
+
+def start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Make a broker with the plugin; return the errors that the plugin has logged."""
+
+    async def make() -> None:
+        broker = Broker(Setup(tmp_path, {}, {}).config)
+        plugin = broker.plugins_manager.get_plugin("Plugin")
+        assert isinstance(plugin, Plugin)
+        await plugin.close()
+
+    with caplog.at_level(logging.ERROR, "amqtt_db"):
+        asyncio.run(make())
+    return [record.getMessage() for record in caplog.records if record.name.startswith("amqtt_db")]
+
+
+@pytest.fixture(autouse=True)
+def idle_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No writer is needed."""
+    monkeypatch.setattr(Plugin, "command", IDLE_CHILD)
+
+
+def test_nothing_is_said_about_an_amqtt_that_is_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything is where it was."""
+    assert start(tmp_path, caplog) == []
+
+
+def test_what_a_changed_amqtt_costs_is_said_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker starts without what is not vital."""
+    without(monkeypatch, "_reader_stopped")
+    (line,) = start(tmp_path, caplog)
+    assert "BrokerProtocolHandler._reader_stopped is missing, so ends of connections are noticed late" in line
+    assert "install another version of amqtt" in line
+
+
+def test_a_changed_amqtt_that_breaks_the_promise_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin does not start where it could acknowledge what is not stored."""
+    monkeypatch.delattr(ProtocolHandler, "handle_publish")
+    with pytest.raises(PluginInitError):
+        start(tmp_path, caplog)
+    (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("amqtt_db"))
+    assert "handle_publish is missing, so messages of QoS 2 cannot be stored before PUBREC" in line
