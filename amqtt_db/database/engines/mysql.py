@@ -33,14 +33,10 @@ from amqtt_db.database.engines.encoding import (
     present,
     time_text,
 )
+from amqtt_db.database.engines.mysql_session import prepare_reader, prepare_writer
 from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.record import Kind, to_micros
 
-_SESSION: Final = (
-    "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-    "lock_wait_timeout = 10, innodb_lock_wait_timeout = 30"
-)
-_ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 # A lock's name has 64 characters at most, and belongs to the whole server; MD5 is gone from MySQL 9.6.
 _DATABASE: Final = "LEFT(SHA2(DATABASE(), 256), 32)"
 _LOCK: Final = f"CONCAT('amqtt_db.', {_DATABASE})"
@@ -177,7 +173,7 @@ class MySQL(Engine):
         flags = int(str(url.query.get("client_flag", 0))) | (CLIENT.MULTI_STATEMENTS if write else 0)
         settings = {"charset": "utf8mb4", "client_flag": str(flags)}  # SQLAlchemy adds to a flag of the URL
         engine = sa.create_engine(url.update_query_dict(settings), hide_parameters=True, connect_args=connect)
-        prepare_each(engine, _prepare_writer if write else _prepare_reader)
+        prepare_each(engine, prepare_writer if write else prepare_reader)
         sa.event.listen(engine, "checkin", _unlock)
         sa.event.listen(engine, "handle_error", _explain)
         return engine
@@ -258,23 +254,6 @@ def lock_schema(connection: sa.Connection, seconds: int) -> None:
     connection.info["amqtt_db_locked"] = True
     if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
         raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one waits on")
-
-
-def _prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:
-    _prepare(connection, record, _SESSION, _ISOLATION)
-
-
-def _prepare_reader(connection: pymysql.Connection[Any], record: Any) -> None:
-    _prepare(connection, record, _SESSION, _ISOLATION, "SET SESSION TRANSACTION READ ONLY")
-
-
-def _prepare(connection: pymysql.Connection[Any], record: Any, *statements: str) -> None:
-    with connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-        cursor.execute("SELECT @@max_allowed_packet")
-        record.info["amqtt_db_packet"] = cursor.fetchone()[0]
-    connection.commit()
 
 
 def _packet_size(connection: sa.Connection) -> int:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Final
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.types.string import TextLoader
 from sqlalchemy.dialects import postgresql
 
 from amqtt_db import tagged
@@ -31,6 +30,7 @@ from amqtt_db.database.engines.base import (
 )
 from amqtt_db.database.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
 from amqtt_db.database.engines.hypertables import Hypertables
+from amqtt_db.database.engines.postgresql_session import PARAMETERS, begin, prepare_reader, prepare_writer
 from amqtt_db.database.engines.timescale import Timescale, refusal
 from amqtt_db.errors import DatabaseError
 from amqtt_db.record import EPOCH, EXACT, Kind, to_micros
@@ -41,25 +41,11 @@ _LOCK_SCHEMA: Final = sa.text(
     "set_config('lock_timeout', '5s', true)"
 )
 _MAINTENANCE: Final = _LOCK + 1
-_TRY_MAINTENANCE: Final = sa.text("SELECT pg_try_advisory_lock(:key)")
-_END_MAINTENANCE: Final = sa.text("SELECT pg_advisory_unlock(:key)")
+_TRY_MAINTENANCE: Final = sa.text("SELECT pg_try_advisory_xact_lock(:key)")
 _PARENT: Final = sa.text(
     "SELECT parent.relname FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent "
     "WHERE inhrelid = to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:chunk AS text)))"
 )
-_SESSION: Final = (
-    "SET synchronous_commit = on; SET timezone = 'UTC'; SET datestyle = 'ISO'; SET standard_conforming_strings = on; "
-    "SET default_transaction_isolation = 'read committed'"
-)
-_CONNECT: Final[Mapping[str, Any]] = {
-    "application_name": "amqtt_db",
-    "connect_timeout": 10,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-}
-"""Parameters of every connection that the URL does not set itself; times in seconds."""
-
 _OFFSET: Final = to_micros(
     datetime(2000, 1, 1, tzinfo=timezone.utc)
 )  # from here a binary timestamp counts microseconds
@@ -173,11 +159,18 @@ class PostgreSQL(Engine):
     }
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Connections named ``amqtt_db``, in UTC; for reading only, they are read-only."""
+        """Connections named ``amqtt_db``, in UTC; for reading only, their transactions are read-only."""
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
-        given = {name: value for name, value in _CONNECT.items() if name not in url.query}
-        engine = sa.create_engine(url, hide_parameters=True, connect_args={"prepare_threshold": None, **given})
-        prepare_each(engine, _prepare_writer if write else _prepare_reader)
+        given = {name: value for name, value in PARAMETERS.items() if name not in url.query}
+        engine = sa.create_engine(
+            url,
+            hide_parameters=True,
+            isolation_level="READ COMMITTED",
+            connect_args={"prepare_threshold": None, **given},
+            execution_options={} if write else {"postgresql_readonly": True},
+        )
+        prepare_each(engine, prepare_writer if write else prepare_reader)
+        sa.event.listen(engine, "begin", begin)
         sa.event.listen(engine, "handle_error", _explain)
         return engine
 
@@ -187,14 +180,14 @@ class PostgreSQL(Engine):
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """An advisory lock of a session that does nothing else."""
-        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        """An advisory lock of a transaction that does nothing else."""
+        with database.connect() as connection:
             is_mine = connection.scalar(_TRY_MAINTENANCE, {"key": _MAINTENANCE})
             try:
                 yield bool(is_mine)
             finally:
                 with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
-                    connection.execute(_END_MAINTENANCE, {"key": _MAINTENANCE})
+                    connection.rollback()
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
         """Binary ``COPY``, or one INSERT for several tables."""
@@ -255,23 +248,6 @@ class PostgreSQL(Engine):
                     f"the PostgreSQL server runs with {setting} = {value}: it may lose committed messages "
                     f"in a crash; set {setting} = on"
                 )
-
-
-def _prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
-    _prepare(connection, _SESSION)
-    record.info["amqtt_db_ruled"] = frozenset(name for (name,) in connection.execute(postgresql_rows.RULED))
-    connection.rollback()
-
-
-def _prepare_reader(connection: psycopg.Connection[Any], _: object) -> None:
-    _prepare(connection, f"{_SESSION}; SET default_transaction_read_only = on")
-
-
-def _prepare(connection: psycopg.Connection[Any], settings: str) -> None:
-    connection.adapters.register_loader("jsonb", TextLoader)
-    connection.autocommit = True
-    connection.execute(settings.encode())
-    connection.autocommit = False
 
 
 def _explain(context: sa.engine.ExceptionContext) -> None:

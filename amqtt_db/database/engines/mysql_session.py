@@ -1,0 +1,85 @@
+"""What every session with MariaDB or MySQL relies on, set by the session itself.
+
+A server, or an ``init_connect`` of it, may have other defaults: some change results in silence, such as
+``sql_select_limit``, which cuts them off.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pymysql
+
+SETTINGS: Final[Mapping[str, str]] = {
+    "time_zone": "'+00:00'",
+    "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    "lock_wait_timeout": "10",
+    "innodb_lock_wait_timeout": "30",
+    "autocommit": "0",
+    "big_tables": "0",
+    "collation_connection": "utf8mb4_bin",
+    "completion_type": "'NO_CHAIN'",  # a commit opens no transaction and closes no connection
+    "foreign_key_checks": "1",
+    "max_join_size": "18446744073709551615",
+    "max_sort_length": "1024",  # bytes by which texts are ordered
+    "net_read_timeout": "60",
+    "net_write_timeout": "60",
+    "sql_auto_is_null": "0",
+    "sql_big_selects": "1",
+    "sql_safe_updates": "0",
+    "sql_select_limit": "18446744073709551615",
+    "unique_checks": "1",
+    "wait_timeout": "28800",
+}
+"""Session variables that change results, encodings, limits or locks, and the values that the project relies on.
+
+``max_statement_time`` and ``max_execution_time`` stay as they are: an administrator means them, and the writer makes
+its batches smaller.
+"""
+
+_SET: Final = "SET SESSION " + ", ".join(f"{name} = {value}" for name, value in SETTINGS.items())
+_ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_READ_ONLY: Final = "SET SESSION TRANSACTION READ ONLY"
+_READ_WRITE: Final = "SET SESSION TRANSACTION READ WRITE"
+
+_TCP: Final[Mapping[str, int]] = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 25_000,
+}
+"""Options of the connection's socket, as far as the system has them; seconds, but the last in milliseconds.
+
+A server whose host has vanished, without a word, is given up after 25 seconds.
+"""
+
+
+def prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:
+    """Prepare a new connection of the writer."""
+    _prepare(connection, record, _SET, _ISOLATION, _READ_WRITE)
+
+
+def prepare_reader(connection: pymysql.Connection[Any], record: Any) -> None:
+    """Prepare a new connection that only reads."""
+    _prepare(connection, record, _SET, _ISOLATION, _READ_ONLY)
+
+
+def _prepare(connection: pymysql.Connection[Any], record: Any, *statements: str) -> None:
+    _watch_host(connection)
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("SELECT @@max_allowed_packet")
+        record.info["amqtt_db_packet"] = cursor.fetchone()[0]
+    connection.commit()
+
+
+def _watch_host(connection: pymysql.Connection[Any]) -> None:
+    """Have the system notice within 25 seconds that the server's host has vanished."""
+    found = connection._sock  # type: ignore[attr-defined]  # noqa: SLF001 - PyMySQL has no parameter for it
+    if isinstance(found, socket.socket) and found.family != socket.AF_UNIX:
+        for name, value in _TCP.items():
+            if hasattr(socket, name):
+                found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,86 @@
+"""What every session with PostgreSQL relies on, set by the session itself.
+
+A server, a database or a user may have other defaults: some change results in silence, such as
+``extra_float_digits = 0``.  On a connection of its own the project sets them once.  Behind a pooler such as PgBouncer a
+server's connection serves many clients, so there each transaction sets them for itself alone (``SET LOCAL``), and
+nothing is left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.types.string import TextLoader
+
+from amqtt_db.database.engines import postgresql_rows
+
+SETTINGS: Final[Mapping[str, str]] = {
+    "bytea_output": "hex",
+    "datestyle": "ISO, MDY",
+    "extra_float_digits": "1",  # 0 or less rounds doubles when they are read
+    "idle_in_transaction_session_timeout": "0",  # the maintenance lock is a transaction that waits
+    "intervalstyle": "postgres",
+    "lock_timeout": "0",  # where a wait is bounded, the transaction says so itself
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "synchronous_commit": "on",  # a commit waits for the server's disk
+    "timezone": "UTC",
+    "transform_null_equals": "off",
+    "xmloption": "content",
+}
+"""Settings that change results, encodings, limits or locks, and the values that the project relies on.
+
+``statement_timeout`` and ``default_transaction_read_only`` stay as they are: an administrator means them, and the
+writer copes with both.
+"""
+
+PARAMETERS: Final[Mapping[str, Any]] = {
+    "application_name": "amqtt_db",
+    "client_encoding": "utf8",  # without it, a database in SQL_ASCII returns bytes
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+"""Parameters of every connection that the URL does not set; times in seconds.
+
+A server whose host has vanished, without a word, is given up after 25 seconds.
+"""
+
+_SET: Final = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
+_SET_LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
+_POOLED: Final = "amqtt_db_pooled"
+
+
+def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
+    """Prepare a new connection of the writer, and note which tables have rules."""
+    prepare_reader(connection, record)
+    record.info["amqtt_db_ruled"] = frozenset(name for (name,) in connection.execute(postgresql_rows.RULED))
+    connection.rollback()
+
+
+def prepare_reader(connection: psycopg.Connection[Any], record: Any) -> None:
+    """Prepare a new connection, and note whether it leads to a pooler."""
+    connection.adapters.register_loader("jsonb", TextLoader)
+    record.info[_POOLED] = _is_pooled(connection)
+    if not record.info[_POOLED]:
+        connection.autocommit = True
+        connection.execute(_SET.encode())
+        connection.autocommit = False
+
+
+def begin(connection: sa.Connection) -> None:
+    """Set what the transaction relies on, if its connection is a pooler's."""
+    if connection.info[_POOLED]:
+        connection.exec_driver_sql(_SET_LOCAL)
+
+
+def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Return True if another process answers than the one that took the connection: a pooler is in between."""
+    (answering,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
+    connection.rollback()
+    return bool(answering != connection.info.backend_pid)
