@@ -31,7 +31,8 @@ SERVERS = ("postgresql", "mysql")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other faster than a user needs them."""
-    monkeypatch.setattr(drain, "PATIENCE", (0.02, 0.2))
+    monkeypatch.setattr(drain, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(drain, "LONGEST_WAIT", 0.2)
 
 
 @pytest.fixture(params=SERVERS)
