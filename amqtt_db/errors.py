@@ -14,6 +14,8 @@ AmqttDbError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import attrs
@@ -72,6 +74,25 @@ class StructureError(Rejected):
     """The record does not fit the route's relational model."""
 
     step = "structure"
+
+
+def describe_fault(error: BaseException) -> str:
+    """Return an error's class and what it says; errors of user code may be unable to say anything."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+@contextmanager
+def blame_message(where: str = "") -> Iterator[None]:
+    """Make whatever user code raises a StructureError, which is the message's fault; ``where`` is told too."""
+    try:
+        yield
+    except Rejected:
+        raise
+    except Exception as error:
+        raise StructureError(f"{describe_fault(error)} (in {where})" if where else describe_fault(error)) from error
 
 
 class DatabaseError(AmqttDbError):

@@ -13,6 +13,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain, repeat
+from numbers import Integral, Rational, Real
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, get_args, overload
 from uuid import UUID
@@ -53,6 +54,20 @@ KIND_OF_TYPE: Final[Mapping[type, Kind]] = {
     dict: "json",
 }
 
+_RESEMBLANCES: Final[Sequence[tuple[Any, Callable[[Any], Any]]]] = (
+    (str, str.__str__),
+    (bytes, bytes),
+    ((bytearray, memoryview), bytes),
+    (datetime, lambda value: datetime.combine(value.date(), value.timetz())),
+    (date, lambda value: date(value.year, value.month, value.day)),
+    (Decimal, Decimal),
+    (UUID, lambda value: UUID(int=value.int)),
+    (Integral, int),
+    (Rational, lambda value: value),
+    (Real, float),
+)
+"""Types, and how an instance of something like them becomes one of the project's."""
+
 ENVELOPE_NAMES: Final = ("id", "part", "time", "topic", "session", "qos", "retain")
 """The columns of what a record has beside its properties, in the order of its fields."""
 
@@ -77,6 +92,21 @@ def kind_of(value: object) -> Kind | None:
     if type(value) is int and not -EXACT <= value <= EXACT:
         return "int64" if -(2**63) <= value < 2**63 else "bigint"
     return kind
+
+
+def as_plain(value: Any) -> Any:
+    """Return a value whose type only resembles one of the project's as what it is, with all that it contains.
+
+    That is an instance of a subclass, such as an ``IntEnum`` or an ``OrderedDict``, any other mapping, and a number of
+    numpy.  What resembles nothing is returned as it is.
+    """
+    if isinstance(value, Mapping):
+        return {str.__str__(key) if isinstance(key, str) else key: as_plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(inner) for inner in value]
+    if type(value) in KIND_OF_TYPE:
+        return value
+    return next((make(value) for base, make in _RESEMBLANCES if isinstance(value, base)), value)
 
 
 def natural(value: Any) -> tuple[Kind, Any]:

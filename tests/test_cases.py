@@ -288,7 +288,7 @@ def test_a_dropped_table_is_made_again(model: str, site: Site) -> None:
         batch = bench.batch(Sent("t", {"v": 2, "s": "y"}))
         with pytest.raises(sa.exc.DBAPIError):
             bench.store(batch)
-        assert bench.writer.mend()
+        assert bench.writer.repair(batch)
         bench.store(batch)
         assert bench.data()[-1] == {"v": 2.0, "s": "y"}
     assert bench.dead() == []

@@ -66,11 +66,13 @@ class Lookups:
         return list(map(known.__getitem__, keys))
 
     def _asked(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
-        """What goes wrong here is never the fault of a message."""
+        """Settle keys.  Raises DatabaseError, but what the database says of a key that it cannot hold as it is."""
         try:
             with self._aside():
                 return self._settle(lookup, keys)
         except Exception as error:
+            if self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError):
+                raise
             reason = type(driver_error(error)).__name__
             raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {reason}") from error
 

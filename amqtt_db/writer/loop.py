@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, OncePerCause
 from amqtt_db.journal import Generation, JournalReader, write_progress
+from amqtt_db.message import Batch
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
 from amqtt_db.writer.writer import Writer
@@ -32,30 +33,39 @@ LONGEST_WAIT: Final = 5.0  # seconds between attempts after many
 class Stop:
     """When to end: at once when nothing is left to do, and in any case at the deadline."""
 
-    _asked: threading.Event = attrs.field(factory=threading.Event)
+    _requested: threading.Event = attrs.field(factory=threading.Event)
     _deadline: float = float("inf")
 
-    def ask(self, within: float) -> None:
+    def request(self, within: float) -> None:
         """Ask the loop to store what is waiting, for at most ``within`` seconds, and to end."""
         self._deadline = time.monotonic() + within
-        self._asked.set()
+        self._requested.set()
 
     @property
-    def asked(self) -> bool:
-        """Whether the loop has been asked to end."""
-        return self._asked.is_set()
+    def is_requested(self) -> bool:
+        """True if the loop has been asked to end."""
+        return self._requested.is_set()
 
     @property
-    def overdue(self) -> bool:
-        """Whether the deadline has passed."""
+    def is_overdue(self) -> bool:
+        """True if the deadline has passed."""
         return time.monotonic() > self._deadline
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until somebody asks."""
-        if self.asked:
+        if self.is_requested:
             time.sleep(min(seconds, max(0.0, self._deadline - time.monotonic())))
         else:
-            self._asked.wait(seconds)
+            self._requested.wait(seconds)
+
+
+class BatchNotStored(Exception):  # noqa: N818 - it reads as what happened
+    """A batch could not be stored; the cause says why."""
+
+    def __init__(self, batch: Batch, error: Exception) -> None:
+        super().__init__(str(error))
+        self.batch = batch
+        self.error = error
 
 
 class WriterLoop:
@@ -69,7 +79,7 @@ class WriterLoop:
         stop: Stop,
         is_bloated: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``is_bloated`` says whether the process has grown so much that it should be replaced by a fresh one."""
+        """``is_bloated`` tells if the process has grown so much that it should be replaced by a fresh one."""
         self._path = journal
         self._make_writer = make_writer
         self._guard = guard
@@ -88,8 +98,8 @@ class WriterLoop:
     def run(self) -> None:
         """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
         try:
-            while not self._stop.overdue and not self._has_grown:
-                asked = self._stop.asked  # before the look, so that it sees all that was committed by then
+            while not self._stop.is_overdue and not self._has_grown:
+                asked = self._stop.is_requested  # before the look, so that it sees all that was committed by then
                 worked = self._attempt_once()
                 if not worked and asked:
                     return
@@ -97,28 +107,31 @@ class WriterLoop:
             self._let_go()
 
     def _attempt_once(self) -> bool:
-        """One round; whether there is reason for another one at once."""
+        """Make one round; return True if there is reason for another one at once."""
         try:
             worked = self._round()
             self._relieved()
             if not worked:
                 self._await_news()
-            elif self._is_ahead and not self._stop.asked:
+            elif self._is_ahead and not self._stop.is_requested:
                 self._stop.wait(GATHER)
-        except CheckpointMoved:
-            self._let_go()  # also of what was learnt: perhaps a topic has another place now
-            return True
+        except BatchNotStored as failure:
+            return self._recover(failure.error, failure.batch)
         except Exception as error:  # whatever it is, nothing may be lost by ending
-            if self._is_collision(error):
-                self._let_go()
-                return True
-            self._endure(error)
-            return not isinstance(error, JournalError)
+            return self._recover(error)
         self._has_grown = worked and self._is_bloated()  # one that has stored nothing yet would be replaced in vain
         return worked
 
+    def _recover(self, error: Exception, batch: Batch | None = None) -> bool:
+        """Prepare for the next attempt after an error; return True if it may be made at once."""
+        if isinstance(error, CheckpointMoved) or self._is_collision(error):
+            self._let_go()  # also of what was learnt: perhaps a topic is assigned elsewhere now
+            return True
+        self._endure(error, batch)
+        return not isinstance(error, JournalError)
+
     def _is_collision(self, error: Exception) -> bool:
-        """Whether another writer was in the way, and not again and again."""
+        """Return True if another writer was in the way, and not again and again."""
         if self._writer is None or not self._writer.is_collision(error):
             return False
         self._collisions += 1
@@ -143,7 +156,10 @@ class WriterLoop:
         if single:
             batch, _ = batch.split_at(1)
         self._numbers.pop(generation.token)  # until the transaction is known to have happened, the checkpoint is not
-        writer.store(number, previous, position, batch)
+        try:
+            writer.store(number, previous, position, batch)
+        except Exception as error:
+            raise BatchNotStored(batch, error) from error
         self._require_same_file(writer)
         self._numbers[generation.token] = number, batch.end
         write_progress(self._path, generation.token, batch.end)
@@ -151,7 +167,7 @@ class WriterLoop:
         return True
 
     def _require_same_file(self, writer: Writer) -> None:
-        """What went into a file that somebody has deleted is not stored."""
+        """Raise DatabaseError if the file has been deleted: what went into it is not stored."""
         if writer.identity() != self._identity:
             raise DatabaseError("the database's file was deleted or replaced while it was written to")
 
@@ -175,13 +191,13 @@ class WriterLoop:
         return self._reader, self._writer
 
     def _await_news(self) -> None:
-        while not self._stop.asked and self._reader is not None and not self._reader.changed():
+        while not self._stop.is_requested and self._reader is not None and not self._reader.changed():
             if self._writer is not None:
-                self._writer.tidy()
+                self._writer.do_idle_work()
             self._stop.wait(IDLE)
 
-    def _endure(self, error: Exception) -> None:
-        """Say once what is wrong, mend what can be mended, and wait."""
+    def _endure(self, error: Exception, batch: Batch | None) -> None:
+        """Say once what is wrong, repair what can be repaired, and wait."""
         complaint = describe(error)
         if self._causes.is_new(complaint):
             foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
@@ -190,15 +206,15 @@ class WriterLoop:
                 complaint,
                 exc_info=None if foreseen else error,
             )
-        mended = self._mended()
+        is_repaired = self._repair(batch)
         self._let_go()  # what was learnt may be of tables that are gone
-        if mended:
+        if is_repaired:
             return
         self._stop.wait(self._backoff.next_pause())
 
-    def _mended(self) -> bool:
+    def _repair(self, batch: Batch | None) -> bool:
         try:
-            return self._writer is not None and self._writer.mend()
+            return self._writer is not None and batch is not None and self._writer.repair(batch)
         except (AmqttDbError, sa.exc.SQLAlchemyError, OSError):
             return False
 
@@ -219,7 +235,7 @@ class WriterLoop:
 
 
 def describe(error: Exception) -> str:
-    """An error as one line for the log: what the database said, without the values of the statement."""
+    """Return an error as one line for the log: what the database said, without the values of the statement."""
     if isinstance(error, sa.exc.DBAPIError):
         return answer(error)
     if isinstance(error, (DatabaseError, JournalError)):

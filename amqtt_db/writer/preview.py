@@ -1,4 +1,4 @@
-"""What a sample message would become: its route, its records, and the DDL that it would cause."""
+"""Show what a sample message would become: its route, its records, and the DDL that it would cause."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
 from amqtt_db.database.snapshot import answer
 from amqtt_db.database.store_version import require_version
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.harvest import Decoded, Harvest, decode
+from amqtt_db.writer.decoded import RecordGroups, decode
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.topic_router import TopicRouter, reserved
 
@@ -32,32 +32,34 @@ class Preview:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the message would be stored, and neither ignored nor a dead letter."""
+        """True if the message would be stored, and neither ignored nor a dead letter."""
         return self.route is not None and self.reason is None
 
 
 def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
     """Send a sample through everything but the database, which is only looked at and never changed."""
     router = TopicRouter(settings.routes)
-    new = router.unknown({topic.encode()})
+    new = router.unassigned({topic.encode()})
     if not new:
         return Preview(None)
     route = settings.routes[new[topic]]
     router.learn(new, router.assign(new, {}, {}))
-    harvest = Harvest(number=1, start=1, end=2)
-    decoded = decode(harvest, _batch(topic, payload), router)
-    if harvest.dead:
-        return Preview(route, reason=harvest.dead[0].reason)
-    records = tuple(record for bucket in decoded.buckets.values() for record in bucket)
-    return Preview(route, records, tuple(_ddl(settings, decoded)))
+    decoded = decode(1, _batch(topic, payload), router)
+    if decoded.rejected:
+        return Preview(route, reason=decoded.rejected[0].reason)
+    records = tuple(record for group in decoded.groups.values() for record in group)
+    try:
+        return Preview(route, records, tuple(_ddl(settings, decoded.groups)))
+    except Rejected as reason:
+        return Preview(route, records, reason=str(reason))
 
 
 def _batch(topic: str, payload: bytes) -> Batch:
     return Batch("", [1], [0], [flags(PUBLISH)], [0], [topic.encode()], [payload], 2)
 
 
-def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
-    """The DDL, found by doing it in a transaction that is rolled back; a missing file stays missing."""
+def _ddl(settings: Settings, groups: RecordGroups) -> list[str]:
+    """Return the DDL, found by doing it in a transaction that is rolled back; a missing file stays missing."""
     engine = engine_for(settings.database)
     database = engine.rehearse()
     catalog = Catalog(engine)
@@ -68,7 +70,7 @@ def _ddl(settings: Settings, decoded: Decoded) -> list[str]:
             require_version(connection)
             catalog.create(connection)
             schema.load(connection)
-            ddl = schema.ensure(connection, planner.missing(decoded.buckets))
+            ddl = schema.ensure(connection, planner.missing(groups))
             rehearsal.rollback()
             return ddl
     except sa.exc.DBAPIError as error:

@@ -42,7 +42,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
     stop = Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.ask(DEADLINE))
+    signal.signal(signal.SIGTERM, lambda *_: stop.request(DEADLINE))
     try:
         order = orjson.loads(sys.stdin.buffer.readline())
         step_behind(order["niceness"])
@@ -98,13 +98,13 @@ def _work(settings: Settings, stop: Stop) -> int:
     finally:
         guard.close()
         os.close(lock)
-    return BLOATED if has_grown() and not stop.asked else 0
+    return BLOATED if has_grown() and not stop.is_requested else 0
 
 
 def _watch_parent(stop: Stop) -> None:
     while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would spoil the process's end
         pass
-    stop.ask(DEADLINE)
+    stop.request(DEADLINE)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     faulthandler.dump_traceback_later(DEADLINE + GRACE, exit=True, file=nowhere)  # it needs no lock of Python's
 

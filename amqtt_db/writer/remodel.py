@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, MOVED, Assignment, Catalog, key_hash
 from amqtt_db.database.engines import engine_for
+from amqtt_db.database.engines.base import RowBatch
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
@@ -36,12 +37,12 @@ from amqtt_db.record import Kind, Record, Shape
 from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
+from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.erase import Identity, erase
 from amqtt_db.writer.existing_tables import check_existing_tables
-from amqtt_db.writer.harvest import Decoded, Harvest, lay, refit
-from amqtt_db.writer.insert_plan import InsertPlanner, InsertTarget, RecordGroup
+from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.topic_router import TopicRouter, reserved
-from amqtt_db.writer.transaction import merged
 from amqtt_db.writer.view_refresh import ViewKeeper
 
 BATCH: Final = 2000  # messages in a transaction
@@ -178,7 +179,7 @@ class Remodel:
     def _flip(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Assignment]:
         """The current placements of topics that have a route, made so if they are not."""
         self._router = TopicRouter(self._routes)
-        found = self._router.unknown(topic.encode() for topic in topics)
+        found = self._router.unassigned(topic.encode() for topic in topics)
         known = self._catalog.assignments(connection, found)
         assignments = self._router.assign(found, known, self._catalog.tables_per_route(connection))
         self._catalog.add_assignments(connection, [one for one in assignments if known.get(one.topic) != one])
@@ -186,20 +187,18 @@ class Remodel:
         return {assignment.topic: assignment for assignment in assignments}
 
     def _rewrite(self, move: Move) -> Iterator[Progress]:
-        self._make_room(
-            Decoded({(self._lane(move).destination, Shape(())): []})
-        )  # DDL waits for those who read the table
+        self._make_room({(self._handler(move).destination, Shape(())): []})  # DDL waits for those who read the table
         current = self._tables(move.current)
         shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
         stale = [table for table in current.values() if table[1] not in shared] if self._was_here(move) else []
         moved, done = move.moved, 0
         with open_snapshot(self._url) as snapshot:
             for batch in _batches(_records(snapshot, move.past, after=moved)):
-                rows = [(target, some) for target, some in self._laid(move, batch) if target.table not in shared]
+                rows = [some for some in self._plan_rows(move, batch) if some.table not in shared]
                 with self._database.begin() as connection:
                     self._advance(connection, move, moved, batch[-1].id)
                     erase(connection, self._engine, stale, [self._identified(record) for record in batch])
-                    self._engine.insert(connection, merged(rows))
+                    self._engine.insert(connection, rows)
                 moved, done = batch[-1].id, done + len(batch)
                 yield Progress("rewritten", done)
 
@@ -214,31 +213,31 @@ class Remodel:
     def _identified(self, record: Record) -> Identity:
         return record.id, record.part, self._engine.bind("timestamp", record.time_us)
 
-    def _laid(self, move: Move, batch: Sequence[Record]) -> list[tuple[InsertTarget, Sequence[Any]]]:
-        """The rows of records in the current placement's tables, which are made if they are missing."""
-        destination = self._lane(move).destination
-        buckets: dict[RecordGroup, list[Record]] = {}
+    def _plan_rows(self, move: Move, batch: Sequence[Record]) -> Sequence[RowBatch]:
+        """Return the rows of records in the current assignment's tables, which are made if they are missing."""
+        destination = self._handler(move).destination
+        groups: dict[RecordGroup, list[Record]] = {}
         for record in batch:
-            buckets.setdefault((destination, record.shape), []).append(record)
-        decoded = Decoded({**buckets})
-        harvest = Harvest(0, 0, 0)
-        self._views.note(decoded.buckets)
-        self._make_room(decoded)
-        unfit = lay(harvest, decoded, self._planner)
-        if unfit:
-            refit(decoded, unfit, self._planner)
-            self._make_room(decoded)
-            lay(harvest, decoded, self._planner)
-        return harvest.rows
+            groups.setdefault((destination, record.shape), []).append(record)
+        self._views.note(groups)
+        self._make_room(groups)
+        rows = plan_rows(groups, self._planner)
+        if isinstance(rows, Misfits):
+            fitted = fit(groups, rows, self._planner)
+            self._make_room(fitted)
+            rows = plan_rows(fitted, self._planner)
+            if isinstance(rows, Misfits):
+                raise RemodelError(f"topic {move.topic}: the database cannot hold a value of its records")
+        return rows
 
-    def _lane(self, move: Move) -> TopicHandler:
-        handler = self._router.get(move.topic.encode())
+    def _handler(self, move: Move) -> TopicHandler:
+        (handler,) = self._router.handlers([move.topic.encode()])
         if not isinstance(handler, TopicHandler):
             raise RemodelError(f"topic {move.topic} has no route")
         return handler
 
-    def _make_room(self, decoded: Decoded) -> None:
-        missing = self._planner.missing(decoded.buckets)
+    def _make_room(self, groups: RecordGroups) -> None:
+        missing = self._planner.missing(groups)
         if missing:
             with self._database.begin() as connection:
                 self._schema.ensure(connection, missing)
@@ -300,8 +299,7 @@ class Remodel:
 
     def _too_old(self, move: Move) -> float:
         """The time in microseconds since 1970 before which the topic's records are not kept."""
-        handler = self._router.get(move.topic.encode())
-        keep = handler.builder.route.keep if isinstance(handler, TopicHandler) else None
+        keep = self._handler(move).builder.route.keep
         return float("-inf") if keep is None else (self._clock() - keep.total_seconds()) * 1_000_000
 
 

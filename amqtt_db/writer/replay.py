@@ -22,7 +22,7 @@ from amqtt_db.writer.writer import Writer
 
 @attrs.frozen
 class Replayed:
-    """What became of one dead letter: ``reason`` is why it stays one, None if it is stored now."""
+    """The outcome for one dead letter: ``reason`` says why it stays one; None means that it is stored now."""
 
     id: int
     reason: str | None
@@ -45,7 +45,7 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
             for id_, name in writer.dead_letters():
                 if _covers(wanted, name):
                     with suppress(CheckpointMoved):  # another replay was faster
-                        yield Replayed(id_, _revived(writer, id_))
+                        yield Replayed(id_, _replay_one(writer, id_))
         except DBAPIError as error:
             raise DatabaseError(answer(error)) from error
         finally:
@@ -53,16 +53,16 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
             guard.close()
 
 
-def _revived(writer: Writer, id_: int) -> str | None:
+def _replay_one(writer: Writer, id_: int) -> str | None:
     for _ in range(COLLISIONS):
         try:
-            return writer.revive(id_)
+            return writer.replay_one(id_)
         except AssignmentsMoved:
-            writer.relearn()
+            writer.reset()
         except Exception as error:
             if not writer.is_collision(error):
                 raise
-    return writer.revive(id_)
+    return writer.replay_one(id_)
 
 
 def _covers(wanted: TopicFilter, topic: bytes) -> bool:

@@ -1,8 +1,9 @@
-"""Which way a topic's messages go: learnt once for each topic, then a dictionary look-up."""
+"""Which handler a topic's messages go to: decided once for each topic, then a dictionary look-up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -11,49 +12,60 @@ import orjson
 from amqtt_db.database.catalog import Assignment
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.calls import has_tables_per_topic, tables_of
 from amqtt_db.models.spec import model_of
 from amqtt_db.record import Shape
 from amqtt_db.routing.records import RecordBuilder, TopicHandler
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
-MAX_LANES: Final = 100_000  # more topics are forgotten and learnt again
+MAX_TOPICS: Final = 100_000  # more are forgotten and learnt again
 
-Way = TopicHandler | Rejected | None
-"""A lane; or why no message of the topic can be stored; or None, because no route covers it."""
+NO_ROUTE: Final = ""
+"""The topic filter under which messages without a route are counted."""
+
+
+@attrs.frozen
+class RefusedTopic:
+    """A topic of which no message can be stored, the topic filter that these are counted under, and why."""
+
+    filter: str
+    error: Rejected
+
+
+Handling = TopicHandler | RefusedTopic | None
+"""What is done with a topic's messages; None if no route covers it."""
 
 
 class TopicRouter:
-    """The topics met so far and their ways."""
+    """The topics met so far and their handlers; ``builders`` has one per route, in their order."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._filters = [route.filter for route in routes]
-        self._typists = [RecordBuilder(route) for route in routes]
+        self.builders: Sequence[RecordBuilder] = [RecordBuilder(route) for route in routes]
         self._destinations: dict[str, Destination] = {}
-        self._ways: dict[bytes, Way] = {}
-        self.get = self._ways.__getitem__
-        """The way of a topic that has been learnt; a plain dictionary look-up, for it is done for every message."""
+        self._handlers: dict[bytes, Handling] = {}
 
-    @property
-    def builders(self) -> Sequence[RecordBuilder]:
-        """One per route, in their order."""
-        return self._typists
+    def handlers(self, topics: Iterable[bytes]) -> list[Handling]:
+        """Return what is done with messages of some topics, in their order; all topics must be settled."""
+        return list(map(self._handlers.__getitem__, topics))  # for every message: no Python code for each
 
-    def unknown(self, topics: Iterable[bytes]) -> dict[str, int]:
-        """Topics that need a placement, with the index of their route; others without a way are settled here."""
+    def unassigned(self, topics: Iterable[bytes]) -> dict[str, int]:
+        """Return the topics that need an assignment, with the indexes of their routes; settle all others."""
         new: dict[str, int] = {}
-        if len(self._ways) > MAX_LANES:
-            self._ways.clear()
+        if len(self._handlers) > MAX_TOPICS:
+            self._handlers.clear()
             self._destinations.clear()
         for raw in dict.fromkeys(topics):
-            if raw in self._ways:
+            if raw in self._handlers:
                 continue
-            topic = _text(raw)
+            topic = _decode_topic(raw)
             match = None if topic is None else first_match(self._filters, topic)
             if topic is None:
-                self._ways[raw] = StructureError("the topic is empty or not UTF-8 text without U+0000 [MQTT-1.5.3-2]")
+                reason = "the topic is empty or not UTF-8 text without U+0000 [MQTT-1.5.3-2]"
+                self._handlers[raw] = RefusedTopic(NO_ROUTE, StructureError(reason))
             elif match is None:
-                self._ways[raw] = None
+                self._handlers[raw] = None
             else:
                 new[topic] = match[0]
         return new
@@ -61,41 +73,49 @@ class TopicRouter:
     def assign(
         self, topics: Mapping[str, int], known: Mapping[str, Assignment], tables: Mapping[str, int]
     ) -> list[Assignment]:
-        """Where the records of topics go; topics are mapped to their routes' indexes.
+        """Return where the records of topics go; topics are mapped to their routes' indexes.
 
-        ``known`` are the placements that the catalogue has, ``tables`` the number of tables that each route has.
+        ``known`` are the assignments that the catalogue has, ``tables`` the number of tables that each route has.
         """
         made = dict(tables)
         assignments = []
         for topic, index in topics.items():
-            route = self._typists[index].route
-            assignment = known.get(topic)
-            is_current = assignment is not None and _is_current(assignment, route)
-            assignments.append(assignment if assignment and is_current else _assign(topic, route, made))
+            route, assignment = self.builders[index].route, known.get(topic)
+            if assignment is None or not _is_current(assignment, route):
+                assignment = _assign(topic, route, made.get(route.filter.text, 0))
+                made[route.filter.text] = made.get(route.filter.text, 0) + 1
+            assignments.append(assignment)
         return assignments
 
     def learn(self, topics: Mapping[str, int], assignments: Iterable[Assignment]) -> None:
-        """Open the lanes of topics whose placements are in the catalogue."""
+        """Settle topics whose assignments are in the catalogue."""
         for assignment in assignments:
-            topic = assignment.topic
-            self._ways[topic.encode()] = self._lane(topic, topics[topic], assignment.key)
+            topic, builder = assignment.topic, self.builders[topics[assignment.topic]]
+            destination = self._destination(assignment.key, builder.route)
+            levels = builder.route.filter.match(topic) or {}
+            self._handlers[topic.encode()] = TopicHandler(topic, builder, destination, levels)
 
-    def _lane(self, topic: str, index: int, key: str) -> TopicHandler:
-        builder = self._typists[index]
-        route = builder.route
+    def filter_of(self, raw: bytes) -> str:
+        """Return the topic filter under which messages of a topic are counted."""
+        topic = _decode_topic(raw)
+        match = None if topic is None else first_match(self._filters, topic)
+        return NO_ROUTE if match is None else self._filters[match[0]].text
+
+    def refuse(self, topic: str, index: int, error: Rejected) -> None:
+        """Settle that no message of a topic can be stored."""
+        self._handlers[topic.encode()] = RefusedTopic(self._filters[index].text, error)
+
+    def _destination(self, key: str, route: Route) -> Destination:
         declared = None if route.entity is None else route.entity.declared
-        destination = self._destinations.setdefault(key, Destination(key, route.filter.text, declared, route.unknown))
-        return TopicHandler(topic, builder, destination, route.filter.match(topic) or {})
+        return self._destinations.setdefault(key, Destination(key, route.filter.text, declared, route.unknown))
 
 
-def _assign(topic: str, route: Route, made: dict[str, int]) -> Assignment:
-    """Where a new topic's records go: to tables of its own as long as the route may have more of them."""
+def _assign(topic: str, route: Route, tables: int) -> Assignment:
+    """Return where a new topic's records go: to tables of its own as long as the route may have more of them."""
     text = route.filter.text
     key = f"$route/{text}"
-    if route.model.per_topic:
-        has_room = made.get(text, 0) < route.max_tables
-        key = topic if has_room else f"$more/{text}"
-        made[text] = made.get(text, 0) + 1
+    if has_tables_per_topic(route.model):
+        key = topic if tables < route.max_tables else f"$more/{text}"
     return Assignment(topic, key, text, spec(route.model))
 
 
@@ -104,21 +124,21 @@ def _is_current(assignment: Assignment, route: Route) -> bool:
 
 
 def _means(text: str, model: Model) -> bool:
-    """Whether a model as text is this one; options that it did not have yet were at their defaults."""
+    """Return True if a model as text is this one; options that it did not have yet were at their defaults."""
     try:
         return text == spec(model) or model_of(text) == model
-    except ValueError:
+    except Exception:  # its class is gone, or raises whatever a user's class does
         return False
 
 
 def spec(model: Model) -> str:
-    """A model's class and options as text, by which it can be made again."""
+    """Return a model's class and options as text, by which it can be made again."""
     options: dict[str, Any] = attrs.asdict(model)  # type: ignore[arg-type]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     return orjson.dumps({name: options}, option=orjson.OPT_SORT_KEYS, default=str).decode()
 
 
-def _text(raw: bytes) -> str | None:
+def _decode_topic(raw: bytes) -> str | None:
     try:
         topic = raw.decode()
     except UnicodeDecodeError:
@@ -127,6 +147,9 @@ def _text(raw: bytes) -> str | None:
 
 
 def reserved(routes: Iterable[Route]) -> list[str]:
-    """The names that routes ask for with ``table:``."""
-    tables = [table for route in routes for table in route.model.tables(Destination(""), Shape(()))]
-    return [table.name for table in tables if table.exact]
+    """Return the names that routes ask for with ``table:``; a model that cannot say them reserves none."""
+    names: list[str] = []
+    for route in routes:
+        with suppress(Rejected):
+            names += [table.name for table in tables_of(route.model, Destination(""), Shape(())) if table.exact]
+    return names

@@ -21,9 +21,11 @@ from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
+from amqtt_db.models.calls import layout_of
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.insert_plan import RecordGroup, fitting
+from amqtt_db.writer.decoded import RecordGroup, RecordGroups
+from amqtt_db.writer.insert_plan import fitting_kind
 from amqtt_db.writer.transaction import COLLISIONS
 
 logger = logging.getLogger(__name__)
@@ -70,14 +72,14 @@ class ViewKeeper:
         self._noted.clear()
         self._destinations.clear()
 
-    def note(self, buckets: Mapping[RecordGroup, Sequence[Record]]) -> None:
-        """Records that are about to be stored, by place and shape."""
+    def note(self, groups: RecordGroups) -> None:
+        """Note records that are about to be stored."""
         if self._sql is None:
             return
-        for bucket in buckets:
-            if bucket not in self._noted:
-                self._learn(*bucket)
-        for (destination, shape), records in buckets.items() if self._unchecked else ():
+        for group in groups:
+            if group not in self._noted:
+                self._learn(*group)
+        for (destination, shape), records in groups.items() if self._unchecked else ():
             if destination.key in self._unchecked:
                 self._check(destination, shape, records)
 
@@ -88,7 +90,7 @@ class ViewKeeper:
                 try:
                     self._engine.encoders[kind](column)
                 except Unfit:
-                    kinds = {fitting(self._engine, kind, value) for value in column if value is not None}
+                    kinds = {fitting_kind(self._engine, kind, value) for value in column if value is not None}
                     self._learn(destination, Shape(tuple((path, other) for other in sorted(kinds))))
 
     def moved(self, assignments: Iterable[Assignment], known: Mapping[str, Assignment]) -> None:
@@ -146,10 +148,10 @@ class ViewKeeper:
         return self._routes[destination.route].max_columns or self._engine.max_columns
 
     def _learn(self, destination: Destination, shape: Shape) -> None:
+        layout = layout_of(self._routes[destination.route].model)
         if len(self._noted) >= MAX_NOTED:
             self._noted.clear()
         self._noted.add((destination, shape))
-        layout = self._routes[destination.route].model.layout()
         if layout is None:
             return
         if destination.key not in self._unchecked:

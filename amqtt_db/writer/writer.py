@@ -1,41 +1,44 @@
-"""journal → database: batches, one transaction each, for ever.
+"""journal → database: batches, one transaction each.
 
-The path is optimistic: a batch is decoded, laid into rows and committed as if everything were in place.  Only an error
-brings in the careful path.  An error about a value halves the batch until the message to blame stands alone and becomes
-a dead letter; any other error is the database's condition: it is raised, and the batch is tried again from wherever the
-checkpoint really is.
+A batch's way has three steps, each with a value of its own: *decode* it to typed records, *plan* the rows of these per
+table, *commit* them with the checkpoint.  All three assume that everything is in place and that every value fits.  Only
+an error brings in the careful path: see :mod:`amqtt_db.writer.blame` for whose fault it is.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
+import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog
-from amqtt_db.database.engines.base import Engine, driver_error, is_collision
+from amqtt_db.database.engines.base import Engine, RowBatch, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted
 from amqtt_db.database.snapshot import answer
-from amqtt_db.errors import DatabaseError, Rejected, StructureError
+from amqtt_db.errors import DatabaseError, Rejected, StructureError, blame_message
 from amqtt_db.message import POSITION_BITS, Batch
-from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.route import Route
+from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode, in_ascii, reject
 from amqtt_db.writer.existing_tables import check_existing_tables
-from amqtt_db.writer.harvest import NO_ROUTE, Decoded, Harvest, decode, lay, refit
-from amqtt_db.writer.insert_plan import InsertPlanner, RecordGroup
+from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.retention import Retention
+from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.topic_router import TopicRouter, reserved
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
 logger = logging.getLogger(__name__)
 
-STEP: Final = 200  # tables that one transaction makes: a server has room for so many locks
+TABLES_AT_ONCE: Final = 200  # that one transaction makes: a server has room for so many locks
 
 
 class Writer:
@@ -44,7 +47,7 @@ class Writer:
     def __init__(
         self, engine: Engine, routes: Sequence[Route], guard: CrashGuard, clock: Callable[[], float] = time.time
     ) -> None:
-        """``clock`` tells the seconds since 1970 by which records grow old."""
+        """``clock`` returns the seconds since 1970 by which records grow old."""
         self._engine = engine
         self._routes = routes
         self._guard = guard
@@ -56,10 +59,9 @@ class Writer:
         self._router = TopicRouter(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
         self.retention = Retention(engine, self._catalog, self._database, routes, clock)
-        self._laid: list[RecordGroup] = []
 
     def prepare(self) -> None:
-        """Make the house tables and read the catalogue; what the server does to weaken the promise is logged."""
+        """Make the system tables and read the catalogue; log settings of the server that weaken the promise."""
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
@@ -72,17 +74,17 @@ class Writer:
                 logger.warning("%s", weakness)
 
     def register(self, token: str, first: int) -> tuple[int, int]:
-        """The number and the checkpoint of a journal's opening."""
+        """Return the number and the checkpoint of a journal's generation."""
         with self._database.begin() as connection:
             return self._target.register(connection, token, first)
 
     def checkpoint(self, number: int) -> int:
-        """The position up to which an opening is stored."""
+        """Return the position up to which a generation is stored."""
         with self._database.begin() as connection:
             return self._target.checkpoint(connection, number)
 
     def identity(self) -> object:
-        """What changes when the database is replaced by another one behind the writer's back."""
+        """Return what changes when the database is replaced by another one behind the writer's back."""
         return self._engine.identity()
 
     def close(self) -> None:
@@ -92,29 +94,29 @@ class Writer:
     def store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
         """Store a batch that begins at the checkpoint ``start``, or the dead letters that are in it.
 
-        ``number`` is the journal opening's, ``previous`` that of the opening before.  Raises CheckpointMoved if another
-        writer was there first, and whatever the database raises about its condition.
+        ``number`` is that of the journal's generation, ``previous`` that of the generation before.  Raises
+        CheckpointMoved if another writer was there first, and whatever the database raises about its condition.
         """
-        self._assign_topics(batch)
         if self._guard.is_to_blame(batch.token, batch.positions[0]):
             killer, rest = batch.split_at(1)
-            self._bury(number, previous, start, killer, StructureError(self._guard.reason))
+            self._reject(number, previous, start, killer, StructureError(self._guard.reason))
             start, batch = killer.end, rest
         if len(batch):
+            self._assign_topics(batch)
             self._store(number, previous, start, batch)
         self.retention.step(quiet=False)
 
-    def tidy(self) -> None:
+    def do_idle_work(self) -> None:
         """Do what can wait until there is nothing to store: refresh the views that are due, delete what is too old."""
         self._views.refresh()
         self.retention.step(quiet=True)
 
-    def mend(self) -> bool:
-        """Make again what somebody dropped by hand of the tables last written to; whether there was anything."""
+    def repair(self, batch: Batch) -> bool:
+        """Make again what somebody dropped by hand of the tables that a batch needs; return False if nothing was."""
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
-        ddl = self._grow_stepwise([wish for bucket in self._laid for wish in self._planner.wanted(*bucket)])
+        ddl = self._grow_stepwise(self._wanted(batch))
         self._views.forget()
         for statement in ddl:
             done = " ".join(statement.split())
@@ -122,152 +124,211 @@ class Writer:
         return bool(ddl)
 
     def is_collision(self, error: BaseException) -> bool:
-        """Whether another writer was in the way, and the same may succeed at once."""
+        """Return True if another writer was in the way, and the same may succeed at once."""
         return is_collision(self._engine, error)
 
     def dead_letters(self) -> list[tuple[int, bytes]]:
-        """The ids and topics of all dead letters, oldest first."""
+        """Return the ids and topics of all dead letters, oldest first."""
         with self._database.begin() as connection:
             return self._target.dead_letters(connection)
 
-    def revive(self, id_: int) -> str | None:
-        """Store the dead letter of a message; returns why it cannot be, or None.
+    def replay_one(self, id_: int) -> str | None:
+        """Store the dead letter of a message; return why it cannot be stored, or None.
 
-        Raises CheckpointMoved if there is no such letter any more, PlacesMoved if this writer knows old places.
+        Raises CheckpointMoved if there is no such letter any more, AssignmentsMoved if this writer knows old
+        assignments.
         """
         with self._database.begin() as connection:
-            message, text = self._target.dead_letter(connection, id_)
-        number = id_ >> POSITION_BITS
+            message, filter_ = self._target.dead_letter(connection, id_)
         batch = Batch.of("", message)
         self._assign_topics(batch)
-        if self._router.get(message.topic) is None:
+        if self._router.handlers(batch.topics) == [None]:
             return "no route covers its topic"
-        harvest = Harvest(number, message.position, batch.end)
         try:
-            self._harvest(harvest, batch)
-            if harvest.dead:
-                return harvest.dead[0].reason
-            harvest.count(text, dead=-1)
+            decoded, rows = self._prepare(id_ >> POSITION_BITS, batch)
+            if decoded.rejected:
+                return decoded.rejected[0].reason
+            decoded = attrs.evolve(decoded, counts=_without_dead_letter(decoded.counts, filter_))
             with self._database.begin() as connection:
-                self._target.revive(connection, harvest, id_)
+                self._target.replace_dead_letter(connection, decoded, rows, id_)
         except Exception as error:
-            if not isinstance(error, Rejected) and not self._engine.is_value_fault(error):
+            reason = rejection(self._engine, error)
+            if reason is None:
                 raise
-            return str(self._rejection(error))
+            return str(reason)
         return None
 
-    def relearn(self) -> None:
-        """Forget which places topics have: somebody has moved them."""
+    def reset(self) -> None:
+        """Forget where topics are assigned: somebody has moved them."""
         self._router = TopicRouter(self._routes)
         self._target.forget_assignments()
 
     def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
+        groups: Iterable[RecordGroup] = ()
         try:
-            self._commit(self._harvest(Harvest(number, start, batch.end), batch), previous)
+            decoded, rows = self._prepare(number, batch)
+            groups = decoded.groups
+            self._commit(decoded, rows, start, previous)
+            return
         except Exception as error:
-            is_fault = isinstance(error, Rejected) or self._engine.is_value_fault(error)
+            reason = rejection(self._engine, error)
             is_too_big = self._engine.is_size_fault(error)
-            if not is_fault and (not is_too_big or len(batch) == 1):
+            if reason is None and (not is_too_big or len(batch) == 1):
                 raise
-            if len(batch) > 1:
-                left, right = batch.split_at(len(batch) // 2)
-                self._store(number, previous, start, left)
-                self._store(number, previous, left.end, right)
-            elif is_too_big and self._planner.narrow(self._laid):
-                self._store(number, previous, start, batch)
-            else:
-                self._planner.widen(self._laid)
-                self._bury(number, previous, start, batch, error)
+        if len(batch) > 1:
+            left, right = batch.split_at(len(batch) // 2)
+            self._store(number, previous, start, left)
+            self._store(number, previous, left.end, right)
+        elif is_too_big and self._limit_columns(batch, groups):
+            self._store(number, previous, start, batch)
+        elif reason is not None:
+            self._planner.unlimit_columns(groups)
+            self._reject(number, previous, start, batch, reason)
 
-    def _bury(self, number: int, previous: int | None, start: int, batch: Batch, error: Exception) -> None:
-        """Make the only message of a batch a dead letter."""
-        handler = self._router.get(batch.topics[0])
-        harvest = Harvest(number, start, batch.end)
-        text = handler.filter if isinstance(handler, TopicHandler) else NO_ROUTE
-        harvest.bury(batch.message(0), text, self._rejection(error))
-        self._commit(harvest, previous)
-
-    def _rejection(self, error: Exception) -> Rejected:
-        """The reason for the user; what a database says may hold values, so mostly only its class is told."""
-        if isinstance(error, Rejected):
-            return error
-        detail = self._engine.reason(error) or type(driver_error(error)).__name__
-        return Rejected(f"the database refuses a value: {detail}")
-
-    def _commit(self, harvest: Harvest, previous: int | None) -> None:
-        with self._database.begin() as connection:
-            self._target.write(connection, harvest, previous)
-
-    def _harvest(self, harvest: Harvest, batch: Batch) -> Harvest:
+    def _limit_columns(self, batch: Batch, groups: Iterable[RecordGroup]) -> bool:
         with self._guard.watch(batch):
-            decoded = decode(harvest, batch, self._router)
-        unfit = self._lay(harvest, batch, decoded)
-        if unfit:
-            refit(decoded, unfit, self._planner)
-            if self._lay(harvest, batch, decoded):
+            return self._planner.limit_columns(groups)
+
+    def _reject(self, number: int, previous: int | None, start: int, batch: Batch, error: Rejected) -> None:
+        """Make the only message of a batch a dead letter."""
+        self._commit(reject(number, batch, self._router.filter_of(batch.topics[0]), error), (), start, previous)
+
+    def _commit(self, decoded: DecodedBatch, rows: Sequence[RowBatch], start: int, previous: int | None) -> None:
+        try:
+            self._write(decoded, rows, start, previous)
+        except Exception as error:
+            if rejection(self._engine, error) is None or not (decoded.rejected or decoded.connections):
+                raise
+            self._write(in_ascii(decoded), rows, start, previous)
+
+    def _write(self, decoded: DecodedBatch, rows: Sequence[RowBatch], start: int, previous: int | None) -> None:
+        with self._database.begin() as connection:
+            self._target.write(connection, decoded, rows, start, previous)
+
+    def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[RowBatch]]:
+        """Return what a batch's messages have become, and the rows of their records; the tables have room for these."""
+        decoded = self._decode(number, batch)
+        rows = self._plan_rows(batch, decoded.groups)
+        if isinstance(rows, Misfits):
+            with self._guard.watch(batch), blame_data(self._database):
+                decoded = attrs.evolve(decoded, groups=fit(decoded.groups, rows, self._planner))
+            rows = self._plan_rows(batch, decoded.groups)
+            if isinstance(rows, Misfits):
                 raise StructureError("the database cannot hold a value of the message")
         self._views.refresh()
-        return harvest
+        return decoded, rows
 
-    def _lay(self, harvest: Harvest, batch: Batch, decoded: Decoded) -> list[RecordGroup]:
-        self._make_room(decoded)
+    def _decode(self, number: int, batch: Batch) -> DecodedBatch:
+        with self._guard.watch(batch), blame_message():
+            return decode(number, batch, self._router)
+
+    def _plan_rows(self, batch: Batch, groups: RecordGroups) -> Sequence[RowBatch] | Misfits:
+        with self._guard.watch(batch), blame_data(self._database):
+            self._views.note(groups)
+            missing = self._planner.missing(groups)
+        if missing:
+            self._make_room(missing)
+        with self._guard.watch(batch), blame_data(self._database):
+            return plan_rows(groups, self._planner)
+
+    def _wanted(self, batch: Batch) -> list[Wanted]:
+        """Return the tables that the records of a batch need, as far as they are known."""
+        if self._router.unassigned(batch.topics):
+            return []
+        groups, wanted = self._decode(0, batch).groups, []
         with self._guard.watch(batch):
-            return lay(harvest, decoded, self._planner)
+            for group in groups:
+                with suppress(Rejected):
+                    wanted += self._planner.wanted(*group)
+        return wanted
 
     def _assign_topics(self, batch: Batch) -> None:
-        """Settle, once for each topic, which route and place it has."""
-        new = self._router.unknown(batch.topics)
-        if not new:
+        """Settle, once for each topic, which route it has and where its records go."""
+        new = self._router.unassigned(batch.topics)
+        if new:
+            self._assign(batch, new)
+
+    def _assign(self, batch: Batch, topics: Mapping[str, int]) -> None:
+        """Assign topics, halving them where one is at fault; no message of that one can be stored."""
+        try:
+            self._assign_together(batch, topics)
             return
+        except Exception as error:
+            reason = rejection(self._engine, error)
+            if reason is None:
+                raise
+        if len(topics) == 1:
+            for topic, index in topics.items():
+                self._router.refuse(topic, index, reason)
+            return
+        for some in _halve(topics):
+            self._assign(batch, some)
+
+    def _assign_together(self, batch: Batch, topics: Mapping[str, int]) -> None:
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._target.require_known_assignments(connection)
-            known = self._catalog.assignments(connection, new)
-            assignments = self._router.assign(new, known, self._catalog.tables_per_route(connection))
+            known = self._catalog.assignments(connection, topics)
+            tables = self._catalog.tables_per_route(connection)
+            with self._guard.watch(batch), blame_message():
+                assignments = self._router.assign(topics, known, tables)
             added = [assignment for assignment in assignments if known.get(assignment.topic) != assignment]
             self._catalog.add_assignments(connection, added)
-            self._target.renew(connection)
-        self._router.learn(new, assignments)
+            self._target.learn_assignments(connection)
+        self._router.learn(topics, assignments)
         self._views.moved(added, known)
 
-    def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
-        """DDL for any number of tables; what is there then is learnt."""
-        ddl: list[str] = []
-        keys = sorted({wish.table.key for wish in wishes})
-        for first in range(0, len(keys), STEP):
-            step = set(keys[first : first + STEP])
-            ddl += self._grow([wish for wish in wishes if wish.table.key in step])
-            with self._database.begin() as connection:
-                self._schema.learn(connection, step)
-        return ddl
-
-    def _grow(self, wishes: Sequence[Wanted]) -> list[str]:
-        """DDL for some tables; one that cannot have as many columns as it is allowed gets fewer."""
-        try:
-            with self._database.begin() as connection:
-                return self._schema.ensure(connection, wishes)
-        except sa.exc.DBAPIError as error:
-            if not self._engine.is_size_fault(error):
-                raise DatabaseError(answer(error)) from error  # the fault of no message
-            if not self._engine.is_value_fault(error):
-                raise
-            keys = sorted({wish.table.key for wish in wishes})
-            if len(keys) == 1:
-                with self._database.begin() as connection:
-                    if not self._schema.crowd(connection, wishes[0]):
-                        raise
-        return [ddl for key in keys for ddl in self._grow([wish for wish in wishes if wish.table.key == key])]
-
-    def _make_room(self, decoded: Decoded) -> None:
-        """DDL for what the records need and the database lacks."""
-        self._views.note(decoded.buckets)
-        self._laid = list(decoded.buckets)
-        missing = self._planner.missing(decoded.buckets)
-        if not missing:
-            return
+    def _make_room(self, missing: Sequence[Wanted]) -> None:
+        """Run the DDL for what records need and the database lacks."""
         ddl = self._grow_stepwise(missing)
         self.retention.look_again()
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
         columns = sum(statement.count("ADD COLUMN") for statement in ddl)
         if tables or columns:
             logger.info("the schema grows by %d tables and %d columns", tables, columns)
+
+    def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
+        """Run the DDL for any number of tables, and learn what is there then; return the statements."""
+        ddl: list[str] = []
+        keys = sorted({wish.table.key for wish in wishes})
+        for first in range(0, len(keys), TABLES_AT_ONCE):
+            step = set(keys[first : first + TABLES_AT_ONCE])
+            ddl += self._grow([wish for wish in wishes if wish.table.key in step])
+            with self._database.begin() as connection:
+                self._schema.learn(connection, step)
+        return ddl
+
+    def _grow(self, wishes: Sequence[Wanted]) -> list[str]:
+        """Run the DDL for some tables; one that cannot have as many columns as it is allowed gets fewer.
+
+        Raises DatabaseError unless a name or a value of a message is at fault.
+        """
+        try:
+            with blame_data(self._database), self._database.begin() as connection:
+                return self._schema.ensure(connection, wishes)
+        except sa.exc.DBAPIError as error:
+            is_value_fault = self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError)
+            if not self._engine.is_size_fault(error):
+                if is_value_fault:
+                    raise
+                raise DatabaseError(answer(error)) from error
+            if not is_value_fault:
+                raise
+        keys = sorted({wish.table.key for wish in wishes})
+        if len(keys) == 1:
+            with self._database.begin() as connection:
+                if not self._schema.crowd(connection, wishes[0]):
+                    raise StructureError(f"table {wishes[0].table.name} cannot have the columns that it needs")
+        return [ddl for key in keys for ddl in self._grow([wish for wish in wishes if wish.table.key == key])]
+
+
+def _without_dead_letter(counts: Mapping[str, Counter[str]], filter_: str) -> Mapping[str, Counter[str]]:
+    """Return the counts of a message that is no longer a dead letter, which was counted under a topic filter."""
+    counted = Counter(counts.get(filter_, Counter()))
+    counted.update(dead=-1)
+    return {**counts, filter_: counted}
+
+
+def _halve(topics: Mapping[str, int]) -> Sequence[Mapping[str, int]]:
+    items, middle = list(topics.items()), len(topics) // 2
+    return dict(items[:middle]), dict(items[middle:])

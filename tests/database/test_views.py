@@ -537,5 +537,5 @@ def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.
     bench.send(*((f"t/{index}", {"v": 1}) for index in range(5)))
     assert bench.sql("SELECT count(*) FROM mqtt_view") == [(2,)]
     for _ in range(2):
-        bench.writer.tidy()
+        bench.writer.do_idle_work()
     assert bench.sql("SELECT count(*) FROM mqtt_view") == [(5,)]

@@ -77,7 +77,7 @@ class Mill:
 
     def end(self) -> None:
         """Ask the loop to end, and wait for it."""
-        self.stop.ask(PATIENCE)
+        self.stop.request(PATIENCE)
         if self.thread is not None:
             self.thread.join(PATIENCE)
             assert not self.thread.is_alive()
@@ -217,7 +217,7 @@ def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
     mill.send(1)
     mill.until_stored()
     mill.send(10)
-    mill.stop.ask(PATIENCE)
+    mill.stop.request(PATIENCE)
     assert mill.thread is not None
     mill.thread.join(PATIENCE)
     assert mill.rows() == list(range(11))

@@ -126,8 +126,8 @@ def test_a_dropped_table_or_column_is_made_again(site: Site) -> None:
         with pytest.raises(sa.exc.DBAPIError) as caught:
             bench.store(batch)
         assert not bench.writer._engine.is_value_fault(caught.value)
-        assert bench.writer.mend()
-        assert not bench.writer.mend()
+        assert bench.writer.repair(batch)
+        assert not bench.writer.repair(batch)
         bench.store(batch)
         assert bench.data()[-1] == {"v": 3.0, "w": 4.0}
 

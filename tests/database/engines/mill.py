@@ -61,7 +61,7 @@ class Mill:
     def end(self) -> None:
         """Ask the loop to end, and wait for it."""
         if self._thread is not None:
-            self._stop.ask(PATIENCE)
+            self._stop.request(PATIENCE)
             self._thread.join(PATIENCE)
             assert not self._thread.is_alive()
             self._thread = None

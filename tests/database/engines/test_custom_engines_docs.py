@@ -61,7 +61,7 @@ def test_it_stores_and_reads(tmp_path: Path) -> None:
         bench = Workbench(Site(tmp_path, url, stack), {"topic": "#"})
         payload = {"a": 1.0, "b": "x", "c": True, "d": 2.0, "e": [1]}
         bench.send(("t", payload))
-        bench.writer.tidy()
+        bench.writer.do_idle_work()
         assert type(engine_for(url)).__name__ == "Shelf"
         assert bench.data() == [payload]
         assert len([name for name in bench.columns("t") if name in payload]) == 3

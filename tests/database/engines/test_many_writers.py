@@ -151,7 +151,7 @@ def test_a_table_that_refuses_its_columns_after_a_death(site: Site, monkeypatch:
             bench.store(batch)
             break
         except (sa.exc.SQLAlchemyError, DatabaseError):
-            bench.writer.mend()
+            bench.writer.repair(batch)
             bench.restart()
     assert not bench.dead()
     assert bench.data() == [{"a": 1.0}, payload]

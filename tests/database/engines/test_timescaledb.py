@@ -229,16 +229,16 @@ def test_the_policy_is_kept_in_step(site: Site) -> None:
     bench.send(*_hours(0, 1))
     assert set(_policies(bench).values()) == {timedelta(days=90)}
     bench.send(("plant/c", {"at": START, "v": 1}))
-    bench.writer.tidy()
+    bench.writer.do_idle_work()
     assert len(_policies(bench)) == 3
     bench.restart(_route(keep="30 days"))
-    bench.writer.tidy()
+    bench.writer.do_idle_work()
     assert set(_policies(bench).values()) == {timedelta(days=30)}
     bench.sql("SELECT remove_retention_policy('plant_a')")
     bench.writer.retention.finish()
     assert len(_policies(bench)) == 3
     bench.restart(_route())
-    bench.writer.tidy()
+    bench.writer.do_idle_work()
     assert _policies(bench) == {}
 
 
@@ -351,7 +351,7 @@ def test_messages_wait_until_the_extension_is_there(site: Site, caplog: pytest.L
         execute(site.url, "CREATE EXTENSION timescaledb")
         _await(lambda: read_progress(journal.path) is not None)
     finally:
-        stop.ask(PATIENCE)
+        stop.request(PATIENCE)
         loop.join(PATIENCE)
         guard.close()
         journal.close()

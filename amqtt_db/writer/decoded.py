@@ -1,0 +1,249 @@
+"""A batch of the journal → typed records: the first of a batch's three values.
+
+Objects with the same keys are typed together, column by column; all other messages are typed one by one.  A message
+that cannot be decoded or typed is rejected, whatever its decoder, its entity or its values raise; its neighbours are
+not concerned.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import attrs
+import orjson
+
+from amqtt_db.entity.timestamp import event_times
+from amqtt_db.errors import Rejected
+from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
+from amqtt_db.models.base import Destination
+from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape
+from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler
+from amqtt_db.writer.topic_router import NO_ROUTE, TopicRouter
+
+RecordGroup = tuple[Destination, Shape]
+"""What records share that need the same columns."""
+
+RecordGroups = Mapping[RecordGroup, Sequence[Record]]
+"""Records by destination and shape."""
+
+Counts = Mapping[str, Counter[str]]
+"""What is to be added to the counters of each topic filter."""
+
+
+@attrs.frozen
+class Rejection:
+    """A message that cannot be stored, the topic filter that it is counted under, the step that refuses it, and why."""
+
+    message: Message
+    filter: str
+    step: str
+    reason: str
+
+
+@attrs.frozen
+class DecodedBatch:
+    """What the entries up to ``end`` (excluded) of the journal with a number have become.
+
+    ``connections`` are the entries that say which clients came and went.
+    """
+
+    number: int
+    end: int
+    groups: RecordGroups = attrs.field(factory=dict)
+    rejected: Sequence[Rejection] = ()
+    connections: Sequence[Message] = ()
+    counts: Counts = attrs.field(factory=dict)
+
+
+def decode(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch:
+    """Return the records of a batch of the journal with a number; the router must have learnt the batch's topics."""
+    for builder in router.builders:
+        builder.limit_memory()
+    decoder = _BatchDecoder(number, batch)
+    connections: list[Message] = []
+    handlers = router.handlers(batch.topics)
+    for index, (flags, handler) in enumerate(zip(batch.flags, handlers, strict=True)):
+        if flags >> 4 != PUBLISH:
+            connections.append(batch.message(index))
+        elif isinstance(handler, TopicHandler):
+            decoder.add(index, handler)
+        elif handler is None:
+            decoder.count(NO_ROUTE, ignored=1)
+        else:
+            decoder.refuse(index, handler.filter, handler.error)
+    groups = decoder.groups()
+    return DecodedBatch(number, batch.end, groups, decoder.rejected, connections, decoder.counts)
+
+
+def reject(number: int, batch: Batch, filter_: str, error: Rejected) -> DecodedBatch:
+    """Return the only message of a batch as a rejected one."""
+    rejection = Rejection(batch.message(0), filter_, error.step, str(error))
+    return DecodedBatch(number, batch.end, rejected=[rejection], counts={filter_: Counter(dead=1)})
+
+
+def in_ascii(decoded: DecodedBatch) -> DecodedBatch:
+    """Return the batch with all text that is not records' in ASCII, for a database that cannot hold every character."""
+    rejected = [attrs.evolve(one, reason=_escape(one.reason)) for one in decoded.rejected]
+    connections = [_in_ascii(message) if message.kind == CONNECT else message for message in decoded.connections]
+    return attrs.evolve(decoded, rejected=rejected, connections=connections)
+
+
+def _in_ascii(message: Message) -> Message:
+    details = orjson.loads(message.payload)
+    texts = {name: _escape(value) for name, value in details.items() if isinstance(value, str)}
+    return attrs.evolve(message, payload=orjson.dumps({**details, **texts}))
+
+
+def _escape(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+_Entry = tuple[int, TopicHandler, RecordValues]
+"""A message whose object may be typed together with others: its index in the batch, its handler, its values."""
+
+_Typed = tuple[int, TopicHandler, RecordValues, int]
+"""A record without its envelope: its message's index in the batch, the handler, its values, its part's number."""
+
+
+class _BatchDecoder:
+    """Collects what the published messages of a batch become; :meth:`groups` ends it."""
+
+    def __init__(self, number: int, batch: Batch) -> None:
+        self.rejected: list[Rejection] = []
+        self.counts: dict[str, Counter[str]] = {}
+        self._number = number
+        self._batch = batch
+        self._same_keys: dict[tuple[str, tuple[str, ...]], list[_Entry]] = {}
+        self._typed: dict[TimedShape, list[_Typed]] = {}
+        self._batches: dict[TimedShape, list[tuple[Sequence[Destination], RecordBatch]]] = {}
+
+    def count(self, filter_: str, **counts: int) -> None:
+        """Add to the counts of a topic filter."""
+        self.counts.setdefault(filter_, Counter()).update(counts)
+
+    def refuse(self, index: int, filter_: str, error: Rejected) -> None:
+        """Reject a message."""
+        self.rejected.append(Rejection(self._batch.message(index), filter_, error.step, str(error)))
+        self.count(filter_, dead=1)
+
+    def add(self, index: int, handler: TopicHandler) -> None:
+        """Decode a message; type it at once unless it may be typed together with others."""
+        try:
+            data = handler.decode(self._batch.payloads[index])
+            if type(data) is dict and data and handler.types_columns:
+                key = handler.filter, tuple(data)
+                entries = self._same_keys.get(key)
+                if entries is None:
+                    entries = self._same_keys[key] = []
+                entries.append((index, handler, tuple(data.values())))
+                return
+        except Exception as fault:
+            self.refuse(index, handler.filter, handler.explain(fault))
+            return
+        self._type_alone(index, handler, data)
+
+    def groups(self) -> RecordGroups:
+        """Return the records of all messages by destination and shape, in the order in which these were first met."""
+        for (_, names), entries in self._same_keys.items():
+            self._type_together(names, entries)
+        for timed_shape, typed in self._typed.items():
+            indexes, handlers, rows, parts = zip(*typed, strict=True)
+            columns = list(zip(*rows, strict=True))
+            self._put(timed_shape, handlers, self._record_batch(timed_shape, indexes, handlers, columns, parts))
+        found = [one for batches in self._batches.values() for one in _by_destination(batches)]
+        found.sort(key=lambda one: one[1].first)
+        for destination, records in found:
+            self.count(destination.route, records=len(records))
+        return {(destination, records.shape): records for destination, records in found}
+
+    def _type_together(self, names: tuple[str, ...], entries: Sequence[_Entry]) -> None:
+        """Type objects with the same keys: all together, those of a destination together, or each alone."""
+        indexes, handlers, rows = zip(*entries, strict=True)
+        groups, builder = _group([handler.destination for handler in handlers]), handlers[0].builder
+        try:
+            typed = builder.type_columns(names, list(zip(*rows, strict=True)))
+            if typed is not None and (len(groups) == 1 or not typed.has_gaps):
+                columns = [*typed.columns, *_level_columns(handlers)]
+                parts = [0] * len(indexes)
+                records = self._record_batch(typed.timed_shape, indexes, handlers, columns, parts)
+                self._put(typed.timed_shape, handlers, records)
+                self.count(handlers[0].filter, stored=len(indexes), dropped=typed.dropped)
+                return
+        except Exception:
+            groups = groups[:1]  # one of them is to blame: typed alone, it is found
+        for _, members in groups if len(groups) > 1 else ():
+            self._type_together(names, [entries[member] for member in members])
+        for index, handler, values in entries if len(groups) == 1 else ():
+            self._type_alone(index, handler, dict(zip(names, values, strict=True)))
+
+    def _type_alone(self, index: int, handler: TopicHandler, data: Any) -> None:
+        try:
+            records = handler.type_message(data)
+        except Exception as fault:
+            self.refuse(index, handler.filter, handler.explain(fault))
+            return
+        dropped = nulled = 0
+        for part, record in enumerate(records):
+            self._typed.setdefault(record.timed_shape, []).append((index, handler, record.values, part))
+            dropped += record.dropped
+            nulled += record.nulled
+        self.count(handler.filter, stored=1, dropped=dropped, nulled=nulled)
+
+    def _put(self, timed_shape: TimedShape, handlers: Sequence[TopicHandler], records: RecordBatch) -> None:
+        destinations = [handler.destination for handler in handlers]
+        self._batches.setdefault(timed_shape, []).append((destinations, records))
+
+    def _record_batch(
+        self,
+        timed_shape: TimedShape,
+        indexes: Sequence[int],
+        handlers: Sequence[TopicHandler],
+        columns: RecordColumns,
+        parts: Sequence[int],
+    ) -> RecordBatch:
+        """Return records with their envelopes, column by column."""
+        base, batch = message_id(self._number, 0), self._batch
+        flags = list(map(batch.flags.__getitem__, indexes))
+        arrivals = list(map(batch.times.__getitem__, indexes))
+        return RecordBatch(
+            timed_shape.shape,
+            ids=[base | batch.positions[index] for index in indexes],
+            parts=parts,
+            times=arrivals if timed_shape.time is None else event_times(columns[timed_shape.time], arrivals),
+            topics=[handler.topic for handler in handlers],
+            sessions=[base | session if session else None for session in map(batch.sessions.__getitem__, indexes)],
+            qos=[flag >> 1 & 3 for flag in flags],
+            retains=[bool(flag & 1) for flag in flags],
+            columns=columns,
+        )
+
+
+def _level_columns(handlers: Sequence[TopicHandler]) -> RecordColumns:
+    """Return the topics' levels of many records, column by column."""
+    if not handlers[0].levels.values:
+        return ()
+    return list(zip(*(handler.levels.values for handler in handlers), strict=True))
+
+
+def _by_destination(
+    batches: Sequence[tuple[Sequence[Destination], RecordBatch]],
+) -> list[tuple[Destination, RecordBatch | RecordSlice]]:
+    """Return records of one shape by destination; those of several destinations share one batch."""
+    records = RecordBatch.joined([records for _, records in batches])
+    groups = _group([*chain.from_iterable(destinations for destinations, _ in batches)])
+    return [(place, RecordSlice(records, indexes) if len(groups) > 1 else records) for place, indexes in groups]
+
+
+def _group(destinations: Sequence[Destination]) -> Sequence[tuple[Destination, Sequence[int]]]:
+    """Return each destination with the indexes at which it is."""
+    if destinations.count(destinations[0]) == len(destinations):
+        return [(destinations[0], range(len(destinations)))]
+    found: dict[str, tuple[Destination, list[int]]] = {}
+    for index, destination in enumerate(destinations):
+        if destination.key not in found:
+            found[destination.key] = destination, []
+        found[destination.key][1].append(index)
+    return list(found.values())

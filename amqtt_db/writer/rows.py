@@ -1,0 +1,75 @@
+"""Typed records → encoded rows per table, or what does not fit: the second of a batch's three values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from amqtt_db.database.engines.base import RowBatch, Unfit
+from amqtt_db.record import Record, RecordSlice
+from amqtt_db.writer.decoded import RecordGroup, RecordGroups
+from amqtt_db.writer.insert_plan import InsertPlanner, InsertTarget, TargetRows
+
+
+@attrs.frozen
+class Misfits:
+    """The groups of records that hold a value which its kind's column would not return identically."""
+
+    groups: Sequence[RecordGroup]
+
+
+def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[RowBatch] | Misfits:
+    """Return the rows of all records by table; the schema must have room for them."""
+    together: dict[int, list[tuple[RecordGroup, Sequence[Record]]]] = {}
+    for group, records in groups.items():
+        whole = records.whole if isinstance(records, RecordSlice) else records
+        together.setdefault(id(whole), []).append((group, records))
+    rows: list[TargetRows] = []
+    misfits: list[RecordGroup] = []
+    for some in together.values():
+        made, unfit = _rows(some, planner)
+        rows += made
+        misfits += unfit
+    return Misfits(misfits) if misfits else _merge(rows)
+
+
+def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> RecordGroups:
+    """Return the groups with every record of the misfits in the shape whose columns return its values identically."""
+    fitted = {group: records for group, records in groups.items() if group not in misfits.groups}
+    for destination, shape in misfits.groups:
+        found: dict[RecordGroup, list[Record]] = {}
+        for record in map(planner.fit, groups[destination, shape]):
+            found.setdefault((destination, record.shape), []).append(record)
+        for group, records in found.items():
+            fitted[group] = [*fitted.get(group, ()), *records]
+    return fitted
+
+
+def _rows(
+    some: Sequence[tuple[RecordGroup, Sequence[Record]]], planner: InsertPlanner
+) -> tuple[list[TargetRows], list[RecordGroup]]:
+    """Return the rows of groups, which are halved where a value does not fit, and the groups that hold such a value."""
+    try:
+        return planner.rows(some), []
+    except Unfit:
+        if len(some) == 1:
+            return [], [some[0][0]]
+    middle = len(some) // 2
+    rows, misfits = _rows(some[:middle], planner)
+    more_rows, more_misfits = _rows(some[middle:], planner)
+    return [*rows, *more_rows], [*misfits, *more_misfits]
+
+
+def _merge(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
+    """Return one batch per target, in the order of the tables' names: two writers never wait for each other crosswise.
+
+    Rows whose target has an order are brought into it.
+    """
+    merged: dict[InsertTarget, list[Any]] = {}
+    for target, some in rows:
+        if some:
+            merged.setdefault(target, []).extend(some)
+    targets = sorted(merged, key=lambda target: (target.table, target.columns))
+    return [RowBatch(target.table, target.columns, target.kinds, target.sort(merged[target])) for target in targets]
