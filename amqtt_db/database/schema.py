@@ -58,7 +58,7 @@ class Schema:
         """Read what the catalogue knows."""
         self._tables = self._catalog.physical_tables(connection)
 
-    def distrust(self, keys: Iterable[str]) -> None:
+    def mark_incomplete(self, keys: Iterable[str]) -> None:
         """Take the tables with ``keys`` for incomplete, until they are learnt: a newer model has more columns."""
         self._lacking |= set(keys)
 
@@ -106,7 +106,7 @@ class Schema:
                 ddl += self._make_hypertable(connection, table, merged.table, merged.hypertable)
         return ddl
 
-    def crowd(self, connection: sa.Connection, wanted: Wanted) -> bool:
+    def reduce_columns(self, connection: sa.Connection, wanted: Wanted) -> bool:
         """Ask for fewer columns of a table from now on: the database refuses as many; False where it has no more.
 
         The catalogue forgets those that the table did not get.

@@ -57,7 +57,7 @@ class Views:
         self._catalog = catalog
         self._reserved = {fold(name) for name in reserved}
 
-    def vacate(self, connection: sa.Connection, sql: ViewSQL[Any]) -> None:
+    def drop_conflicting(self, connection: sa.Connection, sql: ViewSQL[Any]) -> None:
         """Drop views whose names are wanted for tables; they have another name when they are made again."""
         for key, name in connection.execute(sa.select(self._catalog.view.c.key, self._catalog.view.c.name)).all():
             if fold(name) in self._reserved:

@@ -116,7 +116,7 @@ class Remodel:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
-            self._schema.distrust(check_existing_tables(self._engine, self._catalog, connection, self._routes))
+            self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._routes))
 
     def close(self) -> None:
         """Give the connections back."""

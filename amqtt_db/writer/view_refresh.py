@@ -62,10 +62,10 @@ class ViewKeeper:
         self._causes = OncePerCause()
         self._collisions = 0
 
-    def vacate(self, connection: sa.Connection) -> None:
+    def drop_conflicting(self, connection: sa.Connection) -> None:
         """Take views out of the way of tables that routes name."""
         if self._sql is not None:
-            self._views.vacate(connection, self._sql)
+            self._views.drop_conflicting(connection, self._sql)
 
     def forget(self) -> None:
         """Look at every view again when it is next concerned."""

@@ -66,10 +66,10 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
-            self._schema.distrust(check_existing_tables(self._engine, self._catalog, connection, self._routes))
+            self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._routes))
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
-            self._views.vacate(connection)
+            self._views.drop_conflicting(connection)
             for weakness in self._engine.weaknesses(connection):
                 logger.warning("%s", weakness)
 
@@ -317,7 +317,7 @@ class Writer:
         keys = sorted({wish.table.key for wish in wishes})
         if len(keys) == 1:
             with self._database.begin() as connection:
-                if not self._schema.crowd(connection, wishes[0]):
+                if not self._schema.reduce_columns(connection, wishes[0]):
                     raise StructureError(f"table {wishes[0].table.name} cannot have the columns that it needs")
         return [ddl for key in keys for ddl in self._grow([wish for wish in wishes if wish.table.key == key])]
 

@@ -141,7 +141,7 @@ def test_a_table_that_refuses_its_columns_after_a_death(site: Site, monkeypatch:
     payload = {f"p{index}": float(index) for index in range(2500)}
     batch = bench.batch(Sent("t", {"a": 1}), Sent("t", payload))
     with monkeypatch.context() as patched:
-        patched.setattr(Schema, "crowd", _die)
+        patched.setattr(Schema, "reduce_columns", _die)
         patched.setattr(Schema, "learn", _die)
         with pytest.raises(KeyboardInterrupt):
             bench.store(batch)
