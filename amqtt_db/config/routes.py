@@ -14,7 +14,7 @@ import cattrs
 from amqtt_db import decode, registry
 from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
-from amqtt_db.database.naming import SYSTEM_TABLES, fold
+from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
@@ -208,6 +208,8 @@ def _words(wanted: Any) -> str:
 def _check_table_name(own: Collection[str], name: str) -> None:
     if not text(name).isprintable():
         raise ValueError("a table's name has no control characters")
+    if len(name.encode()) > LONGEST:
+        raise ValueError(f"{name} has {len(name.encode())} bytes, and a table's name at most {LONGEST}; shorten it")
     if fold(name) in SYSTEM_TABLES and name not in own:
         raise ValueError(f"{name} is a table of amqtt_db itself; choose another name")
     if fold(name).startswith(("sqlite_", "pg_")):

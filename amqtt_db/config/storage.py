@@ -50,7 +50,8 @@ def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
     for path, route in routes.items():
         made[path] = route
         if _wants_prefix(route):
-            prefix = table_name(_words(route.filter.text), is_taken=taken.__contains__, limit=_PREFIX_LIMIT)
+            words = _words(route.filter.text)
+            prefix = table_name(words, is_taken=taken.__contains__, limit=_PREFIX_LIMIT, is_prefix=True)
             taken.add(prefix)
             made[path] = attrs.evolve(route, model=_evolved(route.model, prefix=prefix))
     return made

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Collection
 from typing import Final
 
+from amqtt_db.database.reserved_words import RESERVED_WORDS
 from amqtt_db.record import Kind
 
 SYSTEM_TABLES: Final = frozenset(
@@ -38,6 +39,9 @@ SYSTEM_TABLES: Final = frozenset(
 )
 """The project's own tables: no topic and no ``table:`` may take their names."""
 
+LONGEST: Final = 63
+"""Bytes of a name that a route may ask for: PostgreSQL takes no more, and what it takes is portable."""
+
 _SYSTEM_COLUMNS: Final = frozenset({"_rowid_", "cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
 _SYSTEM_PREFIXES: Final = ("sqlite_", "pg_")
 _NOT_WORD = re.compile(r"\W+")
@@ -57,23 +61,27 @@ def clean(text: str) -> str:
 
 
 def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], limit: int) -> str:
-    """The column for a property.
+    """Return a name for a property's column, one that may be written without quotes.
 
     ``plain`` is true for the kind that owns the property's plain column, others get ``<name>__<kind>``.  ``taken``
     holds the folds of the names in use, ``limit`` is the engine's limit in UTF-8 bytes.
     """
     name = clean(path.strip("{}")) + ("" if plain else f"__{kind}")
-    if fold(name) in taken or name in _SYSTEM_COLUMNS:
+    if fold(name) in taken or name in _SYSTEM_COLUMNS or name in RESERVED_WORDS:
         name = f"{name}_"
     return unique(name, f"{path}\n{kind}", lambda candidate: fold(candidate) in taken, limit)
 
 
-def table_name(wish: str, *, is_taken: Callable[[str], bool], limit: int) -> str:
-    """The table for a topic (or whatever ``wish`` names); ``is_taken`` tells of a candidate whether it is in use."""
+def table_name(wish: str, *, is_taken: Callable[[str], bool], limit: int, is_prefix: bool = False) -> str:
+    """Return a name for the table of a topic, or for the view that ``wish`` describes.
 
+    ``is_taken`` says if a candidate is in use, ``limit`` is the engine's limit in UTF-8 bytes; more follows a prefix.
+    """
     name = clean(wish)
     if fold(name).startswith(_SYSTEM_PREFIXES):
         name = f"_{name}"
+    elif name in RESERVED_WORDS and not is_prefix:
+        name = f"{name}_"
     return unique(name, wish, lambda candidate: fold(candidate) in SYSTEM_TABLES or is_taken(candidate), limit)
 
 

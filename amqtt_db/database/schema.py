@@ -7,9 +7,8 @@ own, before the data's, with the schema locked and the catalogue read again: ano
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import groupby
-from operator import attrgetter, eq
+from operator import attrgetter
 
 import attrs
 import sqlalchemy as sa
@@ -139,6 +138,11 @@ class Schema:
         name, limit = wanted.table.name, self._engine.name_limit
         if not wanted.table.exact:
             name = table_name(self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=limit)
+        elif len(name.encode()) > limit:
+            raise DatabaseError(
+                f"table {name}, which route {wanted.route} names: the database takes names of {limit} bytes at most; "
+                "choose a shorter one"
+            )
         elif fold(name) in self._catalog.table_folds(connection):
             if not self._is_from_before(connection, wanted.table):
                 raise DatabaseError(
@@ -193,9 +197,11 @@ class Schema:
         columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
         target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.table_options)
         kinds = {column.name: column.kind for column in table.columns}
+        names: set[str] = set()
         for index in table.indexes:
-            wish = "_".join(("ix", known.name, *index))
-            name = unique(wish, known.key, partial(eq, wish), self._engine.name_limit)  # tagged: tables share the names
+            wish = "_".join(("ix", known.name, *index))  # it always gets a tag: tables share the names of indexes
+            name = unique(wish, known.key, {wish, *names}.__contains__, self._engine.name_limit)
+            names.add(name)
             options = self._engine.index_options([(name, kinds[name]) for name in index])
             sa.Index(name, *(target.c[column] for column in index), **options)
         return target

@@ -121,6 +121,7 @@ def test_what_is_no_model(model: Any, part: str) -> None:
         ("MQTT_Journal", "a table of amqtt_db itself"),
         ("sqlite_x", "belong to the database"),
         ("pg_x", "belong to the database"),
+        ("ä" * 31 + "xx", "64 bytes, and a table's name at most 63"),
         ("a\x00b", "control characters"),
         ("", "empty"),
         ("mqtt_message", "a table of amqtt_db itself"),

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amqtt_db.database.catalog import Catalog, PhysicalTable
+from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.mysql import MySQL
+from amqtt_db.database.engines.postgresql import PostgreSQL
+from amqtt_db.database.engines.sqlite import SQLite
 from amqtt_db.database.naming import SYSTEM_TABLES, clean, column_name, fold, table_name
+from amqtt_db.database.reserved_words import RESERVED_WORDS
+from amqtt_db.database.schema import Schema
+from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.eav import Eav
+from amqtt_db.models.wide import Wide
+from amqtt_db.record import Shape
 from tests.values import texts
 
 
@@ -14,7 +25,7 @@ from tests.values import texts
     ("text", "name"),
     [
         ("home/kitchen/climate", "home_kitchen_climate"),
-        ("current time", "current_time"),
+        ("living room", "living_room"),
         ("Home/Living Room", "home_living_room"),
         ("température", "température"),
         ("1st", "_1st"),
@@ -64,3 +75,36 @@ def test_no_topic_takes_the_name_of_a_house_or_system_table(topic: str) -> None:
     name = table_name(topic, is_taken=lambda _: False, limit=63)
     assert name not in SYSTEM_TABLES
     assert not fold(name).startswith(("sqlite_", "pg_"))
+
+
+@given(st.lists(texts, unique=True, max_size=20), st.sampled_from([20, 63, 64]))
+def test_tables_never_meet(topics: list[str], limit: int) -> None:
+    """Any topics get tables that differ even where case and accents are ignored, within the engine's limit."""
+    taken: set[str] = set()
+    for topic in topics:
+        name = table_name(topic, is_taken=lambda candidate: fold(candidate) in taken, limit=limit)
+        assert fold(name) not in taken
+        assert 0 < len(name.encode()) <= limit
+        assert name not in RESERVED_WORDS
+        taken.add(fold(name))
+
+
+@given(st.integers(1, 70), st.sampled_from([SQLite, PostgreSQL, MySQL]), st.booleans())
+def test_a_tables_indexes_never_meet(length: int, engine: type[Engine], is_prefix: bool) -> None:
+    """Whatever is cut off their names: each has its own within the limit, and those that fit keep their columns."""
+    made = engine("sqlite://")
+    model: Model = Eav(prefix="x" * length) if is_prefix else Wide(table="x" * length)
+    for table in model.tables(Destination("t"), Shape(())):
+        schema = Schema(made, Catalog(made))
+        target = schema._sql_table(PhysicalTable(table.key, table.name, {}), table)
+        names = [str(index.name) for index in target.indexes]
+        assert len(names) == len(set(names)) == len(table.indexes)
+        assert all(len(name.encode()) <= made.name_limit for name in names)
+
+
+@pytest.mark.parametrize("word", ["current time", "user", "session_user", "order", "key", "Select"])
+def test_a_word_of_sql_gets_another_name(word: str) -> None:
+    """As a column and as a table; with something behind it, it is a name like others."""
+    assert column_name(word, "text", plain=True, taken=set(), limit=63) == f"{clean(word)}_"
+    assert column_name(word, "text", plain=False, taken=set(), limit=63) == f"{clean(word)}__text"
+    assert table_name(word, is_taken=lambda _: False, limit=63) == f"{clean(word)}_"
