@@ -1,33 +1,48 @@
 """What arrives over MQTT ends up in a relational database: typed, in the model chosen for its topic.
 
-``amqtt_db.Plugin`` is the plugin for an amqtt broker, ``amqtt_db.read`` gives back what was stored; the command line is
-``amqtt-db``.
+These names are the public interface; ``docs/api.md`` says what else is stable.  The command line is ``amqtt-db``.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from amqtt_db import errors
+    from amqtt_db.config import Settings, load_settings
     from amqtt_db.ingest.broker.plugin import Plugin
     from amqtt_db.reader import read
+    from amqtt_db.reader.export import export
+    from amqtt_db.reader.follow import follow
+    from amqtt_db.record import Record
 
     __version__: str
 
-__all__ = ["Plugin", "__version__", "read"]
+__all__ = ["Plugin", "Record", "Settings", "__version__", "errors", "export", "follow", "load_settings", "read"]
+
+_MODULES: Final = {
+    "Plugin": "amqtt_db.ingest.broker.plugin",
+    "Record": "amqtt_db.record",
+    "Settings": "amqtt_db.config",
+    "export": "amqtt_db.reader.export",
+    "follow": "amqtt_db.reader.follow",
+    "load_settings": "amqtt_db.config",
+    "read": "amqtt_db.reader",
+}
+"""Where each name is defined: amqtt and SQLAlchemy are imported when they are first needed."""
 
 
 def __getattr__(name: str) -> Any:
-    """The plugin with amqtt, and the reader with SQLAlchemy, are imported only when they are asked for."""
     if name == "__version__":
         return version("amqtt_db")
-    if name == "Plugin":
-        from amqtt_db.ingest.broker.plugin import Plugin  # noqa: PLC0415
-
-        return Plugin
-    if name == "read":
-        from amqtt_db.reader import read  # noqa: PLC0415
-
-        return read
+    if name == "errors":
+        return import_module("amqtt_db.errors")
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

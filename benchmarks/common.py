@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import orjson
 
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.testing.databases import DATABASES, Database
@@ -100,7 +100,7 @@ class Storing:
         self.engine = engine_for(url)
         self._directory = tempfile.TemporaryDirectory(prefix="amqtt_db_")
         self._guard = CrashGuard(Path(self._directory.name) / "attempt")
-        self.writer = Writer(self.engine, load({"routes": [dict(route)]}).routes, self._guard)
+        self.writer = Writer(self.engine, load_section({"routes": [dict(route)]}).routes, self._guard)
         self.writer.prepare()
         self.number, self.position = 0, 1
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database.dead_letters import DeadLetter, letter, letters
 from amqtt_db.database.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
@@ -44,7 +44,7 @@ class Sent:
 
 def routes(*entries: dict[str, Any], url: str | None = None) -> tuple[Route, ...]:
     """Routes as the YAML gives them, for a database; without any, every topic as ``wide``."""
-    return load({"database": url, "routes": list(entries) or None}).routes
+    return load_section({"database": url, "routes": list(entries) or None}).routes
 
 
 class Workbench:

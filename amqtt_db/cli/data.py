@@ -13,8 +13,9 @@ import orjson
 import typer
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import TIMES, Config, Topic, moment
+from amqtt_db.cli.arguments import Config, Topic, moment
 from amqtt_db.cli.shell import settings_of, told
+from amqtt_db.entity.timestamp import TIMES
 from amqtt_db.errors import format_count
 
 

@@ -44,7 +44,7 @@ def say(error: Exception, code: int) -> int:
 
 def settings_of(path: Path | None) -> Settings:
     """The settings in a broker's YAML file, or those of the embedded default."""
-    return config.load_document(config.broker_config(None)) if path is None else config.load_file(path)
+    return config.load_document(config.broker_config(None)) if path is None else config.load_settings(path)
 
 
 def require_usable(settings: Settings) -> None:

@@ -76,7 +76,7 @@ class Settings:
     notes: tuple[Problem, ...] = ()
 
 
-def load(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
+def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
     """The settings that a plugin section means; ``where`` is its path in the YAML, for messages.
 
     None stands for what is absent, in the section as well as for it.  Raises ConfigError with every mistake.
@@ -84,7 +84,7 @@ def load(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugi
     return _settings(Node(mapping, where))
 
 
-def load_file(path: Path | str) -> Settings:
+def load_settings(path: Path | str) -> Settings:
     """The settings in an amqtt broker's YAML file.
 
     Raises ConfigError with every mistake in the file, also where it has no section of this plugin.

@@ -1,14 +1,23 @@
-"""What a property says of the time of its event."""
+"""Times: of an event, as a property gives it; and as users write them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final
 
+from amqtt_db.entity.strict import to_datetime
 from amqtt_db.record import to_micros
+
+TIMES: Final = "ISO 8601, in UTC without a zone; or how long ago: 90s, 15m, 24h, 7d, 2w"
+"""How a time is written as text."""
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO: Final = re.compile(r"(\d{1,9})([smhdw])", re.ASCII).fullmatch
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII).fullmatch
 
 _SECOND: Final = 1_000_000
 _EARLIEST: Final = to_micros(datetime.min.replace(tzinfo=timezone.utc))
@@ -43,7 +52,7 @@ def _micros(value: Any) -> int | None:
     if isinstance(value, datetime):
         return to_micros(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
     if isinstance(value, str):
-        return _micros(datetime.fromisoformat(value.replace("Z", "+00:00") if value.endswith("Z") else value))
+        return to_micros(_read_iso(value))
     if type(value) is int and abs(value) < 10**11:
         return value * _SECOND
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
@@ -57,3 +66,19 @@ def _epoch(value: Decimal) -> int:
         if abs(value) < limit:
             return round(value * factor)
     return int(value / 1000)
+
+
+def read_time(text: str) -> datetime:
+    """Return a time as :data:`TIMES` says.  Raises ValueError."""
+    ago = _AGO(text)
+    try:
+        if ago:
+            return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return _read_iso(text)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"{text!r} is not a time; write {TIMES}") from None
+
+
+def _read_iso(text: str) -> datetime:
+    """Return a moment of ISO 8601 text, or midnight of a date; the same on every Python."""
+    return to_datetime(f"{text}T00:00" if _DAY(text) else text)

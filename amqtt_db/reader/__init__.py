@@ -19,17 +19,18 @@ def read(
     database: str | Settings,
     topic: str = "#",
     *,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
     limit: int | None = None,
     newest: bool = False,
 ) -> Iterator[Record]:
     """The records of all topics that an MQTT filter covers, in the order of their times, whatever the models.
 
     ``database`` is a SQLAlchemy URL, or the settings that name one.  ``since`` (inclusive) and ``until`` (exclusive)
-    are aware datetimes that bound the records' times; ``limit`` is how many come at most; ``newest`` turns the order
-    round.  Equal times are ordered by id and part, and the properties of a record by path.  Records are fetched a page
-    at a time, from the database as it was when the first one was asked for; close the iterator if you stop halfway.
+    bound the records' times: datetimes with a zone, or texts such as ``2026-01-31T12:00`` (UTC) and ``24h`` (ago).
+    ``limit`` is how many records come at most; ``newest`` turns the order round.  Equal times are ordered by id and
+    part, and the properties of a record by path.  Records are fetched a page at a time, from the database as it was
+    when the first one was asked for; close the iterator if you stop halfway.
 
     Raises ValueError at once for an argument that is wrong, and DatabaseError, when the first record is asked for, if
     the database cannot be read.

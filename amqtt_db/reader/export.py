@@ -31,8 +31,8 @@ def export(
     form: Format = "jsonl",
     topic: str = "#",
     *,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
     limit: int | None = None,
     newest: bool = False,
 ) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from time import sleep
 from typing import Final
 
 import sqlalchemy as sa
@@ -19,11 +20,28 @@ from amqtt_db.routing.topics import TopicFilter
 _BEFORE: Final = (-1, -1)  # no record's id and part
 
 
+def follow(database: str | Settings, topic: str = "#", *, last: int = 0, interval: float = 1.0) -> Iterator[Record]:
+    """Yield the ``last`` newest records of the topics that a filter covers, then each new one as it is stored.
+
+    ``database`` is a SQLAlchemy URL, or the settings that name one.  The iterator never ends by itself: it looks again
+    after ``interval`` seconds.  Close it to stop.  Raises ValueError at once for an argument that is wrong, and
+    DatabaseError if the database cannot be read; then call ``follow`` again.
+    """
+    return _follow(Follower(database, topic), last, interval)
+
+
+def _follow(follower: Follower, last: int, interval: float) -> Iterator[Record]:
+    yield from follower.newest(last)
+    while True:
+        yield from follower.news()
+        sleep(interval)
+
+
 class Follower:
     """The newest records of the topics that a filter covers, and then those that are stored after them, each once.
 
-    What is new is told by the checkpoints, which move in the transaction that stores records: neither late times nor
-    several journals confuse it.  A dead letter that is replayed is not new.  Raises ValueError for no filter.
+    The checkpoints say what is new: they move in the transaction that stores records, so neither late times nor several
+    journals confuse it.  A dead letter that is replayed is not new.
     """
 
     def __init__(self, database: str | Settings, topic: str = "#") -> None:
@@ -33,7 +51,7 @@ class Follower:
         self._last: dict[int, tuple[int, int]] = {}
 
     def newest(self, count: int) -> list[Record]:
-        """The ``count`` newest records in the order of their times; :meth:`news` goes on from here.
+        """Return the ``count`` newest records in the order of their times; :meth:`news` goes on from here.
 
         Raises DatabaseError if the database cannot be read.
         """
@@ -43,7 +61,7 @@ class Follower:
         return found[::-1]
 
     def news(self) -> Iterator[Record]:
-        """What was stored since the last call, journal by journal in order of arrival.
+        """Yield what was stored since the last call, journal by journal in order of arrival.
 
         Raises as :meth:`newest`; the next call goes on behind the last record.
         """
@@ -56,7 +74,7 @@ class Follower:
                     self._seen[number] = position
 
     def _behind_last(self, number: int, found: Iterable[Record]) -> Iterator[Record]:
-        """Those of a journal that were not seen before an error."""
+        """Yield the records of a journal that were not seen before an error."""
         last = self._last.get(number, _BEFORE)
         for record in found:
             if (record.id, record.part) > last:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from amqtt_db.entity.timestamp import TIMES, read_time
 from amqtt_db.record import Record, to_micros
 from amqtt_db.routing.topics import TopicFilter
 
@@ -53,17 +54,17 @@ class Selection:
     def of(
         cls,
         topic: str = "#",
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
         limit: int | None = None,
         *,
         newest: bool = False,
     ) -> Selection:
-        """A selection as a user states it.  Raises ValueError for no filter, a datetime without zone, a limit < 0."""
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit is {limit}; it must be 0 or more")
+        """Return a selection as a user states it.  Raises ValueError for a wrong filter, time or limit."""
+        if limit is not None and not 0 <= limit < 2**63:
+            raise ValueError(f"limit is {limit}; it must be between 0 and 2**63 - 1")
         order = NEWEST if newest else BY_TIME
-        return cls(TopicFilter.parse(topic), _moment("since", since), _moment("until", until), limit, order)
+        return cls(TopicFilter.parse(topic), _bound("since", since), _bound("until", until), limit, order)
 
     @property
     def exact(self) -> str | None:
@@ -72,7 +73,14 @@ class Selection:
         return None if "+" in levels or "#" in levels else self.topic.mqtt
 
 
-def _moment(name: str, value: datetime | None) -> int | None:
-    if value is not None and value.utcoffset() is None:
+def _bound(name: str, value: datetime | str | None) -> int | None:
+    """Return a bound of times in microseconds since 1970.  Raises ValueError, naming the argument."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return to_micros(read_time(value))
+    if not isinstance(value, datetime):
+        raise ValueError(f"{name} is {value!r}; give a datetime with a time zone, or a text: {TIMES}")
+    if value.utcoffset() is None:
         raise ValueError(f"{name} is {value.isoformat()}; it needs a time zone, such as timezone.utc")
-    return None if value is None else to_micros(value)
+    return to_micros(value)

@@ -22,7 +22,7 @@ from typing import Final
 
 import orjson
 
-from amqtt_db.config import Settings, load
+from amqtt_db.config import Settings, load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import AmqttDbError, ConfigError
 from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
@@ -47,7 +47,7 @@ def main() -> int:
         order = orjson.loads(sys.stdin.buffer.readline())
         step_behind(order["niceness"])
         logging.getLogger().setLevel(order["level"])
-        settings = load(order["config"], order["where"])
+        settings = load_section(order["config"], order["where"])
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED

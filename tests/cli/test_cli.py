@@ -96,7 +96,7 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 def stored(path: Path) -> int:
     """How many messages ``status`` says are stored."""
-    return sum(counts.stored for counts in status(config.load_file(path)).counters)
+    return sum(counts.stored for counts in status(config.load_settings(path)).counters)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -404,7 +404,7 @@ def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pyt
     """It ends with a line once it has waited for an end of the other one, and is not tried for ever."""
     path = configuration(tmp_path)
     monkeypatch.setattr("amqtt_db.cli.write.PATIENCE", 0.3)
-    lock = acquire_lock(tmp_path / "mqtt.journal", config.load_file(path).routes)
+    lock = acquire_lock(tmp_path / "mqtt.journal", config.load_settings(path).routes)
     result = invoke("write", path)
     os.close(lock)
     assert result.exit_code == 1
@@ -433,7 +433,7 @@ def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> No
 def test_write_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     """SIGTERM ends it at once, with nothing done."""
     path = configuration(tmp_path)
-    lock = acquire_lock(tmp_path / "mqtt.journal", config.load_file(path).routes)
+    lock = acquire_lock(tmp_path / "mqtt.journal", config.load_settings(path).routes)
     command = [sys.executable, "-m", "amqtt_db", "write", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
         assert second.stderr is not None
@@ -534,8 +534,8 @@ def test_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        (("--since", "yesterday"), "is no time"),
-        (("--until", "99999999999w"), "is no time"),
+        (("--since", "yesterday"), "is not a time"),
+        (("--until", "99999999999w"), "is not a time"),
         (("--topic", "a/#/b"), "is no topic filter"),
         (("--limit", "-1"), "--limit"),
         (("--format", "xml"), "xml"),

@@ -26,7 +26,7 @@ from amqtt_db.models.wide import Wide
 def problems(mapping: Any) -> dict[str, str]:
     """Path below the plugin's section → message, for every mistake in it."""
     with pytest.raises(ConfigError) as caught:
-        config.load(mapping, where="P")
+        config.load_section(mapping, where="P")
     return {problem.path.removeprefix("P."): problem.message for problem in caught.value.problems}
 
 
@@ -39,7 +39,7 @@ def route_problems(**route: Any) -> dict[str, str]:
 @pytest.mark.parametrize("mapping", [None, {}, {"database": None, "journal": None, "routes": None}])
 def test_everything_has_a_default(mapping: Mapping[str, Any] | None) -> None:
     """An empty section stores every topic with ``wide`` in SQLite; None is what is absent."""
-    settings = config.load(mapping)
+    settings = config.load_section(mapping)
     assert settings.database == "sqlite:///mqtt.db"
     assert settings.journal == JournalSettings(Path("mqtt.journal"), 2**30, "always")
     (route,) = settings.routes
@@ -54,7 +54,7 @@ def test_the_embedded_default_says_the_same() -> None:
     """The broker without a file stores what an empty section would, on this machine only."""
     document = config.broker_config(None)
     assert document["listeners"]["default"]["bind"] == "127.0.0.1:1883"
-    settings, default = config.load_document(document), config.load(None)
+    settings, default = config.load_document(document), config.load_section(None)
     assert (settings.database, settings.journal) == (default.database, default.journal)
     assert settings.routes == default.routes
 
@@ -67,7 +67,7 @@ def test_the_embedded_default_is_a_copy() -> None:
 
 def test_every_setting_arrives() -> None:
     """What is written in the YAML is what the settings hold."""
-    settings = config.load(
+    settings = config.load_section(
         {
             "database": "sqlite:////var/lib/mqtt.db",
             "journal": {"path": "/var/spool/j", "max_size": "64 kB", "sync": "1s"},
@@ -102,13 +102,13 @@ def test_every_setting_arrives() -> None:
 
 def test_unknown_defaults_to_extra_with_an_entity() -> None:
     """A declared route keeps undeclared properties, but out of its columns."""
-    (route,) = config.load({"routes": [{"topic": "t", "entity": {"a": "int"}}]}).routes
+    (route,) = config.load_section({"routes": [{"topic": "t", "entity": {"a": "int"}}]}).routes
     assert route.unknown == "extra"
 
 
 def test_mismatch_null_needs_no_quotes() -> None:
     """YAML reads ``mismatch: null`` as nothing; the policy of that name is meant."""
-    (route,) = config.load(yaml.safe_load("routes: [{topic: t, mismatch: null}]")).routes
+    (route,) = config.load_section(yaml.safe_load("routes: [{topic: t, mismatch: null}]")).routes
     assert route.mismatch == "null"
 
 
@@ -154,7 +154,7 @@ def test_every_mistake_is_reported_at_once() -> None:
 def test_a_filter_that_yaml_takes_for_a_comment() -> None:
     """`topic: #` without quotes is no text at all; the message says how to write it."""
     with pytest.raises(ConfigError, match="comment unless it is quoted: topic: '#'"):
-        config.load({"routes": [yaml.safe_load("topic: #")]})
+        config.load_section({"routes": [yaml.safe_load("topic: #")]})
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_database_that_cannot_be_used(url: str, part: str) -> None:
 )
 def test_servers_are_named_with_or_without_their_driver(url: str) -> None:
     """There is one driver for each, so it need not be said."""
-    assert config.load({"database": url}).database == url
+    assert config.load_section({"database": url}).database == url
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_written_password_never_becomes_a_host(password: str) -> None:
     """Whatever is in it: the URL is refused, or its host is the one that was meant."""
     url = f"postgresql://mqtt:{password}@h.example:5432/d"
     try:
-        database = config.load({"database": url}).database
+        database = config.load_section({"database": url}).database
     except ConfigError:
         return
     read = sa.make_url(database)
@@ -269,7 +269,7 @@ def test_any_password_may_come_from_variables(first: str, second: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"WHO": "mqtt", "FIRST": first, "SECOND": second, "PLACE": "h.example:5432"}.items():
             patch.setenv(name, value)
-        url = config.load({"database": "postgresql://${WHO}:${FIRST}a%40${SECOND}@${PLACE}/d?x=a@b"}).database
+        url = config.load_section({"database": "postgresql://${WHO}:${FIRST}a%40${SECOND}@${PLACE}/d?x=a@b"}).database
     read = sa.make_url(url)
     assert read.password == f"{first}a@{second}"
     assert (read.username, read.host, read.port, read.database) == ("mqtt", "h.example", 5432, "d")
@@ -279,7 +279,7 @@ def test_any_password_may_come_from_variables(first: str, second: str) -> None:
 def test_a_variable_may_hold_a_whole_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then its password is as one writes it in a URL."""
     monkeypatch.setenv("DATABASE", "postgresql://mqtt:p%40ss@h/d")
-    assert config.load({"database": "${DATABASE}"}).database == "postgresql://mqtt:p%40ss@h/d"
+    assert config.load_section({"database": "${DATABASE}"}).database == "postgresql://mqtt:p%40ss@h/d"
 
 
 def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.Mon
 def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """``${NAME}`` expands in the database and the journal's path."""
     monkeypatch.setenv("DATA_PLACE", "/srv/data")
-    settings = config.load({"database": "sqlite:///${DATA_PLACE}/m.db", "journal": {"path": "${DATA_PLACE}/j"}})
+    settings = config.load_section({"database": "sqlite:///${DATA_PLACE}/m.db", "journal": {"path": "${DATA_PLACE}/j"}})
     assert settings.database == "sqlite:////srv/data/m.db"
     assert settings.journal.path == Path("/srv/data/j")
 
@@ -316,7 +316,7 @@ def test_unset_environment_variables_are_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("NO_SUCH_A", raising=False)
     monkeypatch.delenv("NO_SUCH_B", raising=False)
     with pytest.raises(ConfigError) as caught:
-        config.load({"database": "sqlite:///${NO_SUCH_A}/${NO_SUCH_B}"})
+        config.load_section({"database": "sqlite:///${NO_SUCH_A}/${NO_SUCH_B}"})
     assert [problem.message for problem in caught.value.problems] == [
         "the environment variable NO_SUCH_A is not set",
         "the environment variable NO_SUCH_B is not set",
@@ -357,7 +357,7 @@ def test_masked_never_shows_a_password(password: str) -> None:
 
 def test_the_repr_hides_the_password() -> None:
     """Settings in a log or a traceback show no password."""
-    settings = attrs.evolve(config.load(None), database="postgresql://me:hunter2@host/db")
+    settings = attrs.evolve(config.load_section(None), database="postgresql://me:hunter2@host/db")
     assert "hunter2" not in repr(settings)
     assert "me:***@host" in repr(settings)
 
@@ -403,7 +403,7 @@ _sections = st.fixed_dictionaries(
 def test_any_data_is_settings_or_problems(section: Any) -> None:
     """Whatever stands in the section, the answer is settings or ConfigError, never another exception."""
     try:
-        config.load(section)
+        config.load_section(section)
     except ConfigError as error:
         found = error.problems
     else:
@@ -414,5 +414,5 @@ def test_any_data_is_settings_or_problems(section: Any) -> None:
 
 def test_the_broker_does_without_sqlalchemy() -> None:
     """Reading the configuration, as the broker's process does, imports no SQLAlchemy."""
-    code = "import sys; from amqtt_db import config; config.load(None); sys.exit('sqlalchemy' in sys.modules)"
+    code = "import sys; from amqtt_db import config; config.load_section(None); sys.exit('sqlalchemy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

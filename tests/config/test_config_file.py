@@ -32,13 +32,13 @@ def write(directory: Path, text: str) -> Path:
 def test_a_whole_file(tmp_path: Path, plugins: str) -> None:
     """The plugin's section is found in a mapping and in a list, under both of its names."""
     path = write(tmp_path, plugins)
-    assert config.load_file(path).database == "sqlite:///a.db"
+    assert config.load_settings(path).database == "sqlite:///a.db"
     assert config.broker_config(path) == yaml.safe_load(plugins)
 
 
 def test_a_plugin_without_settings(tmp_path: Path) -> None:
     """A bare name in a list of plugins has the defaults."""
-    assert config.load_file(write(tmp_path, "plugins: [amqtt_db.Plugin]")).database == "sqlite:///mqtt.db"
+    assert config.load_settings(write(tmp_path, "plugins: [amqtt_db.Plugin]")).database == "sqlite:///mqtt.db"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
 def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: str) -> None:
     """What is wrong around the section, or keeps it from being found, has its path too."""
     with pytest.raises(ConfigError) as caught:
-        config.load_file(write(tmp_path, text))
+        config.load_settings(write(tmp_path, text))
     ((found, message),) = [(problem.path, problem.message) for problem in caught.value.problems]
     assert found == path
     assert part in message
@@ -85,10 +85,10 @@ def test_what_only_amqtt_would_refuse(tmp_path: Path) -> None:
     """A value that amqtt's own configuration refuses is reported before the broker starts."""
     text = "listeners: {default: {max_connections: many}}\nplugins: {amqtt_db.Plugin: {}}"
     with pytest.raises(ConfigError, match=r"^listeners\.default: amqtt refuses it: .*max_connections"):
-        config.load_file(write(tmp_path, text))
+        config.load_settings(write(tmp_path, text))
     text = "timeout_disconnect_delay: soon\nplugins: {amqtt_db.Plugin: {}}"
     with pytest.raises(ConfigError, match=r"^amqtt refuses it: .*timeout_disconnect_delay"):
-        config.load_file(write(tmp_path, text))
+        config.load_settings(write(tmp_path, text))
 
 
 def test_mistakes_around_and_in_the_section_together(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_mistakes_around_and_in_the_section_together(tmp_path: Path) -> None:
 def test_what_is_no_yaml(tmp_path: Path, text: str, part: str) -> None:
     """A syntax error is reported with its line and column."""
     with pytest.raises(ConfigError) as caught:
-        config.load_file(write(tmp_path, text))
+        config.load_settings(write(tmp_path, text))
     assert part in str(caught.value)
     assert "broker.yaml" in str(caught.value)
 
@@ -122,18 +122,18 @@ def test_merged_mappings_are_not_twice(tmp_path: Path) -> None:
     """YAML's merge key may bring a key that is overridden."""
     text = "x-: &base {unknown: add, topic: a}\nplugins: {amqtt_db.Plugin: {routes: [{<<: *base, topic: b}]}}"
     with pytest.raises(ConfigError, match="x-: unknown key"):
-        config.load_file(write(tmp_path, text))
+        config.load_settings(write(tmp_path, text))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A file that is missing, a directory or not UTF-8 is a mistake like others."""
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        config.load_file(tmp_path / "none.yaml")
+        config.load_settings(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        config.load_file(tmp_path)
+        config.load_settings(tmp_path)
     (tmp_path / "latin").write_bytes(b"a: \xe4")
     with pytest.raises(ConfigError, match="is not UTF-8 text: byte 4"):
-        config.load_file(tmp_path / "latin")
+        config.load_settings(tmp_path / "latin")
 
 
 @given(text=st.text() | st.text("{}[]:-, \n&*<!'\"#aA0|>?%@", max_size=30))
@@ -142,4 +142,4 @@ def test_any_file_is_settings_or_problems(tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(ConfigError):
-        config.load_file(path)
+        config.load_settings(path)

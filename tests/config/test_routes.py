@@ -35,7 +35,9 @@ class Needy(Wide):
 def test_a_model_of_ones_own() -> None:
     """A dotted path names a model; its options are its fields, structured into their types."""
     model = f"{__name__}.Picky"
-    (route,) = config.load({"routes": [{"topic": "t", "model": {model: {"depth": 3, "names": ["a", "b"]}}}]}).routes
+    (route,) = config.load_section(
+        {"routes": [{"topic": "t", "model": {model: {"depth": 3, "names": ["a", "b"]}}}]}
+    ).routes
     assert route.model == Picky(depth=3, names=("a", "b"))
 
 
@@ -172,7 +174,7 @@ def test_models_that_share_on_purpose() -> None:
     """``eav`` and ``narrow`` share the table of messages, and routes of one model all its tables."""
     entries = [("a", "eav"), ("b", "narrow"), ("c", "eav"), ("d", "document"), ("e", "document")]
     routes = [{"topic": topic, "model": model, "entity": {topic: "int"}} for topic, model in entries]
-    assert len(config.load({"routes": routes}).routes) == 5
+    assert len(config.load_section({"routes": routes}).routes) == 5
 
 
 def test_time_must_be_declared() -> None:
@@ -183,7 +185,7 @@ def test_time_must_be_declared() -> None:
 
 def test_routes_that_never_match_are_remarked_on() -> None:
     """A route behind one that takes all its topics is allowed, and noted."""
-    settings = config.load({"routes": [{"topic": "a/{b}"}, {"topic": "a/x"}, {"topic": "#"}, {"topic": "c"}]})
+    settings = config.load_section({"routes": [{"topic": "a/{b}"}, {"topic": "a/x"}, {"topic": "#"}, {"topic": "c"}]})
     assert [note.path for note in settings.notes] == [
         "plugins.amqtt_db.Plugin.routes[1].topic",
         "plugins.amqtt_db.Plugin.routes[3].topic",
@@ -221,6 +223,6 @@ def test_covers(general: str, special: str, expected: bool) -> None:
 
 def test_models_are_what_the_registry_says() -> None:
     """The built-in name means the built-in class."""
-    (route,) = config.load({"routes": [{"topic": "t", "model": "wide"}]}).routes
+    (route,) = config.load_section({"routes": [{"topic": "t", "model": "wide"}]}).routes
     assert isinstance(route.model, Model)
     assert type(route.model) is Wide

@@ -27,7 +27,7 @@ POSTGRESQL = "postgresql://h/d"
 
 
 def _routes(*entries: dict[str, Any]) -> tuple[Route, ...]:
-    return config.load({"database": POSTGRESQL, "routes": list(entries)}).routes
+    return config.load_section({"database": POSTGRESQL, "routes": list(entries)}).routes
 
 
 def _problems(**route: Any) -> dict[str, str]:

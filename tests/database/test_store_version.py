@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from amqtt_db import tagged
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database import store_version
 from amqtt_db.database.catalog import COUNTS
 from amqtt_db.database.dead_letters import letter, letters, purge
@@ -61,7 +61,7 @@ class Store:
 
     def writer(self) -> Writer:
         """A writer that has not looked at the database yet."""
-        routes = load({"database": self.url, "routes": EXPECTED["routes"]}).routes
+        routes = load_section({"database": self.url, "routes": EXPECTED["routes"]}).routes
         return Writer(engine_for(self.url), routes, CrashGuard(self.journal.with_name("attempt")))
 
     def upgrade(self) -> None:

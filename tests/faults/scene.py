@@ -84,7 +84,7 @@ class Scene(BrokerProcess):
     def _settings(self) -> config.Settings:
         """Without routes, whose decoders only the broker's own directory has."""
         section = yaml.safe_load(self.config.read_text())["plugins"]["amqtt_db.Plugin"]
-        return config.load({name: section[name] for name in ("database", "journal")})
+        return config.load_section({name: section[name] for name in ("database", "journal")})
 
     def kill_both(self) -> None:
         """``kill -9`` of the broker and of the writer."""

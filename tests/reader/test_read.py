@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amqtt_db
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import ENVELOPE, Cell, Column, Destination, Model, Query, Row, Table, record_of, restored
@@ -348,7 +348,7 @@ def test_a_reading_can_be_given_up(tmp_path: Path) -> None:
 def test_settings_name_a_database(tmp_path: Path) -> None:
     """What the YAML says may be given as it is."""
     bench = filled(tmp_path, "wide", 3)
-    assert tell(amqtt_db.read(load({"database": bench.url}))) == [0, 1, 2]
+    assert tell(amqtt_db.read(load_section({"database": bench.url}))) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -575,3 +575,29 @@ def test_what_no_model_writes_is_an_error_that_names_the_table(
     bench.sql(f"UPDATE {table} SET {change}")
     with pytest.raises(DatabaseError, match=f"table .*{table} holds a (row|value) "):
         bench.data()
+
+
+def test_following_yields_what_is_stored_meanwhile(tmp_path: Path) -> None:
+    """The newest ones first, then each new one; nothing before the call unless it is asked for."""
+    bench = Workbench(tmp_path)
+    bench.send(*(("t", {"n": number}) for number in range(3)))
+    found = amqtt_db.follow(bench.url, "t", last=2, interval=0.01)
+    assert [next(found)["n"], next(found)["n"]] == [1, 2]
+    bench.send(("t", {"n": 3}), ("other", {"n": 4}), ("t", {"n": 5}))
+    assert [next(found)["n"], next(found)["n"]] == [3, 5]
+
+
+@pytest.mark.parametrize("value", ["yesterday", "20231114", 1_700_000_000, datetime(2026, 1, 1)])  # noqa: DTZ001
+def test_a_wrong_time_is_a_mistake_at_once(value: Any) -> None:
+    """Before anything is read; the message says what would be right."""
+    with pytest.raises(ValueError, match=r"ISO 8601|time zone"):
+        amqtt_db.read("sqlite:///nowhere.db", since=value)
+
+
+def test_times_as_text(tmp_path: Path) -> None:
+    """ISO 8601, or how long ago."""
+    bench = Workbench(tmp_path)
+    bench.send(("t", {"n": 1}))
+    assert len(list(amqtt_db.read(bench.url, since="2023-11-14T22:13:20Z", until="2023-11-14T22:13:21"))) == 1
+    assert not list(amqtt_db.read(bench.url, since="2023-11-14 22:13:21"))
+    assert not list(amqtt_db.read(bench.url, since="1h"))

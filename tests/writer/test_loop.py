@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.journal import Journal, Progress, read_progress
 from amqtt_db.message import PUBLISH, Batch, flags
@@ -38,7 +38,7 @@ class Mill:
     def start(self, is_bloated: Callable[[], bool] = lambda: False) -> None:
         """Start the loop."""
         url = f"sqlite:///{self.database}"
-        make_writer = partial(Writer, engine_for(url), load({}).routes, self.guard)
+        make_writer = partial(Writer, engine_for(url), load_section({}).routes, self.guard)
         drain = WriterLoop(self.journal.path, make_writer, self.guard, self.stop, is_bloated)
         self.thread = threading.Thread(target=drain.run)
         self.thread.start()

@@ -20,7 +20,7 @@ from amqtt.contexts import Action
 from amqtt.plugins.base import BasePlugin
 from amqtt.session import Session
 
-from amqtt_db.config import Settings, load, masked
+from amqtt_db.config import Settings, load_section, masked
 from amqtt_db.errors import AmqttDbError, JournalError, format_count
 from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
@@ -67,7 +67,7 @@ class Plugin(BasePlugin[BrokerContext]):
         config = {key: value for key, value in asdict(self.config).items() if value is not None}
         try:
             compat.require_amqtt(context)
-            settings = load(config, WHERE)
+            settings = load_section(config, WHERE)
             self._group_commit = GroupCommit(_open(settings), context.loop)
             self._journal = settings.journal.path
             self._database = masked(settings.database)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.journal import Journal, read_progress
 from amqtt_db.message import PUBLISH, flags
@@ -30,7 +30,7 @@ class Mill:
 
     def __init__(self, site: Site, *routes: dict[str, Any], name: str = "a", url: str | None = None) -> None:
         self._site, self._url = site, url or site.url
-        self._routes = load({"routes": list(routes)} if routes else {}).routes
+        self._routes = load_section({"routes": list(routes)} if routes else {}).routes
         self._journal = Journal.open(site.path / f"{name}.journal", max_size=2**30, sync="never")
         self._guard = CrashGuard(site.path / f"{name}.attempt")
         self._stop = drain.Stop()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from amqtt_db.config import load
+from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.journal import Journal, read_progress
@@ -368,7 +368,7 @@ def _await(holds: Callable[[], bool]) -> None:
 
 def test_a_sample_shows_the_hypertable_that_it_would_make(site: Site) -> None:
     """And makes nothing."""
-    settings = load({"database": site.url, "routes": [_route()]})
+    settings = load_section({"database": site.url, "routes": [_route()]})
     ddl = preview(settings, "plant/a", b'{"v": 1}').ddl
     assert any("create_hypertable" in statement for statement in ddl)
     assert any("add_compression_policy" in statement for statement in ddl)
