@@ -1,8 +1,10 @@
-"""Who kills the writer: a note of what is being decoded, kept where it survives the process.
+"""Who kills the writer: a note of what user code is working on, kept where it survives the process.
 
-User code decodes and types messages, and may take the whole process with it.  While it runs, a small file says on which
-range; a range on which the writer died twice is run message by message, and a message on which it died twice again is
-to blame.  The note is not synced to disk: it must survive a dead process, not a power cut.
+User code decodes and types messages and lays out records, and may take the whole process with it.  While it runs, a
+small file says on which range; a range on which the writer died twice is run message by message, and a message on which
+it died twice again is to blame.  What user code is asked beside the messages, for views or retention, is noted as a
+task; one on which the writer died twice is left alone for a while.  The note is not synced to disk: it must survive a
+dead process, not a power cut.
 
 User code that does not come back is a death too.  A timer of the operating system ends the process, for no thread of
 Python can be relied on: a regular expression that runs wild never lets go of the interpreter's lock.  On the way out
@@ -12,10 +14,12 @@ Python can be relied on: a regular expression that runs wild never lets go of th
 from __future__ import annotations
 
 import faulthandler
+import hashlib
 import logging
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,19 +29,22 @@ import attrs
 import orjson
 
 import amqtt_db
+from amqtt_db.errors import StructureError
 from amqtt_db.message import Batch
 
 logger = logging.getLogger(__name__)
 
-FATAL: Final = 2  # deaths until a range is run message by message, and until a message is to blame
-_SIZE: Final = 1024
+FATAL: Final = 2  # deaths until a range is run message by message, and until a message or a task is to blame
+LEFT_ALONE: Final = 3600.0  # seconds from a task's last death to its next attempt
+MOST_TASKS: Final = 20  # of which deaths are remembered
+_SIZE: Final = 4096
 _FRAME: Final = re.compile(r'File "(.*)", line (\d+) in (.*)')
 _OWN: Final = str(Path(amqtt_db.__file__).parent)
 
 
 @attrs.frozen
 class Suspect:
-    """A range of positions of an opening, ``end`` excluded, how often the writer died on it, and of what if known."""
+    """A range of positions of a generation, ``end`` excluded, how often the writer died on it, and of what if known."""
 
     token: str = ""
     first: int = 0
@@ -46,22 +53,37 @@ class Suspect:
     cause: str = ""
 
     def covers(self, token: str, position: int) -> bool:
-        """Whether a position lies in the range."""
+        """Return True if a position lies in the range."""
         return self.token == token and self.first <= position < self.end
+
+
+@attrs.frozen
+class SuspectTask:
+    """How often the writer died on a task, and when it did last, in seconds since 1970."""
+
+    deaths: int = 0
+    died: float = 0.0
+
+    @property
+    def is_left_alone(self) -> bool:
+        """True if the writer died on it too often, and not long ago."""
+        return self.deaths >= FATAL and time.time() - self.died < LEFT_ALONE
 
 
 class CrashGuard:
     """The note beside a journal: ``path`` is its file, made private to the user.
 
-    ``limit`` is how many seconds user code may take for one batch before it ends this process; 0: for ever.  There is
-    one limit per process.
+    ``limit`` is how many seconds user code may take for one batch or task before it ends this process; 0 means no
+    limit.  There is one limit per process.
     """
 
     def __init__(self, path: Path, limit: float = 0) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._limit = limit
-        self._range, self._single = self._read(self._overtime())
+        self._range = self._single = Suspect()
+        self._tasks: dict[str, SuspectTask] = {}
         self._active = ""
+        self._read(self._read_trace())
         if limit:
             faulthandler.register(signal.SIGALRM, file=self._file, all_threads=False, chain=True)
 
@@ -72,16 +94,16 @@ class CrashGuard:
         os.close(self._file)
 
     def is_suspicious(self, token: str, position: int) -> bool:
-        """Whether the range at a position must be run message by message."""
+        """Return True if the range at a position must be run message by message."""
         return self._range.deaths >= FATAL and self._range.covers(token, position)
 
     def is_to_blame(self, token: str, position: int) -> bool:
-        """Whether the writer died twice on this very message."""
+        """Return True if the writer died twice on this very message."""
         return self._single.deaths >= FATAL and self._single.covers(token, position)
 
     @property
     def reason(self) -> str:
-        """Why the message that is to blame is."""
+        """Why the message is to blame that is."""
         return f"the writer died of it twice{f': {self._single.cause}' if self._single.cause else ''}"
 
     @contextmanager
@@ -94,6 +116,27 @@ class CrashGuard:
         else:
             self._range = _again(self._range, batch)
             self._write("range")
+        with self._run():
+            yield
+
+    @contextmanager
+    def watch_task(self, name: str) -> Iterator[None]:
+        """Note that user code is at work on something that belongs to no batch.
+
+        Raises StructureError if the writer died of it twice, until some time has passed.
+        """
+        name = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()  # the note is small
+        if self._tasks.get(name, SuspectTask()).is_left_alone:
+            raise StructureError(f"the writer died of it twice: it is left alone for {LEFT_ALONE / 60:g} minutes")
+        self._write("task " + name)
+        with self._run():
+            yield
+        if self._tasks.pop(name, None) is not None:
+            self._write("")
+
+    @contextmanager
+    def _run(self) -> Iterator[None]:
+        """Limit the time of what is noted, and take the note back, unless the process ends."""
         try:
             with self._timed():
                 yield
@@ -104,7 +147,7 @@ class CrashGuard:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """While something else than user code is at work inside a guard."""
+        """Take the note back, and stop the clock, while something else than user code is at work."""
         active = self._active
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._write("")
@@ -120,8 +163,8 @@ class CrashGuard:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _overtime(self) -> str:
-        """Where the user code was that took too long for the process before; the next trace goes to the same place."""
+    def _read_trace(self) -> str:
+        """Return where the user code was that took too long for the process before; the next trace replaces it."""
         trace = os.pread(self._file, 65536, _SIZE).decode(errors="replace")
         os.ftruncate(self._file, min(_SIZE, os.fstat(self._file).st_size))
         os.lseek(self._file, _SIZE, os.SEEK_SET)
@@ -130,23 +173,32 @@ class CrashGuard:
         place = " from ".join(f"line {line} of {file} in {name}" for file, line, name in frames[:own][:3])
         return f"user code took longer than {self._limit:g} s{f', at {place}' if place else ''}" if trace else ""
 
-    def _read(self, cause: str) -> tuple[Suspect, Suspect]:
+    def _read(self, cause: str) -> None:
+        """Read what the process before has noted, and count its death if it died of user code."""
         try:
             note = orjson.loads(os.pread(self._file, _SIZE, 0).rstrip())
             suspects = {name: Suspect(**note[name]) for name in ("range", "single")}
-        except (ValueError, TypeError, KeyError):
-            return Suspect(), Suspect()
-        if note["active"] in suspects:
-            died = suspects[note["active"]]
-            suspects[note["active"]] = attrs.evolve(died, deaths=died.deaths + 1, cause=cause[:300])
-            if cause:
-                logger.error("%s; the writer was ended, and tries again: see `time_limit`", cause)
-        return suspects["range"], suspects["single"]
+            tasks = {name: SuspectTask(*task) for name, task in note.get("tasks", {}).items()}
+            active = str(note["active"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        if active in suspects:
+            died = suspects[active]
+            suspects[active] = attrs.evolve(died, deaths=died.deaths + 1, cause=cause[:300])
+        elif active:
+            task = tasks.pop(active.partition(" ")[2], SuspectTask())
+            tasks[active.partition(" ")[2]] = SuspectTask(task.deaths + 1, time.time())
+        if active and cause:
+            logger.error("%s; the writer was ended, and tries again: see `time_limit`", cause)
+        self._range, self._single = suspects["range"], suspects["single"]
+        self._tasks = dict(list(tasks.items())[-MOST_TASKS:])
+        self._write("")  # so that the next death is not counted as this one again
 
     def _write(self, active: str) -> None:
         self._active = active
-        note = {"active": active, "range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
-        os.pwrite(self._file, orjson.dumps(note).ljust(_SIZE), 0)
+        suspects = {"range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
+        tasks = {name: attrs.astuple(task) for name, task in self._tasks.items()}
+        os.pwrite(self._file, orjson.dumps({"active": active, **suspects, "tasks": tasks}).ljust(_SIZE), 0)
 
 
 def _again(suspect: Suspect, batch: Batch) -> Suspect:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.engines.base import RowBatch
 from amqtt_db.database.engines.sqlite import SQLite
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, StructureError
 from amqtt_db.message import CONNECT, DISCONNECT, START, Batch, flags, message_id
 from amqtt_db.models.base import Destination
 from amqtt_db.models.wide import Wide
@@ -387,4 +387,36 @@ def test_a_note_outlives_what_ends_the_process(tmp_path: Path) -> None:
     guard = CrashGuard(tmp_path / "paused")
     with guard.watch(batch), guard.pause():
         assert b'"active":""' in (tmp_path / "paused").read_bytes()
+    guard.close()
+
+
+TASK = """
+import os, sys
+from pathlib import Path
+from amqtt_db.errors import StructureError
+from amqtt_db.writer.crash_guard import CrashGuard
+guard = CrashGuard(Path(sys.argv[1]))
+try:
+    with guard.watch_task("views of a model"):
+        os._exit(7)
+except StructureError:
+    with guard.watch_task("views of another"):
+        sys.exit(0)
+"""
+
+
+def test_a_task_that_kills_the_writer_twice_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others go on, and after an hour it is tried again: whoever mends a model need not know of the note."""
+    command = [sys.executable, "-c", TASK, str(tmp_path / "note")]
+    assert [subprocess.run(command, check=False, timeout=60).returncode for _ in range(4)] == [7, 7, 0, 0]
+    guard = CrashGuard(tmp_path / "note")
+    with pytest.raises(StructureError, match="died of it twice"), guard.watch_task("views of a model"):
+        pass
+    now = time.time()
+    monkeypatch.setattr("amqtt_db.writer.crash_guard.time.time", lambda: now + 3601)
+    with guard.watch_task("views of a model"):
+        pass
+    monkeypatch.undo()
+    with guard.watch_task("views of a model"):  # it has done no harm since
+        pass
     guard.close()

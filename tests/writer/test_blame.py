@@ -1,0 +1,160 @@
+"""Whose fault it is: user code and user data cost their own messages, never a neighbour's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.workbench import Sent, Workbench
+from tests.writer.user_code import LOOKALIKES, NONSENSE, ODD_DATA, TANTRUMS
+
+GOOD = {"topic": "good/#"}
+USER = "tests.writer.user_code"
+METHODS = ("tables", "layout", "maker")
+HARMLESS = ("a function that fails", "a function that returns nonsense")
+SLOW = settings.get_profile("default").max_examples // 2
+
+
+def moody(method: str, mood: str) -> dict[str, Any]:
+    """A route whose model misbehaves."""
+    return {
+        "topic": "moody/#",
+        "model": {f"{USER}.Moody": {"method": method, "mood": mood}},
+        "decode": f"{USER}.decode",
+    }
+
+
+def require_neighbours(bench: Workbench, sent: list[tuple[str, Any]]) -> None:
+    """Everything good is stored, and everything else is stored or a dead letter that says why."""
+    good = [payload for topic, payload in sent if topic.startswith("good/")]
+    assert bench.data("good/#") == good
+    counts = bench.counts()
+    others = counts.get("moody/#", {})
+    assert others.get("stored", 0) + others.get("dead", 0) == len(sent) - len(good)
+    letters = bench.dead()
+    assert len(letters) == others.get("dead", 0)
+    assert all(letter.step in {"decode", "deserialize", "structure", "store"} and letter.reason for letter in letters)
+
+
+@pytest.mark.parametrize("head", ["a,b", "a"])
+def test_a_surplus_field_of_csv_is_its_messages_fault(head: str, tmp_path: Path) -> None:
+    """A key that is no text: the message is a dead letter, good ones with the same keys beside it are stored."""
+    bench = Workbench(tmp_path, {"topic": "csv/#", "decode": f"{USER}.read_csv"}, GOOD)
+    rows = [("csv/x", f"{head}\n1,2\n".encode()), ("good/x", {"v": 1.0}), ("csv/y", f"{head}\n1\n".encode())]
+    bench.send(*rows)
+    assert bench.data("good/#") == [{"v": 1.0}]
+    surplus = 0 if head == "a,b" else 1
+    assert [letter.topic for letter in bench.dead()] == [b"csv/x"][:surplus]
+    assert len(bench.data("csv/#")) == 2 - surplus
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, tmp_path: Path) -> None:
+    """Decoders return an OrderedDict, an IntEnum or a number of numpy; alone and beside plain ones."""
+    bench = Workbench(tmp_path, {"topic": "moody/#", "decode": f"{USER}.decode"})
+    bench.send(("moody/a", name.encode()), ("moody/a", {"a": 1}), ("moody/a", name.encode()))
+    assert bench.dead() == []
+    expected = LOOKALIKES[name][1]
+    assert bench.data() == [expected, {"a": 1.0}, expected]
+
+
+@pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE, *HARMLESS])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_of_a_model_that_misbehaves_costs_only_its_messages(method: str, mood: str, tmp_path: Path) -> None:
+    """Also after a restart, and the views of others are made."""
+    bench = Workbench(tmp_path, moody(method, mood), GOOD)
+    sent: list[tuple[str, Any]] = [
+        ("good/a", {"v": 1.0}), ("moody/a", {"bad": 1.0}), ("moody/b", {"fine": 1.0}), ("good/a", {"v": 2.0})
+    ]  # fmt: skip
+    bench.send(*sent)
+    bench.restart()
+    sent.append(("good/b", {"w": 1.0}))
+    bench.send(sent[-1])
+    bench.writer.do_idle_work()
+    require_neighbours(bench, sent)
+    assert {"good_a_view", "good_b_view"} <= {name for (name,) in bench.sql("SELECT name FROM mqtt_view")}
+
+
+PAYLOADS: st.SearchStrategy[Any] = st.sampled_from(
+    [name.encode() for name in (*TANTRUMS, *ODD_DATA, *LOOKALIKES)]
+) | st.builds(dict, bad=st.floats(0, 1))
+MESSAGES = st.lists(
+    st.tuples(st.sampled_from(["moody/a", "moody/b"]), PAYLOADS)
+    | st.tuples(st.sampled_from(["good/a", "good/b"]), st.fixed_dictionaries({"v": st.floats(0, 1)})),
+    max_size=12,
+)
+
+
+@settings(max_examples=SLOW, deadline=None)
+@given(st.sampled_from(METHODS), st.sampled_from([*TANTRUMS, *NONSENSE, *HARMLESS]), st.lists(MESSAGES, max_size=4))
+@example("tables", "number", [[("good/a", {"v": 0.0}), ("moody/a", b"itself"), ("moody/a", {"bad": 0.0})]])
+def test_neighbours_of_whatever_user_code_does_are_stored(
+    method: str, mood: str, batches: list[list[tuple[str, Any]]]
+) -> None:
+    """Any decoder's data and any model's mood, in any order, in one batch or several."""
+    with TemporaryDirectory() as directory:
+        bench = Workbench(Path(directory), moody(method, mood), GOOD)
+        for messages in batches:
+            if messages:
+                bench.send(*messages)
+            bench.writer.do_idle_work()
+        require_neighbours(bench, [message for messages in batches for message in messages])
+        bench.close()
+
+
+DEADLY = """
+import sys
+from pathlib import Path
+from amqtt_db.writer.crash_guard import CrashGuard
+from tests import workbench
+from tests.writer.test_blame import GOOD, moody
+workbench.CrashGuard = lambda path: CrashGuard(path, limit=0.3)
+bench = workbench.Workbench(Path(sys.argv[1]), moody(*sys.argv[2:]), GOOD)
+bench.position = bench.checkpoint
+while bench.position < 5:
+    suspicious = bench.guard.is_suspicious(bench.token, bench.position)
+    last = bench.position + 1 if suspicious else 5
+    sent = [("moody/a", {"bad": 1.0}) if n == 2 else ("good/a", {"v": float(n)}) for n in range(bench.position, last)]
+    bench.send(*sent)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mood", ["hang", "exit", "polite exit"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_hangs_or_exits_costs_only_its_message(method: str, mood: str, tmp_path: Path) -> None:
+    """The writer is ended, and started again by whoever supervises it; neighbours are stored all the same."""
+    command = [sys.executable, "-c", DEADLY, str(tmp_path), method, mood]
+    codes: list[int] = []
+    while not codes or (codes[-1] and len(codes) < 8):
+        codes.append(subprocess.run(command, check=False, timeout=60, capture_output=True).returncode)
+    assert codes[-1] == 0
+    assert 1 < len(codes) <= 5
+    bench = Workbench(tmp_path)
+    assert bench.data("good/#") == [{"v": 1.0}, {"v": 3.0}, {"v": 4.0}]
+    (letter,) = bench.dead()
+    assert letter.topic == b"moody/a"
+    assert "the writer died of it twice" in letter.reason
+
+
+def test_a_dead_letter_of_a_model_says_where(tmp_path: Path) -> None:
+    """The class, the method and the error."""
+    bench = Workbench(tmp_path, moody("tables", "value error"))
+    bench.send(("moody/a", {"bad": 1}))
+    assert [letter.reason for letter in bench.dead()] == ["ValueError: no (in Moody.tables)"]
+
+
+def test_replay_tells_what_user_code_raises(tmp_path: Path) -> None:
+    """A dead letter that cannot be stored now either stays one."""
+    bench = Workbench(tmp_path, moody("tables", "value error"))
+    bench.send(("moody/a", {"bad": 1}), Sent("moody/a", b"recursion"))
+    first, second = (letter.id for letter in bench.dead())
+    assert bench.writer.replay_one(first) == "ValueError: no (in Moody.tables)"
+    assert "RecursionError" in str(bench.writer.replay_one(second))

@@ -1,0 +1,209 @@
+"""Decoders and models as a user may write them on a bad day: they raise, return nonsense, recurse, hang or exit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, tzinfo
+from enum import Enum, IntEnum
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+import orjson
+import sqlalchemy as sa
+
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.wide import Wide
+from amqtt_db.record import Shape
+from amqtt_db.writer.transaction import CheckpointMoved
+
+
+class Level(IntEnum):
+    """A number with a name."""
+
+    LOW = 1
+
+
+class Letter(str, Enum):
+    """A text with a name."""
+
+    A = "a"
+
+
+class Single(float):
+    """As numpy's ``float64`` is one."""
+
+
+class MuteError(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Zone(tzinfo):
+    """A time zone that does not know where it is."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        """Fail."""
+        raise MuteError
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
+
+
+class Touchy(str):
+    """A text that does not want to be compared."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise MuteError
+
+
+def recurse() -> Any:
+    """Return never, and not for lack of time."""
+    return recurse()
+
+
+def fail(error: Exception) -> Any:
+    """Raise an error where an expression is wanted."""
+    raise error
+
+
+def _endless() -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    data["a"] = data
+    return data
+
+
+def _deep() -> Any:
+    data: Any = 1
+    for _ in range(5000):
+        data = {"a": data}
+    return data
+
+
+def _midway() -> Iterator[Any]:
+    yield {"a": 1}
+    raise MuteError
+
+
+TANTRUMS: Final[Mapping[str, Callable[[], Any]]] = {
+    "value error": lambda: fail(ValueError("no")),
+    "key error": lambda: fail(KeyError("no")),
+    "mute error": lambda: fail(MuteError()),
+    "database's error": lambda: fail(DatabaseError("pretended")),
+    "driver's error": lambda: fail(sa.exc.OperationalError("pretended", None, Exception())),
+    "writer's error": lambda: fail(CheckpointMoved()),
+    "recursion": recurse,
+}
+"""Ways not to return."""
+
+NONSENSE: Final[Mapping[str, Callable[[], Any]]] = {
+    "nothing": lambda: None,
+    "number": lambda: 17,
+    "text": lambda: "text",
+    "object": object,
+    "list of objects": lambda: [object()],
+    "type": lambda: int,
+    "function": lambda: recurse,
+}
+"""What no model may return."""
+
+ODD_DATA: Final[Mapping[str, Callable[[], Any]]] = {
+    **NONSENSE,
+    "a key that is no text": lambda: {"a": 1, None: ["surplus"]},
+    "keys of all types": lambda: {1: 1, b"b": 2, (3,): 3, "a": 4},
+    "a key that is no text below": lambda: {"a": {None: 1}},
+    "a set": lambda: {"a": {1, 2}},
+    "an odd number": lambda: {"a": Fraction(1, 3)},
+    "a touchy text": lambda: {"a": Touchy("x")},
+    "a touchy key": lambda: {Touchy("a"): 1},
+    "a lost time": lambda: {"a": datetime(2026, 1, 1, tzinfo=Zone()), "time": datetime(2026, 1, 1, tzinfo=Zone())},
+    "itself": _endless,
+    "too deep": _deep,
+    "failing parts": _midway,
+    "half a pair of surrogates": lambda: {"\ud800": "\udfff"},
+    "U+0000": lambda: {"\x00": "\x00"},
+    "a huge integer": lambda: {"a": 10**400},
+    "a long name": lambda: {"a" * 70_000: 1},
+    "objects in a list": lambda: {"a": [object()]},
+}
+"""What no decoder should return; some of it can be stored all the same."""
+
+LOOKALIKES: Final[Mapping[str, tuple[Callable[[], Any], Any]]] = {
+    "OrderedDict": (lambda: OrderedDict(a=1), {"a": 1.0}),
+    "mapping": (lambda: MappingProxyType({"a": MappingProxyType({"b": 1})}), {"a": {"b": 1.0}}),
+    "OrderedDict below": (lambda: {"a": OrderedDict(b=OrderedDict(c="x"))}, {"a": {"b": {"c": "x"}}}),
+    "IntEnum": (lambda: {"a": Level.LOW}, {"a": 1.0}),
+    "text Enum": (lambda: {Letter.A: Letter.A}, {"a": "a"}),
+    "float of numpy": (lambda: {"a": {"b": Single(0.5)}}, {"a": {"b": 0.5}}),
+    "bytearray": (lambda: {"a": bytearray(b"x")}, {"a": b"x"}),
+}
+"""Data of types that resemble the project's, and as what it is stored."""
+
+
+def decode(payload: bytes) -> Any:
+    """Return or raise what the payload names; JSON otherwise."""
+    name = payload.decode(errors="replace")
+    made = {**TANTRUMS, **ODD_DATA, **{name: make for name, (make, _) in LOOKALIKES.items()}}
+    return made[name]() if name in made else orjson.loads(payload)
+
+
+def read_csv(payload: bytes) -> Any:
+    """Return the first line below the head; fields beyond the head's are under the key None."""
+    return next(csv.DictReader(io.StringIO(payload.decode())))
+
+
+@attrs.frozen
+class Moody(Wide):
+    """A model of which one method behaves as its ``mood`` says.
+
+    Where the method is given a shape, it does so only for a property named ``bad``.
+    """
+
+    method: str = ""
+    mood: str = ""
+
+    def _do(self, method: str, normal: Callable[..., Any], *arguments: Any) -> Any:
+        shapes = [argument for argument in arguments if isinstance(argument, Shape)]
+        is_meant = not shapes or any("bad" in shape.paths for shape in shapes)
+        if method == self.method and is_meant:
+            return MOODS[self.mood]()
+        return normal(*arguments)
+
+    def tables(self, *arguments: Any) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("tables", super().tables, *arguments)
+
+    def layout(self) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("layout", super().layout)
+
+    def maker(self, *arguments: Any) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("maker", super().maker, *arguments)
+
+
+MOODS: Final[Mapping[str, Callable[[], Any]]] = {
+    **TANTRUMS,
+    **NONSENSE,
+    "a function that fails": lambda: lambda *_: fail(MuteError()),
+    "a function that returns nonsense": lambda: lambda *_: 17,
+    "hang": lambda: time.sleep(60),
+    "exit": lambda: os._exit(7),
+    "polite exit": lambda: fail_hard(SystemExit(7)),
+}
+"""How a method of a model may behave."""
+
+
+def fail_hard(error: BaseException) -> Any:
+    """Raise what no ``except Exception`` catches."""
+    raise error
