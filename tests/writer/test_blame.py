@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from amqtt_db.message import CONNECT, Batch, flags
+from amqtt_db.testing.starting import connected
+from tests.database.engines.servers import Site
 from tests.workbench import Sent, Workbench
 from tests.writer.user_code import LOOKALIKES, NONSENSE, ODD_DATA, TANTRUMS
 
@@ -158,3 +164,55 @@ def test_replay_tells_what_user_code_raises(tmp_path: Path) -> None:
     first, second = (letter.id for letter in bench.dead())
     assert bench.writer.replay_one(first) == "ValueError: no (in Moody.tables)"
     assert "RecursionError" in str(bench.writer.replay_one(second))
+
+
+@pytest.fixture
+def latin(postgresql: Site) -> Iterator[Site]:
+    """A database that cannot hold every character."""
+    name = f"{sa.make_url(postgresql.url).database}_latin"
+    with connected(postgresql.url) as administrator:
+        administrator.execution_options(isolation_level="AUTOCOMMIT")
+        administrator.exec_driver_sql(
+            f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        try:
+            yield Site(postgresql.path, sa.make_url(postgresql.url).set(database=name).render_as_string(False))
+        finally:
+            administrator.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("model", ["wide", {"wide": {"table": "all_of_them"}}, "eav", "narrow", "document"])
+@pytest.mark.parametrize("message", [
+    ("größe/你好", {"v": 1.0}),
+    ("你好/größe", {"v": 1.0}),
+    ("größe/kälte", {"你好": 1.0}),
+    ("größe/kälte", {"v": "你好"}),
+    ("größe/kälte", {"v": {"你好": ["你好"]}}),
+])  # fmt: skip
+def test_a_character_that_the_database_lacks_is_its_messages_fault(
+    message: tuple[str, Any], model: Any, latin: Site
+) -> None:
+    """In a topic, a level, a property's name or a value: a dead letter, and what comes before and after is stored."""
+    bench = Workbench(latin, {"topic": "good/#", "model": model}, {"topic": "{place}/+", "model": model})
+    for _ in range(2):
+        bench.send(("good/a", {"v": 1.0}), message, ("good/b", {"ü": 2.0}))
+    assert bench.data("good/#") == 2 * [{"v": 1.0}, {"ü": 2.0}]
+    letters = bench.dead()
+    assert len(letters) + len(bench.records()) == 6
+    assert all(letter.topic == message[0].encode() for letter in letters)
+    assert letters or model == "document" or "你好" in repr(bench.data())
+    bench.close()
+
+
+def test_a_reason_or_a_client_with_such_a_character_is_noted_in_ascii(latin: Site) -> None:
+    """A dead letter and a connection are noted all the same."""
+    route = {"topic": "t", "entity": {"你好": "int"}, "mismatch": "reject"}
+    bench = Workbench(latin, route)
+    details = json.dumps({"client_id": "你好", "username": "ü"}).encode()
+    bench.store(Batch("a", [1], [0], [flags(CONNECT)], [0], [b""], [details], 2))
+    bench.position = 2
+    bench.send(("t", {"你好": "x"}))
+    assert bench.sql("SELECT client_id, username FROM mqtt_session") == [("\\u4f60\\u597d", "\\xfc")]
+    (letter,) = bench.dead()
+    assert "'\\u4f60\\u597d'" in letter.reason
+    bench.close()
