@@ -23,13 +23,14 @@ from amqtt_db.routing.route import Route
 
 Sync = Literal["always", "1s", "never"]
 
-JOURNAL_KEYS: Final = ("path", "max_size", "sync")
+JOURNAL_KEYS: Final = ("path", "max_size", "max_payload", "sync")
 WRITER_KEYS: Final = ("time_limit", "memory_limit")
 DATABASE: Final = "sqlite:///mqtt.db"
 
 _ELSEWHERE: Final = {
     "path": "belongs into `journal: {path: …}`",
     "max_size": "belongs into `journal: {max_size: …}`",
+    "max_payload": "belongs into `journal: {max_payload: …}`",
     "sync": "belongs into `journal: {sync: …}`",
     "time_limit": "belongs into `writer: {time_limit: …}`",
     "memory_limit": "belongs into `writer: {memory_limit: …}`",
@@ -46,11 +47,12 @@ def masked(url: str) -> str:
 
 @attrs.frozen
 class JournalSettings:
-    """Where the journal is, how many live bytes it may hold, and what an acknowledgement waits for."""
+    """Where the journal is, how many bytes it and one payload may have, and what an acknowledgement waits for."""
 
     path: Path = Path("mqtt.journal")
     max_size: int = 2**30
     sync: Sync = "always"
+    max_payload: int = 2**28
 
 
 @attrs.frozen
@@ -140,6 +142,7 @@ def _journal(section: Node) -> JournalSettings:
         path=section.child("path").read(lambda value: Path(expanded(value)), default.path),
         max_size=section.child("max_size").read(size, default.max_size),
         sync=cast(Sync, section.child("sync").read(choice("always", "1s", "never"), default.sync)),
+        max_payload=section.child("max_payload").read(size, default.max_payload),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket
 import sqlite3
 import subprocess
@@ -17,7 +18,6 @@ from typing import Any
 import orjson
 import paho.mqtt.client as paho
 import pytest
-from amqtt.adapters import BufferReader
 from amqtt.broker import Broker
 from amqtt.contexts import Action
 from amqtt.errors import PluginInitError
@@ -26,8 +26,7 @@ from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
 from amqtt_db.ingest.broker.plugin import Plugin
-from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
-from amqtt_db.ingest.gate import BackpressureGate
+from amqtt_db.ingest.broker.streams import CoalescingWriter
 from amqtt_db.journal import Journal, JournalReader, write_progress
 from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
 
@@ -464,6 +463,144 @@ def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> N
     assert [(message.topic, message.payload) for message in setup.entries()] == expected
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("topic", ["$x/a", ""])
+def test_a_reserved_topic_is_counted_and_the_connection_stays_intact(
+    in_house: InHouse, caplog: pytest.LogCaptureFixture, topic: str, qos: int
+) -> None:
+    """Acknowledged, as MQTT 3.1.1 has no other answer; counted and told once; the client is served as before."""
+
+    async def scenario(setup: Setup) -> None:
+        client = await Client.connect(setup.port, "reserved")
+        for number in range(1, 4):
+            client.send(publish(topic, b"x", qos, number))
+            if qos == 2:
+                assert await client.acknowledged() == (5, number)
+                client.send(release(number))
+            if qos:
+                assert await client.acknowledged() == (4 if qos == 1 else 7, number)
+        client.send(packet(0x82, b"\x00\x09" + text("a") + b"\x00"))
+        assert await client.acknowledged() == (9, 9)
+        client.send(publish("a", b"good"))
+        assert (await client.packet())[-4:] == b"good"
+        reader = JournalReader(setup.path)
+        setup.plugin._group_commit.tick()
+        await setup.until(lambda: reader.refused() == 3)
+        reader.close()
+        await client.leave()
+
+    with caplog.at_level(logging.WARNING):
+        setup = in_house(scenario)
+    assert [message.payload for message in setup.entries()] == [b"good"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "is empty or begins with $" in line]) == 1
+
+
+def test_an_ill_formed_topic_is_refused_and_its_sender_disconnected(
+    in_house: InHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[MQTT-1.5.3-1]: no PUBACK, nothing stored of it, counted, told once; what came before is stored."""
+
+    async def scenario(setup: Setup) -> None:
+        for number in range(3):
+            client = await Client.connect(setup.port, f"latin-{number}")
+            client.send(publish("a", b"good", 1, 6))
+            assert await client.acknowledged() == (4, 6)
+            client.send(packet(0x32, text(b"haus/K\xfcche") + b"\x00\x07" + b"23.456789 degrees"))
+            assert await client.reader.read() == b""
+            await client.vanish()
+        reader = JournalReader(setup.path)
+        setup.plugin._group_commit.tick()
+        await setup.until(lambda: reader.refused() == 3)
+        reader.close()
+
+    with caplog.at_level(logging.WARNING):
+        setup = in_house(scenario)
+    assert [message.payload for message in setup.entries()] == [b"good"] * 3
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "not well-formed UTF-8" in line]) == 1
+
+
+def test_a_payload_beyond_the_limit_is_refused_and_counted(in_house: InHouse) -> None:
+    """Before its body is read: the sender is disconnected, others are served."""
+
+    async def scenario(setup: Setup) -> None:
+        other = await Client.connect(setup.port, "other")
+        client = await Client.connect(setup.port, "large")
+        client.send(publish("a", bytes(2**20), 1, 1)[: 2**17])
+        assert await client.reader.read() == b""
+        other.send(publish("a", bytes(1000), 1, 1))
+        assert await other.acknowledged() == (4, 1)
+        assert setup.plugin._group_commit._journal.refused == 1
+        client.writer.transport.abort()
+        await other.leave()
+
+    setup = in_house(scenario, max_payload=1000)
+    assert [len(message.payload) for message in setup.entries()] == [1000]
+
+
+def test_unfinished_packets_take_bounded_memory(tmp_path: Path) -> None:
+    """20 clients send 20 MB of a PUBLISH of 200 MB and wait: the broker takes that of one, and gives it back."""
+    setup = Setup(tmp_path, {}, {})
+    part = publish("a", bytes(200_000_000), 1, 1)[:20_000_000]
+
+    async def scenario(memory: Callable[[], int]) -> None:
+        before = memory()
+        clients = [await Client.connect(setup.port, f"client-{number}") for number in range(20)]
+        for client in clients:
+            client.send(part)
+        sending = [asyncio.create_task(client.writer.drain()) for client in clients]
+        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+        other = await Client.connect(setup.port, "other")
+        other.send(publish("a", b"small", 1, 1))
+        assert await other.acknowledged() == (4, 1)
+        assert memory() - before < 80_000_000
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        for client in clients:
+            client.writer.transport.abort()
+        await setup.until(lambda: memory() - before < 20_000_000)
+        await other.leave()
+
+    with running(setup) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        statm = Path(f"/proc/{child.pid}/statm")
+        try:
+            asyncio.run(scenario(lambda: int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")))
+        finally:
+            child.kill()
+
+
+@pytest.mark.slow
+def test_a_subscriber_that_never_acknowledges_does_not_flood_the_log(
+    in_house: InHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """amqtt gives up each of 300 messages with two warnings and a traceback: one line of each kind is left."""
+
+    async def scenario(setup: Setup) -> None:
+        subscriber = await Client.connect(setup.port, "silent")
+        subscriber.send(packet(0x82, b"\x00\x09" + text("a") + b"\x01"))
+        assert await subscriber.acknowledged() == (9, 9)
+        client = await Client.connect(setup.port, "busy")
+        for number in range(1, 301):
+            client.send(publish("a", b"x", 1, number))
+            await client.acknowledged()
+        handler = setup.broker.sessions["silent"][1]
+        await setup.until(lambda: bool(handler._puback_waiters))
+        await setup.until(lambda: not handler._puback_waiters)
+        client.send(publish("a", b"x"))
+        await client.leave()
+        subscriber.writer.transport.abort()
+
+    with caplog.at_level(logging.WARNING):
+        in_house(scenario)
+    places = [(record.pathname, record.lineno) for record in caplog.records if record.name.startswith("amqtt.")]
+    assert places
+    assert len(places) == len(set(places))
+
+
 def test_a_retained_message_is_stored_once(in_house: InHouse) -> None:
     """The retain flag is kept, and a subscriber that gets the retained message later adds nothing."""
 
@@ -684,29 +821,6 @@ def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> N
 
     setup = in_house(scenario, max_size=20_000)
     assert sorted(message.payload[0] for message in setup.entries()) == [0, *range(2, 22)]
-
-
-def test_a_closed_gate_stops_bodies_of_publish_only() -> None:
-    """Headers and other packets pass a closed gate, a PUBLISH body waits, and its end is where the next begins."""
-
-    async def scenario() -> None:
-        gate = BackpressureGate()
-        gate.close()
-        ping, message, last = b"\xc0\x00", publish("a", bytes(200)), publish("b", b"x")
-        reader = GatedReader(BufferReader(ping + release(1) + message + last), gate)
-        assert await reader.read(1) + await reader.read(1) == ping
-        assert await reader.read(1) + await reader.read(1) + await reader.read(2) == release(1)
-        assert [await reader.read(1) for _ in range(3)] == [b"\x30", b"\xcb", b"\x01"]
-        body = asyncio.create_task(reader.read(203))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not body.done()
-        gate.open()
-        assert await body == message[3:]
-        gate.close()
-        assert await reader.read(1) + await reader.read(1) == last[:2]
-
-    asyncio.run(scenario())
 
 
 def test_a_slow_disk_does_not_stop_the_loop(in_house: InHouse) -> None:

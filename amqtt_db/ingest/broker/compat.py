@@ -99,7 +99,7 @@ def receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
     """
     stream = getattr(reader, "_reader", None)
     if not isinstance(reader, StreamReaderAdapter) or not isinstance(stream, asyncio.StreamReader):
-        return reader.read
+        return lambda missing: reader.read(min(missing, _CHUNK))
     return lambda missing: stream.read(max(missing, _CHUNK))
 
 

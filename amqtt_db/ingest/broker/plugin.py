@@ -10,6 +10,7 @@ import gc
 import logging
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import Any, ClassVar, Final
@@ -25,8 +26,10 @@ from amqtt_db.errors import AmqttDbError, JournalError, format_count
 from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
 from amqtt_db.ingest.broker.qos2 import forget_abandoned
+from amqtt_db.ingest.broker.quiet import RepeatFilter
 from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
+from amqtt_db.ingest.gate import MemoryBudget
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.refusals import Refusals
 from amqtt_db.ingest.supervisor import WORKER, Supervisor, order
@@ -40,6 +43,7 @@ WHERE: Final = "plugins.amqtt_db.Plugin"
 _NICENESS: Final = 5  # of the writer: where processors are few, clients and broker come first, for the journal waits
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
+_UNFINISHED_BYTES: Final = 256 * 2**20  # of large packets that are still arriving, over all connections
 _CLEAN_SECONDS: Final = 24 * 3600.0
 _YOUNG_OBJECTS: Final = 10_000
 
@@ -70,11 +74,14 @@ class Plugin(BasePlugin[BrokerContext]):
             settings = load_section(config, WHERE)
             self._group_commit = GroupCommit(_open(settings), context.loop)
             self._journal = settings.journal.path
+            self._max_payload = settings.journal.max_payload
             self._database = masked(settings.database)
         except AmqttDbError as error:
             logger.error("%s", error)
             raise
         self._broker: Broker = compat.broker_of(context)
+        self._repeats = RepeatFilter()
+        self._budget = MemoryBudget(_UNFINISHED_BYTES)
         self._refusals = Refusals(self._group_commit)
         self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
         self._supervisor = Supervisor(order(WHERE, config, niceness=_NICENESS), self.command)
@@ -89,6 +96,7 @@ class Plugin(BasePlugin[BrokerContext]):
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
         _calm_collector()
+        self._repeats.install()
         forget_abandoned(self._group_commit)
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
         self._supervisor.start()
@@ -105,7 +113,10 @@ class Plugin(BasePlugin[BrokerContext]):
         compat.intercept_qos_2(handler, queue.take, queue.release)
         queue.connection = self._connections.opened(client_session, handler)
         if handler.reader is not None:
-            handler.reader = GatedReader(handler.reader, self._group_commit.gate)
+            handler.reader = GatedReader(
+                handler.reader, self._group_commit.gate, self._budget, self._max_payload,
+                partial(self._refusals.add, client_id),
+            )  # fmt: skip
         if isinstance(handler.writer, StreamWriterAdapter):
             handler.writer = CoalescingWriter(handler.writer, self._group_commit.coalescer)
 
@@ -117,6 +128,7 @@ class Plugin(BasePlugin[BrokerContext]):
         """Commit what was received, let the writer store it within its deadline, and let go of everything."""
         if self._ticker is not None:
             self._ticker.cancel()
+        self._repeats.remove()
         self._connections.close_all()
         await self._group_commit.flush()
         await self._supervisor.stop()

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, cast
 
 from amqtt.adapters import ReaderAdapter, StreamWriterAdapter, WriterAdapter
 
 from amqtt_db.ingest.broker.compat import receiver
 from amqtt_db.ingest.coalesce import WriteCoalescer
-from amqtt_db.ingest.gate import BackpressureGate
+from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
 
 _PUBLISH: Final = 3
 _LONGEST: Final = 28  # bits of a length; amqtt discards a packet with a longer one and reads on at a new header
 _TURNS_BEFORE_END: Final = 2
+_SMALL: Final = 2**16  # bytes of a body that need no budget
+_SILENCE_SECONDS: Final = 30.0
+_SLOWEST: Final = 16 * 2**10  # bytes per second of a large body
+
+_ILL_FORMED: Final = "sent a topic that is not well-formed UTF-8 [MQTT-1.5.3-1] and is disconnected"
+_WILDCARD: Final = "published to a topic with a wildcard [MQTT-3.3.2-2] and is disconnected"
+_MALFORMED: Final = "sent a malformed PUBLISH packet and is disconnected"
+_TOO_LARGE: Final = "sent a payload larger than journal.max_payload and is disconnected"
+_TOO_SLOW: Final = "stopped in the middle of a packet, or sent it too slowly, and is disconnected"
 
 
 class GatedReader(ReaderAdapter):
@@ -29,32 +40,50 @@ class GatedReader(ReaderAdapter):
 
     When the stream ends, amqtt cancels the tasks of all packets that it has just read; a client that publishes and
     leaves in one breath would be lost altogether.  So the end is told only after these tasks have run once.
+
+    A PUBLISH that no broker may accept, and a body that is too large or too slow, ends the stream; ``refuse`` is called
+    with the reason.
     """
 
-    def __init__(self, reader: ReaderAdapter, gate: BackpressureGate) -> None:
+    def __init__(
+        self,
+        reader: ReaderAdapter,
+        gate: BackpressureGate,
+        budget: MemoryBudget,
+        max_payload: int,
+        refuse: Callable[[str], None],
+    ) -> None:
         self._reader = reader
         self._receive = receiver(reader)
         self._gate = gate
+        self._budget = budget
+        self._max_payload = max_payload
+        self._refuse = refuse
         self._held = b""
         self._at = 0
-        self._kind = 0
+        self._first = 0
         self._left = 0
         self._length = 0
         self._shift = -1
+        self._topic_left = -1  # -1 outside a topic, 0 before its length, else its length
 
     async def read(self, n: int = -1) -> bytes:
-        """The next ``n`` bytes; fewer at the end of the stream."""
-        if self._left and self._gate.closed and self._kind == _PUBLISH:
+        """Return the next ``n`` bytes; fewer at the end of the stream."""
+        if self._left and self._gate.closed and self._first >> 4 == _PUBLISH:
             await self._gate.wait()
         if self._at + n > len(self._held):
+            if n > _SMALL:
+                return await self._read_large(n)
             await self._hold(n)
         start = self._at
         self._at = start + n
         data = self._held[start : self._at]
-        if self._at >= len(self._held):  # an idle connection shall not hold its last message
+        if self._at >= len(self._held):  # an idle connection must not hold its last message
             self._held, self._at = b"", 0
         if self._left:
             self._left = max(0, self._left - n)
+            if self._topic_left >= 0:
+                return self._read_topic(data)
         elif data:
             self._read_header(data[0])
         return data
@@ -67,8 +96,9 @@ class GatedReader(ReaderAdapter):
         """Receive until ``n`` bytes are held, or the stream ends."""
         pieces = [self._held[self._at :]]
         missing = n - len(pieces[0])
+        receive = self._receive_in_time if self._left else self._receive
         try:
-            while missing > 0 and (piece := await self._receive(missing)):
+            while missing > 0 and (piece := await receive(missing)):
                 pieces.append(piece)
                 missing -= len(piece)
         except Exception:
@@ -78,9 +108,39 @@ class GatedReader(ReaderAdapter):
             await _run_others()
         self._held, self._at = b"".join(pieces), 0
 
+    async def _read_large(self, n: int) -> bytes:
+        """Return a body of ``n`` bytes, or fewer at the end of the stream.
+
+        It gets memory of its own, which the system takes back when it is no longer used.
+        """
+        body, self._held, self._at = bytearray(self._held[self._at :]), b"", 0
+        async with self._budget.reserve(n):
+            deadline = monotonic() + _SILENCE_SECONDS + n / _SLOWEST
+            try:
+                while len(body) < n and (piece := await self._receive_in_time(n - len(body), deadline)):
+                    missing = n - len(body)
+                    body += piece[:missing]
+                    self._held = piece[missing:]
+            except Exception:
+                await _run_others()
+                raise
+        if len(body) < n:
+            await _run_others()
+            return b""
+        self._left = max(0, self._left - n)
+        return cast(bytes, body)  # amqtt only copies it
+
+    async def _receive_in_time(self, missing: int, deadline: float | None = None) -> bytes:
+        """Receive bytes of a body; end the stream if they do not come in time."""
+        seconds = _SILENCE_SECONDS if deadline is None else min(_SILENCE_SECONDS, deadline - monotonic())
+        try:
+            return await asyncio.wait_for(self._receive(missing), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            return self._end(_TOO_SLOW)
+
     def _read_header(self, byte: int) -> None:
         if self._shift < 0:
-            self._kind = byte >> 4
+            self._first = byte
             self._length = self._shift = 0
             return
         self._length |= (byte & 127) << self._shift
@@ -88,8 +148,44 @@ class GatedReader(ReaderAdapter):
         if byte < 128:
             self._left = self._length
             self._shift = -1
+            if self._left and self._first >> 4 == _PUBLISH:
+                self._topic_left = 0
         elif self._shift == _LONGEST:
             self._shift = -1
+
+    def _read_topic(self, data: bytes) -> bytes:
+        """Check what amqtt reads of a PUBLISH before its payload: the length of the topic, and the topic."""
+        if self._topic_left:
+            self._topic_left = -1
+            reason = _topic_fault(data)
+        else:
+            length = int.from_bytes(data, "big")
+            qos = self._first >> 1 & 3
+            payload = self._left - length - (2 if qos else 0)
+            self._topic_left = length or -1
+            reason = _MALFORMED if qos == 3 or payload < 0 else _TOO_LARGE if payload > self._max_payload else None
+        return data if reason is None else self._end(reason)
+
+    def _end(self, reason: str) -> bytes:
+        """End the stream for amqtt, which then closes the connection."""
+        self._refuse(reason)
+        self._receive = _receive_nothing
+        self._held, self._at, self._left, self._shift, self._topic_left = b"", 0, 0, -1, -1
+        return b""
+
+
+def _topic_fault(topic: bytes) -> str | None:
+    try:
+        topic.decode()
+    except UnicodeDecodeError:
+        return _ILL_FORMED
+    if b"\0" in topic:
+        return _ILL_FORMED
+    return _WILDCARD if b"+" in topic or b"#" in topic else None
+
+
+async def _receive_nothing(_: int) -> bytes:
+    return b""
 
 
 async def _run_others() -> None:
