@@ -19,7 +19,7 @@ from amqtt_db.testing.servers import SERVERS
 from amqtt_db.testing.starting import Missing, connected
 
 NOWHERE: Final = "none"
-"""Stands for the database of laws that need none."""
+"""The key of laws that need no database."""
 
 LAWS: Final = [name for name in vars(ModelContract) if name.startswith("test_")]
 
@@ -35,18 +35,18 @@ _VERSIONS: Final = {
 _PREFACE: Final = """\
 # Laws
 
-Which law was proved for which model on which engine, as the run that wrote this page saw it.
-`pytest tests/models --write-laws docs/laws.md` writes it again.
+This page shows which property-based test (law) was run for which model on which engine, and its result.
+`pytest tests/models --write-laws docs/laws.md` writes it.
 
-[Models of your own](custom-models.md#prove-it) keep the same laws.
+The same laws apply to [your own models](custom-models.md#prove-it).
 """
 
 Outcomes = Mapping[tuple[str, str, str], str]
-"""Model, law and database → what came of it."""
+"""(model, law, database) → outcome."""
 
 
 def _contracts() -> Mapping[str, type[ModelContract]]:
-    """The contracts of the built-in models by name, without their ``Test``."""
+    """Return the contracts of the built-in models by name, without the prefix ``Test``."""
     from tests.models import test_contract  # noqa: PLC0415 - not while conftest is imported
 
     return {
@@ -58,13 +58,13 @@ def _contracts() -> Mapping[str, type[ModelContract]]:
 
 @attrs.define
 class Laws:
-    """Notes what came of each law, and writes the page at the end."""
+    """Collects the outcome of each law and writes the page at the end."""
 
     file: Path
     _outcomes: dict[tuple[str, str, str], str] = attrs.field(factory=dict)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Of the three reports of a test the first that is no success decides."""
+        """Record an outcome; the first of a test's three reports that is not a success decides."""
         found = _TEST.match(report.nodeid)
         if found is not None:
             key = found[1], found[2], found[3] or NOWHERE
@@ -78,15 +78,15 @@ class Laws:
 
 
 def page(outcomes: Outcomes) -> str:
-    """The page's text."""
+    """Return the page's text."""
     seen = {database for (_, _, database), outcome in outcomes.items() if outcome == "passed"}
     examples = settings().max_examples
     lines = [_PREFACE]
     lines += [
-        f"`full` stands for as many examples as the hypothesis profile `{settings.get_current_profile_name()}` asks "
-        f"for ({examples}, or a fraction where each takes long), `short` for a third of them.",
-        "A dash stands for a law that is not tried there: models whose keys carry the time differ from the others by "
-        "their keys only.",
+        f"`full` means as many examples as the Hypothesis profile `{settings.get_current_profile_name()}` sets "
+        f"({examples}, or fewer for slow laws); `short` means a third of them.",
+        "A dash means that the law is not run there: models with the time in their keys differ from the others only in "
+        "those keys.",
         "",
     ]
     lines += ["| Model | |", "| --- | --- |"]
@@ -134,12 +134,12 @@ def _cell(name: str, database: str, outcome: str | None) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--write-laws FILE``."""
+    """Add ``--write-laws FILE``."""
     parser.addoption("--write-laws", metavar="FILE", type=Path, help="write the table of laws, models and engines")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Note the laws where somebody wants to read of them."""
+    """Collect outcomes if ``--write-laws`` is given."""
     file: Path | None = config.getoption("--write-laws")
     if file is not None:
         config.pluginmanager.register(Laws(file))
