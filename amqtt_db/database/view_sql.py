@@ -49,10 +49,14 @@ class ViewSource:
 
 @attrs.frozen
 class View:
-    """A view to make: ``columns`` in the order that it has them."""
+    """A view to make: ``columns`` in the order that it has them.
+
+    ``routes`` are the topic filters of the routes that it shows, if it shows whole routes.
+    """
 
     key: str
     name: str
+    routes: tuple[str, ...]
     columns: Mapping[Pair, str]
     sources: tuple[ViewSource, ...]
 
@@ -107,8 +111,9 @@ def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: Vie
         own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
         yield f"{column} = {own}" if own else sql.is_text(column, view.key)
         return
-    column_, value = ("route", view.key.removeprefix("$route/")) if is_route(view.key) else ("key", view.key)
-    here = f"p.state = {sql.text(CURRENT)} AND {sql.is_text(f'p.{sql.name(column_)}', value)}"
+    column_, values = ("route", view.routes) if is_route(view.key) else ("key", (view.key,))
+    same = " OR ".join(sql.is_text(f"p.{sql.name(column_)}", value) for value in values)
+    here = f"p.state = {sql.text(CURRENT)} AND ({same})"
     assignments = f"{sql.name('mqtt_assignment')} p"
     if lookup is None:
         yield f"{column} IN (SELECT p.topic FROM {assignments} WHERE {here})"

@@ -29,10 +29,12 @@ MOST_SOURCES: Final = 100
 class Wish:
     """What a view shall have: the properties met at a place, as far as a column may be given to them.
 
-    ``max_columns`` bounds how many columns are given to properties.
+    ``routes`` are the topic filters of the routes whose records it shows: more than one where they share the table
+    that it is named after.  ``max_columns`` bounds how many columns are given to properties.
     """
 
     destination: Destination
+    routes: tuple[str, ...]
     pairs: tuple[Pair, ...] = ()
     max_columns: int = 1000
 
@@ -75,6 +77,14 @@ class Views:
         found = [*connection.scalars(route), *connection.scalars(moved)]
         return [key for key in dict.fromkeys(found) if key != destination.key]
 
+    def key_of(self, connection: sa.Connection, destination: Destination, routes: Sequence[str]) -> str:
+        """Return the key of the one view of a destination, that of the first of its ``routes`` which has a view."""
+        if len(routes) == 1 or not is_route(destination.key):
+            return destination.key
+        keys, view = [f"$route/{route}" for route in routes], self._catalog.view
+        known = set(connection.scalars(sa.select(view.c.key).where(view.c.hash.in_(list(map(key_hash, keys))))))
+        return next((key for key in keys if key in known), keys[0])
+
     def refresh(self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]) -> list[str]:
         """Make the views for keys anew where that changes anything, with the schema locked; returns their names."""
         sources = self._sources(connection, wishes)
@@ -107,7 +117,13 @@ class Views:
         is_there: bool,
     ) -> bool:
         columns = self._columns(connection, known, wish, sources)
-        view = View(key, known.name, columns, tuple(self._with_ids(connection, source, columns) for source in sources))
+        view = View(
+            key,
+            known.name,
+            wish.routes,
+            columns,
+            tuple(self._with_ids(connection, source, columns) for source in sources),
+        )
         statement = select(view, sql)
         definition = key_hash(statement)
         if is_there and definition == known.definition:
@@ -126,9 +142,9 @@ class Views:
     def _free(self, wish: str, taken: Collection[str]) -> str:
         return table_name(wish, is_taken=lambda name: fold(name) in taken, limit=self._engine.name_limit)
 
-    def _sources(self, connection: sa.Connection, keys: Collection[str]) -> dict[str, tuple[ViewSource, ...]]:
+    def _sources(self, connection: sa.Connection, wishes: Mapping[str, Wish]) -> dict[str, tuple[ViewSource, ...]]:
         """Where the records of each view lie, oldest places first."""
-        stays = {key: list(self._stays(connection, key)) for key in keys}
+        stays = {key: list(self._stays(connection, key, wish.routes)) for key, wish in wishes.items()}
         wanted = {table.key for found in stays.values() for stay in found for table in stay[1].values()}
         known = self._catalog.physical_tables(connection, sorted(wanted))
         return {
@@ -136,12 +152,14 @@ class Views:
             for key, found in stays.items()
         }
 
-    def _stays(self, connection: sa.Connection, key: str) -> Iterator[tuple[Model, dict[str, Table], Destination]]:
+    def _stays(
+        self, connection: sa.Connection, key: str, routes: Sequence[str]
+    ) -> Iterator[tuple[Model, dict[str, Table], Destination]]:
         assignment = self._catalog.assignment
         if not key.startswith("$"):
             here = assignment.c.hash == key_hash(key)
         else:
-            same = assignment.c.route == key.removeprefix("$route/") if is_route(key) else assignment.c.key == key
+            same = assignment.c.route.in_(routes) if is_route(key) else assignment.c.key == key
             topics = sa.select(assignment.c.hash).where(same & (assignment.c.state == CURRENT))
             here = assignment.c.hash.in_(topics)
         group = (assignment.c.key, assignment.c.route, assignment.c.model)

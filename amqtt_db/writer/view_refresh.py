@@ -20,7 +20,7 @@ from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_li
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause
-from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
+from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows, exact_tables
 from amqtt_db.models.calls import layout_of
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
 from amqtt_db.routing.route import Route
@@ -51,6 +51,7 @@ class ViewKeeper:
         self._engine = engine
         self._database = database
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
+        self._sharing = _routes_by_table(self._routes.values())
         self._views = Views(engine, catalog, reserved)
         self._sql = view_sql(engine, database.dialect)
         self._noted: set[RecordGroup] = set()
@@ -130,7 +131,8 @@ class ViewKeeper:
         with sql.with_short_timeout(self._engine, self._database) as connection:
             for destination in due.values():
                 wish = self._wish(destination)
-                for key in (destination.key, *self._views.related(connection, destination)):
+                own = self._views.key_of(connection, destination, wish.routes)
+                for key in dict.fromkeys((own, *self._views.related(connection, destination))):
                     before = wishes.get(key, wish)
                     pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
                     wishes[key] = attrs.evolve(before, pairs=pairs)
@@ -142,7 +144,8 @@ class ViewKeeper:
     def _wish(self, destination: Destination) -> Wish:
         pairs = self._pairs[destination.key]
         columns = tuple(pair for pair in pairs if destination.gives_column(pair[0]))
-        return Wish(destination, columns, self._max_columns(destination))
+        routes = self._sharing.get(destination.route, (destination.route,))
+        return Wish(destination, routes, columns, self._max_columns(destination))
 
     def _max_columns(self, destination: Destination) -> int:
         return self._routes[destination.route].max_columns or self._engine.max_columns
@@ -172,6 +175,16 @@ class ViewKeeper:
         complaint = first_line(driver_error(error))
         if self._causes.is_new(complaint):
             logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
+
+
+def _routes_by_table(routes: Iterable[Route]) -> Mapping[str, tuple[str, ...]]:
+    """Return, for each topic filter whose route names a table of columns, the filters of all routes that name it."""
+    by_table: dict[str, list[str]] = {}
+    for route in routes:
+        for table in exact_tables(route.model):
+            if table.overflow is not None:
+                by_table.setdefault(table.key, []).append(route.filter.text)
+    return {text: tuple(sorted(texts)) for texts in by_table.values() for text in texts}
 
 
 def _has_column(layout: Layout, kind: Kind) -> bool:

@@ -308,6 +308,36 @@ def test_two_routes_in_the_same_tables_have_their_own_views(tmp_path: Path) -> N
     assert bench.sql("SELECT v FROM a_view") == [(1.0,)]
 
 
+def test_two_routes_in_one_wide_table_have_one_view(site: Site) -> None:
+    """It is called after the table, and shows all of it; a route that is added to the table joins the view."""
+    shared = {"model": {"wide": {"table": "zigbee"}}}
+    bench = Workbench(site, {"topic": "z/lamp/+", **shared}, {"topic": "z/door/+", **shared})
+    bench.send(("z/lamp/1", {"v": 1}), ("z/door/1", {"v": 2}))
+    bench.send(("z/door/2", {"v": 3, "open": True}))
+    assert bench.sql("SELECT name FROM mqtt_view") == [("zigbee_view",)]
+    assert bench.sql("SELECT topic, v FROM zigbee_view ORDER BY id") == [
+        ("z/lamp/1", 1.0),
+        ("z/door/1", 2.0),
+        ("z/door/2", 3.0),
+    ]
+    bench.restart({"topic": "a/+", **shared}, {"topic": "z/door/+", **shared}, {"topic": "z/lamp/+", **shared})
+    bench.send(("a/1", {"v": 4}))
+    assert bench.sql("SELECT name FROM mqtt_view") == [("zigbee_view",)]
+    assert bench.sql("SELECT v FROM zigbee_view ORDER BY id") == [(1.0,), (2.0,), (3.0,), (4.0,)]
+
+
+def test_a_route_that_leaves_a_shared_table_takes_its_records_along(tmp_path: Path) -> None:
+    """Then there are two views, each with the records of its route, old and new."""
+    shared = {"model": {"wide": {"table": "zigbee"}}}
+    bench = Workbench(tmp_path, {"topic": "z/lamp/+", **shared}, {"topic": "z/door/+", **shared})
+    bench.send(("z/lamp/1", {"v": 1}), ("z/door/1", {"v": 2}))
+    bench.restart({"topic": "z/lamp/+", **shared}, {"topic": "z/door/+", "model": "eav"})
+    bench.send(("z/lamp/1", {"v": 3, "new": 1}), ("z/door/1", {"v": 4}))
+    views = dict(bench.sql("SELECT key, name FROM mqtt_view"))
+    values = {key: [v for (v,) in bench.sql(f"SELECT v FROM {name} ORDER BY id")] for key, name in views.items()}
+    assert values == {"$route/z/door/+": [2.0, 4.0], "$route/z/lamp/+": [1.0, 3.0]}
+
+
 def test_names_of_views_never_meet_those_of_tables(tmp_path: Path) -> None:
     """A topic `x/view` beside `x`, in both orders; the project's own tables; a table that a route names later."""
     bench = Workbench(tmp_path)
