@@ -1,8 +1,9 @@
 """The version of the project's own tables: which one a database has, and how an older one is upgraded.
 
-``mqtt_meta`` says it.  A database without that table is empty, or has version 0: it was made before versions were
-counted.  To change the system tables, raise :data:`VERSION` and add a step to :data:`_STEPS`.  A step looks at what is
-there before each statement: where DDL commits by itself, a writer that was killed in the middle starts it again.
+``mqtt_meta`` says it.  Databases of version 0 have no such table: they were made before versions were counted.
+
+To change the system tables, raise :data:`VERSION` and add a step to :data:`_STEPS`.  A step looks at what is there
+before each statement: where DDL commits by itself, a writer that was killed in the middle starts it again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ VERSION: Final = 1
 """The version that this program reads and writes."""
 
 _META: Final = "mqtt_meta"
-_OLDEST: Final = "mqtt_journal"  # a table that every version has, under this name
+_JOURNAL: Final = "mqtt_journal"
+_EPOCH: Final = "epoch"  # a column that only version 0 has
 _NAME: Final = "version"
 
 
@@ -55,9 +57,10 @@ def upgrade(connection: sa.Connection, engine: Engine) -> None:
 
 def write_version(connection: sa.Connection, meta: sa.Table) -> None:
     """Note that the system tables have this version."""
-    if stored_version(connection) != VERSION:
-        connection.execute(meta.delete().where(meta.c.name == _NAME))
-        connection.execute(meta.insert(), {"name": _NAME, "value": str(VERSION)})
+    noted, here = str(VERSION), meta.c.name == _NAME
+    if connection.scalar(sa.select(meta.c.value).where(here)) != noted:
+        connection.execute(meta.delete().where(here))
+        connection.execute(meta.insert(), {"name": _NAME, "value": noted})
 
 
 def stored_version(connection: sa.Connection) -> int | None:
@@ -68,7 +71,9 @@ def stored_version(connection: sa.Connection) -> int | None:
         found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _NAME))
         if found is not None:
             return int(found)
-    return 0 if inspector.has_table(_OLDEST) else None
+    if not inspector.has_table(_JOURNAL):
+        return None
+    return 0 if _EPOCH in {column["name"] for column in inspector.get_columns(_JOURNAL)} else 1
 
 
 def _refuse_newer(found: int | None) -> None:
@@ -85,12 +90,12 @@ def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
         for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment")):
             if sa.inspect(connection).has_table(old):
                 connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
-        if "epoch" in {column["name"] for column in sa.inspect(connection).get_columns(_OLDEST)}:
-            connection.exec_driver_sql(f"ALTER TABLE {_OLDEST} RENAME COLUMN epoch TO routing_version")
     _rename_in_views(connection, engine, "mqtt_placement", "mqtt_assignment")
     if sa.inspect(connection).has_table("mqtt_catalog"):
         connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
         connection.exec_driver_sql("DELETE FROM mqtt_catalog WHERE property = '{}'")  # the column extra of views
+    with _past_broken_views(connection):  # the last step, for it tells version 0
+        connection.exec_driver_sql(f"ALTER TABLE {_JOURNAL} RENAME COLUMN {_EPOCH} TO routing_version")
 
 
 @contextmanager
