@@ -1,4 +1,4 @@
-"""What travels from the broker to the writer: messages, and batches of them."""
+"""Messages on their way from the broker to the writer, and batches of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def flags(kind: int, qos: int = 0, retain: bool = False) -> int:
 
 
 def message_id(number: int, position: int) -> int:
-    """The id of the message at ``position`` in the journal registered as ``number``: a signed 64-bit integer."""
+    """Return the id of the message at ``position`` of generation ``number``: a signed 64-bit integer."""
     return number << POSITION_BITS | position
 
 
@@ -27,7 +27,7 @@ class Message:
     """One entry of a journal, exactly as the broker received it.
 
     ``time`` is the arrival in microseconds since 1970 (UTC); ``session`` is the position of the CONNECT entry of the
-    connection that it came through, 0 where there is none.  ``payload`` of a CONNECT entry is its details as JSON.
+    connection that it came through, 0 if that is unknown.  ``payload`` of a CONNECT entry is its details as JSON.
     """
 
     position: int
@@ -49,15 +49,15 @@ class Message:
 
     @property
     def retain(self) -> bool:
-        """Whether its publisher asked the broker to retain it."""
+        """True if its publisher asked the broker to retain it."""
         return bool(self.flags & 1)
 
 
 @attrs.frozen
 class Batch:
-    """Neighbouring entries of one opening of a journal, column by column.
+    """Neighbouring entries of one generation of a journal, column by column.
 
-    ``token`` names the opening that wrote them.  All sequences have the same length; positions ascend, gaps allowed.
+    ``token`` names the generation.  All sequences have the same length; positions ascend, gaps allowed.
     ``end`` is the position behind the batch: what the checkpoint becomes once the batch is stored.
     """
 
@@ -72,7 +72,7 @@ class Batch:
 
     @classmethod
     def of(cls, token: str, message: Message) -> Batch:
-        """A batch of one message."""
+        """Return a batch of one message."""
         m = message
         return cls(token, [m.position], [m.time], [m.flags], [m.session], [m.topic], [m.payload], m.position + 1)
 
@@ -83,7 +83,7 @@ class Batch:
         return zip(self.positions, self.times, self.flags, self.sessions, self.topics, self.payloads, strict=True)
 
     def message(self, index: int) -> Message:
-        """The entry at ``index`` (0-based within the batch)."""
+        """Return the entry at ``index`` (0-based within the batch)."""
         return Message(
             self.positions[index],
             self.times[index],
@@ -94,7 +94,7 @@ class Batch:
         )
 
     def split_at(self, index: int) -> tuple[Batch, Batch]:
-        """The first ``index`` entries (at least one) and the rest, which begins where the first part ends."""
+        """Return the first ``index`` entries (at least one), and the rest, which begins where the first part ends."""
         end = self.positions[index] if index < len(self) else self.end
         return self._part(0, index, end), self._part(index, len(self), self.end)
 

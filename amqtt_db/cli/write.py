@@ -13,7 +13,7 @@ from typing import Any, Final
 from amqtt_db.cli.serve import set_by_signals
 from amqtt_db.config import Settings, plugin_config
 from amqtt_db.errors import JournalInUse
-from amqtt_db.ingest.supervisor import Supervisor, order
+from amqtt_db.ingest.supervisor import Supervisor, encode_job
 from amqtt_db.writer.lock import acquire_lock
 from amqtt_db.writer.process import DEADLINE, GRACE
 
@@ -33,7 +33,7 @@ async def write(broker: Mapping[str, Any], settings: Settings) -> None:
     await _until_free(settings, stop)
     if stop.is_set():
         return
-    supervisor = Supervisor(order(*plugin_config(broker)))
+    supervisor = Supervisor(encode_job(*plugin_config(broker)))
     supervisor.start()
     await stop.wait()
     await supervisor.stop()

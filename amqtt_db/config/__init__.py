@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -19,9 +19,8 @@ from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
 from amqtt_db.database.engines.urls import check, dialect_of
 from amqtt_db.errors import Problem
+from amqtt_db.journal import Sync
 from amqtt_db.routing.route import Route
-
-Sync = Literal["always", "1s", "never"]
 
 JOURNAL_KEYS: Final = ("path", "max_size", "max_payload", "sync")
 WRITER_KEYS: Final = ("time_limit", "memory_limit")

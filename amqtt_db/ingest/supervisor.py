@@ -1,4 +1,4 @@
-"""Keeps the writer's process alive, and ends it in order."""
+"""Keeping the writer's process alive, and stopping it cleanly."""
 
 from __future__ import annotations
 
@@ -15,68 +15,69 @@ from typing import Any, Final
 
 import orjson
 
+from amqtt_db.errors import Backoff, OncePerCause
+
 logger = logging.getLogger(__name__)
 
 WORKER: Final = (sys.executable, "-m", "amqtt_db.writer.process")
 MISCONFIGURED: Final = 2
-"""Exit status of a child that cannot use its configuration and has said so."""
+"""Exit status of a child that cannot use its configuration and has logged why."""
 BLOATED: Final = 75
-"""Exit status of a child that wants to be replaced by a fresh one."""
+"""Exit status of a child that has used too much memory and is to be replaced."""
 
-_AT_ONCE: Final = {
+_EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "has grown beyond its memory_limit",
     -signal.SIGALRM: "was ended by its time_limit",
 }
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
-_STEADY: Final = 60.0
+_STEADY_SECONDS: Final = 60.0
 _SILENCE: Final = 0.5  # seconds of waiting that need no explanation
 
 
-def order(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
-    """What tells a writer's process its work, on one line.
+def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
+    """Return a writer's job as one line of JSON, for its standard input.
 
     ``config`` is a plugin section of the broker's YAML, ``where`` its path there; ``niceness`` is added to this
-    process's own.  The child logs what this process would.
+    process's own.  The child logs at this process's level.
     """
     level = logging.getLogger("amqtt_db").getEffectiveLevel()
-    said = {"where": where, "config": config, "level": level, "niceness": niceness}
-    return orjson.dumps(said, default=str, option=orjson.OPT_NON_STR_KEYS)
+    job = {"where": where, "config": config, "level": level, "niceness": niceness}
+    return orjson.dumps(job, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
 class Supervisor:
-    """Runs a command as a child process, and again when it ends.
+    """Runs a command as a child process, and starts it again whenever it ends.
 
-    The child gets ``order`` as the first line of its standard input, and nothing secret on its command line.  It has
-    to end by itself when its standard input ends, which happens when it is to stop and when this process dies.  It is
-    in a session of its own, so that a terminal's Ctrl-C reaches this process alone.
+    The child gets ``job`` as the first line of its standard input, so nothing secret is on its command line.  It must
+    end by itself when its standard input ends, which happens when it is to stop and when this process dies.  It is in
+    a session of its own, so a terminal's Ctrl-C reaches only this process.
     """
 
-    def __init__(
-        self, order: bytes, command: Sequence[str] = WORKER, *, drain: float = 12.0, kill: float = 2.0
-    ) -> None:
-        """``drain``: seconds that the child may take to end by itself; ``kill``: to end once it is terminated."""
-        self._order = order.replace(b"\n", b" ") + b"\n"
+    def __init__(self, job: bytes, command: Sequence[str] = WORKER, *, drain: float = 12.0, kill: float = 2.0) -> None:
+        """``drain``: seconds for the child to end by itself; ``kill``: seconds for it to end after SIGTERM."""
+        self._job = job.replace(b"\n", b" ") + b"\n"
         self._command = command
         self._drain = drain
         self._kill = kill
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
-        self._wait = _FIRST_WAIT
-        self._cause = ""
+        self._backoff = Backoff(_FIRST_WAIT, _LAST_WAIT)
+        self._causes = OncePerCause()
+        self._pause = 0.0
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child, None while there is none."""
+        """The process id of the child, None while no child is running."""
         process = self._process
         return None if process is None or process.returncode is not None else process.pid
 
     def start(self) -> None:
-        """Start the child, and see to it from now on."""
-        self._task = asyncio.create_task(self._run_for_ever(), name="amqtt_db supervisor")
+        """Start the child, and keep it alive from now on."""
+        self._task = asyncio.create_task(self._keep_running(), name="amqtt_db supervisor")
 
     async def stop(self) -> None:
-        """End the child: let it end by itself, else terminate it, else kill it; return when it is gone."""
+        """Stop the child: let it end by itself, or terminate it, or kill it; return when it is gone."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -86,7 +87,7 @@ class Supervisor:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        _end_input(process)
+        _close_input(process)
         if await self._has_drained(process):
             return
         logger.warning("the writer has not stopped within %g s and is terminated; nothing is lost", self._drain)
@@ -96,25 +97,30 @@ class Supervisor:
             await process.wait()
 
     async def _has_drained(self, process: Process) -> bool:
-        """Whether the child ends by itself in time; told of where it takes so long that one wonders."""
+        """Wait for the child to end by itself; return True if it does in time.  Log that if it takes a while."""
         silence = min(_SILENCE, self._drain)
         if await _ended(process, silence):
             return True
         logger.info("waiting up to %g s for the writer, which stores what it can", self._drain)
         return await _ended(process, self._drain - silence)
 
-    async def _run_for_ever(self) -> None:
+    async def _keep_running(self) -> None:
         while True:
             started = monotonic()
-            cause = await self._run_once()
-            steady = monotonic() - started > _STEADY
-            self._tell(cause, steady)
-            self._wait = _FIRST_WAIT if steady else self._wait
-            await asyncio.sleep(self._wait)
-            self._wait = min(2 * self._wait, _LAST_WAIT)
+            status = await self._run_once()
+            if monotonic() - started > _STEADY_SECONDS:
+                self._backoff.reset()
+                self._causes.resolve()
+            cause = status if isinstance(status, str) else _describe(status)
+            if self._causes.is_new(cause):
+                logger.error("the writer %s; it is started again, and the journal keeps what arrives meanwhile", cause)
+            if status in _EXPECTED:
+                self._backoff.reset()
+            self._pause = _LAST_WAIT if status == MISCONFIGURED else self._backoff.next_pause()
+            await asyncio.sleep(self._pause)
 
-    async def _run_once(self) -> str:
-        """Run the child until it ends; return how it did."""
+    async def _run_once(self) -> int | str:
+        """Run the child until it ends; return its exit status, or why it cannot be started."""
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, start_new_session=True, env=_same_modules()
@@ -123,29 +129,25 @@ class Supervisor:
             return f"cannot be started: {error.strerror or error}"
         if self._process.stdin is not None:
             with contextlib.suppress(ConnectionError):
-                self._process.stdin.write(self._order)
+                self._process.stdin.write(self._job)
                 await self._process.stdin.drain()
-        status = await self._process.wait()
-        if status == MISCONFIGURED:
-            self._wait = _LAST_WAIT
-            return "cannot use its configuration, as it says above"
-        if status in _AT_ONCE:
-            self._wait = _FIRST_WAIT
-            return _AT_ONCE[status]
-        return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return await self._process.wait()
 
-    def _tell(self, cause: str, steady: bool) -> None:
-        if cause != self._cause or steady:
-            logger.error("the writer %s; it is started again, and the journal keeps what arrives meanwhile", cause)
-        self._cause = cause
+
+def _describe(status: int) -> str:
+    if status == MISCONFIGURED:
+        return "cannot use its configuration, as it says above"
+    if status in _EXPECTED:
+        return _EXPECTED[status]
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 def _same_modules() -> dict[str, str]:
-    """The environment, with which the child finds the modules that this process finds."""
+    """Return an environment in which the child finds the modules that this process finds."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _end_input(process: Process) -> None:
+def _close_input(process: Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
 

@@ -15,7 +15,7 @@ from amqtt_db.journal.file_lock import try_lock
 APPLICATION_ID: Final = 0x616D7164  # "amqd"
 FORMAT: Final = 2
 
-_SCHEMA: Final = (
+_CREATE_TABLES: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE opening (number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, first INTEGER NOT NULL,"
     " previous TEXT)",
@@ -60,7 +60,7 @@ def connect_owner(path: Path) -> sqlite3.Connection:
         _require_writable(path)
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(path, connection)
+            _set_up(path, connection)
         except BaseException:
             connection.close()
             raise
@@ -103,7 +103,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(uri, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
         try:
-            if not _is_journal(path, connection):
+            if not _is_ready(path, connection):
                 raise JournalError(f"journal {path}: it is still empty; the broker is about to create it")
         except BaseException:
             connection.close()
@@ -157,8 +157,8 @@ def _make(path: Path) -> None:
     sync_directory(path)
 
 
-def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    if not _is_journal(path, connection):
+def _set_up(path: Path, connection: sqlite3.Connection) -> None:
+    if not _is_ready(path, connection):
         _create_tables(connection)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -166,7 +166,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096 * 2}")
 
 
-def _is_journal(path: Path, connection: sqlite3.Connection) -> bool:
+def _is_ready(path: Path, connection: sqlite3.Connection) -> bool:
     """Return True if the file is a journal, False if it is empty.  Raises JournalError if it is something else."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -184,7 +184,7 @@ def _is_journal(path: Path, connection: sqlite3.Connection) -> bool:
 
 def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN EXCLUSIVE")
-    for statement in _SCHEMA:
+    for statement in _CREATE_TABLES:
         connection.execute(statement)
     connection.execute("COMMIT")
 

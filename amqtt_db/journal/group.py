@@ -22,7 +22,7 @@ from amqtt_db.message import CONNECT, flags
 Entry = tuple[int, int, int, bytes, bytes]
 """Time, flags, session, topic and payload; the position follows from the place in the group."""
 
-VERSION: Final = 2
+LAYOUT_VERSION: Final = 2
 FIXED: Final = calcsize("<qqIIB")
 """Bytes that an entry takes besides its topic and payload."""
 OTHER_KINDS: Final = flags(CONNECT)
@@ -78,12 +78,12 @@ def encode_group(entries: Sequence[Entry]) -> bytes:
     count = len(entries)
     lengths = pack(f"<{2 * count}I", *map(len, topics), *map(len, payloads))
     body = b"".join((pack(f"<{2 * count}q", *times, *sessions), lengths, bytes(flags), *topics, *payloads))
-    return _HEAD.pack(VERSION, crc32(body)) + body
+    return _HEAD.pack(LAYOUT_VERSION, crc32(body)) + body
 
 
 def decode_group(count: int, blob: bytes) -> EntryColumns:
     """Return the ``count`` entries of a blob.  Raises JournalError if it is damaged or of a newer layout."""
-    if blob[:1] != bytes((VERSION,)):
+    if blob[:1] != bytes((LAYOUT_VERSION,)):
         raise JournalError("a group of the journal is of an unknown layout: written by another version, or damaged")
     head = Struct(f"<{_HEAD.size}x{2 * count}q{2 * count}I{count}s")
     try:
@@ -101,7 +101,7 @@ def split_groups(entries: Sequence[Entry], most_bytes: int = _MOST_BYTES) -> Ite
     """Split entries into groups of at most 5,000 entries and ``most_bytes``, but at least one entry."""
     start = 0
     while start < len(entries):
-        stop = start + fitting(map(_size, entries[start : start + _MOST_ENTRIES]), most_bytes)
+        stop = start + fitting(map(_entry_size, entries[start : start + _MOST_ENTRIES]), most_bytes)
         yield entries[start:stop]
         start = stop
 
@@ -116,5 +116,5 @@ def fitting(sizes: Iterable[int], most_bytes: int) -> int:
     return count
 
 
-def _size(entry: Entry) -> int:
+def _entry_size(entry: Entry) -> int:
     return FIXED + len(entry[3]) + len(entry[4])

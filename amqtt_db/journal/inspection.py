@@ -24,17 +24,17 @@ from amqtt_db.journal.salvage import readable
 from amqtt_db.message import CONNECT, PUBLISH
 from amqtt_db.record import EPOCH
 
-_CONTENTS: Final = """
+_GENERATIONS: Final = """
 SELECT opening.token, coalesce(min(entries.first), opening.first), coalesce(max(entries.first + count), opening.first),
        coalesce(sum(count), 0), coalesce(sum(messages), 0), coalesce(sum(size), 0)
 FROM opening LEFT JOIN entries ON opening = number GROUP BY number ORDER BY number
 """
-_GROUPS: Final = "SELECT first, count, opening, blob FROM entries ORDER BY first"
+_ALL_GROUPS: Final = "SELECT first, count, opening, blob FROM entries ORDER BY first"
 
 
 @attrs.frozen
 class GenerationInfo:
-    """What a journal holds of one generation: positions from ``first`` up to ``end``, bytes as in the file."""
+    """The contents of one generation: positions from ``first`` up to ``end``, bytes as in the file."""
 
     token: str
     first: int
@@ -46,7 +46,7 @@ class GenerationInfo:
 
 @attrs.frozen
 class JournalInfo:
-    """What a journal holds; ``progress`` is the last that its writer reported, None if it never did."""
+    """The contents of a journal; ``progress`` is the last that its writer reported, None if it never did."""
 
     path: Path
     generations: tuple[GenerationInfo, ...]
@@ -60,14 +60,14 @@ class JournalInfo:
 
     @property
     def bytes(self) -> int:
-        """What counts towards ``max_size``."""
+        """The bytes that count towards ``max_size``."""
         return sum(generation.bytes for generation in self.generations)
 
 
 def read_journal_info(path: Path) -> JournalInfo:
     """Return what the journal at ``path`` holds.  Raises JournalError if it cannot be read."""
     with closing(journal_file.connect_reader(path)) as connection, journal_file.explained(path):
-        generations = tuple(GenerationInfo(*row) for row in connection.execute(_CONTENTS))
+        generations = tuple(GenerationInfo(*row) for row in connection.execute(_GENERATIONS))
         refused = connection.execute("SELECT value FROM meta WHERE name = 'refused'").fetchone()[0]
     return JournalInfo(path, generations, refused, read_progress(path))
 
@@ -87,7 +87,7 @@ def find_problems(path: Path) -> Iterator[str]:
 
 def _group_problems(connection: sqlite3.Connection) -> Iterator[str]:
     behind, before = 0, None
-    for first, count, generation, blob in connection.execute(_GROUPS):
+    for first, count, generation, blob in connection.execute(_ALL_GROUPS):
         if generation == before and first != behind:
             yield f"positions {behind} to {first - 1} are missing"
         behind, before = first + count, generation

@@ -32,7 +32,13 @@ def write_progress(path: Path | str, token: str, position: int) -> None:
 def read_progress(path: Path | str) -> Progress | None:
     """Return what was last reported for the journal at ``path``; None if nothing was, or it cannot be read."""
     try:
-        found = orjson.loads(Path(f"{path}.progress").read_bytes())
+        found = orjson.loads(_read_plain(f"{path}.progress"))
         return Progress(str(found["token"]), int(found["position"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _read_plain(path: str) -> bytes:
+    """Return the contents of a file that is not a symbolic link."""
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+        return file.read()

@@ -1,8 +1,8 @@
-"""A damaged journal: set aside, never emptied, and a new one made of all that can still be read.
+"""Salvaging a damaged journal: it is set aside, never emptied, and a new one is made of all that can still be read.
 
-What makes a journal damaged is a disk that forgot or changed what it had confirmed; a killed process or a power failure
-does not.  The order of the steps makes sure that somebody who stops in the middle finds everything: the new file is
-complete, under a name of its own, before the damaged one is moved.
+A disk that forgot or changed what it had confirmed damages a journal; a killed process or a power failure does not.
+The order of the steps makes sure that nothing is missing if the process dies in between: the new file is complete,
+under a name of its own, before the damaged one is moved.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from amqtt_db.journal.progress import read_progress
 
 logger = logging.getLogger(__name__)
 
-Row = tuple[int, int, int, int, int, bytes]
+GroupRow = tuple[int, int, int, int, int, bytes]
 """A group as it is in the file: first, count, messages, opening, size, blob."""
 
-_Found = tuple[list[int], int | None]
+_ScanResult = tuple[list[int], int | None]
 """First positions of groups that are sound; and the last that could be read, None if all of a range could."""
 
-_MAGIC: Final = b"SQLite format 3\0"
+_SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68  # bytes into the file [https://www.sqlite.org/fileformat2.html#database_header]
-_LAST: Final = 2**40  # no position is beyond
+_LAST_POSITION: Final = 2**40
 _NOTHING: Final = -1
 _BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter by what SQLite says about damaged names
 _MOST_TRIES: Final = 50_000
@@ -52,14 +52,14 @@ _GROUPS: Final = (
 
 @attrs.define
 class Salvage:
-    """What was found: groups and entries that can be read, and how many positions between them cannot."""
+    """Counts of the groups and entries that can be read, and of the positions between them that cannot."""
 
     groups: int = 0
     entries: int = 0
     missing: int = 0
     _behind: int | None = None
 
-    def add(self, row: Row) -> None:
+    def add(self, row: GroupRow) -> None:
         """Count a group; groups come in order."""
         first, count = row[:2]
         self.groups += 1
@@ -96,7 +96,7 @@ def damage(path: Path) -> str | None:
     if not _is_journal(path):
         wal = journal_file.beside(path, "-wal")
         is_empty = not path.exists() or path.stat().st_size == 0
-        return "there is a write-ahead log without its file" if is_empty and _size(wal) else None
+        return "there is a write-ahead log without its file" if is_empty and _file_size(wal) else None
     try:
         return _first_damage(path)
     except JournalError as error:
@@ -116,19 +116,19 @@ def _first_damage(path: Path) -> str | None:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             return str(verdict).splitlines()[-1]
-        for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST)):
+        for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST_POSITION)):
             decode_group(count, blob)
         if connection.execute(_STRAYS).fetchone()[0]:
             return "a group belongs to an opening that is not there"
     return None
 
 
-def readable(path: Path) -> Iterator[Row]:
+def readable(path: Path) -> Iterator[GroupRow]:
     """Yield every group of a journal that can be read, in order."""
     if not _is_journal(path):
         return
     with closing(_insist(path)) as connection:
-        size = _size(path) + _size(journal_file.beside(path, "-wal"))
+        size = _file_size(path) + _file_size(journal_file.beside(path, "-wal"))
         for first in sorted(set(_search(connection, size // FIXED))):
             yield from connection.execute(f"{_GROUPS} LIMIT 1", (first, first))  # the next page may be damaged
 
@@ -138,21 +138,21 @@ def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
 
     ``most``: the largest possible number of entries, used if the last one cannot be read; positions have gaps.
     """
-    lowest, _ = _read(connection, 0, _LAST, "ASC LIMIT 1")
-    highest, _ = _read(connection, 0, _LAST, "DESC LIMIT 1")
+    lowest, _ = _read_range(connection, 0, _LAST_POSITION, "ASC LIMIT 1")
+    highest, _ = _read_range(connection, 0, _LAST_POSITION, "DESC LIMIT 1")
     low = lowest[0] if lowest else 0
-    high = highest[0] if highest else low + most if lowest else _LAST
+    high = highest[0] if highest else low + most if lowest else _LAST_POSITION
     ranges = [(low, high)]
     for _ in range(_MOST_TRIES):
         if not ranges:
             return
         low, high = ranges.pop()
-        found, last = _read(connection, low, high, "ASC")
+        found, last = _read_range(connection, low, high, "ASC")
         yield from found
         if last is None:
             continue
         low = max(low, last + 1)
-        found, last = _read(connection, low, high, "DESC")
+        found, last = _read_range(connection, low, high, "DESC")
         yield from found
         high = high if last in (None, _NOTHING) else last - 1
         if low < high:
@@ -160,7 +160,7 @@ def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
             ranges += [(middle + 1, high), (low, middle)]
 
 
-def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> _Found:
+def _read_range(connection: sqlite3.Connection, low: int, high: int, order: str) -> _ScanResult:
     found: list[int] = []
     last = _NOTHING
     try:
@@ -173,7 +173,7 @@ def _read(connection: sqlite3.Connection, low: int, high: int, order: str) -> _F
     return found, None
 
 
-def _is_sound(row: Row) -> bool:
+def _is_sound(row: GroupRow) -> bool:
     try:
         decode_group(row[1], row[5])
     except JournalError:
@@ -243,7 +243,7 @@ def _set_aside(path: Path) -> Path:
     """Rename the files of a journal; return the new name of the first."""
     aside = journal_file.beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
     journal_file.beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it again
-    if _size(journal_file.beside(path, "-wal")):
+    if _file_size(journal_file.beside(path, "-wal")):
         os.rename(journal_file.beside(path, "-wal"), journal_file.beside(aside, "-wal"))
     if path.exists():
         os.rename(path, aside)
@@ -259,7 +259,7 @@ def _is_journal(path: Path) -> bool:
         return False
     except OSError as error:
         raise JournalError(f"journal {path}: {error.strerror or error}; check who may read it") from error
-    return head.startswith(_MAGIC) and head[_ID_AT:] == APPLICATION_ID.to_bytes(4, "big")
+    return head.startswith(_SQLITE_MAGIC) and head[_ID_AT:] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def _look(path: Path) -> sqlite3.Connection:
@@ -276,5 +276,5 @@ def _insist(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0

@@ -78,7 +78,7 @@ class CrashGuard:
     """
 
     def __init__(self, path: Path, limit: float = 0) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._limit = limit
         self._range = self._single = Suspect()
         self._tasks: dict[str, SuspectTask] = {}

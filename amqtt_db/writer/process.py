@@ -1,9 +1,9 @@
 """The writer's process: a child of the broker, or of ``amqtt-db write``.
 
-It reads its order from standard input, a line of JSON by :func:`amqtt_db.ingest.supervisor.order`, and works until
-standard input ends, which happens when its parent ends, in whatever way.  Then it stores what it can within a deadline
-and exits.  If something holds it up, such as a server that does not answer, it exits all the same, and the journal
-keeps what is not committed.
+It reads its job from standard input, a line of JSON made by :func:`amqtt_db.ingest.supervisor.encode_job`, and works
+until standard input ends, which happens however its parent ends.  Then it stores what it can within a deadline and
+exits.  If something holds it up, such as a server that does not answer, it exits all the same, and the journal keeps
+what is not committed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,16 +38,16 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The child's entry point; returns its exit status."""
+    """Run the child; return its exit status."""
     logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
     stop = Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.request(DEADLINE))
     try:
-        order = orjson.loads(sys.stdin.buffer.readline())
-        step_behind(order["niceness"])
-        logging.getLogger().setLevel(order["level"])
-        settings = load_section(order["config"], order["where"])
+        job = orjson.loads(sys.stdin.buffer.readline())
+        lower_priority(job["niceness"])
+        logging.getLogger().setLevel(job["level"])
+        settings = load_section(job["config"], job["where"])
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED
@@ -55,20 +55,20 @@ def main() -> int:
     return _work(settings, stop)
 
 
-def is_bloated(most: int) -> bool:
-    """Whether this process takes more than ``most`` bytes of memory; never so where the system does not tell."""
+def exceeds_memory(limit: int) -> bool:
+    """Return True if this process uses more than ``limit`` bytes of memory; False if the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
         return False
-    return pages * os.sysconf("SC_PAGE_SIZE") > most
+    return pages * os.sysconf("SC_PAGE_SIZE") > limit
 
 
-def step_behind(niceness: int) -> None:
-    """Let others come first by so much, where processors are few.
+def lower_priority(niceness: int) -> None:
+    """Give way to other processes, by ``niceness``, if processors are few.
 
-    Linux may share the processors out among sessions first, and looks at niceness only within one; this process is in a
-    session of its own, so the session gets the niceness as well: see sched(7), "The autogroup feature".
+    Linux may share out the processors among sessions first, and look at niceness only within a session.  This process
+    has a session of its own, so the session gets the niceness as well: see sched(7), "The autogroup feature".
     """
     os.nice(niceness)
     if niceness:
@@ -77,7 +77,7 @@ def step_behind(niceness: int) -> None:
 
 
 def calm_collector() -> None:
-    """Have the garbage collector look less often: a batch makes some ten thousand tuples and no cycles."""
+    """Run the garbage collector less often: a batch makes some ten thousand tuples and no cycles."""
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
 
@@ -85,24 +85,25 @@ def calm_collector() -> None:
 def _work(settings: Settings, stop: Stop) -> int:
     calm_collector()
     journal = settings.journal.path
-    has_grown = partial(is_bloated, settings.writer.memory_limit)
-    try:
-        lock = acquire_lock(journal, settings.routes)
-    except AmqttDbError as error:
-        logger.error("%s", error)
-        return 1
-    guard = CrashGuard(journal.with_name(journal.name + ".attempt"), settings.writer.time_limit)
-    try:
+    has_grown = partial(exceeds_memory, settings.writer.memory_limit)
+    note = journal.with_name(journal.name + ".attempt")
+    with ExitStack() as stack:
+        try:
+            stack.callback(os.close, acquire_lock(journal, settings.routes))
+            guard = stack.enter_context(closing(CrashGuard(note, settings.writer.time_limit)))
+        except AmqttDbError as error:
+            logger.error("%s", error)
+            return 1
+        except OSError as error:
+            logger.error("cannot make %s: %s; it must be a plain file that this user may write", note, error.strerror)
+            return 1
         make_writer = partial(Writer, engine_for(settings.database), settings.routes, guard)
         WriterLoop(journal, make_writer, guard, stop, has_grown).run()
-    finally:
-        guard.close()
-        os.close(lock)
     return BLOATED if has_grown() and not stop.is_requested else 0
 
 
 def _watch_parent(stop: Stop) -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would spoil the process's end
+    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would break the process's end
         pass
     stop.request(DEADLINE)
     nowhere = os.open(os.devnull, os.O_WRONLY)

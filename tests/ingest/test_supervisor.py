@@ -36,7 +36,7 @@ PARENT = """
 import asyncio, sys
 from amqtt_db.ingest.supervisor import Supervisor
 async def main():
-    supervisor = Supervisor(b"order", (sys.executable, "-c", sys.argv[1], sys.argv[2]))
+    supervisor = Supervisor(b"job", (sys.executable, "-c", sys.argv[1], sys.argv[2]))
     supervisor.start()
     while not supervisor.pid:
         await asyncio.sleep(0.01)
@@ -104,7 +104,7 @@ def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFix
     """Each time it dies there is a new one; the log says why, once."""
 
     async def scenario() -> None:
-        supervisor = Supervisor(b"order", command(OBEDIENT, log))
+        supervisor = Supervisor(b"job", command(OBEDIENT, log))
         supervisor.start()
         for count in range(1, 4):
             await until(partial(written, log, count))
@@ -123,10 +123,10 @@ def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCapt
     """Status 2 is told, and not repeated in a tight loop; nor does it delay the end."""
 
     async def scenario() -> None:
-        supervisor = Supervisor(b"order", (sys.executable, "-c", "raise SystemExit(2)"))
+        supervisor = Supervisor(b"job", (sys.executable, "-c", "raise SystemExit(2)"))
         supervisor.start()
         await until(lambda: "cannot use its configuration" in caplog.text)
-        assert supervisor._wait == 30.0
+        assert supervisor._pause == 30.0
         await supervisor.stop()
 
     asyncio.run(scenario())
@@ -142,11 +142,12 @@ def test_a_child_that_ends_at_a_limit_is_replaced_at_once(
     """Its limits are pauses enough: however often it happens, there is no longer wait each time."""
 
     async def scenario() -> None:
-        supervisor = Supervisor(b"order", (sys.executable, "-c", f"import signal, sys; {end}"))
-        supervisor._wait = 30.0
+        supervisor = Supervisor(b"job", (sys.executable, "-c", f"import signal, sys; {end}"))
+        for _ in range(9):
+            supervisor._backoff.next_pause()
         supervisor.start()
         await until(lambda: told in caplog.text)
-        assert supervisor._wait < 0.3
+        assert supervisor._pause < 0.3
         await supervisor.stop()
 
     asyncio.run(scenario())
@@ -156,9 +157,9 @@ def test_a_child_that_cannot_be_started_is_told(caplog: pytest.LogCaptureFixture
     """A command that is not there is an error in the log, and is tried again."""
 
     async def scenario() -> None:
-        supervisor = Supervisor(b"order", ("/nowhere/python",))
+        supervisor = Supervisor(b"job", ("/nowhere/python",))
         supervisor.start()
-        await until(lambda: supervisor._wait > 0.3)
+        await until(lambda: supervisor._pause > 0.3)
         await supervisor.stop()
 
     asyncio.run(scenario())
@@ -173,7 +174,7 @@ def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptur
     caplog.set_level(logging.INFO, "amqtt_db")
 
     async def scenario() -> None:
-        supervisor = Supervisor(b"order", command(STUBBORN, log), drain=0.1, kill=0.1)
+        supervisor = Supervisor(b"job", command(STUBBORN, log), drain=0.1, kill=0.1)
         supervisor.start()
         await until(lambda: lines(log) != [])
         pid = supervisor.pid

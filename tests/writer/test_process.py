@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from amqtt_db.ingest.supervisor import order
+from amqtt_db.ingest.supervisor import encode_job
 from amqtt_db.journal import Journal
 
 CODE = """
 import os
 from pathlib import Path
-from amqtt_db.writer.process import step_behind
-step_behind(5)
+from amqtt_db.writer.process import lower_priority
+lower_priority(5)
 print(os.nice(0))
 print(Path("/proc/self/autogroup").read_text().split()[-1])
 """
@@ -48,7 +48,7 @@ def test_a_server_that_does_not_answer_does_not_hold_up_the_end(tmp_path: Path) 
         config = {"database": database, "journal": {"path": str(tmp_path / "journal")}}
         with subprocess.Popen([sys.executable, "-c", HASTY], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
             assert writer.stdin is not None
-            writer.stdin.write(order("amqtt_db.Plugin", config) + b"\n")
+            writer.stdin.write(encode_job("amqtt_db.Plugin", config) + b"\n")
             writer.stdin.flush()
             server.settimeout(60)
             with server.accept()[0]:

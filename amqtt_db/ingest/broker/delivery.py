@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import time_ns
 from typing import Final
 
 from amqtt.mqtt.publish import PublishPacket
-from amqtt.session import ApplicationMessage
+from amqtt.session import ApplicationMessage, IncomingApplicationMessage
 
 from amqtt_db.ingest.broker.qos2 import Qos2Ledger
 from amqtt_db.ingest.group_commit import CommitFuture, GroupCommit
@@ -51,32 +52,39 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         """Take a message of QoS 1, which is durable when this returns, or one of QoS 2, which is released then."""
         if item.qos == 2:
             await self.release(item.packet_id or 0)
-        elif not self._is_refused(item.topic) and await self._is_permitted(item.topic):
+            if is_topic(item.topic):
+                super().put_nowait(item)
+            return
+        if not is_topic(item.topic):
+            self._refuse()
+            return
+        if self._permission is None or await self._permission(item.topic):
             if self._group_commit.blocked:
                 await self._group_commit.room(len(item.data))
-            await self._append(item.qos or 0, item.retain, item.topic, item.data)
-        self._pass_on(item)
+            await self._append(item)
+        super().put_nowait(item)
 
     def put_nowait(self, item: ApplicationMessage) -> None:
         """Take a message of QoS 0."""
-        if self._permission is None:
-            if not self._is_refused(item.topic):
-                self._store_or_refuse(item)
-            self._pass_on(item)
-            return
-        self._in_turn.put_nowait(item)
-        if self._turns is None:
-            self._turns = asyncio.create_task(self._take_turns(), name="amqtt_db QoS 0")
+        if not is_topic(item.topic):
+            self._refuse()
+        elif self._permission is None:
+            self._store_or_refuse(item)
+            super().put_nowait(item)
+        else:
+            self._in_turn.put_nowait(item)
+            if self._turns is None:
+                self._turns = asyncio.create_task(self._take_turns(self._permission), name="amqtt_db QoS 0")
 
     async def take(self, packet: PublishPacket) -> None:
         """Take a message of QoS 2 before its PUBREC; it is durable, or not to be stored, when this returns."""
         topic, payload = packet.topic_name or "", packet.data or b""
-        if self._is_refused(topic) or not await self._is_permitted(topic):
-            return
-        await self._ledger.take(
-            packet.packet_id or 0, topic.encode(), payload, packet.dup_flag,
-            lambda: self._append(2, packet.retain_flag, topic, payload),
-        )  # fmt: skip
+        if not is_topic(topic):
+            self._refuse()
+        elif self._permission is None or await self._permission(topic):
+            item = IncomingApplicationMessage(packet.packet_id, topic, 2, payload, packet.retain_flag)
+            append = partial(self._append, item)
+            await self._ledger.take(packet.packet_id or 0, topic.encode(), payload, packet.dup_flag, append)
 
     async def release(self, packet_id: int) -> None:
         """Return when it is durable that a message of QoS 2 is released."""
@@ -86,35 +94,30 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         """Let the broker have a message that was stored, or refused, before."""
         super().put_nowait(item)
 
-    def _pass_on(self, item: ApplicationMessage) -> None:
-        if is_topic(item.topic):  # with any other, amqtt would stop serving the client without closing the connection
-            super().put_nowait(item)
+    def _refuse(self) -> None:
+        """Count a message that clients may not publish.
 
-    def _is_refused(self, topic: str) -> bool:
-        """Count a message that nobody may publish; return True if it is one."""
-        if is_topic(topic):
-            return False
+        The broker does not get it: amqtt would stop serving the client without closing its connection.
+        """
         self._refusals.add(self._client_id, _RESERVED)
-        return True
-
-    async def _is_permitted(self, topic: str) -> bool:
-        return self._permission is None or await self._permission(topic)
 
     def _store_or_refuse(self, item: ApplicationMessage) -> None:
         if self._group_commit.blocked:
             self._group_commit.refuse()
         else:
-            self._append(item.qos or 0, item.retain, item.topic, item.data)
+            self._append(item)
 
-    def _append(self, qos: int, retain: bool, topic: str, payload: bytes | bytearray) -> CommitFuture:
-        sent = flags(0, qos, retain)
-        return self._group_commit.append(sent, time_ns() // 1000, self.connection, topic.encode(), bytes(payload))
+    def _append(self, item: ApplicationMessage) -> CommitFuture:
+        sent = flags(0, item.qos or 0, item.retain)
+        return self._group_commit.append(
+            sent, time_ns() // 1000, self.connection, item.topic.encode(), bytes(item.data)
+        )
 
-    async def _take_turns(self) -> None:
+    async def _take_turns(self, permission: Permission) -> None:
         """Ask for permission and store, message by message in the order of their arrival."""
         while not self._in_turn.empty():
             item = self._in_turn.get_nowait()
-            if not self._is_refused(item.topic) and await self._is_permitted(item.topic):
+            if await permission(item.topic):
                 self._store_or_refuse(item)
-            self._pass_on(item)
+            super().put_nowait(item)
         self._turns = None

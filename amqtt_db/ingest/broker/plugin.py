@@ -32,7 +32,7 @@ from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
 from amqtt_db.ingest.gate import MemoryBudget
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.refusals import Refusals
-from amqtt_db.ingest.supervisor import WORKER, Supervisor, order
+from amqtt_db.ingest.supervisor import WORKER, Supervisor, encode_job
 from amqtt_db.journal import Journal, JournalReader, read_progress
 from amqtt_db.message import flags
 
@@ -55,11 +55,11 @@ class Plugin(BasePlugin[BrokerContext]):
     """
 
     command: ClassVar[tuple[str, ...]] = WORKER
-    """What is run as the writer's process."""
+    """The command that runs the writer's process."""
 
     @dataclass
     class Config:
-        """What may stand in the broker's YAML; :mod:`amqtt_db.config` knows what it means."""
+        """The keys of the plugin's section in the broker's YAML; :mod:`amqtt_db.config` reads them."""
 
         database: Any = None
         journal: Any = None
@@ -84,26 +84,26 @@ class Plugin(BasePlugin[BrokerContext]):
         self._budget = MemoryBudget(_UNFINISHED_BYTES)
         self._refusals = Refusals(self._group_commit)
         self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
-        self._supervisor = Supervisor(order(WHERE, config, niceness=_NICENESS), self.command)
+        self._supervisor = Supervisor(encode_job(WHERE, config, niceness=_NICENESS), self.command)
         self._ticker: asyncio.Task[None] | None = None
         self._filters = False
         self._cleaned_at = monotonic()
         compat.intercept_wills(self._broker, self._store_will)
 
     async def on_broker_pre_start(self) -> None:
-        """Learn which other plugins there are, and start the writer."""
+        """Look for topic plugins, and start the writer."""
         manager = self._broker.plugins_manager
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
         _calm_collector()
         self._repeats.install()
         forget_abandoned(self._group_commit)
-        self._ticker = asyncio.create_task(self._tick_for_ever(), name="amqtt_db ticker")
+        self._ticker = asyncio.create_task(self._tick_forever(), name="amqtt_db ticker")
         self._supervisor.start()
         logger.info("amqtt_db stores what is published in %s, by way of journal %s", self._database, self._journal)
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
-        """Get between the client and the broker, before the client's first packet is read."""
+        """Step between the client and the broker, before the client's first packet is read."""
         queue = client_session.delivered_message_queue
         if not isinstance(queue, JournalQueue):
             queue = self._replace_queue(client_id, client_session)
@@ -125,7 +125,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._connections.close_ended()
 
     async def close(self) -> None:
-        """Commit what was received, let the writer store it within its deadline, and let go of everything."""
+        """Commit what was received, let the writer store it within its deadline, and close everything."""
         if self._ticker is not None:
             self._ticker.cancel()
         self._repeats.remove()
@@ -134,7 +134,7 @@ class Plugin(BasePlugin[BrokerContext]):
         await self._supervisor.stop()
         self._group_commit.tick()
         await self._group_commit.close()
-        _tell_rest(self._journal)
+        _log_pending(self._journal)
 
     def _replace_queue(self, client_id: str, session: Session) -> JournalQueue:
         """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""
@@ -171,7 +171,7 @@ class Plugin(BasePlugin[BrokerContext]):
         sent = flags(0, will["qos"] or 0, bool(session.will_retain))
         self._group_commit.append(sent, time_ns() // 1000, connection, topic.encode(), bytes(payload))
 
-    async def _tick_for_ever(self) -> None:
+    async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(_TICK_BLOCKED if self._group_commit.blocked else _TICK)
             self._connections.close_ended()
@@ -186,7 +186,7 @@ def _open(settings: Settings) -> Journal:
     return Journal.open(journal.path, max_size=journal.max_size, sync=journal.sync)
 
 
-def _tell_rest(journal: Path) -> None:
+def _log_pending(journal: Path) -> None:
     """Log how many acknowledged messages wait in the journal for the next start."""
     progress = read_progress(journal)
     try:

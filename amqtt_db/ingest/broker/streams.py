@@ -1,4 +1,4 @@
-"""What stands between amqtt and a client's connection: a reader with a gate, and a writer that gathers."""
+"""Between amqtt and a client's connection: a reader with a gate, and a writer that gathers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
 
 _PUBLISH: Final = 3
-_LONGEST: Final = 28  # bits of a length; amqtt discards a packet with a longer one and reads on at a new header
+_MAX_LENGTH_BITS: Final = 28  # bits of a length; amqtt discards a packet with a longer one and reads on at a new header
+_QOS_3: Final = 6  # both bits of a QoS, which no packet may have
 _TURNS_BEFORE_END: Final = 2
 _SMALL: Final = 2**16  # bytes of a body that need no budget
 _SILENCE_SECONDS: Final = 30.0
@@ -32,8 +33,8 @@ class GatedReader(ReaderAdapter):
     """A connection's reader that stops before the body of a PUBLISH packet while its gate is closed.
 
     Between a packet's first byte and its body amqtt may give up reading when the keep-alive time is over, and would
-    lose its place in the stream; within a body it waits for ever.  So only bodies are held back, and all other packets
-    pass.
+    lose its place in the stream; within a body it waits without end.  So only bodies are held back, and all other
+    packets pass.
 
     amqtt reads a packet in some seven pieces.  They are cut from what was received at once, which saves the stream
     more than the gate costs.
@@ -65,6 +66,7 @@ class GatedReader(ReaderAdapter):
         self._left = 0
         self._length = 0
         self._shift = -1
+        self._last_topic = b""
         self._topic_left = -1  # -1 outside a topic, 0 before its length, else its length
 
     async def read(self, n: int = -1) -> bytes:
@@ -150,21 +152,31 @@ class GatedReader(ReaderAdapter):
             self._shift = -1
             if self._left and self._first >> 4 == _PUBLISH:
                 self._topic_left = 0
-        elif self._shift == _LONGEST:
+        elif self._shift == _MAX_LENGTH_BITS:
             self._shift = -1
 
     def _read_topic(self, data: bytes) -> bytes:
         """Check what amqtt reads of a PUBLISH before its payload: the length of the topic, and the topic."""
         if self._topic_left:
             self._topic_left = -1
-            reason = _topic_fault(data)
+            if data == self._last_topic:
+                return data
+            fault = _topic_fault(data)
+            self._last_topic = b"" if fault else data
         else:
             length = int.from_bytes(data, "big")
-            qos = self._first >> 1 & 3
-            payload = self._left - length - (2 if qos else 0)
             self._topic_left = length or -1
-            reason = _MALFORMED if qos == 3 or payload < 0 else _TOO_LARGE if payload > self._max_payload else None
-        return data if reason is None else self._end(reason)
+            if 2 <= self._left - length <= self._max_payload and self._first & _QOS_3 != _QOS_3:
+                return data
+            fault = self._length_fault(length)
+        return data if fault is None else self._end(fault)
+
+    def _length_fault(self, topic: int) -> str | None:
+        qos = self._first & _QOS_3
+        payload = self._left - topic - (2 if qos else 0)
+        if qos == _QOS_3 or payload < 0:
+            return _MALFORMED
+        return _TOO_LARGE if payload > self._max_payload else None
 
     def _end(self, reason: str) -> bytes:
         """End the stream for amqtt, which then closes the connection."""
@@ -225,11 +237,11 @@ class CoalescingWriter(WriterAdapter):
         await self._writer.drain()
 
     def get_peer_info(self) -> tuple[str, int] | None:
-        """The client's address and port."""
+        """Return the client's address and port."""
         return self._writer.get_peer_info()
 
     def get_ssl_info(self) -> ssl.SSLObject | None:
-        """The client's TLS session, if it has one."""
+        """Return the client's TLS session, if it has one."""
         return self._writer.get_ssl_info()
 
     async def close(self) -> None:
