@@ -115,6 +115,31 @@ def natural(value: Any) -> tuple[Kind, Any]:
     return kind, float(value) if kind == "number" else value
 
 
+@attrs.frozen
+class TaggedValue:
+    """A value whose kind the value alone does not tell: a declared ``int64`` of 5, say."""
+
+    kind: Kind
+    value: Any
+
+
+def tag(kind: Kind, value: Any) -> Any:
+    """Return ``value``, wrapped only if its kind would not be read off it again.
+
+    A ``tagged`` value has no other kind than its own, nor has an integer whose kind is still ``number``.
+    """
+    is_natural = kind == "tagged" or (kind == "number" and type(value) is int) or kind_of(value) == kind
+    return value if is_natural else TaggedValue(kind, value)
+
+
+def restored(path: str, value: Any) -> tuple[Pair, Any]:
+    """Return the pair and the value of a property that :func:`tag` made fit for JSON."""
+    if isinstance(value, TaggedValue):
+        return (path, value.kind), value.value
+    kind, value = natural(value)
+    return (path, kind), value
+
+
 @attrs.frozen(cache_hash=True)
 class Shape:
     """The (property path, kind) pairs of a record, in the order of its values."""
@@ -192,6 +217,20 @@ class Record:
         """Path → (kind, value) of the properties that are present: what two equal records agree on."""
         pairs = zip(self.shape.properties, self.values, strict=True)
         return {path: (kind, value) for (path, kind), value in pairs if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the properties by path, fit for a column of kind ``json``; :meth:`with_json` is the way back."""
+        return {path: tag(kind, value) for path, (kind, value) in self.properties().items()}
+
+    def with_json(self, properties: Mapping[str, Any]) -> Record:
+        """Return the record with the properties that :meth:`to_json` gave."""
+        return self.with_values(dict(restored(path, value) for path, value in properties.items()))
+
+    def with_values(self, values: Mapping[Pair, Any]) -> Record:
+        """Return the record with other properties, given by (path, kind); they get the order of their paths."""
+        shape, pick = in_order(tuple(values))
+        found = pick(tuple(values.values()))
+        return Record(self.id, self.part, self.time_us, self.topic, self.session, self.qos, self.retain, found, shape)
 
 
 _SETTERS: Final = [getattr(Record, field.name).__set__ for field in attrs.fields(Record)]
@@ -324,6 +363,13 @@ def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]
     if len(indexes) > 1:
         return itemgetter(*indexes)
     return lambda values: tuple(values[index] for index in indexes)
+
+
+@lru_cache(4096)
+def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], tuple[Any, ...]]]:
+    """Return the shape of ``pairs`` in the order of their paths, and a function that reorders their values alike."""
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    return Shape(tuple(pairs[index] for index in order)), picker(order)
 
 
 def to_micros(moment: datetime) -> int:

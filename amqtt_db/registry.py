@@ -49,6 +49,15 @@ def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
     raise ValueError(f"{name!r} is unknown, and no dotted path to your own; {suggest(name, [*builtins, *points])}")
 
 
+def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
+    """Return the name under which a class is registered, or else its dotted path: :func:`load` finds it by either."""
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    registered = {builtin: name for name, builtin in builtins.items()}
+    registered.update({point.value.replace(":", "."): point.name for point in entry_points(group=group)})
+    name = registered.get(path, path)
+    return path if name in builtins and builtins[name] != path else name
+
+
 def load_path(path: str) -> Any:
     """What stands at a dotted path (``package.module.Name`` or ``package.module:Name``).
 

@@ -17,33 +17,15 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-import attrs
 import orjson
 
-from amqtt_db.record import EXACT, Kind, escape, kind_of, unescape
-
-
-@attrs.frozen
-class TaggedValue:
-    """A value whose kind the value alone does not tell: a declared ``int64`` of 5, say."""
-
-    kind: Kind
-    value: Any
+from amqtt_db.record import EXACT, TaggedValue, escape, unescape
 
 
 class EncodedJson(str):
     """A value as its tagged JSON text: what makes many at once may write them itself."""
 
     __slots__ = ()
-
-
-def tag(kind: Kind, value: Any) -> Any:
-    """``value``, wrapped only where its kind would not be read off it again.
-
-    A ``tagged`` value has no other kind than its own, nor has an integer whose kind is still ``number``.
-    """
-    is_natural = kind == "tagged" or (kind == "number" and type(value) is int) or kind_of(value) == kind
-    return value if is_natural else TaggedValue(kind, value)
 
 
 def dumps(value: Any) -> str:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db import tagged
-from amqtt_db.models.base import Destination, Row
+from amqtt_db.models.base import Row, TableName
 from amqtt_db.models.document import Document
-from amqtt_db.record import Record
+from amqtt_db.record import Record, TaggedValue, tag
 from amqtt_db.tagged import EncodedJson
 from tests.database.engines.servers import Site
 from tests.values import same, values
@@ -50,9 +50,8 @@ def test_keys_that_look_like_tags_are_told_apart() -> None:
 
 def test_a_kind_that_the_value_does_not_tell_is_kept() -> None:
     """A declared int64 of 5 comes back as int64, a number stays bare."""
-    assert tagged.tag("number", 5) == 5
-    tag = tagged.tag("int64", 5)
-    assert tagged.loads(tagged.dumps({"a": tag})) == {"a": tagged.TaggedValue("int64", 5)}
+    assert tag("number", 5) == 5
+    assert tagged.loads(tagged.dumps({"a": tag("int64", 5)})) == {"a": TaggedValue("int64", 5)}
 
 
 def test_a_foreign_type_is_refused_by_name() -> None:
@@ -82,9 +81,9 @@ def test_what_is_written_in_lines_stays_one_text() -> None:
 class HalfWritten(Document):
     """Every other document is its text already."""
 
-    def rows(self, place: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
         """Those of the built-in model."""
-        for key, row in super().rows(place, record):
+        for key, row in super().write(record):
             yield key, {**row, "data": EncodedJson(tagged.dumps(row["data"]))} if record.id % 2 else row
 
 

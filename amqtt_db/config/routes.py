@@ -18,7 +18,8 @@ from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
-from amqtt_db.models.base import Model, Table, exact_tables
+from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.binding import BoundTable, bind, exact_tables
 from amqtt_db.record import Pair
 from amqtt_db.routing.records import escape_path
 from amqtt_db.routing.route import Mismatch, Route, Unknown
@@ -173,7 +174,7 @@ def _structure(cls: Any, options: Node) -> Model | None:
 def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model | None:
     try:
         model = cls(**values)
-        names = [table.name for table in exact_tables(model)]
+        names = _table_names(model)
     except Exception as error:  # a validator, or whatever a user's class does
         options.fail(str(error))
         return None
@@ -188,7 +189,11 @@ def _own_names(cls: type[Model]) -> frozenset[str]:
     """The project's own tables that a model of the project may use."""
     if f"{cls.__module__}.{cls.__qualname__}" not in MODELS.values():
         return frozenset()
-    return frozenset(table.name for table in exact_tables(cls()))
+    return frozenset(_table_names(cls()))
+
+
+def _table_names(model: Model) -> list[str]:
+    return [table.name for table in exact_tables(bind(model, Destination(""), timed=False))]
 
 
 def _option(node: Node, wanted: Any) -> Any:
@@ -218,9 +223,9 @@ def _check_table_name(own: Collection[str], name: str) -> None:
 
 def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -> None:
     """Two routes may share a table only if they agree on what is in it."""
-    seen: dict[str, tuple[str, Route, Table]] = {}
+    seen: dict[str, tuple[str, Route, BoundTable]] = {}
     for path, route in routes.items():
-        for table in exact_tables(route.model):
+        for table in exact_tables(route.bound()):
             first_path, first, first_table = seen.setdefault(fold(table.name), (path, route, table))
             key, why = _difference(first, first_table, route, table)
             if key:
@@ -228,7 +233,7 @@ def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -
                 problems.append(Problem(f"{path}.{key}", f"{message}; make them agree or name another table"))
 
 
-def _difference(first: Route, first_table: Table, route: Route, table: Table) -> tuple[str, str]:
+def _difference(first: Route, first_table: BoundTable, route: Route, table: BoundTable) -> tuple[str, str]:
     for key in ("hypertable", "keep"):
         if getattr(first, key) != getattr(route, key):
             return key, f"their `{key}` differs"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -12,8 +12,8 @@ import attrs
 from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.database.naming import table_name
 from amqtt_db.errors import Problem
-from amqtt_db.models.base import Destination, Model, OwnColumns, Table
-from amqtt_db.record import Shape, level_path
+from amqtt_db.models.base import Model, OwnColumns
+from amqtt_db.record import level_path
 from amqtt_db.registry import suggest
 from amqtt_db.routing.records import escape_path
 from amqtt_db.routing.route import CHUNK, Hypertable, Ordering, Route
@@ -35,12 +35,7 @@ def read_storage(section: Node, route: Route | None) -> Route | None:
     hypertable = _hypertable(section.child("hypertable"), route, keep)
     if route is None:
         return None
-    if keep is not None:
-        section.child("keep").read(lambda _: _require_time(route.model), None)
-    if hypertable is None:
-        return attrs.evolve(route, keep=keep)
-    model = section.child("hypertable").read(lambda _: _timed(route.model), route.model)
-    return attrs.evolve(route, model=model, hypertable=hypertable, keep=keep)
+    return attrs.evolve(route, hypertable=hypertable, keep=keep, timed=hypertable is not None)
 
 
 def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
@@ -71,8 +66,8 @@ def storage_problems(routes: Iterable[Route], dialect: str) -> Iterator[Problem]
 def _wants_prefix(route: Route) -> bool:
     """Whether the tables of a route would be those of other routes too, which it must not share."""
     options = _options(route.model)
-    is_apart = route.hypertable is not None or route.keep is not None or options.get("timed")
-    return bool(is_apart) and "prefix" in options and options["prefix"] == _defaults(route.model)["prefix"]
+    is_apart = route.timed or route.keep is not None
+    return is_apart and "prefix" in options and options["prefix"] == _defaults(route.model)["prefix"]
 
 
 def _words(filter_: str) -> str:
@@ -122,12 +117,12 @@ def _column(route: Route | None, name: str) -> str:
     """What a user calls a column: the name of a fixed one, or the path of a property that has one."""
     if route is None:
         return name
-    tables = route.model.tables(Destination("", route.filter.text), Shape(()))
+    tables = route.bound().tables()
     fixed = {column.name for table in tables for column in table.columns}
     declared = None if route.entity is None else route.entity.declared
     if name in fixed:
         return name
-    if isinstance(route.model.layout(), OwnColumns):
+    if isinstance(route.bound().layout, OwnColumns):
         if declared is not None and escape_path(name) in declared:
             return escape_path(name)
         if name in route.filter.names:
@@ -163,28 +158,6 @@ def _tenth(keep: timedelta) -> str:
     return f"{tenth // 3600} h" if tenth >= 3600 else f"{max(1, tenth)} s"
 
 
-def _timed(model: Model) -> Model:
-    """The model with the time in its keys."""
-    if "timed" not in _options(model):
-        raise ValueError(
-            f"{type(model).__name__} cannot have hypertables, for it has no option `timed` that puts the time into its "
-            "keys; derive it from a built-in model, or leave `hypertable` out"
-        )
-    made = _evolved(model, timed=True)
-    for table in _tables(made):
-        if "time" not in table.primary_key:
-            raise ValueError(f"the table {table.name} of {type(model).__name__} needs `time` in its key")
-    return made
-
-
-def _require_time(model: Model) -> None:
-    main = model.query(Destination("")).table
-    columns = {column.name for table in _tables(model) if table.key == main for column in table.columns}
-    missing = sorted({"id", "part", "time", "topic"} - columns)
-    if missing:
-        raise ValueError(f"{type(model).__name__} does not tell what is old: its table has no column {missing[0]!r}")
-
-
 def _evolved(model: Model, **options: Any) -> Model:
     """A model with other options.  Raises ValueError for whatever a user's class raises."""
     try:
@@ -199,7 +172,3 @@ def _options(model: Any) -> dict[str, Any]:
 
 def _defaults(model: Any) -> dict[str, Any]:
     return {field.name: field.default for field in attrs.fields(type(model))}
-
-
-def _tables(model: Model) -> Collection[Table]:
-    return model.tables(Destination(""), Shape(()))

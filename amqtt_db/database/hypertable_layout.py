@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.engines.hypertables import Chunks
-from amqtt_db.models.base import Table
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.routing.route import Hypertable, Ordering
 
 
-def chunks_of(table: Table, known: PhysicalTable, wish: Hypertable) -> Chunks:
+def chunks_of(table: BoundTable, known: PhysicalTable, wish: Hypertable) -> Chunks:
     """The chunks of a table.
 
     What the route names and the table does not have, or not yet, is left out.  Where nothing is left, rows that an
@@ -25,14 +25,14 @@ def chunks_of(table: Table, known: PhysicalTable, wish: Hypertable) -> Chunks:
     return Chunks(wish.chunk, wish.compress_after, segments, tuple(order))
 
 
-def _columns(table: Table, known: PhysicalTable) -> Mapping[str, str]:
+def _columns(table: BoundTable, known: PhysicalTable) -> Mapping[str, str]:
     """The columns that a route may name, by fixed name or path; of a property's the one that has its plain name."""
     longest_first = sorted(known.columns.items(), key=lambda item: len(item[1]), reverse=True)
     own = {path: name for (path, kind), name in longest_first if kind != "tagged"}
     return {**own, **{column.name: column.name for column in table.columns}}
 
 
-def _segment(table: Table) -> Iterator[str]:
+def _segment(table: BoundTable) -> Iterator[str]:
     """The column by whose values an index keeps rows together in the order of their times."""
     for index in (table.primary_key, *table.indexes):
         if index[1:2] == ("time",):

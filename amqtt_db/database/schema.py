@@ -20,7 +20,8 @@ from amqtt_db.database.hypertable_layout import chunks_of
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import column_name, fold, table_name, unique
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Cell, Column, Table, table_key
+from amqtt_db.models.base import Cell, Column
+from amqtt_db.models.binding import BoundTable, table_key
 from amqtt_db.record import Pair, Shape
 from amqtt_db.routing.route import Hypertable
 
@@ -32,7 +33,7 @@ class Wanted:
     ``hypertable`` says how the tables lie in chunks, None: they do not.
     """
 
-    table: Table
+    table: BoundTable
     route: str
     max_columns: int
     hypertable: Hypertable | None = None
@@ -155,19 +156,19 @@ class Schema:
         self._catalog.add_table(connection, table, wanted.route)
         return table
 
-    def _is_from_before(self, connection: sa.Connection, wish: Table) -> bool:
+    def _is_from_before(self, connection: sa.Connection, wish: BoundTable) -> bool:
         """Whether a table's name is that of the one that the model had before its keys got the time, or lost it."""
         keys = [table_key(wish.name, timed=timed) for timed in (False, True)]
         there = self._catalog.physical_tables(connection, keys).values()
         return wish.key in keys and any(table.name == wish.name for table in there)
 
     def _make_hypertable(
-        self, connection: sa.Connection, known: PhysicalTable, table: Table, wish: Hypertable
+        self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, wish: Hypertable
     ) -> list[str]:
         hypertables = self.require_hypertables(connection, wish)
         return hypertables.make(connection, known.name, chunks_of(table, known, wish))
 
-    def _make_lookups(self, connection: sa.Connection, table: Table, present: set[str]) -> list[str]:
+    def _make_lookups(self, connection: sa.Connection, table: BoundTable, present: set[str]) -> list[str]:
         """Create the lookups that a table's columns need."""
         lookups = {column.lookup for column in table.columns if column.lookup and column.lookup.name not in present}
         targets = [
@@ -177,7 +178,7 @@ class Schema:
         return [_execute(connection, sa.schema.CreateTable(target)) for target in targets]
 
     def _materialize(
-        self, connection: sa.Connection, known: PhysicalTable, table: Table, present: set[str] | None
+        self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, present: set[str] | None
     ) -> list[str]:
         """Create the table, or add to it whatever columns it lacks; ``present`` are the folds of those it has."""
         target = self._sql_table(known, table)
@@ -192,7 +193,7 @@ class Schema:
                 statements += _missing_indexes(connection, target)
         return [_execute(connection, statement) for statement in statements]
 
-    def _sql_table(self, known: PhysicalTable, table: Table) -> sa.Table:
+    def _sql_table(self, known: PhysicalTable, table: BoundTable) -> sa.Table:
         columns = [self._sql_column(column, table) for column in table.columns]
         columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
         target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.table_options)
@@ -206,7 +207,7 @@ class Schema:
             sa.Index(name, *(target.c[column] for column in index), **options)
         return target
 
-    def _sql_column(self, column: Column, table: Table) -> sa.Column[object]:
+    def _sql_column(self, column: Column, table: BoundTable) -> sa.Column[object]:
         return sa.Column(
             column.name,
             self._engine.types[column.kind],
@@ -262,7 +263,7 @@ def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], engine:
     return new
 
 
-def _require_envelope(name: str, table: Table, present: set[str]) -> None:
+def _require_envelope(name: str, table: BoundTable, present: set[str]) -> None:
     missing = [column for column in table.primary_key if fold(column) not in present]
     if missing:
         raise DatabaseError(
@@ -290,7 +291,7 @@ def _missing_indexes(connection: sa.Connection, table: sa.Table) -> Iterator[sa.
     return (sa.schema.CreateIndex(index) for index in table.indexes if index.name not in present)
 
 
-def columns_to_fill(known: PhysicalTable, table: Table, shape: Shape, most: int | None = None) -> dict[Cell, str]:
+def columns_to_fill(known: PhysicalTable, table: BoundTable, shape: Shape, most: int | None = None) -> dict[Cell, str]:
     """The cells that records of a shape fill, with their columns' names, fixed ones first.
 
     The overflow column is among them only where some pair of the shape has no column of its own, or may not use it:

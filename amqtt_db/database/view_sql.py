@@ -11,7 +11,8 @@ import attrs
 
 from amqtt_db.database.catalog import CURRENT, PhysicalTable, key_hash
 from amqtt_db.database.engines.views import ViewSQL
-from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, Table, ValueRows
+from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, ValueRows
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair, split_path
 from amqtt_db.tagged import is_clean
@@ -28,8 +29,8 @@ class ViewSource:
     """
 
     layout: Layout
-    main: tuple[Table, PhysicalTable]
-    values: tuple[Table, PhysicalTable] | None = None
+    main: tuple[BoundTable, PhysicalTable]
+    values: tuple[BoundTable, PhysicalTable] | None = None
     on: tuple[str, ...] = ()
     ids: Mapping[str, int] | None = None
 

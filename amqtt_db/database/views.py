@@ -16,10 +16,11 @@ from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
 from amqtt_db.database.view_sql import View, ViewSource, is_property, is_route, path_lookup, select
-from amqtt_db.models.base import ENVELOPE, Destination, Model, OwnColumns, Table, ValueRows
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.base import ENVELOPE, Destination, OwnColumns, ValueRows
+from amqtt_db.models.binding import BoundModel, BoundTable
+from amqtt_db.models.spec import bound_model
 from amqtt_db.models.wide import EXTRA
-from amqtt_db.record import Pair, Shape
+from amqtt_db.record import Pair
 
 MOST_SOURCES: Final = 100
 """A view unites so many places at most: SQLite takes 500 parts of a statement, the others grow slow."""
@@ -144,17 +145,15 @@ class Views:
 
     def _sources(self, connection: sa.Connection, wishes: Mapping[str, Wish]) -> dict[str, tuple[ViewSource, ...]]:
         """Where the records of each view lie, oldest places first."""
-        stays = {key: list(self._stays(connection, key, wish.routes)) for key, wish in wishes.items()}
-        wanted = {table.key for found in stays.values() for stay in found for table in stay[1].values()}
+        models = {key: list(self._models(connection, key, wish.routes)) for key, wish in wishes.items()}
+        wanted = {table.key for found in models.values() for model in found for table in model.tables()}
         known = self._catalog.physical_tables(connection, sorted(wanted))
         return {
-            key: tuple(_source(*stay, known) for stay in found if _is_there(*stay, known))
-            for key, found in stays.items()
+            key: tuple(source for model in found if (source := _source(model, known)) is not None)
+            for key, found in models.items()
         }
 
-    def _stays(
-        self, connection: sa.Connection, key: str, routes: Sequence[str]
-    ) -> Iterator[tuple[Model, dict[str, Table], Destination]]:
+    def _models(self, connection: sa.Connection, key: str, routes: Sequence[str]) -> Iterator[BoundModel]:
         assignment = self._catalog.assignment
         if not key.startswith("$"):
             here = assignment.c.hash == key_hash(key)
@@ -167,10 +166,10 @@ class Views:
         rows = connection.execute(query.group_by(*group))
         seen = set()
         for row in sorted(rows, key=itemgetter(3, 0))[-MOST_SOURCES:]:
-            model, destination = model_of(row[2]), Destination(row[0], row[1])
-            if model.query(destination) not in seen:
-                seen.add(model.query(destination))
-                yield model, {table.key: table for table in model.tables(destination, Shape(()))}, destination
+            model = bound_model(row[2], row[0], row[1])
+            if model.query not in seen:
+                seen.add(model.query)
+                yield model
 
     def _known(self, connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Known]:
         table = self._catalog.view
@@ -246,23 +245,17 @@ def new_columns(
     return new
 
 
-def _is_there(
-    model: Model, tables: Mapping[str, Table], destination: Destination, known: Mapping[str, PhysicalTable]
-) -> bool:
-    """Whether a model has a layout, and its tables are there and have what every view has."""
-    query = model.query(destination)
-    if model.layout() is None or query.table not in known or (query.values is not None and query.values not in known):
-        return False
-    return {column.name for column in ENVELOPE} <= {column.name for column in tables[query.table].columns}
-
-
-def _source(
-    model: Model, tables: Mapping[str, Table], destination: Destination, known: Mapping[str, PhysicalTable]
-) -> ViewSource:
-    query, layout = model.query(destination), model.layout()
-    assert layout is not None  # noqa: S101 - see _is_there
-    values = None if query.values is None else (tables[query.values], known[query.values])
-    return ViewSource(layout, (tables[query.table], known[query.table]), values, query.on)
+def _source(model: BoundModel, known: Mapping[str, PhysicalTable]) -> ViewSource | None:
+    """Return where a view finds a model's records; None without a layout, or without its tables."""
+    main, *details = (table for table in model.tables() if not table.replaces)
+    layout = model.layout
+    if layout is None or not {main.key, *(table.key for table in details)} <= known.keys():
+        return None
+    values: tuple[BoundTable, PhysicalTable] | None = None
+    if isinstance(layout, ValueRows):
+        table = next(table for table in details if layout.path in {column.name for column in table.columns})
+        values = table, known[table.key]
+    return ViewSource(layout, (main, known[main.key]), values, model.query.on)
 
 
 def _name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:

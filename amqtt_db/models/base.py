@@ -1,35 +1,32 @@
-"""How records lie in tables: the interface that every relational model fills.
+"""The interface of a model, and the types that an author fills in.
 
-A model is a frozen attrs class; its fields are its options in the YAML.  It is pure: it never sees a database, a
-connection or the name of a column that was chosen for a property.  It speaks of *cells* instead: a fixed column is
-named by its name, a property's column by its (path, kind) pair.  What cells are called in the database is remembered
-by the catalogue.
+A model is a frozen attrs class; its fields are its options in the YAML.  It is pure: it never sees a database.  It
+says which tables there are, what to write for a record, and how to read the record back.  Envelopes, keys, the time
+index and names of columns are added by :mod:`amqtt_db.models.binding`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db.record import Kind, Pair, Record, Shape, natural, picker, records_of
-from amqtt_db.tagged import TaggedValue, tag
+from amqtt_db.record import Kind, Pair, Record, Shape
 
 Cell = str | Pair
-"""Names a column of a table: a fixed one by name, a property's by (path, kind)."""
+"""Names a column of a table: a fixed one by its name, a property's by its (path, kind)."""
 
-KEY: Final = ("id", "part")
-"""What identifies a record."""
+Row = Mapping[Any, Any]
+"""The cells of a row.  Cells that are absent or None are NULL."""
 
-Row = Mapping[Cell, Any]
-RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
-"""Records of one shape → per table key the tuples to insert, in the order of the cells that the maker was made for."""
+TableName = str | None
+"""A table's name within its model; None for the table that each topic has to itself."""
 
-RecordReader = Callable[[Sequence[Sequence[Any]]], Sequence[Record]]
-"""Rows, column by column in the order of the cells that the reader was made for → the records that they mean."""
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
 
 
 @attrs.frozen
@@ -37,40 +34,67 @@ class Lookup:
     """A table that gives short ids to long keys: ``columns`` name the parts of a key, all text."""
 
     name: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = attrs.field(converter=_names)
+
+
+def _lookup(lookup: str | Lookup | None) -> Lookup | None:
+    return Lookup(lookup, (lookup,)) if isinstance(lookup, str) else lookup
 
 
 @attrs.frozen
 class Column:
-    """A fixed column: its name, its kind, whether it may be NULL.
+    """A fixed column: its name, the kind of its values, and whether it may be NULL.
 
-    With a ``lookup`` the model fills in keys (a text, or a tuple of texts for a lookup of several columns); the writer
-    stores their ids, and readers put the keys back.
+    A column with a ``lookup`` holds ids and needs no kind.  The model writes and reads texts (tuples of texts for a
+    lookup of several columns).  ``lookup="device"`` is short for ``Lookup("device", ["device"])``.
     """
 
     name: str
-    kind: Kind
-    nullable: bool = False
-    lookup: Lookup | None = None
+    kind: Kind = "text"
+    nullable: bool = True
+    lookup: Lookup | None = attrs.field(default=None, converter=_lookup)
+
+    def __attrs_post_init__(self) -> None:
+        if self.lookup is not None:
+            object.__setattr__(self, "kind", "int64")
+
+
+def _columns(columns: Iterable[Column]) -> tuple[Column, ...]:
+    return tuple(columns)
+
+
+def _pairs(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    return tuple(pairs)
+
+
+def _indexes(indexes: Iterable[Iterable[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(map(tuple, indexes))
 
 
 @attrs.frozen
 class Table:
-    """A table that a model wants to exist.
+    """A table of a model.  Its name is its identity; with the name None each topic has a table, named after it.
 
-    ``key`` identifies it for ever; ``name`` is the wish for its name in the database, taken literally where ``exact``.
-    ``columns`` are the fixed ones, ``properties`` the (path, kind) pairs that want a column; a pair that gets none, for
-    want of room, goes as JSON into the fixed column ``overflow``.
+    The first table of a model is the record's own, with one row for each record: the envelope (``id``, ``part``,
+    ``time``, ``topic``, ``session``, ``qos``, ``retain``), its key and the indexes by time are added to ``columns``.
+    Every other table is a detail table: ``id`` and ``part`` are added, and begin its key; ``key`` names what follows.
+    A ``key`` that names ``id`` itself is taken as it is.  A column with the name of one of the envelope is the
+    envelope's, and is filled without the model's doing.
+
+    ``properties`` are (path, kind) pairs that want a column each; those that get none, for want of room, go as JSON
+    into the fixed column ``overflow``.
+
+    In a table that ``replaces``, a row replaces an older one with the same ``key``; ``id``, ``part`` and ``time`` of
+    the newest record are added.  Records are never read back from it.
     """
 
-    key: str
-    name: str
-    columns: tuple[Column, ...]
-    properties: tuple[Pair, ...] = ()
-    primary_key: tuple[str, ...] = KEY
-    indexes: tuple[tuple[str, ...], ...] = ()
-    overflow: str | None = None
-    exact: bool = False
+    name: TableName
+    columns: tuple[Column, ...] = attrs.field(default=(), converter=_columns)
+    properties: tuple[Pair, ...] = attrs.field(default=(), converter=_pairs, kw_only=True)
+    key: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
+    indexes: tuple[tuple[str, ...], ...] = attrs.field(default=(), converter=_indexes, kw_only=True)
+    overflow: str | None = attrs.field(default=None, kw_only=True)
+    replaces: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.frozen(cache_hash=True)
@@ -93,26 +117,13 @@ class Destination:
 
 
 @attrs.frozen
-class Query:
-    """The rows that hold records: those of ``table`` (its key), one or more for each (id, part).
-
-    With ``values`` (another key) the rows of that table join in by the columns ``on``; a record without any comes as
-    one row whose cells of that table are None.
-    """
-
-    table: str
-    values: str | None = None
-    on: tuple[str, ...] = KEY
-
-
-@attrs.frozen
 class OwnColumns:
-    """A layout: each property is a column of the query's table, and what has none is in the table's ``overflow``."""
+    """A layout: each property is a column of the record's table, and what has none is in the table's ``overflow``."""
 
 
 @attrs.frozen
 class ValueRows:
-    """A layout: each property is a row of the query's ``values``.
+    """A layout: each property is a row of a detail table.
 
     ``path`` names the fixed column that says which: its lookup's last part is the property's path.  ``columns`` names
     the fixed column that holds values of a kind; one of kind ``tagged`` may hold those of several kinds.  Where the
@@ -126,7 +137,7 @@ class ValueRows:
 
 @attrs.frozen
 class Documents:
-    """A layout: all properties are in one fixed column of the query's table.
+    """A layout: all properties are in one fixed column of the record's table.
 
     ``data`` names it: JSON objects as they were nested, with values that JSON has no type for as text.  ``kinds`` names
     the column that says of which kind these are, by path; ``levels`` the one with the topic's named levels.
@@ -138,161 +149,55 @@ class Documents:
 
 
 Layout = OwnColumns | ValueRows | Documents
-"""Where the query's rows have the values of properties: what SQL must know that does not pass through the model."""
+"""Where a model's tables have the values of properties, as far as SQL can find them there."""
 
 
 ENVELOPE: Final = (
-    Column("id", "int64"),
-    Column("part", "int64"),
-    Column("time", "timestamp"),
-    Column("topic", "text"),
-    Column("session", "int64", nullable=True),
-    Column("qos", "int64"),
-    Column("retain", "bool"),
+    Column("id", "int64", nullable=False),
+    Column("part", "int64", nullable=False),
+    Column("time", "timestamp", nullable=False),
+    Column("topic", "text", nullable=False),
+    Column("session", "int64"),
+    Column("qos", "int64", nullable=False),
+    Column("retain", "bool", nullable=False),
 )
-"""What every model keeps of a message beside its properties."""
-
-
-def record_key(*, timed: bool) -> tuple[str, ...]:
-    """The columns that identify a record in each table of a model; ``timed`` adds the time of the row's chunk."""
-    return (*KEY, "time") if timed else KEY
-
-
-def table_key(name: str, *, timed: bool) -> str:
-    """What a table of a given name is registered under; with ``time`` in its keys it is another table."""
-    return f"$timed/{name}" if timed else f"$table/{name}"
+"""The columns that the record's own table of every model has."""
 
 
 class Model(ABC):
-    """One way to lay records into tables and to find them again."""
+    """One way to write records into tables and to read them back."""
 
-    per_topic: bool = False
-    """Whether each topic has tables of its own."""
+    @abstractmethod
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Yield the tables that records of a shape need, the record's own first.
 
-    @property
-    def is_uniform(self) -> bool:
-        """Whether a maker makes one row of each record, in their order, that depends on the cells but not the place.
-
-        Records of many places are then laid together.
+        Only ``properties`` may depend on the shape.
         """
-        return False
 
     @abstractmethod
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """The tables, with all columns, that records of ``shape`` need; the same keys for every shape."""
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
+        """Yield the rows of a record: a table's name, and the values by column.  The envelope is added."""
 
     @abstractmethod
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """The rows of a record: (table key, cells).  Cells that are absent or None become NULL."""
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """Return the record that was written.
 
-    @abstractmethod
-    def query(self, destination: Destination) -> Query:
-        """The query that finds the place's records again, and perhaps others that lie in the same tables."""
-
-    @abstractmethod
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
-        """The records that the query's rows mean: the inverse of :meth:`rows`.
-
-        Rows of the same (id, part) come one after the other.
+        ``envelope`` is the record without properties: ``envelope.with_values(…)`` and ``envelope.with_json(…)`` add
+        them.  ``rows`` has the record's rows by table, in the order of the table's key.
         """
 
     def layout(self) -> Layout | None:
-        """Where SQL finds the properties, so that there can be views of the records; None: there are none."""
+        """Return where SQL finds the properties; None means that the route has no view."""
         return None
 
-    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
-        """A function that makes the rows of many records of ``shape`` at once.
+    def extra_columns(self) -> Iterable[Column]:
+        """Return columns that the record's own table has beside those of :meth:`tables`."""
+        return ()
 
-        ``cells`` gives, per table key, the cells to fill.  Override it for speed; it must agree with :meth:`rows`.
-        """
-        overflows = {table.key: table.overflow for table in self.tables(destination, shape)}
+    def extra_values(self, record: Record) -> Mapping[str, Any]:
+        """Return what to write into the extra columns.  They are not read back."""
+        return {}
 
-        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            made: dict[str, list[tuple[Any, ...]]] = {key: [] for key in cells}
-            for record in records:
-                for key, row in self.rows(destination, record):
-                    made[key].append(lay(row, cells[key], overflows[key]))
-            return made
-
-        return make
-
-    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
-        """A function that makes the records of many rows of the query at once, given their columns.
-
-        ``cells`` names the columns.  All rows of a record are given together.  Override it for speed; it must agree
-        with :meth:`records`.
-        """
-
-        def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
-            return list(
-                self.records(destination, (dict(zip(cells, row, strict=True)) for row in zip(*columns, strict=True)))
-            )
-
-        return read
-
-
-def lay(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...]:
-    """A row as a tuple in the order of ``cells``; properties that have no cell go into the cell ``overflow``."""
-    homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in cells]
-    if overflow is None or not homeless:
-        return tuple(map(row.get, cells))
-    rest = {path: tag(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
-    return tuple(rest or None if cell == overflow else row.get(cell) for cell in cells)
-
-
-def restored(path: str, value: Any) -> tuple[Pair, Any]:
-    """A property from a column of tagged JSON: its pair and its value."""
-    if isinstance(value, TaggedValue):
-        return (path, value.kind), value.value
-    kind, value = natural(value)
-    return (path, kind), value
-
-
-def record_of(row: Row, values: Mapping[Pair, Any]) -> Record:
-    """The record that a row with the envelope's cells and some properties mean; these get the order of their paths."""
-    shape, pick = in_order(tuple(values))
-    return Record(
-        row["id"],
-        row["part"],
-        row["time"],
-        row["topic"],
-        row["session"],
-        row["qos"],
-        row["retain"],
-        pick(tuple(values.values())),
-        shape,
-    )
-
-
-def of_value_rows(
-    cells: Sequence[Cell], columns: Sequence[Sequence[Any]], pairs: Sequence[Pair | None], values: Sequence[Any]
-) -> Sequence[Record]:
-    """The records of rows of which each has one property, given by ``pairs`` and ``values``, or none (None).
-
-    ``columns`` are the rows' columns in the order of ``cells``; among them is the envelope.
-    """
-    envelope = [columns[cells.index(column.name)] for column in ENVELOPE]
-    ids, parts = envelope[:2]
-    starts = [
-        index
-        for index, (id_, part) in enumerate(zip(ids, parts, strict=True))
-        if not index or id_ != ids[index - 1] or part != parts[index - 1]
-    ]
-    shapes, found = [], []
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        shape, pick = in_order(tuple(pair for pair in pairs[start:end] if pair is not None))
-        shapes.append(shape)
-        found.append(pick(values[start:end]))
-    return records_of(*([column[start] for start in starts] for column in envelope), found, shapes)
-
-
-@lru_cache(4096)
-def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], tuple[Any, ...]]]:
-    """The shape that has ``pairs`` in the order of their paths, and what brings their values into the same order."""
-    order = sorted(range(len(pairs)), key=pairs.__getitem__)
-    return Shape(tuple(pairs[index] for index in order)), picker(order)
-
-
-def exact_tables(model: Model) -> list[Table]:
-    """The tables of a model whose names are meant literally."""
-    return [table for table in model.tables(Destination(""), Shape(())) if table.exact]
+    def extra_indexes(self) -> Iterable[Sequence[str]]:
+        """Return the columns of each further index of the record's own table."""
+        return ()

@@ -12,25 +12,12 @@ from uuid import UUID
 
 import attrs
 
-from amqtt_db.models.base import (
-    ENVELOPE,
-    Cell,
-    Column,
-    Destination,
-    Documents,
-    Layout,
-    Model,
-    Query,
-    Row,
-    RowMaker,
-    Table,
-    record_of,
-    restored,
-    table_key,
-)
-from amqtt_db.models.eav import message_row, message_table
+from amqtt_db.models.base import Cell, Column, Documents, Layout, Row, Table, TableName
+from amqtt_db.models.eav import TOPICS
+from amqtt_db.models.fast import BatchMaker, Columns, FastModel
 from amqtt_db.models.object_json import object_writer
 from amqtt_db.record import (
+    ENVELOPE_NAMES,
     EXACT,
     Kind,
     Pair,
@@ -40,6 +27,7 @@ from amqtt_db.record import (
     flatten,
     level_path,
     nested,
+    restored,
     split_path,
     unflatten,
 )
@@ -67,33 +55,24 @@ _FROM_JSON: Final[Mapping[Kind, Callable[[Any], Any]]] = {
 _TOLD: Final = frozenset({*_TO_JSON, "int64", "json"})
 """Kinds of which some values at least do not tell themselves in JSON."""
 
-Columns = Sequence[Sequence[Any]]
-
 
 @attrs.frozen
-class Document(Model):
+class Document(FastModel):
     """``mqtt_document``: the envelope, ``data`` as it came, and what JSON does not tell beside it.
 
     ``kinds`` names the kinds of properties that JSON has no type for (they are text in ``data``), ``levels`` holds the
-    named levels of the topic.  ``prefix`` replaces ``mqtt`` in the table's name, for routes that shall have their own.
-    ``timed`` puts the time into the key, as a table in chunks by time needs it.
+    named levels of the topic.  ``prefix`` replaces ``mqtt`` in the table's name, for routes with a table of their own.
     """
 
     prefix: str = "mqtt"
-    timed: bool = False
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """Always the same one: no property ever needs DDL."""
-        table = message_table(f"{self.prefix}_document", timed=self.timed)
-        documents = (
-            Column("data", "json"),
-            Column("kinds", "json", nullable=True),
-            Column("levels", "json", nullable=True),
-        )
-        return (attrs.evolve(table, columns=(*table.columns, *documents)),)
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Yield always the same one: no property ever needs DDL."""
+        documents = Column("data", "json", nullable=False), Column("kinds", "json"), Column("levels", "json")
+        yield Table(self._name, [Column("topic", lookup=TOPICS), *documents])
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """One row."""
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
+        """Yield one row."""
         data: list[tuple[str, Any]] = []
         kinds: dict[str, Kind] = {}
         levels: dict[str, Any] = {}
@@ -104,53 +83,46 @@ class Document(Model):
             if _needs_kind(kind, value):
                 kinds[path] = kind
             data.append((path, _TO_JSON[kind](value) if kind in _TO_JSON else value))
-        row: dict[Cell, Any] = dict(message_row(record))
-        yield self._key, {**row, "data": unflatten(data), "kinds": kinds or None, "levels": levels or None}
+        yield self._name, {"data": unflatten(data), "kinds": kinds or None, "levels": levels or None}
 
-    def query(self, destination: Destination) -> Query:
-        """All documents."""
-        return Query(self._key)
-
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
-        """A record per document."""
-        for row in rows:
-            values = dict(_properties(row["data"], row["kinds"] or {}))
-            values.update(restored(level_path(name), value) for name, value in (row["levels"] or {}).items())
-            yield record_of(row, values)
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """Return the record of a document."""
+        (row,) = rows[self._name]
+        values = dict(_properties(row["data"], row["kinds"] or {}))
+        values.update(restored(level_path(name), value) for name, value in (row["levels"] or {}).items())
+        return envelope.with_values(values)
 
     def layout(self) -> Layout | None:
-        """JSON; a subclass with rows of its own has to say itself."""
-        return Documents("data", "kinds", "levels") if type(self).rows is Document.rows else None
+        """Return which columns the JSON is in."""
+        return Documents("data", "kinds", "levels")
 
-    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
-        """Columns of documents; a subclass with rows of its own gets the plain maker."""
-        if type(self).rows is not Document.rows:
-            return super().maker(destination, shape, cells)
-        ((key, order),) = cells.items()
+    @property
+    def _name(self) -> str:
+        return f"{self.prefix}_document"
+
+    # what follows makes it fast
+
+    def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
+        """Return a function that makes whole columns of documents."""
+        order = cells[self._name]
         inside = [(path, kind) for path, kind in shape.properties if not path.startswith("{")]
         levels = [(path[1:-1], kind) for path, kind in shape.properties if path.startswith("{")]
         paths = [split_path(path) for path, _ in inside]
         write, nest = object_writer(paths), _nester(paths)
 
-        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = RecordBatch.of(shape, records)
-            named = dict(zip(shape.properties, block.columns, strict=True))
+        def make(batch: RecordBatch) -> Mapping[TableName, list[tuple[Any, ...]]]:
+            named = dict(zip(shape.properties, batch.columns, strict=True))
             columns = [named[pair] for pair in inside]
             plain = list(map(_to_json, inside, columns))
             filled: dict[Cell, Iterable[Any]] = {
-                **{column.name: values for column, values in zip(ENVELOPE, block.envelope, strict=True)},
-                "data": write(plain) or nest(plain, len(block)),
-                "kinds": _kinds(inside, columns, len(block)),
-                "levels": _levels(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(block)),
+                **dict(zip(ENVELOPE_NAMES, batch.envelope, strict=True)),
+                "data": write(plain) or nest(plain, len(batch)),
+                "kinds": _kinds(inside, columns, len(batch)),
+                "levels": _levels(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(batch)),
             }
-            nothing = (None,) * len(block)
-            return {key: list(zip(*(filled.get(cell, nothing) for cell in order), strict=True))}
+            return {self._name: list(zip(*map(filled.__getitem__, order), strict=True))}
 
         return make
-
-    @property
-    def _key(self) -> str:
-        return table_key(f"{self.prefix}_document", timed=self.timed)
 
 
 def _needs_kind(kind: Kind, value: Any) -> bool:

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from math import isfinite
-from operator import itemgetter
 from typing import Any, Final
 
 import attrs
 
-from amqtt_db.models.base import (
-    Cell,
-    Column,
-    Destination,
-    Layout,
-    Lookup,
-    Model,
-    Query,
-    RecordReader,
-    Row,
-    RowMaker,
-    Table,
-    ValueRows,
-    of_value_rows,
-    record_key,
-    record_of,
-    restored,
-    table_key,
-)
-from amqtt_db.models.eav import VALUE_KINDS, message_row, message_table
-from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
-from amqtt_db.tagged import tag
+from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
+from amqtt_db.models.eav import TOPICS, VALUE_KINDS
+from amqtt_db.models.fast import BatchMaker, BatchReader, Columns, FastModel, of_value_rows
+from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape, restored, tag
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
 
@@ -40,102 +20,60 @@ _COLUMNS: Final[Mapping[Kind, str]] = {kind: "value" if kind == "number" else "t
 
 
 @attrs.frozen
-class Narrow(Model):
+class Narrow(FastModel):
     """``mqtt_point`` lies in the order of series and time, numbers in ``value``, everything else tagged in ``text``.
 
     Integers and decimals of a kind of their own are in both: exactly in ``text``, as the nearest double in ``value``.
 
-    ``prefix`` replaces ``mqtt`` in the names of the tables, for routes that shall have tables of their own.
-    ``timed`` puts the time into the key of messages too, as tables in chunks by time need it.
+    ``prefix`` replaces ``mqtt`` in the names of the tables, for routes with tables of their own.
     """
 
     prefix: str = "mqtt"
-    timed: bool = False
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """The envelope once for each record, and the points."""
-        points = (
-            Column("series", "int64", lookup=SERIES),
-            Column("time", "timestamp"),
-            Column("id", "int64"),
-            Column("part", "int64"),
-            Column("value", "number", nullable=True),
-            Column("text", "tagged", nullable=True),
-        )
-        return (
-            message_table(f"{self.prefix}_message", timed=self.timed),
-            Table(
-                key=self._points,
-                name=f"{self.prefix}_point",
-                columns=points,
-                primary_key=("series", "time", "id", "part"),
-                indexes=(record_key(timed=self.timed),),
-                exact=True,
-            ),
-        )
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Yield the table of the envelope, and that of the points."""
+        points = Column("series", lookup=SERIES), Column("value", "number"), Column("text", "tagged")
+        yield Table(self._messages, [Column("topic", lookup=TOPICS)])
+        yield Table(self._points, points, key=["series", "time", "id", "part"])
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """The envelope, and a point per property that is present."""
-        yield self._messages, message_row(record)
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
+        """Yield a row for the envelope, and a point for each property that is present."""
+        yield self._messages, {}
         for path, (kind, value) in record.properties().items():
-            row: dict[Cell, Any] = {
-                "series": (record.topic, path),
-                "time": record.time_us,
-                "id": record.id,
-                "part": record.part,
-            }
             number, text = _cells(kind, value)
-            yield self._points, {**row, "value": number, "text": text}
+            yield self._points, {"series": (record.topic, path), "value": number, "text": text}
 
-    def query(self, destination: Destination) -> Query:
-        """Messages with their points."""
-        return Query(self._messages, self._points, record_key(timed=self.timed))
-
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
-        """A record for each message."""
-        for _, group in groupby(rows, key=itemgetter("id", "part")):
-            found = list(group)
-            values = dict(_point(row) for row in found if row["series"] is not None)
-            yield record_of(found[0], values)
-
-    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
-        """Point by point; a subclass with records of its own gets the plain reader."""
-        if type(self).records is not Narrow.records:
-            return super().reader(destination, cells)
-        indexes = [cells.index(name) for name in ("series", "value", "text")]
-
-        def read(columns: Sequence[Sequence[Any]]) -> Sequence[Record]:
-            points = [
-                (None, None)
-                if series is None
-                else ((series[1], "number"), number)
-                if text is None
-                else restored(series[1], text)
-                for series, number, text in zip(*(columns[index] for index in indexes), strict=True)
-            ]
-            pairs, values = zip(*points, strict=True)
-            return of_value_rows(cells, columns, pairs, values)
-
-        return read
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """Return the record of a message and its points."""
+        return envelope.with_values(
+            dict(_point(row["series"], row["value"], row["text"]) for row in rows[self._points])
+        )
 
     def layout(self) -> Layout | None:
-        """Numbers apart, everything else tagged; a subclass with rows of its own has to say itself."""
-        return ValueRows("series", _COLUMNS, exact="text") if type(self).rows is Narrow.rows else None
+        """Return that numbers are apart, and everything else is tagged."""
+        return ValueRows("series", _COLUMNS, exact="text")
 
-    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
-        """Two list comprehensions; a subclass with rows of its own gets the plain maker."""
-        if type(self).rows is not Narrow.rows:
-            return super().maker(destination, shape, cells)
+    @property
+    def _messages(self) -> str:
+        return f"{self.prefix}_message"
 
-        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = RecordBatch.of(shape, records)
+    @property
+    def _points(self) -> str:
+        return f"{self.prefix}_point"
+
+    # what follows makes it fast
+
+    def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
+        """Return two list comprehensions."""
+
+        def make(batch: RecordBatch) -> Mapping[TableName, list[tuple[Any, ...]]]:
             return {
-                self._messages: list(zip(*block.envelope, strict=True)),
+                self._messages: list(zip(*batch.envelope, strict=True)),
                 self._points: [
                     ((topic, path), time, id_, part, value, None)
                     if kind == "number"
                     else ((topic, path), time, id_, part, *_cells(kind, value))
-                    for id_, part, time, topic, values in zip(*block.envelope[:4], block.values, strict=True)
+                    for id_, part, time, topic, values in zip(*batch.envelope[:4], batch.values, strict=True)
                     for (path, kind), value in zip(shape.properties, values, strict=True)
                     if value is not None
                 ],
@@ -143,13 +81,23 @@ class Narrow(Model):
 
         return make
 
-    @property
-    def _messages(self) -> str:
-        return table_key(f"{self.prefix}_message", timed=self.timed)
+    def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
+        """Return a reader that goes point by point."""
+        indexes = [cells.index(name) for name in ("series", "value", "text")]
 
-    @property
-    def _points(self) -> str:
-        return table_key(f"{self.prefix}_point", timed=self.timed)
+        def read(columns: Columns) -> Sequence[Record]:
+            points = [
+                (None, None) if series is None else _point(series, number, text)
+                for series, number, text in zip(*(columns[index] for index in indexes), strict=True)
+            ]
+            pairs, values = zip(*points, strict=True)
+            return of_value_rows(cells, columns, pairs, values)
+
+        return read
+
+
+def _point(series: tuple[str, str], number: Any, text: Any) -> tuple[Pair, Any]:
+    return ((series[1], "number"), number) if text is None else restored(series[1], text)
 
 
 def _cells(kind: Kind, value: Any) -> tuple[float | None, Any]:
@@ -166,8 +114,3 @@ def _nearest(number: Any) -> float | None:
     except (OverflowError, ValueError):  # too large; a signalling NaN
         return None
     return nearest if isfinite(nearest) else None
-
-
-def _point(row: Row) -> tuple[Pair, Any]:
-    path = row["series"][1]
-    return ((path, "number"), row["value"]) if row["text"] is None else restored(path, row["text"])

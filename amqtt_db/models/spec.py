@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
+import attrs
 import cattrs
 import orjson
 
 from amqtt_db import registry
 from amqtt_db.models import BUILTIN
-from amqtt_db.models.base import Model
+from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.binding import BoundModel, bind
 
+_GROUP: Final = "amqtt_db.models"
+_TIMED: Final = "timed"
 _converter: Final = cattrs.Converter()
 
 
 @lru_cache(1024)
-def model_of(spec: str) -> Model:
-    """The model that a placement names.  Raises ValueError if its class cannot be loaded, or is no model."""
+def to_spec(model: Model, *, timed: bool = False) -> str:
+    """Return a model's registered name (its dotted path if it has none) and its options, as text.
+
+    ``timed`` says that its tables have the time in their keys; it is remembered beside the options.
+    """
+    options: dict[str, Any] = attrs.asdict(model)  # type: ignore[arg-type]
+    name = registry.name_of(type(model), BUILTIN, _GROUP)
+    options.update({_TIMED: True} if timed else {})
+    return orjson.dumps({name: options}, option=orjson.OPT_SORT_KEYS, default=str).decode()
+
+
+@lru_cache(1024)
+def from_spec(spec: str) -> tuple[Model, bool]:
+    """Return the model that :func:`to_spec` made a text of, and whether its tables have the time in their keys.
+
+    Raises ValueError if its class cannot be loaded, or is no model.
+    """
     ((name, options),) = orjson.loads(spec).items()
-    found = registry.load(name, BUILTIN, "amqtt_db.models")
+    found = registry.load(name, BUILTIN, _GROUP)
     if not (isinstance(found, type) and issubclass(found, Model)):
         raise ValueError(f"{name} is not a model")
-    return _converter.structure(options, found)
+    timed = bool(options.pop(_TIMED, False))
+    return _converter.structure(options, found), timed
+
+
+def bound_model(spec: str, key: str, route: str) -> BoundModel:
+    """Return the model of an assignment with its tables.  Raises ValueError if it cannot be loaded."""
+    model, timed = from_spec(spec)
+    return bind(model, Destination(key, route), timed=timed)

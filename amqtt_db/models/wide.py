@@ -9,106 +9,60 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.models.base import (
-    ENVELOPE,
-    Cell,
-    Column,
-    Destination,
-    Layout,
-    Model,
-    OwnColumns,
-    Query,
-    RecordReader,
-    Row,
-    RowMaker,
-    Table,
+from amqtt_db.models.base import Cell, Column, Layout, OwnColumns, Row, Table, TableName
+from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
+from amqtt_db.record import (
+    ENVELOPE_NAMES,
+    Pair,
+    Record,
+    RecordBatch,
+    Shape,
     in_order,
-    record_key,
-    record_of,
+    picker,
+    records_of,
     restored,
-    table_key,
+    tag,
 )
-from amqtt_db.record import Pair, Record, RecordBatch, Shape, picker, records_of
-from amqtt_db.tagged import tag
 
 EXTRA: Final = "extra"
 
-_ENVELOPE_NAMES: Final = tuple(column.name for column in ENVELOPE)
-
 
 @attrs.frozen
-class Wide(Model):
+class Wide(FastModel):
     """The friendliest SQL: ``SELECT time, temp FROM climate``.
 
     ``table`` names one table for all topics of the route; without it each topic has a table of its own, named after it.
-    ``timed`` puts the time into the key, as a table in chunks by time needs it.
     """
 
     table: str | None = None
-    timed: bool = False
 
-    @property
-    def per_topic(self) -> bool:  # type: ignore[override]
-        """Whether each topic has a table of its own."""
-        return self.table is None
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Yield one table: a column per property, and ``extra`` for properties without a column."""
+        yield Table(self.table, [Column(EXTRA, "json")], properties=shape.properties, overflow=EXTRA)
 
-    @property
-    def is_uniform(self) -> bool:
-        """Not in a subclass with rows of its own."""
-        return type(self).rows is Wide.rows and type(self).maker is Wide.maker
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
+        """Yield one row with a cell per property."""
+        yield self.table, dict(zip(record.shape.properties, record.values, strict=True))
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """One table: the envelope, a column per property, and ``extra`` for properties without a column."""
-        return (
-            Table(
-                key=self._key(destination),
-                name=self.table or destination.key,
-                exact=self.table is not None,
-                columns=(*ENVELOPE, Column(EXTRA, "json", nullable=True)),
-                properties=tuple(pair for pair in shape.properties if destination.gives_column(pair[0])),
-                primary_key=record_key(timed=self.timed),
-                indexes=(("time",),) if self.per_topic else (("topic", "time"), ("time",)),
-                overflow=EXTRA,
-            ),
-        )
-
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """One row: the envelope and a cell per property."""
-        row: dict[Cell, Any] = dict(zip(_ENVELOPE_NAMES, record.envelope().values(), strict=True))
-        row.update(zip(record.shape.properties, record.values, strict=True))
-        yield self._key(destination), row
-
-    def query(self, destination: Destination) -> Query:
-        """All rows of the place's table."""
-        return Query(self._key(destination))
-
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
-        """A record per row; NULL cells are absent properties."""
-        for row in rows:
-            yield record_of(row, dict(_properties(row)))
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """Return the record of a row; NULL cells are absent properties."""
+        (row,) = rows[self.table]
+        return envelope.with_values(dict(_properties(row)))
 
     def layout(self) -> Layout | None:
-        """Columns as they are; also for a subclass, whatever it puts into them."""
+        """Return that the columns are as they are, also for a subclass, whatever it puts into them."""
         return OwnColumns()
 
-    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
-        """Columns put side by side; a subclass with rows of its own gets the plain maker."""
-        if type(self).rows is not Wide.rows:
-            return super().maker(destination, shape, cells)
-        ((key, order),) = cells.items()
-        fill = _filler(shape, order[len(_ENVELOPE_NAMES) :])
+    # what follows makes it fast
 
-        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
-            block = RecordBatch.of(shape, records)
-            return {key: list(zip(*block.envelope, *fill(block), strict=True))}
+    def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
+        """Return a function that puts columns side by side."""
+        fill = _filler(shape, cells[self.table][len(ENVELOPE_NAMES) :])
+        return lambda batch: {self.table: list(zip(*batch.envelope, *fill(batch), strict=True))}
 
-        return make
-
-    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
-        """A whole page at once; only rows with tagged values or ``extra`` are looked at one by one."""
-        if type(self).records is not Wide.records:
-            return super().reader(destination, cells)
-        envelope = [cells.index(name) for name in _ENVELOPE_NAMES]
+    def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
+        """Return a reader of whole pages; only rows with tagged values or ``extra`` are looked at one by one."""
+        envelope = [cells.index(name) for name in ENVELOPE_NAMES]
         own = [(cell, index) for index, cell in enumerate(cells) if isinstance(cell, tuple) and not _is_tagged(cell)]
         odd = [index for index, cell in enumerate(cells) if cell == EXTRA or _is_tagged(cell)]
 
@@ -117,15 +71,10 @@ class Wide(Model):
             records = records_of(*(columns[index] for index in envelope), values, shapes)
             for number in _filled([columns[index] for index in odd]):
                 row = {cell: column[number] for cell, column in zip(cells, columns, strict=True)}
-                records[number] = record_of(row, dict(_properties(row)))
+                records[number] = records[number].with_values(dict(_properties(row)))
             return records
 
         return read
-
-    def _key(self, destination: Destination) -> str:
-        if self.table or self.timed:
-            return table_key(self.table or destination.key, timed=self.timed)
-        return destination.key  # no topic of a client begins with $
 
 
 def _properties(row: Row) -> Iterator[tuple[Pair, Any]]:

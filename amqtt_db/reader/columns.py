@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.engines.base import Decoder, Engine
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Cell, Lookup, Table
+from amqtt_db.models.base import Cell, Lookup
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.reader.keys import Keys
 
 Values = Sequence[Any]
@@ -22,12 +23,12 @@ Decode = Callable[[Values], Values]
 class StoredTable:
     """A table of a model as it is in the database, with all columns that the project knows of."""
 
-    table: Table
+    table: BoundTable
     target: sa.TableClause
     names: dict[Cell, str]
 
     @classmethod
-    def of(cls, table: Table, known: PhysicalTable) -> StoredTable:
+    def of(cls, table: BoundTable, known: PhysicalTable) -> StoredTable:
         """Fixed columns first, then those of properties."""
         names: dict[Cell, str] = {column.name: column.name for column in table.columns}
         names.update(known.columns.items())

@@ -90,7 +90,7 @@ def _stored(
     return StoredTopic(
         topic=topic,
         route=route,
-        models=tuple(dict.fromkeys(_name(source.model) for source in homes)),
+        models=tuple(dict.fromkeys(_name(source.model.model) for source in homes)),
         tables=tuple(dict.fromkeys(name for path in walked for name in path.tables)),
         rows=extent.rows,
         first=_moment(extent.first),
@@ -101,16 +101,14 @@ def _stored(
 def _extents(snapshot: Snapshot, keys: Keys, path: Path) -> dict[str, _Extent]:
     """The extent of each topic in the main table of a path."""
     columns, topics = path.main.target.c, path.topics or frozenset()
-    if "topic" not in path.main.names:
-        return {}
-    times = [sa.func.min(columns.time), sa.func.max(columns.time)] if path.tells_time else [sa.null(), sa.null()]
+    times = sa.func.min(columns.time), sa.func.max(columns.time)
     query = sa.select(columns.topic, sa.func.count(), *times).group_by(columns.topic)
     if 0 < len(topics) <= MOST_SINGLE:
         query = query.where(columns.topic.in_(topics))
     rows = snapshot.connection.execute(query).fetchall()
     lookup = path.main.lookup("topic")
     names = keys.of(lookup, [row[0] for row in rows]) if lookup else {row[0]: row[0] for row in rows}
-    decode = path.main.decoder("time", snapshot.engine, keys, repeats=False) if path.tells_time else None
+    decode = path.main.decoder("time", snapshot.engine, keys, repeats=False)
     bounds = [[row[index] for row in rows] for index in (2, 3)]
     firsts, lasts = bounds if decode is None else map(decode, bounds)
     return {names[row[0]]: _Extent(row[1], first, last) for row, first, last in zip(rows, firsts, lasts, strict=True)}

@@ -32,63 +32,72 @@ class Path:
 
     source: Source
     main: StoredTable
-    values: StoredTable | None
+    details: tuple[StoredTable, ...] = ()
     topic: Any = None
     topics: frozenset[Any] | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells of a row in their order; those of the main table win over others of the same name."""
-        more = () if self.values is None else (cell for cell in self.values.names if cell not in self.main.names)
+        more = () if self.joined is None else (cell for cell in self.joined.names if cell not in self.main.names)
         return (*self.main.names, *more)
+
+    @property
+    def joined(self) -> StoredTable | None:
+        """The detail table whose rows join those of the main table, if the model reads them so."""
+        return self.details[0] if self.details and self.source.model.joins else None
+
+    @property
+    def apart(self) -> tuple[StoredTable, ...]:
+        """The detail tables that are read by statements of their own."""
+        return self.details if self.joined is None else ()
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of the tables in the database."""
-        return tuple(view.target.name for view in (self.main, self.values) if view is not None)
+        return tuple(table.target.name for table in (self.main, *self.details))
 
-    @property
-    def tells_time(self) -> bool:
-        """Whether the main table has the records' times."""
-        return any(column.name == "time" and column.kind == "timestamp" for column in self.main.table.columns)
-
-    @property
-    def has_single_rows(self) -> bool:
-        """Whether the main table has one row for each record."""
-        return set(self.main.table.primary_key) <= {"id", "part", "time"}
-
-    def maker(self, snapshot: Snapshot, keys: Keys) -> Callable[[Rows], Sequence[Record]]:
-        """What turns a page of rows into those of their records that are wanted."""
-        cells, topics = self.cells, self.topics
+    def maker(self, snapshot: Snapshot, keys: Keys) -> Callable[[Rows, Sequence[Rows]], Sequence[Record]]:
+        """Return a function from a page of rows, and those of each table ``apart``, to the records that are wanted."""
+        cells, topics, key = self.cells, self.topics, self.main.table.key
         decoders = [self._decoder(cell, snapshot, keys) for cell in cells]
-        read = self.source.model.reader(self.source.destination, cells)
-        at = cells.index("topic") if "topic" in cells else None
+        others = [
+            [table.decoder(cell, snapshot.engine, keys, repeats=False) for cell in table.names] for table in self.apart
+        ]
+        read = self.source.model.reader({key: cells, **{table.table.key: tuple(table.names) for table in self.apart}})
+        at = cells.index("topic")
 
-        def make(rows: Rows) -> Sequence[Record]:
-            if topics is not None and at is not None:
+        def make(rows: Rows, details: Sequence[Rows]) -> Sequence[Record]:
+            if topics is not None:
                 rows = [row for row in rows if row[at] in topics]
             if not rows:
                 return ()
-            columns = zip(*rows, strict=True)
-            decoded = [decode(column) if decode else column for decode, column in zip(decoders, columns, strict=True)]
+            decoded = {key: _decoded(decoders, rows)}
+            for table, found, decode in zip(self.apart, details, others, strict=True):
+                decoded[table.table.key] = _decoded(decode, found)
             try:
-                records = read(decoded)
+                return read(decoded)
             except Exception as error:  # of a type that no model has foreseen
                 raise self._unreadable(error) from error
-            return records if at is not None else [one for one in records if one.topic in self.source.topics]
 
         return make
 
     def _unreadable(self, error: Exception) -> DatabaseError:
         return DatabaseError(
-            f"table {' or '.join(self.tables)} holds a row that {type(self.source.model).__name__} does not write, and "
+            f"table {' or '.join(self.tables)} holds a row that {self.source.model.name} does not write, and "
             f"that it cannot read: {type(error).__name__}; mend the row, or delete it"
         )
 
     def _decoder(self, cell: Cell, snapshot: Snapshot, keys: Keys) -> Decode | None:
-        if self.values is None or cell in self.main.names:
-            return self.main.decoder(cell, snapshot.engine, keys, repeats=self.values is not None)
-        return self.values.decoder(cell, snapshot.engine, keys, repeats=False)
+        if self.joined is None or cell in self.main.names:
+            return self.main.decoder(cell, snapshot.engine, keys, repeats=self.joined is not None)
+        return self.joined.decoder(cell, snapshot.engine, keys, repeats=False)
+
+
+def _decoded(decoders: Sequence[Decode | None], rows: Rows) -> Sequence[Sequence[Any]]:
+    """Return the columns of rows, as the model wrote them."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(decoders)
+    return [decode(column) if decode else column for decode, column in zip(decoders, columns, strict=True)]
 
 
 def paths(snapshot: Snapshot, keys: Keys, wanted: Sequence[Source], *, scan: bool) -> Iterator[Path]:
@@ -96,15 +105,14 @@ def paths(snapshot: Snapshot, keys: Keys, wanted: Sequence[Source], *, scan: boo
     known = physical_tables(snapshot, wanted)
     for source in wanted:
         query, tables = source.query, source.tables()
-        if {query.table, query.values or query.table} <= known.keys():
-            main = StoredTable.of(tables[query.table], known[query.table])
-            values = None if query.values is None else StoredTable.of(tables[query.values], known[query.values])
-            yield from _of(Path(source, main, values), keys, scan=scan)
+        if {query.table, *query.details} <= known.keys():
+            main, *details = (StoredTable.of(tables[key], known[key]) for key in (query.table, *query.details))
+            yield from _of(Path(source, main, tuple(details)), keys, scan=scan)
 
 
 def _of(path: Path, keys: Keys, *, scan: bool) -> Iterator[Path]:
     topics = path.source.topics
-    if path.source.complete or "topic" not in path.main.names:
+    if path.source.complete:
         yield path
         return
     lookup = path.main.lookup("topic")

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import CURRENT, MOVED, PhysicalTable, key_hash
 from amqtt_db.database.snapshot import Snapshot, require_tables
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Destination, Model, Query, Table
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.base import Model
+from amqtt_db.models.binding import BoundModel, BoundTable, Query
+from amqtt_db.models.spec import bound_model
 from amqtt_db.reader.selection import Selection
-from amqtt_db.record import Shape
 
 _FEW: Final = 500  # keys that one statement may name
 
@@ -27,8 +27,7 @@ class Source:
     table, be it of other models.
     """
 
-    model: Model
-    destination: Destination
+    model: BoundModel
     topics: frozenset[str]
     current: frozenset[str]
     complete: bool
@@ -36,16 +35,16 @@ class Source:
     @property
     def query(self) -> Query:
         """The query that finds the records, and perhaps others."""
-        return self.model.query(self.destination)
+        return self.model.query
 
-    def tables(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, BoundTable]:
         """The model's tables by key, without columns for properties."""
-        return {table.key: table for table in self.model.tables(self.destination, Shape(()))}
+        return {table.key: table for table in self.model.tables()}
 
 
 @attrs.define(eq=False)
 class _Found:
-    destination: Destination
+    model: BoundModel
     topics: set[str] = attrs.field(factory=set)
     current: set[str] = attrs.field(factory=set)
 
@@ -65,27 +64,26 @@ def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     found: dict[tuple[Model, Query], _Found] = {}
     settled: dict[str, set[str]] = {}
     for row in _placements(snapshot, wanted.exact):
-        model, destination = _model(row), Destination(row.key, row.route)
-        query = model.query(destination)
+        bound = _bound(row)
+        query = bound.query
         settled.setdefault(query.table, set()).add(row.topic)  # what has moved away may still lie there
         if row.state != MOVED and wanted.topic.match(row.topic) is not None:
-            found.setdefault((model, query), _Found(destination)).add(row)
+            found.setdefault((bound.model, query), _Found(bound)).add(row)
     is_complete = wanted.exact is None
     return [
         Source(
-            model,
-            source.destination,
+            source.model,
             frozenset(source.topics),
             frozenset(source.current),
             complete=is_complete and source.topics == settled[query.table],
         )
-        for (model, query), source in found.items()
+        for (_, query), source in found.items()
     ]
 
 
-def _model(row: Any) -> Model:
+def _bound(row: Any) -> BoundModel:
     try:
-        return model_of(row.model)
+        return bound_model(row.model, row.key, row.route)
     except ValueError as error:
         raise DatabaseError(f"the records of {row.topic!r} lie in a model that cannot be loaded: {error}") from error
 
@@ -99,5 +97,5 @@ def _placements(snapshot: Snapshot, topic: str | None) -> Iterable[Any]:
 
 def physical_tables(snapshot: Snapshot, wanted: Iterable[Source]) -> dict[str, PhysicalTable]:
     """The tables that there are of those that stays need, by key."""
-    keys = {key for source in wanted for key in (source.query.table, source.query.values) if key is not None}
+    keys = {key for source in wanted for key in (source.query.table, *source.query.details)}
     return snapshot.catalog.physical_tables(snapshot.connection, keys if len(keys) <= _FEW else None)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.models.base import Query
+from amqtt_db.models.binding import Query
 from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.selection import Order
 
@@ -24,10 +24,8 @@ class Bounds:
     high: bool
 
 
-def statement(
-    query: Query, main: StoredTable, values: StoredTable | None, order: Order, bounds: Bounds, *, following: bool
-) -> sa.Select[Any]:
-    """``size`` rows of the main table in order, with the values that join in.
+def page_statement(main: StoredTable, order: Order, bounds: Bounds, *, following: bool) -> sa.Select[Any]:
+    """Return the statement for ``size`` rows of the main table in order.
 
     ``following`` makes it the rows behind the one that the parameters ``after_<field>`` name.
     """
@@ -38,8 +36,29 @@ def statement(
     if following:
         where.append(_behind([columns[name] for name in order.fields], order, at_least=True))
     page = sa.select(main.target).where(*where).order_by(*_sorting(columns, order))
-    page = page.limit(sa.bindparam("size", type_=sa.Integer()))
-    return page if values is None else _joined(page.subquery("message"), query, main, values, order)
+    return page.limit(sa.bindparam("size", type_=sa.Integer()))
+
+
+def joined_statement(
+    page: sa.Select[Any], query: Query, main: StoredTable, values: StoredTable, order: Order
+) -> sa.Select[Any]:
+    """Return the statement for the rows of a page with those of a detail table that belong to them."""
+    rows = page.subquery("message")
+    more = [values.target.c[name] for cell, name in values.names.items() if cell not in main.names]
+    origin = rows.outerjoin(values.target, _same_record(rows, query, values))
+    return sa.select(*rows.c, *more).select_from(origin).order_by(*_sorting(rows.c, order))
+
+
+def details_statement(page: sa.Select[Any], query: Query, details: StoredTable) -> sa.Select[Any]:
+    """Return the statement for the rows of a detail table that belong to those of a page, in the order of its key."""
+    rows = page.subquery("message")
+    columns = details.target.c
+    origin = rows.join(details.target, _same_record(rows, query, details))
+    return sa.select(*columns).select_from(origin).order_by(*(columns[name] for name in details.table.primary_key))
+
+
+def _same_record(page: sa.Subquery, query: Query, details: StoredTable) -> sa.ColumnElement[bool]:
+    return sa.and_(*(page.c[name] == details.target.c[name] for name in query.on))
 
 
 def _bounds(columns: Any, order: Order, bounds: Bounds, *, following: bool) -> list[sa.ColumnElement[bool]]:
@@ -68,13 +87,6 @@ def _behind(columns: Sequence[sa.ColumnElement[Any]], order: Order, *, at_least:
 
 def _sorting(columns: Any, order: Order) -> list[sa.ColumnElement[Any]]:
     return [columns[name].desc() if order.descending else columns[name].asc() for name in order.fields]
-
-
-def _joined(page: sa.Subquery, query: Query, main: StoredTable, values: StoredTable, order: Order) -> sa.Select[Any]:
-    same = sa.and_(*(page.c[name] == values.target.c[name] for name in query.on))
-    more = [values.target.c[name] for cell, name in values.names.items() if cell not in main.names]
-    origin = page.outerjoin(values.target, same)
-    return sa.select(*page.c, *more).select_from(origin).order_by(*_sorting(page.c, order))
 
 
 def _parameter(name: str) -> sa.BindParameter[Any]:

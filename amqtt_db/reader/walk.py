@@ -16,23 +16,14 @@ import sqlalchemy as sa
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import Path, Rows
-from amqtt_db.reader.selection import BY_ID, Order, Selection
-from amqtt_db.reader.statement import Bounds, statement
+from amqtt_db.reader.selection import Order, Selection
+from amqtt_db.reader.statement import Bounds, details_statement, joined_statement, page_statement
 from amqtt_db.record import Kind, Record
 
 
 def walk(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Record]:
-    """The records on a path, ``size`` rows at a time; all at once where the main table does not tell their times."""
-    if wanted.order.fields[0] != "time" or path.tells_time:
-        return chain.from_iterable(_pages(snapshot, keys, path, wanted, size))
-    by_id = attrs.evolve(wanted, order=BY_ID, low=None, high=None)
-    records = chain.from_iterable(_pages(snapshot, keys, path, by_id, size))
-    within = (record for record in records if _is_within(record.time_us, wanted))
-    return iter(sorted(within, key=wanted.order.key, reverse=wanted.order.descending))
-
-
-def _is_within(time: int, wanted: Selection) -> bool:
-    return (wanted.low is None or time >= wanted.low) and (wanted.high is None or time < wanted.high)
+    """Yield the records on a path, ``size`` at a time."""
+    return chain.from_iterable(_pages(snapshot, keys, path, wanted, size))
 
 
 def _pages(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Sequence[Record]]:
@@ -41,22 +32,11 @@ def _pages(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: 
     last = None
     while True:
         rows = pager.fetch(last, size)
-        is_end = len(rows) < size
-        if not is_end and not path.has_single_rows:
-            rows = _without_last_record(rows, key)
         if rows:
-            yield make(rows)
+            yield make(rows, pager.details(last, size))
             last = key(rows[-1])
-        else:
-            size *= 2
-        if is_end:
+        if len(rows) < size:
             return
-
-
-def _without_last_record(rows: Rows, key: itemgetter[Any]) -> Rows:
-    """The rows of all records but the last, which may go on in the next page."""
-    last = key(rows[-1])
-    return rows[: next((index for index in range(len(rows), 0, -1) if key(rows[index - 1]) != last), 0)]
 
 
 @attrs.frozen(eq=False)
@@ -81,16 +61,29 @@ class _Pager:
 
     def fetch(self, last: tuple[Any, ...] | None, size: int) -> Rows:
         """The ``size`` rows behind the position ``last``, or the first ones; fewer at the end."""
-        parameters = {**self.parameters, "size": size}
-        if last is not None:
-            parameters.update((f"after_{name}", value) for name, value in zip(self.order.fields, last, strict=True))
-        with self.connection.execute(self._statement(following=last is not None), parameters) as result:
+        with self.connection.execute(self._statement(following=last is not None), self._given(last, size)) as result:
             return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
+
+    def details(self, last: tuple[Any, ...] | None, size: int) -> Sequence[Rows]:
+        """Return the rows of each table that is read apart, for the page that ``fetch`` finds."""
+        found = []
+        for table in self.path.apart:
+            select = details_statement(self._page(following=last is not None), self.path.source.query, table)
+            with self.connection.execute(select, self._given(last, size)) as result:
+                found.append(result.cursor.fetchall())
+        return found
 
     def _statement(self, *, following: bool) -> sa.Select[Any]:
         if following not in self._statements:
-            path = self.path
-            self._statements[following] = statement(
-                path.source.query, path.main, path.values, self.order, self.bounds, following=following
-            )
+            page, joined = self._page(following=following), self.path.joined
+            if joined is not None:
+                page = joined_statement(page, self.path.source.query, self.path.main, joined, self.order)
+            self._statements[following] = page
         return self._statements[following]
+
+    def _page(self, *, following: bool) -> sa.Select[Any]:
+        return page_statement(self.path.main, self.order, self.bounds, following=following)
+
+    def _given(self, last: tuple[Any, ...] | None, size: int) -> Mapping[str, Any]:
+        after = () if last is None else zip(self.order.fields, last, strict=True)
+        return {**self.parameters, "size": size, **{f"after_{name}": value for name, value in after}}

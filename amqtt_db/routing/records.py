@@ -18,7 +18,6 @@ import attrs
 
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
-from amqtt_db.models.calls import tables_of
 from amqtt_db.record import KIND_OF_TYPE, Kind, Pair, Shape, as_plain, escape, flatten, kind_of, level_path, split_path
 from amqtt_db.routing.route import Route
 
@@ -243,7 +242,7 @@ class TopicHandler:
         """Return the table's name if it is the user's choice; a table that a topic has to itself is named later."""
         if self.destination.key != self.topic:
             with suppress(Rejected):
-                return f"table {tables_of(self.builder.route.model, self.destination, Shape(()))[0].name}"
+                return f"table {self.builder.route.bound(self.destination).tables()[0].name}"
         return f"topic {self.topic}"
 
 

@@ -9,13 +9,15 @@ import attrs
 
 from amqtt_db.decode import Decoder
 from amqtt_db.entity import Entity
-from amqtt_db.models.base import Model
+from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.binding import BoundModel, bind
 from amqtt_db.routing.topics import TopicFilter
 
 Unknown = Literal["add", "extra", "ignore", "reject"]
 Mismatch = Literal["variant", "null", "reject"]
 
 
+_ANYWHERE: Final = Destination("")
 CHUNK: Final = timedelta(days=7)
 """How long a time a chunk is for, where nothing else is said; it is TimescaleDB's own default."""
 
@@ -60,7 +62,8 @@ class Route:
     their own (``""``: the payload itself is the list).  ``unknown`` and ``mismatch`` say what becomes of properties
     that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
     engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
-    tables; records whose time is longer ago than ``keep`` are deleted, None: never.
+    tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
+    have the time in their keys, as hypertables need it.
     """
 
     filter: TopicFilter
@@ -75,3 +78,8 @@ class Route:
     max_tables: int = 1000
     hypertable: Hypertable | None = None
     keep: timedelta | None = None
+    timed: bool = False
+
+    def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
+        """Return the model with the tables that it has at a destination."""
+        return bind(self.model, destination, timed=self.timed)

@@ -125,9 +125,9 @@ class Bench:
         self._stack = ExitStack()
 
     @classmethod
-    def of(cls, database: Database, model: Model, setting: Setting) -> Bench:
-        """A bench with one route."""
-        return cls(database, setting.route(model))
+    def of(cls, database: Database, model: Model, setting: Setting, *, timed: bool = False) -> Bench:
+        """Return a bench with one route."""
+        return cls(database, setting.route(model, timed=timed))
 
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
@@ -165,9 +165,11 @@ class Bench:
         return sorted({f"a dead letter says: {letter.reason}" for letter in letters(self.url)})
 
     def tables(self) -> Mapping[str, list[dict[str, Any]]]:
-        """The rows of every table of a model as they lie in the database."""
+        """Return the rows as they are in the database of every table whose rows stay for ever."""
+        replacing = {table.key for route in self._routes for table in route.bound().tables() if table.replaces}
         with open_snapshot(self.url) as snapshot:
-            names = [table.name for table in snapshot.catalog.physical_tables(snapshot.connection).values()]
+            known = snapshot.catalog.physical_tables(snapshot.connection)
+            names = [table.name for key, table in known.items() if key not in replacing]
             return {name: list(_rows(snapshot.connection, name)) for name in names}
 
     def pairs(self) -> Mapping[str, set[tuple[str, str]]]:
@@ -178,8 +180,8 @@ class Bench:
 
 
 def _in_chunks(route: Route) -> Route:
-    """A route whose tables are hypertables, if its model can have any."""
-    return attrs.evolve(route, hypertable=Hypertable()) if getattr(route.model, "timed", False) else route
+    """Return a route whose tables are hypertables, if they have the time in their keys."""
+    return attrs.evolve(route, hypertable=Hypertable()) if route.timed else route
 
 
 def _rows(connection: sa.Connection, name: str) -> Iterable[dict[str, Any]]:

@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.binding import BoundModel, bind
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.narrow import Narrow
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record, Shape
 from amqtt_db.tagged import EncodedJson, loads
 from amqtt_db.testing import pure, strategies
-from amqtt_db.testing.answer import require, require_same, same, told
+from amqtt_db.testing.answer import require, require_same, same
 from amqtt_db.testing.bench import Bench
 from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.history import History, Sent, Setting
 from amqtt_db.testing.machine import Life
 from amqtt_db.testing.servers import needed
-from amqtt_db.writer.topic_router import spec
 
 LONG: Final = 500
 """From so many examples on, as a hypothesis profile asks for them, no database is spared."""
@@ -65,6 +65,8 @@ class ModelContract:
 
     model: ClassVar[Model]
     databases: ClassVar[Sequence[Database]] = DATABASES
+    timed: ClassVar[bool] = False
+    """True to prove it with the time in the keys of its tables, as hypertables need it."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Prove the laws that need a database on each of them."""
@@ -79,13 +81,20 @@ class ModelContract:
             found.prepare()
         return found
 
+    def _bound(self, destination: Destination) -> BoundModel:
+        return bind(self.model, destination, timed=self.timed)
+
+    def _bench(self, database: Database, setting: Setting) -> Bench:
+        return Bench.of(database, self.model, setting, timed=self.timed)
+
     def test_the_model_is_made_again_from_its_name_and_options(self) -> None:
         """A reader knows no more of a model than its class's dotted path and its options, and makes an equal one."""
         name = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
         require(attrs.has(type(self.model)), f"{name} is no attrs class: decorate it with @attrs.frozen")
         require("<locals>" not in name, f"{name} cannot be imported: define it at the top of a module")
-        require(hash(self.model) == hash(model_of(spec(self.model))), f"{name} made again is another model")
-        require(model_of(spec(self.model)) == self.model, f"{name} made again is another model")
+        again, timed = from_spec(to_spec(self.model, timed=self.timed))
+        require(hash(self.model) == hash(again), f"{name} made again is another model")
+        require(again == self.model and timed == self.timed, f"{name} made again is another model")
 
     def test_rows_name_only_declared_tables_and_columns(self) -> None:
         """Whatever a record holds, its rows fit the tables that the model declares for its shape."""
@@ -94,8 +103,8 @@ class ModelContract:
         @tries(1)
         def law(destination: Destination, record: Record) -> None:
             faults = [
-                *pure.table_faults(self.model, destination, record.shape),
-                *pure.row_faults(self.model, destination, record),
+                *pure.table_faults(self._bound(destination), record.shape),
+                *pure.row_faults(self._bound(destination), record),
             ]
             require(not faults, "\n".join(faults[:5]))
 
@@ -107,27 +116,28 @@ class ModelContract:
         @given(strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
         def law(destination: Destination, one: Shape, other: Shape) -> None:
-            both = _columns(self.model, destination, Shape((*one.properties, *other.properties)))
+            both = _columns(self._bound(destination), Shape((*one.properties, *other.properties)))
             for shape in (one, other):
-                for key, pairs in _columns(self.model, destination, shape).items():
+                for key, pairs in _columns(self._bound(destination), shape).items():
                     lost = pairs - both.get(key, set())
                     require(not lost, f"table {key} has no columns for {sorted(lost)} once there are others")
 
         law()
 
     def test_rows_mean_the_records_they_were_made_of(self) -> None:
-        """Rows that lie in plain lists are found by the query and read back as the same records."""
+        """Rows that lie in plain lists are read back as the same records."""
 
         @given(st.data(), strategies.places())
         @tries(1)
         def law(data: st.DataObject, destination: Destination) -> None:
             records = data.draw(_several(strategies.records()))
-            require_same(map(pure.meant, records), pure.read_without_database(self.model, destination, records))
+            model = self._bound(destination)
+            require_same(map(pure.meant, records), pure.read_plainly(model, pure.stored_rows(model, records)))
 
         law()
 
     def test_fast_and_plain_row_makers_agree(self) -> None:
-        """The maker for a batch makes what ``rows`` says of each record, whatever columns there are."""
+        """The maker for a batch makes what ``write`` says of each record, whatever columns there are."""
 
         @given(st.data(), strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
@@ -135,25 +145,24 @@ class ModelContract:
             records = data.draw(st.lists(strategies.records(st.just(shape)), min_size=1, max_size=3))
             filled = Shape(tuple(dict.fromkeys((*shape.properties, *more.properties))))
             known = [pair for pair in filled.properties if data.draw(st.booleans(), label=f"{pair} has a column")]
-            cells = pure.cells_to_fill(self.model, destination, filled, known)
-            fast = self.model.maker(destination, shape, cells)(records)
-            plain = Model.maker(self.model, destination, shape, cells)(records)
+            model = self._bound(destination)
+            cells = pure.cells_to_fill(model, filled, known)
+            fast = model.maker(shape, cells)(records)
+            plain = model.plain_maker(shape, cells)(records)
             for key in cells:
                 require(same(_sorted(fast, key), _sorted(plain, key)), _disagreement(key, cells[key], fast, plain))
 
         law()
 
     def test_fast_and_plain_readers_agree(self) -> None:
-        """The reader for many rows finds in them what ``records`` finds, in the same order."""
+        """The reader for many rows finds in them what ``read`` finds, in the same order."""
 
         @given(st.data(), strategies.places())
         @tries(1)
         def law(data: st.DataObject, destination: Destination) -> None:
-            rows = list(pure.queried(self.model, destination, data.draw(_several(strategies.records()))))
-            cells = tuple(rows[0]) if rows else ()
-            columns = [[row[cell] for row in rows] for cell in cells]
-            fast = [told(record) for record in self.model.reader(destination, cells)(columns)] if rows else []
-            plain = [told(record) for record in self.model.records(destination, rows)]
+            model = self._bound(destination)
+            rows = pure.stored_rows(model, data.draw(_several(strategies.records())))
+            fast, plain = pure.read_quickly(model, rows), pure.read_plainly(model, rows)
             require_same(plain, fast)
             require([(one.id, one.part) for one in plain] == [(one.id, one.part) for one in fast], "another order")
 
@@ -165,7 +174,7 @@ class ModelContract:
         @given(strategies.histories())
         @tries(4, database)
         def law(history: History) -> None:
-            with Bench.of(database, self.model, history.setting) as bench:
+            with self._bench(database, history.setting) as bench:
                 bench.store(history)
                 bench.check(history.setting)
 
@@ -174,7 +183,7 @@ class ModelContract:
     def test_the_worst_histories_read_back(self, database: Database) -> None:
         """All names, topics and values that have broken something somewhere, and nothing at all."""
         for history in strategies.nasty_histories():
-            with Bench.of(database, self.model, history.setting) as bench:
+            with self._bench(database, history.setting) as bench:
                 bench.store(history)
                 bench.check(history.setting)
 
@@ -184,7 +193,7 @@ class ModelContract:
         @given(strategies.histories(), st.integers(0, 3), st.data())
         @tries(5, database)
         def law(history: History, commits: int, data: st.DataObject) -> None:
-            with Bench.of(database, self.model, history.setting) as bench:
+            with self._bench(database, history.setting) as bench:
                 feed = bench.feed()
                 for batch in history.batches:
                     feed.sent.extend(batch)
@@ -202,7 +211,7 @@ class ModelContract:
         @given(strategies.histories())
         @tries(5, database)
         def law(history: History) -> None:
-            with Bench.of(database, self.model, history.setting) as bench:
+            with self._bench(database, history.setting) as bench:
                 before: Mapping[str, list[dict[str, Any]]] = {}
                 for batch in history.batches:
                     bench.feed().store(*batch)
@@ -223,7 +232,7 @@ class ModelContract:
             setting = attrs.evolve(history.setting, max_columns=None)  # which properties get the room does depend
             order = list(range(len(history.messages)))
             random.shuffle(order)
-            with Bench.of(database, self.model, setting) as first, Bench.of(database, self.model, setting) as second:
+            with self._bench(database, setting) as first, self._bench(database, setting) as second:
                 for bench, indexes in ((first, sorted(order)), (second, order)):
                     for index in indexes:
                         bench.feed().store(history.messages[index])
@@ -239,7 +248,7 @@ class ModelContract:
         @given(strategies.histories(st.builds(Setting, entity=st.just({}))), st.sampled_from(NEIGHBOURS))
         @tries(4, database)
         def law(history: History, neighbour: Model) -> None:
-            routes = [Setting("a/#").route(self.model), Setting("b/#").route(neighbour)]
+            routes = [Setting("a/#").route(self.model, timed=self.timed), Setting("b/#").route(neighbour)]
             with Bench(database, *routes) as bench:
                 for batch in history.batches:
                     bench.feed().store(*_twice(batch))
@@ -251,7 +260,7 @@ class ModelContract:
 
     def test_a_life_of_crashes_replays_and_drift(self, database: Database) -> None:
         """Publish, flush, crash, replay, new property, type clash, second writer, restart: judged by a plain list."""
-        life: Any = partial(Life, database, self.model)
+        life: Any = partial(Life, database, self.model, timed=self.timed)
         run_state_machine_as_test(life, settings=effort(tries(6, database), stateful_step_count=15))
 
 
@@ -259,8 +268,8 @@ def _several(records: st.SearchStrategy[Record]) -> st.SearchStrategy[list[Recor
     return st.lists(records, min_size=1, max_size=3, unique_by=lambda record: (record.id, record.part))
 
 
-def _columns(model: Model, destination: Destination, shape: Shape) -> dict[str, set[Any]]:
-    return {table.key: {*table.columns, *table.properties} for table in model.tables(destination, shape)}
+def _columns(model: BoundModel, shape: Shape) -> dict[str, set[Any]]:
+    return {table.key: {*table.columns, *table.properties} for table in model.tables(shape)}
 
 
 def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
@@ -273,7 +282,7 @@ def _value(cell: Any) -> Any:
 
 
 def _disagreement(key: str, cells: Sequence[Any], fast: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
-    return f"table {key}, cells {cells}:\nthe maker makes {fast.get(key)}\nrows() makes    {plain.get(key)}"
+    return f"table {key}, cells {cells}:\nthe maker makes {fast.get(key)}\nwrite() makes   {plain.get(key)}"
 
 
 def _require_kept(name: str, before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> None:

@@ -45,8 +45,8 @@ class Setting:
     unknown: Literal["add", "extra"] = "add"
     max_columns: int | None = None
 
-    def route(self, model: Model) -> Route:
-        """The route, with a decoder for what :class:`Sent` sends."""
+    def route(self, model: Model, *, timed: bool = False) -> Route:
+        """Return the route, with a decoder for what :class:`Sent` sends."""
         return Route(
             filter=TopicFilter.parse(self.filter),
             model=model,
@@ -54,6 +54,7 @@ class Setting:
             entity=Entity.inline(self.entity) if self.entity else None,
             unknown=self.unknown,
             max_columns=self.max_columns,
+            timed=timed,
         )
 
 

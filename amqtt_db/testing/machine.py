@@ -26,11 +26,11 @@ class Life(RuleBasedStateMachine):
     the part of them that has been committed.
     """
 
-    def __init__(self, database: Database, model: Model) -> None:
+    def __init__(self, database: Database, model: Model, *, timed: bool = False) -> None:
         super().__init__()
         self.setting = Setting("{site}/#")
         self._open = ExitStack()
-        self.bench = self._open.enter_context(Bench.of(database, model, self.setting))
+        self.bench = self._open.enter_context(Bench.of(database, model, self.setting, timed=timed))
 
     @property
     def published(self) -> list[Sent]:

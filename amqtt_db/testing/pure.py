@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
 
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.schema import columns_to_fill
-from amqtt_db.models.base import Cell, Column, Destination, Model, Row, Table
-from amqtt_db.record import Kind, Pair, Record, Shape
-from amqtt_db.tagged import tag
+from amqtt_db.models.base import Cell, Column, Row
+from amqtt_db.models.binding import BoundModel, BoundTable
+from amqtt_db.record import Kind, Pair, Record, Shape, tag
 from amqtt_db.testing.answer import Told, Value, natural, told
 
 _PYTHON: Final[Mapping[Kind, tuple[type, ...]]] = {
@@ -25,21 +27,19 @@ _PYTHON: Final[Mapping[Kind, tuple[type, ...]]] = {
 """The types that fixed columns of the simple kinds take; the other kinds are not checked."""
 
 
-def table_faults(model: Model, destination: Destination, shape: Shape) -> Iterator[str]:
-    """Sentences about what is wrong with a model's tables, and with its query for them."""
-    tables = {table.key: table for table in model.tables(destination, shape)}
-    first = {table.key: table for table in model.tables(destination, Shape(()))}
+def table_faults(model: BoundModel, shape: Shape) -> Iterator[str]:
+    """Yield sentences about what is wrong with a model's tables."""
+    declared = [table.name for table in model.model.tables(shape)]
+    tables, first = model.named_tables(shape), model.named_tables()
+    if len(set(declared)) < len(declared):
+        yield f"two tables have the same name: {declared}"
     if tables.keys() != first.keys():
-        yield f"the keys of the tables depend on the shape: {sorted(first)} for none, {sorted(tables)} for {shape}"
-    for table in tables.values():
-        yield from _faults_of(table, first.get(table.key, table))
-    query = model.query(destination)
-    yield from _query_faults(tables, query.table, ("id", "part", *query.on))
-    if query.values is not None:
-        yield from _query_faults(tables, query.values, query.on)
+        yield f"the tables depend on the shape: {[*first]} for none, {[*tables]} for {shape}"
+    for name, table in tables.items():
+        yield from _faults_of(table, first.get(name, table))
 
 
-def _faults_of(table: Table, first: Table) -> Iterator[str]:
+def _faults_of(table: BoundTable, first: BoundTable) -> Iterator[str]:
     columns = {column.name: column for column in table.columns}
     if len({name.casefold() for name in columns}) < len(table.columns):
         yield f"table {table.key}: two of its columns have the same name"
@@ -54,32 +54,37 @@ def _faults_of(table: Table, first: Table) -> Iterator[str]:
         yield f"table {table.key}: the overflow {table.overflow!r} is no fixed column of kind json"
 
 
-def _query_faults(tables: Mapping[str, Table], key: str, names: Iterable[str]) -> Iterator[str]:
-    if key not in tables:
-        yield f"the query reads from table {key}, which is not declared"
-        return
-    missing = sorted(set(names) - {column.name for column in tables[key].columns})
-    if missing:
-        yield f"the query needs the columns {missing} in table {key}, which has none of that name"
-
-
-def row_faults(model: Model, destination: Destination, record: Record) -> Iterator[str]:
-    """Sentences about rows of a record that do not fit the tables that its model declares for its shape."""
-    tables = {table.key: table for table in model.tables(destination, record.shape)}
-    keys: set[tuple[str, tuple[Any, ...]]] = set()
-    for key, row in model.rows(destination, record):
-        table = tables.get(key)
+def row_faults(model: BoundModel, record: Record) -> Iterator[str]:
+    """Yield sentences about rows of a record that do not fit the tables that its model declares for its shape."""
+    tables = model.named_tables(record.shape)
+    keys: Counter[tuple[str, tuple[Any, ...]]] = Counter()
+    counts: Counter[str] = Counter()
+    for name, row in model.model.write(record):
+        table = tables.get(name)
         if table is None:
-            yield f"a row is for table {key}, which is not declared"
+            yield f"a row is for table {name}, which is not declared"
             continue
-        yield from (f"table {key}: {fault}" for fault in _row_faults(table, row))
-        primary = (key, tuple(row.get(name) for name in table.primary_key))
-        if primary in keys:
-            yield f"table {key}: two rows of one record have the same primary key"
-        keys.add(primary)
+        counts[table.key] += 1
+        envelope = {cell: value for cell, value in record.envelope().items() if cell in _names(table)}
+        extra = model.model.extra_values(record) if name == next(iter(tables)) else {}
+        full = {**envelope, **extra, **row}
+        yield from (f"table {name}: {fault}" for fault in _row_faults(table, full))
+        keys[table.key, tuple(full.get(column) for column in table.primary_key)] += 1
+    yield from (f"table {key}: two rows of one record have the same primary key" for key, _ in _repeated(keys))
+    main = next(iter(tables.values())).key
+    if counts[main] != 1:
+        yield f"the record has {counts[main]} rows in its own table, and not one"
 
 
-def _row_faults(table: Table, row: Row) -> Iterator[str]:
+def _repeated(counts: Counter[Any]) -> list[Any]:
+    return [key for key, count in counts.items() if count > 1]
+
+
+def _names(table: BoundTable) -> set[str]:
+    return {column.name for column in table.columns}
+
+
+def _row_faults(table: BoundTable, row: Row) -> Iterator[str]:
     columns = {column.name: column for column in table.columns}
     for cell in row:
         if isinstance(cell, str) and cell not in columns:
@@ -101,37 +106,62 @@ def _fits(column: Column, value: Any) -> bool:
     return len(parts) == len(column.lookup.columns) and all(type(part) is str for part in parts)
 
 
-def cells_to_fill(
-    model: Model, destination: Destination, shape: Shape, known: Iterable[Pair]
-) -> dict[str, tuple[Cell, ...]]:
-    """What the writer asks a row maker for, where tables have columns for the pairs ``known`` and those they must."""
+def cells_to_fill(model: BoundModel, shape: Shape, known: Iterable[Pair]) -> dict[str, tuple[Cell, ...]]:
+    """Return what the writer asks a row maker for, if there are columns for the pairs ``known``."""
     cells: dict[str, tuple[Cell, ...]] = {}
-    for table in model.tables(destination, shape):
+    for table in model.tables(shape):
         given = table.properties if table.overflow is None else [pair for pair in table.properties if pair in known]
         physical = PhysicalTable(table.key, table.name, {pair: f"c{index}" for index, pair in enumerate(given)})
         cells[table.key] = tuple(columns_to_fill(physical, table, shape))
     return cells
 
 
-def read_without_database(model: Model, destination: Destination, records: Sequence[Record]) -> list[Told]:
-    """The records that a model finds in its own rows, which lie in lists instead of tables."""
-    return [told(record) for record in model.records(destination, queried(model, destination, records))]
+def read_plainly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[Told]:
+    """Return the records that the model's ``read`` finds in rows that lie in lists instead of tables."""
+    cells = {key: tuple(some[0]) for key, some in rows.items() if some}
+    main = model.query.table
+    if main not in cells:
+        return []
+    empty = {table.key: tuple(column.name for column in table.columns) for table in model.tables()}
+    cells = {key: cells.get(key, empty[key]) for key in (main, *model.query.details)}
+    read = model.plain_reader(cells)
+    return [told(record) for record in read({key: _columns(cells[key], rows[key]) for key in cells})]
 
 
-def queried(model: Model, destination: Destination, records: Sequence[Record]) -> Iterator[Row]:
-    """What a model's query returns once it has stored some records, if lists were tables."""
+def read_quickly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[Told]:
+    """Return the records that the model's reader finds, which is the fast one if it has any."""
+    query = model.query
+    if not model.joins:
+        if query.details or not rows[query.table]:
+            return read_plainly(model, rows)
+        joined = list(rows[query.table])
+    else:
+        joined = list(_joined(model, rows))
+    cells = tuple(joined[0]) if joined else ()
+    read = model.reader({query.table: cells})
+    return [told(record) for record in read({query.table: _columns(cells, joined)})] if joined else []
+
+
+def _columns(cells: Sequence[Cell], rows: Sequence[Row]) -> list[list[Any]]:
+    return [[row[cell] for row in rows] for cell in cells]
+
+
+def stored_rows(model: BoundModel, records: Sequence[Record]) -> dict[str, list[Row]]:
+    """Return the rows that a reader finds by table key once some records are stored, if lists were tables."""
     filled = Shape(tuple(dict.fromkeys(pair for record in records for pair in record.shape.properties)))
-    tables = {table.key: table for table in model.tables(destination, filled)}
-    shelves: dict[str, list[dict[Cell, Any]]] = {key: [] for key in tables}
+    tables = model.named_tables(filled)
+    shelves: dict[str, list[Row]] = {table.key: [] for table in tables.values() if not table.replaces}
     for record in records:
-        for key, row in model.rows(destination, record):
-            if key in tables:
-                shelves[key].append(_stored(tables[key], row))
-    return _joined(model, destination, shelves, tables)
+        for name, row in model.model.write(record):
+            if name in tables and tables[name].key in shelves:
+                shelves[tables[name].key].append(_stored(tables[name], {**record.envelope(), **row}))
+    for rows in shelves.values():
+        rows.sort(key=itemgetter("id", "part"))
+    return shelves
 
 
-def _stored(table: Table, row: Row) -> dict[Cell, Any]:
-    """A row as its table returns it: all its columns, the rest in the overflow, numbers as doubles."""
+def _stored(table: BoundTable, row: Row) -> dict[Cell, Any]:
+    """Return a row as its table returns it: all its columns, the rest in the overflow, numbers as doubles."""
     cells: list[Cell] = [*(column.name for column in table.columns), *table.properties]
     stored: dict[Cell, Any] = {cell: row.get(cell) for cell in cells}
     homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in stored and row[cell] is not None]
@@ -144,16 +174,13 @@ def _stored(table: Table, row: Row) -> dict[Cell, Any]:
     return stored
 
 
-def _joined(
-    model: Model, destination: Destination, shelves: Mapping[str, list[dict[Cell, Any]]], tables: Mapping[str, Table]
-) -> Iterator[Row]:
-    query = model.query(destination)
-    for row in sorted(shelves[query.table], key=lambda row: (row["id"], row["part"])):
-        if query.values is None:
-            yield row
-            continue
-        matching = [other for other in shelves[query.values] if all(other[name] == row[name] for name in query.on)]
-        nothing: dict[Cell, Any] = {column.name: None for column in tables[query.values].columns}
+def _joined(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> Iterator[Row]:
+    query = model.query
+    (key,) = query.details
+    (details,) = (table for table in model.tables() if table.key == key)
+    for row in rows[query.table]:
+        matching = [other for other in rows[key] if all(other[name] == row[name] for name in query.on)]
+        nothing: dict[Cell, Any] = {column.name: None for column in details.columns}
         yield from ({**other, **row} for other in matching or [nothing])
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from amqtt_db.database.engines.base import Engine, batched
-from amqtt_db.models.base import Table
+from amqtt_db.models.binding import BoundTable
 
 _RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
 
@@ -19,7 +19,7 @@ Identity = tuple[int, int, Any]
 
 
 def erase(
-    connection: sa.Connection, engine: Engine, tables: Iterable[tuple[Table, str]], records: Sequence[Identity]
+    connection: sa.Connection, engine: Engine, tables: Iterable[tuple[BoundTable, str]], records: Sequence[Identity]
 ) -> int:
     """Delete the rows of some records from tables, each given with its name, in the connection's transaction.
 

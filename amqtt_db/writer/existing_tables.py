@@ -17,8 +17,9 @@ from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.naming import fold
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Column, Table, exact_tables
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.base import Column
+from amqtt_db.models.binding import BoundTable, exact_tables
+from amqtt_db.models.spec import bound_model
 from amqtt_db.record import Kind
 from amqtt_db.routing.route import Route
 
@@ -30,7 +31,7 @@ def check_existing_tables(
 
     Returns the keys of those that lack a fixed column, which may be added.
     """
-    wishes = [(route, table) for route in routes for table in exact_tables(route.model)]
+    wishes = [(route, table) for route in routes for table in exact_tables(route.bound())]
     forms = _forms(engine, catalog, connection, {table.key for _, table in wishes})
     before = _tables_before(catalog, connection) if forms else []
     for route, table in wishes:
@@ -57,16 +58,16 @@ class _Form:
     primary_key: frozenset[str]
     own: frozenset[str]
 
-    def odd_column(self, table: Table, before: Sequence[Table]) -> str | None:
+    def odd_column(self, table: BoundTable, before: Sequence[BoundTable]) -> str | None:
         """A column for which rows of ``table`` do not fit; ``before`` are the forms that models have ever given it."""
         made = [old for old in before if self._misfit(old) is None]
         return self._misfit(table) or self._unfilled(table, made) or _redefined(table, made)
 
-    def lacks_some(self, table: Table) -> bool:
+    def lacks_some(self, table: BoundTable) -> bool:
         """Whether a fixed column is not there yet."""
         return any(fold(column.name) not in self.columns for column in table.columns)
 
-    def _misfit(self, table: Table) -> str | None:
+    def _misfit(self, table: BoundTable) -> str | None:
         """What the types, the keys and NOT NULL tell."""
         names = {fold(column.name) for column in table.columns}
         key = {fold(name) for name in table.primary_key}
@@ -93,7 +94,7 @@ class _Form:
             return None
         return None if found is object else self.alike.get(found, found)
 
-    def _unfilled(self, table: Table, made: Iterable[Table]) -> str | None:
+    def _unfilled(self, table: BoundTable, made: Iterable[BoundTable]) -> str | None:
         """A column that another model filled, and that may not be empty."""
         filled = {fold(column.name) for column in table.columns}
         others = self.primary_key | {fold(column.name) for old in made for column in old.columns}
@@ -127,7 +128,7 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
     }
 
 
-def _redefined(table: Table, made: Sequence[Table]) -> str | None:
+def _redefined(table: BoundTable, made: Sequence[BoundTable]) -> str | None:
     """A column whose values mean something else than they did in every form that the table may have."""
     meanings: dict[str, set[object]] = {}
     for old in made:
@@ -141,10 +142,10 @@ def _meaning(column: Column) -> tuple[object, object]:
     return column.kind, column.lookup
 
 
-def _tables_before(catalog: Catalog, connection: sa.Connection) -> list[Table]:
+def _tables_before(catalog: Catalog, connection: sa.Connection) -> list[BoundTable]:
     """In all forms that they have ever had: a table may have been dropped and made anew."""
-    found: list[Table] = []
+    found: list[BoundTable] = []
     for spec in catalog.models(connection):
         with suppress(Exception):  # its class is gone, or raises whatever a user's class does
-            found += exact_tables(model_of(spec))
+            found += exact_tables(bound_model(spec, "", ""))
     return found

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import AGE, Engine
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.errors import StructureError
-from amqtt_db.models.base import Cell, Destination, Lookup, RowMaker, Table
-from amqtt_db.models.calls import is_uniform, maker_of, tables_of
-from amqtt_db.record import Kind, Pair, Record, RecordSlice, Shape, kind_of
+from amqtt_db.models.base import Cell, Destination, Lookup
+from amqtt_db.models.binding import BoundModel, BoundTable, RowMaker
+from amqtt_db.record import Kind, Pair, Record, RecordSlice, Shape, kind_of, picker
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup
 
@@ -30,7 +30,8 @@ class InsertTarget:
     """Columns of a table that rows are inserted into, and the kinds and lookups of their values.
 
     ``optional`` are the indexes of fixed columns that may be left out where they are NULL throughout.  ``order`` names
-    the column whose order rows are inserted in, None: that of arrival.
+    the column whose order rows are inserted in, None: that of arrival.  ``replaces`` names the columns of the key if
+    rows take the place of older ones.
     """
 
     table: str
@@ -39,6 +40,7 @@ class InsertTarget:
     lookups: tuple[Lookup | None, ...]
     optional: tuple[int, ...] = ()
     order: str | None = None
+    replaces: tuple[str, ...] = ()
 
     def without(self, indexes: tuple[int, ...]) -> InsertTarget:
         """Return the target without some columns."""
@@ -46,7 +48,18 @@ class InsertTarget:
 
     def sort(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Return rows in the order of the key: a page of the table is then filled at once, not again and again."""
+        if self.replaces:
+            return self._newest(rows)
         return rows if self.order is None else sorted(rows, key=itemgetter(self.columns.index(self.order)))
+
+    def _newest(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return the newest row of each key, in the order of the keys: two writers never wait for each other."""
+        key, age = (picker([self.columns.index(name) for name in names]) for names in (self.replaces, AGE))
+        newest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        for row in rows:
+            if age(row) >= age(newest.setdefault(key(row), row)):
+                newest[key(row)] = row
+        return [newest[one] for one in sorted(newest)]
 
 
 TargetRows = tuple[InsertTarget, Sequence[Any]]
@@ -84,7 +97,7 @@ class _Plans:
     wasteful.  ``limits`` bounds the columns of shapes whose rows were found to be too big.
     """
 
-    route: Route
+    model: BoundModel
     by_shape: dict[Shape, InsertPlan] = attrs.field(factory=dict)
     union: dict[Pair, None] = attrs.field(factory=dict)
     limits: dict[Shape, int] = attrs.field(factory=dict)
@@ -106,8 +119,10 @@ class InsertPlanner:
         """Return the tables that records of ``shape`` need."""
         route = self._routes[destination.route]
         limit = min(route.max_columns or self._engine.max_columns, self._engine.most_columns)
-        tables = tables_of(route.model, destination, shape)
-        return [Wanted(table, destination.route, limit, route.hypertable) for table in tables]
+        return [
+            Wanted(table, destination.route, limit, None if table.replaces else route.hypertable)
+            for table in self._plans_for(destination).model.tables(shape)
+        ]
 
     def missing(self, groups: Iterable[RecordGroup]) -> list[Wanted]:
         """Return the tables that are not, or not wholly, there yet; a shape with a plan needs no look."""
@@ -146,7 +161,7 @@ class InsertPlanner:
         for destination, shape in groups:
             plans = self._plans_for(destination)
             limit = plans.limits.get(shape, len(shape.properties))
-            if limit and any(table.overflow for table in tables_of(plans.route.model, destination, shape)):
+            if limit and any(table.overflow for table in plans.model.tables(shape)):
                 plans.limits[shape] = limit // 2
                 plans.by_shape.pop(shape, None)
                 is_less = True
@@ -188,7 +203,7 @@ class InsertPlanner:
         if plans is None:
             if len(self._plans) >= MAX_DESTINATIONS:
                 self._plans.clear()
-            plans = self._plans[destination] = _Plans(self._routes[destination.route])
+            plans = self._plans[destination] = _Plans(self._routes[destination.route].bound(destination))
         return plans
 
     def _compile(self, destination: Destination, shape: Shape) -> InsertPlan:
@@ -197,15 +212,15 @@ class InsertPlanner:
         filled = _filled_shape(plans, shape) if limit is None else shape
         cells: dict[str, tuple[Cell, ...]] = {}
         targets: dict[str, InsertTarget] = {}
-        for table in tables_of(plans.route.model, destination, filled):
+        for table in plans.model.tables(filled):
             known = self._schema.get(table.key)
             if known is None:
                 raise StructureError(f"table {table.name} is not there")
             columns = columns_to_fill(known, table, filled, limit)
             cells[table.key] = tuple(columns)
             targets[table.key] = _target(known.name, table, columns)
-        make = maker_of(plans.route.model, destination, shape, cells)
-        plan = InsertPlan(make, targets, self._sharing_number(plans.route, shape, cells, targets))
+        make = plans.model.maker(shape, cells)
+        plan = InsertPlan(make, targets, self._sharing_number(plans.model, shape, cells, targets))
         if len(plans.by_shape) >= MAX_PLANS:
             plans.by_shape.clear()
         plans.by_shape[shape] = plan
@@ -213,17 +228,17 @@ class InsertPlanner:
 
     def _sharing_number(
         self,
-        route: Route,
+        model: BoundModel,
         shape: Shape,
         cells: Mapping[str, tuple[Cell, ...]],
         targets: Mapping[str, InsertTarget],
     ) -> int | None:
-        if len(targets) > 1 or not is_uniform(route.model):
+        if len(targets) > 1 or not model.is_uniform:
             return None
         if len(self._sharing) >= MAX_PLANS:
             self._sharing.clear()
         unnamed = tuple(attrs.evolve(target, table="") for target in targets.values())
-        return self._sharing.setdefault((route.filter.text, shape, *cells.values(), unnamed), next(self._numbers))
+        return self._sharing.setdefault((model.destination.route, shape, *cells.values(), unnamed), next(self._numbers))
 
 
 def _require_names(shape: Shape) -> None:
@@ -239,15 +254,16 @@ def _filled_shape(plans: _Plans, shape: Shape) -> Shape:
     return Shape(tuple(plans.union)) if len(plans.union) <= 2 * len(shape.properties) + 8 else shape
 
 
-def _target(name: str, table: Table, columns: Mapping[Cell, str]) -> InsertTarget:
+def _target(name: str, table: BoundTable, columns: Mapping[Cell, str]) -> InsertTarget:
     fixed = {column.name: column for column in table.columns}
     kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
     lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
+    names = tuple(columns.values())
+    if table.replaces:
+        return InsertTarget(name, names, kinds, lookups, replaces=table.primary_key)
     optional = tuple(index for index, cell in enumerate(columns) if isinstance(cell, str) and fixed[cell].nullable)
     first = fixed[table.primary_key[0]]
-    return InsertTarget(
-        name, tuple(columns.values()), kinds, lookups, optional, columns[first.name] if first.lookup else None
-    )
+    return InsertTarget(name, names, kinds, lookups, optional, columns[first.name] if first.lookup else None)
 
 
 def fitting_kind(engine: Engine, kind: Kind, value: Any) -> Kind:

@@ -15,8 +15,8 @@ import orjson
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.errors import AmqttDbError, JournalError, JournalInUse
 from amqtt_db.journal.file_lock import is_locked, try_lock
+from amqtt_db.models.spec import to_spec
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.topic_router import spec
 
 
 def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
@@ -50,4 +50,5 @@ def _path(journal: Path) -> Path:
 
 
 def _digest(routes: Iterable[Route]) -> str:
-    return key_hash(orjson.dumps([(route.filter.text, spec(route.model)) for route in routes]).decode())
+    models = [(route.filter.text, to_spec(route.model, timed=route.timed)) for route in routes]
+    return key_hash(orjson.dumps(models).decode())

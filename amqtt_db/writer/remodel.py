@@ -26,8 +26,8 @@ from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.errors import AmqttDbError
-from amqtt_db.models.base import Destination, Table
-from amqtt_db.models.spec import model_of
+from amqtt_db.models.binding import BoundModel, BoundTable
+from amqtt_db.models.spec import bound_model
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import paths
 from amqtt_db.reader.selection import BY_ID, Selection
@@ -283,11 +283,9 @@ class Remodel:
         table = self._catalog.assignment
         return (table.c.hash == key_hash(move.topic)) & (table.c.sequence == move.sequence)
 
-    def _tables(self, assignment: Assignment) -> dict[str, tuple[Table, str]]:
-        """A placement's tables by their keys, those that there are, each with its name."""
-        tables = {
-            table.key: table for table in model_of(assignment.model).tables(_destination_of(assignment), Shape(()))
-        }
+    def _tables(self, assignment: Assignment) -> dict[str, tuple[BoundTable, str]]:
+        """The tables of an assignment's records by their keys, those that there are, each with its name."""
+        tables = {table.key: table for table in _bound(assignment).tables() if not table.replaces}
         with self._database.begin() as connection:
             known = self._catalog.physical_tables(connection, tables)
         return {key: (tables[key], found.name) for key, found in known.items()}
@@ -308,8 +306,8 @@ def _move(row: sa.Row[Any], current: Assignment) -> Move:
     return Move(past, row.sequence, row.moved or 0, current, row.state == MOVED)
 
 
-def _destination_of(assignment: Assignment) -> Destination:
-    return Destination(assignment.key, assignment.route)
+def _bound(assignment: Assignment) -> BoundModel:
+    return bound_model(assignment.model, assignment.key, assignment.route)
 
 
 def _by_id(topic: str, after: int) -> Selection:
@@ -324,8 +322,7 @@ def _records(snapshot: Snapshot, assignment: Assignment, after: int = 0) -> Iter
 def _walked(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> Iterator[Record]:
     keys = Keys(snapshot)
     source = Source(
-        model_of(assignment.model),
-        _destination_of(assignment),
+        _bound(assignment),
         frozenset({assignment.topic}),
         frozenset(),
         complete=False,

@@ -20,7 +20,7 @@ from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.errors import OncePerCause, format_count
-from amqtt_db.models.base import Table
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import erase
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
@@ -165,7 +165,7 @@ class Retention:
                 erase(connection, self._engine, tables, [(row.id, row.part, row.time) for row in records])
         return len(records)
 
-    def _oldest(self, table: Table, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
+    def _oldest(self, table: BoundTable, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
         target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time", "topic")))
         before = int((self._clock() - keep.total_seconds()) * 1_000_000)
         where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), _RAW)]
@@ -173,7 +173,7 @@ class Retention:
             where.append(target.c.topic == self._topic(table, topic))
         return sa.select(target.c.id, target.c.part, target.c.time).where(*where).order_by(target.c.time).limit(STEP)
 
-    def _topic(self, table: Table, topic: str) -> sa.ColumnElement[Any]:
+    def _topic(self, table: BoundTable, topic: str) -> sa.ColumnElement[Any]:
         """What the column ``topic`` holds for a topic."""
         column = next(column for column in table.columns if column.name == "topic")
         if column.lookup is None:

@@ -10,9 +10,8 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, Catalog
-from amqtt_db.models.base import Destination, Table
-from amqtt_db.models.spec import model_of
-from amqtt_db.record import Shape
+from amqtt_db.models.binding import BoundTable
+from amqtt_db.models.spec import bound_model
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
@@ -30,13 +29,13 @@ class RetentionGroup:
     which some other writer may know better.
     """
 
-    main: Table
-    values: dict[str, Table] = attrs.field(factory=dict)
+    main: BoundTable
+    values: dict[str, BoundTable] = attrs.field(factory=dict)
     keeps: dict[str, Keep] = attrs.field(factory=dict)
     is_shared: bool = False
 
     @property
-    def tables(self) -> Mapping[str, Table]:
+    def tables(self) -> Mapping[str, BoundTable]:
         """All tables, that of the envelopes last."""
         return {**self.values, self.main.key: self.main}
 
@@ -94,9 +93,5 @@ def retention_groups(
 
 def _group(row: Any) -> RetentionGroup | None:
     """The home of a placement, if its model tells the times of records.  Raises ValueError if it cannot be loaded."""
-    model, destination = model_of(row.model), Destination(row.key, row.route)
-    query, tables = model.query(destination), {table.key: table for table in model.tables(destination, Shape(()))}
-    main = tables[query.table]
-    if not {"id", "part", "time", "topic"} <= {column.name for column in main.columns}:
-        return None
-    return RetentionGroup(main, {} if query.values is None else {query.values: tables[query.values]})
+    main, *details = (table for table in bound_model(row.model, row.key, row.route).tables() if not table.replaces)
+    return RetentionGroup(main, {table.key: table for table in details})

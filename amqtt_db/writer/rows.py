@@ -72,4 +72,7 @@ def _merge(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
         if some:
             merged.setdefault(target, []).extend(some)
     targets = sorted(merged, key=lambda target: (target.table, target.columns))
-    return [RowBatch(target.table, target.columns, target.kinds, target.sort(merged[target])) for target in targets]
+    return [
+        RowBatch(target.table, target.columns, target.kinds, target.sort(merged[target]), target.replaces)
+        for target in targets
+    ]

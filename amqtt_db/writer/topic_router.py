@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import attrs
-import orjson
 
 from amqtt_db.database.catalog import Assignment
 from amqtt_db.errors import Rejected, StructureError
-from amqtt_db.models.base import Destination, Model
-from amqtt_db.models.calls import has_tables_per_topic, tables_of
-from amqtt_db.models.spec import model_of
-from amqtt_db.record import Shape
+from amqtt_db.models.base import Destination
+from amqtt_db.models.binding import exact_tables
+from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.routing.records import RecordBuilder, TopicHandler
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
@@ -114,28 +112,21 @@ def _assign(topic: str, route: Route, tables: int) -> Assignment:
     """Return where a new topic's records go: to tables of its own as long as the route may have more of them."""
     text = route.filter.text
     key = f"$route/{text}"
-    if has_tables_per_topic(route.model):
+    if route.bound().is_per_topic:
         key = topic if tables < route.max_tables else f"$more/{text}"
-    return Assignment(topic, key, text, spec(route.model))
+    return Assignment(topic, key, text, to_spec(route.model, timed=route.timed))
 
 
 def _is_current(assignment: Assignment, route: Route) -> bool:
-    return assignment.route == route.filter.text and _means(assignment.model, route.model)
+    return assignment.route == route.filter.text and _means(assignment.model, route)
 
 
-def _means(text: str, model: Model) -> bool:
-    """Return True if a model as text is this one; options that it did not have yet were at their defaults."""
+def _means(text: str, route: Route) -> bool:
+    """Return True if a model as text is the route's; options that it did not have yet were at their defaults."""
     try:
-        return text == spec(model) or model_of(text) == model
+        return text == to_spec(route.model, timed=route.timed) or from_spec(text) == (route.model, route.timed)
     except Exception:  # its class is gone, or raises whatever a user's class does
         return False
-
-
-def spec(model: Model) -> str:
-    """Return a model's class and options as text, by which it can be made again."""
-    options: dict[str, Any] = attrs.asdict(model)  # type: ignore[arg-type]
-    name = f"{type(model).__module__}.{type(model).__qualname__}"
-    return orjson.dumps({name: options}, option=orjson.OPT_SORT_KEYS, default=str).decode()
 
 
 def _decode_topic(raw: bytes) -> str | None:
@@ -151,5 +142,5 @@ def reserved(routes: Iterable[Route]) -> list[str]:
     names: list[str] = []
     for route in routes:
         with suppress(Rejected):
-            names += [table.name for table in tables_of(route.model, Destination(""), Shape(())) if table.exact]
+            names += [table.name for table in exact_tables(route.bound())]
     return names

@@ -20,8 +20,8 @@ from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_li
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause
-from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows, exact_tables
-from amqtt_db.models.calls import layout_of
+from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
+from amqtt_db.models.binding import exact_tables
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
@@ -151,7 +151,7 @@ class ViewKeeper:
         return self._routes[destination.route].max_columns or self._engine.max_columns
 
     def _learn(self, destination: Destination, shape: Shape) -> None:
-        layout = layout_of(self._routes[destination.route].model)
+        layout = self._routes[destination.route].bound(destination).layout
         if len(self._noted) >= MAX_NOTED:
             self._noted.clear()
         self._noted.add((destination, shape))
@@ -181,7 +181,7 @@ def _routes_by_table(routes: Iterable[Route]) -> Mapping[str, tuple[str, ...]]:
     """Return, for each topic filter whose route names a table of columns, the filters of all routes that name it."""
     by_table: dict[str, list[str]] = {}
     for route in routes:
-        for table in exact_tables(route.model):
+        for table in exact_tables(route.bound()):
             if table.overflow is not None:
                 by_table.setdefault(table.key, []).append(route.filter.text)
     return {text: tuple(sorted(texts)) for texts in by_table.values() for text in texts}

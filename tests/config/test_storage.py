@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from amqtt_db import config
 from amqtt_db.config.yaml_checks import duration
-from amqtt_db.models.base import ENVELOPE, Column, Destination, Model, Query, Row, Table
+from amqtt_db.models.base import Column, Model, Row, Table, TableName
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.narrow import Narrow
@@ -39,29 +39,20 @@ def _problems(**route: Any) -> dict[str, str]:
 class Plain(Model):
     """A model of a user's own that knows nothing of time."""
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """One table without times."""
-        columns = tuple(column for column in ENVELOPE if column.name != "time")
-        return (Table("$table/plain", "plain", (*columns, Column("body", "json")), exact=True),)
+    table: str = "plain"
 
-    def rows(self, destination: Destination, record: Record) -> Any:
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Two tables, without a word about times."""
+        yield Table(self.table, [Column("body", "json")])
+        yield Table(f"{self.table}_part", [Column("n", "int64")], key=["n"])
+
+    def write(self, record: Record) -> Any:
         """None."""
         return iter(())
 
-    def query(self, destination: Destination) -> Query:
-        """All of them."""
-        return Query("$table/plain")
-
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Any:
-        """None."""
-        return iter(())
-
-
-@attrs.frozen
-class Untrue(Plain):
-    """It says that it can have the time in its key, and does not."""
-
-    timed: bool = False
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """Nothing."""
+        return envelope
 
 
 @attrs.frozen
@@ -191,13 +182,10 @@ def test_every_mistake_is_reported_at_once() -> None:
             "hypertable.segment_by",
             "no column 'tempp'; did you mean 'temp'?",
         ),
-        ({"model": f"{__name__}.Plain", "hypertable": True}, "hypertable", "Plain cannot have hypertables"),
-        ({"model": f"{__name__}.Untrue", "hypertable": True}, "hypertable", "the table plain of Untrue needs `time`"),
-        ({"model": f"{__name__}.Plain", "keep": "1 day"}, "keep", "its table has no column 'time'"),
     ],
 )
 def test_what_makes_no_sense(route: dict[str, Any], path: str, part: str) -> None:
-    """Settings that are right alone, and models that cannot do it."""
+    """Settings that are right alone."""
     assert part in _problems(**route)[path]
 
 
@@ -246,12 +234,11 @@ def test_each_route_has_its_own() -> None:
         {"topic": "a/{b}", "model": "narrow", "hypertable": True},
         {"topic": "c", "model": {"eav": {"prefix": "mine"}}, "keep": "1 day"},
         {"topic": "d", "model": "eav"},
-        {"topic": "x" * 100, "model": {"document": {"timed": True}}},
+        {"topic": "x" * 100, "model": "document", "hypertable": True},
     ]
     first, second, third, fourth, fifth = (route.model for route in _routes(*entries))
     assert first == Document(prefix="a_b")
     assert isinstance(second, Narrow)
-    assert second.timed
     assert second.prefix.startswith("a_b_")
     assert (third, fourth) == (Eav(prefix="mine"), Eav())
     assert isinstance(fifth, Document)
@@ -259,9 +246,11 @@ def test_each_route_has_its_own() -> None:
 
 
 def test_a_hypertable_has_the_time_in_its_keys() -> None:
-    """Also for a model that is derived from a built-in one."""
-    (route,) = _routes({"topic": "#", "model": {f"{__name__}.Mine": {"table": "x"}}, "hypertable": True})
-    assert route.model == Mine(table="x", timed=True)
+    """Whatever the model: derived from a built-in one, or from scratch without a thought of time."""
+    for name in ("Mine", "Plain"):
+        (route,) = _routes({"topic": "#", "model": {f"{__name__}.{name}": {"table": "x"}}, "hypertable": True})
+        assert route.bound().tables()[0].primary_key == ("id", "part", "time")
+        assert all("time" in table.primary_key for table in route.bound().tables())
 
 
 @pytest.mark.parametrize(

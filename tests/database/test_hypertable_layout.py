@@ -12,12 +12,13 @@ from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.hypertable_layout import chunks_of
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Destination, Model, Table
+from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.binding import BoundTable, bind
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.wide import Wide
-from amqtt_db.record import Pair, Shape
+from amqtt_db.record import Pair
 from amqtt_db.routing.route import Hypertable, Ordering
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.writer import Writer
@@ -26,22 +27,22 @@ from tests.workbench import routes
 NEWEST = Ordering("time", descending=True)
 
 
-def _tables(model: Model) -> list[Table]:
-    return list(model.tables(Destination("t"), Shape(())))
+def _tables(model: Model) -> list[BoundTable]:
+    return list(bind(model, Destination("t"), timed=True).tables())
 
 
-def _known(table: Table, **columns: Pair) -> PhysicalTable:
+def _known(table: BoundTable, **columns: Pair) -> PhysicalTable:
     return PhysicalTable(table.key, table.name, {pair: name for name, pair in columns.items()})
 
 
 @pytest.mark.parametrize(
     ("model", "segments"),
     [
-        (Wide(timed=True), [()]),
-        (Wide(table="x", timed=True), [("topic",)]),
-        (Document(timed=True), [("topic",)]),
-        (Eav(timed=True), [("topic",), ("property",)]),
-        (Narrow(timed=True), [("topic",), ("series",)]),
+        (Wide(), [()]),
+        (Wide(table="x"), [("topic",)]),
+        (Document(), [("topic",)]),
+        (Eav(), [("topic",), ("property",)]),
+        (Narrow(), [("topic",), ("series",)]),
     ],
 )
 def test_models_choose_by_their_indexes(model: Model, segments: list[tuple[str, ...]]) -> None:
@@ -53,7 +54,7 @@ def test_models_choose_by_their_indexes(model: Model, segments: list[tuple[str, 
 
 def test_names_become_columns() -> None:
     """Fixed columns, properties and levels, by whatever name their columns got; of several kinds the plain one."""
-    (table,) = _tables(Wide(table="x", timed=True))
+    (table,) = _tables(Wide(table="x"))
     known = _known(table, room=("{room}", "text"), temp__text=("temp", "text"), temp=("temp", "number"))
     wish = Hypertable(
         timedelta(hours=1), timedelta(days=2), ("{room}", "qos"), (Ordering("temp", descending=True), Ordering("time"))
@@ -66,12 +67,12 @@ def test_names_become_columns() -> None:
 
 def test_what_is_not_there_yet_is_left_out() -> None:
     """A property without a column, and columns of the model's other table."""
-    (table,) = _tables(Wide(table="x", timed=True))
+    (table,) = _tables(Wide(table="x"))
     wish = Hypertable(segment_by=("machine", "qos"), order_by=(Ordering("machine"),))
     chunks = chunks_of(table, _known(table), wish)
     assert chunks.segment_by == ("qos",)
     assert chunks.order_by[0] == NEWEST
-    messages, values = _tables(Eav(timed=True))
+    messages, values = _tables(Eav())
     wish = Hypertable(segment_by=("topic",))
     assert chunks_of(messages, _known(messages), wish).segment_by == ("topic",)
     assert chunks_of(values, _known(values), wish).segment_by == ("property",)
@@ -80,7 +81,7 @@ def test_what_is_not_there_yet_is_left_out() -> None:
 def test_an_engine_without_hypertables_says_so(tmp_path: Path) -> None:
     """Also one that the configuration knows nothing of."""
     (route,) = routes({"topic": "#"})
-    wish = attrs.evolve(route, model=Wide(timed=True), hypertable=Hypertable(path="routes[0].hypertable"))
+    wish = attrs.evolve(route, timed=True, hypertable=Hypertable(path="routes[0].hypertable"))
     guard = CrashGuard(tmp_path / "attempt")
     writer = Writer(engine_for(f"sqlite:///{tmp_path / 'mqtt.db'}"), [wish], guard)
     with pytest.raises(

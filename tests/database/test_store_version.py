@@ -23,7 +23,7 @@ from amqtt_db.errors import DatabaseError
 from amqtt_db.journal import JournalReader
 from amqtt_db.reader import read
 from amqtt_db.reader.inventory import stored_topics
-from amqtt_db.record import Record
+from amqtt_db.record import Record, tag
 from amqtt_db.testing.starting import execute
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.writer import Writer
@@ -105,7 +105,7 @@ class Store:
 def _plain(record: Record) -> list[Any]:
     envelope = [record.id, record.part, record.time_us, record.topic, record.session, record.qos, record.retain]
     properties = sorted(record.properties().items())
-    return [*envelope, {path: [kind, tagged.dumps(tagged.tag(kind, value))] for path, (kind, value) in properties}]
+    return [*envelope, {path: [kind, tagged.dumps(tag(kind, value))] for path, (kind, value) in properties}]
 
 
 @pytest.fixture

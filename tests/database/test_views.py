@@ -7,7 +7,7 @@ import logging
 import random
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from amqtt_db.database.engines import engine_for
-from amqtt_db.models.base import Column, Destination, Layout, Row, Table
+from amqtt_db.models.base import Column, Layout
 from amqtt_db.models.eav import TOPICS
 from amqtt_db.models.wide import Wide
-from amqtt_db.record import Record, Shape
+from amqtt_db.record import Record
 from amqtt_db.testing.servers import Servers
 from amqtt_db.writer import view_refresh as keeping
 from tests.database.engines.servers import ENGINES, Site, make_site
@@ -513,22 +513,17 @@ class Computing(Wide):
 
     table: str | None = "climate"
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """The usual one, with more columns."""
-        (table,) = super().tables(destination, shape)
-        more = (
-            Column("fahrenheit", "number", nullable=True),
-            Column("seen", "timestamp"),
-            Column("origin", "int64", lookup=TOPICS),
-        )
-        return (attrs.evolve(table, columns=(*table.columns, *more)),)
+    def extra_columns(self) -> Iterable[Column]:
+        """Computed ones: nullable, not nullable, over a lookup."""
+        yield Column("fahrenheit", "number")
+        yield Column("seen", "timestamp", nullable=False)
+        yield Column("origin", lookup=TOPICS, nullable=False)
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def extra_values(self, record: Record) -> Mapping[str, Any]:
         """Computed of the record."""
-        for key, row in super().rows(destination, record):
-            celsius: Any = row.get(("temp", "number"))
-            fahrenheit = None if celsius is None else celsius * 1.8 + 32
-            yield key, {**row, "fahrenheit": fahrenheit, "seen": record.time_us, "origin": record.topic}
+        kind, celsius = record.properties().get("temp", ("", 0.0))
+        fahrenheit = celsius * 1.8 + 32 if kind == "number" else None
+        return {"fahrenheit": fahrenheit, "seen": record.time_us, "origin": record.topic}
 
 
 def test_a_models_own_columns_are_in_its_view(site: Site) -> None:

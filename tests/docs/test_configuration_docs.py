@@ -13,7 +13,6 @@ import pytest
 from amqtt_db import tagged
 from amqtt_db.models import BUILTIN
 from amqtt_db.record import EPOCH, Kind
-from tests.cli.test_cli import configuration, invoke
 from tests.docs.test_docs import REFERENCE, ROOT
 from tests.workbench import ARRIVAL, Sent, Workbench, routes
 
@@ -96,13 +95,11 @@ def test_without_an_entity_nothing_is_unknown(setting: dict[str, str], tmp_path:
 
 
 @pytest.mark.parametrize("model", BUILTIN)
-def test_hypertable_sets_timed(model: str, tmp_path: Path) -> None:
-    """It is an option of every built-in model, and shown by `check`."""
+def test_a_hypertable_has_the_time_in_its_keys(model: str) -> None:
+    """Of every built-in model, and of each of its tables."""
     url = "postgresql://user@localhost/mqtt"
     (route,) = routes({"topic": "a/#", "model": model, "hypertable": True}, url=url)
-    assert getattr(route.model, "timed", False)
-    path = configuration(tmp_path, database=url, routes=[{"topic": "a", "model": model, "hypertable": True}])
-    assert "timed=True" in invoke("check", path).stdout
+    assert all("time" in table.primary_key for table in route.bound().tables())
 
 
 TAGGED: dict[str, tuple[Kind | None, Any]] = {

@@ -48,33 +48,38 @@ class TestNarrow(ModelContract):
 class TestTimedWide(ModelContract):
     """The time in the key, a table per topic."""
 
-    model = Wide(timed=True)
+    model = Wide()
+    timed = True
     databases = FEWER
 
 
 class TestTimedWideInOneTable(ModelContract):
     """The time in the key, one table for all topics."""
 
-    model = Wide(table="everything", timed=True)
+    model = Wide(table="everything")
+    timed = True
     databases = FEWER
 
 
 class TestTimedEav(ModelContract):
     """The time in the keys of messages and values."""
 
-    model = Eav(prefix="timed", timed=True)
+    model = Eav(prefix="timed")
+    timed = True
     databases = FEWER
 
 
 class TestTimedDocument(ModelContract):
     """The time in the key of documents."""
 
-    model = Document(prefix="timed", timed=True)
+    model = Document(prefix="timed")
+    timed = True
     databases = FEWER
 
 
 class TestTimedNarrow(ModelContract):
     """The time in the keys of messages and points."""
 
-    model = Narrow(prefix="timed", timed=True)
+    model = Narrow(prefix="timed")
+    timed = True
     databases = FEWER

@@ -6,7 +6,6 @@ from decimal import Decimal
 
 import pytest
 
-from amqtt_db.models.base import Destination
 from amqtt_db.models.narrow import Narrow
 from amqtt_db.record import Kind, Record, Shape
 from tests.database.engines.servers import Site
@@ -42,5 +41,5 @@ def test_declared_numbers_are_in_value_too(site: Site) -> None:
 def test_only_what_every_database_holds_is_in_value(kind: Kind, value: object, nearest: float | None) -> None:
     """Neither infinity, nor NaN, nor −0.0."""
     record = Record(1, 0, 0, "t", None, 0, False, (value,), Shape((("p", kind),)))
-    (row,) = [row for key, row in Narrow().rows(Destination("t"), record) if "series" in row]
+    (row,) = [row for name, row in Narrow().write(record) if "series" in row]
     assert repr(row["value"]) == repr(nearest)

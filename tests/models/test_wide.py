@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db.models.base import Destination, Row
+from amqtt_db.models.binding import bind
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record, Shape
 from tests.database.engines.servers import Site
@@ -506,27 +507,25 @@ def test_the_fast_row_maker_agrees_with_the_plain_rows(known: Any, present: Any,
     values = {"number": st.floats(allow_nan=False), "text": st.text(), "bool": st.booleans()}
     row = tuple(data.draw(st.none() | values[kind]) for _, kind in present)
     record = Record(1, 0, 5, "t", 7, 1, True, row, shape)
-    destination, model = Destination("t"), Wide()
+    model = bind(Wide(), Destination("t"), timed=False)
     overflows = any(pair not in known for pair in present)
     envelope = ("id", "part", "time", "topic", "session", "qos", "retain")
     cells = {"t": (*envelope, *(("extra",) if overflows else ()), *known)}
-    fast = model.maker(destination, shape, cells)([record])
-    plain = super(Wide, model).maker(destination, shape, cells)([record])
-    assert fast == plain
+    assert model.maker(shape, cells)([record]) == model.plain_maker(shape, cells)([record])
 
 
 class Doubled(Wide):
-    """A user's model that overrides rows but not the maker."""
+    """A user's model that overrides write but not the maker."""
 
-    def rows(self, destination: Destination, record: Record) -> Any:
+    def write(self, record: Record) -> Any:
         """The same rows under another topic."""
-        for key, row in super().rows(destination, record):
+        for name, row in super().write(record):
             changed: Row = {**row, "topic": "changed"}
-            yield key, changed
+            yield name, changed
 
 
 def test_a_subclass_with_rows_of_its_own_gets_them() -> None:
     """The fast maker steps aside."""
     record = Record(1, 0, 5, "t", 7, 1, True, (), Shape(()))
-    make = Doubled().maker(Destination("t"), Shape(()), {"t": ("id", "topic")})
+    make = bind(Doubled(), Destination("t"), timed=False).maker(Shape(()), {"t": ("id", "topic")})
     assert make([record]) == {"t": [(1, "changed")]}

@@ -7,8 +7,7 @@ import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ import amqtt_db
 from amqtt_db.config import load_section
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import ENVELOPE, Cell, Column, Destination, Model, Query, Row, Table, record_of, restored
+from amqtt_db.models.base import ENVELOPE, Cell, Column, Destination, Model, Row, Table, TableName
+from amqtt_db.models.binding import bind
 from amqtt_db.models.wide import Wide
 from amqtt_db.reader import follow
 from amqtt_db.reader.follow import Follower
@@ -33,8 +33,7 @@ from amqtt_db.reader.records import records
 from amqtt_db.reader.selection import BY_TIME, NEWEST, Selection
 from amqtt_db.reader.sources import sources
 from amqtt_db.reader.walk import walk
-from amqtt_db.record import EPOCH, Kind, Pair, Record, Shape
-from amqtt_db.tagged import TaggedValue, tag
+from amqtt_db.record import EPOCH, Record, Shape, TaggedValue, tag
 from tests.database.engines.servers import Site
 from tests.workbench import ARRIVAL, Workbench
 
@@ -205,54 +204,39 @@ def test_tables_of_too_many_topics(tmp_path: Path) -> None:
 
 
 @attrs.frozen
-class Tall(Model):
-    """A model with several rows for a record in one table, whose times and topics only it understands."""
+class Split(Model):
+    """A model with two detail tables that have a column of the same name."""
 
-    hides: bool = False
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """The records, their numbers, and everything else."""
+        yield Table("split")
+        for name in ("split_number", "split_other"):
+            yield Table(name, [Column("x"), Column("y", "tagged")], key=["x"])
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """One table."""
-        fixed = [Column("x", "text"), Column("y", "tagged", nullable=True)]
-        columns = [attrs.evolve(column, name=self._name(column.name)) for column in ENVELOPE]
-        return (Table("$table/tall", "tall", (*columns, *fixed), primary_key=("id", "part", "x"), exact=True),)
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
+        """A row for each property."""
+        yield "split", {}
+        for path, (kind, value) in record.properties().items():
+            yield "split_number" if kind == "number" else "split_other", {"x": path, "y": tag(kind, value)}
 
-    def _name(self, name: str) -> str:
-        return f"my_{name}" if self.hides and name in {"time", "topic"} else name
-
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """A row for each property, and one more."""
-        properties: dict[str, tuple[Kind, Any]] = {"": ("json", None), **record.properties()}
-        for path, (kind, value) in properties.items():
-            envelope: dict[Cell, Any] = {self._name(name): value for name, value in record.envelope().items()}
-            yield "$table/tall", {**envelope, "x": path, "y": None if value is None else tag(kind, value)}
-
-    def query(self, destination: Destination) -> Query:
-        """All rows."""
-        return Query("$table/tall")
-
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
-        """A record for all rows of the same id and part."""
-        for _, group in groupby(rows, key=itemgetter("id", "part")):
-            found = [*group]
-            values: dict[Pair, Any] = dict(restored(row["x"], row["y"]) for row in found if row["y"] is not None)
-            envelope: Mapping[Cell, Any] = {column.name: found[0][self._name(column.name)] for column in ENVELOPE}
-            yield record_of(envelope, values)
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """The properties of both."""
+        return envelope.with_json({row["x"]: row["y"] for name in rows if name != "split" for row in rows[name]})
 
 
-@pytest.mark.parametrize("hides", [False, True])
-def test_models_of_any_kind(hides: bool, tmp_path: Path) -> None:
-    """A model may have several rows for a record, and may keep times and topics to itself."""
-    route = {"topic": "t/+", "model": {"tests.reader.test_read.Tall": {"hides": hides}}, "time": "at"}
-    bench = Workbench(tmp_path, route)
-    bench.send(*((f"t/{number % 2}", {"at": 10 - number, "a": 1, "b": "x", "c": None}) for number in range(9)))
-    assert tell(amqtt_db.read(bench.url)) == [*range(8, -1, -1)]
+def test_several_detail_tables(site: Site) -> None:
+    """Each record gets its own rows of each, whatever the page and the direction; some have none."""
+    bench = Workbench(site, {"topic": "t/+", "model": "tests.reader.test_read.Split", "time": "at"})
+    sent = [{"at": 10 - number, "b": "x", **({"c": "y"} if number % 3 else {})} for number in range(9)]
+    bench.send(*((f"t/{number % 2}", data) for number, data in enumerate(sent)), ("t/2", {}))
+    assert [record.data() for record in amqtt_db.read(bench.url)][:9] == [expected(data) for data in sent[::-1]]
     assert tell(amqtt_db.read(bench.url, "t/1", newest=True, limit=2)) == [1, 3]
     bounds = [EPOCH + timedelta(seconds=seconds) for seconds in (4, 7)]
     assert tell(amqtt_db.read(bench.url, since=bounds[0], until=bounds[1])) == [6, 5, 4]
-    if not hides:
-        wanted = [(10 - number, number, 0) for number in range(8, -1, -1)]
-        for size in (1, 2, 3, 4, 5, 100):
-            assert pages(bench.url, Selection.of(), size, BY_TIME) == wanted
+    wanted = [(10 - number, number, 0) for number in range(8, -1, -1)]
+    for size in (1, 2, 3, 4, 5, 100):
+        assert pages(bench.url, Selection.of("t/+"), size, BY_TIME)[:9] == wanted
+    assert not bench.dead()
 
 
 @contextmanager
@@ -487,8 +471,9 @@ def test_the_quick_reader_of_wide_agrees_with_the_plain_one(rows: Sequence[tuple
     """Whatever is absent in which row, the records are equal."""
     envelopes = [(number, 0, 5, "t", None, 1, False) for number in range(len(rows))]
     columns = [*zip(*(envelope + row for envelope, row in zip(envelopes, rows, strict=True)), strict=True)]
-    model, destination = Wide(), Destination("t")
-    assert [*model.reader(destination, CELLS)(columns)] == [*Model.reader(model, destination, CELLS)(columns)]
+    model = bind(Wide(), Destination("t"), timed=False)
+    cells, page = {"t": CELLS}, {"t": columns}
+    assert [*model.reader(cells)(page)] == [*model.plain_reader(cells)(page)]
 
 
 def test_following(tmp_path: Path) -> None:

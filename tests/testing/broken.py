@@ -7,51 +7,53 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
+import sqlalchemy as sa
 
-from amqtt_db.models.base import Cell, Destination, Model, Query, RecordReader, Row, RowMaker, Table
-from amqtt_db.models.document import Document
-from amqtt_db.models.eav import Eav
-from amqtt_db.models.wide import Wide
+from amqtt_db.models import Column, Document, Eav, Model, Table, Wide
+from amqtt_db.models.base import Cell, Row, TableName
+from amqtt_db.models.fast import BatchMaker, BatchReader
 from amqtt_db.record import Record, Shape
+
+Rows = Iterator[tuple[TableName, Row]]
 
 
 @attrs.frozen
 class LosesNaN(Document):
     """Takes NaN for nothing."""
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Rows:
         """Without NaN."""
         values = tuple(None if isinstance(v, float) and math.isnan(v) else v for v in record.values)
-        return Document.rows(self, destination, attrs.evolve(record, values=values))
+        return Document.write(self, attrs.evolve(record, values=values))
 
 
 @attrs.frozen
 class DropsAProperty(Eav):
     """Forgets the last property."""
 
-    def records(self, destination: Destination, rows: Iterable[Row]) -> Iterator[Record]:
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
         """Without the last property."""
-        for record in Eav.records(self, destination, rows):
-            yield attrs.evolve(record, values=record.values[:-1], shape=Shape(record.shape.properties[:-1]))
+        record = Eav.read(self, envelope, rows)
+        return attrs.evolve(record, values=record.values[:-1], shape=Shape(record.shape.properties[:-1]))
 
 
 @attrs.frozen
 class NamesAnUndeclaredColumn(Wide):
     """Fills a column that no table has."""
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Rows:
         """With a color."""
-        for key, row in Wide.rows(self, destination, record):
-            yield key, {**row, "color": "red"}
+        for name, row in Wide.write(self, record):
+            yield name, {**row, "color": "red"}
 
 
 @attrs.frozen
 class NamesAnUndeclaredTable(Document):
     """Has rows for a table that there is not."""
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Rows:
         """With a row for nobody."""
-        yield from Document.rows(self, destination, record)
+        yield from Document.write(self, record)
         if record.qos == 2:
             yield "nowhere", {}
 
@@ -60,19 +62,21 @@ class NamesAnUndeclaredTable(Document):
 class FastMakerDisagrees(Eav):
     """Its maker for batches forgets that a message was retained."""
 
-    def maker(self, destination: Destination, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+    def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
         """With ``retain`` False."""
-        make = Eav.maker(self, destination, shape, cells)
-        return lambda records: make([attrs.evolve(record, retain=False) for record in records])
+        make = Eav.maker(self, shape, cells)
+        assert make is not None
+        return lambda batch: make(attrs.evolve(batch, retains=[False] * len(batch)))
 
 
 @attrs.frozen
-class FastReaderDisagrees(Document):
+class FastReaderDisagrees(Eav):
     """Its reader for many rows takes everything for retained."""
 
-    def reader(self, destination: Destination, cells: Sequence[Cell]) -> RecordReader:
+    def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
         """With ``retain`` True."""
-        read = Document.reader(self, destination, cells)
+        read = Eav.reader(self, cells)
+        assert read is not None
         return lambda columns: [attrs.evolve(record, retain=True) for record in read(columns)]
 
 
@@ -80,10 +84,10 @@ class FastReaderDisagrees(Document):
 class Shrinks(Wide):
     """Takes columns away once there are more than two."""
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, shape: Shape) -> Iterable[Table]:
         """With no column for properties of large shapes."""
-        (table,) = Wide.tables(self, destination, shape)
-        return (attrs.evolve(table, properties=table.properties if len(table.properties) <= 2 else ()),)
+        (table,) = Wide.tables(self, shape)
+        yield attrs.evolve(table, properties=table.properties if len(table.properties) <= 2 else ())
 
 
 @attrs.frozen
@@ -92,39 +96,43 @@ class MovesOldData(Document):
 
     seen: ClassVar[set[int]] = set()
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, shape: Shape) -> Iterable[Table]:
         """Another table for each largest number of properties met so far."""
         self.seen.add(len(shape.properties))
-        (table,) = Document.tables(self, destination, shape)
-        return (attrs.evolve(table, key=self._now, name=self._now.partition("/")[2]),)
+        (table,) = Document.tables(self, shape)
+        yield attrs.evolve(table, name=self._now)
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Rows:
         """In the newest table."""
-        for _, row in Document.rows(self, destination, record):
+        for _, row in Document.write(self, record):
             yield self._now, row
 
-    def query(self, destination: Destination) -> Query:
-        """Of the newest table."""
-        return Query(self._now)
+    def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
+        """From whichever table it was."""
+        (found,) = rows.values()
+        return Document.read(self, envelope, {f"{self.prefix}_document": found})
 
     @property
     def _now(self) -> str:
-        return f"$table/documents_{max(self.seen, default=0)}"
+        return f"documents_{max(self.seen, default=0)}"
 
 
 @attrs.frozen
 class OrderMatters(Wide):
-    """Only the first kind of a property that it meets after a start gets a column."""
+    """Only the first kind of a property that it meets after a writer's first connection gets a column."""
 
     first: ClassVar[dict[str, str]] = {}
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """Columns for the kinds that came first; a writer that starts asks for the place ``""``."""
-        if destination.key == "":
-            self.first.clear()
-        (table,) = Wide.tables(self, destination, shape)
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Columns for the kinds that came first."""
+        (table,) = Wide.tables(self, shape)
         pairs = tuple(pair for pair in table.properties if self.first.setdefault(*pair) == pair[1])
-        return (attrs.evolve(table, properties=pairs),)
+        yield attrs.evolve(table, properties=pairs)
+
+
+@sa.event.listens_for(sa.pool.Pool, "first_connect")
+def _forget(*_: object) -> None:
+    OrderMatters.first.clear()
 
 
 @attrs.frozen
@@ -133,40 +141,37 @@ class NotIdempotent(Document):
 
     laid: ClassVar[set[tuple[Any, ...]]] = set()
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Rows:
         """Nothing for a record seen before."""
         key = (record.id, record.part, record.time_us, record.topic, repr(record.values))
         if key not in self.laid:
             self.laid.add(key)
-            yield from Document.rows(self, destination, record)
+            yield from Document.write(self, record)
 
 
 @attrs.frozen
 class OneJournal(Document):
     """Takes all journals for one, so that two writers disturb each other."""
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Rows:
         """With an id as in the first journal."""
-        return Document.rows(self, destination, attrs.evolve(record, id=2**40 + record.id % 2**40))
+        for name, row in Document.write(self, record):
+            yield name, {**row, "id": 2**40 + record.id % 2**40}
 
 
 @attrs.frozen
 class Squats(Document):
-    """Has a table of its own under the name of another model's."""
+    """Names its table as another model does, and has other columns in it."""
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
-        """``mqtt_document`` under another key."""
-        (table,) = Document.tables(self, destination, shape)
-        return (attrs.evolve(table, key="mine"),)
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """``mqtt_document`` with a column that has to be filled."""
+        (table,) = Document.tables(self, shape)
+        yield attrs.evolve(table, columns=[*table.columns, Column("owner", nullable=False)])
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """In the table with the other key."""
-        for _, row in Document.rows(self, destination, record):
-            yield "mine", row
-
-    def query(self, destination: Destination) -> Query:
-        """Of the table with the other key."""
-        return Query("mine")
+    def write(self, record: Record) -> Rows:
+        """With an owner."""
+        for name, row in Document.write(self, record):
+            yield name, {**row, "owner": "me"}
 
 
 def local() -> Model:

@@ -92,12 +92,14 @@ CASES = [
         {"a_replayed_range_is_stored_once"},
         {*LOSING, "fast_and_plain_row_makers_agree"},
     ),
-    Case(broken.Squats, "already holds the records", {"another_model_reads_back_the_same"}),
+    Case(
+        broken.Squats, "owner of table mqtt_document is none of this project's", {"another_model_reads_back_the_same"}
+    ),
     Case(
         broken.OneJournal,
         "IntegrityError|was never sent|session was",
         {"a_life_of_crashes_replays_and_drift"},
-        {"rows_mean_the_records_they_were_made_of"},
+        {"rows_mean_the_records_they_were_made_of", "fast_and_plain_readers_agree"},
     ),
 ]
 
@@ -113,6 +115,7 @@ def prove(model: Model, law: str) -> None:
     test(*([SQLITE] if "database" in inspect.signature(test).parameters else []))
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # examples are not made smaller
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_broken_model_fails_its_law(case: Case) -> None:
     """What is wrong with it is found by the law that is about it."""
@@ -121,6 +124,7 @@ def test_a_broken_model_fails_its_law(case: Case) -> None:
             prove(case.model(), law)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # examples are not made smaller
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_broken_model_keeps_the_other_laws(case: Case) -> None:
     """A law finds what it is about, and nothing else."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Column, Destination, Row, Table
+from amqtt_db.models.base import Column, Row, Table, TableName
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record, Shape
 from amqtt_db.writer.remodel import Remodel
@@ -27,15 +27,15 @@ class Sealed(Wide):
     kind: str = "int64"
     optional: bool = False
 
-    def tables(self, destination: Destination, shape: Shape) -> tuple[Table, ...]:
+    def tables(self, shape: Shape) -> Iterable[Table]:
         """The table of ``wide``, and the column ``seal``."""
-        (table,) = Wide.tables(self, destination, shape)
+        (table,) = Wide.tables(self, shape)
         seal = Column("seal", self.kind, nullable=self.optional)  # type: ignore[arg-type]
-        return (attrs.evolve(table, columns=(*table.columns, seal)),)
+        yield attrs.evolve(table, columns=(*table.columns, seal))
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
         """The row of ``wide``, sealed unless that is optional."""
-        for key, row in Wide.rows(self, destination, record):
+        for key, row in Wide.write(self, record):
             yield key, {**row, "seal": None if self.optional else _SEALS[self.kind]}
 
 

@@ -19,7 +19,6 @@ from amqtt_db.database.engines.base import RowBatch
 from amqtt_db.database.engines.sqlite import SQLite
 from amqtt_db.errors import DatabaseError, StructureError
 from amqtt_db.message import CONNECT, DISCONNECT, START, Batch, flags, message_id
-from amqtt_db.models.base import Destination
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record
 from amqtt_db.writer.crash_guard import CrashGuard
@@ -240,11 +239,11 @@ def test_a_dead_letter_knows_its_client(site: Site) -> None:
 class Clumsy(Wide):
     """A user's model with a bug."""
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[Any]:
+    def write(self, record: Record) -> Iterator[Any]:
         """Fails on one kind of record."""
         if 13 in record.values:
             raise ZeroDivisionError("unlucky")
-        yield from super().rows(destination, record)
+        yield from super().write(record)
 
 
 def test_a_bug_in_a_users_model_costs_only_its_message(site: Site) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 import sqlalchemy as sa
@@ -30,12 +30,33 @@ class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
 
 @attrs.frozen
 class RowBatch:
-    """Encoded rows for columns of a table, and the columns' kinds."""
+    """Encoded rows for columns of a table, and the columns' kinds.
+
+    Where ``replaces`` names the columns of the table's key, each row takes the place of an older one with the same key
+    (see :data:`AGE`); a row that is not newer changes nothing.  No two rows then have the same key.
+    """
 
     table: str
     columns: tuple[str, ...]
     kinds: tuple[Kind, ...]
     rows: Sequence[Sequence[Any]]
+    replaces: tuple[str, ...] = ()
+
+
+AGE: Final = ("time", "id", "part")
+"""The columns that say which of two rows with the same key is newer."""
+
+
+def on_conflict(quote: Callable[[str], str], row_batch: RowBatch) -> str:
+    """Return the clause by which rows of PostgreSQL and SQLite replace older ones; empty if they do not."""
+    if not row_batch.replaces:
+        return ""
+    table = quote(row_batch.table)
+    key, age = ", ".join(map(quote, row_batch.replaces)), list(map(quote, AGE))
+    new, old = ", ".join(f"excluded.{name}" for name in age), ", ".join(f"{table}.{name}" for name in age)
+    others = [quote(name) for name in row_batch.columns if name not in row_batch.replaces]
+    changes = ", ".join(f"{name} = excluded.{name}" for name in others)
+    return f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE ({new}) > ({old})"
 
 
 def foreign_column(table: str, column: str) -> DatabaseError:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pymysql
 
-from amqtt_db.database.engines.base import RowBatch, foreign_column
+from amqtt_db.database.engines.base import AGE, RowBatch, foreign_column
 from amqtt_db.database.engines.encoding import present
 from amqtt_db.errors import Rejected
 from amqtt_db.record import Kind
@@ -63,11 +63,26 @@ def _packets(statements: Iterable[tuple[RowBatch, bytes]], most: int) -> Iterato
 def _statements(row_batch: RowBatch, packet: int) -> Iterator[bytes]:
     """INSERT statements of at most ``packet`` bytes.  Raises Rejected where one row does not fit."""
     head = f"INSERT INTO {_name(row_batch.table)} ({', '.join(map(_name, row_batch.columns))}) VALUES (".encode()  # noqa: S608
-    room = packet - len(head) - _ROOM
+    tail = _replacing(row_batch).encode()
+    room = packet - len(head) - len(tail) - _ROOM
     for some in _chunks(_rows(row_batch, room), room):
         body = "),(".join(some).encode("utf-8", "surrogateescape")
         _require_room(len(body), room, row_batch.table)
-        yield head + body + b")"
+        yield head + body + b")" + tail
+
+
+def _replacing(row_batch: RowBatch) -> str:
+    """Return the clause by which rows replace older ones; empty if they do not.
+
+    Assignments are made one after the other, so what says which row is newer is assigned last, ``time`` at the end: at
+    each step the comparison still has the same answer, or the values that it is about are equal.
+    """
+    if not row_batch.replaces:
+        return ""
+    new, old = (", ".join(form.format(_name(name)) for name in AGE) for form in ("VALUES({})", "{}"))
+    others = [name for name in row_batch.columns if name not in {*row_batch.replaces, *AGE}]
+    changes = (f"{name} = IF(({new}) > ({old}), VALUES({name}), {name})" for name in map(_name, (*others, *AGE[::-1])))
+    return f" ON DUPLICATE KEY UPDATE {', '.join(changes)}"
 
 
 def _rows(row_batch: RowBatch, room: int) -> list[str]:

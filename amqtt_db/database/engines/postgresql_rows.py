@@ -16,13 +16,14 @@ from itertools import chain, groupby
 from typing import Any, Final
 from uuid import UUID
 
+import attrs
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.types import bool as boolean
 from psycopg.types import datetime as moments
 from psycopg.types import numeric, string, uuid
 
-from amqtt_db.database.engines.base import RowBatch, batched
+from amqtt_db.database.engines.base import RowBatch, batched, on_conflict
 from amqtt_db.record import Kind
 
 _TYPES: Final[Mapping[Kind, str]] = {
@@ -62,11 +63,15 @@ def insert(driver: psycopg.Connection[Any], row_batches: Iterable[RowBatch], rul
             insert_together(driver, list(some))
         else:
             for row_batch in some:
-                copy(driver, row_batch)
+                (replace if row_batch.replaces else copy)(driver, row_batch)
 
 
 def _is_few(row_batch: RowBatch) -> bool:
-    return len(row_batch.rows) <= _FEW and len(row_batch.rows) * len(row_batch.columns) <= _PARAMETERS // _TABLES
+    return (
+        not row_batch.replaces
+        and len(row_batch.rows) <= _FEW
+        and len(row_batch.rows) * len(row_batch.columns) <= _PARAMETERS // _TABLES
+    )
 
 
 def copy(driver: psycopg.Connection[Any], row_batch: RowBatch) -> None:
@@ -78,11 +83,26 @@ def copy(driver: psycopg.Connection[Any], row_batch: RowBatch) -> None:
             write(row)
 
 
+def replace(driver: psycopg.Connection[Any], row_batch: RowBatch) -> None:
+    """Put rows in the place of older ones with the same key."""
+    head, clause = _head(row_batch.table, row_batch.columns), on_conflict(_quoted, row_batch)
+    width = len(row_batch.columns)
+    with _cursor(driver) as cursor:
+        for rows in batched(row_batch.rows, _PARAMETERS // width):
+            parameters = list(_parameters(attrs.evolve(row_batch, rows=rows)))
+            cursor.execute(f"{head}{_marks(1, width, len(rows))}{clause}".encode(), parameters, binary=True)
+
+
+def _cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
+    cursor = psycopg.RawCursor(driver)
+    for type_, dumper in _DUMPERS.items():
+        cursor.adapters.register_dumper(type_, dumper)
+    return cursor
+
+
 def insert_together(driver: psycopg.Connection[Any], row_batches: Sequence[RowBatch]) -> None:
     """Append rows by a statement for many tables at a time."""
-    with psycopg.RawCursor(driver) as cursor:
-        for type_, dumper in _DUMPERS.items():
-            cursor.adapters.register_dumper(type_, dumper)
+    with _cursor(driver) as cursor:
         for some in batched(row_batches, _TABLES):
             parameters = list(chain.from_iterable(map(_parameters, some)))
             cursor.execute(_statement(some), parameters, binary=True)

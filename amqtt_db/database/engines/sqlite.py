@@ -31,6 +31,7 @@ from amqtt_db.database.engines.base import (
     Unfit,
     driver_error,
     foreign_column,
+    on_conflict,
     prepare_each,
 )
 from amqtt_db.database.engines.encoding import (
@@ -51,7 +52,7 @@ from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
 _PATIENCE: Final = 5.0  # seconds to wait for others who write
 _PAUSE: Final = 0.01
-_DIALECT: Final = sqlite.dialect()
+_QUOTE: Final = sqlite.dialect().identifier_preparer.quote
 _EPOCH: Final = EPOCH.replace(tzinfo=None)
 
 
@@ -84,9 +85,8 @@ def _edited(text: str) -> datetime:
 
 @lru_cache(16_384)  # no fewer than tables that one batch may fill
 def _insertion(table: str, columns: tuple[str, ...]) -> str:
-    quote = _DIALECT.identifier_preparer.quote
-    names, marks = ", ".join(map(quote, columns)), ", ".join("?" * len(columns))
-    return f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})"  # noqa: S608
+    names, marks = ", ".join(map(_QUOTE, columns)), ", ".join("?" * len(columns))
+    return f"INSERT INTO {_QUOTE(table)} ({names}) VALUES ({marks})"  # noqa: S608
 
 
 def _is_blamable(error: BaseException | None) -> bool:
@@ -222,7 +222,8 @@ class SQLite(Engine):
         execute = connection.connection.driver_connection.executemany  # type: ignore[union-attr]
         for row_batch in row_batches:
             try:
-                execute(_insertion(row_batch.table, row_batch.columns), row_batch.rows)
+                statement = _insertion(row_batch.table, row_batch.columns)
+                execute(statement + on_conflict(_QUOTE, row_batch), row_batch.rows)
             except sqlite3.Error as error:
                 what, _, column = str(error).rpartition(".")
                 if what == f"NOT NULL constraint failed: {row_batch.table}" and column not in row_batch.columns:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Destination, Row
+from amqtt_db.models.base import Row, TableName
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record
 from tests.database.engines.servers import Site
@@ -134,20 +134,20 @@ def test_what_others_send_decides_nothing_of_a_table(site: Site) -> None:
 
 @attrs.frozen
 class Signed(Wide):
-    """A user's model whose rows tell their place."""
+    """A user's model whose rows are not those of `wide`."""
 
-    def rows(self, destination: Destination, record: Record) -> Iterator[tuple[str, Row]]:
-        """The same rows, with the place's key in the topic."""
-        for key, row in super().rows(destination, record):
-            yield key, {**row, "topic": f"{record.topic}@{destination.key}"}
+    def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
+        """The same rows, signed with the topic."""
+        for key, row in super().write(record):
+            yield key, {**row, "topic": f"{record.topic}@{record.id % 2**40}"}
 
 
-def test_a_model_with_rows_of_its_own_knows_the_place_of_each(site: Site) -> None:
+def test_a_model_with_rows_of_its_own_writes_each_itself(site: Site) -> None:
     """What is done for all topics together is done only where that is the same."""
     bench = Workbench(site, {"topic": "#", "model": f"{__name__}.Signed"})
     bench.send(*((f"t{number}", {"v": 1}) for number in range(3)))
     assert [bench.sql(f"SELECT topic FROM t{number}") for number in range(3)] == [
-        [(f"t{number}@t{number}",)] for number in range(3)
+        [(f"t{number}@{number + 1}",)] for number in range(3)
     ]
 
 

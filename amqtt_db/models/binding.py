@@ -1,0 +1,336 @@
+"""A model bound to the place where its records go: keys, the envelope, names and indexes of its tables.
+
+Everything outside this package calls a model through :class:`BoundModel`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+
+from amqtt_db.models.base import ENVELOPE, Cell, Column, Destination, Layout, Model, OwnColumns, Row, Table, TableName
+from amqtt_db.models.calls import calling, layout_of, tables_of
+from amqtt_db.models.fast import BatchMaker, BatchReader, Columns, FastModel
+from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Shape, tag
+
+KEY: Final = ("id", "part")
+"""The columns that identify a record."""
+
+RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
+"""Records of one shape → per table key the tuples to insert, in the order of the cells that the maker was made for."""
+
+RecordReader = Callable[[Mapping[str, Columns]], Sequence[Record]]
+"""Rows by table key, column by column in the order of the cells that the reader was made for → their records."""
+
+_NOTHING: Final = Shape(())
+_OF_ENVELOPE: Final[Mapping[str, Column]] = {column.name: column for column in ENVELOPE}
+_KEY_KINDS: Final[frozenset[Kind]] = frozenset({"bool", "date", "int64", "timestamp", "uuid"})
+
+
+@attrs.frozen
+class BoundTable:
+    """A table as the database gets it.
+
+    ``key`` identifies it for ever; ``name`` is the preferred name, used verbatim if ``exact``.  ``columns`` are the
+    fixed ones, ``properties`` the (path, kind) pairs that want a column; a pair that gets none, for want of room, goes
+    as JSON into the fixed column ``overflow``.  Rows of a table that ``replaces`` take the place of older ones with the
+    same primary key.
+    """
+
+    key: str
+    name: str
+    columns: tuple[Column, ...]
+    properties: tuple[Pair, ...] = ()
+    primary_key: tuple[str, ...] = KEY
+    indexes: tuple[tuple[str, ...], ...] = ()
+    overflow: str | None = None
+    exact: bool = False
+    replaces: bool = False
+
+
+@attrs.frozen
+class Query:
+    """The rows that hold records: those of ``table`` (its key), one for each (id, part).
+
+    The rows of each of the tables ``details`` (their keys) belong to it by the columns ``on``.
+    """
+
+    table: str
+    details: tuple[str, ...] = ()
+    on: tuple[str, ...] = KEY
+
+
+@attrs.frozen
+class BoundModel:
+    """A model, where its records go, and whether its tables have the time in their keys, as hypertables need it."""
+
+    model: Model
+    destination: Destination
+    timed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the model's class."""
+        return type(self.model).__name__
+
+    @cached_property
+    def is_per_topic(self) -> bool:
+        """True if each topic has a table of its own."""
+        return not self.tables()[0].exact
+
+    @cached_property
+    def is_uniform(self) -> bool:
+        """True if one row is made of each record, in their order, that depends on the cells but not the destination.
+
+        The rows of many destinations are then made together.
+        """
+        return len(self.tables()) == 1 and _is_in_effect(self.model, "maker")
+
+    def tables(self, shape: Shape = _NOTHING) -> tuple[BoundTable, ...]:
+        """Return the tables, with all columns, that records of ``shape`` need: the record's own first."""
+        return tuple(self.named_tables(shape).values())
+
+    def named_tables(self, shape: Shape = _NOTHING) -> dict[TableName, BoundTable]:
+        """Return the same tables by the names that they have within the model."""
+        with calling(self.model, "tables"):
+            first, *others = tables_of(self.model, shape)
+            return {first.name: self._main(first), **{table.name: self._other(table) for table in others}}
+
+    @cached_property
+    def query(self) -> Query:
+        """Where the records are found again, and perhaps others that are in the same tables."""
+        first, *others = self.tables()
+        return Query(first.key, tuple(table.key for table in others if not table.replaces), self._record_key)
+
+    @cached_property
+    def joins(self) -> bool:
+        """True if records are read from the rows of the first table joined with those of the only detail table."""
+        return len(self.query.details) == 1 and _is_in_effect(self.model, "reader")
+
+    @property
+    def layout(self) -> Layout | None:
+        """Where SQL finds the properties; None if a subclass writes them in a way that the layout is not about."""
+        with calling(self.model, "layout"):
+            layout = layout_of(self.model)
+        return layout if isinstance(layout, OwnColumns) or _is_in_effect(self.model, "layout") else None
+
+    def maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+        """Return a function that makes the rows of many records of ``shape``; ``cells`` says which, by table key."""
+        with calling(self.model, "maker"):
+            fast = self._fast_maker(shape, cells)
+        make, method = (self.plain_maker(shape, cells), "write") if fast is None else (fast, "maker")
+
+        def make_rows(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            with calling(self.model, method):
+                return make(records)
+
+        return make_rows
+
+    def _fast_maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker | None:
+        if not isinstance(self.model, FastModel) or not _is_in_effect(self.model, "maker"):
+            return None
+        keys = {name: table.key for name, table in self.named_tables(shape).items()}
+        main, extra = next(iter(keys.values())), {column.name for column in self.model.extra_columns()}
+        own = {name: [cell for cell in cells[key] if key != main or cell not in extra] for name, key in keys.items()}
+        make = self.model.maker(shape, own)
+        return None if make is None else _with_extra(self.model, shape, _by_key(make, keys), main, cells[main], extra)
+
+    def plain_maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
+        """Return a function that makes rows by the model's ``write``."""
+        model, tables = self.model, self.named_tables(shape)
+        has_extra = bool(tuple(model.extra_columns()))
+
+        def make(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+            made: dict[str, list[tuple[Any, ...]]] = {key: [] for key in cells}
+            for record in records:
+                added = {**record.envelope(), **(model.extra_values(record) if has_extra else {})}
+                for name, row in model.write(record):
+                    table = tables[name]
+                    made[table.key].append(_laid({**added, **row}, cells[table.key], table.overflow))
+            return made
+
+        return make
+
+    def reader(self, cells: Mapping[str, Sequence[Cell]]) -> RecordReader:
+        """Return a function that makes records of rows; ``cells`` names their columns, by table key.
+
+        Where the model joins, the rows of the detail table have joined those of the first one.
+        """
+        query = self.query
+        fast = None
+        if isinstance(self.model, FastModel) and _is_in_effect(self.model, "reader"):
+            fast = self.model.reader(cells[query.table])
+        if fast is None or (query.details and not self.joins):
+            return self.plain_reader(cells)
+        read: BatchReader = fast
+        return lambda columns: read(columns[query.table])
+
+    def plain_reader(self, cells: Mapping[str, Sequence[Cell]]) -> RecordReader:
+        """Return a function that makes records by the model's ``read``; its rows have not been joined."""
+        model = self.model
+        names = {table.key: name for name, table in self.named_tables().items()}
+        main, *details = (key for key in names if key in cells)
+
+        def read(columns: Mapping[str, Columns]) -> Sequence[Record]:
+            grouped = {names[key]: _grouped(cells[key], columns[key]) for key in details}
+            records = []
+            for row in _rows(cells[main], columns[main]):
+                id_, part, time, topic, session, qos, retain = map(row.__getitem__, ENVELOPE_NAMES)
+                envelope = Record(id_, part, time, topic, session, qos, retain, (), _NOTHING)
+                rows = {name: found.get((id_, part), ()) for name, found in grouped.items()}
+                records.append(model.read(envelope, {names[main]: [row], **rows}))
+            return records
+
+        return read
+
+    @property
+    def _record_key(self) -> tuple[str, ...]:
+        return (*KEY, "time") if self.timed else KEY
+
+    def _main(self, table: Table) -> BoundTable:
+        names = (*ENVELOPE_NAMES, *(column.name for column in table.columns))
+        by_time = (("time",),) if table.name is None else (("topic", "time"), ("time",))
+        return self._bound(table, names, self._record_key, (*by_time, *table.indexes))
+
+    def _other(self, table: Table) -> BoundTable:
+        return self._replacing(table) if table.replaces else self._detail(table)
+
+    def _detail(self, table: Table) -> BoundTable:
+        key, indexes = table.key if "id" in table.key else (*KEY, *table.key), table.indexes
+        if self.timed and "time" not in key:
+            at = key.index("part") + 1
+            key = (*key[:at], "time", *key[at:])
+        if self.timed:  # chunks are found by the time
+            indexes = tuple((*index[:-1], "time") if index[-1] == "id" else index for index in indexes)
+        if key[:2] != KEY:
+            indexes = (*indexes, self._record_key)
+        return self._bound(table, (*key, *(column.name for column in table.columns)), key, indexes)
+
+    def _replacing(self, table: Table) -> BoundTable:
+        kinds = {column.name: column.kind for column in table.columns}
+        if not table.key or not all(kinds.get(name) in _KEY_KINDS for name in table.key):
+            raise ValueError(
+                f"the table {table.name} replaces rows: its key must name columns with a lookup or a number"
+            )
+        if table.name is None or table.properties:
+            raise ValueError(f"table {table.name} replaces rows: it needs a name, and cannot have properties")
+        names = (*table.key, *KEY, "time", *kinds)
+        bound = self._bound(table, names, table.key, table.indexes)
+        return attrs.evolve(bound, key=table_key(table.name, timed=False), replaces=True)
+
+    def _bound(
+        self, table: Table, names: Iterable[str], key: tuple[str, ...], indexes: Iterable[tuple[str, ...]] = ()
+    ) -> BoundTable:
+        own = {column.name: column for column in table.columns}
+        columns = [_column(name, own, in_key=name in key) for name in dict.fromkeys(names)]
+        name = self.destination.key if table.name is None else table.name
+        return BoundTable(
+            key=self._key(table.name),
+            name=name,
+            columns=tuple(columns),
+            properties=tuple(
+                pair for pair in table.properties if not table.overflow or self.destination.gives_column(pair[0])
+            ),
+            primary_key=key,
+            indexes=tuple(indexes),
+            overflow=table.overflow,
+            exact=table.name is not None,
+        )
+
+    def _key(self, name: TableName) -> str:
+        if name is None and not self.timed:
+            return self.destination.key  # no topic of a client begins with $
+        return table_key(self.destination.key if name is None else name, timed=self.timed)
+
+
+def bind(model: Model, destination: Destination, *, timed: bool) -> BoundModel:
+    """Return a model with the tables that it has at a destination."""
+    return BoundModel(model, destination, timed)
+
+
+def table_key(name: str, *, timed: bool) -> str:
+    """Return what a table of a given name is registered under; with the time in its key it is another table."""
+    return f"$timed/{name}" if timed else f"$table/{name}"
+
+
+def exact_tables(bound: BoundModel) -> list[BoundTable]:
+    """Return the tables whose names are used verbatim."""
+    return [table for table in bound.tables() if table.exact]
+
+
+def _column(name: str, own: Mapping[str, Column], *, in_key: bool) -> Column:
+    """Return a column by its name: one of the envelope, perhaps with the model's lookup, or the model's."""
+    if name not in _OF_ENVELOPE:
+        return attrs.evolve(own[name], nullable=False) if in_key else own[name]
+    return attrs.evolve(_OF_ENVELOPE[name], lookup=own[name].lookup) if name in own else _OF_ENVELOPE[name]
+
+
+_PLAIN: Final[Mapping[str, Sequence[str]]] = {
+    "maker": ("write", "tables"),
+    "reader": ("read", "tables"),
+    "layout": ("write",),
+}
+"""Methods, and those that they must agree with."""
+
+
+def _is_in_effect(model: Model, method: str) -> bool:
+    """Return False if a subclass has changed what a method of its parent class relies on, or has no such method."""
+    line = type(model).__mro__
+    definers = {name: next((cls for cls in line if name in vars(cls)), None) for name in (method, *_PLAIN[method])}
+    definer = definers[method]
+    if definer in {None, Model, FastModel}:
+        return False
+    return all(line.index(definer) <= line.index(definers[name]) for name in _PLAIN[method])
+
+
+def _by_key(
+    make: BatchMaker, keys: Mapping[TableName, str]
+) -> Callable[[RecordBatch], dict[str, list[tuple[Any, ...]]]]:
+    return lambda batch: {keys[name]: rows for name, rows in make(batch).items()}
+
+
+def _with_extra(
+    model: Model,
+    shape: Shape,
+    make: Callable[[RecordBatch], dict[str, list[tuple[Any, ...]]]],
+    main: str,
+    cells: Sequence[Cell],
+    extra: Iterable[str],
+) -> RowMaker:
+    """Return a maker that also fills the extra columns, which stand side by side in ``cells``."""
+    names = [cell for cell in cells if isinstance(cell, str) and cell in set(extra)]
+    at = cells.index(names[0]) if names else 0
+
+    def make_with_extra(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+        batch = RecordBatch.of(shape, records)
+        made = make(batch)
+        if names:
+            filled = [tuple(map(values.get, names)) for values in map(model.extra_values, batch)]
+            made[main] = [(*row[:at], *more, *row[at:]) for row, more in zip(made[main], filled, strict=True)]
+        return made
+
+    return make_with_extra
+
+
+def _laid(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...]:
+    """Return a row as a tuple in the order of ``cells``; properties that have no cell go into the cell ``overflow``."""
+    homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in cells]
+    if overflow is None or not homeless:
+        return tuple(map(row.get, cells))
+    rest = {path: tag(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
+    return tuple(rest or None if cell == overflow else row.get(cell) for cell in cells)
+
+
+def _rows(cells: Sequence[Cell], columns: Columns) -> Iterator[dict[Cell, Any]]:
+    return (dict(zip(cells, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+def _grouped(cells: Sequence[Cell], columns: Columns) -> Mapping[tuple[int, int], Sequence[Row]]:
+    found: dict[tuple[int, int], list[Row]] = defaultdict(list)
+    for row in _rows(cells, columns):
+        found[row["id"], row["part"]].append(row)
+    return found

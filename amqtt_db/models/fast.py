@@ -1,0 +1,59 @@
+"""Models that work on many records at once, and helpers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from amqtt_db.models.base import ENVELOPE, Cell, Model, TableName
+from amqtt_db.record import Pair, Record, RecordBatch, Shape, in_order, records_of
+
+Columns = Sequence[Sequence[Any]]
+
+BatchMaker = Callable[[RecordBatch], Mapping[TableName, list[tuple[Any, ...]]]]
+"""Records of one shape → the tuples to insert by table, in the order of the cells that the maker was made for."""
+
+BatchReader = Callable[[Columns], Sequence[Record]]
+"""Rows, column by column in the order of the cells that the reader was made for → their records."""
+
+
+class FastModel(Model):
+    """A model with a faster way to write, to read, or both.  Neither may differ from ``write`` and ``read``."""
+
+    def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
+        """Return a function that makes the rows of many records of ``shape``; None if there is none.
+
+        ``cells`` gives the cells to fill by table, envelope and keys included; not the extra columns.
+        """
+        return None
+
+    def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
+        """Return a function that makes records of many rows; None if there is none.
+
+        ``cells`` names the columns of the record's table and, where there is one detail table, of the rows that join
+        in.  A record with several of these comes as several rows, one after the other; one without any comes as one,
+        with None in their columns.
+        """
+        return None
+
+
+def of_value_rows(
+    cells: Sequence[Cell], columns: Columns, pairs: Sequence[Pair | None], values: Sequence[Any]
+) -> Sequence[Record]:
+    """Return the records of joined rows that have one property each, given by ``pairs`` and ``values``; None if none.
+
+    ``columns`` are the rows' columns in the order of ``cells``; among them is the envelope.
+    """
+    envelope = [columns[cells.index(column.name)] for column in ENVELOPE]
+    ids, parts = envelope[:2]
+    starts = [
+        index
+        for index, (id_, part) in enumerate(zip(ids, parts, strict=True))
+        if not index or id_ != ids[index - 1] or part != parts[index - 1]
+    ]
+    shapes, found = [], []
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        shape, pick = in_order(tuple(pair for pair in pairs[start:end] if pair is not None))
+        shapes.append(shape)
+        found.append(pick(values[start:end]))
+    return records_of(*([column[start] for start in starts] for column in envelope), found, shapes)
