@@ -156,7 +156,7 @@ def _model_class(value: object) -> type[Model]:
     cls = registry.load(text(value), MODELS, "amqtt_db.models")
     if isinstance(cls, type) and issubclass(cls, Model) and attrs.has(cls):
         return cast(type[Model], cls)
-    raise ValueError(f"{value} is not a model: expected an attrs class derived from amqtt_db.models.base.Model")
+    raise ValueError(f"{value} is not a model: expected an attrs class derived from amqtt_db.models.Model")
 
 
 def _structure(cls: Any, options: Node) -> Model | None:
