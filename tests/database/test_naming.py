@@ -15,9 +15,9 @@ from amqtt_db.database.naming import SYSTEM_TABLES, clean, column_name, fold, ta
 from amqtt_db.database.reserved_words import RESERVED_WORDS
 from amqtt_db.database.schema import Schema
 from amqtt_db.models.base import Destination, Model
+from amqtt_db.models.binding import bind
 from amqtt_db.models.eav import Eav
 from amqtt_db.models.wide import Wide
-from amqtt_db.record import Shape
 from tests.values import texts
 
 
@@ -94,7 +94,7 @@ def test_a_tables_indexes_never_meet(length: int, engine: type[Engine], is_prefi
     """Whatever is cut off their names: each has its own within the limit, and those that fit keep their columns."""
     made = engine("sqlite://")
     model: Model = Eav(prefix="x" * length) if is_prefix else Wide(table="x" * length)
-    for table in model.tables(Destination("t"), Shape(())):
+    for table in bind(model, Destination("t"), timed=False).tables():
         schema = Schema(made, Catalog(made))
         target = schema._sql_table(PhysicalTable(table.key, table.name, {}), table)
         names = [str(index.name) for index in target.indexes]
