@@ -36,6 +36,8 @@ Pair = tuple[str, Kind]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 EXACT: Final = 2**53  # beyond it not every integer is a double
+MAX_DIGITS: Final = 4300  # of an integer: Python writes no longer one as text
+_TOO_LONG: Final = 10**MAX_DIGITS
 LEVELS: Final = 16  # deeper objects stay JSON: a path of hundreds of keys serves nobody
 
 KIND_OF_TYPE: Final[Mapping[type, Kind]] = {
@@ -82,7 +84,7 @@ _DOT = re.compile(r"(?<!\\)((?:\\\\)*)\.")
 def kind_of(value: object) -> Kind | None:
     """The kind of an undeclared value, None for None; integers beyond ±2⁵³ are ``int64`` or ``bigint``.
 
-    Raises TypeError for a value of a type that is none of the project's.
+    Raises TypeError for a value of another type than the project's, ValueError for an integer of too many digits.
     """
     if value is None:
         return None
@@ -90,8 +92,14 @@ def kind_of(value: object) -> Kind | None:
     if kind is None:
         raise TypeError(f"a {type(value).__name__} is none of the types that can be stored")
     if type(value) is int and not -EXACT <= value <= EXACT:
-        return "int64" if -(2**63) <= value < 2**63 else "bigint"
+        return "int64" if -(2**63) <= value < 2**63 else _bigint(value)
     return kind
+
+
+def _bigint(value: int) -> Kind:
+    if abs(value) >= _TOO_LONG:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return "bigint"
 
 
 def as_plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, Decoder, shorten
+from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, Decoder, check_depth, shorten
 from amqtt_db.errors import DecodeError, Problem
 from amqtt_db.registry import SpecError, load, suggest
 
@@ -166,14 +166,19 @@ def _guard(stage: _Stage) -> Decoder:
             raise
         except (Exception, SystemExit) as error:
             raise DecodeError(f"{name} fails with {shorten(error)}") from error
-        return _guard_parts(name, data) if type(data) is GeneratorType else data
+        if type(data) is GeneratorType:
+            return _guard_parts(name, data)
+        check_depth(data)
+        return data
 
     return guarded
 
 
 def _guard_parts(name: str, parts: Iterator[Any]) -> Iterator[Any]:
     try:
-        yield from parts
+        for part in parts:
+            check_depth(part)
+            yield part
     except DecodeError:
         raise
     except (Exception, SystemExit) as error:

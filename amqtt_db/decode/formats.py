@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,8 +27,11 @@ Decoder = Callable[[bytes], Any]
 MAX_SIZE: Final = 64 * 2**20
 """What a payload may become when it is decompressed, in bytes, unless ``max_size`` says otherwise."""
 
-MAX_DEPTH: Final = 1024
-"""How deeply lists and objects may be nested in a payload."""
+MAX_DEPTH: Final = 200
+"""How deeply lists and objects may be nested in a payload.
+
+orjson writes at most 254 levels, and a record that is exported or moved to another model gets a few more.
+"""
 
 
 def json_format() -> Decoder:
@@ -149,9 +152,12 @@ def _json(payload: bytes) -> Any:
     if _LONG_NUMBER in payload.translate(_DIGITS_AND_MINUS):
         return _patient_json(payload, None)
     try:
-        return orjson.loads(payload)
+        data = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         return _patient_json(payload, str(error))
+    if len(payload) > 2 * MAX_DEPTH:  # each level takes two bytes at least
+        _check_brackets(payload, data)
+    return data
 
 
 def _patient_json(payload: bytes, reason: str | None) -> Any:
@@ -167,7 +173,7 @@ def _patient_json(payload: bytes, reason: str | None) -> Any:
         raise DecodeError(f"not JSON: {reason or 'not UTF-8' + position(error)}") from None
     except ValueError as error:
         raise DecodeError(f"not JSON: {reason or error}{_hint(payload)}") from None
-    _check_depth(data)
+    check_depth(data)
     return data
 
 
@@ -186,19 +192,26 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_depth(data: Any) -> None:
+def _check_brackets(payload: bytes, data: Any) -> None:
+    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
+        check_depth(data)
+
+
+def check_depth(data: Any) -> None:
+    """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON again."""
     level = [data]
     for _ in range(MAX_DEPTH + 1):
-        level = [child for item in level for child in _children(item)]
-        if not level:
+        inner = {id(child): child for item in level for child in _children(item)}  # one may stand in many places
+        if not inner:
             return
+        level = list(inner.values())
     raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _children(item: Any) -> list[Any]:
-    if type(item) is dict:
-        return list(item.values())
-    return item if type(item) is list else []
+def _children(item: Any) -> Collection[Any]:
+    if isinstance(item, Mapping):
+        return item.values()
+    return item if isinstance(item, (list, tuple)) else ()
 
 
 def _names_problems(names: list[str]) -> list[str]:
@@ -243,7 +256,10 @@ class _Lazy:
             raise DecodeError("empty payload")
         if self._decode is None:
             self._decode = self._import()
-        return self._decode(payload)
+        data = self._decode(payload)
+        if len(payload) > MAX_DEPTH:  # each level takes a byte at least
+            check_depth(data)
+        return data
 
     def _import(self) -> Decoder:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, Final
@@ -190,7 +190,8 @@ class Remodel:
         self._make_room({(self._handler(move).destination, Shape(())): []})  # DDL waits for those who read the table
         current = self._tables(move.current)
         shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
-        stale = [table for table in current.values() if table[1] not in shared] if self._was_here(move) else []
+        left = self._left_behind(move) - shared
+        stale = [(table, name) for table, name in current.values() if name in left]
         moved, done = move.moved, 0
         with open_snapshot(self._url) as snapshot:
             for batch in _batches(_records(snapshot, move.past, after=moved)):
@@ -202,13 +203,18 @@ class Remodel:
                 moved, done = batch[-1].id, done + len(batch)
                 yield Progress("rewritten", done)
 
-    def _was_here(self, move: Move) -> bool:
-        """Whether the topic's records have moved out of the current placement before, and left their old rows there."""
-        table, current = self._catalog.assignment, move.current
+    def _left_behind(self, move: Move) -> set[str]:
+        """Return the names of the tables in which records of the topic that have moved out left their old rows."""
+        table = self._catalog.assignment
         here = (table.c.hash == key_hash(move.topic)) & (table.c.state == MOVED)
         with self._database.begin() as connection:
-            rows = connection.execute(sa.select(table.c.key, table.c.model).where(here)).all()
-        return (current.key, current.model) in {(row.key, row.model) for row in rows}
+            rows = connection.execute(sa.select(table).where(here)).all()
+        gone = [Assignment(row.topic, row.key, row.route, row.model) for row in rows]
+        names: set[str] = set()
+        for assignment in gone:
+            with suppress(ValueError):  # its model cannot be loaded any more, and wrote to no table of this one
+                names.update(name for _, name in self._tables(assignment).values())
+        return names
 
     def _identified(self, record: Record) -> Identity:
         return record.id, record.part, self._engine.bind("timestamp", record.time_us)
