@@ -81,7 +81,7 @@ class GroupCommit:
         self._room.set()
         self._progress: Progress | None = None
         self._trim_to: Progress | None = None
-        self._spare: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
         self._refused_before = 0
         self._closed = False
 
@@ -163,7 +163,7 @@ class GroupCommit:
         """Count a message that is not taken."""
         self._journal.refuse()
 
-    async def room(self, size: int) -> None:
+    async def wait_for_room(self, size: int) -> None:
         """Wait until the journal takes entries again, with ``size`` bytes to append."""
         self._held += size
         try:
@@ -262,7 +262,9 @@ class GroupCommit:
 
     def _committed(self, seconds: float) -> None:
         if self._failing:
-            logger.warning("journal %s can be written again; %s refused meanwhile", self._journal.path, self._since())
+            logger.warning(
+                "journal %s can be written again; %s refused meanwhile", self._journal.path, self._refusals()
+            )
         self._failing = self._scheduled = False
         self._backoff.reset()
         self._causes.resolve()
@@ -276,16 +278,16 @@ class GroupCommit:
         self.coalescer.hold()
         self._loop.call_soon(self.coalescer.flush_all)
         self._review()
-        self._go_on()
+        self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         if self._group is not None:
             self._schedule()
-        elif self._journal.busy and self._spare is None:
-            self._spare = self._loop.call_later(_TRIM_PAUSE, self._commit_spare)
+        elif self._journal.busy and self._rest is None:
+            self._rest = self._loop.call_later(_TRIM_PAUSE, self._commit_rest)
 
-    def _commit_spare(self) -> None:
-        self._spare = None
+    def _commit_rest(self) -> None:
+        self._rest = None
         if not self._scheduled:
             self._commit()
 
@@ -319,7 +321,7 @@ class GroupCommit:
         full = journal.size >= journal.max_size * (NO_LONGER_FULL if self._full else 1)
         if full != self._full:
             self._full = full
-            self._tell_full()
+            self._log_full()
         if self.blocked:
             self._room.clear()
         else:
@@ -330,7 +332,7 @@ class GroupCommit:
         elif waiting < _LOW and self.gate.closed:
             self.gate.open()
 
-    def _tell_full(self) -> None:
+    def _log_full(self) -> None:
         journal = self._journal
         if self._full:
             self._refused_before = journal.refused
@@ -340,9 +342,9 @@ class GroupCommit:
                 journal.path, journal.size, journal.max_size,
             )  # fmt: skip
         else:
-            logger.warning("journal %s has room again; %s refused meanwhile", journal.path, self._since())
+            logger.warning("journal %s has room again; %s refused meanwhile", journal.path, self._refusals())
 
-    def _since(self) -> str:
+    def _refusals(self) -> str:
         return format_count(self._journal.refused - self._refused_before, "message")
 
 

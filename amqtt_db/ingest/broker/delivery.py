@@ -60,7 +60,7 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
             return
         if self._permission is None or await self._permission(item.topic):
             if self._group_commit.blocked:
-                await self._group_commit.room(len(item.data))
+                await self._group_commit.wait_for_room(len(item.data))
             await self._append(item)
         super().put_nowait(item)
 

@@ -35,7 +35,7 @@ class Qos2Ledger:
         ``is_repeated``: its sender says that it has sent it before.
         """
         if self._group_commit.blocked:
-            await self._group_commit.room(len(payload))
+            await self._group_commit.wait_for_room(len(payload))
         checksum = _checksum(topic, payload)
         if self._is_known(packet_id, checksum, is_repeated):
             await self._group_commit.extend(())
