@@ -8,13 +8,12 @@ annotation of what it returns (``-> str``) decides the column's kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from amqtt_db.entity.declared import EntitySpec, covers, undeclared, without_mismatches
+from amqtt_db.entity.declared import EntitySpec, Values, covers, undeclared, without_mismatches
 from amqtt_db.entity.from_class import class_plan
 from amqtt_db.entity.hooks import converter
 from amqtt_db.entity.inline import inline_plan
@@ -25,7 +24,6 @@ from amqtt_db.registry import load_path
 
 __all__ = ["Entity", "converter"]
 
-Values = tuple[Any, ...]
 Structured = tuple[Values, dict[str, Any], dict[str, Any]]
 
 
@@ -35,7 +33,7 @@ class Entity:
     ``keys`` are those of a payload that are declared.  ``is_plain`` tells that :meth:`columns` can be asked.
     """
 
-    __slots__ = ("_covers", "_fields", "_make", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
+    __slots__ = ("_covers", "_fields", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
 
     def __init__(self, plan: EntitySpec) -> None:
         leaves = [leaf for field in plan.fields for leaf in field.leaves()]
@@ -43,10 +41,9 @@ class Entity:
         self.declared: frozenset[str] = frozenset(self.shape.paths)
         self.keys = frozenset(field.key for field in plan.fields)
         self.is_plain = plan.independent
-        self._name, self._make = plan.name, plan.make
+        self._name, self._read = plan.name, plan.read
         self._fields = plan.fields
         self._covers = covers(plan.fields)
-        self._read = _reader([name for name, _ in leaves])
         seals = tuple(field.seal for _, field in leaves)
         self._seals = seals if any(seals) else None
 
@@ -113,7 +110,7 @@ class Entity:
             raise EntityError(f"topic level {name!r} is not {field.expected}") from None
 
     def _values(self, data: Mapping[str, Any]) -> Values:
-        values = self._read(self._make(data))
+        values = self._read(data)
         return values if self._seals is None else self._sealed(values)
 
     def _sealed(self, values: Values) -> Values:
@@ -141,25 +138,6 @@ class Entity:
             return flatten(undeclared(data, self._fields))
         except TypeError as error:
             raise EntityError(str(error)) from None
-
-
-def _reader(names: list[str]) -> Callable[[Any], Values]:
-    """A function that reads attributes, dotted where they are nested; what is below None or not set is None."""
-    quick = attrgetter(*names) if len(names) > 1 else lambda instance: (attrgetter(names[0])(instance),)
-
-    def read(instance: Any) -> Values:
-        try:
-            return quick(instance)
-        except AttributeError:
-            return tuple(_attribute(instance, name) for name in names)
-
-    return read
-
-
-def _attribute(instance: Any, name: str) -> Any:
-    for part in name.split("."):
-        instance = getattr(instance, part, None)
-    return instance
 
 
 def _is_below(path: str, mismatched: Mapping[str, Any]) -> bool:

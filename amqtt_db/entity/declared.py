@@ -11,6 +11,9 @@ from amqtt_db.entity.strict import Convert, to_dict
 from amqtt_db.errors import EntityError
 from amqtt_db.record import Kind
 
+Values = tuple[Any, ...]
+"""Typed values in the order of an entity's properties, None for those that are absent."""
+
 
 @attrs.frozen
 class Field:
@@ -58,14 +61,15 @@ class Field:
 
 @attrs.frozen
 class EntitySpec:
-    """How one entity is made: its fields, the function that makes an instance, and what the instance is called.
+    """How one entity is read: what it is called, its fields, and the function that returns their values.
 
-    ``independent`` tells that there is no more to an instance than the conversion of each field that is there.
+    ``read`` takes the data of a message and returns the values of all leaves of the fields, in their order.
+    ``independent`` is true if each field is converted by itself, and nothing else is done.
     """
 
     name: str
     fields: tuple[Field, ...]
-    make: Callable[[Mapping[str, Any]], Any]
+    read: Callable[[Mapping[str, Any]], Values]
     independent: bool = False
 
 

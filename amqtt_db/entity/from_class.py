@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
+from collections.abc import Callable
 from enum import Enum
+from operator import attrgetter
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from cattrs.fns import identity
 from cattrs.gen import override
 
-from amqtt_db.entity.declared import EntitySpec, Field
+from amqtt_db.entity.declared import EntitySpec, Field, Values
 from amqtt_db.entity.hooks import STRICT, converter, is_record
 from amqtt_db.entity.strict import CONVERT, DECLARED_KIND, Convert, to_any
 from amqtt_db.record import Kind, escape
@@ -34,7 +36,27 @@ def class_plan(cls: type) -> EntitySpec:
         raise ValueError(f"{_name(cls)} declares no attribute")
     if not hasattr(hook, "overrides"):
         fields = tuple(attrs.evolve(field, convert=to_any, required=False, nullable=True) for field in fields)
-    return EntitySpec(_name(cls), fields, lambda data: hook(data, cls))
+    read = _attribute_reader([name for field in fields for name, _ in field.leaves()])
+    return EntitySpec(_name(cls), fields, lambda data: read(hook(data, cls)))
+
+
+def _attribute_reader(names: list[str]) -> Callable[[Any], Values]:
+    """Return a function that reads attributes, dotted if nested; what is below None or not set is None."""
+    quick = attrgetter(*names) if len(names) > 1 else lambda instance: (attrgetter(names[0])(instance),)
+
+    def read(instance: Any) -> Values:
+        try:
+            return quick(instance)
+        except AttributeError:
+            return tuple(_attribute(instance, name) for name in names)
+
+    return read
+
+
+def _attribute(instance: Any, name: str) -> Any:
+    for part in name.split("."):
+        instance = getattr(instance, part, None)
+    return instance
 
 
 def _name(cls: Any) -> str:

@@ -8,11 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-import attrs
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, override
-
-from amqtt_db.entity.declared import EntitySpec, Field
+from amqtt_db.entity.declared import EntitySpec, Field, Values
 from amqtt_db.entity.strict import (
     CONVERT,
     DECLARED_KIND,
@@ -22,7 +18,6 @@ from amqtt_db.entity.strict import (
     strptime_reader,
     to_any,
     to_dict,
-    to_int,
     to_list,
 )
 from amqtt_db.errors import Problem
@@ -64,10 +59,6 @@ _UNQUOTED: Final[Mapping[str, str]] = {
 _OPTIONS: Final = ("format", "items", "optional", "type")
 _FORMATS: Final = ("iso8601", *EPOCHS)
 
-_converter: Final = Converter(detailed_validation=False)
-
-Hook = Callable[[Any, Any], Any]
-
 
 def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
     """The plan of an inline entity.  Raises SpecError with every mistake in it, each under its path below ``where``."""
@@ -77,8 +68,8 @@ def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
         problems.append(Problem(where, "declares no property"))
     if problems:
         raise SpecError(*problems)
-    make, _ = _maker(fields)
-    return EntitySpec("the entity", fields, make, independent=not any(field.children for field in fields))
+    is_flat = not any(field.children for field in fields)
+    return EntitySpec("the entity", fields, _values_of(fields), independent=is_flat)
 
 
 def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[Problem]) -> tuple[Field, ...]:
@@ -181,56 +172,21 @@ def _object_of(fields: tuple[Field, ...]) -> Convert:
     return convert_object
 
 
-class _Key(str):
-    """A key that is safe between the quotes of generated code: cattrs before 26.2 puts it there as it is."""
+def _values_of(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any] | None], Values]:
+    """Return a function that converts the declared properties of an object, None for those that are absent."""
+    steps = [(field.key, _values_of(field.children) if field.children else None, field) for field in fields]
+    width = sum(1 for field in fields for _ in field.leaves())
 
-    __slots__ = ()
+    def read(data: Mapping[str, Any] | None) -> Values:
+        if data is None:
+            return (None,) * width
+        values: list[Any] = []
+        for key, read_inner, field in steps:
+            value = data.get(key)
+            if read_inner is not None:
+                values.extend(read_inner(None if value is None else to_dict(value)))
+            else:
+                values.append(None if value is None else field.convert(value))
+        return tuple(values)
 
-    def __format__(self, spec: str) -> str:
-        return str(self).encode("unicode_escape").decode().replace("'", "\\'")
-
-
-def _maker(fields: tuple[Field, ...]) -> tuple[Callable[[Mapping[str, Any]], Any], Any]:
-    """A function that makes an instance from data, and the instance that holds nothing."""
-    hooks: dict[str, Hook] = {}
-    defaults: dict[str, Any] = {}
-    for field in fields:
-        make, empty = _maker(field.children) if field.children else (None, None)
-        hooks[field.attribute] = _hook(field.convert) if make is None else _object_hook(make, empty)
-        defaults[field.attribute] = attrs.field(default=empty)
-    cls = attrs.make_class("Entity", defaults, slots=True, eq=False, repr=False)
-    overrides: dict[str, Any] = {
-        f.attribute: override(rename=_Key(f.key), struct_hook=hooks[f.attribute]) for f in fields
-    }
-    structure: Hook = make_dict_structure_fn(cls, _converter, _cattrs_detailed_validation=False, **overrides)
-    return lambda data: structure(data, cls), cls()
-
-
-def _hook(convert: Convert) -> Hook:
-    exact = next((kind for kind, one in CONVERT.items() if one is convert and kind in _PASSED), None)
-    if exact is None:
-        return _int_hook if convert is to_int else lambda value, _: None if value is None else convert(value)
-
-    def hook(value: Any, _: Any) -> Any:
-        if type(value) is exact or value is None:
-            return value
-        return convert(value)
-
-    return hook
-
-
-_PASSED: Final = frozenset({bool, float, str, bytes, UUID})
-"""Types whose values need no look once their type is right."""
-
-
-def _int_hook(value: Any, _: Any) -> Any:
-    if type(value) is int and -(2**63) <= value < 2**63:
-        return value
-    return None if value is None else to_int(value)
-
-
-def _object_hook(make: Callable[[Mapping[str, Any]], Any], empty: Any) -> Hook:
-    def hook(value: Any, _: Any) -> Any:
-        return empty if value is None else make(to_dict(value))
-
-    return hook
+    return read
