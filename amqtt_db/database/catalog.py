@@ -1,8 +1,8 @@
-"""The project's own tables in the target database: checkpoints, counters, sessions, dead letters, and the catalogue.
+"""The system tables in the target database: checkpoints, counters, sessions, dead letters, and the catalogue.
 
-``mqtt_journal`` registers each opening of a journal and holds its checkpoint; ``mqtt_counter`` counts messages per
+``mqtt_journal`` registers each generation of a journal and holds its checkpoint; ``mqtt_counter`` counts messages per
 topic filter; ``mqtt_table``, ``mqtt_view``, ``mqtt_catalog`` and ``mqtt_assignment`` remember which tables and views
-there are, what their columns stand for, and where each topic's records lie.
+there are, what their columns mean, and where each topic's records are.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ __all__ = ["COUNTS", "CURRENT", "MOVED", "PAST", "Assignment", "Catalog", "Physi
 CURRENT: Final = "current"
 PAST: Final = "past"
 MOVED: Final = "moved"
-"""States of a placement: new records go to the current one; past ones hold records of before and are read as well.
+"""States of an assignment: new records go to the current one; past ones hold older records and are read as well.
 
-What has been moved to the current one is read there, and its old rows may be deleted.
+Records that ``remodel`` has moved are read in the current one, and their old rows may be deleted.
 """
 
 
 def key_hash(key: str) -> str:
-    """128 bits of a key's UTF-8 bytes: what unique indexes stand on, for keys of any length and any spaces."""
+    """Return 128 bits of hash as text: a unique index on it works for keys of any length and with any spaces."""
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @attrs.frozen
 class PhysicalTable:
-    """A table as it is in the database: its name, and the column of each property cell."""
+    """A table as it is in the database: its name, and the name of each property's column."""
 
     key: str
     name: str
@@ -48,7 +48,7 @@ class PhysicalTable:
 
 @attrs.frozen
 class Assignment:
-    """Where a topic's records lie: the ``key`` of its place, the route and the model that put them there."""
+    """Where a topic's records are: the ``key`` of their destination, the route and the model that put them there."""
 
     topic: str
     key: str
@@ -57,7 +57,7 @@ class Assignment:
 
 
 class Catalog:
-    """The house tables as SQLAlchemy knows them, with the engine's column types."""
+    """The system tables as SQLAlchemy knows them, with the engine's column types."""
 
     def __init__(self, engine: Engine) -> None:
         build = Builder(engine)
@@ -84,7 +84,7 @@ class Catalog:
         write_version(connection, self.meta)
 
     def physical_tables(self, connection: sa.Connection, keys: Iterable[str] | None = None) -> dict[str, PhysicalTable]:
-        """The registered tables by key: all of them, or those with ``keys``."""
+        """Return the registered tables by key: all of them, or those with ``keys``."""
         query = sa.select(self.table.c.key, self.table.c.name)
         if keys is not None:
             query = query.where(self.table.c.hash.in_([key_hash(key) for key in keys]))
@@ -98,12 +98,12 @@ class Catalog:
         return {table.key: attrs.evolve(table, columns=columns[name]) for name, table in tables.items()}
 
     def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
-        """How many tables each route has, by its topic filter."""
+        """Return the number of tables of each route, by topic filter."""
         query = sa.select(self.table.c.route, sa.func.count()).group_by(self.table.c.route)
         return {row[0]: row[1] for row in connection.execute(query)}
 
     def table_folds(self, connection: sa.Connection) -> set[str]:
-        """The folds of all registered tables' and views' names."""
+        """Return the folded names of all registered tables and views."""
         names = sa.union_all(sa.select(self.table.c.name), sa.select(self.view.c.name))
         return set(map(fold, connection.scalars(names)))
 
@@ -113,7 +113,7 @@ class Catalog:
         connection.execute(self.table.insert(), row)
 
     def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
-        """Register what a table's new columns stand for."""
+        """Register what a table's new columns mean."""
         rows = [
             {"table_name": table, "column_name": column, "property": path, "kind": kind}
             for (path, kind), column in columns.items()
@@ -127,7 +127,7 @@ class Catalog:
         connection.execute(self.column.delete().where(here))
 
     def assignments(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Assignment]:
-        """The current placement of each of ``topics`` that has one."""
+        """Return the current assignments of those ``topics`` that have one."""
         table, found = self.assignment, {}
         for hashes in batched(map(key_hash, topics)):
             query = sa.select(table).where(table.c.hash.in_(hashes) & (table.c.state == CURRENT))
@@ -138,18 +138,18 @@ class Catalog:
     def assignments_after(
         self, connection: sa.Connection, last: str, sequence: int, count: int
     ) -> Sequence[sa.Row[Any]]:
-        """The next ``count`` placements in any state, behind that with the topic's hash ``last`` and ``sequence``."""
+        """Return the next ``count`` assignments in any state, after topic hash ``last`` and ``sequence``."""
         table = self.assignment
         behind = (table.c.hash > last) | ((table.c.hash == last) & (table.c.sequence > sequence))
         query = sa.select(table).where((table.c.hash >= last) & behind).order_by(table.c.hash, table.c.sequence)
         return connection.execute(query.limit(count)).all()
 
     def models(self, connection: sa.Connection) -> set[str]:
-        """The models of all placements, in any state."""
+        """Return the models of all assignments, in any state."""
         return set(connection.scalars(sa.select(self.assignment.c.model).distinct()))
 
     def add_assignments(self, connection: sa.Connection, assignments: Iterable[Assignment]) -> None:
-        """Make placements the current ones of their topics; what was current is read from then on, not written to."""
+        """Make assignments the current ones of their topics; the ones before become past."""
         table = self.assignment
         by_hash = {key_hash(new.topic): new for new in assignments}
         last: dict[str, int] = {}
@@ -158,7 +158,7 @@ class Catalog:
             query = sa.select(table.c.hash, sa.func.max(table.c.sequence)).where(same).group_by(table.c.hash)
             last.update((row[0], row[1]) for row in connection.execute(query))
             past = table.update().where(same & (table.c.state == CURRENT)).values(state=PAST)
-            if connection.execute(past).rowcount:  # what writers know of places is out of date
+            if connection.execute(past).rowcount:  # other writers must read the assignments again
                 connection.execute(self.journal.update().values(routing_version=self.journal.c.routing_version + 1))
         rows = [
             {"hash": key, "sequence": last.get(key, 0) + 1, "state": CURRENT, **attrs.asdict(new)}

@@ -42,7 +42,7 @@ class DeadLetter:
 
 
 def letters(database: str, limit: int | None = None) -> list[DeadLetter]:
-    """The newest ``limit`` dead letters of the database at a URL, without their payloads.
+    """Return the newest ``limit`` dead letters of the database at a URL, without their payloads.
 
     Raises DatabaseError if it cannot be read.
     """
@@ -53,7 +53,7 @@ def letters(database: str, limit: int | None = None) -> list[DeadLetter]:
 
 
 def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
-    """The dead letter of message ``id`` with its payload, None if there is none."""
+    """Return the dead letter of message ``id`` with its payload, or None."""
     with open_snapshot(database) as snapshot:
         require_tables(snapshot)
         query = _query(snapshot).where(snapshot.catalog.dead_letter.c.id == id)
@@ -64,7 +64,7 @@ def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
 
 
 def purge(database: str, ids: Iterable[int] | None = None) -> int:
-    """Delete dead letters for good: those with ``ids``, or all of them; returns how many there were."""
+    """Delete dead letters for good: those with ``ids``, or all of them; return how many there were."""
     engine = engine_for(database)
     target = engine.open(write=True)
     try:

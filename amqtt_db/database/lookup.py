@@ -26,7 +26,7 @@ Key = Any
 
 
 def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Table:
-    """A lookup's table as SQLAlchemy knows it."""
+    """Return a lookup's table as SQLAlchemy knows it."""
     return sa.Table(
         lookup.name,
         metadata,
@@ -39,7 +39,7 @@ def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Ta
 
 
 class Lookups:
-    """The ids met so far; what is not known is looked up, and made if it is new."""
+    """A cache of ids; unknown keys are looked up, and new ones are inserted."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Lookups:
         database: sa.Engine,
         aside: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``aside`` wraps the moments in which the database is asked."""
+        """``aside`` is entered around each query."""
         self._engine = engine
         self._aside = aside
         self._database = database
@@ -55,7 +55,7 @@ class Lookups:
         self._ids: dict[Lookup, dict[Key, int]] = {}
 
     def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
-        """The ids of keys, in their order."""
+        """Return the ids of keys, in their order."""
         known = self._ids.setdefault(lookup, {})
         try:
             return list(map(known.__getitem__, keys))
@@ -77,23 +77,23 @@ class Lookups:
             raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {reason}") from error
 
     def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
-        by_hash = {key_hash("\x00".join(_parts(key))): key for key in keys}
+        by_hash = {key_hash("\x00".join(_as_tuple(key))): key for key in keys}
         hashes = sorted(by_hash)
         table = lookup_table(self._engine, lookup, self._metadata)
         with self._database.begin() as connection:
-            found = _found(connection, table, hashes)
+            found = _known_ids(connection, table, hashes)
             new = [{"hash": key, **_row(lookup, by_hash[key])} for key in hashes if key not in found]
             if new:
                 self._engine.lock_schema(connection)
-                found = _found(connection, table, hashes)
+                found = _known_ids(connection, table, hashes)
                 new = [row for row in new if row["hash"] not in found]
                 if new:
                     connection.execute(table.insert(), new)
-                found = _found(connection, table, hashes)
+                found = _known_ids(connection, table, hashes)
         return {by_hash[key]: id_ for key, id_ in found.items()}
 
 
-def _found(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:
+def _known_ids(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for some in batched(hashes):
         query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(some))
@@ -101,9 +101,9 @@ def _found(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) ->
     return found
 
 
-def _parts(key: Key) -> tuple[str, ...]:
+def _as_tuple(key: Key) -> tuple[str, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
 def _row(lookup: Lookup, key: Key) -> dict[str, str]:
-    return dict(zip(lookup.columns, _parts(key), strict=True))
+    return dict(zip(lookup.columns, _as_tuple(key), strict=True))

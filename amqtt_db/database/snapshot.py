@@ -1,4 +1,4 @@
-"""The target database, opened for looking only: what `status`, `dead` and `read` stand on."""
+"""The target database, opened read-only, for `status`, `dead`, `read` and others."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError
 
-_STEADY: Final = "REPEATABLE READ"
+_SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
 
 
 @attrs.frozen
 class Snapshot:
-    """An open connection with what is needed to understand what it returns."""
+    """An open connection, with the engine and the catalogue to read by."""
 
     engine: Engine
     catalog: Catalog
@@ -29,7 +29,7 @@ class Snapshot:
 
 @contextmanager
 def open_snapshot(url: str) -> Iterator[Snapshot]:
-    """Open a database for reading, as it is at the first look; what is committed later is not seen.
+    """Open a database for reading, as it is at the first statement; later commits are not seen.
 
     Raises DatabaseError with what the database answers if it cannot be read, and for one whose tables are older or
     newer than this program.
@@ -37,7 +37,7 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
     engine = engine_for(url)
     database = engine.open(write=False)
     try:
-        with _steady(database).begin() as connection:
+        with _with_snapshots(database).begin() as connection:
             require_version(connection)
             yield Snapshot(engine, Catalog(engine), connection)
     except (sa.exc.DBAPIError, database.dialect.loaded_dbapi.Error) as error:
@@ -47,23 +47,23 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 
 
 def require_tables(snapshot: Snapshot) -> None:
-    """Raise DatabaseError where no writer has ever made its tables."""
+    """Raise DatabaseError if no writer has made its tables yet."""
     if not sa.inspect(snapshot.connection).has_table(snapshot.catalog.assignment.name):
         raise DatabaseError("the database is empty: its tables are made when the writer first starts")
 
 
 def require_database(url: str) -> None:
-    """Raise DatabaseError where no writer has ever made its tables, or there is no database; none is made."""
+    """Raise DatabaseError if there is no database, or no writer has made its tables yet; create nothing."""
     with open_snapshot(url) as snapshot:
         require_tables(snapshot)
 
 
-def _steady(database: sa.Engine) -> sa.Engine:
-    """With transactions that see one state of the database; where there is no such level, they do anyway (SQLite)."""
+def _with_snapshots(database: sa.Engine) -> sa.Engine:
+    """Return connections whose transactions see one state of the database; SQLite needs no level for that."""
     levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
-    return database.execution_options(isolation_level=_STEADY) if _STEADY in levels else database
+    return database.execution_options(isolation_level=_SNAPSHOT_LEVEL) if _SNAPSHOT_LEVEL in levels else database
 
 
 def answer(error: Exception) -> str:
-    """What a database says, as one line without the statement and its values."""
+    """Return what a database says as one line, without the statement and its values."""
     return f"the database answers: {first_line(driver_error(error))}"

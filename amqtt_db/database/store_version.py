@@ -2,8 +2,8 @@
 
 ``mqtt_meta`` says it.  Databases of version 0 have no such table: they were made before versions were counted.
 
-To change the system tables, raise :data:`VERSION` and add a step to :data:`_STEPS`.  A step looks at what is there
-before each statement: where DDL commits by itself, a writer that was killed in the middle starts it again.
+To change the system tables, raise :data:`STORE_VERSION` and add a step to :data:`_STEPS`.  A step looks at what is
+there before each statement: where DDL commits by itself, a writer that was killed in the middle starts it again.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import DatabaseError
 
-VERSION: Final = 1
+STORE_VERSION: Final = 1
 """The version that this program reads and writes."""
 
 _META: Final = "mqtt_meta"
 _JOURNAL: Final = "mqtt_journal"
-_EPOCH: Final = "epoch"  # a column that only version 0 has
-_NAME: Final = "version"
+_OLD_COLUMN: Final = "epoch"  # a column that only version 0 has
+_VERSION_NAME: Final = "version"
 
 
 def require_version(connection: sa.Connection) -> None:
     """Raise DatabaseError if a database that is not empty has another version than this program reads."""
     found = stored_version(connection)
-    if found is not None and found < VERSION:
+    if found is not None and found < STORE_VERSION:
         raise DatabaseError(
-            f"the database's tables have version {found}, and this amqtt_db needs version {VERSION}: start the writer "
-            "once, by `amqtt-db run` or `amqtt-db write`, and it upgrades them"
+            f"the database's tables have version {found}, and this amqtt_db needs version {STORE_VERSION}: start the "
+            "writer once, by `amqtt-db run` or `amqtt-db write`, and it upgrades them"
         )
     _refuse_newer(found)
 
 
 def upgrade(connection: sa.Connection, engine: Engine) -> None:
-    """Bring older system tables to :data:`VERSION`, all but the number; call it with the schema locked.
+    """Bring older system tables to :data:`STORE_VERSION`, all but the number; call it with the schema locked.
 
     Raises DatabaseError if they are newer, or if the database refuses a step.
     """
     found = stored_version(connection)
     _refuse_newer(found)
     try:
-        for step in range(VERSION if found is None else found, VERSION):
+        for step in range(STORE_VERSION if found is None else found, STORE_VERSION):
             _STEPS[step](connection, engine)
     except sa.exc.DBAPIError as error:
         raise DatabaseError(
-            f"the database's tables have version {found} and cannot be upgraded to {VERSION}: the database answers "
-            f"{first_line(driver_error(error))}"
+            f"the database's tables have version {found} and cannot be upgraded to {STORE_VERSION}: the database "
+            f"answers {first_line(driver_error(error))}"
         ) from error
 
 
 def write_version(connection: sa.Connection, meta: sa.Table) -> None:
     """Note that the system tables have this version."""
-    noted, here = str(VERSION), meta.c.name == _NAME
+    noted, here = str(STORE_VERSION), meta.c.name == _VERSION_NAME
     if connection.scalar(sa.select(meta.c.value).where(here)) != noted:
         connection.execute(meta.delete().where(here))
-        connection.execute(meta.insert(), {"name": _NAME, "value": noted})
+        connection.execute(meta.insert(), {"name": _VERSION_NAME, "value": noted})
 
 
 def stored_version(connection: sa.Connection) -> int | None:
@@ -68,19 +68,19 @@ def stored_version(connection: sa.Connection) -> int | None:
     inspector = sa.inspect(connection)
     if inspector.has_table(_META):
         meta = sa.table(_META, sa.column("name"), sa.column("value"))
-        found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _NAME))
+        found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _VERSION_NAME))
         if found is not None:
             return int(found)
     if not inspector.has_table(_JOURNAL):
         return None
-    return 0 if _EPOCH in {column["name"] for column in inspector.get_columns(_JOURNAL)} else 1
+    return 0 if _OLD_COLUMN in {column["name"] for column in inspector.get_columns(_JOURNAL)} else 1
 
 
 def _refuse_newer(found: int | None) -> None:
-    if found is not None and found > VERSION:
+    if found is not None and found > STORE_VERSION:
         raise DatabaseError(
-            f"the database's tables have version {found}, and this amqtt_db knows versions up to {VERSION}: install "
-            "the amqtt_db that made them, or a newer one"
+            f"the database's tables have version {found}, and this amqtt_db knows versions up to {STORE_VERSION}: "
+            "install the amqtt_db that made them, or a newer one"
         )
 
 
@@ -95,7 +95,7 @@ def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
         connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
         connection.exec_driver_sql("DELETE FROM mqtt_catalog WHERE property = '{}'")  # the column extra of views
     with _past_broken_views(connection):  # the last step, for it tells version 0
-        connection.exec_driver_sql(f"ALTER TABLE {_JOURNAL} RENAME COLUMN {_EPOCH} TO routing_version")
+        connection.exec_driver_sql(f"ALTER TABLE {_JOURNAL} RENAME COLUMN {_OLD_COLUMN} TO routing_version")
 
 
 @contextmanager

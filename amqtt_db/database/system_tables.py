@@ -12,34 +12,34 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.record import Kind
 
 COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
-"""What is counted per topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
+"""The counters of a topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
 
-_HASH: Final = 32  # hexadecimal digits
-_NAME: Final = 128  # characters, more than any engine's names have bytes
+_HASH_LENGTH: Final = 32  # hexadecimal digits
+_NAME_LENGTH: Final = 128  # characters, more than any engine's names have bytes
 
 
 class Builder:
-    """What the tables are made of and belong to."""
+    """Makes tables for one engine, all in one ``metadata``."""
 
     def __init__(self, engine: Engine) -> None:
         self.metadata = sa.MetaData()
         self.engine = engine
 
     def table(self, name: str, *columns: sa.Column[object]) -> sa.Table:
-        """A table of the project's own."""
+        """Return a system table."""
         return sa.Table(name, self.metadata, *columns, **self.engine.system_table_options)
 
     def column(self, name: str, kind: Kind, *, nullable: bool = False) -> sa.Column[object]:
-        """A column whose values pass the engine's encoder and decoder."""
+        """Return a column whose values pass through the engine's encoder and decoder."""
         return sa.Column(name, _Encoded(self.engine, kind), nullable=nullable)
 
     def id(self) -> sa.Column[object]:
-        """A message's id as the primary key."""
+        """Return a primary key for a message's id."""
         return sa.Column("id", self.engine.types["int64"], primary_key=True, autoincrement=False)
 
 
 def meta(build: Builder) -> sa.Table:
-    """Facts about the whole database, each by its name: the version of these tables."""
+    """Return the table of facts about the whole database: the version of the system tables."""
     return build.table(
         "mqtt_meta",
         sa.Column("name", sa.String(64), primary_key=True),
@@ -48,7 +48,7 @@ def meta(build: Builder) -> sa.Table:
 
 
 def journal(build: Builder) -> sa.Table:
-    """Each opening of a journal, and its checkpoint."""
+    """Return the table of journal generations, with their checkpoints."""
     return build.table(
         "mqtt_journal",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
@@ -59,18 +59,18 @@ def journal(build: Builder) -> sa.Table:
 
 
 def counter(build: Builder) -> sa.Table:
-    """How many messages there were of each topic filter."""
+    """Return the table of counters per topic filter."""
     return build.table(
         "mqtt_counter",
         sa.Column("journal", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("hash", sa.String(_HASH), primary_key=True),
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
         build.column("filter", "text"),
         *(build.column(name, "int64") for name in COUNTS),
     )
 
 
 def session(build: Builder) -> sa.Table:
-    """A row per connection."""
+    """Return the table of client connections."""
     return build.table(
         "mqtt_session",
         build.id(),
@@ -87,7 +87,7 @@ def session(build: Builder) -> sa.Table:
 
 
 def dead_letter(build: Builder) -> sa.Table:
-    """What could not be stored, and why."""
+    """Return the table of messages that could not be stored."""
     return build.table(
         "mqtt_dead_letter",
         build.id(),
@@ -105,7 +105,7 @@ def dead_letter(build: Builder) -> sa.Table:
 
 
 def dead_segment(build: Builder) -> sa.Table:
-    """The rest of payloads that are too long for the row of their dead letter."""
+    """Return the table of segments of payloads that are too long for one row."""
     return build.table(
         "mqtt_dead_segment",
         build.id(),
@@ -115,44 +115,44 @@ def dead_segment(build: Builder) -> sa.Table:
 
 
 def table(build: Builder) -> sa.Table:
-    """The tables of records."""
+    """Return the table that lists the tables of records."""
     return build.table(
         "mqtt_table",
-        sa.Column("hash", sa.String(_HASH), primary_key=True),
-        sa.Column("name", sa.String(_NAME), nullable=False, unique=True),
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        sa.Column("name", sa.String(_NAME_LENGTH), nullable=False, unique=True),
         build.column("key", "text"),
         build.column("route", "text"),
     )
 
 
 def column(build: Builder) -> sa.Table:
-    """What the columns of tables and views stand for."""
+    """Return the table that says what the columns of tables and views mean."""
     return build.table(
         "mqtt_catalog",
-        sa.Column("table_name", sa.String(_NAME), primary_key=True),
-        sa.Column("column_name", sa.String(_NAME), primary_key=True),
+        sa.Column("table_name", sa.String(_NAME_LENGTH), primary_key=True),
+        sa.Column("column_name", sa.String(_NAME_LENGTH), primary_key=True),
         build.column("property", "text"),
         sa.Column("kind", sa.String(16), nullable=False),
     )
 
 
 def view(build: Builder) -> sa.Table:
-    """The views."""
+    """Return the table that lists the views."""
     return build.table(
         "mqtt_view",
-        sa.Column("hash", sa.String(_HASH), primary_key=True),
-        sa.Column("name", sa.String(_NAME), nullable=False, unique=True),
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        sa.Column("name", sa.String(_NAME_LENGTH), nullable=False, unique=True),
         build.column("key", "text"),
         build.column("columns", "text"),
-        sa.Column("definition", sa.String(_HASH), nullable=False),
+        sa.Column("definition", sa.String(_HASH_LENGTH), nullable=False),
     )
 
 
 def assignment(build: Builder) -> sa.Table:
-    """Where each topic's records lie, and have lain."""
+    """Return the table that says where each topic's records are, and were before."""
     return build.table(
         "mqtt_assignment",
-        sa.Column("hash", sa.String(_HASH), primary_key=True),
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
         sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("state", sa.String(8), nullable=False),
         sa.Column("moved", build.engine.types["int64"]),
@@ -164,7 +164,7 @@ def assignment(build: Builder) -> sa.Table:
 
 
 class _Encoded(sa.types.TypeDecorator[object]):
-    """A kind's column type, whose values pass the engine's own encoder and decoder and nothing else."""
+    """A kind's column type, with the engine's own encoder and decoder."""
 
     impl = sa.types.NullType
     cache_ok = True

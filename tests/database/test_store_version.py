@@ -131,7 +131,7 @@ def test_an_old_database_reads_the_same_once_it_is_upgraded(store: Store) -> Non
     for _ in range(2):
         store.upgrade()
         assert store.contents() == EXPECTED["before"]
-        assert store.sql("SELECT m.name, m.value FROM mqtt_meta m") == [["version", str(store_version.VERSION)]]
+        assert store.sql("SELECT m.name, m.value FROM mqtt_meta m") == [["version", str(store_version.STORE_VERSION)]]
 
 
 def test_the_writer_goes_on_where_the_old_one_stopped(store: Store) -> None:
@@ -186,15 +186,17 @@ def test_a_newer_database_is_refused_in_one_line(site: Site) -> None:
     bench = Workbench(site)
     bench.send(("a", {"v": 1}))
     bench.close()
-    newer = str(store_version.VERSION + 1)
+    newer = str(store_version.STORE_VERSION + 1)
     bench.sql(f"UPDATE mqtt_meta SET value = '{newer}'")
-    wanted = rf"^the database's tables have version {newer}, .* knows versions up to {store_version.VERSION}: [^\n]*$"
+    wanted = (
+        rf"^the database's tables have version {newer}, .* knows versions up to {store_version.STORE_VERSION}: [^\n]*$"
+    )
     with pytest.raises(DatabaseError, match=wanted):
         bench.open()
     with pytest.raises(DatabaseError, match=wanted):
         bench.records()
     assert bench.sql("SELECT v FROM a") == [(1.0,)]
-    bench.sql(f"UPDATE mqtt_meta SET value = '{store_version.VERSION}'")
+    bench.sql(f"UPDATE mqtt_meta SET value = '{store_version.STORE_VERSION}'")
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What differs by database, and which engine a URL means."""
+"""Engines: one for each database system, found by URL."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ BUILTIN: Final[Mapping[str, str]] = {
 
 
 def engine_for(url: str) -> Engine:
-    """The engine for a SQLAlchemy URL.  Raises ValueError for a dialect that has none."""
+    """Return the engine for a SQLAlchemy URL.  Raises ValueError for an unknown dialect."""
     engine: Engine = registry.load(dialect_of(url), BUILTIN, GROUP)(url)
     return engine

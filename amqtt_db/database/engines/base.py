@@ -60,9 +60,9 @@ def on_conflict(quote: Callable[[str], str], row_batch: RowBatch) -> str:
 
 
 def foreign_column(table: str, column: str) -> DatabaseError:
-    """What to say of a column that was added by hand and must be filled, which nobody does."""
+    """Return the error for a column that was added by hand, is NOT NULL and has no default."""
     return DatabaseError(
-        f"column {column} of table {table} is none of this project's, and NOT NULL without a default: no row can be "
+        f"column {column} of table {table} was added by hand, and is NOT NULL without a default: no row can be "
         "stored; give it a default or allow NULL"
     )
 
@@ -102,7 +102,7 @@ def prepare_each(database: sa.Engine, prepare: Callable[[Any, Any], None]) -> No
 
 
 def is_collision(engine: Engine, error: BaseException) -> bool:
-    """Whether another writer was in the way, whatever the error was made into, and the same may succeed at once."""
+    """Return True for a lock conflict: retrying at once may succeed.  Look at the error's cause too."""
     cause = error.__cause__
     here = isinstance(error, Busy) or engine.is_collision(error)
     return here or (cause is not None and is_collision(engine, cause))
@@ -140,10 +140,10 @@ class Engine(ABC):
 
     @abstractmethod
     def open(self, *, write: bool) -> sa.Engine:
-        """Connections to the database; for writing with the durability that the project promises."""
+        """Return connections to the database; for writing, with the durability that the project promises."""
 
     def rehearse(self) -> sa.Engine:
-        """Connections for DDL that is rolled back; a database that is made when it is first written to is not made."""
+        """Return connections for DDL that will be rolled back; do not create a database."""
         return self.open(write=True)
 
     @abstractmethod
@@ -152,49 +152,49 @@ class Engine(ABC):
 
     @abstractmethod
     def maintenance(self, database: sa.Engine) -> AbstractContextManager[bool]:
-        """Keep others from moving and deleting records, over any number of transactions; False: somebody else does.
+        """Keep others from moving and deleting records, over any number of transactions; yield False if another does.
 
-        What the context holds ends with the process, however that ends.
+        The lock ends with the process, however that ends.
         """
 
     @abstractmethod
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
-        """Append rows in bulk, within the connection's transaction; tables are met in the order of the loads."""
+        """Append rows in bulk, within the connection's transaction; lock tables in the order of the batches."""
 
     @abstractmethod
     def holds(self, kind: Kind, value: Any) -> bool:
-        """Whether a column of ``kind`` returns ``value`` (not None) identically."""
+        """Return True if a column of ``kind`` returns ``value`` (not None) identically."""
 
     def identity(self) -> object:
-        """What changes when the database is replaced by another one; None where that cannot happen unnoticed."""
+        """Return a value that changes when the database is replaced, or None if that cannot go unnoticed."""
         return None
 
     @abstractmethod
     def is_value_fault(self, error: BaseException) -> bool:
-        """Whether an error is about a value (it will never succeed) and not about the database's condition."""
+        """Return True if an error is about a value and will recur, False if it is about the database's condition."""
 
     def is_collision(self, error: BaseException) -> bool:
-        """Whether another transaction was in the way, and the same may succeed at once."""
+        """Return True if another transaction was in the way, and a retry may succeed at once."""
         return False
 
     def reason(self, error: BaseException) -> str | None:
-        """What to tell a user of a value fault beside its class: no values; None where there is nothing to tell."""
+        """Return a reason for a value fault to show to users, without values; None to show the error's class alone."""
         return None
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """Whether a smaller batch, or a row with fewer columns, may succeed where this one was too much."""
+        """Return True if a smaller batch, or a row with fewer columns, may succeed."""
         return False
 
     def segment_size(self, connection: sa.Connection) -> int:
-        """Bytes of a dead letter's payload that one statement carries; the rest follows in further ones."""
+        """Return how many bytes of a dead letter's payload one statement carries."""
         return 2**24
 
     @abstractmethod
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Sentences about settings of the server that weaken the delivery promise."""
+        """Yield sentences about settings of the server that weaken the delivery promise."""
 
     def encode(self, kinds: Sequence[Kind], columns: Iterable[Sequence[Any]]) -> Sequence[tuple[Any, ...]]:
-        """Columns as rows that the driver takes.  Raises Unfit where a value does not fit its kind's column."""
+        """Return columns as rows for the driver.  Raises Unfit if a value does not fit its kind's column."""
         encoded = [
             self.encoders[kind](column) if kind in self.encoders else column
             for kind, column in zip(kinds, columns, strict=True)
@@ -202,19 +202,19 @@ class Engine(ABC):
         return list(zip(*encoded, strict=True))
 
     def bind(self, kind: Kind, value: Any) -> Any:
-        """A value (not None) as a parameter of an SQL statement takes it."""
+        """Return a value (not None) as a parameter of an SQL statement."""
         return self.encoders[kind]([value])[0] if kind in self.encoders else value
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
-        """Dialect options for an index on columns: name and kind of each."""
+        """Return dialect options for an index on columns, given by name and kind."""
         return {}
 
     def nameable(self, text: str) -> str:
-        """Text without characters that a name cannot have."""
+        """Return text without characters that a name cannot have."""
         return text
 
     def decode(self, kind: Kind, value: Any) -> Any:
-        """A value as it was before :meth:`encode`."""
+        """Return a value as it was before :meth:`encode`."""
         if value is None or kind not in self.decoders:
             return value
         return self.decoders[kind](value)

@@ -1,4 +1,4 @@
-"""What engines share in turning columns of values into what a driver takes."""
+"""Encoders that engines share: columns of values as a driver takes them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from amqtt_db.record import EPOCH, EXACT, to_micros
 _SECOND: Final = 1_000_000
 _MINUTE: Final = 60 * _SECOND
 _SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
-_FIRST: Final = to_micros(datetime.min.replace(tzinfo=timezone.utc))
-_LAST: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
+_FIRST_TIME: Final = to_micros(datetime.min.replace(tzinfo=timezone.utc))
+_LAST_TIME: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
 
 
 def present(column: Sequence[Any]) -> Sequence[Any]:
-    """The values that are not None."""
+    """Return the values that are not None."""
     return [value for value in column if value is not None] if None in column else column
 
 
 def each(encode: Callable[[Any], Any]) -> Encoder:
-    """An encoder that takes value by value; what ``encode`` refuses is unfit."""
+    """Return an encoder that works value by value; values that ``encode`` refuses are unfit."""
 
     def encode_column(column: Sequence[Any]) -> Sequence[Any]:
         try:
@@ -36,7 +36,7 @@ def each(encode: Callable[[Any], Any]) -> Encoder:
 
 
 def plain_numbers(column: Sequence[Any]) -> Sequence[Any]:
-    """Doubles that are not NaN or −0.0.
+    """Return a column of doubles.  Raises Unfit for NaN and −0.0.
 
     The sum finds NaN, the extremes find integers that no double holds, the sign of zeros finds −0.0.
     """
@@ -55,14 +55,14 @@ def _are_plain(numbers: Sequence[Any]) -> bool:
 
 
 def is_plain_double(value: float) -> bool:
-    """Whether a value is a double, and neither NaN nor −0.0."""
+    """Return True for a double that is neither NaN nor −0.0."""
     if type(value) is int:
         return -EXACT <= value <= EXACT
     return not isnan(value) and (value != 0.0 or copysign(1.0, value) > 0)
 
 
 def is_unicode(value: str) -> bool:
-    """Whether text has no lone surrogates."""
+    """Return True if text has no lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -76,34 +76,34 @@ def _minute_text(minute: int) -> str:
 
 
 def moment_text(moment: int) -> str:
-    """Microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
+    """Return microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
     return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _SECOND % 60]}{moment % _SECOND:06d}"
 
 
 def moment_texts(column: Sequence[Any]) -> Sequence[Any]:
-    """:func:`moment_text` of a column."""
+    """Return :func:`moment_text` of each value."""
     return [None if value is None else moment_text(value) for value in column]
 
 
 def instants(column: Sequence[Any]) -> Sequence[Any]:
-    """Aware datetimes as microseconds since 1970.  Raises Unfit where one has no zone or is no datetime in UTC."""
+    """Return aware datetimes as microseconds since 1970.  Raises Unfit for one without a zone or out of range."""
     try:
         times = [None if value is None else to_micros(value) for value in column]
     except TypeError as error:
         raise Unfit from error
     there = present(times)
-    if there and not (min(there) >= _FIRST and max(there) <= _LAST):
+    if there and not (min(there) >= _FIRST_TIME and max(there) <= _LAST_TIME):
         raise Unfit
     return times
 
 
 def datetime_texts(column: Sequence[Any]) -> Sequence[Any]:
-    """Aware datetimes as :func:`moment_text`."""
+    """Return aware datetimes as :func:`moment_text`."""
     return moment_texts(instants(column))
 
 
 def is_aware(value: datetime) -> bool:
-    """Whether a datetime has a zone and is one in UTC too."""
+    """Return True for a datetime with a zone that is in range in UTC."""
     try:
         return value.astimezone(timezone.utc).year > 0 and value.tzinfo is not None
     except (OverflowError, ValueError):
@@ -111,19 +111,19 @@ def is_aware(value: datetime) -> bool:
 
 
 def utc(value: datetime) -> datetime:
-    """An aware datetime in UTC.  Raises Unfit for a naive one, ValueError or OverflowError for one that has none."""
+    """Return an aware datetime in UTC.  Raises Unfit for a naive one, OverflowError for one out of range."""
     if value.tzinfo is None:
         raise Unfit
     return value if value.tzinfo is timezone.utc else value.astimezone(timezone.utc)
 
 
 def naive_time(value: time) -> time:
-    """A time without a zone.  Raises Unfit for one with."""
+    """Return a time without a zone.  Raises Unfit for one with a zone."""
     if value.tzinfo is not None:
         raise Unfit
     return value
 
 
 def time_text(value: time) -> str:
-    """A time without a zone as ``12:00:00.000000``."""
+    """Return a time without a zone as ``12:00:00.000000``."""
     return naive_time(value).isoformat("microseconds")

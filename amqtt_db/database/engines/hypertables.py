@@ -1,4 +1,4 @@
-"""Tables in chunks by time: what a database that has them must do."""
+"""The interface of hypertables: tables that the database splits into chunks by time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amqtt_db.routing.route import Ordering
 
 @attrs.frozen
 class Chunks:
-    """How a table is split into chunks: a route's ``Hypertable`` with the column names of this table."""
+    """How one table is split and compressed: a route's ``Hypertable`` in terms of the table's own columns."""
 
     length: timedelta
     compress_after: timedelta | None = None
@@ -23,26 +23,26 @@ class Chunks:
 
 
 class Hypertables(ABC):
-    """Hypertables: tables in chunks by their column ``time``, which may be compressed, and are deleted as a whole."""
+    """Makes and maintains tables in chunks by ``time``, which may be compressed and are deleted as a whole."""
 
     @abstractmethod
     def missing(self, connection: sa.Connection) -> str | None:
-        """Why the database cannot have any, and what to do; None where it can."""
+        """Return why the database cannot have any, and what to do; None if it can."""
 
     @abstractmethod
     def make(self, connection: sa.Connection, table: str, chunks: Chunks) -> list[str]:
-        """Make an empty table a hypertable, or change what differs of one; returns the DDL that it took.
+        """Make an empty table a hypertable, or change its settings; return the DDL that it took.
 
-        What chunks there are stay as they are.
+        Existing chunks stay as they are.
         """
 
     @abstractmethod
     def kept(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
-        """The hypertables by name, and how long the database keeps their rows by itself; None: for ever."""
+        """Return the retention policies of all hypertables by name; None means that rows are never deleted."""
 
     @abstractmethod
     def keep(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
-        """Have the database delete chunks that ended longer ago than ``keep``; None: none."""
+        """Set the retention policy; None removes it."""
 
     @abstractmethod
     def permit_deletes(self, connection: sa.Connection) -> None:

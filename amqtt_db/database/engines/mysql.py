@@ -45,7 +45,7 @@ _LOCK_SECONDS: Final = 30
 _LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into
 _KEY_LENGTH: Final = 191  # characters of a text in an index
 
-_OPTIONS: Final[Mapping[str, Any]] = {
+_TABLE_OPTIONS: Final[Mapping[str, Any]] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
@@ -57,10 +57,10 @@ _VALUE_ERRORS: Final = frozenset(
         1048,  # a column cannot be NULL
         1117, 1118,  # too many columns, a row is too big
         1264, 1265, 1292, 1366, 1367, 1406, 1411, 1690,  # out of range, incorrect, too long
-        1300, 1301,  # text that is none, a result beyond the packet
+        1300, 1301,  # malformed text, a result beyond the packet
         1526,  # no partition for a value
         1644,  # a user's trigger raises it
-        3140, 3819, 4025,  # JSON that is none; CHECK constraints of MySQL and MariaDB
+        3140, 3819, 4025,  # malformed JSON; CHECK constraints of MySQL and MariaDB
     }
 )  # fmt: skip
 _TOO_BIG: Final = frozenset({1117, 1118, 1206, 1969})  # columns, a row, locks, a statement that took too long
@@ -113,7 +113,7 @@ _HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
     "int64": lambda number: -(2**63) <= number < 2**63,
 }
 
-_TEXT: Final = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
+_LONG_TEXT: Final = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
 
 
 class MySQL(Engine):
@@ -123,23 +123,23 @@ class MySQL(Engine):
     max_columns: ClassVar[int] = 180
     most_columns: ClassVar[int] = 1000  # InnoDB's own limit is 1,017
     transactional_ddl: ClassVar[bool] = False
-    table_options: ClassVar[Mapping[str, Any]] = _OPTIONS
-    system_table_options: ClassVar[Mapping[str, Any]] = _OPTIONS
+    table_options: ClassVar[Mapping[str, Any]] = _TABLE_OPTIONS
+    system_table_options: ClassVar[Mapping[str, Any]] = _TABLE_OPTIONS
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
         "bool": sa.BOOLEAN(),
         "number": mysql.DOUBLE(),
         "int64": sa.BIGINT(),
-        "bigint": _TEXT,
-        "text": _TEXT,
+        "bigint": _LONG_TEXT,
+        "text": _LONG_TEXT,
         "bytes": mysql.LONGBLOB(),
         "datetime": mysql.DATETIME(fsp=6),
         "timestamp": mysql.DATETIME(fsp=6),
         "date": sa.DATE(),
         "time": mysql.TIME(fsp=6),
-        "decimal": _TEXT,
+        "decimal": _LONG_TEXT,
         "uuid": sa.CHAR(36),
-        "json": _TEXT,
-        "tagged": _TEXT,
+        "json": _LONG_TEXT,
+        "tagged": _LONG_TEXT,
     }
     encoders: ClassVar[Mapping[Kind, Encoder]] = {
         "number": _numbers,
@@ -204,7 +204,7 @@ class MySQL(Engine):
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
         """An index on text needs a length."""
-        lengths = {name: _KEY_LENGTH for name, kind in columns if self.types[kind] is _TEXT}
+        lengths = {name: _KEY_LENGTH for name, kind in columns if self.types[kind] is _LONG_TEXT}
         return {"mysql_length": lengths} if lengths else {}
 
     def nameable(self, text: str) -> str:

@@ -18,9 +18,9 @@ from amqtt_db.database.engines.mysql import lock_schema
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.record import Kind
 
-_WAIT: Final = 1  # second, the shortest that both servers know
+_WAIT_SECONDS: Final = 1  # second, the shortest that both servers know
 
-_NUMBERS: Final = ("INTEGER", "UNSIGNED INTEGER", "DOUBLE")  # what MySQL calls large integers in JSON text
+_NUMBER_TYPES: Final = ("INTEGER", "UNSIGNED INTEGER", "DOUBLE")  # what MySQL calls large integers in JSON text
 _INT64: Final = f"BETWEEN {-(2**63)} AND {2**63 - 1}"
 _END: Final = "."  # after texts that are compared: the collation leaves out spaces at the end
 _ODD: Final = "'inf', '-inf', 'nan', '-0.0'"
@@ -28,29 +28,29 @@ _ODD: Final = "'inf', '-inf', 'nan', '-0.0'"
 
 @attrs.frozen
 class _Place:
-    """A place in a JSON text: expressions for the text, and for the path into it."""
+    """A place in a JSON text: expressions for the text and for the path."""
 
     document: str
     path: str
 
     @property
     def json(self) -> str:
-        """What is there, as JSON."""
+        """The value, as JSON."""
         return f"JSON_EXTRACT({self.document}, {self.path})"
 
     @property
     def type(self) -> str:
-        """The JSON type of what is there."""
+        """The value's JSON type."""
         return f"JSON_TYPE({self.json})"
 
     @property
     def length(self) -> str:
-        """How many members or items are there."""
+        """The number of members or items."""
         return f"JSON_LENGTH({self.json})"
 
     @property
     def text(self) -> str:
-        """What is there as text: a number's digits, a string's characters."""
+        """The value as text: a number's digits, a string's characters."""
         return f"JSON_UNQUOTE({self.json})"
 
 
@@ -66,8 +66,8 @@ class MySQLViews(ViewSQL[_Place]):
         """``lock_wait_timeout`` is the session's own, so it is put back."""
         with database.begin() as connection:
             usual = connection.exec_driver_sql("SELECT @@SESSION.lock_wait_timeout").scalar_one()
-            lock_schema(connection, _WAIT)
-            connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_WAIT}")
+            lock_schema(connection, _WAIT_SECONDS)
+            connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_WAIT_SECONDS}")
             try:
                 yield connection
             finally:
@@ -96,7 +96,7 @@ class MySQLViews(ViewSQL[_Place]):
 
     def at(self, document: str, keys: Sequence[str]) -> _Place:
         """Keys are written as tagged JSON writes them."""
-        return _Place(document, _path(*keys))
+        return _Place(document, _path_to(*keys))
 
     def text_at(self, place: _Place) -> str:
         """``JSON_UNQUOTE``."""
@@ -120,7 +120,7 @@ class MySQLViews(ViewSQL[_Place]):
             typed = _below(place, "$typed", 1)
             return (
                 f"CASE WHEN {_below(place, '$typed', 0).text} = 'json' THEN {self.json_at(typed)} "
-                f"WHEN {place.type} = 'ARRAY' OR {place.type} = 'OBJECT' AND NOT {_is_tagged(place)} "
+                f"WHEN {place.type} = 'ARRAY' OR {place.type} = 'OBJECT' AND NOT {_is_tag_object(place)} "
                 f"THEN {self.json_at(place)} END"
             )
         if kind in {"int64", "bigint"}:
@@ -130,7 +130,7 @@ class MySQLViews(ViewSQL[_Place]):
         tagged = _from_text(kind, _below(place, f"${kind}").text)
         double = f"CAST({place.text} AS DOUBLE)"
         plain: Mapping[Kind, str] = {
-            "number": f"WHEN 'OBJECT' THEN {tagged} {_of_types(_NUMBERS, double)}",
+            "number": f"WHEN 'OBJECT' THEN {tagged} {_of_types(_NUMBER_TYPES, double)}",
             "text": f"WHEN 'STRING' THEN {place.text}",
             "bool": f"WHEN 'BOOLEAN' THEN {place.text} = 'true'",
         }
@@ -142,30 +142,30 @@ def _literal(text: str) -> str:
 
 
 def _of_types(types: Sequence[str], then: str) -> str:
-    """The same for several JSON types."""
+    """Return WHEN branches with the same result for several JSON types."""
     return " ".join(f"WHEN '{name}' THEN {then}" for name in types)
 
 
-def _path(*keys: str) -> str:
-    """A literal path that leads along keys, as tagged JSON writes them."""
+def _path_to(*keys: str) -> str:
+    """Return a literal path along keys, as tagged JSON writes them."""
     written = ("$" + key if key.startswith("$") else key for key in keys)
     return _literal("$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in written))
 
 
 def _below(place: _Place, key: str, *index: int) -> _Place:
-    """The member of an object at a place, or an item of that member."""
+    """Return the place of an object's member, or of an item of that member."""
     last = "".join(f"[{number}]" for number in index)
     step = _literal(f'."{key}"{last}')
     return attrs.evolve(place, path=f"CONCAT({place.path}, {step})")
 
 
-def _is_tagged(place: _Place) -> str:
-    """Whether an object stands for another value."""
+def _is_tag_object(place: _Place) -> str:
+    """Return a condition: true for an object that is a tagged value."""
     return f"(LEFT({place.json}, 3) = '{{\"$' AND SUBSTR({place.json}, 4, 1) <> '$')"
 
 
 def _is_unfit(place: _Place) -> str:
-    """Whether a column of the value's own kind would not return it identically."""
+    """Return a condition: true for a value that a column of its own kind would not return identically."""
     number, text = (_below(place, tag).text for tag in ("$number", "$text"))
     return f"({number} IN ({_ODD}) OR {text} REGEXP {_literal(chr(92) * 2 + 'ud[89a-f]')})"
 
@@ -197,5 +197,5 @@ _FROM_TEXT: Final[Mapping[Kind, str]] = {
 
 
 def _from_text(kind: Kind, text: str) -> str:
-    """A value from its text in JSON."""
+    """Return a value from its text in JSON."""
     return _FROM_TEXT.get(kind, "{}").format(text)

@@ -49,7 +49,7 @@ _PARENT: Final = sa.text(
 _OFFSET: Final = to_micros(
     datetime(2000, 1, 1, tzinfo=timezone.utc)
 )  # from here a binary timestamp counts microseconds
-_DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
+_MOST_DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
 
 
 def _numbers(column: Sequence[Any]) -> Sequence[Any]:
@@ -81,7 +81,7 @@ def _is_numeric(value: Decimal) -> bool:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or (sign and not any(digits)):
         return False
-    return -16_383 <= exponent <= 0 and len(digits) <= _DIGITS
+    return -16_383 <= exponent <= 0 and len(digits) <= _MOST_DIGITS
 
 
 def _decimal(value: Decimal) -> Decimal:
@@ -91,7 +91,7 @@ def _decimal(value: Decimal) -> Decimal:
 
 
 def _is_bigint(value: int) -> bool:
-    return value.bit_length() < 3 * _DIGITS
+    return value.bit_length() < 3 * _MOST_DIGITS
 
 
 def _jsonb(column: Sequence[Any]) -> Sequence[Any]:

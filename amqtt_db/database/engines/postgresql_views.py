@@ -81,7 +81,7 @@ class PostgreSQLViews(ViewSQL[str]):
 
 
 def _untagged(kind: Kind, place: str) -> str:
-    """Tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
+    """Return tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
     if kind == "json":
         return (
             f"CASE WHEN {place} #>> '{{$typed,0}}' = 'json' THEN {place} #> '{{$typed,1}}' "
@@ -118,5 +118,5 @@ _FROM_TEXT: Final[Mapping[Kind, str]] = {
 
 
 def _from_text(kind: Kind, text: str) -> str:
-    """A value from its text in JSON."""
+    """Return a value from its text in JSON."""
     return _FROM_TEXT[kind].format(text)

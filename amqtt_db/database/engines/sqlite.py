@@ -50,10 +50,10 @@ from amqtt_db.errors import DatabaseError
 from amqtt_db.journal.file_lock import try_lock
 from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
-_PATIENCE: Final = 5.0  # seconds to wait for others who write
-_PAUSE: Final = 0.01
+_BUSY_TIMEOUT: Final = 5.0  # seconds to wait for others who write
+_RETRY_PAUSE: Final = 0.01
 _QUOTE: Final = sqlite.dialect().identifier_preparer.quote
-_EPOCH: Final = EPOCH.replace(tzinfo=None)
+_NAIVE_EPOCH: Final = EPOCH.replace(tzinfo=None)
 
 
 def _texts(column: Sequence[Any]) -> Sequence[Any]:
@@ -72,13 +72,13 @@ def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromiso
 
 def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
     try:
-        return (read(text) - _EPOCH) // MICROSECOND
+        return (read(text) - _NAIVE_EPOCH) // MICROSECOND
     except (TypeError, ValueError):
         return to_micros(_edited(text))
 
 
 def _edited(text: str) -> datetime:
-    """A time as only a user writes it into a column, in whatever zone: in UTC, which is meant without one too."""
+    """Parse a timestamp that was edited by hand; no zone means UTC."""
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know Z
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else utc(moment)
 
@@ -269,8 +269,8 @@ class SQLite(Engine):
 
 def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
-    _switch_to_wal(connection, monotonic() + _PATIENCE)
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000:.0f}")
+    _switch_to_wal(connection, monotonic() + _BUSY_TIMEOUT)
     connection.execute("PRAGMA synchronous = FULL")
 
 
@@ -282,12 +282,12 @@ def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
         except sqlite3.OperationalError as error:
             if "database is locked" not in str(error) or monotonic() > deadline:
                 raise
-            sleep(_PAUSE)
+            sleep(_RETRY_PAUSE)
         else:
             return
 
 
 def _prepare_reader(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000:.0f}")
     connection.execute("PRAGMA query_only = ON")

@@ -21,7 +21,7 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.views import ViewSQL, quote_literal
 from amqtt_db.record import Kind
 
-_WAIT: Final = 500  # milliseconds
+_WAIT_MILLISECONDS: Final = 500  # milliseconds
 
 _TYPED: Final = '."$typed"'
 _INT: Final = '."$int"'
@@ -29,27 +29,27 @@ _INT: Final = '."$int"'
 
 @attrs.frozen
 class _Place:
-    """A place in a JSON text: expressions for the text, and the path into it."""
+    """A place in a JSON text: an expression for the text, and a path."""
 
     document: str
     path: str = "$"
 
     @property
     def type(self) -> str:
-        """The JSON type of what is there."""
+        """The value's JSON type."""
         return f"json_type({self.document}, {quote_literal(self.path)})"
 
     @property
     def value(self) -> str:
-        """What is there: a number, a text, 0 or 1; an array or an object as JSON."""
+        """The value: a number, a text, 0 or 1; an array or an object as JSON."""
         return f"json_extract({self.document}, {quote_literal(self.path)})"
 
     def at(self, step: str) -> _Place:
-        """A place below."""
+        """Return the place after one more step of the path."""
         return attrs.evolve(self, path=self.path + step)
 
     def key(self, key: str) -> _Place:
-        """A member of an object; a path cannot name one with a quotation mark."""
+        """Return the place of an object's member; a path cannot name one with a quotation mark."""
         key = f"${key}" if key.startswith("$") else key
         if '"' not in key:
             return self.at(f'."{json.dumps(key, ensure_ascii=False)[1:-1]}"')
@@ -70,7 +70,7 @@ class SQLiteViews(ViewSQL[_Place]):
         with database.connect() as connection:
             driver: Any = connection.connection.driver_connection
             (usual,) = driver.execute("PRAGMA busy_timeout").fetchone()
-            driver.execute(f"PRAGMA busy_timeout = {_WAIT}")
+            driver.execute(f"PRAGMA busy_timeout = {_WAIT_MILLISECONDS}")
             try:
                 with connection.begin():
                     yield connection
@@ -92,7 +92,7 @@ class SQLiteViews(ViewSQL[_Place]):
 
     def json_at(self, place: _Place) -> str:
         """Text: SQLite has no type for JSON."""
-        return _text(place)
+        return _json_text(place)
 
     def is_list_or_empty(self, place: _Place) -> str:
         """By its type."""
@@ -108,7 +108,7 @@ class SQLiteViews(ViewSQL[_Place]):
 
 
 def _untagged(kind: Kind, place: _Place) -> str:
-    """What lies at a place of tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
+    """Return the value at a place of tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
     if kind == "json":
         return _untagged_json(place)
     if kind in {"int64", "bigint"}:
@@ -125,14 +125,14 @@ def _untagged(kind: Kind, place: _Place) -> str:
 
 
 def _is_unfit(place: _Place) -> str:
-    """Whether a column of the value's own kind would not return it identically: NaN, −0.0, lone surrogates."""
+    """Return a condition: true for NaN, −0.0 and lone surrogates, which no column of their kind returns."""
     number, text = (place.at(_tag(kind)).value for kind in ("number", "text"))
     return f"{number} IN ('nan', '-0.0') OR {text} GLOB '*\\ud[89a-f]*'"
 
 
 def _untagged_integer(kind: Kind, place: _Place) -> str:
     typed, large = place.at(f"{_TYPED}[1]"), place.at(_INT).value
-    fits = f"{'' if kind == 'int64' else 'NOT '}{_fits(large)}"
+    fits = f"{'' if kind == 'int64' else 'NOT '}{_fits_int64(large)}"
     of_kind = f"{place.at(f'{_TYPED}[0]').value} = {quote_literal(kind)}"
     number = f"coalesce({typed.at(_INT).value}, {typed.value})"
     return f"CASE WHEN {of_kind} THEN {_from_text(kind, number)} WHEN {fits} THEN {_from_text(kind, large)} END"
@@ -141,30 +141,29 @@ def _untagged_integer(kind: Kind, place: _Place) -> str:
 def _untagged_json(place: _Place) -> str:
     typed = place.at(f"{_TYPED}[1]")
     return (
-        f"CASE WHEN {place.at(f'{_TYPED}[0]').value} = 'json' THEN {_text(typed)} WHEN {place.type} = 'array' "
+        f"CASE WHEN {place.at(f'{_TYPED}[0]').value} = 'json' THEN {_json_text(typed)} WHEN {place.type} = 'array' "
         f"OR {place.type} = 'object' AND {place.value} NOT GLOB '{{\"$[^$o]*' THEN {place.value} END"
     )
 
 
-def _text(place: _Place) -> str:
-    """What lies at a place as JSON text."""
+def _json_text(place: _Place) -> str:
+    """Return the value at a place as JSON text."""
     bools = "WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
-    return (
-        f"CASE {place.type} {bools} WHEN 'real' THEN {_DIGITS.format(place.value)} ELSE json_quote({place.value}) END"
-    )
+    number = _NUMBER_TEXT.format(place.value)
+    return f"CASE {place.type} {bools} WHEN 'real' THEN {number} ELSE json_quote({place.value}) END"
 
 
 def _tag(kind: Kind) -> str:
     return f'."${kind}"'
 
 
-def _fits(number: str) -> str:
-    """Whether a text of digits is a signed integer of 64 bits."""
+def _fits_int64(number: str) -> str:
+    """Return a condition: true for digits of a signed integer of 64 bits."""
     return f"CAST(CAST({number} AS INTEGER) AS TEXT) = {number}"
 
 
 def _from_text(kind: Kind, text: str) -> str:
-    """A value from its text in JSON."""
+    """Return a value from its text in JSON."""
     if kind == "number":
         known = "WHEN 'inf' THEN 9e999 WHEN '-inf' THEN -9e999 WHEN 'nan' THEN NULL WHEN '-0.0' THEN NULL"
         return f"CASE {text} {known} ELSE CAST({text} AS REAL) END"
@@ -182,10 +181,10 @@ def _from_text(kind: Kind, text: str) -> str:
 
 
 def _fraction(text: str, at: int) -> str:
-    """The microseconds of a time, whose point would be at a position."""
+    """Return the microseconds of a time whose point would be at a position."""
     return f"CASE substr({text}, {at}, 1) WHEN '.' THEN substr({text}, {at}, 7) ELSE '.000000' END"
 
 
-_DIGITS: Final = (
+_NUMBER_TEXT: Final = (
     "CASE CAST(printf('%.15g', {0}) AS REAL) WHEN {0} THEN printf('%.15g', {0}) ELSE printf('%!.17g', {0}) END"
 )

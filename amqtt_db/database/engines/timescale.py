@@ -15,13 +15,14 @@ import psycopg
 import sqlalchemy as sa
 
 from amqtt_db.database.engines.hypertables import Chunks, Hypertables
+from amqtt_db.database.engines.views import quote_literal
 from amqtt_db.errors import Rejected
 from amqtt_db.routing.route import Ordering, format_duration
 
-_SCHEMA: Final = (
+_EXTENSION_SCHEMA: Final = (
     "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'timescaledb'"
 )
-_TABLES: Final = (
+_HYPERTABLES: Final = (
     "SELECT hypertable_name FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
 )
 _RETENTION: Final = (
@@ -34,7 +35,7 @@ _MISSING: Final = (
     "shared_preload_libraries = 'timescaledb'), or leave `hypertable` out"
 )
 _EVERY: Final = "INTERVAL '1 hour'"
-"""How often the server looks for chunks that are old enough to be deleted."""
+"""How often the server looks for chunks to delete."""
 
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "0A000": ("frozen chunk", "the chunk of the hypertable is frozen; unfreeze it"),
@@ -44,11 +45,11 @@ _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
         "timescaledb.max_tuples_decompressed_per_dml_transaction",
     ),
 }
-"""SQLSTATE → what the server says of a row that a chunk does not take, and what is said of its message."""
+"""SQLSTATE → words of the server's message about a chunk that refuses a row, and the reason given to users."""
 
 
 def refusal(error: psycopg.Error) -> Rejected | None:
-    """Why a row's chunk does not take it, where that is what an error means."""
+    """Return why a chunk refuses a row, or None if an error means something else."""
     said, reason = _REFUSALS.get(error.sqlstate or "", ("", ""))
     return Rejected(f"at the time of the message {reason}, then replay") if said and said in str(error) else None
 
@@ -57,38 +58,38 @@ class Timescale(Hypertables):
     """PostgreSQL with the extension."""
 
     def missing(self, connection: sa.Connection) -> str | None:
-        """The extension, if it has not been created in the database."""
+        """Say so if the extension has not been created in the database."""
         return _MISSING if _schema(connection) is None else None
 
     def make(self, connection: sa.Connection, table: str, chunks: Chunks) -> list[str]:
-        """Statements without parameters, so that they may be shown."""
+        """Use statements without parameters, so that they can be shown."""
         done = []
         if table not in self.kept(connection):
             done.append(_create(connection, table, chunks))
-            _execute(connection, done[0])
-        for statement in _changes(connection, table, chunks):
-            _execute(connection, statement)
+            _run(connection, done[0])
+        for statement in _policy_statements(connection, table, chunks):
+            _run(connection, statement)
             done.append(statement)
         return done
 
     def kept(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
-        """What the retention policies say."""
+        """Read the jobs of the extension."""
         if _schema(connection) is None:
             return {}
-        found: dict[str, timedelta | None] = dict.fromkeys(_execute(connection, _TABLES).scalars())
-        return {**found, **{row[0]: row[1] for row in _rows(connection, _RETENTION)}}
+        found: dict[str, timedelta | None] = dict.fromkeys(_run(connection, _HYPERTABLES).scalars())
+        return {**found, **{row[0]: row[1] for row in _all_rows(connection, _RETENTION)}}
 
     def keep(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
-        """A retention policy, as a job of the server's."""
+        """Replace the server's job."""
         schema, name = _quoted_schema(connection), _regclass(connection, table)
-        _execute(connection, f"SELECT {schema}.remove_retention_policy({name}, if_exists => true)")
+        _run(connection, f"SELECT {schema}.remove_retention_policy({name}, if_exists => true)")
         if keep is not None:
             after = f"drop_after => {_interval(keep)}, schedule_interval => {_EVERY}"
-            _execute(connection, f"SELECT {schema}.add_retention_policy({name}, {after})")
+            _run(connection, f"SELECT {schema}.add_retention_policy({name}, {after})")
 
     def permit_deletes(self, connection: sa.Connection) -> None:
         """Zero is no limit; where there is no extension, the setting means nothing."""
-        _execute(connection, "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+        _run(connection, "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
 
 def _create(connection: sa.Connection, table: str, chunks: Chunks) -> str:
@@ -96,7 +97,7 @@ def _create(connection: sa.Connection, table: str, chunks: Chunks) -> str:
     return f"SELECT {_quoted_schema(connection)}.create_hypertable({_regclass(connection, table)}, 'time', {options})"
 
 
-def _changes(connection: sa.Connection, table: str, chunks: Chunks) -> Iterator[str]:
+def _policy_statements(connection: sa.Connection, table: str, chunks: Chunks) -> Iterator[str]:
     schema, name = _quoted_schema(connection), _regclass(connection, table)
     if _length(connection, name) != chunks.length:
         yield f"SELECT {schema}.set_chunk_time_interval({name}, {_interval(chunks.length)})"
@@ -116,22 +117,22 @@ def _set_layout(connection: sa.Connection, table: str, chunks: Chunks) -> str:
     segment = ", ".join(map(quote, chunks.segment_by))
     order = ", ".join(f"{quote(one.column)} {'DESC' if one.descending else 'ASC'}" for one in chunks.order_by)
     options = (
-        f"timescaledb.compress, timescaledb.compress_segmentby = {_literal(segment)}, "
-        f"timescaledb.compress_orderby = {_literal(order)}"
+        f"timescaledb.compress, timescaledb.compress_segmentby = {quote_literal(segment)}, "
+        f"timescaledb.compress_orderby = {quote_literal(order)}"
     )
     return f"ALTER TABLE {quote(table)} SET ({options})"
 
 
 def _length(connection: sa.Connection, name: str) -> Any:
     where = f"{_HERE.format(name)} AND dimension_number = 1"
-    return _execute(connection, f"SELECT time_interval FROM timescaledb_information.dimensions WHERE {where}").scalar()
+    return _run(connection, f"SELECT time_interval FROM timescaledb_information.dimensions WHERE {where}").scalar()
 
 
 def _layout(connection: sa.Connection, name: str) -> tuple[tuple[str, ...], tuple[Ordering, ...]]:
-    """How chunks are compressed from now on: segments, and the order in them."""
+    """Return how new chunks are compressed: the segments, and the order in them."""
     columns = "attname, segmentby_column_index, orderby_column_index, orderby_asc"
     source = "timescaledb_information.compression_settings"
-    rows = _rows(connection, f"SELECT {columns} FROM {source} WHERE {_HERE.format(name)}")
+    rows = _all_rows(connection, f"SELECT {columns} FROM {source} WHERE {_HERE.format(name)}")
     segments = sorted((row[1], row[0]) for row in rows if row[1] is not None)
     orders = sorted((row[2], row[0], not row[3]) for row in rows if row[2] is not None)
     return tuple(row[1] for row in segments), tuple(Ordering(row[1], descending=row[2]) for row in orders)
@@ -140,32 +141,28 @@ def _layout(connection: sa.Connection, name: str) -> tuple[tuple[str, ...], tupl
 def _compressed_after(connection: sa.Connection, name: str) -> Any:
     where = f"{_HERE.format(name)} AND proc_name = 'policy_compression'"
     after = "CAST(config->>'compress_after' AS interval)"
-    return _execute(connection, f"SELECT {after} FROM timescaledb_information.jobs WHERE {where}").scalar()
+    return _run(connection, f"SELECT {after} FROM timescaledb_information.jobs WHERE {where}").scalar()
 
 
 def _schema(connection: sa.Connection) -> str | None:
-    return connection.exec_driver_sql(_SCHEMA).scalar_one_or_none()
+    return connection.exec_driver_sql(_EXTENSION_SCHEMA).scalar_one_or_none()
 
 
 def _quoted_schema(connection: sa.Connection) -> str:
     return connection.dialect.identifier_preparer.quote_identifier(_schema(connection) or "public")
 
 
-def _rows(connection: sa.Connection, query: str) -> list[Any]:
-    return list(_execute(connection, query))
+def _all_rows(connection: sa.Connection, query: str) -> list[Any]:
+    return list(_run(connection, query))
 
 
-def _execute(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
+def _run(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
     return connection.execution_options(no_parameters=True).exec_driver_sql(statement)
 
 
 def _regclass(connection: sa.Connection, table: str) -> str:
-    return f"{_literal(connection.dialect.identifier_preparer.quote_identifier(table))}::regclass"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return f"{quote_literal(connection.dialect.identifier_preparer.quote_identifier(table))}::regclass"
 
 
 def _interval(length: timedelta) -> str:
-    return f"INTERVAL {_literal(format_duration(length))}"
+    return f"INTERVAL {quote_literal(format_duration(length))}"

@@ -64,7 +64,7 @@ def check(url: str) -> None:
     """Raise ValueError, saying what would be right, for a URL that no engine takes or whose driver is missing."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise ValueError("expected a URL such as sqlite:///mqtt.db, found text that is none")
+        raise ValueError("not a database URL; expected e.g. sqlite:///mqtt.db")
     dialect, driver, rest = match["dialect"], match["driver"], match["rest"]
     if dialect == "sqlite":
         _check_sqlite(driver, rest)
