@@ -76,6 +76,7 @@ class GroupCommit:
         self._full = False
         self._backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._causes = OncePerCause()
+        self._trim_causes = OncePerCause()
         self._held = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -313,7 +314,10 @@ class GroupCommit:
         try:
             self._journal.trim(progress)
         except JournalError as error:
-            logger.warning("cannot trim: %s", error)
+            if self._trim_causes.is_new(str(error)):
+                logger.warning("cannot trim: %s", error)
+        else:
+            self._trim_causes.resolve()
 
     def _review(self) -> None:
         """Decide whether entries are taken, and whether clients may go on publishing."""

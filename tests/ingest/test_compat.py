@@ -12,7 +12,10 @@ from amqtt.broker import Broker
 from amqtt.errors import PluginInitError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.protocol.handler import ProtocolHandler
+from amqtt.mqtt.puback import PubackPacket
+from amqtt.session import IncomingApplicationMessage
 
+from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.plugin import Plugin
 from tests.ingest.test_plugin import IDLE_CHILD, Setup
 
@@ -49,8 +52,15 @@ def idle_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_said_about_an_amqtt_that_is_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Everything is where it was."""
+    """Everything is where it was, and amqtt acknowledges as it did."""
     assert start(tmp_path, caplog) == []
+
+    async def check() -> None:
+        await compat.check_order(asyncio.get_running_loop())
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(check())
+    assert caplog.records == []
 
 
 def test_what_a_changed_amqtt_costs_is_said_in_one_line(
@@ -72,3 +82,28 @@ def test_a_changed_amqtt_that_breaks_the_promise_is_refused(
         start(tmp_path, caplog)
     (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("amqtt_db"))
     assert "handle_publish is missing, so messages of QoS 2 cannot be stored before PUBREC" in line
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_an_amqtt_that_acknowledges_too_early_is_told(
+    qos: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is missing, but the order has changed: the start finds out by trying."""
+    flow = f"_handle_qos{qos}_message_flow"
+    original = getattr(ProtocolHandler, flow)
+
+    async def early(self: BrokerProtocolHandler, message: IncomingApplicationMessage) -> None:
+        await self._send_packet(PubackPacket.build(1))
+        await original(self, message)
+
+    if qos == 1:
+        monkeypatch.setattr(ProtocolHandler, flow, early)
+    else:  # amqtt no longer calls what the plugin intercepts
+        monkeypatch.setattr(compat, "intercept_qos_2", lambda *_: None)
+
+    async def check() -> None:
+        await compat.check_order(asyncio.get_running_loop())
+
+    asyncio.run(check())
+    (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("amqtt_db"))
+    assert f"it acknowledges QoS {qos} before the plugin has the message" in line

@@ -9,17 +9,17 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
-from amqtt.adapters import ReaderAdapter, StreamReaderAdapter
+from amqtt.adapters import BufferReader, BufferWriter, ReaderAdapter, StreamReaderAdapter
 from amqtt.broker import Broker, BrokerContext
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.pubcomp import PubcompPacket
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.mqtt.pubrel import PubrelPacket
 from amqtt.plugins.manager import PluginManager
-from amqtt.session import Session
+from amqtt.session import ApplicationMessage, Session
 
 from amqtt_db.errors import AmqttDbError
 
@@ -27,9 +27,11 @@ logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 2**16
 _QOS_2: Final = 4  # bit in the flags of a PUBLISH
+_TRIAL_SECONDS: Final = 0.02  # a message of QoS 2 waits for its PUBREL, which never comes
 
 _STORING: Final = "no message can be stored before it is acknowledged"
 _EXACTLY_ONCE: Final = "messages of QoS 2 cannot be stored before PUBREC"
+_PERMISSIONS: Final = "it is unknown who may publish what"
 _WILLS: Final = "wills are not stored"
 _ENDS: Final = "ends of connections are noticed late"
 _SPEED: Final = "reading is slower"
@@ -49,14 +51,62 @@ def require_amqtt(context: BrokerContext) -> None:
     missing = list(_missing_parts(context))
     if not missing:
         return
-    losses = "; ".join(f"{part.name} is missing, so {part.loss}" for part in missing)
-    message = (
-        f"amqtt {version('amqtt')} is not an amqtt that this version of amqtt_db knows: {losses}; install another"
-        " version of amqtt (0.12.1 is known to work) or a newer amqtt_db"
-    )
+    message = _complain("; ".join(f"{part.name} is missing, so {part.loss}" for part in missing))
     if any(part.is_vital for part in missing):
         raise AmqttDbError(message)
     logger.error("%s", message)
+
+
+async def check_order(loop: asyncio.AbstractEventLoop) -> None:
+    """Log an error if amqtt acknowledges a message before the plugin has it: try one of each QoS without a network."""
+    early = []
+    for qos in range(3):
+        trial = _Trial()
+        handler = BrokerProtocolHandler(cast(PluginManager[BrokerContext], trial), loop=loop)
+        session = Session()
+        session.client_id, session.delivered_message_queue = "amqtt_db", trial
+        handler.attach(session, BufferReader(b""), trial.writer)
+        intercept_qos_2(handler, trial.take, trial.release)
+        publishing = asyncio.create_task(handler.handle_publish(PublishPacket.build("a", b"", 1, False, qos, False)))
+        await asyncio.wait([publishing], timeout=_TRIAL_SECONDS)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        if not trial.is_first:
+            early.append(str(qos))
+    if early:
+        loss = f"it acknowledges QoS {', '.join(early)} before the plugin has the message, which may be lost"
+        logger.error("%s", _complain(loss))
+
+
+class _Trial(asyncio.Queue[ApplicationMessage]):
+    """Stands in for a session's queue, other plugins and the network, and sees what amqtt does first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer = BufferWriter()
+        self.is_first = False
+
+    async def put(self, item: ApplicationMessage) -> None:
+        self.put_nowait(item)
+
+    def put_nowait(self, item: ApplicationMessage) -> None:
+        self.is_first = not self.writer.get_buffer()
+
+    async def take(self, packet: PublishPacket) -> None:
+        self.is_first = not self.writer.get_buffer()
+
+    async def release(self, packet_id: int) -> None:
+        pass
+
+    async def fire_event(self, *_: object, **__: object) -> None:
+        pass
+
+
+def _complain(losses: str) -> str:
+    return (
+        f"amqtt {version('amqtt')} is not an amqtt that this version of amqtt_db knows: {losses}; install another"
+        " version of amqtt (0.12.1 is known to work) or a newer amqtt_db"
+    )
 
 
 def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
@@ -73,12 +123,15 @@ def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
         (handler, "handle_pubrel", Callable, _EXACTLY_ONCE, True),
         (handler, "_pubrel_waiters", dict, _EXACTLY_ONCE, True),
         (handler, "_send_packet", Callable, _EXACTLY_ONCE, True),
+        (PluginManager, "is_topic_filtering_enabled", Callable, _PERMISSIONS, True),
+        (PluginManager, "map_plugin_topic", Callable, _PERMISSIONS, True),
         (broker, "_broadcast_queue", asyncio.Queue, _WILLS, False),
         (handler, "_reader_stopped", asyncio.Event, _ENDS, False),
         (stream, "_reader", asyncio.StreamReader, _SPEED, False),
     ):
         if not isinstance(getattr(owner, name, None), kind):  # type: ignore[arg-type]
-            yield _Missing(f"{type(owner).__name__}.{name}", loss, is_vital)
+            owning = owner if isinstance(owner, type) else type(owner)
+            yield _Missing(f"{owning.__name__}.{name}", loss, is_vital)
 
 
 def broker_of(context: BrokerContext) -> Broker:

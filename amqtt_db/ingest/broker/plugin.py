@@ -44,6 +44,7 @@ _NICENESS: Final = 5  # of the writer: where processors are few, clients and bro
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
 _UNFINISHED_BYTES: Final = 256 * 2**20  # of large packets that are still arriving, over all connections
+_RESERVED_WILL: Final = "left a will for a topic that clients may not publish to"
 _CLEAN_SECONDS: Final = 24 * 3600.0
 _YOUNG_OBJECTS: Final = 10_000
 
@@ -92,6 +93,7 @@ class Plugin(BasePlugin[BrokerContext]):
 
     async def on_broker_pre_start(self) -> None:
         """Look for topic plugins, and start the writer."""
+        await compat.check_order(asyncio.get_running_loop())
         manager = self._broker.plugins_manager
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
@@ -161,7 +163,10 @@ class Plugin(BasePlugin[BrokerContext]):
 
     async def _store_will(self, session: Session, will: dict[str, Any]) -> None:
         topic, payload = will["topic"], will["data"] or b""
-        if not is_topic(topic or "") or (self._filters and not await self._permission(session)(topic)):
+        if not is_topic(topic or ""):
+            self._refusals.add(session.client_id, _RESERVED_WILL)
+            return
+        if self._filters and not await self._permission(session)(topic):
             return
         if self._group_commit.blocked:
             self._group_commit.refuse()
