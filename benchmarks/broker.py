@@ -1,15 +1,15 @@
-"""PUBACK rate and CPU of a broker with the plugin and its writer, beside the bare broker in the same minutes.
+"""PUBACK rate and CPU of a broker with the plugin and its writer, compared with the bare broker in the same run.
 
 usage: python benchmarks/broker.py [--messages 10000] [--rounds 7] [--clients 1,20,200] [--directory DIR] [--json FILE]
 
-All brokers run side by side and are asked in turn, with 200 messages of QoS 1 in flight; printed are medians over the
-rounds, the ratios over the ratios within each round.  On Linux with two processors each broker is pinned to the first,
-the clients and the writer to the others.  ``writer paused``: the writer stands still meanwhile, so that the clients
-have the other processor for themselves.  ``--directory``: on which disk the journals are.
+All brokers run at the same time and take turns, with 200 QoS 1 messages in flight.  The table shows medians over the
+rounds; ratios are medians of the ratios within each round.  On Linux with two processors each broker is pinned to the
+first, the clients and the writer to the other.  ``writer paused``: the writer is stopped, so the clients have the other
+processor to themselves.  ``--directory`` selects the disk of the journals.
 
-The bare broker acknowledges first and passes messages on to its subscribers afterwards, so that much of its work is
-still to be done when the last PUBACK has come; the plugin's broker does that while the disk is busy.  So the CPU per
-message is taken when the broker has come to rest, and the rate both until the last PUBACK and until then.
+The bare broker acknowledges first and passes messages on to subscribers afterwards, so much of its work is still to be
+done at the last PUBACK; the broker with the plugin does that work while it waits for the disk.  So CPU per message is
+counted until the broker is idle, and the rate both until the last PUBACK and until idle.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WIDTHS = (-23, 7, 11, 8, 11, 11, 9, 11)
 
 @attrs.frozen
 class Pace:
-    """What one round took: messages a second until the last PUBACK and until rest, microseconds of CPU a message."""
+    """One round: messages per second until the last PUBACK and until idle, microseconds of CPU per message."""
 
     acknowledged: float
     done: float
@@ -44,7 +44,7 @@ class Pace:
 
 
 def measure(running: Running, clients: Clients, count: int, aside: Callable[[], Any]) -> Pace:
-    """One round with one broker."""
+    """Run one round with one broker."""
     with aside():
         used, started = cpu_seconds(running.process), perf_counter()
         acknowledged = clients.publish(count)
@@ -55,7 +55,7 @@ def measure(running: Running, clients: Clients, count: int, aside: Callable[[], 
 
 @contextmanager
 def contestants(directory: Path | None, clients: int) -> Iterator[dict[str, Callable[[int], Pace]]]:
-    """What measures each broker, by name."""
+    """Yield the function that measures each broker, by name."""
     with ExitStack() as stack:
 
         def start(plugin: dict[str, Any] | None) -> tuple[Running, Clients]:
@@ -72,7 +72,7 @@ def contestants(directory: Path | None, clients: int) -> Iterator[dict[str, Call
 
 
 def compare(directory: Path | None, clients: int, messages: int, rounds: int) -> dict[str, list[Pace]]:
-    """All brokers in turn, after a first round that does not count."""
+    """Measure all brokers in turn, after a warm-up round."""
     with contestants(directory, clients) as measures:
         for measured in measures.values():
             measured(max(clients, 1000))
@@ -85,7 +85,7 @@ def compare(directory: Path | None, clients: int, messages: int, rounds: int) ->
 
 
 def summary(paces: list[Pace], bare: list[Pace]) -> dict[str, float]:
-    """Medians, and those of the ratios to the bare broker in the same round."""
+    """Return medians, and medians of the ratios to the bare broker in the same round."""
     row = {}
     for field in attrs.fields_dict(Pace):
         ours, theirs = ([getattr(pace, field) for pace in some] for some in (paces, bare))
@@ -95,7 +95,7 @@ def summary(paces: list[Pace], bare: list[Pace]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run all numbers of clients, print a table."""
+    """Measure each number of clients and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)

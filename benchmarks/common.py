@@ -1,4 +1,4 @@
-"""What the benchmarks share: messages, routes, databases on every engine that can be had, tables of figures."""
+"""Shared by the benchmarks: messages, routes, databases on every available engine, tables of figures."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ BATCH = 5000
 ARRIVAL = 1_700_000_000_000_000
 
 Message = tuple[bytes, bytes]
-"""Topic and payload."""
+"""(topic, payload)."""
 
 
 def climate(count: int, topics: int = 20) -> list[Message]:
-    """Messages of seven fields, an int, three floats, a bool, a text and an epoch time, over some topics in turn."""
+    """Return messages of seven fields (an int, three floats, a bool, a text, an epoch time), over some topics."""
     rng = random.Random(7)
     return [(f"site/{number % topics}/climate".encode(), _payload(rng, number)) for number in range(count)]
 
@@ -69,7 +69,7 @@ def _payload(rng: random.Random, number: int) -> bytes:
 
 
 def batches(messages: Sequence[Message], size: int = BATCH) -> list[Batch]:
-    """The messages as a journal's reader would give them."""
+    """Return the messages in batches, as a journal's reader does."""
     made = []
     for start in range(0, len(messages), size):
         some = messages[start : start + size]
@@ -82,7 +82,7 @@ def batches(messages: Sequence[Message], size: int = BATCH) -> list[Batch]:
 
 
 def at_hand(names: str) -> list[Database]:
-    """Those of the databases named, with commas, that can be had; why one cannot is printed."""
+    """Return the available ones of the comma-separated databases; print why others are missing."""
     found = []
     for database in (one for one in DATABASES if one.name in names.split(",")):
         try:
@@ -94,7 +94,7 @@ def at_hand(names: str) -> list[Database]:
 
 
 class Storing:
-    """A writer on an empty database, fed with batches; a context manager."""
+    """A writer on an empty database that stores batches; a context manager."""
 
     def __init__(self, url: str, route: Mapping[str, Any]) -> None:
         self.engine = engine_for(url)
@@ -113,7 +113,7 @@ class Storing:
         self._directory.cleanup()
 
     def register(self, generation: str, first: int) -> None:
-        """Make a journal's opening known."""
+        """Register a journal's generation."""
         self.number, self.position = self.writer.register(generation, first)
 
     def store(self, batch: Batch) -> None:
@@ -124,7 +124,7 @@ class Storing:
 
 @attrs.frozen
 class Spent:
-    """Seconds by the clock, and of this process alone."""
+    """Elapsed seconds, and CPU seconds of this process."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -133,26 +133,26 @@ class Spent:
         return Spent(self.wall + other.wall, self.cpu + other.cpu)
 
     def to_micros(self, count: int) -> Spent:
-        """Microseconds for each of ``count``."""
+        """Return microseconds per item."""
         return Spent(self.wall / count * 1e6, self.cpu / count * 1e6)
 
 
 def timed(work: Callable[[], object]) -> Spent:
-    """What a call takes."""
+    """Measure a call."""
     wall, cpu = perf_counter(), process_time()
     work()
     return Spent(perf_counter() - wall, process_time() - cpu)
 
 
 def median(rounds: Sequence[Spent]) -> Spent:
-    """The median of each."""
+    """Return the median of each."""
     return Spent(statistics.median(one.wall for one in rounds), statistics.median(one.cpu for one in rounds))
 
 
 def show(row: Mapping[str, Any], widths: Sequence[int], *, head: bool) -> None:
-    """Print a row of a table, after its head if it is the first; a negative width is for what stands to the left."""
+    """Print a row of a table, with the heading before the first; negative widths align left."""
     for cells in [row.keys(), row.values()] if head else [row.values()]:
-        texts = zip(map(_cell, cells), widths, strict=False)  # what is left over is for JSON alone
+        texts = zip(map(_cell, cells), widths, strict=False)  # further cells appear in the JSON only
         print("".join(text.ljust(-width) if width < 0 else text.rjust(width) for text, width in texts), flush=True)
 
 

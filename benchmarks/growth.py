@@ -1,15 +1,15 @@
-"""What growth costs: topics, properties, fields that are integers now and then, a backlog of a million messages.
+"""The cost of growth: topics, properties, fields that are sometimes integers, a backlog of a million messages.
 
 usage: python benchmarks/growth.py [--messages 50000] [--backlog 1000000] [--engines sqlite] [--json FILE]
 
-Microseconds per message, or per property and message, of the writer's process alone (processor time), and by the clock,
-which shows the server's share, for each model:
+Prints for each model microseconds per message, or per property and message: CPU time of the writer, and elapsed time,
+which includes the server's share.
 
-- topics: the same messages over 1, 100 and 10,000 topics, all of which have been met before; and what the first message
-  of a topic costs, with its table where a topic has one;
-- properties: 1, 10, 100 and 1,000 numbers in each message, at the same number of values in all;
-- random: 30 numbers that are `21` or `21.5` at random, beside the same 30 as `21.5`;
-- backlog: a journal drained by a writer in a process of its own; the rate of each tenth, and the most memory it had.
+- topics: the same messages over 1, 100 and 10,000 known topics; and the cost of a topic's first message, including its
+  table if it has its own;
+- properties: 1, 10, 100 and 1,000 numbers in each message, with the same total number of values;
+- random: 30 numbers that are `21` or `21.5` at random, compared with the same 30 as `21.5`;
+- backlog: a writer in a separate process drains a journal; the rate of each tenth, and peak memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROPERTIES = (1, 10, 100, 1000)
 
 
 def stored(database: Database, model: Any, messages: Sequence[Message], size: int = BATCH) -> list[Spent]:
-    """Microseconds per message, batch by batch."""
+    """Return microseconds per message, batch by batch."""
     route = {"topic": "#", "model": model, "max_tables": 100_000, "max_columns": 1000}
     with database.fresh() as url, Storing(url, route) as storing:
         storing.register("a", 1)
@@ -54,7 +54,7 @@ def stored(database: Database, model: Any, messages: Sequence[Message], size: in
 
 
 def over_topics(database: Database, model: Any, count: int, topics: int) -> tuple[Spent, float]:
-    """Microseconds per message once all topics are known, and for the first messages of ``topics`` of them."""
+    """Return microseconds per message once all topics are known, and for the first messages of ``topics`` topics."""
     first = climate(max(BATCH, topics), topics)
     found = stored(database, model, [*first, *climate(count, topics)])
     met = len(first) // BATCH
@@ -62,7 +62,7 @@ def over_topics(database: Database, model: Any, count: int, topics: int) -> tupl
 
 
 def of_topics(database: Database, name: str, count: int, most: int) -> Iterator[dict[str, Any]]:
-    """A row for each number of topics."""
+    """Return a row for each number of topics."""
     base = None
     for topics in (topics for topics in TOPICS if topics <= most):
         each, first = over_topics(database, MODELS[name], count, topics)
@@ -72,7 +72,7 @@ def of_topics(database: Database, name: str, count: int, most: int) -> Iterator[
 
 
 def of_properties(database: Database, name: str, values: int, most: int) -> Iterator[dict[str, Any]]:
-    """A row for each number of properties: µs per property."""
+    """Return a row for each number of properties: µs per property."""
     base = None
     for properties in (properties for properties in PROPERTIES if properties <= most):
         count = max(10, values // properties)
@@ -85,7 +85,7 @@ def of_properties(database: Database, name: str, values: int, most: int) -> Iter
 
 
 def of_random(database: Database, name: str, count: int) -> Iterator[dict[str, Any]]:
-    """Thirty stable fields, and thirty that are integers or not."""
+    """Compare thirty stable fields with thirty that are sometimes integers."""
     rng = random.Random(1)
     base = None
     choices: dict[str, Callable[[], float]] = {"stable": lambda: 21.5, "random": lambda: rng.choice((21, 21.5))}
@@ -99,7 +99,7 @@ def of_random(database: Database, name: str, count: int) -> Iterator[dict[str, A
 def row(
     database: Database, what: str, name: str, size: object, spent: Spent, base: Spent, new: float | None = None
 ) -> dict[str, Any]:
-    """A row of the table; ``new`` are the microseconds for each new topic."""
+    """Return a row of the table; ``new`` is microseconds per new topic."""
     return {
         "engine": database.name, "growth": what, "model": name, "size": size,
         "µs": spent.cpu, "ratio": spent.cpu / base.cpu, "new": new,
@@ -108,7 +108,7 @@ def row(
 
 
 def of_backlog(database: Database, name: str, count: int) -> Iterator[dict[str, Any]]:
-    """A backlog drained by a process of its own: the slowest and the fastest tenth, and its memory."""
+    """Drain a backlog in a separate process: the slowest and fastest tenth, and its memory."""
     from writer import fill  # noqa: PLC0415 - with its loaders
 
     with tempfile.TemporaryDirectory() as directory, database.fresh() as url:
@@ -116,8 +116,8 @@ def of_backlog(database: Database, name: str, count: int) -> Iterator[dict[str, 
         fill(journal, climate(count))
         order = orjson.dumps({"url": url, "journal": str(journal), "model": MODELS[name]}).decode()
         done = subprocess.run([sys.executable, __file__, "--drain", order], check=True, capture_output=True)
-    told = orjson.loads(done.stdout)
-    rates, memory = told["rates"], told["memory"]
+    printed = orjson.loads(done.stdout)
+    rates, memory = printed["rates"], printed["memory"]
     yield {
         "engine": database.name,
         "growth": "backlog",
@@ -134,13 +134,13 @@ def of_backlog(database: Database, name: str, count: int) -> Iterator[dict[str, 
 
 
 def most_memory() -> float:
-    """The most that this process had, in MB; ``getrusage`` would tell of its parent too, whose memory a fork shares."""
+    """Return peak memory in MB; ``getrusage`` would include the parent, whose memory a fork shares."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def drain(order: dict[str, Any]) -> None:
-    """Drain a journal; print messages per second and the most memory so far (MB) at each tenth."""
+    """Drain a journal; print messages per second and peak memory (MB) after each tenth."""
     calm_collector()
     reader = JournalReader(order["journal"])
     (generation,) = reader.generations()
@@ -160,14 +160,14 @@ def drain(order: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all of it, print a table."""
+    """Measure everything and print a table."""
     parser = argparse.ArgumentParser(description="What growth costs.")
     parser.add_argument("--messages", type=int, default=50_000)
     parser.add_argument("--topics", type=int, default=10_000, help="at most")
     parser.add_argument("--properties", type=int, default=1000, help="at most")
     parser.add_argument("--backlog", type=int, default=1_000_000)
     parser.add_argument("--engines", default="sqlite")
-    parser.add_argument("--models", default="", help="those whose names begin so, with semicolons between")
+    parser.add_argument("--models", default="", help="beginnings of models' names, separated by semicolons")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--drain", type=orjson.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

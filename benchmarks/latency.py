@@ -1,12 +1,12 @@
-"""PUBACK latency and how soon a row is visible, at a steady pace; and what an idle system uses.
+"""PUBACK latency and time until a row is visible, at a steady rate; and the CPU of an idle system.
 
 usage: python benchmarks/latency.py [--rate 1000] [--seconds 10] [--rounds 3] [--clients 20] [--fsync 2]
                                     [--databases sqlite,postgresql] [--idle 10] [--directory DIR] [--json FILE]
 
-Messages of QoS 1 leave at even intervals, whatever comes back.  The PUBACK of each is timed at the bare broker, at one
+QoS 1 messages leave at even intervals without waiting for replies.  Each PUBACK is timed at the bare broker, at one
 with the plugin, and at one with a slow disk, whose process sleeps ``--fsync`` milliseconds in each commit of the
-journal; round by round in turn.  Then, with the plugin, each row is timed until a query of another process sees it.
-``--directory``: on which disk the journals are.
+journal; the brokers take turns.  Then, with the plugin, each row is timed until another process can query it.
+``--directory`` selects the disk of the journals.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from common import show
 from mqtt import DATABASES, PATIENCE, Running, broker, connect, cpu_seconds, message, step_aside
 
 ROUTES = [{"topic": "site/{site}/climate", "model": {"wide": {"table": "climate"}}}]
-POLL = 0.002  # seconds between looks for rows
+POLL = 0.002  # seconds between queries for rows
 SLOW_DISK = """
 import time
 from amqtt_db.journal import Journal
@@ -43,11 +43,11 @@ WIDTHS = (-32, 10, 10, 10, 15, 15)
 COLUMNS = ("p50", "p99", "max", "broker idle %", "writer idle %")
 
 Times = dict[int, float]
-"""Message number, from 0 on → when something happened to it."""
+"""Message number, starting at 0 → time of an event."""
 
 
 def publish(port: int, clients: int, rate: float, count: int) -> tuple[Times, Times]:
-    """Publish at a steady rate; when each message was sent and acknowledged."""
+    """Publish at a steady rate; return when each message was sent and acknowledged."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(closing(connect(port, f"c{number}"))) for number in range(clients)]
         poll = select.poll()
@@ -74,14 +74,14 @@ def publish(port: int, clients: int, rate: float, count: int) -> tuple[Times, Ti
 
 
 def latencies(sent: Times, arrived: Times) -> dict[str, float]:
-    """Median, 99th percentile and maximum in milliseconds."""
+    """Return median, 99th percentile and maximum in milliseconds."""
     taken = sorted((arrived[number] - sent[number]) * 1000 for number in sent)
     return {"p50": statistics.median(taken), "p99": taken[int(len(taken) * 0.99)], "max": taken[-1]}
 
 
 @contextmanager
 def watched(database: sa.Engine, count: int) -> Iterator[Times]:
-    """When a query first saw each row; all are there at the end."""
+    """Return when a query first saw each row; wait for all of them."""
     seen: Times = {}
 
     def look() -> None:
@@ -101,7 +101,7 @@ def watched(database: sa.Engine, count: int) -> Iterator[Times]:
 
 
 def prepare(port: int, database: sa.Engine) -> None:
-    """Have the table made, empty it, and give it the index that the query needs."""
+    """Have the writer create the table, empty it and add the index that the query needs."""
     publish(port, 1, 100, 1)
     deadline = perf_counter() + PATIENCE
     while not (sa.inspect(database).has_table("climate") and _count(database)):
@@ -119,7 +119,7 @@ def _count(database: sa.Engine) -> int:
 
 
 def visible(url: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Publish → row visible, in milliseconds, and what the idle system uses afterwards, in percent of a core."""
+    """Measure publish → row visible in milliseconds, then the idle system in percent of a core."""
     count = int(arguments.rate * arguments.seconds)
     database = sa.create_engine(url)
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def visible(url: str, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def idle(running: Running, seconds: float) -> dict[str, float]:
-    """What broker and writer use when nothing happens, in percent of a core."""
+    """Return the idle CPU of broker and writer, in percent of a core."""
     sleep(min(1.0, seconds))
     processes = {"broker idle %": running.process, "writer idle %": running.writer}
     before = {name: cpu_seconds(process) for name, process in processes.items()}
@@ -142,7 +142,7 @@ def idle(running: Running, seconds: float) -> dict[str, float]:
 
 
 def acknowledged(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """PUBACK latencies in milliseconds of each broker, medians over the rounds."""
+    """Measure PUBACK latencies of each broker in milliseconds, medians over the rounds."""
     slow = SLOW_DISK.format(seconds=arguments.fsync / 1000)
     plugin: dict[str, Any] = {"routes": ROUTES}
     kinds = {"bare broker": (None, ""), "plugin": (plugin, ""), f"plugin, fsync {arguments.fsync:g} ms": (plugin, slow)}
@@ -162,12 +162,12 @@ def acknowledged(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def line(name: str, row: dict[str, float]) -> dict[str, Any]:
-    """A line of the table; where only PUBACKs are timed, nothing is told of idle processes."""
+    """Return a line of the table; without idle figures if only PUBACKs are timed."""
     return {"milliseconds": name, **{key: row.get(key) for key in COLUMNS}}
 
 
 def main() -> None:
-    """Measure, print a table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=1000.0)
     parser.add_argument("--seconds", type=float, default=10.0)

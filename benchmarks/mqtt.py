@@ -1,4 +1,4 @@
-"""A broker in a process of its own, with the plugin and without, and clients on raw sockets that keep it busy."""
+"""A broker in a separate process, with or without the plugin, and clients on raw sockets that keep it busy."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ WINDOW = 200  # messages in flight, over all clients
 PATIENCE = 60.0
 START = "from amqtt.scripts.broker_script import main; main()"
 DATABASES = {database.name: database for database in databases.DATABASES}
-QUIET = 0.05  # share of a core below which a broker has done its work
+QUIET = 0.05  # share of a core below which a broker counts as idle
 
 
 @attrs.frozen
 class Running:
-    """A broker that listens."""
+    """A listening broker."""
 
     port: int
     process: psutil.Process
@@ -40,17 +40,17 @@ class Running:
 
     @property
     def writer(self) -> psutil.Process:
-        """The plugin's child."""
+        """The plugin's child process."""
         return self.process.children()[0]
 
     @property
     def database(self) -> Path:
-        """The database, if it is SQLite's."""
+        """The path of an SQLite database."""
         return self.directory / "mqtt.db"
 
     @contextmanager
     def writer_paused(self) -> Iterator[None]:
-        """No work of the writer meanwhile; then it goes on."""
+        """Stop the writer for the duration of the block."""
         writer = self.writer
         writer.send_signal(signal.SIGSTOP)
         try:
@@ -61,9 +61,9 @@ class Running:
 
 @contextmanager
 def broker(directory: Path, plugin: Mapping[str, Any] | None, before: str = "") -> Iterator[Running]:
-    """A broker, with ``plugin`` as the settings of amqtt_db, or without it.
+    """Run a broker with ``plugin`` as the settings of amqtt_db, or without the plugin if None.
 
-    With two processors it has the first one for itself; its writer has the others.  ``before`` is Python that the
+    On two processors it has the first to itself, and its writer has the other.  ``before`` is Python code that the
     broker's process runs first.
     """
     port = free_port()
@@ -88,13 +88,13 @@ def broker(directory: Path, plugin: Mapping[str, Any] | None, before: str = "") 
 
 
 def step_aside() -> None:
-    """Leave the first processor to the broker, if there are two and the system lets one choose."""
+    """Leave the first processor to the broker, if there are two and the system supports pinning."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, _others())
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """What a process has used so far, without its children."""
+    """Return the CPU seconds of a process so far, without its children."""
     try:
         return time.clock_gettime((~process.pid << 3) | 2)  # Linux: the clock of that process, to the nanosecond
     except (AttributeError, OSError):
@@ -103,7 +103,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def until_quiet(process: psutil.Process, pause: float = 0.05) -> tuple[float, float]:
-    """Wait until a process has nothing more to do; when that was, and what it had used by then."""
+    """Wait until a process is idle; return when that was, and its CPU seconds by then."""
     used, now = cpu_seconds(process), perf_counter()
     while True:
         sleep(pause)
@@ -114,7 +114,7 @@ def until_quiet(process: psutil.Process, pause: float = 0.05) -> tuple[float, fl
 
 
 def message(number: int, client: int = 0, qos: int = 1) -> bytes:
-    """A PUBLISH of seven fields."""
+    """Return a PUBLISH packet with seven fields."""
     payload = json.dumps(
         {"seq": number, "temp": 21.5, "rh": 45.2, "press": 1013.2, "ok": True, "unit": "hall", "time": 1700000000}
     ).encode()
@@ -123,7 +123,7 @@ def message(number: int, client: int = 0, qos: int = 1) -> bytes:
 
 
 def connect(port: int, name: str) -> socket.socket:
-    """A client that has its CONNACK."""
+    """Return a connected client (CONNACK received)."""
     client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     body = _text("MQTT") + bytes([4, 2]) + struct.pack("!H", 0) + _text(name)
@@ -134,7 +134,7 @@ def connect(port: int, name: str) -> socket.socket:
 
 
 class Clients:
-    """Some clients that stay connected; a context manager."""
+    """Clients that stay connected; a context manager."""
 
     def __init__(self, port: int, count: int) -> None:
         self._sockets = {client.fileno(): client for client in (connect(port, f"c{n}") for n in range(count))}
@@ -151,7 +151,7 @@ class Clients:
             client.close()
 
     def publish(self, count: int) -> float:
-        """Publish with all windows full; the time of the last PUBACK."""
+        """Publish with full windows; return the time of the last PUBACK."""
         share = count // len(self._sockets)
         waiting = {
             number: [message(index, client) for index in range(share)] for client, number in enumerate(self._sockets)
@@ -179,7 +179,7 @@ class Clients:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
-"""Tables → records, beside what the driver needs for the bare rows, in one run.
+"""Tables → records, compared with reading the bare rows by the driver, in one run.
 
 usage: python benchmarks/reader.py [--messages 100000] [--rounds 3] [--engines sqlite,postgresql,mysql] [--json FILE]
 
-Prints, per model, microseconds per record for everything and for one topic of twenty, and milliseconds for the ten
-newest records of one topic (best of the rounds).  The ratio is that to the bare rows, where a record is one: the same
+Prints per model microseconds per record for all topics and for one of twenty, and milliseconds for the ten newest
+records of one topic (best of the rounds).  If a record is one row, the ratio compares with the bare rows: the same
 columns of the same table in the same order, fetched by the driver in pages of 2,000 rows.
 """
 
@@ -28,7 +28,7 @@ WIDTHS = (-12, -23, 9, 12, 11, 14, 9, 7)
 
 
 def best(rounds: int, work: Callable[[], int]) -> tuple[float, int]:
-    """The least seconds that some work takes, and what it returns."""
+    """Return the fewest seconds that some work takes, and its result."""
     times = []
     for _ in range(rounds):
         start = perf_counter()
@@ -51,7 +51,7 @@ def bare(url: str, table: str) -> int:
 
 
 def measure(database: Database, name: str, messages: int, rounds: int) -> dict[str, Any]:
-    """One route on one engine."""
+    """Measure one route on one engine."""
     with database.fresh() as url:
         with Storing(url, ROUTES[name]) as storing:
             storing.register("a", 1)

@@ -1,8 +1,8 @@
-"""Bytes on disk per message for each model, of one history, on every engine that can be had.
+"""Bytes on disk per message for each model, for the same messages, on every available engine.
 
 usage: python benchmarks/size.py [--messages 50000] [--engines sqlite,postgresql,mysql] [--json FILE]
 
-Seven fields a message over 20 topics, as `benchmarks/writer.py` stores them; indexes are counted.
+Messages of seven fields over 20 topics, as in `benchmarks/writer.py`; indexes are included.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ SIZES = {
         "FLUSH TABLES",
     ),
 }
-"""What tells a database's bytes, and what settles it before."""
+"""(query for a database's size in bytes, statement to run before it)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fill a database for each route on each engine, and look at its size."""
+    """Fill a database for each route on each engine and print its size."""
     parser = argparse.ArgumentParser(description="Bytes on disk per message.")
     parser.add_argument("--messages", type=int, default=50_000)
     parser.add_argument("--engines", default=ENGINES)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(database: Database, messages: Sequence[Message], route: Mapping[str, object]) -> float:
-    """Bytes that messages of one route take."""
+    """Return the bytes that the messages of one route take."""
     ask, *settle = SIZES[database.name]
     with database.fresh() as url:
         with Storing(url, route) as storing:

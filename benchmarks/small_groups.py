@@ -1,6 +1,6 @@
 """Small groups on PostgreSQL: COPY, INSERT, INSERT in pipeline mode, one INSERT for all tables, in one run.
 
-A transaction is what the writer does for a batch: move the checkpoint, then some rows into each of some tables.
+A transaction is what the writer does for a batch: move the checkpoint, then insert rows into several tables.
 
     python benchmarks/small_groups.py [ROUNDS]
 """
@@ -36,7 +36,7 @@ Way = Callable[[psycopg.Connection[Any], Sequence[str], Rows], None]
 
 
 def copy(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
-    """What the engine does with many rows."""
+    """Insert as the engine does for many rows."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("UPDATE checkpoint SET position = position + 1")
         for table in tables:
@@ -49,7 +49,7 @@ def copy(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows)
 
 
 def insert(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
-    """The driver's ``executemany``, which is a pipeline of its own for each table."""
+    """Insert by the driver's ``executemany``, one pipeline per table."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("UPDATE checkpoint SET position = position + 1")
         for table in tables:
@@ -57,13 +57,13 @@ def insert(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Row
 
 
 def pipeline(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
-    """Everything of the transaction in one pipeline."""
+    """Run the whole transaction in one pipeline."""
     with connection.pipeline():
         insert(connection, tables, rows)
 
 
 def values(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
-    """One INSERT of many rows for each table, everything of the transaction in one pipeline."""
+    """Run one multi-row INSERT per table, the whole transaction in one pipeline."""
     with connection.pipeline(), connection.transaction(), connection.cursor() as cursor:
         cursor.execute("UPDATE checkpoint SET position = position + 1")
         for table in tables:
@@ -71,7 +71,7 @@ def values(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Row
 
 
 def together(connection: psycopg.Connection[Any], tables: Sequence[str], rows: Rows) -> None:
-    """What the engine does with few rows: one statement for several tables."""
+    """Insert as the engine does for few rows: one statement for several tables."""
     with connection.transaction():
         connection.execute("UPDATE checkpoint SET position = position + 1")
         insert_together(connection, [RowBatch(table, COLUMNS, KINDS, rows) for table in tables])
@@ -90,7 +90,7 @@ def _rows(numbers: Iterator[int], many: int) -> list[tuple[Any, ...]]:
 
 
 def main() -> None:
-    """Print milliseconds per transaction, the medians of interleaved rounds."""
+    """Print milliseconds per transaction, medians of interleaved rounds."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with SERVERS.database("postgresql") as url:
         database = PostgreSQL(url).open(write=True)

@@ -1,12 +1,12 @@
-"""What starting costs: imports, memory, and a writer before a database of many tables.
+"""The cost of starting: imports, memory, and a writer on a database with many tables.
 
 usage: python benchmarks/start.py [--tables 2000] [--rounds 5] [--messages 20000] [--databases sqlite,postgresql]
                                   [--json FILE]
 
-- Milliseconds of CPU of a fresh Python that imports the package, beside one that imports amqtt's base of plugins.
-- Memory of the broker's process beside the bare broker's, after its start and after messages from 20 clients.
-- How long the writer's process takes from its start until it has stored a message, before an empty database and before
-  one in which each of 2,000 topics has its table.
+- Milliseconds of CPU of a fresh Python that imports the package, compared with one that imports amqtt's plugin base.
+- Memory of the broker process compared with the bare broker's, after its start and after messages from 20 clients.
+- Time from the start of the writer process until it has stored a message, on an empty database and on one in which each
+  of 2,000 topics has its own table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MEGABYTE = 2**20
 
 
 def import_cpu(code: str, rounds: int) -> float:
-    """Milliseconds of CPU, the median over some processes, less those of Python itself."""
+    """Return milliseconds of CPU, the median over several processes, minus those of Python itself."""
 
     def once(code: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -53,7 +53,7 @@ def import_cpu(code: str, rounds: int) -> float:
 
 
 def memory(messages: int, *, plugin: bool) -> tuple[float, float]:
-    """Resident megabytes of a broker's process after its start and after messages."""
+    """Return resident megabytes of a broker process after its start and after messages."""
     with tempfile.TemporaryDirectory() as place, broker(Path(place), {} if plugin else None) as running:
         until_quiet(running.process, 0.2)
         fresh = running.process.memory_info().rss
@@ -64,7 +64,7 @@ def memory(messages: int, *, plugin: bool) -> tuple[float, float]:
 
 
 def fill(journal: Journal, topics: int) -> int:
-    """Append a message on each topic; the position behind them."""
+    """Append a message on each topic; return the position after them."""
     for number in range(topics):
         topic = f"building/{number // 100}/sensor/{number}".encode()
         payload = orjson.dumps({"seq": number, "temp": 21.5, "rh": 45.2, "ok": True, "unit": "hall"})
@@ -73,7 +73,7 @@ def fill(journal: Journal, topics: int) -> int:
 
 
 def first_store(url: str, path: Path, journal: Journal, behind: int) -> tuple[float, float]:
-    """Run the writer's process until it has stored what is before a position: seconds by the clock, and of its CPU."""
+    """Run the writer process until it has stored everything before a position; return elapsed and CPU seconds."""
     routes = [{"topic": "#", "model": "wide", "max_tables": 100_000}]
     config = {"database": url, "journal": {"path": str(path)}, "routes": routes}
     order = {"where": "benchmark", "config": config, "level": logging.ERROR, "niceness": 0}
@@ -96,7 +96,7 @@ def first_store(url: str, path: Path, journal: Journal, behind: int) -> tuple[fl
 
 
 def writer_start(url: str, tables: int, rounds: int) -> dict[str, float]:
-    """Seconds until a message is stored, medians, of a writer that finds an empty database and one with many tables."""
+    """Return median seconds until a message is stored, on an empty database and on one with many tables."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "mqtt.journal"
         journal = Journal.open(path, max_size=2**30, sync="never")
@@ -109,7 +109,7 @@ def writer_start(url: str, tables: int, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,16 +1,15 @@
-"""Journal → committed rows, beside what the libraries underneath can do at all, in one run.
+"""Journal → committed rows, compared with the fastest that the underlying libraries can do, in one run.
 
 usage: python benchmarks/writer.py [--messages 100000] [--rounds 3] [--batch 5000] [--engines sqlite,postgresql,mysql]
                                    [--routes "wide;document"] [--json FILE]
 
-Prints microseconds per message (medians over the rounds, which are interleaved), and their ratio to the floor, by the
-clock and by the processor time of this process alone, which noise from elsewhere disturbs less.  The floor is the sum
-of
+Prints microseconds per message (medians over interleaved rounds) and their ratio to the floor, both elapsed and as CPU
+time of this process, which noise disturbs less.  The floor is the sum of
 
 - ``orjson.loads`` of each payload;
-- with an entity: what cattrs generates for it, with the project's own strict hooks; without one: the keys, types and
-  values of each object as tuples, which is the least that tells objects of one shape from others;
-- the driver's own bulk load (``executemany`` of sqlite3 and PyMySQL, binary COPY of psycopg) of the very rows that the
+- with an entity: the code that cattrs generates for it, with the project's strict hooks; without one: the keys, types
+  and values of each object as tuples, the least that distinguishes objects of different shapes;
+- the driver's own bulk load (``executemany`` of sqlite3 and PyMySQL, binary COPY of psycopg) of the same rows that the
   writer inserts, as ready tuples, into the same tables with the same settings, committed batch by batch.
 """
 
@@ -41,7 +40,7 @@ WIDTHS = (-11, -22, 8, 8, 7, 8, 10, 10, 12, 12)
 
 
 def fill(path: Path, messages: Sequence[Message]) -> None:
-    """A journal with the messages."""
+    """Write a journal with the messages."""
     journal = Journal.open(path, max_size=2**40, sync="never")
     for number, (topic, payload) in enumerate(messages):
         journal.append(flags(PUBLISH, 1), time_ns() // 1000, 0, topic, payload)
@@ -52,7 +51,7 @@ def fill(path: Path, messages: Sequence[Message]) -> None:
 
 
 class Drained:
-    """A database with the first batch stored, so that tables, plans and imports are there; the others are to come."""
+    """A database with the first batch stored, so that tables, plans and imports are ready for the others."""
 
     def __init__(self, url: str, journal: Path, route: dict[str, Any], size: int) -> None:
         self._reader = JournalReader(journal)
@@ -63,12 +62,12 @@ class Drained:
         self._next()
 
     def rest(self) -> None:
-        """Store the others."""
+        """Store the other batches."""
         while self._next():
             pass
 
     def captured(self) -> list[list[RowBatch]]:
-        """The same, and per batch what the writer inserts."""
+        """Store the other batches; return what the writer inserts for each."""
         engine, captured = self.storing.engine, []
         insert = engine.insert
 
@@ -83,7 +82,7 @@ class Drained:
         return captured[:-1]
 
     def close(self) -> None:
-        """Let go of the journal and the database."""
+        """Close the journal and the database."""
         self._reader.close()
         self.storing.__exit__()
 
@@ -95,20 +94,20 @@ class Drained:
 
 
 def load_sqlite(connection: Any, row_batch: RowBatch) -> None:
-    """``executemany``."""
+    """Insert by ``executemany``."""
     names, marks = ", ".join(f'"{name}"' for name in row_batch.columns), ", ".join("?" * len(row_batch.columns))
     connection.executemany(f'INSERT INTO "{row_batch.table}" ({names}) VALUES ({marks})', row_batch.rows)
 
 
 def load_postgresql(connection: Any, row_batch: RowBatch) -> None:
-    """Binary COPY, row by row."""
+    """Insert by binary COPY, row by row."""
     from amqtt_db.database.engines.postgresql_rows import copy  # noqa: PLC0415
 
     copy(connection, row_batch)
 
 
 def load_mysql(connection: Any, row_batch: RowBatch) -> None:
-    """``executemany``, which PyMySQL makes one statement of."""
+    """Insert by ``executemany``, which PyMySQL turns into one statement."""
     names, marks = ", ".join(f"`{name}`" for name in row_batch.columns), ", ".join(["%s"] * len(row_batch.columns))
     with connection.cursor() as cursor:
         cursor.executemany(f"INSERT INTO `{row_batch.table}` ({names}) VALUES ({marks})", row_batch.rows)
@@ -122,7 +121,7 @@ LOADERS: dict[str, Callable[[Any, RowBatch], None]] = {
 
 
 def bulk(engine: Engine, row_batches: Sequence[Sequence[RowBatch]]) -> Spent:
-    """What the driver takes for the same rows, on a connection with the project's own settings."""
+    """Measure the driver with the same rows, on a connection with the project's settings."""
     database = engine.open(write=True)
     row_batch = LOADERS[database.dialect.name]
 
@@ -138,7 +137,7 @@ def bulk(engine: Engine, row_batches: Sequence[Sequence[RowBatch]]) -> Spent:
 
 
 def floor_of_typing(payloads: Sequence[bytes], route: dict[str, Any]) -> dict[str, Spent]:
-    """Decoding, and structuring or telling shapes apart."""
+    """Measure decoding, and structuring or telling shapes apart."""
     decoded: list[Any] = []
     decoding = timed(lambda: decoded.extend(map(orjson.loads, payloads)))
     if "entity" in route:
@@ -151,14 +150,14 @@ def floor_of_typing(payloads: Sequence[bytes], route: dict[str, Any]) -> dict[st
 def measure(
     database: Database, route: dict[str, Any], messages: Sequence[Message], rounds: int, size: int
 ) -> dict[str, Any]:
-    """Medians of one route on one engine, in batches of ``size`` messages."""
+    """Measure medians of one route on one engine, in batches of ``size`` messages."""
     found: defaultdict[str, list[Spent]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as directory:
         journal = Path(directory) / "journal"
         fill(journal, messages)
         drained = partial(Drained, journal=journal, route=route, size=size)
         row_batches = capture(database, drained)
-        payloads = [payload for _, payload in messages[size - 1 :]]  # the first entry of a journal is its opening
+        payloads = [payload for _, payload in messages[size - 1 :]]  # the first entry of a journal opens its generation
         for _ in range(rounds):
             one = {**one_round(database, drained, row_batches), **floor_of_typing(payloads, route)}
             for part, spent in one.items():
@@ -167,7 +166,7 @@ def measure(
 
 
 def capture(database: Database, drain: Callable[[str], Drained]) -> list[list[RowBatch]]:
-    """What the writer inserts, batch by batch, but for the first one."""
+    """Return what the writer inserts, batch by batch, without the first batch."""
     with database.fresh() as url:
         drained = drain(url)
         row_batches = drained.captured()
@@ -178,7 +177,7 @@ def capture(database: Database, drain: Callable[[str], Drained]) -> list[list[Ro
 def one_round(
     database: Database, drain: Callable[[str], Drained], row_batches: Sequence[Sequence[RowBatch]]
 ) -> dict[str, Spent]:
-    """The writer, then the driver alone."""
+    """Measure the writer, then the driver alone."""
     with database.fresh() as url:
         drained = drain(url)
         ours = timed(drained.rest)
@@ -190,7 +189,7 @@ def one_round(
 
 
 def figures(parts: dict[str, Spent]) -> dict[str, Any]:
-    """Parts as a row of the table."""
+    """Return the parts as a row of the table."""
     ours = parts.pop("ours")
     floor = sum(parts.values(), Spent())
     return {
@@ -207,19 +206,19 @@ def figures(parts: dict[str, Spent]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all routes on all engines, print a table."""
+    """Measure all routes on all engines and print a table."""
     parser = argparse.ArgumentParser(description="Journal → committed rows, beside the floor.")
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=BATCH, help="messages of a transaction")
+    parser.add_argument("--batch", type=int, default=BATCH, help="messages per transaction")
     parser.add_argument("--engines", default=ENGINES)
-    parser.add_argument("--routes", default="", help="those whose names begin so, with semicolons between")
+    parser.add_argument("--routes", default="", help="beginnings of routes' names, separated by semicolons")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     messages = climate(options.messages)
     wanted = tuple(options.routes.split(";"))
     calm_collector()
-    logging.disable()  # what the servers of a test are too weak for is no news
+    logging.disable()  # warnings about test servers do not matter here
     rows = []
     for database in at_hand(options.engines):
         for name in (name for name in ROUTES if name.startswith(wanted)):
