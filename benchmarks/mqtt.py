@@ -83,8 +83,10 @@ def broker(directory: Path, plugin: Mapping[str, Any] | None, before: str = "") 
         _pin(running)
         yield running
     finally:
+        children = psutil.Process(process.pid).children() if process.poll() is None else []
         process.terminate()
         process.wait(PATIENCE)
+        psutil.wait_procs(children, PATIENCE)  # a writer outlives its broker for a moment, and still uses the directory
 
 
 def step_aside() -> None:

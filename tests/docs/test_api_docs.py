@@ -1,4 +1,4 @@
-"""The page on what is stable names what the package exports, and nothing else."""
+"""The page on stable interfaces lists exactly what the package exports."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def first_cells(heading: str) -> set[str]:
 
 
 def test_the_page_lists_what_the_package_exports() -> None:
-    """`dir(amqtt_db)` and the page agree, and every name can be had."""
+    """`dir(amqtt_db)` and the page agree, and every name can be imported."""
     assert first_cells("Python") == set(dir(amqtt_db)) == set(amqtt_db.__all__)
     assert all(getattr(amqtt_db, name) is not None for name in dir(amqtt_db))
 
 
 def test_the_page_names_errors_that_exist() -> None:
-    """Each error of the page is one of the module, under the one root."""
+    """Each error on the page exists and derives from the root error."""
     for name in first_cells("Errors"):
         assert issubclass(getattr(errors, name), errors.AmqttDbError)
 
 
 def test_importing_the_package_imports_neither_amqtt_nor_sqlalchemy() -> None:
-    """Names are looked up when they are first used."""
+    """Names are imported on first use."""
     code = "import sys, amqtt_db; dir(amqtt_db); sys.exit(bool({'amqtt', 'sqlalchemy', 'attrs'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_public_functions_have_docstrings() -> None:
-    """Whoever asks `help()` is answered."""
+    """`help()` works."""
     assert all(inspect.getdoc(getattr(amqtt_db, name)) for name in ("read", "follow", "export", "load_settings"))

@@ -1,4 +1,4 @@
-"""What the reference says of times, of `any`, `unknown` and `timed`, and what SQL finds tagged, is so."""
+"""The reference is right about times, `any`, `unknown`, `timed` and tagged values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMES = REFERENCE.partition("| `time: ts`, and a payload of |")[2].partition("\
 
 
 def _times() -> list[tuple[str, str]]:
-    """Each payload of the table, with the time that it says or that of the row above."""
+    """Return each payload of the table with its expected time; rows without one continue the row above."""
     found: list[tuple[str, str]] = []
     for payloads, meaning in re.findall(r"^\| (`\{.*\}`) \| (.*) \|$", _TIMES, re.MULTILINE):
         said = re.match(r"[\d: -]{19}", meaning)
@@ -32,14 +32,14 @@ def _times() -> list[tuple[str, str]]:
 
 
 def test_every_time_of_the_table(tmp_path: Path) -> None:
-    """Stored without an entity, each payload gets the time that the table says."""
+    """Stored without an entity, each payload gets the time in the table."""
     bench = Workbench(tmp_path, {"topic": "#", "time": "ts", "model": TABLE})
     payloads, times = zip(*_times(), strict=True)
     bench.send(*(Sent("a", payload.encode()) for payload in payloads))
     arrivals = [f"{EPOCH + timedelta(microseconds=ARRIVAL, seconds=number):%Y-%m-%d %H:%M:%S}" for number in range(20)]
-    told = [arrival if time == "arrival" else time for time, arrival in zip(times, arrivals, strict=False)]
-    assert len(told) == 9
-    assert [time.partition(".")[0] for (time,) in bench.sql("SELECT time FROM t ORDER BY id")] == told
+    expected = [arrival if time == "arrival" else time for time, arrival in zip(times, arrivals, strict=False)]
+    assert len(expected) == 9
+    assert [time.partition(".")[0] for (time,) in bench.sql("SELECT time FROM t ORDER BY id")] == expected
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_every_time_of_the_table(tmp_path: Path) -> None:
     ],
 )
 def test_where_a_unit_ends(value: Any, time: str, tmp_path: Path) -> None:
-    """Fractions, zones, and the sizes that tell seconds from milliseconds and so on."""
+    """Fractions, zones, and the sizes that distinguish seconds from milliseconds and so on."""
     bench = Workbench(tmp_path, {"topic": "#", "time": "ts", "model": TABLE})
     bench.send(("a", {"ts": value}))
     assert bench.sql("SELECT time FROM t") == [(time,)]
 
 
 def test_with_an_entity_only_the_declared_type_is_a_time(tmp_path: Path) -> None:
-    """What is of another type is a mismatch, and the time that of the arrival."""
+    """A value of another type is a mismatch, and the arrival is the record's time."""
     bench = Workbench(tmp_path, {"topic": "#", "time": "ts", "entity": {"ts": "int"}, "model": TABLE})
     bench.send(("a", {"ts": 20}), ("a", {"ts": "2026-01-31T12:00:00Z"}))
     times = [time for (time,) in bench.sql("SELECT time FROM t ORDER BY id")]
@@ -70,14 +70,14 @@ def test_with_an_entity_only_the_declared_type_is_a_time(tmp_path: Path) -> None
 
 
 def test_any_is_json(tmp_path: Path) -> None:
-    """A text has its quotes."""
+    """Text is stored with its quotes."""
     bench = Workbench(tmp_path, {"topic": "#", "entity": {"meter": "any"}, "model": TABLE})
     bench.send(("a", {"meter": "m1"}), ("a", {"meter": 5}), ("a", {"meter": {"no": 1}}))
     assert bench.sql("SELECT meter FROM t ORDER BY id") == [('"m1"',), ("5",), ('{"no":1}',)]
 
 
 def test_any_beside_a_column_of_another_type(tmp_path: Path) -> None:
-    """What was stored before the declaration stays where it is."""
+    """Values stored before the declaration stay in their column."""
     bench = Workbench(tmp_path, {"topic": "#", "model": TABLE})
     bench.send(("a", {"meter": "m1"}))
     bench.restart({"topic": "#", "entity": {"meter": "any"}, "model": TABLE})
@@ -87,7 +87,7 @@ def test_any_beside_a_column_of_another_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", [{"unknown": "reject"}, {"unknown": "ignore"}, {"mismatch": "reject"}])
 def test_without_an_entity_nothing_is_unknown(setting: dict[str, str], tmp_path: Path) -> None:
-    """New properties, and new types of old ones, are stored as ever."""
+    """New properties, and old ones with new types, are stored as usual."""
     bench = Workbench(tmp_path, {"topic": "#", "model": TABLE, **setting})
     bench.send(("a", {"x": 1}), ("a", {"x": "b", "y": True}))
     assert bench.data() == [{"x": 1.0}, {"x": "b", "y": True}]
@@ -96,7 +96,7 @@ def test_without_an_entity_nothing_is_unknown(setting: dict[str, str], tmp_path:
 
 @pytest.mark.parametrize("model", BUILTIN)
 def test_a_hypertable_has_the_time_in_its_keys(model: str) -> None:
-    """Of every built-in model, and of each of its tables."""
+    """Every table of every built-in model has it."""
     url = "postgresql://user@localhost/mqtt"
     (route,) = routes({"topic": "a/#", "model": model, "hypertable": True}, url=url)
     assert all("time" in table.primary_key for table in route.bound().tables())
@@ -111,14 +111,14 @@ TAGGED: dict[str, tuple[Kind | None, Any]] = {
     '{"$text":"a\\\\u0000b"}': (None, "a\x00b"),
     '{"$$key":1}': ("json", {"$key": 1}),
 }
-"""What the table of tags shows, with the kind that is declared and what is published."""
+"""Examples of the table of tags → (declared kind, published value)."""
 
 _DECLARED = {"decimal": "decimal", "int64": "int", "json": "any"}
 
 
 @pytest.mark.parametrize("text", TAGGED)
 def test_what_sql_finds_tagged(text: str, tmp_path: Path) -> None:
-    """Each is what `narrow` has in `text` of what was published, and the page shows it."""
+    """`narrow` stores each published value so in `text`, and the page shows it."""
     kind, value = TAGGED[text]
     entity = {"entity": {"p": _DECLARED[kind]}} if kind else {}
     bench = Workbench(tmp_path, {"topic": "#", "model": "narrow", **entity})
@@ -129,7 +129,7 @@ def test_what_sql_finds_tagged(text: str, tmp_path: Path) -> None:
 
 
 def test_bytes_are_tagged(tmp_path: Path) -> None:
-    """In base64."""
+    """They are base64."""
     bench = Workbench(tmp_path, {"topic": "#", "model": "narrow", "decode": "bytes"})
     bench.send(Sent("a", b"\x00\xff"))
     assert bench.sql("SELECT text FROM mqtt_point") == [('{"$bytes":"AP8="}',)]
@@ -137,7 +137,7 @@ def test_bytes_are_tagged(tmp_path: Path) -> None:
 
 
 def test_a_document_keeps_declared_types_beside_its_data(tmp_path: Path) -> None:
-    """In `kinds`."""
+    """They are in `kinds`."""
     entity = {"kwh": "decimal", "n": "int"}
     bench = Workbench(tmp_path, {"topic": "#", "model": "document", "entity": entity})
     bench.send(("a", {"kwh": "1.50", "n": 3}))
@@ -148,7 +148,7 @@ def test_a_document_keeps_declared_types_beside_its_data(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("model", BUILTIN)
 def test_views_have_no_tags(model: str, tmp_path: Path) -> None:
-    """Declared types, in whatever model."""
+    """Views have declared types in every model."""
     entity = {"kwh": "decimal", "n": "int", "at": {"type": "datetime", "format": "epoch_s"}}
     bench = Workbench(tmp_path, {"topic": "home/#", "model": model, "entity": entity})
     bench.send(("home", {"kwh": "1.50", "n": 3, "at": 1700000000}))

@@ -1,4 +1,4 @@
-"""The models of the documentation do what it says, and keep the contract by its two lines."""
+"""The models in the documentation do what it says and pass the contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from amqtt_db.testing import ModelContract, strategies
 from amqtt_db.testing.databases import SQLITE
-from tests.docs.test_docs import ROOT, RecordBatch, blocks
+from tests.docs.test_docs import ROOT, CodeBlock, blocks
 from tests.effort import tried
 from tests.workbench import Workbench
 
@@ -41,7 +41,7 @@ class TestFastLines(ModelContract):
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory with the Python files of the page, which can be imported."""
+    """Write the page's Python files to an importable directory."""
     directory = tmp_path_factory.mktemp("page")
     for block in BLOCKS:
         if block.language == "python":
@@ -53,25 +53,25 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def _name(block: RecordBatch) -> str:
+def _name(block: CodeBlock) -> str:
     return block.text.partition("\n")[0].removeprefix("# ").removesuffix(".py")
 
 
 def routes(model: str) -> list[dict[str, Any]]:
-    """The routes of the page that name a model."""
+    """Return the routes of the page that name a model."""
     (text,) = (block.text for block in BLOCKS if block.language == "yaml" and model in block.text)
     found: list[dict[str, Any]] = yaml.safe_load(text)["routes"]
     return found
 
 
 def test_every_file_of_the_page_is_known() -> None:
-    """The files are those that are executed here."""
+    """This module runs every Python file of the page."""
     assert tuple(_name(block) for block in BLOCKS if block.language == "python") == MODULES
 
 
 @pytest.mark.usefixtures("modules")
 def test_two_methods_add_a_computed_column(tmp_path: Path) -> None:
-    """The SQL of the page finds what its table shows; odd temperatures have no Fahrenheit and are stored."""
+    """The page's SQL returns what its table shows; odd temperatures are stored without Fahrenheit."""
     bench = Workbench(tmp_path, *routes("my_climate"))
     bench.send(("home/attic/climate", {"temp": 20}))
     (query,) = (block.text for block in BLOCKS if block.language == "sql")
@@ -87,7 +87,7 @@ def test_two_methods_add_a_computed_column(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("modules")
 def test_a_model_from_scratch_stores_and_finds(tmp_path: Path) -> None:
-    """One table under the name that the YAML gives it, JSON that a reader of the database understands."""
+    """It fills one table with the name from the YAML, and its JSON is readable in SQL."""
     bench = Workbench(tmp_path, *routes("my_lines"))
     bench.send(("a", {"v": 1.5, "o": {"p": "x"}}), ("b", {"v": None}))
     assert bench.sql("SELECT topic, body FROM everything ORDER BY id") == [("a", '{"v":1.5,"o.p":"x"}'), ("b", "{}")]
@@ -173,7 +173,7 @@ def test_the_models_of_the_page_keep_the_contract(name: str, law: str, modules: 
 
 
 def test_pytest_finds_the_laws_by_two_lines(modules: Path) -> None:
-    """As a reader runs it: every law is collected for each model."""
+    """Every law is collected for each model, as when a reader runs it."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "test_my_models.py"]
     done = subprocess.run(command, cwd=modules, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -182,7 +182,7 @@ def test_pytest_finds_the_laws_by_two_lines(modules: Path) -> None:
 
 
 def test_every_law_and_generator_is_documented() -> None:
-    """The page lists what a contributor gets."""
+    """The page lists every law and generator."""
     text = PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^\| `(test_\w+)`", text, re.MULTILINE) == LAWS
     (sentence,) = re.findall(r"`amqtt_db.testing.strategies`, for tests of your own: (.*)", text)

@@ -1,4 +1,4 @@
-"""The documentation is true: its YAML loads, its commands run, and it leaves nothing out."""
+"""The documentation is correct and complete: its YAML loads and its commands run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from amqtt_db.models import BUILTIN
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SAFE = ("check", "--version")  # commands that are run as they stand in the documentation
+SAFE = ("check", "--version")  # commands that are run exactly as documented
 
 
 @attrs.frozen
-class RecordBatch:
+class CodeBlock:
     """A code block of a page."""
 
     page: Path
@@ -41,15 +41,15 @@ class RecordBatch:
 
     @property
     def name(self) -> str:
-        """Where it stands."""
+        """Page and line."""
         return f"{self.page.name}:{self.line}"
 
 
-def blocks(page: Path) -> Iterator[RecordBatch]:
-    """The code blocks of a page, in their order."""
+def blocks(page: Path) -> Iterator[CodeBlock]:
+    """Yield the code blocks of a page in order."""
     text = page.read_text(encoding="utf-8")
     for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield RecordBatch(page, text.count("\n", 0, found.start()) + 1, found[1], found[2])
+        yield CodeBlock(page, text.count("\n", 0, found.start()) + 1, found[1], found[2])
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -65,15 +65,15 @@ REFERENCE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
-def documents(block: RecordBatch) -> dict[str, Any]:
-    """A YAML block as a whole broker's document, whether it is one or only a section of this plugin."""
+def documents(block: CodeBlock) -> dict[str, Any]:
+    """Return a YAML block as a whole broker document, even if it is only this plugin's section."""
     data = yaml.safe_load(block.text)
     return data if "plugins" in data else {"plugins": {"amqtt_db.Plugin": data}}
 
 
 @pytest.fixture(autouse=True)
 def _modules_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python blocks that say which file they are can be imported; environment variables of the YAML are set."""
+    """Make the named Python files importable and set the environment variables of the YAML."""
     for block in BLOCKS:
         found = re.match(r"# (\w+\.py)\n", block.text)
         if block.language == "python" and found:
@@ -85,22 +85,22 @@ def _modules_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("block", YAML, ids=[block.name for block in YAML])
-def test_every_yaml_block_loads(block: RecordBatch) -> None:
-    """What a reader copies is a configuration without mistakes and without useless routes."""
+def test_every_yaml_block_loads(block: CodeBlock) -> None:
+    """YAML examples have no mistakes and no useless routes."""
     assert config.load_document(documents(block), block.name).notes == ()
 
 
 @pytest.mark.parametrize(
     "block", [block for block in BLOCKS if block.language == "python"], ids=lambda block: block.name
 )
-def test_every_python_block_compiles(block: RecordBatch) -> None:
-    """What a reader copies is Python."""
+def test_every_python_block_compiles(block: CodeBlock) -> None:
+    """Python examples compile."""
     compile(block.text, block.name, "exec")
 
 
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{block.name} {' '.join(c)}" for block, c in COMMANDS])
-def test_every_command_exists(block: RecordBatch, command: list[str]) -> None:
-    """Commands in the documentation have the names and options that the command line has; the safe ones run."""
+def test_every_command_exists(block: CodeBlock, command: list[str]) -> None:
+    """Commands in the documentation exist, with their options; the safe ones run."""
     parser: Any = typer.main.get_command(app)
     arguments = command[1:]
     while arguments and arguments[0] in getattr(parser, "commands", {}):
@@ -121,18 +121,18 @@ def _run(page: Path, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("key", [*KEYS, *JOURNAL_KEYS, *WRITER_KEYS, *ROUTE_KEYS])
 def test_every_setting_is_documented(key: str) -> None:
-    """Each key of the configuration is explained in its reference."""
+    """The reference explains each configuration key."""
     assert f"`{key}`" in REFERENCE
 
 
 @pytest.mark.parametrize("name", [*FORMATS, *TYPE_NAMES, *BUILTIN, *EPOCHS, "iso8601"])
 def test_every_name_is_documented(name: str) -> None:
-    """Each decoder, type, format and model that a setting may name is in the reference."""
+    """The reference has each decoder, type, format and model."""
     assert f"`{name}`" in REFERENCE
 
 
 def commands(parser: Any, path: str = "amqtt-db") -> Iterator[tuple[str, Any]]:
-    """Every command with its whole name."""
+    """Yield every command with its full name."""
     if hasattr(parser, "commands"):
         for name, command in parser.commands.items():
             yield from commands(command, f"{path} {name}")
@@ -145,7 +145,7 @@ _COMMANDS = dict(commands(typer.main.get_command(app)))
 
 @pytest.mark.parametrize("name", _COMMANDS)
 def test_every_command_is_documented(name: str) -> None:
-    """Each command is in the documentation, with its options, and says of itself what it is for."""
+    """The documentation has each command with its options, and each command has a help text."""
     assert re.search(rf"`{name}\b", EVERYTHING)
     assert _COMMANDS[name].help
     options = {option for parameter in _COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
@@ -153,7 +153,7 @@ def test_every_command_is_documented(name: str) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    """A relative link names a file that there is, and a heading that it has."""
+    """Relative links point to existing files and headings."""
     for page in PAGES:
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
             file = (page.parent / target).resolve() if target else page
@@ -164,7 +164,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_every_sentence_has_a_line_of_its_own() -> None:
-    """Prose changes one sentence at a time, and so do its lines."""
+    """One sentence per line keeps diffs small."""
     for page in PAGES:
         prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         crowded = [line for line in prose.splitlines() if "|" not in line and re.search(r"[a-z`)]\. [A-Z]", line)]

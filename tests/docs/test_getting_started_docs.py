@@ -1,4 +1,4 @@
-"""What the page for newcomers says of clients, payloads, YAML, the words of `status` and the service is so."""
+"""Getting started is right about clients, payloads, YAML, the words of `status` and the service."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from tests.workbench import Sent, Workbench, routes
 
 PAGE = ROOT / "docs" / "getting-started.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - what amqtt listens on if nobody says where
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - amqtt's default
 CONNECT = {
     "3.1": b"\x10\x0f\0\6MQIsdp\3\2\0\0\0\1x",
     "3.1.1": b"\x10\x0d\0\4MQTT\4\2\0\0\0\1x",
     "5": b"\x10\x0e\0\4MQTT\5\2\0\0\0\0\1x",
 }
-"""A client's first packet, by the version of MQTT."""
+"""MQTT version → a client's first packet."""
 
 
 def _blocks(language: str) -> list[str]:
@@ -52,12 +52,12 @@ def _blocks(language: str) -> list[str]:
 
 
 def _section(lines: str) -> str:
-    """A broker's YAML whose routes are these lines."""
+    """Return a broker's YAML with these lines as routes."""
     return f"listeners: {{default: {{bind: '127.0.0.1:1'}}}}\nplugins:\n  amqtt_db.Plugin:\n    routes:\n{lines}"
 
 
 def test_clients_speak_mqtt_3_1_1_and_a_restart_forgets_what_was_retained(tmp_path: Path) -> None:
-    """Other versions are refused; a retained message reaches later subscribers until the broker stops."""
+    """Other versions are refused; later subscribers get retained messages until the broker stops."""
     with BrokerProcess(tmp_path) as broker:
         assert {version for version in CONNECT if _is_accepted(broker.port, version)} == {"3.1.1"}
         _retain(broker.port)
@@ -84,7 +84,7 @@ def _retain(port: int) -> None:
 
 
 def _heard(port: int, awaited: str) -> list[tuple[str, bool]]:
-    """What a new subscriber hears, with whether it was retained, until ``awaited``; the last is its own message."""
+    """Return (topic, retained) of what a new subscriber hears until ``awaited``; the last is its own message."""
     heard: list[tuple[str, bool]] = []
     client = Client(CallbackAPIVersion.VERSION2)
     subscribed = threading.Event()
@@ -105,7 +105,7 @@ def _heard(port: int, awaited: str) -> list[tuple[str, bool]]:
 @pytest.mark.filterwarnings("ignore:`BrokerSysPlugin`:DeprecationWarning")
 @pytest.mark.parametrize("text", ["plugins:\n\tamqtt_db.Plugin: {}\n", "", "plugins: {a: {b}, c: {d}/e}\n"])
 def test_amqtt_takes_no_yaml_for_a_broker_without_the_plugin(text: str, tmp_path: Path) -> None:
-    """It is open to everybody on all addresses, where `check` says what is wrong."""
+    """That broker accepts everybody on all addresses; `check` reports the mistake."""
     path = tmp_path / "broker.yaml"
     path.write_text(text)
     assert invoke("check", path).exit_code == MISCONFIGURED
@@ -116,7 +116,7 @@ def test_amqtt_takes_no_yaml_for_a_broker_without_the_plugin(text: str, tmp_path
 
 
 def test_the_line_that_tells_that_the_plugin_runs(tmp_path: Path) -> None:
-    """In the log of `amqtt -c`, with the words of the page."""
+    """`amqtt -c` logs the words on the page."""
     (words,) = re.findall(r"the line `([^`]*)` in its log", TEXT)
     with BrokerProcess(tmp_path, command="from amqtt.scripts.broker_script import main; main()") as broker:
         broker.until(lambda: words in broker.log.read_text(), "the plugin tells where it stores")
@@ -124,12 +124,12 @@ def test_the_line_that_tells_that_the_plugin_runs(tmp_path: Path) -> None:
 
 
 async def _of_amqtt(path: Path) -> Any:
-    """What `amqtt -c` would start."""
+    """Return the configuration that `amqtt -c` would start with."""
     return Broker(read_yaml_config(path)).config
 
 
 def test_without_listeners() -> None:
-    """Every address, as `run` says when it starts."""
+    """It listens on every address, as `run` prints."""
     assert addresses({"plugins": {"amqtt_db.Plugin": {}}}) == {"default": ("mqtt", EVERYWHERE, 1883)}
 
 
@@ -145,14 +145,14 @@ def test_without_listeners() -> None:
     ],
 )
 def test_what_yaml_minds(route: str, is_right: bool, tmp_path: Path) -> None:
-    """Quotes around `#`, and around `{…}` inside of braces; no tabs."""
+    """`#`, and `{…}` inside braces, need quotes; tabs are mistakes."""
     path = tmp_path / "broker.yaml"
     path.write_text(_section(route))
     assert (invoke("check", path).exit_code == 0) is is_right
 
 
 def test_what_is_json(tmp_path: Path) -> None:
-    """The payloads of the page, under the default decoder."""
+    """The default decoder treats the page's payloads as described."""
     bench = Workbench(tmp_path)
     bench.send(*(Sent("t", payload) for payload in (b"21.5", b"true", b'"on"', b"ON", b"online", b"1,5", b"")))
     assert [item["value"] for item in bench.data()] == [21.5, True, "on"]
@@ -161,7 +161,7 @@ def test_what_is_json(tmp_path: Path) -> None:
 
 
 def test_plain_text(tmp_path: Path) -> None:
-    """The property is `value`, and never a number; nothing is an empty text."""
+    """The property `value` is always text; an empty payload is empty text."""
     bench = Workbench(tmp_path, {"topic": "#", "decode": "text"})
     bench.send(*(Sent("t", payload) for payload in (b"ON", b"21.5", b"1,5", b"")))
     assert bench.sql("SELECT value FROM t ORDER BY id") == [("ON",), ("21.5",), ("1,5",), ("",)]
@@ -169,7 +169,7 @@ def test_plain_text(tmp_path: Path) -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """The routes of the page for JSON and text, with their decoder."""
+    """Yield the page's routes for JSON and text, with their decoder."""
     monkeypatch.syspath_prepend(tmp_path)
     (module,) = _blocks("python")
     (tmp_path / "my_payloads.py").write_text(module)
@@ -178,7 +178,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dic
 
 
 def test_json_and_text_on_one_topic(recipe: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The decoder of the page with its routes: columns by what comes, no row for an empty payload, nothing dead."""
+    """The page's decoder fills columns by type, makes no row for an empty payload, and nothing is dead."""
     bench = Workbench(tmp_path, *recipe)
     payloads = (b'{"state": "ON"}', b"ON", b"21.5", b"1,5", b"")
     bench.send(*(Sent("zigbee2mqtt/lamp", payload) for payload in payloads))
@@ -194,7 +194,7 @@ def test_json_and_text_on_one_topic(recipe: list[dict[str, Any]], tmp_path: Path
 
 
 def test_text_that_was_dead_is_stored_by_replay(recipe: list[dict[str, Any]], tmp_path: Path) -> None:
-    """After the route has got the decoder of the page."""
+    """Replay stores dead letters once the route has the page's decoder."""
     bench = Workbench(tmp_path)
     bench.send(Sent("zigbee2mqtt/lamp", b"ON"), Sent("zigbee2mqtt/lamp", b""))
     assert len(bench.dead()) == 2
@@ -203,7 +203,7 @@ def test_text_that_was_dead_is_stored_by_replay(recipe: list[dict[str, Any]], tm
 
 
 def test_every_word_of_status_is_explained() -> None:
-    """Each heading that `status` prints has a line in the table."""
+    """The table explains each heading that `status` prints."""
     whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(Counts("#"),))
     console = Console(width=200)
     with console.capture() as captured:
@@ -216,7 +216,7 @@ def test_every_word_of_status_is_explained() -> None:
 
 @pytest.fixture
 def service(tmp_path: Path) -> configparser.SectionProxy:
-    """The `[Service]` of the page, in another directory than `/srv/mqtt`, which has all that it names."""
+    """Return the page's `[Service]`, moved from `/srv/mqtt` to a directory with all its files."""
     unit = configparser.ConfigParser()
     unit.optionxform = str  # type: ignore[assignment]
     (tmp_path / "amqtt-db.service").write_text(_unit(tmp_path))
@@ -236,7 +236,7 @@ def _unit(directory: Path) -> str:
 
 
 def test_the_service_starts_stores_and_stops(service: configparser.SectionProxy, tmp_path: Path) -> None:
-    """As systemd does it; relative paths are in `WorkingDirectory`, and `status` finds them by the page's line."""
+    """Relative paths are in `WorkingDirectory`, and the page's `status` command finds them."""
     whole = dict(line.split("=", 1) for line in Path(service["EnvironmentFile"]).read_text().splitlines())
     directory = service["WorkingDirectory"]
     command = service["ExecStart"].split()
@@ -255,7 +255,7 @@ def test_the_service_starts_stores_and_stops(service: configparser.SectionProxy,
 
 
 def test_the_service_leaves_mistakes_alone_and_the_writer_its_time(service: configparser.SectionProxy) -> None:
-    """A variable that is missing ends it with the code that prevents another start; the writer stops well before."""
+    """A missing variable exits with the code that prevents a restart; the writer stops within the limit."""
     command = service["ExecStart"].split()
     done = subprocess.run(command, cwd=service["WorkingDirectory"], env={}, capture_output=True, text=True, check=False)
     assert (done.returncode, "MQTT_NAME" in done.stderr) == (int(service["RestartPreventExitStatus"]), True)
@@ -267,13 +267,13 @@ def test_the_service_leaves_mistakes_alone_and_the_writer_its_time(service: conf
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 @pytest.mark.usefixtures("service")
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    """It complains of nothing in it."""
+    """It reports no problem."""
     command = ["systemd-analyze", "verify", str(tmp_path / "amqtt-db.service")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "amqtt-db.service" not in done.stderr
 
 
 def test_the_configuration_of_the_page_reads_plain_text_of_signs() -> None:
-    """The route that the page points at is in the file that it has the reader save."""
+    """The route that the page mentions is in the saved file."""
     routes = config.load_document(yaml.safe_load(_blocks("yaml")[0])).routes
     assert [route.filter.text for route in routes] == ["home/{room}/climate", "signs/{sign}/line", "#"]

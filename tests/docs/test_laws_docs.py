@@ -1,4 +1,4 @@
-"""The page of laws is one that a run has written, and leaves nothing out."""
+"""The page of laws was written by a run and is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _words(law: str) -> str:
 
 
 def _tables(text: str) -> dict[str, list[list[str]]]:
-    """The cells of the page's tables by their headings, without what is beyond a colon."""
+    """Return the cells of the page's tables by heading, up to a colon."""
     found = {}
     for part in text.split("\n## ")[1:]:
         heading, _, body = part.partition("\n")
@@ -35,7 +35,7 @@ def _needs_a_database(law: str) -> bool:
 
 
 def test_rows_and_columns_are_the_laws_the_models_and_the_engines() -> None:
-    """Whoever adds one of them writes the page again."""
+    """Adding one of them means writing the page again."""
     tables = _tables(PAGE)
     assert list(tables) == ["Without a database", *map(str, DATABASES)]
     for name, (head, *rows) in tables.items():
@@ -45,13 +45,13 @@ def test_rows_and_columns_are_the_laws_the_models_and_the_engines() -> None:
 
 
 def test_the_models_are_those_of_the_code() -> None:
-    """Each name with its options."""
+    """The page lists each model with its options."""
     found = dict(re.findall(r"^\| (\w+) \| `(.*)` \|$", PAGE, re.MULTILINE))
     assert found == {name: str(contract.model) for name, contract in _contracts().items()}
 
 
 def test_the_page_was_written_with_every_engine_there() -> None:
-    """Nothing was skipped and nothing failed, and a dash stands only where a model is not to be tried."""
+    """Nothing was skipped or failed, and dashes appear only for models that an engine does not run."""
     for name, (_, *rows) in _tables(PAGE).items():
         for row in rows:
             for model, cell in zip(_contracts(), row[1:], strict=True):
@@ -61,14 +61,14 @@ def test_the_page_was_written_with_every_engine_there() -> None:
 
 @attrs.frozen
 class Report:
-    """As much of a report as is looked at."""
+    """The parts of a report that are used."""
 
     nodeid: str
     outcome: str
 
 
 def test_a_run_writes_what_it_saw(tmp_path: Path) -> None:
-    """The first report that is no success decides; a test of something else is none of a law's."""
+    """The first report that is not a success decides; other tests are ignored."""
     laws = Laws(tmp_path / "laws.md")
     start = "tests/models/test_contract.py::TestEav::"
     for law, outcomes in {
@@ -92,7 +92,7 @@ def test_a_run_writes_what_it_saw(tmp_path: Path) -> None:
 
 
 def test_what_is_spared_is_called_short() -> None:
-    """A law that passed with fewer examples."""
+    """A law that passed with fewer examples is `short`."""
     text = page({("Eav", LAWS[-1], "timescaledb"): "passed", ("Eav", LAWS[0], NOWHERE): "passed"})
     column = 1 + list(_contracts()).index("Eav")
     assert _tables(text)["timescaledb"][1][column] == "short"

@@ -1,4 +1,4 @@
-"""The page about reading is true: its examples run, and print what it says."""
+"""The examples about reading run and print what the page shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from amqtt_db.cli import app
 from amqtt_db.record import EPOCH
-from tests.docs.test_docs import ROOT, RecordBatch, blocks
+from tests.docs.test_docs import ROOT, CodeBlock, blocks
 from tests.workbench import ARRIVAL, Sent, Workbench
 
 PAGE = ROOT / "docs" / "reading.md"
@@ -28,7 +28,7 @@ MESSAGES = re.findall(r"^\| (20[\d :-]+) \| `(.*)` \| `(.*)` \|$", PAGE.read_tex
 
 @pytest.fixture
 def _stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory in which the messages of the page have been stored."""
+    """Store the page's messages in a new directory."""
     monkeypatch.chdir(tmp_path)
     bench = Workbench(tmp_path, {"topic": "home/{room}/climate"}, {"topic": "#"})
     bench.send(*(Sent(topic, payload.encode()) for _, topic, payload in MESSAGES))
@@ -36,15 +36,15 @@ def _stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_messages_of_the_page() -> None:
-    """They are found, and their times are those that a workbench gives them."""
+    """The page's messages have the times that a workbench assigns."""
     times = [EPOCH + timedelta(seconds=ARRIVAL // 1_000_000 + number) for number in range(4)]
     assert [time for time, _, _ in MESSAGES] == [f"{time:%Y-%m-%d %H:%M:%S}" for time in times]
 
 
 @pytest.mark.usefixtures("_stored")
 @pytest.mark.parametrize(("example", "answer"), EXAMPLES, ids=[example.name for example, _ in EXAMPLES])
-def test_every_example_prints_what_the_page_says(example: RecordBatch, answer: RecordBatch) -> None:
-    """Each command and each piece of Python is followed by what it prints."""
+def test_every_example_prints_what_the_page_says(example: CodeBlock, answer: CodeBlock) -> None:
+    """Each example is followed by its output."""
     assert (example.language in {"sh", "python"}, answer.language) == (True, "text")
     printed = _python(example.text) if example.language == "python" else _command(example.text, answer.text)
     assert [line.rstrip() for line in printed.splitlines()] == answer.text.splitlines()
@@ -67,7 +67,7 @@ def _command(text: str, answer: str) -> str:
 
 
 def _tail(arguments: list[str], lines: int) -> str:
-    """What it prints until it waits; Ctrl-C ends it well."""
+    """Return what it prints until it waits; Ctrl-C ends it cleanly."""
     command = [sys.executable, "-m", "amqtt_db", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

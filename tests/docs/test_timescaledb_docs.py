@@ -1,4 +1,4 @@
-"""The page on TimescaleDB is true: its configuration makes the tables that it names, and its queries run."""
+"""The TimescaleDB page is correct: its configuration creates the tables it names, and its queries run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _routes() -> list[dict[str, Any]]:
 
 
 def test_the_page_tells_the_truth(timescaledb: Site) -> None:
-    """Its statements run, and tell of the chunks of the tables that it names."""
+    """Its statements run and return the chunks of the tables it names."""
     extension, queries = _texts("sql")
     execute(timescaledb.url, *_statements(extension), "SELECT _timescaledb_functions.stop_background_workers()")
     bench = Workbench(timescaledb, *_routes())
@@ -47,7 +47,7 @@ def test_the_page_tells_the_truth(timescaledb: Site) -> None:
 
 
 def test_segments_and_order_are_as_the_page_says(timescaledb: Site) -> None:
-    """Those that are given, and those that the models choose."""
+    """Configured segments and orders are used, and otherwise those of the models."""
     execute(timescaledb.url, "SELECT _timescaledb_functions.stop_background_workers()")
     bench = Workbench(timescaledb, *_routes())
     bench.send(("meters/7/power", {"w": 1.5}), ("home/attic/climate", {"temp": 20}))
