@@ -49,13 +49,13 @@ _TAG = 6
 
 
 def fold(name: str) -> str:
-    """What is left of a name for an engine that ignores case and accents: equal folds must not meet in one table."""
+    """Return a name without case and accents, which some engines ignore: names in one table must differ in it."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def clean(text: str) -> str:
-    """Text as an SQL identifier: ``Home/Living Room`` → ``home_living_room``; never empty, never a digit first."""
+    """Return text as an SQL identifier: ``Home/Living Room`` → ``home_living_room``; never empty, no digit first."""
     name = _NOT_WORD.sub("_", text.lower()).strip("_")
     return f"_{name}" if not name or name[0].isdigit() else name
 
@@ -64,7 +64,7 @@ def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], l
     """Return a name for a property's column, one that may be written without quotes.
 
     ``plain`` is true for the kind that owns the property's plain column, others get ``<name>__<kind>``.  ``taken``
-    holds the folds of the names in use, ``limit`` is the engine's limit in UTF-8 bytes.
+    holds the folded names in use, ``limit`` is the engine's limit in UTF-8 bytes.
     """
     name = clean(path.strip("{}")) + ("" if plain else f"__{kind}")
     if fold(name) in taken or name in _SYSTEM_COLUMNS or name in RESERVED_WORDS:
@@ -86,7 +86,7 @@ def table_name(wish: str, *, is_taken: Callable[[str], bool], limit: int, is_pre
 
 
 def unique(name: str, source: str, is_taken: Callable[[str], bool], limit: int) -> str:
-    """``name``, shortened to ``limit`` bytes, with a hash of ``source`` where it is too long or taken."""
+    """Return ``name``; if it is too long or taken, its beginning and a hash of ``source``, in ``limit`` bytes."""
     if len(name.encode()) <= limit and not is_taken(name):
         return name
     for attempt in range(1000):

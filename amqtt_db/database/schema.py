@@ -1,7 +1,7 @@
-"""What tables and columns there are, and how the missing ones come into being.
+"""Known tables and columns, and the DDL for missing ones.
 
-DDL is additive: tables are created, columns added, nothing is ever dropped or changed.  It runs in a transaction of its
-own, before the data's, with the schema locked and the catalogue read again: another writer may have been faster.
+DDL is additive: it creates tables and adds columns, and never drops or changes anything.  It runs in a transaction of
+its own, before the data's, with the schema locked and the catalogue read again: another writer may have been faster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog, PhysicalTable
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.hypertables import Hypertables
-from amqtt_db.database.hypertable_layout import chunks_of
+from amqtt_db.database.hypertable_layout import hypertable_layout
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import column_name, fold, table_name, unique
 from amqtt_db.errors import DatabaseError
@@ -28,9 +28,9 @@ from amqtt_db.routing.route import Hypertable
 
 @attrs.frozen
 class Wanted:
-    """Tables that records are about to need: for which route, and how many property columns one may have.
+    """A table that records are about to need: for which route, and with how many property columns at most.
 
-    ``hypertable`` says how the tables lie in chunks, None: they do not.
+    ``hypertable`` says how the table is split into chunks, if it is.
     """
 
     table: BoundTable
@@ -40,7 +40,7 @@ class Wanted:
 
 
 class Schema:
-    """The tables that this process knows of, by key; :meth:`ensure` makes what is missing.
+    """The tables that this process knows, by key; :meth:`ensure` creates what is missing.
 
     ``reserved`` are names that routes ask for with ``table:``; no topic gets them.
     """
@@ -55,26 +55,26 @@ class Schema:
         self._lacking: set[str] = set()
 
     def load(self, connection: sa.Connection) -> None:
-        """Read what the catalogue knows."""
+        """Read all tables from the catalogue."""
         self._tables = self._catalog.physical_tables(connection)
 
     def mark_incomplete(self, keys: Iterable[str]) -> None:
-        """Take the tables with ``keys`` for incomplete, until they are learnt: a newer model has more columns."""
+        """Mark tables as incomplete, so that missing fixed columns are added."""
         self._lacking |= set(keys)
 
     def get(self, key: str) -> PhysicalTable | None:
-        """The table registered under ``key``."""
+        """Return the table registered under ``key``, or None."""
         return self._tables.get(key)
 
     def is_ready(self, wanted: Wanted) -> bool:
-        """Whether every column that can be given is there, and the chunks are what this process's routes say."""
+        """Return True if the table has every column it may have, and its hypertable settings are those of the route."""
         key = wanted.table.key
         known = None if key in self._lacking else self._tables.get(key)
         is_in_step = wanted.hypertable is None or key in self._in_step
         return known is not None and is_in_step and not _missing_pairs(known, self._limited(wanted))
 
     def require_hypertables(self, connection: sa.Connection, wish: Hypertable) -> Hypertables:
-        """What makes them.  Raises DatabaseError, saying what to do, where the database cannot have any."""
+        """Return the maker of hypertables.  Raises DatabaseError if the database cannot have any."""
         made = self._engine.hypertables
         reason = "the database has no hypertables; leave it out" if made is None else made.missing(connection)
         if made is None or reason is not None:
@@ -82,7 +82,7 @@ class Schema:
         return made
 
     def ensure(self, connection: sa.Connection, wanted: Iterable[Wanted]) -> list[str]:
-        """Make what is missing, in the connection's transaction; returns the DDL that it took.
+        """Create what is missing, in the connection's transaction; return the DDL.
 
         Call :meth:`learn` once the transaction has been committed.
         """
@@ -107,9 +107,9 @@ class Schema:
         return ddl
 
     def reduce_columns(self, connection: sa.Connection, wanted: Wanted) -> bool:
-        """Ask for fewer columns of a table from now on: the database refuses as many; False where it has no more.
+        """Ask for fewer columns of a table from now on; return False if it cannot have fewer.
 
-        The catalogue forgets those that the table did not get.
+        Unregister columns that the database has refused.
         """
         self._engine.lock_schema(connection)
         known = self._catalog.physical_tables(connection, [wanted.table.key]).get(wanted.table.key)
@@ -129,7 +129,7 @@ class Schema:
         return attrs.evolve(wanted, max_columns=min(room, wanted.max_columns))
 
     def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
-        """Read the tables with ``keys``, which are as this process wants them, from the catalogue."""
+        """Read tables that are up to date from the catalogue."""
         tables = self._catalog.physical_tables(connection, list(keys))
         self._tables.update(tables)
         self._in_step.update(tables)
@@ -157,7 +157,7 @@ class Schema:
         return table
 
     def _is_from_before(self, connection: sa.Connection, wish: BoundTable) -> bool:
-        """Whether a table's name is that of the one that the model had before its keys got the time, or lost it."""
+        """Return True if the name belongs to the same model's table with, or without, the time in its keys."""
         keys = [table_key(wish.name, timed=timed) for timed in (False, True)]
         there = self._catalog.physical_tables(connection, keys).values()
         return wish.key in keys and any(table.name == wish.name for table in there)
@@ -166,10 +166,10 @@ class Schema:
         self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, wish: Hypertable
     ) -> list[str]:
         hypertables = self.require_hypertables(connection, wish)
-        return hypertables.make(connection, known.name, chunks_of(table, known, wish))
+        return hypertables.make(connection, known.name, hypertable_layout(table, known, wish))
 
     def _make_lookups(self, connection: sa.Connection, table: BoundTable, present: set[str]) -> list[str]:
-        """Create the lookups that a table's columns need."""
+        """Create the lookup tables that a table's columns need."""
         lookups = {column.lookup for column in table.columns if column.lookup and column.lookup.name not in present}
         targets = [
             lookup_table(self._engine, lookup, sa.MetaData()) for lookup in sorted(lookups, key=attrgetter("name"))
@@ -180,7 +180,7 @@ class Schema:
     def _materialize(
         self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, present: set[str] | None
     ) -> list[str]:
-        """Create the table, or add to it whatever columns it lacks; ``present`` are the folds of those it has."""
+        """Create the table, or add the columns that it lacks; ``present`` are the folded names of those it has."""
         target = self._sql_table(known, table)
         if present is None:
             statements: list[sa.schema.ExecutableDDLElement] = [sa.schema.CreateTable(target)]
@@ -231,13 +231,13 @@ def _key(wanted: Wanted) -> str:
 
 
 def _merge(group: list[Wanted]) -> Wanted:
-    """Several wishes for one table as one."""
+    """Return several wishes for one table as one."""
     pairs = dict.fromkeys(pair for wanted in group for pair in wanted.table.properties)
     return attrs.evolve(group[0], table=attrs.evolve(group[0].table, properties=tuple(pairs)))
 
 
 def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
-    """Pairs without a column, as far as there is room for more columns."""
+    """Return the pairs that get a new column; there may be no room for all."""
     missing = [pair for pair in wanted.table.properties if pair not in known.columns]
     if wanted.table.overflow is None:
         return missing
@@ -245,21 +245,21 @@ def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
 
 
 def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], engine: Engine) -> dict[Pair, str]:
-    """Names for the pairs that get a column now; the first kind of a property owns its plain name.
+    """Return names for the pairs that get a column now; the first kind of a property gets its plain name.
 
-    ``actual`` are the folds of all columns that the table has, also of those that somebody added by hand.
+    ``actual`` are the folded names of all columns that the table has, those added by hand included.
     """
     fixed = {fold(column.name) for column in wanted.table.columns}
     taken = fixed | {fold(name) for name in known.columns.values()} | actual
-    owned = {path for path, kind in known.columns if kind != "tagged"}
+    with_plain = {path for path, kind in known.columns if kind != "tagged"}
     new: dict[Pair, str] = {}
     for path, kind in _missing_pairs(known, wanted):
-        plain = kind != "tagged" and path not in owned
+        plain = kind != "tagged" and path not in with_plain
         wish = engine.nameable(path)
         new[path, kind] = column_name(wish, kind, plain=plain, taken=taken, limit=engine.name_limit)
         taken.add(fold(new[path, kind]))
         if plain:
-            owned.add(path)
+            with_plain.add(path)
     return new
 
 
@@ -267,7 +267,7 @@ def _require_envelope(name: str, table: BoundTable, present: set[str]) -> None:
     missing = [column for column in table.primary_key if fold(column) not in present]
     if missing:
         raise DatabaseError(
-            f"table {name} exists and is not one of this project's: it has no column {', '.join(missing)}; "
+            f"table {name} exists and was not made by amqtt_db: it has no column {', '.join(missing)}; "
             "choose another `table:` for the route or rename the table"
         )
 
@@ -275,7 +275,7 @@ def _require_envelope(name: str, table: BoundTable, present: set[str]) -> None:
 def _add_columns(
     dialect: sa.Dialect, table: sa.Table, columns: list[sa.Column[object]], *, together: bool
 ) -> Iterator[sa.DDL]:
-    """ALTER TABLE … ADD COLUMN; always nullable, for there may be rows."""
+    """Yield ALTER TABLE … ADD COLUMN; the columns are nullable, for there may be rows."""
     quote = dialect.identifier_preparer.quote
     compiler = dialect.type_compiler_instance
     additions = [f"ADD COLUMN {quote(column.name)} {compiler.process(column.type)}" for column in columns]
@@ -286,22 +286,21 @@ def _add_columns(
 
 
 def _missing_indexes(connection: sa.Connection, table: sa.Table) -> Iterator[sa.schema.CreateIndex]:
-    """What a writer that was killed between CREATE TABLE and CREATE INDEX has left undone."""
+    """Return the indexes that are missing because a writer was killed after CREATE TABLE."""
     present = {index["name"] for index in sa.inspect(connection).get_indexes(table.name)}
     return (sa.schema.CreateIndex(index) for index in table.indexes if index.name not in present)
 
 
 def columns_to_fill(known: PhysicalTable, table: BoundTable, shape: Shape, most: int | None = None) -> dict[Cell, str]:
-    """The cells that records of a shape fill, with their columns' names, fixed ones first.
+    """Return the cells that records of a shape fill, with their columns' names, fixed ones first.
 
-    The overflow column is among them only where some pair of the shape has no column of its own, or may not use it:
-    at most ``most`` do.
+    The overflow column is among them only if some pair of the shape has no column; at most ``most`` pairs have one.
     """
-    housed = [pair for pair in table.properties if pair in known.columns]
-    pairs = {pair: known.columns[pair] for pair in (housed if table.overflow is None else housed[:most])}
-    homeless = any(pair not in pairs for pair in shape.properties)
+    stored = [pair for pair in table.properties if pair in known.columns]
+    pairs = {pair: known.columns[pair] for pair in (stored if table.overflow is None else stored[:most])}
+    needs_overflow = any(pair not in pairs for pair in shape.properties)
     columns: dict[Cell, str] = {
-        column.name: column.name for column in table.columns if homeless or column.name != table.overflow
+        column.name: column.name for column in table.columns if needs_overflow or column.name != table.overflow
     }
     columns.update(pairs.items())
     return columns

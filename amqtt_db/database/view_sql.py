@@ -1,4 +1,4 @@
-"""The statement that a view stands for: pure text, made of what models say of their layouts."""
+"""The SELECT of a view, as text, made from the layouts of models."""
 
 # ruff: noqa: S608 - every name and every literal is quoted
 
@@ -22,7 +22,7 @@ _FIXED: Final = "{}"  # and a name: no property has such a path
 
 @attrs.frozen
 class ViewSource:
-    """Tables with records of a view, as a model lays them out.
+    """Tables that a view reads, with their layout.
 
     ``main`` is the table of the model's query, ``values`` the one that it joins in by the columns ``on``.  ``ids`` are
     those of property paths, where the lookup has one for each.
@@ -36,7 +36,7 @@ class ViewSource:
 
     @property
     def fixed(self) -> Mapping[Pair, Column]:
-        """The columns that the model itself adds to the envelope, by what the catalogue notes of them."""
+        """The columns that the model adds to the envelope, by their entries in the catalogue."""
         table, layout = self.main[0], self.layout
         known = {table.overflow, *(column.name for column in ENVELOPE)}
         if isinstance(layout, Documents):
@@ -50,7 +50,7 @@ class ViewSource:
 
 @attrs.frozen
 class View:
-    """A view to make: ``columns`` in the order that it has them.
+    """A view to create, with its ``columns`` in order.
 
     ``routes`` are the topic filters of the routes that it shows, if it shows whole routes.
     """
@@ -63,7 +63,7 @@ class View:
 
 
 def select(view: View, sql: ViewSQL[Any]) -> str:
-    """The statement that a view stands for."""
+    """Return a view's SELECT."""
     by_table: dict[str, list[ViewSource]] = {}
     for source in view.sources:
         by_table.setdefault(source.main[1].name, []).append(source)
@@ -73,7 +73,7 @@ def select(view: View, sql: ViewSQL[Any]) -> str:
 
 
 def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql: ViewSQL[Any]) -> str:
-    """The records of one table, whose properties may lie in different ones; those that are in newer ones are moved."""
+    """Return the SELECT for one table of envelopes, without records that have been moved to newer tables."""
     table, known = sources[0].main
     fixed = {column.name: column for column in table.columns}
     lookup = fixed["topic"].lookup
@@ -92,19 +92,19 @@ def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql
 
 
 def _is_not_in(table: str, sql: ViewSQL[Any]) -> str:
-    """While records move to another table, some are in both."""
+    """Return a condition: true for a record that is not in another table, for while records move, some are in both."""
     same = " AND ".join(f"n.{sql.name(name)} = m.{sql.name(name)}" for name in ("id", "part"))
     return f"NOT EXISTS (SELECT 1 FROM {sql.name(table)} n WHERE {same})"
 
 
 def _first(expressions: Iterable[str]) -> str:
-    """The first that is not NULL."""
+    """Return the first value that is not NULL."""
     first, *more = expressions
     return f"coalesce({', '.join((first, *more))})" if more else first
 
 
 def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: ViewSQL[Any]) -> Iterator[str]:
-    """Of which topics: those whose current place the view is for, and a topic's own whatever its place."""
+    """Yield the WHERE conditions that restrict the view to its topics."""
     column = f"m.{sql.name('topic')}"
     if view.key == table.key:
         return
@@ -124,7 +124,7 @@ def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: Vie
 
 
 def is_route(key: str) -> bool:
-    """Whether a place's key stands for a whole route."""
+    """Return True if a destination's key means a whole route."""
     return key.startswith("$route/")
 
 
@@ -143,7 +143,7 @@ def _column(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
 
 
 def is_property(pair: Pair) -> bool:
-    """Whether a column of a view stands for a property, and not for a model's own column or for what has none."""
+    """Return True if a column of a view shows a property, and False for a model's own column."""
     return not pair[0].startswith(_FIXED)
 
 
@@ -163,7 +163,7 @@ def _property(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
 
 
 def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any]) -> str:
-    """A look into the rows of values: no join for each property, and nothing at all for a column nobody asks for."""
+    """Return a subquery for one property: it costs nothing if a query does not use the column."""
     path, kind = pair
     name = layout.columns.get(kind)
     if name is None or (source.ids is not None and path not in source.ids):
@@ -179,7 +179,7 @@ def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any])
 
 
 def _cell(layout: ValueRows, name: str, sql: ViewSQL[Any]) -> str:
-    """A column of rows of values, NULL where it has no value of its own."""
+    """Return a column of the rows of values, NULL if the exact value is in another one."""
     column = f"v.{sql.name(name)}"
     if layout.exact in {None, name}:
         return column
@@ -199,14 +199,14 @@ def _values(source: ViewSource, sql: ViewSQL[Any]) -> str:
 
 
 def _values_with_paths(source: ViewSource, layout: ValueRows, sql: ViewSQL[Any]) -> tuple[str, str]:
-    """The rows of values joined with the names of their properties, and the expression for the path."""
+    """Return the rows of values joined with the lookup of properties, and the expression for the path."""
     lookup = path_lookup(source, layout)
     joined = f"{_values(source, sql)} JOIN {sql.name(lookup.name)} n ON n.id = v.{sql.name(layout.path)}"
     return joined, f"n.{sql.name(lookup.columns[-1])}"
 
 
 def path_lookup(source: ViewSource, layout: ValueRows) -> Lookup:
-    """The lookup that names the properties of rows of values."""
+    """Return the lookup of the properties."""
     assert source.values is not None  # noqa: S101 - rows of values are in a table
     column = next(column for column in source.values[0].columns if column.name == layout.path)
     assert column.lookup is not None  # noqa: S101 - it is what a layout of rows says

@@ -1,4 +1,4 @@
-"""What views there are, what they are called, and how they are made anew when there is more to see."""
+"""The views of a database: their names, their columns, and their creation and replacement."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair
 
 MOST_SOURCES: Final = 100
-"""A view unites so many places at most: SQLite takes 500 parts of a statement, the others grow slow."""
+"""Tables that one view unites at most: SQLite takes 500 parts of a statement, and other engines grow slow."""
 
 
 @attrs.frozen
 class Wish:
-    """What a view shall have: the properties met at a place, as far as a column may be given to them.
+    """A view to create or update: the properties that may have a column.
 
     ``routes`` are the topic filters of the routes whose records it shows: more than one where they share the table
     that it is named after.  ``max_columns`` bounds how many columns are given to properties.
@@ -42,7 +42,7 @@ class Wish:
 
 @attrs.frozen
 class _Known:
-    """A view as it is registered: its name, its columns' order, and the hash of its definition."""
+    """A registered view: its name, the order of its columns, and the hash of its definition."""
 
     name: str
     order: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class _Known:
 
 
 class Views:
-    """The views in a database; :meth:`refresh` makes them what they have to be.
+    """The views in a database; :meth:`refresh` creates and replaces them.
 
     ``reserved`` are names that no view may have.
     """
@@ -61,7 +61,7 @@ class Views:
         self._reserved = {fold(name) for name in reserved}
 
     def drop_conflicting(self, connection: sa.Connection, sql: ViewSQL[Any]) -> None:
-        """Drop views whose names are wanted for tables; they have another name when they are made again."""
+        """Drop views whose names are reserved for tables, and give them other names."""
         for key, name in connection.execute(sa.select(self._catalog.view.c.key, self._catalog.view.c.name)).all():
             if fold(name) in self._reserved:
                 inspector = sa.inspect(connection)
@@ -70,7 +70,7 @@ class Views:
                 self._rename(connection, key, _Known(name), self._free(name, self._taken(connection, inspector)))
 
     def related(self, connection: sa.Connection, destination: Destination) -> list[str]:
-        """The keys of further views with records of a place: its route's, and those of topics that moved here."""
+        """Return the keys of other views that show these records: the route's, and those of topics that moved here."""
         view, assignment = self._catalog.view, self._catalog.assignment
         here = (assignment.c.state == CURRENT) & (assignment.c.key == destination.key)
         route = sa.select(view.c.key).where(view.c.hash == key_hash(f"$route/{destination.route}"))
@@ -87,7 +87,7 @@ class Views:
         return next((key for key in keys if key in known), keys[0])
 
     def refresh(self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]) -> list[str]:
-        """Make the views for keys anew where that changes anything, with the schema locked; returns their names."""
+        """Create or replace the views whose definition has changed, with the schema locked; return their names."""
         sources = self._sources(connection, wishes)
         known = self._known(connection, wishes)
         inspector = sa.inspect(connection)
@@ -136,7 +136,7 @@ class Views:
         return True
 
     def _taken(self, connection: sa.Connection, inspector: sa.Inspector) -> set[str]:
-        """The folds of names that no view can have."""
+        """Return the folded names that no view can have."""
         there = map(fold, (*inspector.get_table_names(), *inspector.get_view_names()))
         return {*self._reserved, *there, *self._catalog.table_folds(connection)}
 
@@ -144,7 +144,7 @@ class Views:
         return table_name(wish, is_taken=lambda name: fold(name) in taken, limit=self._engine.name_limit)
 
     def _sources(self, connection: sa.Connection, wishes: Mapping[str, Wish]) -> dict[str, tuple[ViewSource, ...]]:
-        """Where the records of each view lie, oldest places first."""
+        """Return the tables that each view shows, those of the oldest assignments first."""
         models = {key: list(self._models(connection, key, wish.routes)) for key, wish in wishes.items()}
         wanted = {table.key for found in models.values() for model in found for table in model.tables()}
         known = self._catalog.physical_tables(connection, sorted(wanted))
@@ -193,7 +193,7 @@ class Views:
     def _columns(
         self, connection: sa.Connection, known: _Known, wish: Wish, sources: Sequence[ViewSource]
     ) -> dict[Pair, str]:
-        """The columns of a view in their order; new ones go into the catalogue."""
+        """Return a view's columns in their order, and register new ones."""
         column = self._catalog.column
         query = sa.select(column.c.property, column.c.kind, column.c.column_name)
         old = {(row[0], row[1]): row[2] for row in connection.execute(query.where(column.c.table_name == known.name))}
@@ -203,7 +203,7 @@ class Views:
         return dict(sorted((old | new).items(), key=lambda item: order.get(item[1], len(order))))
 
     def _with_ids(self, connection: sa.Connection, source: ViewSource, pairs: Iterable[Pair]) -> ViewSource:
-        """With the ids of the properties, where each has one for all topics."""
+        """Return the source with the ids of properties, if each property has one id for all topics."""
         if not isinstance(source.layout, ValueRows):
             return source
         lookup = path_lookup(source, source.layout)
@@ -218,7 +218,7 @@ class Views:
 def new_columns(
     known: Mapping[Pair, str], wish: Wish, sources: Sequence[ViewSource], engine: Engine
 ) -> dict[Pair, str]:
-    """Columns that a view needs beside those that are known; tables' own columns keep their names where they can."""
+    """Return the columns that a view needs in addition; tables' own columns keep their names if they can."""
     own = {
         pair: name
         for source in sources
@@ -228,20 +228,20 @@ def new_columns(
     fixed = {pair: column.name for source in sources for pair, column in source.fixed.items()}
     named = own | fixed
     taken = {*map(fold, known.values()), *(fold(column.name) for column in ENVELOPE), EXTRA}
-    owned = {path for path, kind in known if kind != "tagged"}
+    with_plain = {path for path, kind in known if kind != "tagged"}
     room = wish.max_columns - sum(is_property(pair) for pair in known) + len(fixed.keys() - known.keys())
     new: dict[Pair, str] = {}
     for pair in dict.fromkeys((*fixed, *wish.pairs, *sorted(own, key=own.__getitem__))):
         path, kind = pair
         if pair in known or (pair not in named and len(new) >= room):
             continue
-        plain = kind != "tagged" and path not in owned
+        plain = kind != "tagged" and path not in with_plain
         name = named.get(pair)
         if name is None or fold(name) in taken:
             name = column_name(engine.nameable(path), kind, plain=plain, taken=taken, limit=engine.name_limit)
         new[pair] = name
         taken.add(fold(name))
-        owned.update([path] if plain else [])
+        with_plain.update([path] if plain else [])
     return new
 
 

@@ -124,7 +124,7 @@ class Retention:
         if self._engine.hypertables is None:
             return {}
         with self._database.begin() as connection:
-            return self._engine.hypertables.kept(connection)
+            return self._engine.hypertables.retention_policies(connection)
 
     def _keep(self, group: RetentionGroup, policies: Mapping[str, Keep]) -> Iterator[int]:
         """Delete what is too old in a home; a place that has no tables yet has nothing."""
@@ -153,7 +153,7 @@ class Retention:
             return
         with self._database.begin() as connection:
             for name, keep in changed.items():
-                self._engine.hypertables.keep(connection, name, keep)
+                self._engine.hypertables.set_retention(connection, name, keep)
                 logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else format_duration(keep))
 
     def _delete(self, group: RetentionGroup, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:

@@ -1,4 +1,4 @@
-"""Views kept in step with what is stored, beside the batches and never in their way.
+"""Views are updated beside the batches, and never hold them up.
 
 A view is looked at when a property or a place is new to this process, in a transaction of its own that waits for no
 lock.  What goes wrong is said once and tried again later; a refresh that took long is followed by a long rest.
@@ -43,7 +43,7 @@ _CHECKED: Final[tuple[Kind, ...]] = ("number", "text")
 
 
 class ViewKeeper:
-    """Notes what is new, and refreshes the views that it concerns."""
+    """Notes new properties and destinations, and refreshes the views that show them."""
 
     def __init__(
         self, engine: Engine, catalog: Catalog, database: sa.Engine, routes: Iterable[Route], reserved: Iterable[str]
@@ -64,7 +64,7 @@ class ViewKeeper:
         self._collisions = 0
 
     def drop_conflicting(self, connection: sa.Connection) -> None:
-        """Take views out of the way of tables that routes name."""
+        """Drop views whose names routes ask for as tables."""
         if self._sql is not None:
             self._views.drop_conflicting(connection, self._sql)
 
@@ -85,7 +85,7 @@ class ViewKeeper:
                 self._check(destination, shape, records)
 
     def _check(self, destination: Destination, shape: Shape, records: Sequence[Record]) -> None:
-        """Learn of values that have another kind's column in wide form, and no column here that would tell."""
+        """Note values that belong into another kind's column of the view, though their own table takes them."""
         for (path, kind), column in zip(shape.properties, RecordBatch.of(shape, records).columns, strict=True):
             if kind in self._unchecked[destination.key]:
                 try:
@@ -95,13 +95,13 @@ class ViewKeeper:
                     self._learn(destination, Shape(tuple((path, other) for other in sorted(kinds))))
 
     def moved(self, assignments: Iterable[Assignment], known: Mapping[str, Assignment]) -> None:
-        """Topics that had another place before."""
+        """Note topics whose records were stored elsewhere before."""
         for assignment in assignments:
             if assignment.topic in known and assignment.key in self._destinations:
                 self._due[assignment.key] = self._destinations[assignment.key]
 
     def refresh(self) -> None:
-        """Refresh what is due, unless it is too early; an error is logged, once for each cause."""
+        """Refresh the views that are due, unless it is too early; log errors once per cause."""
         started = time.monotonic()
         if not self._due or self._sql is None or started < self._not_before:
             return
@@ -117,7 +117,7 @@ class ViewKeeper:
             self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
 
     def finish(self) -> None:
-        """Refresh all that is due at once, as far as the locks of others let it within some seconds."""
+        """Refresh all views that are due; give up after some seconds if others hold locks."""
         for _ in range(ATTEMPTS):
             self._not_before = 0.0
             self.refresh()
@@ -137,7 +137,7 @@ class ViewKeeper:
                     pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
                     wishes[key] = attrs.evolve(before, pairs=pairs)
             for name in self._views.refresh(connection, sql, wishes):
-                logger.info("view %s is as its records are", name)
+                logger.info("view %s updated", name)
         for key in due:
             del self._due[key]
 
@@ -188,7 +188,7 @@ def _routes_by_table(routes: Iterable[Route]) -> Mapping[str, tuple[str, ...]]:
 
 
 def _has_column(layout: Layout, kind: Kind) -> bool:
-    """Whether a model stores values of a kind in a column of that kind alone, which holds them or refuses them."""
+    """Return True if a model stores values of a kind in a column of that kind alone."""
     if isinstance(layout, ValueRows):
         return list(layout.columns.values()).count(layout.columns[kind]) == 1
     return isinstance(layout, OwnColumns)

@@ -10,7 +10,7 @@ import pytest
 
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.engines import engine_for
-from amqtt_db.database.hypertable_layout import chunks_of
+from amqtt_db.database.hypertable_layout import hypertable_layout
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.binding import BoundTable, bind
@@ -47,7 +47,7 @@ def _known(table: BoundTable, **columns: Pair) -> PhysicalTable:
 )
 def test_models_choose_by_their_indexes(model: Model, segments: list[tuple[str, ...]]) -> None:
     """Rows that are looked for together by time are compressed together; ids tell late rows from duplicates."""
-    chunks = [chunks_of(table, _known(table), Hypertable()) for table in _tables(model)]
+    chunks = [hypertable_layout(table, _known(table), Hypertable()) for table in _tables(model)]
     assert [one.segment_by for one in chunks] == segments
     assert {one.order_by for one in chunks} == {(NEWEST, Ordering("id"), Ordering("part"))}
 
@@ -59,7 +59,7 @@ def test_names_become_columns() -> None:
     wish = Hypertable(
         timedelta(hours=1), timedelta(days=2), ("{room}", "qos"), (Ordering("temp", descending=True), Ordering("time"))
     )
-    chunks = chunks_of(table, known, wish)
+    chunks = hypertable_layout(table, known, wish)
     assert (chunks.length, chunks.compress_after) == (timedelta(hours=1), timedelta(days=2))
     assert chunks.segment_by == ("room", "qos")
     assert chunks.order_by == (Ordering("temp", descending=True), Ordering("time"))
@@ -69,13 +69,13 @@ def test_what_is_not_there_yet_is_left_out() -> None:
     """A property without a column, and columns of the model's other table."""
     (table,) = _tables(Wide(table="x"))
     wish = Hypertable(segment_by=("machine", "qos"), order_by=(Ordering("machine"),))
-    chunks = chunks_of(table, _known(table), wish)
+    chunks = hypertable_layout(table, _known(table), wish)
     assert chunks.segment_by == ("qos",)
     assert chunks.order_by[0] == NEWEST
     messages, values = _tables(Eav())
     wish = Hypertable(segment_by=("topic",))
-    assert chunks_of(messages, _known(messages), wish).segment_by == ("topic",)
-    assert chunks_of(values, _known(values), wish).segment_by == ("property",)
+    assert hypertable_layout(messages, _known(messages), wish).segment_by == ("topic",)
+    assert hypertable_layout(values, _known(values), wish).segment_by == ("property",)
 
 
 def test_an_engine_without_hypertables_says_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from amqtt_db.routing.route import Ordering
 
 
 @attrs.frozen
-class Chunks:
+class HypertableLayout:
     """How one table is split and compressed: a route's ``Hypertable`` in terms of the table's own columns."""
 
     length: timedelta
@@ -30,20 +30,20 @@ class Hypertables(ABC):
         """Return why the database cannot have any, and what to do; None if it can."""
 
     @abstractmethod
-    def make(self, connection: sa.Connection, table: str, chunks: Chunks) -> list[str]:
+    def make(self, connection: sa.Connection, table: str, layout: HypertableLayout) -> list[str]:
         """Make an empty table a hypertable, or change its settings; return the DDL that it took.
 
         Existing chunks stay as they are.
         """
 
     @abstractmethod
-    def kept(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
+    def retention_policies(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
         """Return the retention policies of all hypertables by name; None means that rows are never deleted."""
 
     @abstractmethod
-    def keep(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
+    def set_retention(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
         """Set the retention policy; None removes it."""
 
     @abstractmethod
     def permit_deletes(self, connection: sa.Connection) -> None:
-        """Let the transaction delete rows of compressed chunks, however many must be unpacked for it."""
+        """Let the transaction delete rows of compressed layout, however many must be unpacked for it."""

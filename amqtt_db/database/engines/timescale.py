@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 
-from amqtt_db.database.engines.hypertables import Chunks, Hypertables
+from amqtt_db.database.engines.hypertables import HypertableLayout, Hypertables
 from amqtt_db.database.engines.views import quote_literal
 from amqtt_db.errors import Rejected
 from amqtt_db.routing.route import Ordering, format_duration
@@ -61,25 +61,25 @@ class Timescale(Hypertables):
         """Say so if the extension has not been created in the database."""
         return _MISSING if _schema(connection) is None else None
 
-    def make(self, connection: sa.Connection, table: str, chunks: Chunks) -> list[str]:
+    def make(self, connection: sa.Connection, table: str, layout: HypertableLayout) -> list[str]:
         """Use statements without parameters, so that they can be shown."""
         done = []
-        if table not in self.kept(connection):
-            done.append(_create(connection, table, chunks))
+        if table not in self.retention_policies(connection):
+            done.append(_create(connection, table, layout))
             _run(connection, done[0])
-        for statement in _policy_statements(connection, table, chunks):
+        for statement in _policy_statements(connection, table, layout):
             _run(connection, statement)
             done.append(statement)
         return done
 
-    def kept(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
+    def retention_policies(self, connection: sa.Connection) -> Mapping[str, timedelta | None]:
         """Read the jobs of the extension."""
         if _schema(connection) is None:
             return {}
         found: dict[str, timedelta | None] = dict.fromkeys(_run(connection, _HYPERTABLES).scalars())
         return {**found, **{row[0]: row[1] for row in _all_rows(connection, _RETENTION)}}
 
-    def keep(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
+    def set_retention(self, connection: sa.Connection, table: str, keep: timedelta | None) -> None:
         """Replace the server's job."""
         schema, name = _quoted_schema(connection), _regclass(connection, table)
         _run(connection, f"SELECT {schema}.remove_retention_policy({name}, if_exists => true)")
@@ -92,30 +92,30 @@ class Timescale(Hypertables):
         _run(connection, "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
 
-def _create(connection: sa.Connection, table: str, chunks: Chunks) -> str:
-    options = f"chunk_time_interval => {_interval(chunks.length)}, create_default_indexes => false"
+def _create(connection: sa.Connection, table: str, layout: HypertableLayout) -> str:
+    options = f"chunk_time_interval => {_interval(layout.length)}, create_default_indexes => false"
     return f"SELECT {_quoted_schema(connection)}.create_hypertable({_regclass(connection, table)}, 'time', {options})"
 
 
-def _policy_statements(connection: sa.Connection, table: str, chunks: Chunks) -> Iterator[str]:
+def _policy_statements(connection: sa.Connection, table: str, layout: HypertableLayout) -> Iterator[str]:
     schema, name = _quoted_schema(connection), _regclass(connection, table)
-    if _length(connection, name) != chunks.length:
-        yield f"SELECT {schema}.set_chunk_time_interval({name}, {_interval(chunks.length)})"
-    if chunks.compress_after is not None and _layout(connection, name) != (chunks.segment_by, chunks.order_by):
-        yield _set_layout(connection, table, chunks)
+    if _length(connection, name) != layout.length:
+        yield f"SELECT {schema}.set_chunk_time_interval({name}, {_interval(layout.length)})"
+    if layout.compress_after is not None and _layout(connection, name) != (layout.segment_by, layout.order_by):
+        yield _set_layout(connection, table, layout)
     after = _compressed_after(connection, name)
-    if after == chunks.compress_after:
+    if after == layout.compress_after:
         return
     if after is not None:
         yield f"SELECT {schema}.remove_compression_policy({name})"
-    if chunks.compress_after is not None:
-        yield f"SELECT {schema}.add_compression_policy({name}, compress_after => {_interval(chunks.compress_after)})"
+    if layout.compress_after is not None:
+        yield f"SELECT {schema}.add_compression_policy({name}, compress_after => {_interval(layout.compress_after)})"
 
 
-def _set_layout(connection: sa.Connection, table: str, chunks: Chunks) -> str:
+def _set_layout(connection: sa.Connection, table: str, layout: HypertableLayout) -> str:
     quote = connection.dialect.identifier_preparer.quote_identifier
-    segment = ", ".join(map(quote, chunks.segment_by))
-    order = ", ".join(f"{quote(one.column)} {'DESC' if one.descending else 'ASC'}" for one in chunks.order_by)
+    segment = ", ".join(map(quote, layout.segment_by))
+    order = ", ".join(f"{quote(one.column)} {'DESC' if one.descending else 'ASC'}" for one in layout.order_by)
     options = (
         f"timescaledb.compress, timescaledb.compress_segmentby = {quote_literal(segment)}, "
         f"timescaledb.compress_orderby = {quote_literal(order)}"
