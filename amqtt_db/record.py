@@ -82,7 +82,7 @@ _DOT = re.compile(r"(?<!\\)((?:\\\\)*)\.")
 
 
 def kind_of(value: object) -> Kind | None:
-    """The kind of an undeclared value, None for None; integers beyond ±2⁵³ are ``int64`` or ``bigint``.
+    """Return the kind of an undeclared value, None for None; integers beyond ±2⁵³ are ``int64`` or ``bigint``.
 
     Raises TypeError for a value of another type than the project's, ValueError for an integer of too many digits.
     """
@@ -90,7 +90,7 @@ def kind_of(value: object) -> Kind | None:
         return None
     kind = KIND_OF_TYPE.get(type(value))
     if kind is None:
-        raise TypeError(f"a {type(value).__name__} is none of the types that can be stored")
+        raise TypeError(f"a {type(value).__name__} cannot be stored")
     if type(value) is int and not -EXACT <= value <= EXACT:
         return "int64" if -(2**63) <= value < 2**63 else _bigint(value)
     return kind
@@ -118,7 +118,7 @@ def as_plain(value: Any) -> Any:
 
 
 def natural(value: Any) -> tuple[Kind, Any]:
-    """The kind that can be read off a value, and the value as a column of that kind returns it."""
+    """Return the kind that a value shows by itself, and the value as a column of that kind returns it."""
     kind = kind_of(value) or "json"
     return kind, float(value) if kind == "number" else value
 
@@ -217,7 +217,7 @@ class Record:
         return unflatten((path, value) for path, value in named if not path.startswith("{"))
 
     def levels(self) -> dict[str, Any]:
-        """The topic's named levels: ``{"room": "kitchen"}`` where the route is ``home/{room}/climate``."""
+        """Return the topic's named levels: ``{"room": "kitchen"}`` if the route is ``home/{room}/climate``."""
         named = zip(self.shape.paths, self.values, strict=True)
         return {path[1:-1]: value for path, value in named if path.startswith("{") and value is not None}
 
@@ -290,7 +290,7 @@ class RecordBatch(Sequence[Record]):
 
     @classmethod
     def joined(cls, blocks: Sequence[RecordBatch]) -> RecordBatch:
-        """The records of all blocks, which have the same shape."""
+        """Return the records of several batches of the same shape as one batch."""
         if len(blocks) == 1:
             return blocks[0]
         columns = [[*chain.from_iterable(some)] for some in zip(*(block.columns for block in blocks), strict=True)]
@@ -299,7 +299,7 @@ class RecordBatch(Sequence[Record]):
         return cls(blocks[0].shape, ids, parts, times, topics, sessions, qos, retains, columns)
 
     def at(self, indexes: Sequence[int]) -> RecordBatch:
-        """The records at some indexes."""
+        """Return the records at some indexes."""
         if len(indexes) == len(self):
             return self
         pick = picker(indexes)
@@ -313,7 +313,7 @@ class RecordBatch(Sequence[Record]):
 
     @property
     def envelope(self) -> tuple[Sequence[Any], ...]:
-        """The columns of what is no property, in a record's order."""
+        """The columns of the envelope, in the order of a record's fields."""
         return self.ids, self.parts, self.times, self.topics, self.sessions, self.qos, self.retains
 
     @property
@@ -367,7 +367,7 @@ class RecordSlice(Sequence[Record]):
 
 
 def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """What picks the values at ``indexes``, as a tuple however few they are."""
+    """Return a function that picks the values at ``indexes``, always as a tuple."""
     if len(indexes) > 1:
         return itemgetter(*indexes)
     return lambda values: tuple(values[index] for index in indexes)
@@ -406,7 +406,7 @@ def unescape(part: str) -> str:
 
 
 def level_path(name: str) -> str:
-    """The path of a named topic level; no key of a payload can have it, for a leading brace is escaped there."""
+    """Return the path of a named topic level; no key of a payload has it, for a leading brace is escaped there."""
     return f"{{{name}}}"
 
 
@@ -433,7 +433,7 @@ def _flatten(data: Mapping[str, Any], prefix: str, flat: dict[str, Any], whole: 
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """The keys that lead to a property: the inverse of joining escaped keys by dots."""
+    """Return the keys that lead to a property: the inverse of joining escaped keys by dots."""
     return tuple(unescape(part) for part in _DOT.sub("\\1\x00", path).split("\x00"))
 
 

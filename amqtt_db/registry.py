@@ -30,7 +30,7 @@ class SpecError(ValueError):
 
 
 def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
-    """What ``name`` means: a key of ``builtins``, an entry point of ``group``, or a dotted path, in this order.
+    """Return what ``name`` means: a key of ``builtins``, an entry point of ``group``, or a dotted path, in this order.
 
     Raises ValueError, with the nearest valid name or with why the import failed.
     """
@@ -46,7 +46,7 @@ def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
             raise ValueError(f"the entry point {name!r} of {group} cannot be loaded: {_reason(error)}") from error
     if "." in name or ":" in name:
         return load_path(name)
-    raise ValueError(f"{name!r} is unknown, and no dotted path to your own; {suggest(name, [*builtins, *points])}")
+    raise ValueError(f"{name!r} is unknown, and not a dotted path to your own; {suggest(name, [*builtins, *points])}")
 
 
 def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
@@ -59,13 +59,13 @@ def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
 
 
 def load_path(path: str) -> Any:
-    """What stands at a dotted path (``package.module.Name`` or ``package.module:Name``).
+    """Return the object at a dotted path (``package.module.Name`` or ``package.module:Name``).
 
     Raises ValueError saying which part of the path is missing, or why a module on it cannot be imported.
     """
     parts = path.replace(":", ".").split(".")
     if not all(part.isidentifier() for part in parts):
-        raise ValueError(f"{path!r} is no dotted path such as package.module.Name")
+        raise ValueError(f"{path!r} is not a dotted path such as package.module.Name")
     _require_allowed(".".join(parts))
     found: Any = _import(parts[0], path)
     for index, part in enumerate(parts[1:], start=1):
@@ -76,7 +76,7 @@ def load_path(path: str) -> Any:
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """A phrase that names the valid name nearest to ``name``, or all valid ones where none is near."""
+    """Return a phrase with the valid name nearest to ``name``, or with all valid names if none is near."""
     names = sorted(valid)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(names)}"
@@ -109,7 +109,7 @@ def _import(module: str, path: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             hint = "is its package installed for the Python that runs this, or its directory in PYTHONPATH?"
-            raise ValueError(f"{path!r} cannot be found: there is no module {module!r}; {hint}") from error
+            raise ValueError(f"{path!r} cannot be found: the module {module!r} does not exist; {hint}") from error
         raise ValueError(f"{path!r} cannot be imported: {module} fails with {_reason(error)}") from error
 
 

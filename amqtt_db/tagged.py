@@ -23,19 +23,19 @@ from amqtt_db.record import EXACT, TaggedValue, escape, unescape
 
 
 class EncodedJson(str):
-    """A value as its tagged JSON text: what makes many at once may write them itself."""
+    """A value that is tagged JSON text already, and passes unchanged."""
 
     __slots__ = ()
 
 
 def dumps(value: Any) -> str:
-    """Tagged JSON text of a value.  Raises TypeError for a type that is none of the project's."""
+    """Return the tagged JSON text of a value.  Raises TypeError for a type that cannot be stored."""
     untagged = _untagged((value,)) if type(value) in _CONTAINERS else None
     return (untagged or orjson.dumps(_encode(value))).decode()
 
 
 def loads(text: str | bytes) -> Any:
-    """Undo :func:`dumps`; a :class:`TaggedValue` comes back as one."""
+    """Return the value that :func:`dumps` wrote; a :class:`TaggedValue` comes back as one."""
     data = orjson.loads(text)
     is_plain = '"$' not in text if isinstance(text, str) else b'"$' not in text
     return data if is_plain else _decode(data)
@@ -76,13 +76,13 @@ def _untagged(values: Iterable[Any]) -> bytes | None:
         return None
     try:
         text = b"\n".join([orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER) for value in values])
-    except TypeError:  # an integer that is no double, a lone surrogate, a key that is no text
+    except TypeError:  # an integer beyond a double, a lone surrogate, a key that is not text
         return None
     return text if needs_no_tag(text) else None
 
 
 def needs_no_tag(text: bytes) -> bool:
-    """Whether nothing in the JSON text of plain values needs a tag, as far as that is certain at a glance.
+    """Return True if the JSON text of plain values certainly holds nothing that needs a tag.
 
     The text itself is looked at, which is much faster than to look at each value: a key or text that begins with ``$``,
     U+0000, NaN (which is ``null`` there), −0.0, an exponent, a number of more digits than a double's integers have.
@@ -94,7 +94,7 @@ def needs_no_tag(text: bytes) -> bool:
 
 
 def _is_json(values: Iterable[Any]) -> bool:
-    """Whether values are of JSON's own types, null apart, and so is what they hold."""
+    """Return True if values, and all they hold, are of JSON's own types, null excepted."""
     types = set(map(type, values))
     if types <= _SCALARS:
         return True
@@ -107,7 +107,7 @@ def _is_json(values: Iterable[Any]) -> bool:
 def _encode(value: Any) -> Any:
     encoder = _ENCODERS.get(type(value))
     if encoder is None:
-        raise TypeError(f"a {type(value).__name__} is none of the types that can be stored")
+        raise TypeError(f"a {type(value).__name__} cannot be stored")
     return encoder(value)
 
 
@@ -130,7 +130,7 @@ def _encode_text(value: str) -> Any:
 
 
 def is_clean(text: str) -> bool:
-    """Whether every database can hold the text: no U+0000, no lone surrogates."""
+    """Return True if every database can hold the text: no U+0000, no lone surrogates."""
     if text.isascii():
         return "\x00" not in text
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

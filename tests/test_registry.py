@@ -58,11 +58,11 @@ def test_an_allow_list_bounds_what_may_be_named(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("no_such_module.x", "there is no module 'no_such_module'"),
+        ("no_such_module.x", "the module 'no_such_module' does not exist"),
         ("pathlib.Pth", "pathlib has no 'Pth'; did you mean 'Path'"),
         ("importlib.metdata.version", "importlib has no 'metdata'"),
-        ("pathlib..Path", "is no dotted path"),
-        ("a b.c", "is no dotted path"),
+        ("pathlib..Path", "is not a dotted path"),
+        ("a b.c", "is not a dotted path"),
     ],
 )
 def test_what_a_path_does_not_lead_to_is_explained(path: str, says: str) -> None:

@@ -40,7 +40,7 @@ _SECRET_QUERY: Final = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&
 
 
 def masked(url: str) -> str:
-    """A database URL as it may be shown: passwords are replaced by ``***``, and so is what is no URL."""
+    """Return a database URL without its passwords; ``***`` for text that is not a URL."""
     return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url, count=1)) if "://" in url else "***"
 
 
@@ -78,15 +78,15 @@ class Settings:
 
 
 def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
-    """The settings that a plugin section means; ``where`` is its path in the YAML, for messages.
+    """Return the settings in a plugin section; ``where`` is its path in the YAML, for messages.
 
-    None stands for what is absent, in the section as well as for it.  Raises ConfigError with every mistake.
+    None means absent: for the section, and for each value in it.  Raises ConfigError with every mistake.
     """
     return _settings(Node(mapping, where))
 
 
 def load_settings(path: Path | str) -> Settings:
-    """The settings in an amqtt broker's YAML file.
+    """Return the settings in an amqtt broker's YAML file.
 
     Raises ConfigError with every mistake in the file, also where it has no section of this plugin.
     """
@@ -94,7 +94,7 @@ def load_settings(path: Path | str) -> Settings:
 
 
 def broker_config(path: Path | str | None) -> dict[str, Any]:
-    """The configuration for amqtt's ``Broker`` in a file, or the embedded default without one.
+    """Return the configuration for amqtt's ``Broker`` in a file, or the embedded default without one.
 
     Raises ConfigError with every mistake in the file.
     """
@@ -106,7 +106,7 @@ def broker_config(path: Path | str | None) -> dict[str, Any]:
 
 
 def load_document(document: Any, file: str = "the configuration") -> Settings:
-    """The settings in an amqtt broker's whole configuration; ``file`` names it in messages.  Raises ConfigError."""
+    """Return the settings in a broker's whole configuration; ``file`` names it in messages.  Raises ConfigError."""
     root = Node({} if document is None else document, "")
     if not isinstance(root.value, Mapping):
         root = Node(root.value, file)
@@ -118,7 +118,7 @@ def load_document(document: Any, file: str = "the configuration") -> Settings:
 
 
 def plugin_config(broker: Mapping[str, Any]) -> tuple[str, Any]:
-    """Where this plugin's section is in a broker's configuration without mistakes, and what is in it."""
+    """Return the path and the content of this plugin's section in a configuration without mistakes."""
     section = plugin_section(Node(broker, ""))
     return ("", None) if section is None else (section.path, section.value)
 

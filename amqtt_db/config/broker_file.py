@@ -67,7 +67,7 @@ def _try_amqtt(node: Node, document: Mapping[str, Any]) -> None:
 
 
 def plugin_section(root: Node) -> Node | None:
-    """This plugin's section of a whole document; None, and noted in ``root``, where there is none or more than one."""
+    """Return this plugin's section.  Note a problem and return None if it is missing or there are several."""
     sections = list(_sections(root.child("plugins")))
     for name, section in sections:
         if name in KEYS:
@@ -80,7 +80,7 @@ def plugin_section(root: Node) -> Node | None:
         return None
     close = get_close_matches(PLUGIN_NAMES[0], [name for name, _ in sections], 1)
     hint = f"found {close[0]!r}; did you mean 'amqtt_db.Plugin'?" if close else "add `amqtt_db.Plugin: {}`"
-    root.child("plugins").fail(f"there is no section amqtt_db.Plugin; {hint}")
+    root.child("plugins").fail(f"the section amqtt_db.Plugin is missing; {hint}")
     return None
 
 
@@ -93,13 +93,13 @@ def surprises(document: Mapping[str, Any]) -> Iterator[Problem]:
     if not any(map(_may_authenticate, names)):
         yield Problem(
             "plugins",
-            "none of them authenticates clients, so amqtt refuses every client; where no passwords are wanted, add "
+            "no plugin authenticates clients, so amqtt refuses every client; if you want no passwords, add "
             "`amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}`",
         )
 
 
 def _may_authenticate(name: str) -> bool:
-    """Whether a plugin is one that amqtt asks about clients, or one that only amqtt can judge."""
+    """Return True if amqtt asks the plugin about clients, or if only amqtt can judge that."""
     try:
         plugin = load_path(name)
     except ValueError:

@@ -53,7 +53,7 @@ def read_routes(node: Node) -> dict[str, Route]:
 
 
 def _is_within(path: str, paths: Iterable[str]) -> bool:
-    """Whether one of ``paths`` is that of a value, or of what is in it."""
+    """Return True if one of ``paths`` leads to a value or into it."""
     return any(one == path or one.startswith(f"{path}.") for one in paths)
 
 
@@ -67,7 +67,7 @@ def notes(routes: Mapping[str, Route]) -> Iterator[Problem]:
 
 
 def covers(general: str, special: str) -> bool:
-    """Whether every topic that the MQTT filter ``special`` matches is matched by ``general`` too."""
+    """Return True if ``general`` matches every topic that the MQTT filter ``special`` matches."""
     wide, narrow = general.split("/"), special.split("/")
     if special.startswith("$") and wide[0] in ("+", "#"):
         return False
@@ -113,7 +113,7 @@ def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
 
 
 def _mismatch(section: Node) -> Node:
-    """The policy's name is one that YAML takes for nothing, unless it is quoted."""
+    """Read a policy; ``null`` is one of their names, and nothing to YAML unless it is quoted."""
     node = section.child("mismatch")
     return Node("null", node.path, node.problems) if section.value.get("mismatch", "") is None else node
 
@@ -160,7 +160,7 @@ def _model_class(value: object) -> type[Model]:
 
 
 def _structure(cls: Any, options: Node) -> Model | None:
-    """An instance of a model class, its options checked against the types of the class's fields."""
+    """Make an instance of a model class, its options checked against the types of the class's fields."""
     before = len(options.problems)
     fields = {field.alias: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
     given = options.section(fields).value or {}
@@ -186,7 +186,7 @@ def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model |
 
 
 def _own_names(cls: type[Model]) -> frozenset[str]:
-    """The project's own tables that a model of the project may use."""
+    """Return the project's own tables that a model of the project may use."""
     if f"{cls.__module__}.{cls.__qualname__}" not in MODELS.values():
         return frozenset()
     return frozenset(_table_names(cls()))
@@ -205,7 +205,7 @@ def _option(node: Node, wanted: Any) -> Any:
 
 
 def _words(wanted: Any) -> str:
-    """A type in the words of YAML."""
+    """Return a type in the words of YAML."""
     kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     return " or ".join(TYPE_NAMES.get(kind, str(kind)) for kind in kinds if kind is not NoneType)
 

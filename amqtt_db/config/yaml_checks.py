@@ -66,7 +66,7 @@ class Node:
         self.problems.append(Problem(self.path, message))
 
     def read(self, check: Callable[[Any], T], default: D) -> T | D:
-        """What ``check`` makes of the value; ``default`` where it is absent or ``check`` raises ValueError."""
+        """Return what ``check`` makes of the value; ``default`` if it is absent or ``check`` raises ValueError."""
         if self.value is None:
             return default
         try:
@@ -85,7 +85,7 @@ class Node:
         return self.read(check, None)
 
     def child(self, key: object) -> Node:
-        """The value under a key of this mapping, absent or not."""
+        """Return the value under a key of this mapping, absent or not."""
         value = self.value.get(key) if isinstance(self.value, Mapping) else None
         return Node(value, f"{self.path}.{key}" if self.path else str(key), self.problems)
 
@@ -101,7 +101,7 @@ class Node:
         return self
 
     def items(self) -> list[Node]:
-        """The values of this list, each with its path; none where it is absent or not a list."""
+        """Return the values of this list, each with its path; nothing if it is absent or not a list."""
         if self.value is not None and not isinstance(self.value, list):
             self.fail(f"expected a list, found {found(self.value)}")
         values = self.value if isinstance(self.value, list) else []
@@ -114,12 +114,12 @@ class Node:
 
 
 def found(value: object) -> str:
-    """The type of a value in the words of YAML; never the value, which may be a secret."""
+    """Return the type of a value in the words of YAML; never the value, which may be a secret."""
     return "nothing" if value is None else TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def text(value: object) -> str:
-    """A text that is not empty.  Raises ValueError."""
+    """Return a text that is not empty.  Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"expected text, found {found(value)}")
     if not value:
@@ -128,7 +128,7 @@ def text(value: object) -> str:
 
 
 def expanded(value: object) -> str:
-    """A path with environment variables in place of ``${NAME}``.
+    """Return a path with environment variables in place of ``${NAME}``.
 
     Raises ValueError, naming those that are unset, and for what the operating system takes in no name.
     """
@@ -145,7 +145,7 @@ def expanded(value: object) -> str:
 
 
 def expanded_url(value: object) -> str:
-    """A URL, filled in likewise; what variables hold in its password's place is percent-encoded, so it may be anything.
+    """Return a URL with environment variables filled in; a password from one is percent-encoded, so it may be anything.
 
     Raises what :func:`expanded` raises.
     """
@@ -159,7 +159,7 @@ def expanded_url(value: object) -> str:
 
 
 def choice(*names: str) -> Callable[[object], str]:
-    """A check for one of ``names``."""
+    """Return a check for one of ``names``."""
 
     def check(value: object) -> str:
         if isinstance(value, str) and value in names:
@@ -173,7 +173,7 @@ def choice(*names: str) -> Callable[[object], str]:
 
 
 def at_least(minimum: int) -> Callable[[object], int]:
-    """A check for a whole number that is not below ``minimum``."""
+    """Return a check for a whole number of at least ``minimum``."""
 
     def check(value: object) -> int:
         if type(value) is not int:
@@ -186,7 +186,7 @@ def at_least(minimum: int) -> Callable[[object], int]:
 
 
 def seconds(value: object) -> float:
-    """A number of seconds above 0.  Raises ValueError."""
+    """Return a number of seconds above 0.  Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**6:
         raise ValueError(f"expected a number of seconds above 0, found {found(value)}")
     return float(value)
@@ -207,7 +207,7 @@ def size(value: object) -> int:
 
 
 def duration(value: object) -> timedelta:
-    """A length of time such as ``90 days``, ``12 h``, ``2 weeks``.  Raises ValueError."""
+    """Return a length of time such as ``90 days``, ``12 h``, ``2 weeks``.  Raises ValueError."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"expected a length of time such as 90 days, 12 h or 2 weeks, found {found(value)}")
@@ -238,7 +238,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in a YAML file.  Raises ConfigError, with line and column where its syntax is wrong."""
+    """Return the document in a YAML file.  Raises ConfigError, with line and column if its syntax is wrong."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
@@ -252,6 +252,6 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as error:
         raise ConfigError(Problem(str(path), f"is not YAML: {str(error).splitlines()[0]}")) from error
     except ValueError as error:  # such as a date in month 13
-        raise ConfigError(Problem(str(path), f"has a value that is none: {error}")) from error
+        raise ConfigError(Problem(str(path), f"has a value that cannot be read: {error}")) from error
     except RecursionError as error:
         raise ConfigError(Problem(str(path), "is nested too deeply")) from error

@@ -34,7 +34,7 @@ class _Stage:
 
 
 def resolve(spec: Any, *, where: str) -> Decoder:
-    """The decoder that ``spec``, a value from the YAML at the path ``where``, asks for.
+    """Return the decoder that ``spec``, a value from the YAML at the path ``where``, asks for.
 
     A spec is a name (a built-in format, an entry point, a dotted path), a mapping of one name to its options, or a list
     of those: a pipeline, each stage taking what the one before it gave.  A class is made with the options, another
@@ -98,7 +98,7 @@ def _option_problems(
     for option, value in options.items():
         if option not in parameters:
             hint = suggest(option, parameters) if parameters else "there are none"
-            yield Problem(f"{where}.{option}", f"is no option of this decoder; {hint}")
+            yield Problem(f"{where}.{option}", f"is not an option of this decoder; {hint}")
         elif not isinstance(value, wanted := _plain_type(parameters[option].annotation)):
             yield Problem(f"{where}.{option}", f"expected {wanted.__name__}, got {type(value).__name__} {value!r}")
     for option, parameter in parameters.items():
@@ -156,7 +156,7 @@ def _compose(stages: list[_Stage]) -> Decoder:
 
 
 def _guard(stage: _Stage) -> Decoder:
-    """The user's decoder, so that it raises DecodeError and nothing else, also while its generator runs."""
+    """Wrap the user's decoder: it raises DecodeError and nothing else, also while its generator runs."""
     name, decode = stage.name, stage.decode
 
     def guarded(payload: bytes) -> Any:

@@ -17,7 +17,7 @@ _SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, 
 
 
 def decode(payload: bytes) -> Any:
-    """CBOR as plain data.  Raises DecodeError, also for keys that are no text and for unknown tags."""
+    """Return CBOR as plain data.  Raises DecodeError, also for keys that are not text and for unknown tags."""
     stream = BytesIO(payload)
     try:
         data = CBORDecoder(stream).decode()
@@ -59,7 +59,7 @@ class _Plain:
             return item.astimezone(timezone.utc) if item.tzinfo else item.replace(tzinfo=timezone.utc)
         if item is undefined:
             return None
-        raise DecodeError(f"CBOR {_name(item)} is none of the types that can be stored")
+        raise DecodeError(f"CBOR {_name(item)} cannot be stored")
 
     def _key(self, key: Any) -> str:
         if type(key) is not str:

@@ -35,7 +35,9 @@ orjson writes at most 254 levels, and a record that is exported or moved to anot
 
 
 def json_format() -> Decoder:
-    """JSON, and what of NaN, ±Infinity, lone surrogates, byte order marks, UTF-16 and UTF-32 devices send as JSON.
+    """Return a decoder of JSON.
+
+    It takes what devices send as JSON: NaN, ±Infinity, lone surrogates, byte order marks, UTF-16 and UTF-32.
 
     Integers are exact whatever their size; a number that no double can hold is refused.
     """
@@ -43,13 +45,13 @@ def json_format() -> Decoder:
 
 
 def text_format(*, encoding: str = "utf-8") -> Decoder:
-    """Text in ``encoding``.  Raises ValueError for an encoding that Python does not know."""
+    """Return a decoder of text in ``encoding``.  Raises ValueError for an encoding that Python does not know."""
     try:
         b"a".decode(encoding)
     except UnicodeDecodeError:
         pass
-    except (LookupError, ValueError):  # the latter for what is no name at all
-        raise ValueError(f"encoding: {encoding!r} is none that Python knows") from None
+    except (LookupError, ValueError):  # the latter for text that cannot be a name
+        raise ValueError(f"encoding: Python does not know {encoding!r}") from None
 
     def decode_text(payload: bytes) -> str:
         try:
@@ -61,12 +63,12 @@ def text_format(*, encoding: str = "utf-8") -> Decoder:
 
 
 def bytes_format() -> Decoder:
-    """The payload as it is."""
+    """Return a decoder that leaves the payload as it is."""
     return _verbatim
 
 
 def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - the option's name
-    """A C struct: ``format`` as in Python's :mod:`struct`, ``names`` for its values in their order.
+    """Return a decoder of a C struct: ``format`` as in Python's :mod:`struct`, ``names`` for its values in their order.
 
     Raises ValueError, with every mistake as an argument, for a wrong format or names that do not fit it.
     """
@@ -74,7 +76,7 @@ def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - 
     try:
         layout = struct.Struct(format)
     except struct.error as error:
-        raise ValueError(f"format: {format!r} is none of Python's struct formats: {error}", *problems) from None
+        raise ValueError(f"format: {format!r} is not a format of Python's struct: {error}", *problems) from None
     if re.search(r"(?<!\d)0+p", format):
         problems.append("format: a Pascal string needs at least one byte, so '0p' cannot be read")
     if (count := _count_values(format)) != len(names):
@@ -85,12 +87,15 @@ def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - 
 
 
 def msgpack_format() -> Decoder:
-    """MessagePack; its timestamps become datetimes in UTC.  Raises ValueError without the extra ``msgpack``."""
+    """Return a decoder of MessagePack; its timestamps become datetimes in UTC.
+
+    Raises ValueError without the extra ``msgpack``.
+    """
     return _Lazy("msgpack", "amqtt_db.decode.msgpack", extra="msgpack")
 
 
 def cbor_format() -> Decoder:
-    """CBOR; ``undefined`` becomes None, tags become datetime, date, Decimal, UUID or int.
+    """Return a decoder of CBOR; ``undefined`` becomes None, tags become datetime, date, Decimal, UUID or int.
 
     Raises ValueError without the extra ``cbor``.
     """
@@ -98,17 +103,17 @@ def cbor_format() -> Decoder:
 
 
 def gzip_format(*, max_size: int = MAX_SIZE) -> Decoder:
-    """What a gzip file holds, at most ``max_size`` bytes of it; several members are joined."""
+    """Return a decoder of a gzip file of at most ``max_size`` bytes; several members are joined."""
     return _decompressor("gzip", 31, max_size)
 
 
 def zlib_format(*, max_size: int = MAX_SIZE) -> Decoder:
-    """What a zlib stream (RFC 1950) holds, at most ``max_size`` bytes of it."""
+    """Return a decoder of a zlib stream (RFC 1950) of at most ``max_size`` bytes."""
     return _decompressor("zlib", 15, max_size)
 
 
 def deflate_format(*, max_size: int = MAX_SIZE) -> Decoder:
-    """What a raw deflate stream (RFC 1951) holds, at most ``max_size`` bytes of it."""
+    """Return a decoder of a raw deflate stream (RFC 1951) of at most ``max_size`` bytes."""
     return _decompressor("deflate", -15, max_size)
 
 
@@ -130,13 +135,13 @@ GIVES_BYTES: Final = frozenset({"bytes", "deflate", "gzip", "zlib"})
 
 
 def shorten(error: BaseException) -> str:
-    """A foreign exception as a reason: its class and at most 200 characters of its text."""
+    """Return a foreign exception as a reason: its class and at most 200 characters of its text."""
     text = str(error)
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def position(error: UnicodeError) -> str:
-    """Where decoding text failed, without what stands there."""
+    """Return where decoding text failed, without the text."""
     return f" at byte {error.start}: {error.reason}" if isinstance(error, UnicodeDecodeError) else ""
 
 
@@ -178,7 +183,7 @@ def _patient_json(payload: bytes, reason: str | None) -> Any:
 
 
 def _hint(payload: bytes) -> str:
-    """What to do about a payload that looks like plain text, and not like JSON that is broken."""
+    """Return what to do about a payload that looks like plain text rather than broken JSON."""
     with suppress(UnicodeDecodeError):
         if payload.decode().lstrip()[:1] not in '{["':
             return "; if this topic sends plain text, its route wants `decode: text`"
@@ -216,9 +221,9 @@ def _children(item: Any) -> Collection[Any]:
 
 def _names_problems(names: list[str]) -> list[str]:
     wrong = [name for name in names if not isinstance(name, str) or not name]
-    problems = [f"names: {name!r} is no name; quote what YAML takes for something else than text" for name in wrong]
+    problems = [f"names: {name!r} is not a name; quote what YAML does not take for text" for name in wrong]
     twice = [str(name) for name, count in Counter(map(str, names)).items() if count > 1]
-    return problems + [f"names: {name!r} stands there more than once" for name in twice]
+    return problems + [f"names: {name!r} is there more than once" for name in twice]
 
 
 def _count_values(layout: str) -> int:

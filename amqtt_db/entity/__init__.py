@@ -49,7 +49,7 @@ class Entity:
 
     @classmethod
     def inline(cls, mapping: Mapping[Any, Any], where: str = "entity") -> Entity:
-        """The entity that the YAML at the path ``where`` declares; every property may be missing.
+        """Make the entity that the YAML at the path ``where`` declares; every property may be missing.
 
         Raises SpecError, a ValueError that holds every mistake with its path.
         """
@@ -57,10 +57,10 @@ class Entity:
 
     @classmethod
     def from_class(cls, path_or_class: str | type) -> Entity:
-        """The entity that an attrs class or dataclass is, itself or by its dotted path.
+        """Make the entity of an attrs class or dataclass, given itself or by its dotted path.
 
         Its defaults apply, its validators are heard, and what is stored are the attributes of its instances.  Raises
-        ValueError for what cannot be found, is no such class, or has an attribute that cannot be filled.
+        ValueError if it cannot be found, is another kind of class, or has an attribute that cannot be filled.
         """
         return cls(class_plan(load_path(path_or_class) if isinstance(path_or_class, str) else path_or_class))
 
@@ -91,12 +91,12 @@ class Entity:
             return None
 
     def mismatches(self, mismatched: Mapping[str, Any]) -> str:
-        """What is wrong with values that :meth:`structure` calls mismatched, by path; never a value."""
+        """Say what is wrong with the values that :meth:`structure` calls mismatched, by path; never a value."""
         fields = {one.path: one for field in self._fields for one in field.branches()}
         return ", ".join(f"'{path}' {fields[path].mismatch(value)}" for path, value in mismatched.items())
 
     def level(self, name: str, text: str) -> Any:
-        """The text of a topic's level as a value of the declared property ``name``.
+        """Return the text of a topic's level as a value of the declared property ``name``.
 
         Raises EntityError where it is not of the declared type; KeyError for a name that is not declared.
         """

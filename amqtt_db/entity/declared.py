@@ -38,7 +38,7 @@ class Field:
     children: tuple[Field, ...] = ()
 
     def leaves(self, parents: str = "") -> Iterator[tuple[str, Field]]:
-        """The declared properties in and below this field, each with the dotted attribute that leads to it."""
+        """Yield the declared properties in and below this field, each with the dotted attribute that leads to it."""
         name = parents + self.attribute
         if not self.children:
             yield name, self
@@ -46,13 +46,13 @@ class Field:
             yield from child.leaves(f"{name}.")
 
     def branches(self) -> Iterator[Field]:
-        """This field and all that are below it."""
+        """Yield this field and all that are below it."""
         yield self
         for child in self.children:
             yield from child.branches()
 
     def mismatch(self, value: object) -> str:
-        """What is wrong with a value: its type, or else its range or its items; never the value itself."""
+        """Say what is wrong with a value: its type, or else its range or its items; never the value itself."""
         given = type(value).__name__
         if given == self.expected:
             return f"is {given}, but one that does not fit"
@@ -74,7 +74,7 @@ class EntitySpec:
 
 
 def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found: dict[str, Any]) -> dict[str, Any]:
-    """The data without values that are not of the declared type, which go into ``found`` (path → value).
+    """Return the data without values of another type than declared; these go into ``found`` (path → value).
 
     Raises EntityError for a required property that is missing or of another type.
     """
@@ -101,7 +101,7 @@ def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found
 
 
 def covers(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool]:
-    """A function that tells quickly whether every key of nested data is declared."""
+    """Return a function that says quickly whether every key of nested data is declared."""
     keys = frozenset(field.key for field in fields)
     parents = tuple((field.key, covers(field.children)) for field in fields if field.children)
 
@@ -118,7 +118,7 @@ def covers(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def undeclared(data: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
-    """The part of nested data that no field declares; null values are absent and therefore left out."""
+    """Return the part of nested data that no field declares; null values are absent and left out."""
     declared = {field.key: field for field in fields}
     rest: dict[str, Any] = {}
     for key, value in data.items():

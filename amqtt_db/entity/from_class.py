@@ -21,7 +21,7 @@ from amqtt_db.record import Kind, escape
 
 
 def class_plan(cls: type) -> EntitySpec:
-    """The plan of an attrs class or dataclass.  Raises ValueError for another class, or one that cannot be filled.
+    """Return how an attrs class or dataclass is read.  Raises ValueError for a class that cannot be filled.
 
     A class with a structure hook of the user's own is made by it alone: what it refuses is not taken apart.
     """
@@ -78,14 +78,14 @@ def _fields(cls: type, prefix: str, parents: tuple[type, ...]) -> tuple[Field, .
 
 
 def _has_plain_init(cls: type) -> bool:
-    """Whether no code of the user's runs when an instance is made."""
+    """Return True if no code of the user's runs when an instance is made."""
     own = ("__attrs_init__", "__attrs_post_init__", "__post_init__")
     parameters = getattr(cls, "__dataclass_params__", None)
     return not any(hasattr(cls, name) for name in own) and (parameters is None or parameters.init)
 
 
 def _is_plain(member: Any, field: Field, target: Any) -> bool:
-    """Whether what an attribute holds has passed a strict conversion, or is a default that would."""
+    """Return True if an attribute only holds what has passed a strict conversion, or a default that would pass."""
     if field.computed or getattr(member, "converter", None) or target not in STRICT:
         return False
     if converter.get_structure_hook(target) is not STRICT[target]:
@@ -125,7 +125,7 @@ def _has_default(member: Any) -> bool:
 
 
 def _bare(hint: Any) -> tuple[Any, bool]:
-    """A type without Annotated, NewType and Optional, and whether it was Optional."""
+    """Return a type without Annotated, NewType and Optional, and whether it was Optional."""
     if get_origin(hint) is Annotated:
         return _bare(get_args(hint)[0])
     if isinstance(hint, NewType):
@@ -137,7 +137,7 @@ def _bare(hint: Any) -> tuple[Any, bool]:
 
 
 def _is_plain_record(target: Any) -> bool:
-    """Whether a type is a class whose attributes become properties: no hook of the user makes it something else."""
+    """Return True if the attributes of a class become properties: no hook of the user makes it something else."""
     if not is_record(target):
         return False
     hooks = converter.get_structure_hook(target), converter.get_unstructure_hook(target)
@@ -169,7 +169,7 @@ def _kind_of_values(values: Any) -> Kind:
 
 
 def _kind_of_hook(hook: Any) -> Kind:
-    """The kind of what a user's unstructure hook returns, as its annotation says; JSON where it says nothing."""
+    """Return the kind that the annotation of a user's unstructure hook names; ``json`` without one."""
     made = hook
     if not inspect.isclass(hook):
         try:
@@ -180,7 +180,7 @@ def _kind_of_hook(hook: Any) -> Kind:
 
 
 def _seal(target: Any, kind: Kind) -> Convert:
-    """What makes an instance's attribute a plain value of ``kind``."""
+    """Return a function that makes an instance's attribute a plain value of ``kind``."""
     plain = next((convert for base, convert in CONVERT.items() if DECLARED_KIND[base] == kind), None)
     unstructure = converter.get_unstructure_hook(target) if target is not Any else converter.unstructure
     if unstructure is identity:

@@ -32,7 +32,7 @@ _COLLECTIONS: Final[Mapping[Any, Callable[[Any], Any]]] = {
 
 
 def _strict_hook(kind: type, convert: Convert) -> Hook:
-    """A hook for a type and, as cattrs dispatches, for those of its subclasses that have none."""
+    """Return a hook for a type and, as cattrs dispatches, for its subclasses without a hook."""
 
     def hook(value: Any, target: Any) -> Any:
         converted = convert(value)
@@ -46,7 +46,7 @@ STRICT: Final[Mapping[type, Hook]] = {kind: _strict_hook(kind, convert) for kind
 
 
 def make_converter() -> Converter:
-    """A new converter with strict hooks, which knows nothing of any other."""
+    """Return a new converter with strict hooks, independent of any other."""
     made = Converter(
         detailed_validation=False,
         unstruct_collection_overrides={set: list, frozenset: list, tuple: list},
@@ -62,12 +62,12 @@ def make_converter() -> Converter:
 
 
 def is_record(target: Any) -> bool:
-    """Whether a type is an attrs class or a dataclass."""
+    """Return True for an attrs class or a dataclass."""
     return inspect.isclass(target) and (attrs.has(target) or dataclasses.is_dataclass(target))
 
 
 def _record_hook(cls: type, made: Converter) -> Hook:
-    """What cattrs generates for a class; overrides in Annotated are heard whatever its version."""
+    """Return the hook that cattrs generates for a class; it heeds overrides in Annotated."""
     hints = get_type_hints(cls, include_extras=True)
     rules = {name: rule for name, hint in hints.items() if (rule := _annotated_rule(hint)) is not None}
     hook: Hook = make_dict_structure_fn(cls, made, _cattrs_detailed_validation=False, **rules)

@@ -55,13 +55,13 @@ _UNQUOTED: Final[Mapping[str, str]] = {
     "False": "off (or no, or false)",
     "None": "null (or ~)",
 }
-"""What may have been written for what YAML makes of it."""
+"""What a user may have written, by what YAML makes of it."""
 _OPTIONS: Final = ("format", "items", "optional", "type")
 _FORMATS: Final = ("iso8601", *EPOCHS)
 
 
 def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
-    """The plan of an inline entity.  Raises SpecError with every mistake in it, each under its path below ``where``."""
+    """Return how an inline entity is read.  Raises SpecError with every mistake, by its path below ``where``."""
     problems: list[Problem] = []
     fields = _fields(mapping, where, "", problems)
     if not mapping:
@@ -94,7 +94,7 @@ def _field(key: str, attribute: str, spec: Any, where: str, path: str, problems:
 
 
 def _is_object(spec: Any) -> bool:
-    """A mapping declares properties, unless its ``type`` is a name: then it describes one property with options."""
+    """Return True if a mapping declares properties; with a name as its ``type`` it describes one property."""
     return isinstance(spec, Mapping) and bool(spec) and not isinstance(spec.get("type"), str)
 
 
@@ -110,7 +110,7 @@ def _type(spec: Any, where: str, problems: list[Problem]) -> tuple[Kind, Convert
         return DECLARED_KIND[_TYPES[name]], _converted(name, options, where, problems), name
     if name not in _LOOSE:
         hint = f"did you mean {_MEANT[name]!r}?" if name in _MEANT else suggest(name, TYPE_NAMES)
-        problems.append(Problem(where, f"{name!r} is no type; {hint}"))
+        problems.append(Problem(where, f"{name!r} is not a type; {hint}"))
         return "json", to_any, name
     items = options.get("items")
     return "json", _LOOSE[name] if items is None else _list_of(items, f"{where}.items", problems), name
@@ -121,7 +121,9 @@ def _option_problems(options: Mapping[Any, Any], where: str) -> list[Problem]:
     name = str(options.get("type")).removesuffix("?")
     for option, value in options.items():
         if option not in _OPTIONS:
-            what = f"is no option of a property; an object needs 'type: {{type: {name}}}' for a property called type"
+            what = (
+                f"is not an option of a property; an object needs 'type: {{type: {name}}}' for a property called type"
+            )
             problems.append(Problem(f"{where}.{option}", f"{what}; {suggest(str(option), _OPTIONS)}"))
         elif option == "optional" and value is not True:
             what = "expected true, for any property may be missing; what must be there needs a class as the entity"
@@ -142,7 +144,7 @@ def _converted(name: str, options: Mapping[str, Any], where: str, problems: list
     try:
         if isinstance(layout, str) and "%" in layout:
             return strptime_reader(layout)
-        raise ValueError(f"{layout!r} is no format, and none of strptime with %; {suggest(str(layout), _FORMATS)}")
+        raise ValueError(f"{layout!r} is not a format, nor one of strptime with %; {suggest(str(layout), _FORMATS)}")
     except ValueError as error:
         problems.append(Problem(f"{where}.format", str(error)))
         return to_any
@@ -159,7 +161,7 @@ def _list_of(spec: Any, where: str, problems: list[Problem]) -> Convert:
 
 
 def _object_of(fields: tuple[Field, ...]) -> Convert:
-    """Converts the declared properties of an object that stays one; others stay as they are."""
+    """Return a function that converts the declared properties of an object; others stay as they are."""
     inner = {field.key: _object_of(field.children) if field.children else field.convert for field in fields}
 
     def convert_object(value: Any) -> dict[str, Any]:

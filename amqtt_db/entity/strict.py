@@ -1,4 +1,4 @@
-"""Conversions that never guess: ``'false'`` is not True, 1.9 is not 1, ``' 12 '`` is no number.
+"""Conversions that never guess: ``'false'`` is not True, 1.9 is not 1, ``' 12 '`` is not a number.
 
 Each takes a decoded value and returns exactly its type, or raises an exception that means: not of this type.
 """
@@ -33,12 +33,12 @@ _UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 
 
 def to_bool(value: Any) -> bool:
-    """True and False alone."""
+    """Return a bool; nothing else passes."""
     return value if type(value) is bool else _refuse()
 
 
 def to_int(value: Any) -> int:
-    """A 64-bit integer, also from a float that is whole."""
+    """Return a 64-bit integer, also from a float that is whole."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and SMALLEST <= value <= LARGEST:
@@ -47,7 +47,7 @@ def to_int(value: Any) -> int:
 
 
 def to_float(value: Any) -> float:
-    """A double, also from an integer or a Decimal that loses nothing by it."""
+    """Return a double, also from an integer or a Decimal that loses nothing by it."""
     if isinstance(value, float):
         return float(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -60,19 +60,19 @@ def to_float(value: Any) -> float:
 
 
 def to_str(value: Any) -> str:
-    """Text alone."""
+    """Return text; nothing else passes."""
     return str.__str__(value) if isinstance(value, str) else _refuse()
 
 
 def to_bytes(value: Any) -> bytes:
-    """Bytes, also from base64 text."""
+    """Return bytes, also from base64 text."""
     if isinstance(value, bytes):
         return bytes(value)
     return base64.b64decode(value, validate=True) if isinstance(value, str) else _refuse()
 
 
 def to_decimal(value: Any) -> Decimal:
-    """A finite Decimal, also from an integer, a float (its shortest decimal form) or a number as text."""
+    """Return a finite Decimal, also from an integer, a float (its shortest decimal form) or a number as text."""
     if isinstance(value, Decimal):
         return value if value.is_finite() else _refuse()
     if isinstance(value, bool):
@@ -85,14 +85,14 @@ def to_decimal(value: Any) -> Decimal:
 
 
 def to_date(value: Any) -> date:
-    """A date, also from ``2026-01-31``."""
+    """Return a date, also from ``2026-01-31``."""
     if isinstance(value, str):
         return date.fromisoformat(value) if _DATE(value) else _refuse()
     return value if isinstance(value, date) and not isinstance(value, datetime) else _refuse()
 
 
 def to_time(value: Any) -> time:
-    """A time of day in UTC, also from ISO 8601 text such as ``12:34:56.789``; another time zone is refused."""
+    """Return a time of day in UTC, also from ISO 8601 text such as ``12:34:56.789``; another time zone is refused."""
     if isinstance(value, str) and (found := _TIME(value)):
         clock, fraction = found.groups()
         whole = time.fromisoformat(clock[:8])
@@ -103,14 +103,14 @@ def to_time(value: Any) -> time:
 
 
 def to_uuid(value: Any) -> UUID:
-    """A UUID, also from its text form, with or without hyphens."""
+    """Return a UUID, also from its text form, with or without hyphens."""
     if isinstance(value, str):
         return UUID(value) if _UUID(value) else _refuse()
     return value if isinstance(value, UUID) else _refuse()
 
 
 def to_datetime(value: Any) -> datetime:
-    """A moment in UTC, also from ISO 8601 text; without a time zone it is taken as UTC.
+    """Return a moment in UTC, also from ISO 8601 text; without a time zone it is taken as UTC.
 
     Digits of the second beyond the sixth are dropped.
     """
@@ -120,22 +120,22 @@ def to_datetime(value: Any) -> datetime:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """An object, whatever it holds."""
+    """Return an object, with any content."""
     return value if isinstance(value, dict) else _refuse()
 
 
 def to_list(value: Any) -> list[Any]:
-    """A list, whatever it holds."""
+    """Return a list, with any content."""
     return list(value) if isinstance(value, (list, tuple)) else _refuse()
 
 
 def to_any(value: Any) -> Any:
-    """Anything, as it is."""
+    """Return anything, as it is."""
     return value
 
 
 def epoch_reader(per_second: int) -> Convert:
-    """A conversion to a moment in UTC from what counts since 1970, ``per_second`` to a second.
+    """Return a conversion to a moment in UTC from a count since 1970, ``per_second`` to a second.
 
     Takes integers, floats, Decimals, numbers as text and moments.  What is finer than a microsecond is dropped; a float
     is rounded to the nearest microsecond.
@@ -160,7 +160,7 @@ def epoch_reader(per_second: int) -> Convert:
 
 
 def strptime_reader(layout: str) -> Convert:
-    """A conversion to a moment in UTC from text in a layout of :meth:`datetime.strptime`.
+    """Return a conversion to a moment in UTC from text in a layout of :meth:`datetime.strptime`.
 
     Raises ValueError for a layout that contains what strptime does not know.
     """
@@ -168,7 +168,7 @@ def strptime_reader(layout: str) -> Convert:
         datetime.strptime("", layout)  # noqa: DTZ007 - only the layout is of interest
     except ValueError as error:
         if "does not match" not in str(error) and "unconverted" not in str(error):
-            raise ValueError(f"format: {layout!r} is no strptime format: {error}") from None
+            raise ValueError(f"format: {layout!r} is not a strptime format: {error}") from None
 
     def read(value: Any) -> datetime:
         if isinstance(value, str):
@@ -197,7 +197,7 @@ CONVERT: Final[Mapping[type, Convert]] = {
 
 
 def to_column(convert: Convert, column: Sequence[Any]) -> Sequence[Any]:
-    """A conversion of many values, None as None; those that are of its type already need no look at each."""
+    """Convert many values, None as None; values of the right type are not looked at one by one."""
     types = set(map(type, column)) - {type(None)}
     if len(types) == 1 and CONVERT.get(types.pop()) is convert:
         if convert in _PASSING:
@@ -226,7 +226,7 @@ DECLARED_KIND: Final[Mapping[type, Kind]] = {
 
 
 def read_level(kind: Kind, text: str) -> Any:
-    """The text of a topic's level as what a payload would give for a property of ``kind``."""
+    """Return the text of a topic's level as a payload would give it for a property of ``kind``."""
     if kind == "bool":
         return {"true": True, "false": False}[text]
     if kind == "int64":

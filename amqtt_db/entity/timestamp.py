@@ -25,7 +25,7 @@ _LATEST: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
 
 
 def event_times(column: Sequence[Any], arrivals: Sequence[int]) -> Sequence[int]:
-    """The times of events, by a column of what their properties say: the arrival where that is missing or absurd."""
+    """Return the times of events from a column of their properties; the arrival if one is missing or absurd."""
     if set(map(type, column)) == {datetime}:
         with suppress(TypeError):  # one has no zone
             times = list(map(to_micros, column))
@@ -36,7 +36,7 @@ def event_times(column: Sequence[Any], arrivals: Sequence[int]) -> Sequence[int]
 
 
 def event_time(value: Any) -> int | None:
-    """A property's value as microseconds since 1970 (UTC), None where it is missing or absurd.
+    """Return a property's value as microseconds since 1970 (UTC); None if it is missing or absurd.
 
     Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size; text is ISO
     8601; without a zone it is UTC.
@@ -61,7 +61,7 @@ def _micros(value: Any) -> int | None:
 
 
 def _epoch(value: Decimal) -> int:
-    """Decimal, for a double holds 1700000000.123456 but not its product with a million."""
+    """Use Decimal: a double holds 1700000000.123456, but not its product with a million."""
     for limit, factor in ((10**11, _SECOND), (10**14, 1000), (10**17, 1)):
         if abs(value) < limit:
             return round(value * factor)

@@ -23,7 +23,7 @@ CHUNK: Final = timedelta(days=7)
 
 
 def format_duration(length: timedelta) -> str:
-    """A length of time as it may be written in the YAML, in whole days where it is some."""
+    """Return a length of time as the YAML may write it, in days if they are whole."""
     days, rest = divmod(length, timedelta(days=1))
     return f"{length.total_seconds():g} s" if rest else f"{days} days"
 

@@ -37,12 +37,12 @@ class TopicFilter:
         names = tuple(level[1:-1] for level in levels if _is_named(level))
         mistakes = [*_whole_mistakes(text), *_level_mistakes(levels), *_name_mistakes(names)]
         if mistakes:
-            raise ValueError(f"{text!r} is no topic filter: {'; '.join(mistakes)}")
+            raise ValueError(f"{text!r} is not a topic filter: {'; '.join(mistakes)}")
         mqtt = "/".join("+" if _is_named(level) else level for level in levels)
         return cls(text, mqtt, names, re.compile(_pattern(levels)).fullmatch)
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """The named levels of a topic that is covered (``{}`` for a filter without names), None for another topic.
+        """Return the named levels of a covered topic (``{}`` for a filter without names), None for another topic.
 
         A filter that begins with a wildcard or a named level covers no topic that begins with ``$``.
         """
@@ -51,7 +51,7 @@ class TopicFilter:
 
 
 def first_match(filters: Sequence[TopicFilter], topic: str) -> tuple[int, dict[str, str]] | None:
-    """The index of the first filter that covers the topic, and the named levels; None where none does."""
+    """Return the index of the first filter that covers the topic, and the named levels; None if none covers it."""
     for index, candidate in enumerate(filters):
         levels = candidate.match(topic)
         if levels is not None:
@@ -84,7 +84,7 @@ def _level_mistakes(levels: list[str]) -> list[str]:
             mistakes.append(f"'+' must stand alone in its level, not in {level!r}")
         elif ("{" in level or "}" in level) and not (_is_named(level) and level[1:-1].isidentifier()):
             mistakes.append(
-                f"{level!r} is no named level: write {{name}}, letters, digits and _ only, as a whole level"
+                f"{level!r} is not a named level: write {{name}}, letters, digits and _ only, as a whole level"
             )
     if "#" in levels[:-1]:
         mistakes.append("'#' must be the last level")

@@ -427,7 +427,8 @@ def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> No
         until(lambda: bool(Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()))
         second.terminate()
         _, errors = second.communicate(timeout=TIMEOUT)
-    assert (second.returncode, errors) == (0, "")
+    assert second.returncode == 0
+    assert all(" INFO " in line for line in errors.splitlines())  # on a slow machine it says that it waits
 
 
 def test_write_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
@@ -536,7 +537,7 @@ def test_export(tmp_path: Path) -> None:
     [
         (("--since", "yesterday"), "is not a time"),
         (("--until", "99999999999w"), "is not a time"),
-        (("--topic", "a/#/b"), "is no topic filter"),
+        (("--topic", "a/#/b"), "is not a topic filter"),
         (("--limit", "-1"), "--limit"),
         (("--format", "xml"), "xml"),
     ],
@@ -560,7 +561,7 @@ def test_what_is_no_topic_filter_is_said(command: tuple[str, ...], tmp_path: Pat
     """By every command that takes one, with the exit code for a mistake in the command line."""
     result = invoke(*command, configuration(tmp_path), "--topic", "a/#/b")
     assert result.exit_code == 2
-    assert "is no topic filter" in result.stderr
+    assert "is not a topic filter" in result.stderr
 
 
 def test_export_to_somebody_who_has_seen_enough(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "part"),
     [
-        ("", "plugins", "there is no section amqtt_db.Plugin; add"),
-        ("plugins: {}", "plugins", "there is no section amqtt_db.Plugin; add"),
+        ("", "plugins", "the section amqtt_db.Plugin is missing; add"),
+        ("plugins: {}", "plugins", "the section amqtt_db.Plugin is missing; add"),
         ("plugins: {amqtt_db.Plugins: {}}", "plugins", "found 'amqtt_db.Plugins'; did you mean 'amqtt_db.Plugin'?"),
         ("plugins: {amqtt_db.Plugin: {}, amqtt_db.ingest.broker.plugin.Plugin: {}}", "plugins", "twice"),
         ("listners: {}\nplugins: {amqtt_db.Plugin: {}}", "listners", "did you mean 'listeners'?"),

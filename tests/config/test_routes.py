@@ -108,7 +108,7 @@ def test_options_of_a_model(model: dict[str, Any], path: str, part: str) -> None
         (5, "expected text, found a whole number"),
         ({"wide": {}, "narrow": {}}, "expected one model"),
         ("pathlib.Path", "is not a model"),
-        ("no.such.Model", "there is no module 'no'"),
+        ("no.such.Model", "the module 'no' does not exist"),
     ],
 )
 def test_what_is_no_model(model: Any, part: str) -> None:

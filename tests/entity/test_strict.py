@@ -206,5 +206,5 @@ def test_times_in_a_layout_of_ones_own() -> None:
 @pytest.mark.parametrize("layout", ["%Q", "100%", "%d%"])
 def test_a_layout_that_strptime_does_not_know_is_refused(layout: str) -> None:
     """When it is configured, not with every message."""
-    with pytest.raises(ValueError, match="is no strptime format"):
+    with pytest.raises(ValueError, match="is not a strptime format"):
         strptime_reader(layout)

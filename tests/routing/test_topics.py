@@ -57,11 +57,11 @@ def test_a_filter_covers_what_mqtt_says_and_names_its_levels(
         ("a/#/b", "must be the last level"),
         ("a/b#", "'#' must stand alone"),
         ("a/b+/c", "'+' must stand alone"),
-        ("a/{}", "is no named level"),
-        ("a/{1st}", "is no named level"),
-        ("a/{b c}", "is no named level"),
-        ("a/x{b}", "is no named level"),
-        ("a/{b", "is no named level"),
+        ("a/{}", "is not a named level"),
+        ("a/{1st}", "is not a named level"),
+        ("a/{b c}", "is not a named level"),
+        ("a/x{b}", "is not a named level"),
+        ("a/{b", "is not a named level"),
         ("{a}/x/{a}", "'a' is used more than once"),
         ("a\0b", "U+0000"),
         ("a\ud800b", "half of a surrogate pair"),
@@ -70,14 +70,14 @@ def test_a_filter_covers_what_mqtt_says_and_names_its_levels(
 )
 def test_what_is_no_filter_is_explained(text: str, says: str) -> None:
     """The error tells what is wrong with the filter."""
-    with pytest.raises(ValueError, match="is no topic filter") as error:
+    with pytest.raises(ValueError, match="is not a topic filter") as error:
         TopicFilter.parse(text)
     assert says in str(error.value)
 
 
 def test_all_mistakes_of_a_filter_are_named_at_once() -> None:
     """Nobody has to correct a filter twice."""
-    with pytest.raises(ValueError, match=r"'#' must stand alone.*'\+' must stand alone.*no named level"):
+    with pytest.raises(ValueError, match=r"'#' must stand alone.*'\+' must stand alone.*not a named level"):
         TopicFilter.parse("a#/b+/{")
 
 
