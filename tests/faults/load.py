@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from tests.ingest.test_plugin import connect_packet, publish, release
+from tests.ingest.broker.mqtt import connect_packet, publish, release
 
 Key = tuple[int, int]
 """A client and a number: which message."""

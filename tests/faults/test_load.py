@@ -14,7 +14,7 @@ import pytest
 from tests.faults.conftest import Count
 from tests.faults.load import Connection, Key, Ledger, Load, sample
 from tests.faults.scene import Scene
-from tests.ingest.test_plugin import publish
+from tests.ingest.broker.mqtt import publish
 from tests.integration.broker import RawClient
 
 

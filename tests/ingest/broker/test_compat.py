@@ -17,7 +17,7 @@ from amqtt.session import IncomingApplicationMessage
 
 from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.plugin import Plugin
-from tests.ingest.test_plugin import IDLE_CHILD, Setup
+from tests.ingest.broker.setup import IDLE_CHILD, Setup
 
 
 def without(monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:

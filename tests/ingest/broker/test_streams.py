@@ -13,7 +13,7 @@ from amqtt.mqtt.publish import PublishPacket
 from amqtt_db.ingest.broker import streams
 from amqtt_db.ingest.broker.streams import GatedReader
 from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
-from tests.ingest.test_plugin import packet, publish, release, text
+from tests.ingest.broker.mqtt import packet, publish, release, text
 
 MESSAGE = b"\x32\x0b\x00\x03a/b\x00\x07text"
 BIG = b"\x30\x84\x80\x10\x00\x02xy" + bytes(2**18)

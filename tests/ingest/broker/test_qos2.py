@@ -12,7 +12,8 @@ from amqtt_db.ingest.broker import qos2
 from amqtt_db.ingest.broker.qos2 import Qos2Ledger, forget_abandoned
 from amqtt_db.ingest.group_commit import CommitFuture, GroupCommit
 from amqtt_db.journal import Journal
-from tests.ingest.test_plugin import Client, Setup, publish, release, running
+from tests.ingest.broker.mqtt import Client, publish, release
+from tests.ingest.broker.setup import Setup, running
 
 PUBREC, PUBCOMP = 5, 7
 

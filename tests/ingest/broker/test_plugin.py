@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +21,14 @@ from amqtt.plugins.base import BaseTopicPlugin
 from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
-from amqtt_db.ingest.broker.plugin import Plugin
 from amqtt_db.ingest.broker.streams import CoalescingWriter
 from amqtt_db.journal import Journal, JournalReader, write_progress
-from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, START, Message
+from amqtt_db.message import CONNECT, DISCONNECT, START
+from tests.ingest.broker.mqtt import SECONDS, Client, connect_packet, packet, publish, release, text
+from tests.ingest.broker.setup import InHouse, Setup, running
 
 # amqtt does not close the transport of a client that has reset its connection.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-IDLE_CHILD = (sys.executable, "-c", "import sys; sys.stdin.read()")
-SECONDS = 20.0
 
 
 class Forbidding(BaseTopicPlugin):
@@ -46,203 +40,6 @@ class Forbidding(BaseTopicPlugin):
         """Permit all but ``forbidden/``, after giving way to others."""
         await asyncio.sleep(0)
         return action is not Action.PUBLISH or not (topic or "").startswith("forbidden/")
-
-
-class Client:
-    """The little of MQTT 3.1.1 that the tests need, over one socket, packet by packet."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def connect(cls, port: int, client_id: str, **options: Any) -> Client:
-        """A client that has its CONNACK."""
-        client = cls(*await asyncio.open_connection("127.0.0.1", port))
-        client.send(connect_packet(client_id, **options))
-        assert (await client.packet())[0] >> 4 == 2
-        return client
-
-    def send(self, *packets: bytes) -> None:
-        """Send packets."""
-        self.writer.write(b"".join(packets))
-
-    async def packet(self) -> bytes:
-        """The next packet's first byte and body."""
-        return await asyncio.wait_for(self._packet(), SECONDS)
-
-    async def _packet(self) -> bytes:
-        first = await self.reader.readexactly(1)
-        length, shift = 0, 0
-        while True:
-            byte = (await self.reader.readexactly(1))[0]
-            length |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return first + await self.reader.readexactly(length)
-
-    async def acknowledged(self) -> tuple[int, int]:
-        """The next acknowledgement's type and packet identifier."""
-        packet = await self.packet()
-        return packet[0] >> 4, int.from_bytes(packet[1:3], "big")
-
-    async def ping(self) -> None:
-        """Return once the broker has read everything before."""
-        self.send(b"\xc0\x00")
-        assert (await self.packet())[0] >> 4 == 13
-
-    async def leave(self) -> None:
-        """Send DISCONNECT and close."""
-        self.send(b"\xe0\x00")
-        await self.vanish()
-
-    async def vanish(self) -> None:
-        """Close without a word."""
-        self.writer.close()
-        await self.writer.wait_closed()
-
-
-def text(value: str | bytes) -> bytes:
-    """A string as MQTT writes it."""
-    data = value.encode() if isinstance(value, str) else value
-    return len(data).to_bytes(2, "big") + data
-
-
-def packet(first: int, body: bytes) -> bytes:
-    """A packet with its length."""
-    length, encoded = len(body), bytearray()
-    while True:
-        length, byte = divmod(length, 128)
-        encoded.append(byte | (128 if length else 0))
-        if not length:
-            return bytes([first]) + encoded + body
-
-
-def connect_packet(
-    client_id: str,
-    *,
-    clean: bool = True,
-    keep_alive: int = 60,
-    username: str | None = None,
-    will: tuple[str, bytes, int, bool] | None = None,
-) -> bytes:
-    """CONNECT; ``will`` is topic, payload, QoS and retain."""
-    flags = 2 * clean | 128 * (username is not None)
-    body = text(client_id)
-    if will is not None:
-        flags |= 4 | will[2] << 3 | will[3] << 5
-        body += text(will[0]) + text(will[1])
-    if username is not None:
-        body += text(username)
-    return packet(0x10, text("MQTT") + bytes([4, flags]) + keep_alive.to_bytes(2, "big") + body)
-
-
-def publish(
-    topic: str, payload: bytes, qos: int = 0, number: int = 0, *, retain: bool = False, dup: bool = False
-) -> bytes:
-    """PUBLISH."""
-    identifier = number.to_bytes(2, "big") if qos else b""
-    return packet(0x30 | dup << 3 | qos << 1 | retain, text(topic) + identifier + payload)
-
-
-def release(number: int) -> bytes:
-    """PUBREL."""
-    return packet(0x62, number.to_bytes(2, "big"))
-
-
-class Setup:
-    """A running broker with the plugin, and its journal."""
-
-    def __init__(
-        self, directory: Path, journal: dict[str, Any], plugins: dict[str, Any], listener: str = "tcp"
-    ) -> None:
-        self.path = directory / "mqtt.journal"
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port: int = server.getsockname()[1]
-        self.config = {
-            "listeners": {"default": {"type": listener, "bind": f"127.0.0.1:{self.port}"}},
-            "plugins": {
-                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
-                "amqtt_db.ingest.broker.plugin.Plugin": {
-                    "database": f"sqlite:///{directory}/mqtt.db",
-                    "journal": {"path": str(self.path), **journal},
-                },
-                **plugins,
-            },
-        }
-        self.broker: Broker
-
-    async def open(self) -> None:
-        """Start the broker."""
-        self.broker = Broker(self.config)
-        await self.broker.start()
-
-    @property
-    def plugin(self) -> Plugin:
-        """The plugin in the broker."""
-        plugin = self.broker.plugins_manager.get_plugin("Plugin")
-        assert isinstance(plugin, Plugin)
-        return plugin
-
-    def entries(self, kind: int = PUBLISH) -> list[Message]:
-        """The journal's entries of one kind."""
-        return [message for message in journaled(self.path) if message.kind == kind]
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        """Wait for something that another process or task brings about."""
-        for _ in range(int(SECONDS / 0.01)):
-            if is_so():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("it has not happened in time")
-
-    async def until_stored(self, count: int, kind: int = PUBLISH) -> list[Message]:
-        """Wait until as many entries of a kind are in the journal; return them."""
-        await self.until(lambda: len(self.entries(kind)) >= count)
-        return self.entries(kind)
-
-
-def journaled(path: Path) -> Iterator[Message]:
-    """All entries of a journal."""
-    reader = JournalReader(path)
-    try:
-        for generation in reader.generations():
-            position = generation.first
-            while batch := reader.read(generation.token, position):
-                yield from (batch.message(index) for index in range(len(batch)))
-                position = batch.end
-    finally:
-        reader.close()
-
-
-Scenario = Callable[[Setup], Awaitable[None]]
-
-
-@pytest.fixture
-def in_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Setup]]:
-    """Runs a scenario in a broker, and shuts the broker down; the writer is a child that does nothing."""
-    monkeypatch.setattr(Plugin, "command", IDLE_CHILD)
-
-    def run(
-        scenario: Scenario, *, plugins: dict[str, Any] | None = None, listener: str = "tcp", **journal: Any
-    ) -> Setup:
-        setup = Setup(tmp_path, journal, plugins or {}, listener)
-
-        async def live() -> None:
-            await setup.open()
-            try:
-                await scenario(setup)
-            finally:
-                await setup.broker.shutdown()
-
-        asyncio.run(live())
-        return setup
-
-    yield run
-    gc.collect()
-
-
-InHouse = Callable[..., Setup]
 
 
 async def leave_at_once(port: int, number: int, qos: int, count: int) -> None:
@@ -849,26 +646,6 @@ def test_settings_that_are_wrong_are_told_in_full(tmp_path: Path, caplog: pytest
     with pytest.raises(PluginInitError):
         asyncio.run(start({"path": str(tmp_path / "nowhere" / "journal")}))
     assert "check that its directory exists" in caplog.text
-
-
-BROKER = """
-import asyncio, sys
-from amqtt.adapters import BufferReader
-from amqtt.broker import Broker
-from amqtt_db.ingest.broker.plugin import Plugin
-Plugin.command = (sys.executable, "-c", "import sys; sys.stdin.read()")
-async def main():
-    await Broker({config!r}).start()
-    print("sqlalchemy" in sys.modules, flush=True)
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
-
-
-def running(setup: Setup) -> subprocess.Popen[str]:
-    """The broker as a process of its own; its first line says whether it has imported SQLAlchemy."""
-    code = BROKER.replace("{config!r}", repr(setup.config))
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 def test_the_broker_needs_no_sqlalchemy(tmp_path: Path) -> None:
