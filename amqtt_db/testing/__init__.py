@@ -1,4 +1,4 @@
-"""For those who write a model of their own: laws that prove it right, and generators for what they are tried on.
+"""Test your own model: laws that check it, and the generators of their examples.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What a history must read back as, in plain Python: computed without a line of the code that stores it."""
+"""The expected records of a history, computed in plain Python without any of the code that stores it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Keys = tuple[str | None, ...]
 """The keys that lead to a value in a payload; ``(None, name)`` for a named level of the topic."""
 
 Value = tuple[str, Any]
-"""A kind and a value of it."""
+"""(kind, value)."""
 
 KIND_OF_DECLARED: Final[Mapping[str, str]] = {
     "any": "json",
@@ -34,7 +34,7 @@ KIND_OF_DECLARED: Final[Mapping[str, str]] = {
     "time": "time",
     "uuid": "uuid",
 }
-"""The kind of a declared property, by the name of its type."""
+"""Name of a declared type → kind."""
 
 _KIND_OF_PYTHON: Final[Mapping[type, str]] = {
     bool: "bool",
@@ -56,7 +56,7 @@ _MOST_SHOWN: Final = 5  # differences in a message
 
 @attrs.frozen
 class Told:
-    """A record as plain data: what two equal records agree on."""
+    """A record as plain data; equal records have equal data."""
 
     id: int
     part: int
@@ -69,7 +69,7 @@ class Told:
 
 
 def expected(sent: Sent, number: int, position: int, setting: Setting) -> list[Told]:
-    """What the message at ``position`` of the journal registered as ``number`` must read back as."""
+    """Return the expected records of the message at ``position`` of generation ``number``."""
     levels = _levels(sent.topic, setting.filter)
     return [
         Told(
@@ -92,7 +92,7 @@ def _levels(topic: str, text: str) -> Mapping[Keys, Value]:
 
 
 def _typed(data: Data, setting: Setting) -> Iterator[tuple[Keys, Value]]:
-    """Declared values under their kinds, as long as they are of their types; all others under their own."""
+    """Return declared values under their declared kinds if their types fit; all others under their own."""
     for name, value in data.items():
         declared = setting.entity.get(name)
         if declared is None:
@@ -102,7 +102,7 @@ def _typed(data: Data, setting: Setting) -> Iterator[tuple[Keys, Value]]:
 
 
 def leaves(data: Data, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The values of nested objects that are present, with their keys; empty and very deep objects are values."""
+    """Yield the present values of nested objects with their keys; empty and very deep objects are values."""
     for key, value in data.items():
         keys = (*above, key)
         if isinstance(value, dict) and value and len(keys) < _DEEP:
@@ -112,7 +112,7 @@ def leaves(data: Data, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def natural(value: Any) -> Value:
-    """The kind of an undeclared value, and the value as it reads back: small integers are doubles."""
+    """Return the kind of an undeclared value, and the value as it reads back: small integers are doubles."""
     if type(value) is not int:
         return _KIND_OF_PYTHON[type(value)], value
     if abs(value) <= _EXACT:
@@ -121,7 +121,7 @@ def natural(value: Any) -> Value:
 
 
 def is_of(declared: str, value: Any) -> bool:
-    """Whether a value that the generators made for a declared property is of its type."""
+    """Return True if a generated value has the type of its declared property."""
     if declared == "any":
         return True
     if declared == "int":
@@ -131,7 +131,7 @@ def is_of(declared: str, value: Any) -> bool:
 
 
 def told(record: Record) -> Told:
-    """A record that was read, as plain data."""
+    """Return a record that was read as plain data."""
     values: dict[Keys, Value] = {}
     for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
         keys: Keys = (None, path[1:-1]) if path.startswith("{") else split_path(path)
@@ -143,7 +143,7 @@ def told(record: Record) -> Told:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality that tells 1 from 1.0 and True, 0.0 from −0.0, 1.0 from 1.00, and finds NaN equal to NaN."""
+    """Return True if equal; distinguishes 1, 1.0 and True, 0.0 and −0.0, 1.0 and 1.00; NaN equals NaN."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
@@ -158,7 +158,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def differences(wanted: Iterable[Told], found: Iterable[Told]) -> list[str]:
-    """Sentences about what was lost, doubled, made up or changed; none if both are the same records, in any order."""
+    """Return sentences about lost, doubled, unexpected or changed records; empty if both are equal in any order."""
     rest = {(one.id, one.part): one for one in wanted}
     seen: set[tuple[int, int]] = set()
     sentences: list[str] = []
@@ -167,7 +167,7 @@ def differences(wanted: Iterable[Told], found: Iterable[Told]) -> list[str]:
         if key in rest:
             sentences += _changes(rest.pop(key), one)
         else:
-            sentences.append(f"{_name(one)} {'comes twice' if key in seen else 'was never sent'}")
+            sentences.append(f"{_name(one)} {'was read twice' if key in seen else 'was never sent'}")
         seen.add(key)
     return [*sentences, *(f"{_name(one)} is lost" for one in rest.values())]
 
@@ -188,13 +188,13 @@ def _changes(wanted: Told, found: Told) -> Iterator[str]:
 
 
 def require_same(wanted: Iterable[Told], found: Iterable[Told], reasons: Sequence[str] = ()) -> None:
-    """Raises AssertionError that says how two lists of records differ; ``reasons`` may explain it."""
+    """Raise AssertionError with the differences of two lists of records; ``reasons`` may explain them."""
     sentences = differences(wanted, found)
     more = [f"and {len(sentences) - _MOST_SHOWN} more"] if len(sentences) > _MOST_SHOWN else []
     require(not sentences, "\n".join([*sentences[:_MOST_SHOWN], *more, *reasons]))
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Raises AssertionError with a sentence unless something holds."""
+    """Raise AssertionError with a sentence unless the condition holds."""
     if not holds:
         raise AssertionError(otherwise)

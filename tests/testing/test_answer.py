@@ -80,7 +80,7 @@ def test_every_difference_is_a_sentence() -> None:
     """Lost, doubled, made up, changed: each says which record, and what."""
     changed = attrs.evolve(TOLD, qos=0, values={("v",): ("number", 2.0)})
     assert differences([TOLD], []) == ["record 1.0 of 'a/b' is lost"]
-    assert differences([TOLD], [TOLD, TOLD]) == ["record 1.0 of 'a/b' comes twice"]
+    assert differences([TOLD], [TOLD, TOLD]) == ["record 1.0 of 'a/b' was read twice"]
     assert differences([], [TOLD]) == ["record 1.0 of 'a/b' was never sent"]
     assert differences([TOLD], [changed]) == [
         "record 1.0 of 'a/b': qos was 1, is 0",

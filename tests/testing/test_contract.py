@@ -60,7 +60,7 @@ CASES = [
     Case(broken.local, "cannot be imported", {"the_model_is_made_again_from_its_name_and_options"}, READING),
     Case(
         broken.NamesAnUndeclaredColumn,
-        "a row fills 'color', which is no fixed column",
+        "a row fills 'color', which is not a fixed column",
         {"rows_name_only_declared_tables_and_columns"},
     ),
     Case(
