@@ -9,6 +9,7 @@ AmqttDbError
 │   ├── EntityError       plain data → typed entity
 │   └── StructureError    typed entity → rows
 └── DatabaseError         the target database refuses, and not because of a message
+    ├── NoDatabaseYet     nothing has been stored so far
     └── Busy              another writer is changing the schema
 """
 
@@ -97,6 +98,10 @@ def blame_message(where: str = "") -> Iterator[None]:
 
 class DatabaseError(AmqttDbError):
     """The target database cannot be used; the message says what it answered and what to do."""
+
+
+class NoDatabaseYet(DatabaseError):  # noqa: N818 - it reads as what is the case
+    """Nothing has been stored: the database, or its tables, are made when the writer first starts."""
 
 
 class Busy(DatabaseError):  # noqa: N818 - it reads as what is the case

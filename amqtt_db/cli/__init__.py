@@ -10,6 +10,8 @@ import typer
 
 from amqtt_db import __version__
 from amqtt_db.cli import data, dead, journal, run
+from amqtt_db.cli.output import prepare_streams
+from amqtt_db.cli.shell import print_error
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(dead.app, name="dead")
@@ -29,10 +31,14 @@ for command in (
 
 
 def main() -> None:
-    """The entry point of ``amqtt-db``; a user's own modules are also found in the current directory."""
+    """Run ``amqtt-db``; a user's own modules are also found in the current directory."""
+    prepare_streams()
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    app()
+    try:
+        app()
+    except OSError as error:  # from printing outside of any command, such as --help
+        sys.exit(print_error(error))
 
 
 @app.callback(invoke_without_command=True)

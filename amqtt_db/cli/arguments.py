@@ -1,18 +1,22 @@
-"""What users write on the command line beside names and numbers: files, times and topic filters."""
+"""Arguments and options that several commands have, each checked while the command line is read."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from amqtt_db.entity.timestamp import read_time
+from amqtt_db.entity.timestamp import TIMES, read_time
 from amqtt_db.routing.topics import TopicFilter
 
+LARGEST: Final = 2**63 - 1
+"""The largest number that every database takes."""
 
-def moment(text: str) -> datetime:
+
+def parse_time(text: str) -> datetime:
     """Return a time as :data:`TIMES` says.  Raises BadParameter."""
     try:
         return read_time(text)
@@ -20,12 +24,23 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(str(error)) from None
 
 
-def topic_filter(text: str) -> str:
-    """A topic filter as it was written.  Raises BadParameter."""
+def parse_filter(text: str) -> str:
+    """Return a topic filter as it was written.  Raises BadParameter."""
     try:
         return TopicFilter.parse(text).text
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def parse_pause(text: str) -> float:
+    """Return a number of seconds that a process can sleep.  Raises BadParameter."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.05 <= seconds <= 86_400:  # also false for NaN
+        raise typer.BadParameter(f"{text!r} is not a number of seconds from 0.05 to 86400")
+    return seconds
 
 
 Config = Annotated[
@@ -35,5 +50,17 @@ Config = Annotated[
 
 Topic = Annotated[
     str,
-    typer.Option(metavar="FILTER", parser=topic_filter, help="Which topics; + is any one level, # all that follow."),
+    typer.Option(metavar="FILTER", parser=parse_filter, help="Which topics; + is any one level, # all that follow."),
+]
+
+Since = Annotated[
+    datetime | None, typer.Option(parser=parse_time, metavar="TIME", help=f"Only from this time on; {TIMES}.")
+]
+
+Until = Annotated[datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Only before this time.")]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+Output = Annotated[
+    Path | None, typer.Option(help="The file to write, - for standard output; without it, standard output too.")
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import orjson
 import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import Config, Topic
-from amqtt_db.cli.shell import settings_of, told
+from amqtt_db.cli.arguments import LARGEST, AsJson, Config, Topic
+from amqtt_db.cli.output import print_json, print_result, print_text
+from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.errors import AmqttDbError, format_count
 
 app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
@@ -19,33 +19,33 @@ app = typer.Typer(no_args_is_help=True, help="Look at the messages that could no
 @app.command("list")
 def dead_list(
     path: Config = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST, help="How many, the newest first.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
     """List the messages that could not be stored, the newest first."""
     from amqtt_db.database.dead_letters import letters  # noqa: PLC0415
 
-    with told():
-        found = letters(settings_of(path).database, limit)
+    with error_boundary():
+        found = letters(read_settings(path).database, limit)
         if as_json:
-            typer.echo(orjson.dumps([show.plain(letter) for letter in found]))
+            print_json([show.to_json(letter) for letter in found])
         else:
-            show.console().print(show.dead_letters(found), soft_wrap=True)
+            print_result(show.render_dead_letters(found), soft_wrap=True)
 
 
 @app.command("show")
 def dead_show(
-    id: Annotated[int, typer.Argument(help="The id that `dead list` shows.")],  # noqa: A002
+    id: Annotated[int, typer.Argument(min=0, max=LARGEST, help="The id that `dead list` shows.")],  # noqa: A002
     path: Config = None,
 ) -> None:
     """Show one message that could not be stored, with its payload and the reason."""
     from amqtt_db.database.dead_letters import letter  # noqa: PLC0415
 
-    with told():
-        found = letter(settings_of(path).database, id)
+    with error_boundary():
+        found = letter(read_settings(path).database, id)
         if found is None:
-            raise AmqttDbError(f"there is no dead letter {id}; `amqtt-db dead list` shows those that there are")
-        show.console().print(show.dead_letter(found), soft_wrap=True)
+            raise AmqttDbError(f"there is no dead letter {id}; `amqtt-db dead list` shows them all")
+        print_result(show.render_dead_letter(found), soft_wrap=True)
 
 
 @app.command("replay")
@@ -53,30 +53,33 @@ def dead_replay(
     path: Config = None,
     topic: Topic = "#",
 ) -> None:
-    """Try again to store them, after the route, the decoder or the database was mended; the rest stays."""
+    """Try again to store them, after you have repaired the route, the decoder or the database; the rest stays."""
     from amqtt_db.writer.replay import replay  # noqa: PLC0415
 
-    with told():
-        settings, stored, kept = settings_of(path), 0, 0
+    with error_boundary():
+        settings, stored, kept = read_settings(path), 0, 0
         for letter in replay(settings.database, settings.routes, topic):
             stored, kept = stored + (letter.reason is None), kept + (letter.reason is not None)
             if letter.reason is not None:
-                typer.echo(show.visible(f"{letter.id} stays: {letter.reason}"))
-        typer.echo(f"{stored} stored, {format_count(kept, 'dead letter')} left")
+                print_text(show.escape_text(f"{letter.id} stays: {letter.reason}"))
+        print_text(f"{stored} stored, {format_count(kept, 'dead letter')} left")
 
 
 @app.command("purge")
 def dead_purge(
     path: Config = None,
-    ids: Annotated[list[int] | None, typer.Option("--id", help="Only this one; may be given more than once.")] = None,
+    ids: Annotated[
+        list[int] | None,
+        typer.Option("--id", min=0, max=LARGEST, help="Only this one; may be given more than once."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete dead letters for good."""
     from amqtt_db.database.dead_letters import purge  # noqa: PLC0415
 
-    with told():
-        settings = settings_of(path)
+    with error_boundary():
+        settings = read_settings(path)
         which = "all dead letters" if ids is None else format_count(len(ids), "dead letter")
         if not yes:
             typer.confirm(f"Delete {which} in {config.masked(settings.database)} for good?", abort=True)
-        typer.echo(f"{purge(settings.database, ids)} deleted")
+        print_text(f"{purge(settings.database, ids)} deleted")

@@ -1,4 +1,4 @@
-"""``amqtt-db demo``: a broker with simulated devices for a few seconds, and then the tables that came of it."""
+"""``amqtt-db demo``: run a broker with simulated devices for a few seconds, then show the tables."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ DEVICES: Final = (
 )
 
 
-def broker(directory: Path, port: int) -> dict[str, Any]:
-    """The configuration of the demo's broker, with its files in ``directory``."""
+def make_config(directory: Path, port: int) -> dict[str, Any]:
+    """Return the configuration of the demo's broker, with its files in ``directory``."""
     return {
         "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
         "plugins": {
@@ -73,14 +73,14 @@ def broker(directory: Path, port: int) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a port that nobody listens on at the moment."""
     with socket.socket() as trial:
         trial.bind((HOST, 0))
         return int(trial.getsockname()[1])
 
 
 async def play(config: dict[str, Any], port: int, seconds: float, console: Console) -> int:
-    """Run the broker and its devices for ``seconds``; returns how many messages it acknowledged."""
+    """Run the broker and its devices for ``seconds``; return how many messages it acknowledged."""
     counts: list[int] = []
     devices: list[asyncio.Task[None]] = []
     stop = asyncio.Event()
@@ -124,24 +124,26 @@ async def _publish(device: Device, port: int, seconds: float, counts: list[int],
     await client.disconnect()
 
 
-def report(database: Path, acknowledged: int, console: Console) -> None:
-    """Show what lies in the database, where it is, and how to ask it."""
-    tables = list(show.glimpses(database))
+def print_report(database: Path, acknowledged: int, console: Console) -> None:
+    """Print what is in the database, where it is, and how to query it."""
+    tables = list(show.read_glimpses(database))
     stored = sum(table.count for table in tables)
     console.print(f"\n[bold]{acknowledged}[/] messages acknowledged, [bold]{stored}[/] rows in the database.\n")
-    for line in _shown(tables):
+    for line in _render_tables(tables):
         console.print(line)
     if any("grid_volts" in table.columns for table in tables):
-        console.print("The meter began to report its voltage halfway: the column [bold]grid_volts[/] was added then.\n")
-    console.print("All of it is one SQLite file:")
+        console.print(
+            "Halfway, the meter began to report its voltage: the column [bold]grid_volts[/] was added then.\n"
+        )
+    console.print("All of this is in one SQLite file:")
     console.print(Text(f"  {database}", style="bold"), soft_wrap=True)
     if tables:
-        console.print("Ask it yourself:")
-        console.print(Text(f"  {show.question(database, tables[0])}", style="bold"), soft_wrap=True)
+        console.print("Query it yourself:")
+        console.print(Text(f"  {show.make_query(database, tables[0])}", style="bold"), soft_wrap=True)
     console.print("A broker of your own: [bold]amqtt-db run[/]")
 
 
-def _shown(tables: list[show.Glimpse]) -> Iterator[Any]:
+def _render_tables(tables: list[show.Glimpse]) -> Iterator[Any]:
     for table in tables:
-        yield show.glimpse(table)
+        yield show.render_glimpse(table)
         yield ""

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import attrs
-import orjson
 import typer
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import Config
-from amqtt_db.cli.shell import say, settings_of, told
+from amqtt_db.cli.arguments import AsJson, Config, Output
+from amqtt_db.cli.output import open_output, print_json, print_result, print_text
+from amqtt_db.cli.shell import error_boundary, print_error, read_settings
 from amqtt_db.errors import AmqttDbError, format_count
 
-app = typer.Typer(no_args_is_help=True, help="Look into the journal, also when its database is lost for good.")
+app = typer.Typer(no_args_is_help=True, help="Look into the journal, even if its database is lost.")
 
 JournalFile = Annotated[
     Path | None,
-    typer.Option("--journal", help="Another journal than the configuration's, such as one that was set aside."),
+    typer.Option("--journal", help="A journal that the configuration does not name, such as one that was set aside."),
 ]
 
 
@@ -26,17 +26,17 @@ JournalFile = Annotated[
 def journal_info(
     path: Config = None,
     journal: JournalFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what the journal holds: openings, positions, messages, bytes, and how far its writer is."""
+    """Show what the journal holds: openings, positions, messages, bytes, and how far its writer has got."""
     from amqtt_db.journal.inspection import read_journal_info  # noqa: PLC0415
 
-    with told():
+    with error_boundary():
         found = read_journal_info(_journal_path(path, journal))
         if as_json:
-            typer.echo(orjson.dumps(attrs.asdict(found), default=str))
+            print_json(attrs.asdict(found) | {"path": str(found.path)})
         else:
-            show.console().print(show.journal(found), soft_wrap=True)
+            print_result(show.render_journal(found), soft_wrap=True)
 
 
 @app.command("verify")
@@ -44,30 +44,30 @@ def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
     """Read every group of the journal; the exit status is 1 if anything is damaged or missing."""
     from amqtt_db.journal.inspection import find_problems, read_journal_info  # noqa: PLC0415
 
-    with told():
+    with error_boundary():
         file = _journal_path(path, journal)
         count = 0
         for problem in find_problems(file):
-            typer.echo(show.visible(problem))
+            print_text(show.escape_text(problem))
             count += 1
         if count:
-            raise typer.Exit(say(AmqttDbError(f"journal {file}: {format_count(count, 'problem')}"), 1))
-        typer.echo(f"journal {file}: {format_count(read_journal_info(file).messages, 'message')}, all can be read")
+            raise typer.Exit(print_error(AmqttDbError(f"journal {file}: {format_count(count, 'problem')}")))
+        print_text(f"journal {file}: {format_count(read_journal_info(file).messages, 'message')}, all can be read")
 
 
 @app.command("export")
 def journal_export(
     path: Config = None,
     journal: JournalFile = None,
-    output: Annotated[Path | None, typer.Option(help="The file to write; without it, standard output.")] = None,
+    output: Output = None,
 ) -> None:
-    """Write every message in the journal as JSON Lines, also those that its database has, and of a damaged one too."""
-    from amqtt_db.cli.export import destination  # noqa: PLC0415
+    """Write every message in the journal as JSON Lines, stored or not; a damaged journal is read as far as possible."""
     from amqtt_db.journal.inspection import export_lines  # noqa: PLC0415
 
-    with told(), destination(output) as file:
-        file.writelines(export_lines(_journal_path(path, journal)))
+    with error_boundary(), open_output(output) as write:
+        for line in export_lines(_journal_path(path, journal)):
+            write(line)
 
 
 def _journal_path(config_path: Path | None, journal: Path | None) -> Path:
-    return settings_of(config_path).journal.path if journal is None else journal
+    return read_settings(config_path).journal.path if journal is None else journal

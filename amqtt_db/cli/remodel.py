@@ -6,6 +6,7 @@ from rich.progress import Progress as Bar
 from sqlalchemy.exc import DBAPIError
 
 from amqtt_db.cli import show
+from amqtt_db.cli.output import make_console
 from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import answer, require_database
 from amqtt_db.errors import DatabaseError, format_count
@@ -13,8 +14,8 @@ from amqtt_db.writer.lock import require_same_routes
 from amqtt_db.writer.remodel import Move, Progress, Remodel
 
 
-def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
-    """Move what there is to move of the topics that a filter covers; returns what to say at the end.
+def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
+    """Move the records of all topics that a filter covers to where their routes say; return a summary.
 
     Raises DatabaseError if the database cannot be used, RemodelError if a record does not read back, AmqttDbError if a
     writer works by other routes.
@@ -25,8 +26,8 @@ def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
         remodel = Remodel(settings.database, settings.routes)
         try:
             moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
-            with Bar(console=show.console()) as bar:
-                records = sum(_one(remodel, move, bar, drop=drop) for move in moves)
+            with Bar(console=make_console()) as bar:
+                records = sum(_move_one(remodel, move, bar, drop=drop) for move in moves)
         finally:
             remodel.close()
     except DBAPIError as error:
@@ -37,18 +38,18 @@ def rewrite(settings: Settings, topic: str, *, drop: bool) -> str:
     return f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')} rewritten and compared; {end}"
 
 
-def _one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
-    """Move one topic; returns how many of its records were compared."""
-    task = bar.add_task(show.visible(move.topic), total=None)
+def _move_one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
+    """Move one topic; return how many of its records were compared."""
+    task = bar.add_task(show.escape_text(move.topic), total=None)
     compared = 0
     for progress in remodel.move(move):
-        bar.update(task, description=_described(move, progress))
+        bar.update(task, description=_describe(move, progress))
         compared = progress.records if progress.step == "compared" else compared
     for progress in remodel.drop(move) if drop else ():
-        bar.update(task, description=_described(move, progress))
+        bar.update(task, description=_describe(move, progress))
     bar.update(task, total=1, completed=1)
     return compared
 
 
-def _described(move: Move, progress: Progress) -> str:
-    return f"{show.visible(move.topic)}: {format_count(progress.records, 'record')} {progress.step}"
+def _describe(move: Move, progress: Progress) -> str:
+    return f"{show.escape_text(move.topic)}: {format_count(progress.records, 'record')} {progress.step}"

@@ -1,10 +1,12 @@
-"""The commands that run something, and the one that looks before: `run`, `demo`, `check`, `write`."""
+"""The commands that run something, and the one that checks first: `run`, `demo`, `check`, `write`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,8 @@ import typer
 from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import Config
-from amqtt_db.cli.shell import log, remark, require_usable, told
+from amqtt_db.cli.output import make_console, print_result
+from amqtt_db.cli.shell import error_boundary, print_notes, require_usable, start_logging
 from amqtt_db.config import Settings
 
 
@@ -21,37 +24,36 @@ def run(path: Config = None) -> None:
     """Run a broker that stores what is published to it, until Ctrl-C or SIGTERM."""
     from amqtt_db.cli.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
 
-    with told():
-        log(logging.INFO)
+    with error_boundary():
+        start_logging(logging.INFO)
         broker = config.broker_config(path)
         settings = config.load_document(broker)
-        remark(broker, settings)
+        print_notes(broker, settings)
         preflight(broker, settings)
         where = " and ".join(f"{scheme}://{host}:{port}" for scheme, host, port in addresses(broker).values())
-        asyncio.run(serve(broker, started=lambda: typer.echo(_started(where, settings))))
+        asyncio.run(serve(broker, started=lambda: _announce(where, settings)))
 
 
 def demo(
-    directory: Annotated[Path | None, typer.Option(help="Where the files go; without it, a new temporary one.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="Where the files go; default: a new temporary one.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long the devices publish.")] = 5,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 for a free one.")] = 0,
 ) -> None:
     """Run a broker with simulated devices for a few seconds, then show the tables."""
-    from amqtt_db.cli.demo import broker as demo_broker  # noqa: PLC0415 - nor is MQTT's client
-    from amqtt_db.cli.demo import free_port, play, report  # noqa: PLC0415
+    from amqtt_db.cli.demo import free_port, make_config, play, print_report  # noqa: PLC0415 - nor is MQTT's client
     from amqtt_db.cli.serve import preflight  # noqa: PLC0415
 
-    with told():
-        log(logging.WARNING)
+    with error_boundary():
+        start_logging(logging.WARNING)
         place = (directory or Path(tempfile.mkdtemp(prefix="amqtt-db-demo-"))).resolve()
         place.mkdir(parents=True, exist_ok=True)
         port = port or free_port()
-        broker = demo_broker(place, port)
+        broker = make_config(place, port)
         settings = config.load_document(broker)
         preflight(broker, settings)
-        console = show.console()
+        console = make_console()
         acknowledged = asyncio.run(play(broker, port, seconds, console))
-        report(place / "mqtt.db", acknowledged, console)
+        print_report(place / "mqtt.db", acknowledged, console)
 
 
 def check(
@@ -60,43 +62,46 @@ def check(
     payload: Annotated[str | None, typer.Option(help="The sample's payload, as text.")] = None,
     sample: Annotated[Path | None, typer.Option(help="The file that holds the sample's payload.")] = None,
 ) -> None:
-    """Report every mistake in a configuration, or its routes; with a sample, what would become of it.
+    """Print every mistake in a configuration, or else its routes; with a sample message, what would become of it.
 
     The exit code is 2 for a configuration with mistakes, 1 for a sample that would not be stored.
     """
-    with told():
+    with error_boundary():
         message = _sample(topic, payload, sample)
         broker = config.broker_config(path)
         settings = config.load_document(broker)
-        remark(broker, settings)
+        print_notes(broker, settings)
         require_usable(settings)
         if message is None:
-            show.console().print(show.routes(settings))
+            print_result(show.render_routes(settings))
             return
         from amqtt_db.writer.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
 
         result = preview(settings, *message)
-        show.console().print(show.preview(result), soft_wrap=True)
+        print_result(show.render_preview(result), soft_wrap=True)
         raise typer.Exit(0 if result.is_stored else 1)
 
 
 def write(path: Config = None) -> None:
     """Run only the writer, until Ctrl-C or SIGTERM: it moves what is in the journal to the database."""
-    from amqtt_db.cli.write import write as keep_writing  # noqa: PLC0415 - it needs SQLAlchemy
+    from amqtt_db.cli.write import keep_writing  # noqa: PLC0415 - it needs SQLAlchemy
 
-    with told():
-        log(logging.INFO)
+    with error_boundary():
+        start_logging(logging.INFO)
         broker = config.broker_config(path)
         settings = config.load_document(broker)
         require_usable(settings)
         asyncio.run(keep_writing(broker, settings))
 
 
-def _started(where: str, settings: Settings) -> str:
+def _announce(where: str, settings: Settings) -> None:
+    """Print where the broker listens; it runs on if nobody can read that."""
     journal = f"{settings.journal.path} (sync: {settings.journal.sync})"
-    return (
-        f"amqtt_db listens on {where}, database {config.masked(settings.database)}, journal {journal}; Ctrl-C stops it"
-    )
+    with suppress(OSError):
+        typer.echo(
+            f"amqtt_db listens on {where}, database {config.masked(settings.database)}, journal {journal};"
+            " Ctrl-C stops it"
+        )
 
 
 def _sample(topic: str | None, payload: str | None, sample: Path | None) -> tuple[str, bytes] | None:
@@ -106,4 +111,4 @@ def _sample(topic: str | None, payload: str | None, sample: Path | None) -> tupl
         raise typer.BadParameter("a sample needs --topic, and either --payload or --sample")
     if "+" in topic or "#" in topic:
         raise typer.BadParameter(f"{topic} is a filter; the topic of a message has neither + nor #")
-    return topic, sample.read_bytes() if sample is not None else (payload or "").encode()
+    return topic, sample.read_bytes() if sample is not None else os.fsencode(payload or "")

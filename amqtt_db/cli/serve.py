@@ -1,4 +1,4 @@
-"""The broker of ``amqtt-db run``: what can be checked before it starts, and running it until it is told to stop."""
+"""The broker of ``amqtt-db run``: check what can be checked, start it, and run it until it is told to stop."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _SCHEMES: Final = {ListenerType.TCP: "mqtt", ListenerType.WS: "ws"}
 
 
 class NotReady(AmqttDbError):  # noqa: N818 - it reads as what is the case
-    """The broker cannot start; every line of the message is one reason and what to do about it."""
+    """The broker cannot start; each line of the message is one reason, and what to do about it."""
 
 
 def addresses(broker: Mapping[str, Any]) -> dict[str, tuple[str, str, int]]:
-    """Listener name → (scheme, host, port) of a broker's configuration.  Raises NotReady for a port that is none."""
+    """Return (scheme, host, port) for each listener.  Raises NotReady for an address without a valid port."""
     return {name: _address(name, listener) for name, listener in _listeners(broker)}
 
 
 def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
-    """Raise NotReady, with all reasons, where the broker could not listen or its files could not be written."""
+    """Raise NotReady, with all reasons, if the broker could not listen or its files could not be written."""
     problems = [_listen_problem(name, host, port) for name, (_, host, port) in addresses(broker).items()]
     problems += [problem(settings.database), file_problem("journal", settings.journal.path)]
     found = [problem for problem in problems if problem]
@@ -58,30 +58,30 @@ async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: as
 
 
 def set_by_signals(stop: asyncio.Event) -> None:
-    """Have an event set by SIGINT and SIGTERM, as long as the loop runs."""
+    """Let SIGINT and SIGTERM set an event as long as the loop runs."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
 
 
 async def start(broker: Mapping[str, Any]) -> Broker:
-    """A broker that listens.  Raises AmqttDbError if it cannot start."""
+    """Return a broker that listens.  Raises AmqttDbError if it cannot start."""
     try:
-        with _unlogged("amqtt_db.ingest.broker.plugin"):
+        with _silenced("amqtt_db.ingest.broker.plugin"):
             made = Broker(deepcopy(dict(broker)))
     except (BrokerError, PluginError, PluginLoadError) as error:
-        raise _explained(error) from error
+        raise _with_cause(error) from error
     try:
         await made.start()
     except BrokerError as error:
         await made.plugins_manager.close()
-        raise _explained(error) from error
+        raise _with_cause(error) from error
     return made
 
 
 @contextmanager
-def _unlogged(name: str) -> Iterator[None]:
-    """The plugin logs why it cannot be made, for amqtt would not tell; here it is told by an exception."""
+def _silenced(name: str) -> Iterator[None]:
+    """Silence the plugin's own log while it starts; an error is reported as an exception instead."""
     logger = logging.getLogger(name)
     logger.disabled = True
     try:
@@ -90,8 +90,8 @@ def _unlogged(name: str) -> Iterator[None]:
         logger.disabled = False
 
 
-def _explained(error: Exception) -> AmqttDbError:
-    """amqtt's error with what is behind it, which its own text leaves out."""
+def _with_cause(error: Exception) -> AmqttDbError:
+    """Return amqtt's error together with its cause, which its own text leaves out."""
     cause = error.__cause__
     if isinstance(cause, AmqttDbError):
         return cause
@@ -104,14 +104,14 @@ def _listeners(broker: Mapping[str, Any]) -> Iterator[tuple[str, ListenerConfig]
 
 
 def _address(name: str, listener: ListenerConfig) -> tuple[str, str, int]:
-    host, port = _split(str(listener.bind or ""), str(_PORTS[listener.type]))
+    host, port = _split_bind(str(listener.bind or ""), str(_PORTS[listener.type]))
     if not port.isdecimal() or int(port) > 65535:
         raise NotReady(f"listeners.{name}.bind: expected an address such as 127.0.0.1:1883, found {listener.bind!r}")
     return _SCHEMES[listener.type], host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what amqtt makes of it
 
 
-def _split(bind: str, default: str) -> tuple[str, str]:
-    """Host and port; either may be missing, as amqtt allows."""
+def _split_bind(bind: str, default: str) -> tuple[str, str]:
+    """Return host and port; either may be missing, as amqtt allows."""
     host, colon, port = bind.rpartition(":")
     if bind.endswith("]") or not (colon or bind.isdecimal()):
         return bind, default

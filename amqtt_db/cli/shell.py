@@ -1,6 +1,7 @@
-"""What is around the work of every command: settings before it, errors as lines on stderr, an exit code.
+"""What every command needs around its work: settings before it; errors as lines on stderr, and an exit code.
 
-Mistakes of the user are one clear line each: exit code 2 for the configuration, 1 for what happens later.
+A user's mistake is one clear line.  The exit code is 2 for a mistake in the configuration or on the command line, and 1
+for an error while running.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
+from amqtt_db.cli.output import discard_output
 from amqtt_db.config import Settings
 from amqtt_db.config.broker_file import surprises
 from amqtt_db.database.engines.urls import problem
@@ -24,44 +26,51 @@ from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn the project's errors into lines on stderr and an exit code."""
+def error_boundary() -> Iterator[None]:
+    """Turn the project's errors and the system's into lines on stderr and an exit code."""
     try:
         yield
     except ConfigError as error:
-        raise typer.Exit(say(error, 2)) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read it has seen enough
+        raise typer.Exit(print_error(error, 2)) from None
+    except BrokenPipeError:  # whoever read standard output has seen enough
+        discard_output()
     except (AmqttDbError, OSError) as error:
-        raise typer.Exit(say(error, 1)) from None
+        raise typer.Exit(print_error(error)) from None
 
 
-def say(error: Exception, code: int) -> int:
-    """Tell a user what went wrong; returns the exit code that is given."""
-    typer.echo(show.visible_lines(str(error)), err=True)
+def print_error(error: Exception, code: int = 1) -> int:
+    """Print what went wrong on stderr; return the exit code."""
+    discard_output()
+    typer.echo(show.escape_lines(_describe(error)), err=True)
     return code
 
 
-def settings_of(path: Path | None) -> Settings:
-    """The settings in a broker's YAML file, or those of the embedded default."""
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
+def read_settings(path: Path | None) -> Settings:
+    """Return the settings in a broker's YAML file, or those of the embedded default.  Raises ConfigError."""
     return config.load_document(config.broker_config(None)) if path is None else config.load_settings(path)
 
 
 def require_usable(settings: Settings) -> None:
-    """Refuse a database that can never work, which the writer would wait for in vain."""
+    """Raise DatabaseError for a database that can never work: the writer would wait for it in vain."""
     reason = problem(settings.database)
     if reason is not None:
         raise DatabaseError(reason)
 
 
-def remark(broker: Mapping[str, Any], settings: Settings) -> None:
-    """Tell what is valid and may surprise."""
+def print_notes(broker: Mapping[str, Any], settings: Settings) -> None:
+    """Print what is valid in a configuration but may surprise, on stderr."""
     for note in (*surprises(broker), *settings.notes):
-        typer.echo(f"note: {show.visible(str(note))}", err=True)
+        typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 
-def log(level: int) -> None:
-    """Log to stderr: amqtt tells much about every connection; this project little about what matters."""
+def start_logging(level: int) -> None:
+    """Log to stderr: this project from ``level`` on, all others only warnings (amqtt logs every connection)."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )

@@ -1,4 +1,4 @@
-"""`write`: the writer alone, kept alive as the broker's plugin keeps it."""
+"""`write`: run only the writer, under the same supervisor as in the broker."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from amqtt_db.writer.process import DEADLINE, GRACE
 
 logger = logging.getLogger(__name__)
 
-PATIENCE: Final = DEADLINE + GRACE + 1.0
-"""Seconds in which a writer whose parent has gone stores what it can, and is gone itself, whatever holds it up."""
+OTHER_WRITER_SECONDS: Final = DEADLINE + GRACE + 1.0
+"""Seconds after which a writer that lost its parent has ended, whatever holds it up."""
 
 
-async def write(broker: Mapping[str, Any], settings: Settings) -> None:
-    """Keep a writer at work until SIGINT or SIGTERM arrives; it then has a few seconds to store what is waiting.
+async def keep_writing(broker: Mapping[str, Any], settings: Settings) -> None:
+    """Keep a writer running until SIGINT or SIGTERM arrives; it then has a few seconds to store what is waiting.
 
-    Raises JournalInUse if another writer is at work on the journal and does not end, JournalError if none can be.
+    Raises JournalInUse if another writer works on the journal and does not end, JournalError if the journal cannot be
+    locked.
     """
     stop = asyncio.Event()
     set_by_signals(stop)
@@ -40,8 +41,8 @@ async def write(broker: Mapping[str, Any], settings: Settings) -> None:
 
 
 async def _until_free(settings: Settings, stop: asyncio.Event) -> None:
-    """Wait for another writer that may be about to end; a supervised one would try for ever."""
-    until, is_told = monotonic() + PATIENCE, False
+    """Wait for another writer that may be about to end; a supervised one would retry without end."""
+    until, is_told = monotonic() + OTHER_WRITER_SECONDS, False
     while not stop.is_set():
         try:
             os.close(acquire_lock(settings.journal.path, settings.routes))
@@ -50,7 +51,7 @@ async def _until_free(settings: Settings, stop: asyncio.Event) -> None:
             if monotonic() > until:
                 raise
             if not is_told:
-                logger.info("%s, unless it ends by itself within %g s", error, PATIENCE)
+                logger.info("%s, unless it ends by itself within %g s", error, OTHER_WRITER_SECONDS)
             is_told = True
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.1)

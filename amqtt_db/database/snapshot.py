@@ -13,7 +13,7 @@ from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.database.store_version import require_version
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, NoDatabaseYet
 
 _SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
 
@@ -47,13 +47,13 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 
 
 def require_tables(snapshot: Snapshot) -> None:
-    """Raise DatabaseError if no writer has made its tables yet."""
+    """Raise NoDatabaseYet if no writer has made its tables yet."""
     if not sa.inspect(snapshot.connection).has_table(snapshot.catalog.assignment.name):
-        raise DatabaseError("the database is empty: its tables are made when the writer first starts")
+        raise NoDatabaseYet("the database is empty: its tables are made when the writer first starts")
 
 
 def require_database(url: str) -> None:
-    """Raise DatabaseError if there is no database, or no writer has made its tables yet; create nothing."""
+    """Raise NoDatabaseYet if there is no database, or no writer has made its tables yet; create nothing."""
     with open_snapshot(url) as snapshot:
         require_tables(snapshot)
 

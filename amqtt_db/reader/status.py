@@ -1,8 +1,8 @@
-"""How things stand: received = stored + dead + ignored + pending; refused is apart."""
+"""How many messages are where: received = stored + dead + ignored + pending; those refused are counted apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 import sqlalchemy as sa
@@ -10,13 +10,15 @@ import sqlalchemy as sa
 from amqtt_db.config import Settings
 from amqtt_db.database.catalog import COUNTS
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
-from amqtt_db.errors import DatabaseError, JournalError, format_count
+from amqtt_db.errors import DatabaseError, JournalError, NoDatabaseYet, format_count
 from amqtt_db.journal import NO_LONGER_FULL, JournalReader
+
+_Checkpoints = Mapping[str, tuple[int, int]]  # an opening's token → its number, and the position it is stored up to
 
 
 @attrs.frozen
 class JournalStatus:
-    """The journal's newest opening that the database knows: its number, its checkpoint, and the entries that wait."""
+    """The newest opening of the journal that the database knows: its number, its checkpoint, and what waits."""
 
     number: int
     position: int
@@ -24,8 +26,11 @@ class JournalStatus:
 
 
 @attrs.frozen
-class Counts:
-    """Messages of one topic filter (``""``: no route): stored, dead, ignored; and what their policies dropped."""
+class TopicCounts:
+    """Counters of one topic filter (``""`` for messages without a route).
+
+    Of messages: stored, dead, ignored.  Of records: how many, and how many properties were dropped or set to null.
+    """
 
     filter: str
     stored: int = 0
@@ -38,51 +43,70 @@ class Counts:
 
 @attrs.frozen
 class Status:
-    """The whole picture; ``warnings`` say what could not be looked at or weakens the promise."""
+    """Where all messages are; None stands for what could not be read, and ``errors`` say why.
 
-    journals: tuple[JournalStatus, ...] = ()
-    counters: tuple[Counts, ...] = ()
-    refused: int = 0
+    ``warnings`` say what weakens the promise, and where to look for help.
+    """
+
+    journals: tuple[JournalStatus, ...] | None = None
+    counters: tuple[TopicCounts, ...] | None = None
+    refused: int | None = None
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
     @property
-    def pending(self) -> int:
-        """Messages in the journal that wait for the writer."""
-        return sum(journal.pending for journal in self.journals)
+    def pending(self) -> int | None:
+        """Messages in the journal that wait for the writer; None if that is unknown."""
+        return None if self.journals is None else sum(journal.pending for journal in self.journals)
 
 
-def status(settings: Settings) -> Status:
-    """Look at the journal and at the database.  What cannot be looked at becomes a warning, not an error."""
-    result = Status()
+def read_status(settings: Settings) -> Status:
+    """Read the counters in the database and the journal.  What cannot be read becomes an error in the result."""
+    status, checkpoints = _read_database(settings)
+    try:
+        status = _add_journal(status, settings, checkpoints)
+    except JournalError as error:
+        return attrs.evolve(status, errors=(*status.errors, str(error)))
+    return status if status.counters else attrs.evolve(status, warnings=(*status.warnings, *_stuck(status.pending)))
+
+
+def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
+    """Return what the database knows, and the checkpoints in it; None if they are unknown."""
     try:
         with open_snapshot(settings.database) as snapshot:
             require_tables(snapshot)
-            result = attrs.evolve(result, counters=_counters(snapshot), warnings=tuple(_weaknesses(snapshot)))
-            checkpoints = _checkpoints(snapshot)
+            weaknesses = tuple(snapshot.engine.weaknesses(snapshot.connection))
+            return Status(counters=_counters(snapshot), warnings=weaknesses), _checkpoints(snapshot)
+    except NoDatabaseYet as error:  # then nothing is stored
+        return Status(errors=(str(error),)), {}
     except DatabaseError as error:
-        result, checkpoints = attrs.evolve(result, warnings=(str(error),)), {}
-    try:
-        result = _with_journal(result, settings, checkpoints)
-    except JournalError as error:
-        return attrs.evolve(result, warnings=(*result.warnings, str(error)))
-    return result if result.counters else attrs.evolve(result, warnings=(*result.warnings, *_stuck(result.pending)))
+        return Status(errors=(str(error),)), None
 
 
-def _with_journal(result: Status, settings: Settings, checkpoints: dict[str, tuple[int, int]]) -> Status:
+def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints | None) -> Status:
     reader = JournalReader(settings.journal.path)
     try:
-        known = [generation for generation in reader.generations() if generation.token in checkpoints]
-        token = known[-1].token if known else None  # openings are registered one after the other
-        number, position = checkpoints[token] if token else (0, 0)
-        journal = JournalStatus(number, position, reader.pending(token, position))
+        journals = None if checkpoints is None else (_newest(reader, checkpoints),)
         held = tuple(_held_back(reader.size(), settings.journal.max_size))
-        return attrs.evolve(result, journals=(journal,), refused=reader.refused(), warnings=(*result.warnings, *held))
+        return attrs.evolve(
+            status,
+            journals=journals,
+            refused=reader.refused(),
+            warnings=(*status.warnings, *held),
+        )
     finally:
         reader.close()
 
 
-def _stuck(pending: int) -> Iterator[str]:
-    """Where to look if messages wait and none is known to be stored."""
+def _newest(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:
+    known = [generation for generation in reader.generations() if generation.token in checkpoints]
+    token = known[-1].token if known else None  # openings are registered one after the other
+    number, position = checkpoints[token] if token else (0, 0)
+    return JournalStatus(number, position, reader.pending(token, position))
+
+
+def _stuck(pending: int | None) -> Iterator[str]:
+    """Say where to look if messages wait and none is known to be stored."""
     if pending:
         yield (
             f"{format_count(pending, 'message')} pending: if that lasts, the log of the broker, or of"
@@ -91,7 +115,7 @@ def _stuck(pending: int) -> Iterator[str]:
 
 
 def _held_back(size: int, most: int) -> Iterator[str]:
-    """What no counter tells: senders keep what a full journal does not take."""
+    """Warn of a full journal, which no counter shows: senders keep what it does not take."""
     if size >= most * NO_LONGER_FULL:
         yield (
             f"the journal is full, or nearly so: {size} bytes, and max_size is {most}; while it is, QoS 1 and 2 are not"
@@ -104,13 +128,9 @@ def _checkpoints(snapshot: Snapshot) -> dict[str, tuple[int, int]]:
     return {row.token: (row.number, row.position) for row in rows}
 
 
-def _counters(snapshot: Snapshot) -> tuple[Counts, ...]:
+def _counters(snapshot: Snapshot) -> tuple[TopicCounts, ...]:
     counter = snapshot.catalog.counter
     sums = [sa.func.sum(counter.c[name]).label(name) for name in COUNTS]
     query = sa.select(counter.c.filter, *sums).group_by(counter.c.hash, counter.c.filter).order_by(counter.c.filter)
     rows = snapshot.connection.execute(query).mappings()
-    return tuple(Counts(row["filter"], **{name: int(row[name]) for name in COUNTS}) for row in rows)
-
-
-def _weaknesses(snapshot: Snapshot) -> list[str]:
-    return list(snapshot.engine.weaknesses(snapshot.connection))
+    return tuple(TopicCounts(row["filter"], **{name: int(row[name]) for name in COUNTS}) for row in rows)

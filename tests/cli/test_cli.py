@@ -31,7 +31,7 @@ from amqtt_db.cli.demo import DEVICES, free_port
 from amqtt_db.cli.serve import NotReady, addresses, preflight
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
-from amqtt_db.reader.status import status
+from amqtt_db.reader.status import read_status
 from amqtt_db.writer.lock import acquire_lock
 from tests.workbench import Workbench
 
@@ -96,7 +96,7 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 def stored(path: Path) -> int:
     """How many messages ``status`` says are stored."""
-    return sum(counts.stored for counts in status(config.load_settings(path)).counters)
+    return sum(counts.stored for counts in read_status(config.load_settings(path)).counters or ())
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -403,7 +403,7 @@ def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
 def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends with a line once it has waited for an end of the other one, and is not tried for ever."""
     path = configuration(tmp_path)
-    monkeypatch.setattr("amqtt_db.cli.write.PATIENCE", 0.3)
+    monkeypatch.setattr("amqtt_db.cli.write.OTHER_WRITER_SECONDS", 0.3)
     lock = acquire_lock(tmp_path / "mqtt.journal", config.load_settings(path).routes)
     result = invoke("write", path)
     os.close(lock)
@@ -627,10 +627,10 @@ def test_tail_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
 @given(st.text() | st.binary())
 def test_visible_is_printable(text: str | bytes) -> None:
     """Nothing that could command a terminal survives."""
-    assert show.visible(text).isprintable()
+    assert show.escape_text(text).isprintable()
 
 
 @given(st.text(st.characters(categories=["L", "N", "P"])))
 def test_visible_leaves_plain_text_alone(text: str) -> None:
     """Letters of every script stay as they are."""
-    assert show.visible(text) == text
+    assert show.escape_text(text) == text

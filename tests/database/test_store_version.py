@@ -22,7 +22,7 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.journal import JournalReader
 from amqtt_db.reader import read
-from amqtt_db.reader.inventory import stored_topics
+from amqtt_db.reader.topics import list_topics
 from amqtt_db.record import Record, tag
 from amqtt_db.testing.starting import execute
 from amqtt_db.writer.crash_guard import CrashGuard
@@ -155,7 +155,7 @@ def test_views_of_an_old_database_answer_all_the_while(store: Store) -> None:
 
 def test_a_reader_says_that_a_database_is_old(store: Store) -> None:
     """In one line that says what to do; nothing is changed."""
-    for look in (lambda: list(read(store.url)), lambda: stored_topics(store.url), lambda: purge(store.url)):
+    for look in (lambda: list(read(store.url)), lambda: list_topics(store.url), lambda: purge(store.url)):
         with pytest.raises(DatabaseError, match=r"^the database's tables have version 0.*start the writer once[^\n]*$"):
             look()
     assert store.sql("SELECT count(*) FROM mqtt_placement") != [[0]]

@@ -29,7 +29,7 @@ from amqtt_db.cli import show
 from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.serve import addresses
 from amqtt_db.ingest.supervisor import MISCONFIGURED, Supervisor
-from amqtt_db.reader.status import Counts, JournalStatus, Status
+from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
 from amqtt_db.writer.replay import replay
 from tests.cli.test_cli import TIMEOUT, configuration, invoke, publish, until
 from tests.docs.test_docs import ROOT, blocks
@@ -204,10 +204,10 @@ def test_text_that_was_dead_is_stored_by_replay(recipe: list[dict[str, Any]], tm
 
 def test_every_word_of_status_is_explained() -> None:
     """The table explains each heading that `status` prints."""
-    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(Counts("#"),))
+    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#"),))
     console = Console(width=200)
     with console.capture() as captured:
-        console.print(show.status(whole))
+        console.print(show.render_status(whole))
     headings = [line for line in captured.get().splitlines() if "┃" in line]
     words = {cell.strip() for line in headings for cell in line.split("┃") if cell.strip()} - {"topic filter"}
     explained = set(re.findall(r"^\| `([\w ]+)` \| [A-Z]", TEXT.partition("| In `status` |")[2], re.MULTILINE))

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import yaml
 
 from amqtt_db import config
-from amqtt_db.reader.status import Status, status
+from amqtt_db.reader.status import Status, read_status
 from amqtt_db.testing.starting import connected
 from tests.faults.load import Key, Ledger, Payload, sample
 from tests.integration.broker import BrokerProcess
@@ -78,7 +78,7 @@ class Scene(BrokerProcess):
 
     def status(self) -> Status:
         """What ``amqtt-db status`` shows."""
-        return status(self._settings)
+        return read_status(self._settings)
 
     @property
     def _settings(self) -> config.Settings:
@@ -169,7 +169,7 @@ class Scene(BrokerProcess):
         assert not lost, f"lost: {len(lost)}, such as {sorted(lost)[:5]}"
         assert not doubled, f"stored more often than published: {sorted(doubled)[:5]}"
         format_count = Counter[str]()
-        for counts in state.counters:
+        for counts in state.counters or ():
             format_count.update(stored=counts.stored, dead=counts.dead, ignored=counts.ignored)
         assert format_count["stored"] == len(rows), f"counted {format_count['stored']}, stored {len(rows)}"
         if is_whole:

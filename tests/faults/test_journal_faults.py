@@ -35,7 +35,7 @@ def test_disk_full(tmp_path: Path, count: Count, round_: int) -> None:
                     assert len(load.ledger.acknowledged) == before
                 load.more(500)
                 load.end().add(refused)
-            assert scene.status().refused >= 100
+            assert (scene.status().refused or 0) >= 100
             assert len(scene.lines(complaint)) == 1
             assert scene.logged("can be written again")
             assert scene.stop() == 0
@@ -131,5 +131,5 @@ def test_max_size(tmp_path: Path, count: Count, round_: int) -> None:
         ledger = load.end()
         ledger.add(refused)
         verdict = scene.judge(ledger)
-        assert scene.status().refused >= 100
+        assert (scene.status().refused or 0) >= 100
         count(verdict)

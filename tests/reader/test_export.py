@@ -20,7 +20,7 @@ import amqtt_db
 from amqtt_db import tagged
 from amqtt_db.errors import DatabaseError
 from amqtt_db.reader.export import Format, csv_lines, export, json_lines
-from amqtt_db.reader.inventory import StoredTopic, stored_topics
+from amqtt_db.reader.topics import StoredTopic, list_topics
 from amqtt_db.record import Record, Shape
 from amqtt_db.testing import strategies
 from amqtt_db.testing.answer import same
@@ -197,13 +197,13 @@ def test_what_is_stored(model: str, tables: tuple[str, ...], site: Site) -> None
     """Each topic with its model, tables, number of records, first and last time."""
     bench = Workbench(site, {"topic": "a/#", "model": model}, {"topic": "#", "model": "document"})
     bench.send(("a/b", {"n": 0, "m": 0}), ("c", {"n": 1}), ("a/b", {"n": 2}), ("a/x", b"dead"))
-    assert stored_topics(bench.url) == [
+    assert list_topics(bench.url) == [
         StoredTopic("a/b", "a/#", (model,), tables, 2, second(0), second(2)),
         StoredTopic("a/x", "a/#", (model,), () if model == "wide" else tables, 0, None, None),
         StoredTopic("c", "#", ("document",), ("mqtt_document",), 1, second(1), second(1)),
     ]
-    assert [one.topic for one in stored_topics(bench.url, "a/+")] == ["a/b", "a/x"]
-    assert [one.rows for one in stored_topics(bench.url, "a/b")] == [2]
+    assert [one.topic for one in list_topics(bench.url, "a/+")] == ["a/b", "a/x"]
+    assert [one.rows for one in list_topics(bench.url, "a/b")] == [2]
 
 
 def test_what_is_stored_of_a_topic_that_moved(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_what_is_stored_of_a_topic_that_moved(tmp_path: Path) -> None:
     for model in ("narrow", "wide"):
         bench.restart({"topic": "#", "model": model})
         bench.send(("t", {"n": 1}))
-    (found,) = stored_topics(bench.url)
+    (found,) = list_topics(bench.url)
     assert found.models == ("wide", "eav", "narrow")
     assert found.tables == ("t", "mqtt_message", "mqtt_value", "mqtt_point")
     assert (found.rows, found.first, found.last) == (3, second(0), second(2))
@@ -223,7 +223,7 @@ def test_what_is_stored_of_many_topics(tmp_path: Path) -> None:
     """More topics than a statement may name, in one table, among others."""
     bench = Workbench(tmp_path, {"topic": "#", "model": {"wide": {"table": "all"}}})
     bench.send(*((f"{number % 2}/{number // 2}", {"n": 1}) for number in range(1500)), ("1/7", {}))
-    found = stored_topics(bench.url, "1/#")
+    found = list_topics(bench.url, "1/#")
     assert len(found) == 750
     assert {one.topic: one.rows for one in found if one.rows > 1} == {"1/7": 2}
     assert min(one.first for one in found if one.first) == second(1)
@@ -232,8 +232,8 @@ def test_what_is_stored_of_many_topics(tmp_path: Path) -> None:
 def test_nothing_is_stored(tmp_path: Path) -> None:
     """Where there is no database there are no topics to list, which is an error."""
     with pytest.raises(DatabaseError, match="there is no database"):
-        stored_topics(f"sqlite:///{tmp_path}/mqtt.db")
+        list_topics(f"sqlite:///{tmp_path}/mqtt.db")
     bench = Workbench(tmp_path)
-    assert stored_topics(bench.url) == []
+    assert list_topics(bench.url) == []
     assert list(amqtt_db.read(bench.url)) == []
     assert attrs.asdict(StoredTopic("t", "#", (), (), 0, None, None))["rows"] == 0

@@ -26,12 +26,12 @@ from amqtt_db.models.binding import bind
 from amqtt_db.models.wide import Wide
 from amqtt_db.reader import follow
 from amqtt_db.reader.follow import Follower
-from amqtt_db.reader.inventory import stored_topics
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import paths
 from amqtt_db.reader.records import records
 from amqtt_db.reader.selection import BY_TIME, NEWEST, Selection
 from amqtt_db.reader.sources import sources
+from amqtt_db.reader.topics import list_topics
 from amqtt_db.reader.walk import walk
 from amqtt_db.record import EPOCH, Record, Shape, TaggedValue, tag
 from tests.database.engines.servers import Site
@@ -395,7 +395,7 @@ def test_times_that_somebody_edited_by_hand_are_those_that_were_meant(written: s
     (record,) = amqtt_db.read(bench.url)
     assert record.time == meant
     assert record.data() == {"at": meant, "day": meant.replace(hour=0)}
-    (topic,) = stored_topics(bench.url)
+    (topic,) = list_topics(bench.url)
     assert (topic.first, topic.last) == (meant, meant)
 
 
@@ -415,7 +415,7 @@ def test_a_value_edited_by_hand_that_is_none_is_an_error_of_one_line(
         list(amqtt_db.read(bench.url))
     if column == "time":
         with pytest.raises(DatabaseError, match="column time of table t"):
-            stored_topics(bench.url)
+            list_topics(bench.url)
 
 
 def test_there_is_no_database(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amqtt_db.reader.inventory import stored_topics
+from amqtt_db.reader.topics import list_topics
 from amqtt_db.record import Record
 from amqtt_db.writer.remodel import Remodel, RemodelError
 from amqtt_db.writer.transaction import CheckpointMoved
@@ -189,7 +189,7 @@ def test_models_that_share_a_table_are_counted_apart(tmp_path: Path) -> None:
     """`topics` tells each topic's own rows."""
     bench = Workbench(tmp_path, {"topic": "e", "model": "eav"}, {"topic": "n", "model": "narrow"})
     bench.send(("e", {"v": 1}), ("n", {"v": 1}), ("n", {"v": 2}))
-    assert {one.topic: one.rows for one in stored_topics(bench.url)} == {"e": 1, "n": 2}
+    assert {one.topic: one.rows for one in list_topics(bench.url)} == {"e": 1, "n": 2}
 
 
 def test_a_topic_may_come_back_to_its_first_model(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from amqtt_db.database.engines import engine_for
-from amqtt_db.reader.inventory import stored_topics
+from amqtt_db.reader.topics import list_topics
 from amqtt_db.writer import retention
 from amqtt_db.writer.remodel import Remodel
 from tests.database.engines.servers import Site
@@ -162,7 +162,7 @@ def test_the_topics_command_shows_nothing_odd(site: Site) -> None:
     bench = Workbench(site, _route("eav"))
     bench.send(("t/a", {"v": 1}))
     _after(bench, 5)
-    (topic,) = stored_topics(bench.url)
+    (topic,) = list_topics(bench.url)
     assert (topic.rows, topic.first, topic.last) == (0, None, None)
 
 

@@ -46,7 +46,7 @@ from amqtt_db.database.engines.encoding import (
     time_text,
     utc,
 )
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, NoDatabaseYet
 from amqtt_db.journal.file_lock import try_lock
 from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
@@ -200,7 +200,7 @@ class SQLite(Engine):
         """A URL by which a file is not even made that goes away before it is opened."""
         path = self._path
         if path is None or not path.exists():
-            raise DatabaseError(f"there is no database {path} yet: it is made when the first message is stored")
+            raise NoDatabaseYet(f"there is no database {path} yet: it is made when the first message is stored")
         url = sa.make_url(self.url).set(database=path.as_uri())
         return url.update_query_dict({"uri": "true", "mode": "rw"})
 

@@ -19,7 +19,7 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.journal import Journal, read_progress
 from amqtt_db.message import PUBLISH, flags
-from amqtt_db.reader.inventory import stored_topics
+from amqtt_db.reader.topics import list_topics
 from amqtt_db.testing.starting import execute
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.loop import Stop, WriterLoop
@@ -125,7 +125,7 @@ def test_compressed_chunks_are_read_like_any_other(model: Any, site: Site) -> No
     assert _data(bench) == [data for _, data in sent]
     assert len(bench.records("plant/a")) == 30
     assert bench.sql(f"SELECT * FROM {view} ORDER BY id") == before
-    assert [topic.rows for topic in stored_topics(bench.url)] == [30, 30]
+    assert [topic.rows for topic in list_topics(bench.url)] == [30, 30]
 
 
 @pytest.mark.parametrize("at_once", [61, 3])
@@ -216,7 +216,7 @@ def test_keep_is_a_policy_of_the_server(model: Any, site: Site) -> None:
     _compress(bench)
     _run_retention(bench)
     assert _data(bench) == [now[1]]
-    assert [topic.rows for topic in stored_topics(bench.url)] == [1, 0]
+    assert [topic.rows for topic in list_topics(bench.url)] == [1, 0]
 
 
 def _now(bench: Workbench) -> float:

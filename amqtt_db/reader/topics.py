@@ -54,7 +54,7 @@ class _Extent:
         return _Extent(self.rows + other.rows, min(firsts, default=None), max(lasts, default=None))
 
 
-def stored_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]:
+def list_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]:
     """The topics that a filter covers, in their order; ``database`` is a URL, or the settings that name one.
 
     Every record is counted.  Raises ValueError for no filter, DatabaseError if the database cannot be read.

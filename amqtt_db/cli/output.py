@@ -1,0 +1,151 @@
+"""Where results go: standard output, whatever it is, or a file that is complete or not there."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import typer
+from rich.console import Console, RenderableType
+
+from amqtt_db.database.engines.urls import file_problem
+from amqtt_db.errors import AmqttDbError
+
+STANDARD_OUTPUT = Path("-")
+
+
+class OutputError(AmqttDbError):
+    """Standard output cannot be written."""
+
+
+def prepare_streams() -> None:
+    """Make writing to standard output and standard error safe, before anything is opened.
+
+    A character that their encoding lacks is replaced.  A closed descriptor is taken by the null device, opened for
+    reading, so that no database or journal gets its number, and writing to it fails.
+    """
+    for descriptor, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                while os.open(os.devnull, os.O_RDONLY) < descriptor:
+                    pass
+            mode = "w" if descriptor else "r"
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def print_text(text: str) -> None:
+    """Print a line of text."""
+    with _explaining():
+        typer.echo(text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON, in UTF-8."""
+    with _explaining():
+        typer.echo(orjson.dumps(value))
+
+
+def print_result(result: RenderableType, *, soft_wrap: bool = False) -> None:
+    """Print tables and text; with ``soft_wrap`` lines stay whole, however narrow the terminal is."""
+    with _explaining():
+        make_console().print(result, soft_wrap=soft_wrap)
+
+
+def make_console() -> Console:
+    """Return a console on standard output; escape sequences appear only on a terminal."""
+    return Console(highlight=False)
+
+
+def discard_output() -> None:
+    """Drop what is still buffered for standard output, so that the interpreter does not complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Open a file to write, or standard output for None and ``-``; the value is the function that writes.
+
+    A plain file gets its name when it is complete, and keeps its owner and mode if it was there before.  A device, a
+    pipe or a file with several names is written into.
+    """
+    if path is None or path == STANDARD_OUTPUT:
+        yield _write_bytes
+        with _explaining():
+            sys.stdout.buffer.flush()
+        return
+    target = _replaceable(path)
+    if target is None:
+        with path.open("wb") as file:
+            yield file.write
+    else:
+        with _replacing(target) as file:
+            yield file.write
+
+
+def _write_bytes(data: bytes) -> None:
+    with _explaining():
+        sys.stdout.buffer.write(data)
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Name standard output in its errors; a reader that has seen enough is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _replaceable(path: Path) -> Path | None:
+    """Return the plain file that ``path`` leads to, or None if it leads to something that must be written into."""
+    target = Path(os.path.realpath(path))
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return target
+    if stat.S_ISDIR(status.st_mode):
+        return path
+    is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return target if is_plain and target.exists() else None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    reason = file_problem("output", path)
+    if reason is not None:
+        raise AmqttDbError(reason)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        with open(partial, "wb", opener=_open_no_link) as file:
+            _copy_mode(path, file)
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _copy_mode(path: Path, file: BinaryIO) -> None:
+    """Give a file the owner and the mode of the one that it replaces, as far as the user may."""
+    if path.exists():
+        status = path.stat()
+        with suppress(OSError):
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
