@@ -25,20 +25,18 @@ class OutputError(AmqttDbError):
 
 
 def prepare_streams() -> None:
-    """Make writing to standard output and standard error safe, before anything is opened.
+    """Make the standard streams safe, before any file is opened.
 
-    A character that their encoding lacks is replaced.  A closed descriptor is taken by the null device, opened for
-    reading, so that no database or journal gets its number, and writing to it fails.
+    A character that the encoding of standard output lacks is replaced.  The null device takes the place of a closed
+    stream, so that no database or journal gets its number; for standard output it is opened for reading, so that
+    writing fails.
     """
-    for descriptor, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+    for descriptor, name, access in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            with suppress(OSError):
-                while os.open(os.devnull, os.O_RDONLY) < descriptor:
-                    pass
+            os.open(os.devnull, access)  # takes the lowest free number
             mode = "w" if descriptor else "r"
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def print_text(text: str) -> None:
