@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import sqlalchemy as sa
 
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import DatabaseError
+from amqtt_db.models.spec import from_spec, to_spec
 
 STORE_VERSION: Final = 1
 """The version that this program reads and writes."""
@@ -85,7 +86,7 @@ def _refuse_newer(found: int | None) -> None:
 
 
 def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
-    """Rename what got a plainer name, and forget what is no longer noted."""
+    """Rename what has a plainer name now, and forget what is no longer noted."""
     with _past_broken_views(connection):
         for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment")):
             if sa.inspect(connection).has_table(old):
@@ -94,8 +95,21 @@ def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
     if sa.inspect(connection).has_table("mqtt_catalog"):
         connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
         connection.exec_driver_sql("DELETE FROM mqtt_catalog WHERE property = '{}'")  # the column extra of views
+    _name_models(connection)
     with _past_broken_views(connection):  # the last step, for it tells version 0
         connection.exec_driver_sql(f"ALTER TABLE {_JOURNAL} RENAME COLUMN {_OLD_COLUMN} TO routing_version")
+
+
+def _name_models(connection: sa.Connection) -> None:
+    """Name models in assignments by their registered names, no longer by the modules of their classes."""
+    table = sa.table("mqtt_assignment", sa.column("model"))
+    for old in connection.scalars(sa.select(table.c.model).distinct()).all():
+        new = old
+        with suppress(Exception):  # a user's class may be gone, or raise anything
+            model, timed = from_spec(old)
+            new = to_spec(model, timed=timed)
+        if new != old:
+            connection.execute(table.update().where(table.c.model == old).values(model=new))
 
 
 @contextmanager

@@ -142,6 +142,15 @@ def test_the_writer_goes_on_where_the_old_one_stopped(store: Store) -> None:
     assert store.contents() == EXPECTED["after"]
 
 
+def test_models_are_named_by_their_registered_names_from_then_on(store: Store) -> None:
+    """The module of a class may move; a class that cannot be loaded keeps its name."""
+    gone = '{"gone.Model": {}}'
+    store.sql(f"UPDATE mqtt_placement SET model = '{gone}' WHERE topic = 'own/a'")
+    store.upgrade()
+    models = {json.loads(text).popitem()[0] for (text,) in store.sql("SELECT model FROM mqtt_assignment")}
+    assert models == {"wide", "eav", "document", "narrow", "gone.Model"}
+
+
 def test_views_of_an_old_database_answer_all_the_while(store: Store) -> None:
     """Those that name a renamed table are made again before any message comes; a user's own one, too."""
     store.sql("CREATE VIEW ours AS SELECT p.topic FROM mqtt_placement p WHERE p.state = 'current'")

@@ -14,7 +14,7 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.urls import dialect_of
 from amqtt_db.record import Kind, split_path
 
-BUILTIN: Final[Mapping[str, str]] = {
+_BUILTIN_VIEWS: Final[Mapping[str, str]] = {
     "mariadb": "amqtt_db.database.engines.mysql_views.MySQLViews",
     "mysql": "amqtt_db.database.engines.mysql_views.MySQLViews",
     "postgresql": "amqtt_db.database.engines.postgresql_views.PostgreSQLViews",
@@ -119,7 +119,7 @@ def quote_literal(text: str) -> str:
 def view_sql(engine: Engine, dialect: sa.Dialect) -> ViewSQL[Any] | None:
     """Return the SQL for views of an engine's database, None if nobody has written it."""
     try:
-        made: ViewSQL[Any] = registry.load(dialect_of(engine.url), BUILTIN, "amqtt_db.views")(engine, dialect)
+        made: ViewSQL[Any] = registry.load(dialect_of(engine.url), _BUILTIN_VIEWS, "amqtt_db.views")(engine, dialect)
     except ValueError:
         return None
     return made
