@@ -176,7 +176,7 @@ class RecordBuilder:
         dropped, nulled = self._judge(mismatched, unknown)
         extra = {**({} if nulled else mismatched), **({} if dropped else unknown)}
         present = {path: _as_known_type(value) for path, value in extra.items() if value is not None}
-        pairs = (*self._entity.shape.properties, *((path, _kind(value)) for path, value in present.items()))
+        pairs = (*self._entity.shape.properties, *((path, _kind_by_type(value)) for path, value in present.items()))
         timed_shape = self._timed_shape(pairs, levels.mistyped)
         return TypedRecord(timed_shape, (*values, *present.values(), *levels.values), dropped, nulled)
 
@@ -194,7 +194,7 @@ class RecordBuilder:
         """Learn a new set of keys and kinds; null values are absent.  Flattened data has its paths for keys."""
         present = [name for name, value in data.items() if value is not None]
         path_of = (lambda name: name) if len(key) > 2 else escape
-        timed_shape = self._timed_shape(tuple((path_of(name), _kind(data[name])) for name in present))
+        timed_shape = self._timed_shape(tuple((path_of(name), _kind_by_type(data[name])) for name in present))
         self._known[key] = timed_shape, _picker(present)
         return self._known[key]
 
@@ -300,7 +300,7 @@ def _type_undeclared(given: Mapping[str, Sequence[Any]]) -> dict[Pair, Sequence[
     """
     found: dict[Pair, Sequence[Any]] = {}
     for name, column in given.items():
-        kinds = _kinds(frozenset(map(type, column))) if isinstance(name, str) else None
+        kinds = _kinds_of_types(frozenset(map(type, column))) if isinstance(name, str) else None
         if kinds is None or len(kinds) > 1:
             return None
         found.update({(escape(name), kind): column for kind in kinds})
@@ -308,13 +308,13 @@ def _type_undeclared(given: Mapping[str, Sequence[Any]]) -> dict[Pair, Sequence[
 
 
 @lru_cache(1024)
-def _kinds(types: frozenset[type]) -> frozenset[Kind] | None:
+def _kinds_of_types(types: frozenset[type]) -> frozenset[Kind] | None:
     """Return the kinds of values of these types; None if the types alone do not tell."""
     there = types - {type(None)}
     return frozenset(KIND_OF_TYPE[one] for one in there) if there <= _FLAT else None
 
 
-def _kind(value: Any) -> Kind:
+def _kind_by_type(value: Any) -> Kind:
     """Return the kind by type alone; whether a number is exact is seen where columns are encoded."""
     try:
         return KIND_OF_TYPE[type(value)]

@@ -14,12 +14,12 @@ import attrs
 from amqtt_db.tagged import is_clean
 
 _WHOLE_LEVEL: Final = "[^/]*"
-_LONGEST: Final = 65535  # bytes, for MQTT writes a length into two
+_LONGEST_TOPIC: Final = 65535  # bytes, for MQTT writes a length into two
 
 
 @attrs.frozen
 class TopicFilter:
-    """Which topics are meant, and which of their levels have names.
+    """Covers topics, and names some of their levels.
 
     ``text`` is the filter as it was written, ``mqtt`` the same with ``+`` for its named levels, ``names`` the names in
     their order.  Make one with :meth:`parse`.
@@ -32,7 +32,7 @@ class TopicFilter:
 
     @classmethod
     def parse(cls, text: str) -> TopicFilter:
-        """Read a filter.  Raises ValueError, naming every mistake in it, for what no filter may be."""
+        """Return the filter that a text means.  Raises ValueError with every mistake in it."""
         levels = text.split("/")
         names = tuple(level[1:-1] for level in levels if _is_named(level))
         mistakes = [*_whole_mistakes(text), *_level_mistakes(levels), *_name_mistakes(names)]
@@ -70,8 +70,8 @@ def _whole_mistakes(text: str) -> list[str]:
         return ["it contains U+0000, which no topic may"]
     if not is_clean(text):
         return ["it contains half of a surrogate pair, which no topic may"]
-    if len(text.encode()) > _LONGEST:
-        return [f"it is longer than {_LONGEST} bytes"]
+    if len(text.encode()) > _LONGEST_TOPIC:
+        return [f"it is longer than {_LONGEST_TOPIC} bytes"]
     return []
 
 

@@ -1,8 +1,9 @@
-"""journal → database, in the order of the way.
+"""journal → database, in the order of a batch's way.
 
-``drain`` takes batches from the journal and never gives up; ``writer`` stores one, optimistically, and finds whom to
-blame; ``lanes`` knows each topic's way; ``harvest`` gathers what a batch becomes; ``plan`` makes rows of records;
-``transaction`` commits it all with the checkpoint; ``attempt`` notes what may kill the process; ``claim`` keeps other
-writers away.  Beside the batches, ``views`` keeps views in step, and ``retention`` deletes what is too old, in the
-places that ``homes`` finds.
+``loop`` takes batches from the journal and never gives up; ``writer`` stores one, and finds whom to blame if it cannot;
+``topic_router`` knows each topic's handler; ``decoded`` is what a batch's messages become; ``rows`` and ``insert_plan``
+make rows of records; ``transaction`` commits them with the checkpoint.  ``blame`` says whose fault an error is,
+``crash_guard`` notes what may kill the process, ``lock`` keeps other writers away.  Beside the batches,
+``view_refresh`` keeps views up to date, and ``retention`` deletes old records in the groups of tables that
+``retention_groups`` finds.
 """

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 FATAL: Final = 2  # deaths until a range is run message by message, and until a message or a task is to blame
 LEFT_ALONE: Final = 3600.0  # seconds from a task's last death to its next attempt
 MOST_TASKS: Final = 20  # of which deaths are remembered
-_SIZE: Final = 4096
+_NOTE_SIZE: Final = 4096
 _FRAME: Final = re.compile(r'File "(.*)", line (\d+) in (.*)')
 _OWN: Final = str(Path(amqtt_db.__file__).parent)
 
@@ -165,9 +165,9 @@ class CrashGuard:
 
     def _read_trace(self) -> str:
         """Return where the user code was that took too long for the process before; the next trace replaces it."""
-        trace = os.pread(self._file, 65536, _SIZE).decode(errors="replace")
-        os.ftruncate(self._file, min(_SIZE, os.fstat(self._file).st_size))
-        os.lseek(self._file, _SIZE, os.SEEK_SET)
+        trace = os.pread(self._file, 65536, _NOTE_SIZE).decode(errors="replace")
+        os.ftruncate(self._file, min(_NOTE_SIZE, os.fstat(self._file).st_size))
+        os.lseek(self._file, _NOTE_SIZE, os.SEEK_SET)
         frames = [found.groups() for found in _FRAME.finditer(trace)]
         own = next((index for index, frame in enumerate(frames) if frame[0].startswith(_OWN)), len(frames))
         place = " from ".join(f"line {line} of {file} in {name}" for file, line, name in frames[:own][:3])
@@ -176,7 +176,7 @@ class CrashGuard:
     def _read(self, cause: str) -> None:
         """Read what the process before has noted, and count its death if it died of user code."""
         try:
-            note = orjson.loads(os.pread(self._file, _SIZE, 0).rstrip())
+            note = orjson.loads(os.pread(self._file, _NOTE_SIZE, 0).rstrip())
             suspects = {name: Suspect(**note[name]) for name in ("range", "single")}
             tasks = {name: SuspectTask(*task) for name, task in note.get("tasks", {}).items()}
             active = str(note["active"])
@@ -198,7 +198,7 @@ class CrashGuard:
         self._active = active
         suspects = {"range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
         tasks = {name: attrs.astuple(task) for name, task in self._tasks.items()}
-        os.pwrite(self._file, orjson.dumps({"active": active, **suspects, "tasks": tasks}).ljust(_SIZE), 0)
+        os.pwrite(self._file, orjson.dumps({"active": active, **suspects, "tasks": tasks}).ljust(_NOTE_SIZE), 0)
 
 
 def _again(suspect: Suspect, batch: Batch) -> Suspect:

@@ -29,9 +29,6 @@ RecordGroup = tuple[Destination, Shape]
 RecordGroups = Mapping[RecordGroup, Sequence[Record]]
 """Records by destination and shape."""
 
-Counts = Mapping[str, Counter[str]]
-"""What is to be added to the counters of each topic filter."""
-
 
 @attrs.frozen
 class Rejection:
@@ -47,7 +44,8 @@ class Rejection:
 class DecodedBatch:
     """What the entries up to ``end`` (excluded) of the journal with a number have become.
 
-    ``connections`` are the entries that say which clients came and went.
+    ``connections`` are the entries that say which clients came and went, ``counts`` what is to be added to the counters
+    of each topic filter.
     """
 
     number: int
@@ -55,10 +53,10 @@ class DecodedBatch:
     groups: RecordGroups = attrs.field(factory=dict)
     rejected: Sequence[Rejection] = ()
     connections: Sequence[Message] = ()
-    counts: Counts = attrs.field(factory=dict)
+    counts: Mapping[str, Counter[str]] = attrs.field(factory=dict)
 
 
-def decode(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch:
+def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch:
     """Return the records of a batch of the journal with a number; the router must have learnt the batch's topics."""
     for builder in router.builders:
         builder.limit_memory()
@@ -78,7 +76,7 @@ def decode(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch:
     return DecodedBatch(number, batch.end, groups, decoder.rejected, connections, decoder.counts)
 
 
-def reject(number: int, batch: Batch, filter_: str, error: Rejected) -> DecodedBatch:
+def reject_message(number: int, batch: Batch, filter_: str, error: Rejected) -> DecodedBatch:
     """Return the only message of a batch as a rejected one."""
     rejection = Rejection(batch.message(0), filter_, error.step, str(error))
     return DecodedBatch(number, batch.end, rejected=[rejection], counts={filter_: Counter(dead=1)})
@@ -162,7 +160,7 @@ class _BatchDecoder:
     def _type_together(self, names: tuple[str, ...], entries: Sequence[_Entry]) -> None:
         """Type objects with the same keys: all together, those of a destination together, or each alone."""
         indexes, handlers, rows = zip(*entries, strict=True)
-        groups, builder = _group([handler.destination for handler in handlers]), handlers[0].builder
+        groups, builder = _indexes_by_destination([handler.destination for handler in handlers]), handlers[0].builder
         try:
             typed = builder.type_columns(names, list(zip(*rows, strict=True)))
             if typed is not None and (len(groups) == 1 or not typed.has_gaps):
@@ -233,11 +231,11 @@ def _by_destination(
 ) -> list[tuple[Destination, RecordBatch | RecordSlice]]:
     """Return records of one shape by destination; those of several destinations share one batch."""
     records = RecordBatch.joined([records for _, records in batches])
-    groups = _group([*chain.from_iterable(destinations for destinations, _ in batches)])
+    groups = _indexes_by_destination([*chain.from_iterable(destinations for destinations, _ in batches)])
     return [(place, RecordSlice(records, indexes) if len(groups) > 1 else records) for place, indexes in groups]
 
 
-def _group(destinations: Sequence[Destination]) -> Sequence[tuple[Destination, Sequence[int]]]:
+def _indexes_by_destination(destinations: Sequence[Destination]) -> Sequence[tuple[Destination, Sequence[int]]]:
     """Return each destination with the indexes at which it is."""
     if destinations.count(destinations[0]) == len(destinations):
         return [(destinations[0], range(len(destinations)))]

@@ -1,4 +1,4 @@
-"""One writer per journal: a locked file beside it, which also tells by which routes its writer works.
+"""One writer per journal: a locked file beside it, which also says with which routes its writer works.
 
 The lock ends with the process, however that ends.
 """
@@ -20,11 +20,11 @@ from amqtt_db.routing.route import Route
 
 
 def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
-    """Become the journal's writer; returns the open file that says so.
+    """Become the journal's writer; return the locked file, to be kept open.
 
     Raises JournalInUse if there is one, JournalError if the file cannot be made.
     """
-    path = _path(journal)
+    path = _lock_file(journal)
     try:
         file = try_lock(path)
     except OSError as error:
@@ -36,8 +36,8 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
 
 
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
-    """Raises AmqttDbError if a writer is at work on the journal that has other routes or models."""
-    with suppress(FileNotFoundError), _path(journal).open("rb") as file:
+    """Raise AmqttDbError if a writer with other routes or models is at work on the journal."""
+    with suppress(FileNotFoundError), _lock_file(journal).open("rb") as file:
         if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(
                 f"the writer of {journal} is at work with other routes than these, and would undo what is done here; "
@@ -45,7 +45,7 @@ def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
             )
 
 
-def _path(journal: Path) -> Path:
+def _lock_file(journal: Path) -> Path:
     return journal.with_name(journal.name + ".writer")
 
 

@@ -1,4 +1,4 @@
-"""The writer's loop: from the checkpoint to the journal's end, again and again, whatever the database does."""
+"""The writer's loop: store what is in the journal, from the checkpoint to its end, and never give up."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ LONGEST_WAIT: Final = 5.0  # seconds between attempts after many
 
 @attrs.define
 class Stop:
-    """When to end: at once when nothing is left to do, and in any case at the deadline."""
+    """A request to end: as soon as nothing is left to do, and in any case at the deadline."""
 
     _requested: threading.Event = attrs.field(factory=threading.Event)
     _deadline: float = float("inf")
 
     def request(self, within: float) -> None:
-        """Ask the loop to store what is waiting, for at most ``within`` seconds, and to end."""
+        """Ask the loop to store what is waiting, for at most ``within`` seconds, and then to end."""
         self._deadline = time.monotonic() + within
         self._requested.set()
 
@@ -52,7 +52,7 @@ class Stop:
         return time.monotonic() > self._deadline
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but no longer than until somebody asks."""
+        """Sleep, but only until somebody asks the loop to end."""
         if self.is_requested:
             time.sleep(min(seconds, max(0.0, self._deadline - time.monotonic())))
         else:
@@ -96,7 +96,7 @@ class WriterLoop:
         self._collisions = 0
 
     def run(self) -> None:
-        """Store what comes until asked to stop; an error of the database or the journal only makes it wait."""
+        """Store messages until asked to end; an error of the database or the journal only makes the loop wait."""
         try:
             while not self._stop.is_overdue and not self._has_grown:
                 asked = self._stop.is_requested  # before the look, so that it sees all that was committed by then
@@ -131,7 +131,7 @@ class WriterLoop:
         return not isinstance(error, JournalError)
 
     def _is_collision(self, error: Exception) -> bool:
-        """Return True if another writer was in the way, and not again and again."""
+        """Return True if another writer was in the way, and this is not one time too many."""
         if self._writer is None or not self._writer.is_collision(error):
             return False
         self._collisions += 1

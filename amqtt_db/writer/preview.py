@@ -16,7 +16,7 @@ from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.decoded import RecordGroups, decode
+from amqtt_db.writer.decoded import RecordGroups, decode_batch
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.topic_router import TopicRouter, reserved
 
@@ -44,7 +44,7 @@ def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
         return Preview(None)
     route = settings.routes[new[topic]]
     router.learn(new, router.assign(new, {}, {}))
-    decoded = decode(1, _batch(topic, payload), router)
+    decoded = decode_batch(1, _batch(topic, payload), router)
     if decoded.rejected:
         return Preview(route, reason=decoded.rejected[0].reason)
     records = tuple(record for group in decoded.groups.values() for record in group)

@@ -1,4 +1,4 @@
-"""Dead letters a second time: after the route or the decoder was mended, store those that can be stored now."""
+"""Replay dead letters: once the route or the decoder has been corrected, store those that can be stored now."""
 
 from __future__ import annotations
 

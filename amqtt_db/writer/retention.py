@@ -1,9 +1,9 @@
-"""``keep:``, carried out beside the batches: records that are older are deleted, in small steps.
+"""Carry out ``keep:`` beside the batches: delete records that are older, in small steps.
 
-A round looks at every place that has records of the routes' topics, current or past.  A hypertable whose rows are kept
-equally long is left to the database, whose policy is kept in step; from all other tables a bounded number of records
-goes in a transaction, with all rows that they have, so that a reader sees the whole of a record or nothing of it.  Each
-step holds the database's maintenance lock, so nothing is deleted that is being moved.
+A round visits every group of tables with records of the routes' topics, current or past.  A hypertable whose rows are
+all kept equally long is left to the database, whose retention policy is kept up to date.  From all other tables a
+bounded number of records is deleted in one transaction, with all their rows, so that a reader sees the whole of a
+record or nothing of it.  Each step holds the database's maintenance lock, so nothing is deleted that is being moved.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RAW: Final = sa.types.NullType()  # parameters are what the driver takes and re
 
 
 class Retention:
-    """Deletes what is too old; :meth:`step` does a little of it.  ``clock`` tells seconds since 1970."""
+    """Deletes what is too old; :meth:`step` does a little of it.  ``clock`` returns seconds since 1970."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class Retention:
         self._causes = OncePerCause()
 
     def look_again(self) -> None:
-        """There are new tables: let the next round begin when this one ends."""
+        """Let the next round begin as soon as this one ends, for there are new tables."""
         self._is_due_again = self._has_hypertables
 
     def step(self, *, quiet: bool) -> None:
-        """Go on for a moment, unless it is too early; ``quiet`` tells that no messages wait.  Errors are logged."""
+        """Work for a moment, unless it is too early; ``quiet`` means that no messages wait.  Errors are logged."""
         started = time.monotonic()
         if self._is_due_again and self._work is None:
             self._is_due_again, self._not_before = False, min(self._not_before, started)
@@ -85,13 +85,13 @@ class Retention:
         self._not_before = time.monotonic() + max(pause, 0.0 if quiet else REST * took)
 
     def finish(self) -> None:
-        """One whole round at once.  Raises whatever the database raises."""
+        """Do one whole round at once.  Raises whatever the database raises."""
         with self._engine.maintenance(self._database) as is_mine:
             for _ in self._round() if is_mine else ():
                 pass
 
     def _step(self, deadline: float) -> float:
-        """Work until the deadline; returns how many seconds there is nothing to do."""
+        """Work until the deadline; return for how many seconds there is nothing to do."""
         if not self._has_work and not self._policies():
             return float("inf")
         with self._engine.maintenance(self._database) as is_mine:
@@ -106,7 +106,7 @@ class Retention:
         return ROUND if self._has_work else float("inf")
 
     def _round(self) -> Iterator[int]:
-        """Everything that is to be done now, in bounded pieces; yields how many records each has deleted."""
+        """Do everything that is due, in small pieces; yield how many records each has deleted."""
         found, unknown = yield from retention_groups(self._catalog, self._database, self._routes)
         policies = self._policies()
         deleted = 0
@@ -120,14 +120,14 @@ class Retention:
             raise unknown
 
     def _policies(self) -> Mapping[str, Keep]:
-        """The hypertables by name, and how long the database keeps their rows."""
+        """Return the hypertables by name, and how long the database keeps their rows."""
         if self._engine.hypertables is None:
             return {}
         with self._database.begin() as connection:
             return self._engine.hypertables.retention_policies(connection)
 
     def _keep(self, group: RetentionGroup, policies: Mapping[str, Keep]) -> Iterator[int]:
-        """Delete what is too old in a home; a place that has no tables yet has nothing."""
+        """Delete what is too old in a group; yield how many records each step has deleted."""
         if not policies and not any(group.keeps.values()):
             return
         with self._database.begin() as connection:
@@ -145,7 +145,7 @@ class Retention:
             yield 0
 
     def _entrust(self, group: RetentionGroup, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
-        """Bring the policies of hypertables in step, where no other writer has a say in them."""
+        """Set the retention policies of hypertables about which no other writer has a say."""
         wanted = {names[key]: group.longest and group.longest + DELAY for key in group.values if key in names}
         wanted[names[group.main.key]] = group.longest
         changed = {name: keep for name, keep in wanted.items() if name in policies and policies[name] != keep}
@@ -157,7 +157,7 @@ class Retention:
                 logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else format_duration(keep))
 
     def _delete(self, group: RetentionGroup, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
-        """Delete the oldest records that are too old, but not too many; returns how many."""
+        """Delete the oldest records that are too old, up to STEP of them; return how many."""
         tables = [(table, names[key]) for key, table in group.tables.items() if key in names]
         with self._database.begin() as connection:
             records = connection.execute(self._oldest(group.main, names[group.main.key], topic, keep)).all()
@@ -174,7 +174,7 @@ class Retention:
         return sa.select(target.c.id, target.c.part, target.c.time).where(*where).order_by(target.c.time).limit(STEP)
 
     def _topic(self, table: BoundTable, topic: str) -> sa.ColumnElement[Any]:
-        """What the column ``topic`` holds for a topic."""
+        """Return what the column ``topic`` contains for a topic."""
         column = next(column for column in table.columns if column.name == "topic")
         if column.lookup is None:
             return sa.literal(topic, _RAW)

@@ -29,10 +29,10 @@ def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[RowBatch
     rows: list[TargetRows] = []
     misfits: list[RecordGroup] = []
     for some in together.values():
-        made, unfit = _rows(some, planner)
+        made, unfit = _rows_or_misfits(some, planner)
         rows += made
         misfits += unfit
-    return Misfits(misfits) if misfits else _merge(rows)
+    return Misfits(misfits) if misfits else _merge_rows(rows)
 
 
 def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> RecordGroups:
@@ -47,7 +47,7 @@ def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> Recor
     return fitted
 
 
-def _rows(
+def _rows_or_misfits(
     some: Sequence[tuple[RecordGroup, Sequence[Record]]], planner: InsertPlanner
 ) -> tuple[list[TargetRows], list[RecordGroup]]:
     """Return the rows of groups, which are halved where a value does not fit, and the groups that hold such a value."""
@@ -57,12 +57,12 @@ def _rows(
         if len(some) == 1:
             return [], [some[0][0]]
     middle = len(some) // 2
-    rows, misfits = _rows(some[:middle], planner)
-    more_rows, more_misfits = _rows(some[middle:], planner)
+    rows, misfits = _rows_or_misfits(some[:middle], planner)
+    more_rows, more_misfits = _rows_or_misfits(some[middle:], planner)
     return [*rows, *more_rows], [*misfits, *more_misfits]
 
 
-def _merge(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
+def _merge_rows(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
     """Return one batch per target, in the order of the tables' names: two writers never wait for each other crosswise.
 
     Rows whose target has an order are brought into it.

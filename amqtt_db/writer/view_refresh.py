@@ -1,7 +1,7 @@
 """Views are updated beside the batches, and never hold them up.
 
-A view is looked at when a property or a place is new to this process, in a transaction of its own that waits for no
-lock.  What goes wrong is said once and tried again later; a refresh that took long is followed by a long rest.
+A view is refreshed when a property or a destination is new to this process, in a transaction of its own that waits for
+no lock.  An error is logged once and the refresh tried again later; after one that took long there is a long pause.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from amqtt_db.writer.transaction import COLLISIONS
 logger = logging.getLogger(__name__)
 
 MAX_NOTED: Final = 100_000  # more shapes are forgotten and noted again
-AT_ONCE: Final = 50  # views are refreshed in one transaction; the rest waits for the next batch
-REST: Final = 20  # times as long as the refresh took
+VIEWS_AT_ONCE: Final = 50  # that one transaction refreshes; the rest waits for the next batch
+REST_FACTOR: Final = 20  # times as long as the refresh took
 SLOW: Final = 0.05  # seconds; what took less needs no rest
-PENALTY: Final = 10.0  # seconds to the next attempt after an error
+RETRY_PAUSE: Final = 10.0  # seconds to the next attempt after an error
 ATTEMPTS: Final = 100  # of a caller that has time
 PAUSE: Final = 0.05  # seconds between them
 
@@ -69,7 +69,7 @@ class ViewKeeper:
             self._views.drop_conflicting(connection, self._sql)
 
     def forget(self) -> None:
-        """Look at every view again when it is next concerned."""
+        """Refresh every view again when a record that it shows is stored."""
         self._noted.clear()
         self._destinations.clear()
 
@@ -109,12 +109,12 @@ class ViewKeeper:
             self._refresh(self._sql)
         except Exception as error:  # also of a user's model: no view is worth a message
             self._complain(error)
-            self._not_before = time.monotonic() + PENALTY
+            self._not_before = time.monotonic() + RETRY_PAUSE
         else:
             self._causes.resolve()
             self._collisions = 0
             took = time.monotonic() - started
-            self._not_before = time.monotonic() + (REST * took if took > SLOW else 0.0)
+            self._not_before = time.monotonic() + (REST_FACTOR * took if took > SLOW else 0.0)
 
     def finish(self) -> None:
         """Refresh all views that are due; give up after some seconds if others hold locks."""
@@ -126,7 +126,7 @@ class ViewKeeper:
             time.sleep(PAUSE)
 
     def _refresh(self, sql: ViewSQL[Any]) -> None:
-        due = dict(islice(self._due.items(), AT_ONCE))
+        due = dict(islice(self._due.items(), VIEWS_AT_ONCE))
         wishes: dict[str, Wish] = {}
         with sql.with_short_timeout(self._engine, self._database) as connection:
             for destination in due.values():
@@ -168,7 +168,7 @@ class ViewKeeper:
             self._due[destination.key] = self._destinations[destination.key] = destination
 
     def _complain(self, error: Exception) -> None:
-        """Say it once; that another writer was in the way only if that goes on."""
+        """Log an error once per cause; that another writer was in the way only if it happens again and again."""
         self._collisions += 1
         if is_collision(self._engine, error) and self._collisions <= COLLISIONS:
             return

@@ -27,7 +27,7 @@ from amqtt_db.message import POSITION_BITS, Batch
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
-from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode, in_ascii, reject
+from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode_batch, in_ascii, reject_message
 from amqtt_db.writer.existing_tables import check_existing_tables
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.retention import Retention
@@ -191,7 +191,7 @@ class Writer:
 
     def _reject(self, number: int, previous: int | None, start: int, batch: Batch, error: Rejected) -> None:
         """Make the only message of a batch a dead letter."""
-        self._commit(reject(number, batch, self._router.filter_of(batch.topics[0]), error), (), start, previous)
+        self._commit(reject_message(number, batch, self._router.filter_of(batch.topics[0]), error), (), start, previous)
 
     def _commit(self, decoded: DecodedBatch, rows: Sequence[RowBatch], start: int, previous: int | None) -> None:
         try:
@@ -220,7 +220,7 @@ class Writer:
 
     def _decode(self, number: int, batch: Batch) -> DecodedBatch:
         with self._guard.watch(batch), blame_message():
-            return decode(number, batch, self._router)
+            return decode_batch(number, batch, self._router)
 
     def _plan_rows(self, batch: Batch, groups: RecordGroups) -> Sequence[RowBatch] | Misfits:
         with self._guard.watch(batch), blame_data(self._database):

@@ -48,8 +48,8 @@ def sites(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> I
 @pytest.fixture(autouse=True)
 def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine is no reason to look at views later."""
-    monkeypatch.setattr(keeping, "REST", 0.0)
-    monkeypatch.setattr(keeping, "PENALTY", 0.0)
+    monkeypatch.setattr(keeping, "REST_FACTOR", 0.0)
+    monkeypatch.setattr(keeping, "RETRY_PAUSE", 0.0)
 
 
 def history(count: int) -> list[Sent]:
@@ -557,7 +557,7 @@ def test_the_last_hour_of_a_route_is_found_by_an_index(tmp_path: Path) -> None:
 
 def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch waits for a few of them only; the others come when there is nothing else to do."""
-    monkeypatch.setattr(keeping, "AT_ONCE", 2)
+    monkeypatch.setattr(keeping, "VIEWS_AT_ONCE", 2)
     bench = Workbench(tmp_path)
     bench.send(*((f"t/{index}", {"v": 1}) for index in range(5)))
     assert bench.sql("SELECT count(*) FROM mqtt_view") == [(2,)]
