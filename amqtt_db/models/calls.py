@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, get_args
 
 from amqtt_db.errors import StructureError, blame_message
@@ -11,6 +11,21 @@ from amqtt_db.models.base import Column, Layout, Model, Table
 from amqtt_db.record import ENVELOPE_NAMES, KINDS, Shape
 
 _KINDS: Final = frozenset(KINDS)
+
+Watch = Callable[[str], AbstractContextManager[None]]
+"""Notes that the model with a spec is at work, beside the messages, for the case that it ends the process."""
+
+
+def unwatched(_: str) -> AbstractContextManager[None]:
+    """Note nothing: for processes of which nobody starts another one."""
+    return nullcontext()
+
+
+@contextmanager
+def asking(spec: str, watch: Watch) -> Iterator[None]:
+    """Ask the model with a spec something beside the messages.  Raises Rejected and nothing else."""
+    with watch(spec), blame_message():
+        yield
 
 
 def calling(model: Model, method: str) -> AbstractContextManager[None]:

@@ -16,24 +16,45 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.naming import fold
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.models.base import Column
 from amqtt_db.models.binding import BoundTable, exact_tables
-from amqtt_db.models.spec import bound_model
+from amqtt_db.models.calls import Watch, asking, unwatched
+from amqtt_db.models.spec import bound_model, to_spec
 from amqtt_db.record import Kind
 from amqtt_db.routing.route import Route
 
+NamedTable = tuple[Route, BoundTable]
+"""A table that is to have the very name that a route's model gives it."""
+
+
+def named_tables(routes: Iterable[Route], watch: Watch = unwatched) -> list[NamedTable]:
+    """Return the tables whose names routes choose; a model that cannot tell them chooses none."""
+    found: list[NamedTable] = []
+    for route in routes:
+        with suppress(Rejected), asking(to_spec(route.model, timed=route.timed), watch):
+            found += [(route, table) for table in exact_tables(route.bound())]
+    return found
+
+
+def names_of(tables: Iterable[NamedTable]) -> set[str]:
+    """Return the names of tables, which no topic's own table and no view may have."""
+    return {table.name for _, table in tables}
+
 
 def check_existing_tables(
-    engine: Engine, catalog: Catalog, connection: sa.Connection, routes: Iterable[Route]
+    engine: Engine,
+    catalog: Catalog,
+    connection: sa.Connection,
+    wishes: Sequence[NamedTable],
+    watch: Watch = unwatched,
 ) -> set[str]:
     """Raise DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
 
-    Returns the keys of those that lack a fixed column, which may be added.
+    Return the keys of those that lack a fixed column, which may be added.
     """
-    wishes = [(route, table) for route in routes for table in exact_tables(route.bound())]
     forms = _forms(engine, catalog, connection, {table.key for _, table in wishes})
-    before = _tables_before(catalog, connection) if forms else []
+    before = _tables_before(catalog, connection, watch) if forms else []
     for route, table in wishes:
         form = forms.get(table.key)
         odd = None if form is None else form.odd_column(table, [old for old in before if old.key == table.key])
@@ -142,10 +163,10 @@ def _meaning(column: Column) -> tuple[object, object]:
     return column.kind, column.lookup
 
 
-def _tables_before(catalog: Catalog, connection: sa.Connection) -> list[BoundTable]:
-    """In all forms that they have ever had: a table may have been dropped and made anew."""
+def _tables_before(catalog: Catalog, connection: sa.Connection, watch: Watch) -> list[BoundTable]:
+    """Return all named tables in all forms that models have given them: a table may have been dropped since."""
     found: list[BoundTable] = []
     for spec in catalog.models(connection):
-        with suppress(Exception):  # its class is gone, or raises whatever a user's class does
+        with suppress(Rejected), asking(spec, watch):  # its class may be gone
             found += exact_tables(bound_model(spec, "", ""))
     return found

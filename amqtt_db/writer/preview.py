@@ -17,8 +17,9 @@ from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroups, decode_batch
+from amqtt_db.writer.existing_tables import named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
-from amqtt_db.writer.topic_router import TopicRouter, reserved
+from amqtt_db.writer.topic_router import TopicRouter
 
 
 @attrs.frozen
@@ -63,7 +64,7 @@ def _ddl(settings: Settings, groups: RecordGroups) -> list[str]:
     engine = engine_for(settings.database)
     database = engine.rehearse()
     catalog = Catalog(engine)
-    schema = Schema(engine, catalog, reserved(settings.routes))
+    schema = Schema(engine, catalog, names_of(named_tables(settings.routes)))
     planner = InsertPlanner(engine, schema, Lookups(engine, database), settings.routes)
     try:
         with database.connect() as connection, connection.begin() as rehearsal:

@@ -39,10 +39,10 @@ from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.erase import Identity, erase
-from amqtt_db.writer.existing_tables import check_existing_tables
+from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
-from amqtt_db.writer.topic_router import TopicRouter, reserved
+from amqtt_db.writer.topic_router import TopicRouter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
 BATCH: Final = 2000  # messages in a transaction
@@ -101,10 +101,11 @@ class Remodel:
         self._engine = engine_for(database)
         self._catalog = Catalog(self._engine)
         self._database = self._engine.open(write=True)
-        self._schema = Schema(self._engine, self._catalog, reserved(routes))
+        self._named = named_tables(routes)
+        self._schema = Schema(self._engine, self._catalog, names_of(self._named))
         self._planner = InsertPlanner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
         self._router = TopicRouter(routes)
-        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, reserved(routes))
+        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, names_of(self._named))
         try:
             self._prepare()
         except BaseException:
@@ -116,7 +117,7 @@ class Remodel:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
-            self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._routes))
+            self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._named))
 
     def close(self) -> None:
         """Give the connections back."""

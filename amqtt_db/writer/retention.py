@@ -21,6 +21,7 @@ from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
+from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import erase
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
@@ -52,6 +53,7 @@ class Retention:
         database: sa.Engine,
         routes: Sequence[Route],
         clock: Callable[[], float] = time.time,
+        watch: Watch = unwatched,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -60,6 +62,7 @@ class Retention:
         self._has_work = any(route.keep is not None for route in routes)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
+        self._watch = watch
         self._work: Iterator[int] | None = None
         self._is_due_again = False
         self._not_before = 0.0 if self._has_work or engine.hypertables is not None else float("inf")
@@ -107,7 +110,7 @@ class Retention:
 
     def _round(self) -> Iterator[int]:
         """Do everything that is due, in small pieces; yield how many records each has deleted."""
-        found, unknown = yield from retention_groups(self._catalog, self._database, self._routes)
+        found, fault = yield from retention_groups(self._catalog, self._database, self._routes, self._watch)
         policies = self._policies()
         deleted = 0
         for group in found:
@@ -116,8 +119,8 @@ class Retention:
                 yield count
         if deleted:
             logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
-        if unknown is not None:
-            raise unknown
+        if fault is not None:
+            raise fault.__cause__ or fault
 
     def _policies(self) -> Mapping[str, Keep]:
         """Return the hypertables by name, and how long the database keeps their rows."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -11,7 +10,6 @@ import attrs
 from amqtt_db.database.catalog import Assignment
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination
-from amqtt_db.models.binding import exact_tables
 from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.routing.records import RecordBuilder, TopicHandler
 from amqtt_db.routing.route import Route
@@ -135,12 +133,3 @@ def _decode_topic(raw: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if not topic or "\x00" in topic else topic
-
-
-def reserved(routes: Iterable[Route]) -> list[str]:
-    """Return the names that routes ask for with ``table:``; a model that cannot say them reserves none."""
-    names: list[str] = []
-    for route in routes:
-        with suppress(Rejected):
-            names += [table.name for table in exact_tables(route.bound())]
-    return names

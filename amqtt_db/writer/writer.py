@@ -28,11 +28,11 @@ from amqtt_db.routing.route import Route
 from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode_batch, in_ascii, reject_message
-from amqtt_db.writer.existing_tables import check_existing_tables
+from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
-from amqtt_db.writer.topic_router import TopicRouter, reserved
+from amqtt_db.writer.topic_router import TopicRouter
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
@@ -52,13 +52,14 @@ class Writer:
         self._routes = routes
         self._guard = guard
         self._catalog = Catalog(engine)
-        self._schema = Schema(engine, self._catalog, reserved(routes))
+        self._named = named_tables(routes, guard.watch_task)
+        self._schema = Schema(engine, self._catalog, names_of(self._named))
         self._database = engine.open(write=True)
         self._planner = InsertPlanner(engine, self._schema, Lookups(engine, self._database, guard.pause), routes)
         self._target = TransactionWriter(engine, self._catalog)
         self._router = TopicRouter(routes)
-        self._views = ViewKeeper(engine, self._catalog, self._database, routes, reserved(routes))
-        self.retention = Retention(engine, self._catalog, self._database, routes, clock)
+        self._views = ViewKeeper(engine, self._catalog, self._database, routes, names_of(self._named))
+        self.retention = Retention(engine, self._catalog, self._database, routes, clock, guard.watch_task)
 
     def prepare(self) -> None:
         """Make the system tables and read the catalogue; log settings of the server that weaken the promise."""
@@ -66,7 +67,10 @@ class Writer:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
             self._schema.load(connection)
-            self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._routes))
+            watch = self._guard.watch_task
+            self._schema.mark_incomplete(
+                check_existing_tables(self._engine, self._catalog, connection, self._named, watch)
+            )
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
             self._views.drop_conflicting(connection)
@@ -186,8 +190,9 @@ class Writer:
             self._reject(number, previous, start, batch, reason)
 
     def _limit_columns(self, batch: Batch, groups: Iterable[RecordGroup]) -> bool:
-        with self._guard.watch(batch):
+        with suppress(Rejected), self._guard.watch(batch):
             return self._planner.limit_columns(groups)
+        return False
 
     def _reject(self, number: int, previous: int | None, start: int, batch: Batch, error: Rejected) -> None:
         """Make the only message of a batch a dead letter."""
