@@ -16,8 +16,10 @@ from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
 from amqtt_db.database.view_sql import View, ViewSource, is_property, is_route, path_lookup, select
-from amqtt_db.models.base import ENVELOPE, Destination, OwnColumns, ValueRows
-from amqtt_db.models.binding import BoundModel, BoundTable
+from amqtt_db.errors import Rejected
+from amqtt_db.models.base import ENVELOPE, Destination, Layout, OwnColumns, ValueRows
+from amqtt_db.models.binding import BoundTable, Query
+from amqtt_db.models.calls import Watch, asking, unwatched
 from amqtt_db.models.spec import bound_model
 from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair
@@ -49,13 +51,25 @@ class _Known:
     definition: str = ""
 
 
+@attrs.frozen
+class _Stored:
+    """What a model says of the records that it has stored somewhere: where SQL finds them, in which tables."""
+
+    query: Query
+    tables: tuple[BoundTable, ...]
+    layout: Layout | None
+
+
 class Views:
     """The views in a database; :meth:`refresh` creates and replaces them.
 
-    ``reserved`` are names that no view may have.
+    ``reserved`` are names that no view may have; ``watch`` notes that a model is asked where its records are.
     """
 
-    def __init__(self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = ()) -> None:
+    def __init__(
+        self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = (), watch: Watch = unwatched
+    ) -> None:
+        self._watch = watch
         self._engine = engine
         self._catalog = catalog
         self._reserved = {fold(name) for name in reserved}
@@ -86,16 +100,21 @@ class Views:
         known = set(connection.scalars(sa.select(view.c.key).where(view.c.hash.in_(list(map(key_hash, keys))))))
         return next((key for key in keys if key in known), keys[0])
 
-    def refresh(self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]) -> list[str]:
-        """Create or replace the views whose definition has changed, with the schema locked; return their names."""
-        sources = self._sources(connection, wishes)
+    def refresh(
+        self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]
+    ) -> tuple[list[str], list[Rejected]]:
+        """Create or replace the views whose definition has changed, with the schema locked; return their names.
+
+        Also return why views stay as they are whose models cannot be asked.
+        """
+        sources, faults = self._sources(connection, wishes)
         known = self._known(connection, wishes)
         inspector = sa.inspect(connection)
         tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
         taken = self._taken(connection, inspector)
         made = []
         for key, wish in wishes.items():
-            if not sources[key]:
+            if not sources.get(key):
                 continue
             there = known.get(key)
             if there is None or there.name in tables:
@@ -104,7 +123,7 @@ class Views:
                 taken.add(fold(name))
             if self._remake(connection, sql, wish, there, key, sources[key], is_there=there.name in views):
                 made.append(there.name)
-        return made
+        return made, faults
 
     def _remake(
         self,
@@ -143,17 +162,26 @@ class Views:
     def _free(self, wish: str, taken: Collection[str]) -> str:
         return table_name(wish, is_taken=lambda name: fold(name) in taken, limit=self._engine.name_limit)
 
-    def _sources(self, connection: sa.Connection, wishes: Mapping[str, Wish]) -> dict[str, tuple[ViewSource, ...]]:
-        """Return the tables that each view shows, those of the oldest assignments first."""
-        models = {key: list(self._models(connection, key, wish.routes)) for key, wish in wishes.items()}
-        wanted = {table.key for found in models.values() for model in found for table in model.tables()}
-        known = self._catalog.physical_tables(connection, sorted(wanted))
-        return {
-            key: tuple(source for model in found if (source := _source(model, known)) is not None)
-            for key, found in models.items()
-        }
+    def _sources(
+        self, connection: sa.Connection, wishes: Mapping[str, Wish]
+    ) -> tuple[dict[str, tuple[ViewSource, ...]], list[Rejected]]:
+        """Return where the records of each view are, oldest tables first, but for views whose models cannot be asked.
 
-    def _models(self, connection: sa.Connection, key: str, routes: Sequence[str]) -> Iterator[BoundModel]:
+        Also return why these cannot.
+        """
+        stored: dict[str, list[_Stored]] = {}
+        faults: list[Rejected] = []
+        for key, wish in wishes.items():
+            try:
+                stored[key] = list(self._stored(connection, key, wish.routes))
+            except Rejected as fault:
+                faults.append(fault)
+        wanted = {table.key for found in stored.values() for one in found for table in one.tables}
+        known = self._catalog.physical_tables(connection, sorted(wanted))
+        sources = {key: [_source(one, known) for one in found] for key, found in stored.items()}
+        return {key: tuple(one for one in found if one is not None) for key, found in sources.items()}, faults
+
+    def _stored(self, connection: sa.Connection, key: str, routes: Sequence[str]) -> Iterator[_Stored]:
         assignment = self._catalog.assignment
         if not key.startswith("$"):
             here = assignment.c.hash == key_hash(key)
@@ -166,10 +194,13 @@ class Views:
         rows = connection.execute(query.group_by(*group))
         seen = set()
         for row in sorted(rows, key=itemgetter(3, 0))[-MOST_SOURCES:]:
-            model = bound_model(row[2], row[0], row[1])
-            if model.query not in seen:
-                seen.add(model.query)
-                yield model
+            with asking(row[2], self._watch):
+                model = bound_model(row[2], row[0], row[1])
+                tables = tuple(table for table in model.tables() if not table.replaces)
+                stored = _Stored(model.query, tables, model.layout)
+            if stored.query not in seen:
+                seen.add(stored.query)
+                yield stored
 
     def _known(self, connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Known]:
         table = self._catalog.view
@@ -245,17 +276,16 @@ def new_columns(
     return new
 
 
-def _source(model: BoundModel, known: Mapping[str, PhysicalTable]) -> ViewSource | None:
+def _source(stored: _Stored, known: Mapping[str, PhysicalTable]) -> ViewSource | None:
     """Return where a view finds a model's records; None without a layout, or without its tables."""
-    main, *details = (table for table in model.tables() if not table.replaces)
-    layout = model.layout
+    (main, *details), layout = stored.tables, stored.layout
     if layout is None or not {main.key, *(table.key for table in details)} <= known.keys():
         return None
     values: tuple[BoundTable, PhysicalTable] | None = None
     if isinstance(layout, ValueRows):
         table = next(table for table in details if layout.path in {column.name for column in table.columns})
         values = table, known[table.key]
-    return ViewSource(layout, (main, known[main.key]), values, model.query.on)
+    return ViewSource(layout, (main, known[main.key]), values, stored.query.on)
 
 
 def _name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:

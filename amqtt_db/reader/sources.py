@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, MOVED, PhysicalTable, key_hash
 from amqtt_db.database.snapshot import Snapshot, require_tables
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.models.base import Model
 from amqtt_db.models.binding import BoundModel, BoundTable, Query
 from amqtt_db.models.spec import bound_model
@@ -56,20 +56,26 @@ class _Found:
 
 
 def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
-    """Where the wanted topics' records lie.
+    """Return where the wanted topics' records are.
 
-    Raises DatabaseError where nothing has ever been stored, or where a model cannot be loaded.
+    Raises DatabaseError if nothing has ever been stored, or if the model of a wanted topic cannot be loaded.
     """
     require_tables(snapshot)
     found: dict[tuple[Model, Query], _Found] = {}
     settled: dict[str, set[str]] = {}
-    for row in _placements(snapshot, wanted.exact):
-        bound = _bound(row)
-        query = bound.query
-        settled.setdefault(query.table, set()).add(row.topic)  # what has moved away may still lie there
-        if row.state != MOVED and wanted.topic.match(row.topic) is not None:
-            found.setdefault((bound.model, query), _Found(bound)).add(row)
     is_complete = wanted.exact is None
+    for row in _placements(snapshot, wanted.exact):
+        is_wanted = row.state != MOVED and wanted.topic.match(row.topic) is not None
+        try:
+            bound, query = _bound(row)
+        except DatabaseError:
+            if is_wanted:
+                raise
+            is_complete = False  # there may be records of others in any table
+            continue
+        settled.setdefault(query.table, set()).add(row.topic)  # what has moved away may still lie there
+        if is_wanted:
+            found.setdefault((bound.model, query), _Found(bound)).add(row)
     return [
         Source(
             source.model,
@@ -81,10 +87,11 @@ def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     ]
 
 
-def _bound(row: Any) -> BoundModel:
+def _bound(row: Any) -> tuple[BoundModel, Query]:
     try:
-        return bound_model(row.model, row.key, row.route)
-    except ValueError as error:
+        bound = bound_model(row.model, row.key, row.route)
+        return bound, bound.query
+    except (ValueError, Rejected) as error:
         raise DatabaseError(f"the records of {row.topic!r} lie in a model that cannot be loaded: {error}") from error
 
 

@@ -105,7 +105,7 @@ class Remodel:
         self._schema = Schema(self._engine, self._catalog, names_of(self._named))
         self._planner = InsertPlanner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
         self._router = TopicRouter(routes)
-        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, names_of(self._named))
+        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, self._named)
         try:
             self._prepare()
         except BaseException:

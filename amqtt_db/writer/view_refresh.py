@@ -21,10 +21,11 @@ from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
-from amqtt_db.models.binding import exact_tables
+from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
+from amqtt_db.writer.existing_tables import NamedTable, names_of
 from amqtt_db.writer.insert_plan import fitting_kind
 from amqtt_db.writer.transaction import COLLISIONS
 
@@ -46,13 +47,20 @@ class ViewKeeper:
     """Notes new properties and destinations, and refreshes the views that show them."""
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, database: sa.Engine, routes: Iterable[Route], reserved: Iterable[str]
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        database: sa.Engine,
+        routes: Iterable[Route],
+        named: Sequence[NamedTable],
+        watch: Watch = unwatched,
     ) -> None:
+        """``named`` are the tables that routes name; ``watch`` notes that a stored model is asked something."""
         self._engine = engine
         self._database = database
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
-        self._sharing = _routes_by_table(self._routes.values())
-        self._views = Views(engine, catalog, reserved)
+        self._sharing = _routes_by_table(named)
+        self._views = Views(engine, catalog, names_of(named), watch)
         self._sql = view_sql(engine, database.dialect)
         self._noted: set[RecordGroup] = set()
         self._pairs: dict[str, dict[Pair, None]] = {}
@@ -61,6 +69,7 @@ class ViewKeeper:
         self._due: dict[str, Destination] = {}
         self._not_before = 0.0
         self._causes = OncePerCause()
+        self._faults = OncePerCause()
         self._collisions = 0
 
     def drop_conflicting(self, connection: sa.Connection) -> None:
@@ -136,8 +145,11 @@ class ViewKeeper:
                     before = wishes.get(key, wish)
                     pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
                     wishes[key] = attrs.evolve(before, pairs=pairs)
-            for name in self._views.refresh(connection, sql, wishes):
-                logger.info("view %s updated", name)
+            names, faults = self._views.refresh(connection, sql, wishes)
+        for name in names:
+            logger.info("view %s updated", name)
+        if faults and self._faults.is_new(str(faults[0])):
+            logger.error("a view stays as it is, for its model cannot be asked: %s; messages are stored", faults[0])
         for key in due:
             del self._due[key]
 
@@ -177,13 +189,12 @@ class ViewKeeper:
             logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
 
 
-def _routes_by_table(routes: Iterable[Route]) -> Mapping[str, tuple[str, ...]]:
+def _routes_by_table(named: Iterable[NamedTable]) -> Mapping[str, tuple[str, ...]]:
     """Return, for each topic filter whose route names a table of columns, the filters of all routes that name it."""
     by_table: dict[str, list[str]] = {}
-    for route in routes:
-        for table in exact_tables(route.bound()):
-            if table.overflow is not None:
-                by_table.setdefault(table.key, []).append(route.filter.text)
+    for route, table in named:
+        if table.overflow is not None:
+            by_table.setdefault(table.key, []).append(route.filter.text)
     return {text: tuple(sorted(texts)) for texts in by_table.values() for text in texts}
 
 

@@ -58,7 +58,7 @@ class Writer:
         self._planner = InsertPlanner(engine, self._schema, Lookups(engine, self._database, guard.pause), routes)
         self._target = TransactionWriter(engine, self._catalog)
         self._router = TopicRouter(routes)
-        self._views = ViewKeeper(engine, self._catalog, self._database, routes, names_of(self._named))
+        self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
         self.retention = Retention(engine, self._catalog, self._database, routes, clock, guard.watch_task)
 
     def prepare(self) -> None:

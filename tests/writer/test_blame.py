@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +21,7 @@ from amqtt_db.message import CONNECT, Batch, flags
 from amqtt_db.testing.starting import connected
 from tests.database.engines.servers import Site
 from tests.workbench import Sent, Workbench
+from tests.writer import user_code
 from tests.writer.user_code import LOOKALIKES, NONSENSE, ODD_DATA, TANTRUMS
 
 GOOD = {"topic": "good/#"}
@@ -28,13 +31,10 @@ HARMLESS = ("a function that fails", "a function that returns nonsense")
 SLOW = settings.get_profile("default").max_examples // 2
 
 
-def moody(method: str, mood: str) -> dict[str, Any]:
+def moody(method: str, mood: str, when: str = "") -> dict[str, Any]:
     """A route whose model misbehaves."""
-    return {
-        "topic": "moody/#",
-        "model": {f"{USER}.Moody": {"method": method, "mood": mood}},
-        "decode": f"{USER}.decode",
-    }
+    options = {"method": method, "mood": mood, "always": when == "always"}
+    return {"topic": "moody/#", "model": {f"{USER}.Moody": options}, "decode": f"{USER}.decode"}
 
 
 def require_neighbours(bench: Workbench, sent: list[tuple[str, Any]]) -> None:
@@ -120,8 +120,12 @@ import sys
 from pathlib import Path
 from amqtt_db.writer.crash_guard import CrashGuard
 from tests import workbench
+from tests.writer import user_code
 from tests.writer.test_blame import GOOD, moody
-workbench.CrashGuard = lambda path: CrashGuard(path, limit=0.3)
+def guard(path):
+    user_code.awake = True  # the routes have been read
+    return CrashGuard(path, limit=0.3)
+workbench.CrashGuard = guard
 bench = workbench.Workbench(Path(sys.argv[1]), moody(*sys.argv[2:]), GOOD)
 bench.position = bench.checkpoint
 while bench.position < 5:
@@ -148,6 +152,59 @@ def test_a_method_that_hangs_or_exits_costs_only_its_message(method: str, mood: 
     (letter,) = bench.dead()
     assert letter.topic == b"moody/a"
     assert "the writer died of it twice" in letter.reason
+
+
+@pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE])
+def test_a_model_that_never_says_its_tables_costs_only_its_messages(
+    mood: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer starts, other routes and their views work, records of others are deleted in time."""
+    bench = Workbench(tmp_path, moody("tables", mood, "always"), {**GOOD, "keep": "1 h"})
+    monkeypatch.setattr(user_code, "awake", True)
+    bench.restart()
+    sent: list[tuple[str, Any]] = [("good/a", {"v": 1.0}), ("moody/a", {"fine": 1.0})]
+    bench.send(*sent)
+    bench.writer.do_idle_work()
+    require_neighbours(bench, sent)
+    assert len(bench.dead()) == 1
+    assert ("good_a_view",) in bench.sql("SELECT name FROM mqtt_view")
+    bench.restart()
+    bench.now += 7200
+    with suppress(Exception):  # it says that a model cannot be asked
+        bench.writer.retention.finish()
+    assert bench.data("good/#") == []
+
+
+def test_a_model_that_is_gone_stops_only_its_own_view(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The class of an assignment cannot be imported any more: that is said once, and the views of others are made."""
+    bench = Workbench(tmp_path, {"topic": "lab/#", "model": "eav"}, GOOD)
+    bench.send(("lab/a", {"v": 1.0}))
+    past = "'gone', 'lab/#', '{\"gone_package.Model\": {}}'"
+    columns = "hash, sequence, state, topic, key, route, model"
+    bench.sql(f"INSERT INTO mqtt_assignment ({columns}) SELECT hash, 0, 'past', topic, {past} FROM mqtt_assignment")
+    with caplog.at_level(logging.ERROR):
+        for name in ("v", "w"):
+            bench.send(("lab/a", {name: 1.0}), ("good/a", {name: 1.0}))
+            bench.writer.do_idle_work()
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "a view stays as it is, for its model cannot be asked"
+    ]
+    assert bench.sql("SELECT v, w FROM good_a_view ORDER BY id") == [(1.0, None), (None, 1.0)]
+    assert len(bench.data("good/#")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mood", ["hang", "exit", "polite exit"])
+def test_a_model_that_hangs_or_exits_when_it_is_asked_anything_is_left_alone(mood: str, tmp_path: Path) -> None:
+    """Where no message is to blame, at start, by views and by retention: others are not concerned."""
+    command = [sys.executable, "-c", DEADLY, str(tmp_path), "tables", mood, "always"]
+    codes: list[int] = []
+    while not codes or (codes[-1] and len(codes) < 12):
+        codes.append(subprocess.run(command, check=False, timeout=60, capture_output=True).returncode)
+    assert codes[-1] == 0
+    bench = Workbench(tmp_path)
+    assert bench.data("good/#") == [{"v": 1.0}, {"v": 3.0}, {"v": 4.0}]
+    assert [letter.topic for letter in bench.dead()] == [b"moody/a"]
 
 
 def test_a_dead_letter_of_a_model_says_where(tmp_path: Path) -> None:

@@ -162,19 +162,24 @@ def read_csv(payload: bytes) -> Any:
     return next(csv.DictReader(io.StringIO(payload.decode())))
 
 
+awake = False
+
+
 @attrs.frozen
 class Moody(Wide):
     """A model of which one method behaves as its ``mood`` says.
 
-    Where the method is given a shape, it does so only for a property named ``bad``.
+    Where the method is given a shape, it does so only for a property named ``bad``; with ``always`` in any case, but
+    not before ``awake`` is true, for a mistake that shows at once is one of the configuration.
     """
 
     method: str = ""
     mood: str = ""
+    always: bool = False
 
     def _do(self, method: str, normal: Callable[..., Any], *arguments: Any) -> Any:
         shapes = [argument for argument in arguments if isinstance(argument, Shape)]
-        is_meant = not shapes or any("bad" in shape.paths for shape in shapes)
+        is_meant = awake if self.always else not shapes or any("bad" in shape.paths for shape in shapes)
         if method == self.method and is_meant:
             return MOODS[self.mood]()
         return normal(*arguments)
