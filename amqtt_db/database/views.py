@@ -102,10 +102,10 @@ class Views:
 
     def refresh(
         self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]
-    ) -> tuple[list[str], list[Rejected]]:
+    ) -> tuple[list[str], dict[str, Rejected]]:
         """Create or replace the views whose definition has changed, with the schema locked; return their names.
 
-        Also return why views stay as they are whose models cannot be asked.
+        Also return, by key, why views stay as they are whose models cannot be asked.
         """
         sources, faults = self._sources(connection, wishes)
         known = self._known(connection, wishes)
@@ -164,18 +164,18 @@ class Views:
 
     def _sources(
         self, connection: sa.Connection, wishes: Mapping[str, Wish]
-    ) -> tuple[dict[str, tuple[ViewSource, ...]], list[Rejected]]:
+    ) -> tuple[dict[str, tuple[ViewSource, ...]], dict[str, Rejected]]:
         """Return where the records of each view are, oldest tables first, but for views whose models cannot be asked.
 
         Also return why these cannot.
         """
         stored: dict[str, list[_Stored]] = {}
-        faults: list[Rejected] = []
+        faults: dict[str, Rejected] = {}
         for key, wish in wishes.items():
             try:
                 stored[key] = list(self._stored(connection, key, wish.routes))
             except Rejected as fault:
-                faults.append(fault)
+                faults[key] = fault
         wanted = {table.key for found in stored.values() for one in found for table in one.tables}
         known = self._catalog.physical_tables(connection, sorted(wanted))
         sources = {key: [_source(one, known) for one in found] for key, found in stored.items()}

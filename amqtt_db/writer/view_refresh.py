@@ -19,7 +19,7 @@ from amqtt_db.database.catalog import Assignment, Catalog
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.views import Views, Wish
-from amqtt_db.errors import OncePerCause
+from amqtt_db.errors import OncePerCause, Rejected
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
 from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
@@ -67,6 +67,8 @@ class ViewKeeper:
         self._destinations: dict[str, Destination] = {}
         self._unchecked: dict[str, Collection[Kind]] = {}
         self._due: dict[str, Destination] = {}
+        self._faulty: dict[str, Destination] = {}
+        self._retry_faulty_at = 0.0
         self._not_before = 0.0
         self._causes = OncePerCause()
         self._faults = OncePerCause()
@@ -112,6 +114,9 @@ class ViewKeeper:
     def refresh(self) -> None:
         """Refresh the views that are due, unless it is too early; log errors once per cause."""
         started = time.monotonic()
+        if self._faulty and started >= self._retry_faulty_at:
+            self._due.update(self._faulty)
+            self._faulty.clear()
         if not self._due or self._sql is None or started < self._not_before:
             return
         try:
@@ -137,21 +142,34 @@ class ViewKeeper:
     def _refresh(self, sql: ViewSQL[Any]) -> None:
         due = dict(islice(self._due.items(), VIEWS_AT_ONCE))
         wishes: dict[str, Wish] = {}
+        views: dict[str, set[str]] = {}
         with sql.with_short_timeout(self._engine, self._database) as connection:
             for destination in due.values():
                 wish = self._wish(destination)
                 own = self._views.key_of(connection, destination, wish.routes)
-                for key in dict.fromkeys((own, *self._views.related(connection, destination))):
+                keys = dict.fromkeys((own, *self._views.related(connection, destination)))
+                views[destination.key] = set(keys)
+                for key in keys:
                     before = wishes.get(key, wish)
                     pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
                     wishes[key] = attrs.evolve(before, pairs=pairs)
             names, faults = self._views.refresh(connection, sql, wishes)
         for name in names:
             logger.info("view %s updated", name)
-        if faults and self._faults.is_new(str(faults[0])):
-            logger.error("a view stays as it is, for its model cannot be asked: %s; messages are stored", faults[0])
-        for key in due:
+        for key, destination in due.items():
             del self._due[key]
+            if views[key] & faults.keys():
+                self._faulty[key] = destination
+        self._report(faults)
+
+    def _report(self, faults: Mapping[str, Rejected]) -> None:
+        """Log once why views stay as they are, and try them again later; other views need not wait."""
+        if not faults:
+            return
+        self._retry_faulty_at = time.monotonic() + RETRY_PAUSE
+        fault = min(map(str, faults.values()))
+        if self._faults.is_new(fault):
+            logger.error("a view stays as it is, for its model cannot be asked: %s; messages are stored", fault)
 
     def _wish(self, destination: Destination) -> Wish:
         pairs = self._pairs[destination.key]
