@@ -1,16 +1,18 @@
 """The durable spool between the broker and the writer.
 
-The promise: what :meth:`Journal.commit` has returned for is as safe as ``sync`` says, survives a kill of any process,
-and is read back exactly, in order, by any number of other processes that never hold up the owner.
+Once :meth:`Journal.commit` has returned, its entries are as safe as ``sync`` says, survive a kill of any process, and
+are read back exactly and in order by any number of other processes, which never hold up the owner.
 
 The journal is an SQLite file in WAL mode.  One process owns it, which a lock on ``<path>.lock`` ensures, and only the
 owner writes to it.  Entries lie in groups, one row each: the position of the first entry, their number, and a blob that
-:mod:`amqtt_db.journal.group` explains.  Positions ascend and may have gaps.  The next one comes from the groups that
-are there and from a stored number that is moved whenever groups are deleted.
+:mod:`amqtt_db.journal.group` explains.  Positions ascend and may have gaps.  The next one comes from the groups in the
+file and from a stored number that is moved whenever groups are deleted.  Notes are small values by scope and key that
+are committed with the entries and outlive them.
 
-Each opening by an owner has a random token, which is on disk before anything else, whatever ``sync`` says.  So a
-position together with its token is never used twice, even if a power failure takes back entries that were not yet
-synced, or somebody restores a copy.  The first entry of each opening is of kind START.
+Each opening by an owner begins a generation with a random token, which is on disk before anything else, whatever
+``sync`` says.  So a position together with its token is never used twice, even if a power failure takes back entries
+that were not synced yet, or somebody restores a copy.  The first entry of a generation is of kind START.  In the file
+the table of generations is called ``opening``.
 
 The process that stores the entries elsewhere reports how far it got (:mod:`amqtt_db.journal.progress`); the owner
 deletes the groups behind it inside its own commits.  The file keeps its size; the space inside is used again.

@@ -1,4 +1,4 @@
-"""How a journal lays a group of neighbouring entries into one blob, column by column.
+"""The layout of a group of neighbouring entries in one blob, column by column.
 
 A blob is: one byte with the version of this layout; a CRC-32 of all that follows; then for all entries their times and
 sessions (int64), topic and payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all
@@ -26,7 +26,7 @@ LAYOUT_VERSION: Final = 2
 FIXED: Final = calcsize("<qqIIB")
 """Bytes that an entry takes besides its topic and payload."""
 OTHER_KINDS: Final = flags(CONNECT)
-"""From here on, flags are not those of a published message."""
+"""The lowest flags that do not belong to a published message."""
 
 DAMAGED: Final = (
     "a group of the journal is damaged; start the broker again: it sets the file aside and keeps what can be read of it"

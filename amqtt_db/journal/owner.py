@@ -1,4 +1,4 @@
-"""A journal in its owner's hands: append, commit, trim."""
+"""The owner's side of a journal: append, commit, trim."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from amqtt_db.message import START, flags
 Sync = Literal["always", "1s", "never"]
 
 NO_LONGER_FULL: Final = 0.9
-"""Of ``max_size``: a journal that was full takes messages again below it."""
+"""A journal that was full takes messages again below this fraction of ``max_size``."""
 
 _Row = tuple[int, int, int, int, int, bytes]
 _Note = tuple[str, str, bytes | None]
@@ -60,7 +60,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, lock: int, connection: sqlite3.Connection, max_size: int, sync: Sync) -> None:
-        """For :meth:`open` alone."""
+        """Use :meth:`open` instead."""
         self.path = path
         self.max_size = max_size
         self.sync = sync

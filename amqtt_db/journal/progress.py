@@ -13,7 +13,7 @@ from amqtt_db.journal.file import explained
 
 @attrs.frozen
 class Progress:
-    """Everything of the opening ``token`` before ``position``, and of all earlier openings, is stored elsewhere."""
+    """Everything before ``position`` of the generation ``token``, and all earlier generations, is stored elsewhere."""
 
     token: str
     position: int

@@ -31,12 +31,12 @@ GroupRow = tuple[int, int, int, int, int, bytes]
 """A group as it is in the file: first, count, messages, opening, size, blob."""
 
 _ScanResult = tuple[list[int], int | None]
-"""First positions of groups that are sound; and the last that could be read, None if all of a range could."""
+"""First positions of sound groups, and the last position that could be read; None if the whole range could."""
 
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68  # bytes into the file [https://www.sqlite.org/fileformat2.html#database_header]
 _LAST_POSITION: Final = 2**40
-_NOTHING: Final = -1
+_NO_ROW: Final = -1
 _BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter by what SQLite says about damaged names
 _MOST_TRIES: Final = 50_000
 _STRAYS: Final = "SELECT count(*) FROM entries WHERE opening NOT IN (SELECT number FROM opening)"
@@ -154,7 +154,7 @@ def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
         low = max(low, last + 1)
         found, last = _read_range(connection, low, high, "DESC")
         yield from found
-        high = high if last in (None, _NOTHING) else last - 1
+        high = high if last in (None, _NO_ROW) else last - 1
         if low < high:
             middle = (low + high) // 2
             ranges += [(middle + 1, high), (low, middle)]
@@ -162,7 +162,7 @@ def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
 
 def _read_range(connection: sqlite3.Connection, low: int, high: int, order: str) -> _ScanResult:
     found: list[int] = []
-    last = _NOTHING
+    last = _NO_ROW
     try:
         for row in connection.execute(f"{_GROUPS} {order}", (low, high)):
             last = row[0]

@@ -1,4 +1,4 @@
-"""Everything that the plugin needs of amqtt's insides, in one place, and a test that it is still there.
+"""Everything that the plugin needs of amqtt's internals, and a check that it is still there.
 
 Written for amqtt 0.12.  Whoever moves to another version of amqtt runs the tests and looks here first.
 """

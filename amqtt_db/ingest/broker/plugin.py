@@ -92,7 +92,7 @@ class Plugin(BasePlugin[BrokerContext]):
         compat.intercept_wills(self._broker, self._store_will)
 
     async def on_broker_pre_start(self) -> None:
-        """Look for topic plugins, and start the writer."""
+        """Check amqtt, look for topic plugins, and start the writer."""
         await compat.check_order(asyncio.get_running_loop())
         manager = self._broker.plugins_manager
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)

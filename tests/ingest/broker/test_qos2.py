@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -76,6 +77,67 @@ def test_a_message_sent_again_after_kill_9_is_stored_once(tmp_path: Path, clean:
     killed_after(setup, begin, clean=clean)
     killed_after(setup, another, clean=clean)
     assert [message.payload for message in setup.entries()] == [b"once"] * 2
+
+
+class Sender:
+    """A client that keeps its own side of QoS 2 through lost connections, with a window of 20 messages."""
+
+    def __init__(self, count: int) -> None:
+        self.waiting = list(range(count))
+        self.unconfirmed: dict[int, int] = {}  # packet identifier → message, until PUBREC
+        self.unreleased: list[int] = []  # packet identifiers between PUBREC and PUBCOMP
+
+    @property
+    def is_done(self) -> bool:
+        """True if every message has its PUBCOMP."""
+        return not (self.waiting or self.unconfirmed or self.unreleased)
+
+    def resume(self, client: Client) -> None:
+        """Send again what a new connection must send again."""
+        for packet_id, number in self.unconfirmed.items():
+            client.send(publish("a", b"%d" % number, 2, packet_id, dup=True))
+        client.send(*(release(packet_id) for packet_id in self.unreleased))
+
+    async def step(self, client: Client) -> None:
+        """Fill the window, and take one answer."""
+        while self.waiting and len(self.unconfirmed) + len(self.unreleased) < 20:
+            used = {*self.unconfirmed, *self.unreleased}
+            packet_id = next(number for number in range(1, 22) if number not in used)
+            self.unconfirmed[packet_id] = self.waiting.pop(0)
+            client.send(publish("a", b"%d" % self.unconfirmed[packet_id], 2, packet_id))
+        kind, packet_id = await client.acknowledged()
+        if kind == PUBREC:
+            if self.unconfirmed.pop(packet_id, None) is not None:
+                self.unreleased.append(packet_id)
+            client.send(release(packet_id))
+        elif packet_id in self.unreleased:
+            self.unreleased.remove(packet_id)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_kills_at_any_moment_of_the_handshake_lose_and_double_nothing(tmp_path: Path, clean: bool) -> None:
+    """A broker is killed again and again under load; each message of QoS 2 is stored exactly once."""
+    setup, sender, rng = Setup(tmp_path, {}, {}), Sender(600), random.Random(7)
+
+    async def send(steps: int | None) -> None:
+        client = await Client.connect(setup.port, "me", clean=clean, username="me")
+        sender.resume(client)
+        while not sender.is_done and steps != 0:
+            await sender.step(client)
+            steps = None if steps is None else steps - 1
+        child.kill()
+        client.writer.transport.abort()
+
+    for steps in [rng.randrange(50, 250) for _ in range(5)] + [None]:
+        with running(setup) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            try:
+                asyncio.run(send(steps))
+            finally:
+                child.kill()
+    assert sender.is_done
+    assert sorted(int(message.payload) for message in setup.entries()) == list(range(600))
 
 
 @pytest.mark.parametrize(("payload", "dup"), [(b"another", True), (b"one", False)])
