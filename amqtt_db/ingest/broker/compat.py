@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib.metadata import version
 from typing import Any, Final, cast
@@ -25,6 +26,7 @@ from amqtt_db.errors import AmqttDbError
 
 logger = logging.getLogger(__name__)
 
+_BYTES_REPR: Final = re.compile(r"""b(['"]).*\\x[89a-f][0-9a-f].*\1""", re.DOTALL)
 _CHUNK: Final = 2**16
 _QOS_2: Final = 4  # bit in the flags of a PUBLISH
 _TRIAL_SECONDS: Final = 0.02  # a message of QoS 2 waits for its PUBREL, which never comes
@@ -137,6 +139,11 @@ def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
 def broker_of(context: BrokerContext) -> Broker:
     """Return the broker that a plugin's context belongs to: the handlers of its sessions are nowhere else."""
     return context._broker_instance  # noqa: SLF001
+
+
+def is_ill_formed(text: str | None) -> bool:
+    """Return True if a text of a CONNECT packet was not UTF-8: amqtt then takes the repr of its bytes for the text."""
+    return text is not None and _BYTES_REPR.fullmatch(text) is not None
 
 
 def has_ended(handler: BrokerProtocolHandler) -> bool:

@@ -44,6 +44,9 @@ _NICENESS: Final = 5  # of the writer: where processors are few, clients and bro
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
 _UNFINISHED_BYTES: Final = 256 * 2**20  # of large packets that are still arriving, over all connections
+_ILL_FORMED_CONNECT: Final = (
+    "has a client id, user name or will topic that is not well-formed UTF-8 [MQTT-1.5.3-1] and is disconnected"
+)
 _RESERVED_WILL: Final = "left a will for a topic that clients may not publish to"
 _CLEAN_SECONDS: Final = 24 * 3600.0
 _YOUNG_OBJECTS: Final = 10_000
@@ -115,10 +118,14 @@ class Plugin(BasePlugin[BrokerContext]):
         compat.intercept_qos_2(handler, queue.take, queue.release)
         queue.connection = self._connections.opened(client_session, handler)
         if handler.reader is not None:
-            handler.reader = GatedReader(
+            handler.reader = reader = GatedReader(
                 handler.reader, self._group_commit.gate, self._budget, self._max_payload,
                 partial(self._refusals.add, client_id),
             )  # fmt: skip
+            texts = (client_id, client_session.username, client_session.will_topic)
+            if any(map(compat.is_ill_formed, texts)):
+                client_session.will_flag = False
+                reader.end(_ILL_FORMED_CONNECT)
         if isinstance(handler.writer, StreamWriterAdapter):
             handler.writer = CoalescingWriter(handler.writer, self._group_commit.coalescer)
 

@@ -138,7 +138,7 @@ class GatedReader(ReaderAdapter):
         try:
             return await asyncio.wait_for(self._receive(missing), max(0.0, seconds))
         except asyncio.TimeoutError:
-            return self._end(_TOO_SLOW)
+            return self.end(_TOO_SLOW)
 
     def _read_header(self, byte: int) -> None:
         if self._shift < 0:
@@ -169,7 +169,7 @@ class GatedReader(ReaderAdapter):
             if 2 <= self._left - length <= self._max_payload and self._first & _QOS_3 != _QOS_3:
                 return data
             fault = self._length_fault(length)
-        return data if fault is None else self._end(fault)
+        return data if fault is None else self.end(fault)
 
     def _length_fault(self, topic: int) -> str | None:
         qos = self._first & _QOS_3
@@ -178,7 +178,7 @@ class GatedReader(ReaderAdapter):
             return _MALFORMED
         return _TOO_LARGE if payload > self._max_payload else None
 
-    def _end(self, reason: str) -> bytes:
+    def end(self, reason: str) -> bytes:
         """End the stream for amqtt, which then closes the connection."""
         self._refuse(reason)
         self._receive = _receive_nothing

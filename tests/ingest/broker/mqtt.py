@@ -16,7 +16,7 @@ class Client:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int, client_id: str, **options: Any) -> Client:
+    async def connect(cls, port: int, client_id: str | bytes, **options: Any) -> Client:
         """A client that has its CONNACK."""
         client = cls(*await asyncio.open_connection("127.0.0.1", port))
         client.send(connect_packet(client_id, **options))
@@ -79,12 +79,12 @@ def packet(first: int, body: bytes) -> bytes:
 
 
 def connect_packet(
-    client_id: str,
+    client_id: str | bytes,
     *,
     clean: bool = True,
     keep_alive: int = 60,
-    username: str | None = None,
-    will: tuple[str, bytes, int, bool] | None = None,
+    username: str | bytes | None = None,
+    will: tuple[str | bytes, bytes, int, bool] | None = None,
 ) -> bytes:
     """CONNECT; ``will`` is topic, payload, QoS and retain."""
     flags = 2 * clean | 128 * (username is not None)

@@ -318,6 +318,28 @@ def test_an_ill_formed_topic_is_refused_and_its_sender_disconnected(
     assert len([line for line in lines if "not well-formed UTF-8" in line]) == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"client_id": b"K\xfcche"}, {"username": b"K\xfcche"}, {"will": (b"K\xfcche", b"x", 1, False)}],
+    ids=["client id", "user name", "will topic"],
+)
+def test_an_ill_formed_connect_is_refused_and_leaves_no_will(in_house: InHouse, options: dict[str, Any]) -> None:
+    """[MQTT-1.5.3-1]: disconnected before its first message; others with odd but well-formed names are served."""
+
+    async def scenario(setup: Setup) -> None:
+        odd = await Client.connect(setup.port, "b'Küche'", username="b'\\x41'", will=("b'\\xzz'", b"odd", 1, False))
+        client = await Client.connect(setup.port, **{"client_id": "latin", **options})
+        client.send(publish("a", b"x", 1, 1))
+        assert await client.reader.read() == b""
+        await client.vanish()
+        odd.send(publish("a", b"good", 1, 1))
+        assert await odd.acknowledged() == (4, 1)
+        await odd.leave()
+        await setup.until_stored(2, DISCONNECT)
+
+    assert [message.payload for message in in_house(scenario).entries()] == [b"good"]
+
+
 def test_a_payload_beyond_the_limit_is_refused_and_counted(in_house: InHouse) -> None:
     """Before its body is read: the sender is disconnected, others are served."""
 
