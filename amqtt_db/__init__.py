@@ -6,7 +6,6 @@ These names are the public interface; ``docs/api.md`` says what else is stable. 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ _MODULES: Final = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return version("amqtt_db")
+        return import_module("importlib.metadata").version("amqtt_db")
     if name == "errors":
         return import_module("amqtt_db.errors")
     if name in _MODULES:

@@ -7,6 +7,7 @@ To name a module is to run it.  Where whoever writes the configuration may not d
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -56,6 +57,11 @@ def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
     registered.update({point.value.replace(":", "."): point.name for point in entry_points(group=group)})
     name = registered.get(path, path)
     return path if name in builtins and builtins[name] != path else name
+
+
+def search_last(directory: str) -> None:
+    """Have modules also looked for in a directory, after all others: none of them replaces another one."""
+    sys.path[:] = [*(one for one in sys.path if one not in {"", directory}), directory]
 
 
 def load_path(path: str) -> Any:

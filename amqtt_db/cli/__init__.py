@@ -12,6 +12,7 @@ from amqtt_db import __version__
 from amqtt_db.cli import data, dead, journal, run
 from amqtt_db.cli.output import prepare_streams
 from amqtt_db.cli.shell import print_error
+from amqtt_db.registry import search_last
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(dead.app, name="dead")
@@ -33,8 +34,7 @@ for command in (
 def main() -> None:
     """Run ``amqtt-db``; a user's own modules are also found in the current directory."""
     prepare_streams()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    search_last(os.getcwd())
     try:
         app()
     except OSError as error:  # from printing outside of any command, such as --help
