@@ -214,7 +214,7 @@ class BoundModel:
         kinds = {column.name: column.kind for column in table.columns}
         if not table.key or not all(kinds.get(name) in _KEY_KINDS for name in table.key):
             raise ValueError(
-                f"the table {table.name} replaces rows: its key must name columns with a lookup or a number"
+                f"the table {table.name} replaces rows: its key must be columns with a lookup or integers, dates or UUIDs"
             )
         if table.name is None or table.properties:
             raise ValueError(f"table {table.name} replaces rows: it needs a name, and cannot have properties")

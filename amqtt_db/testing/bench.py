@@ -17,6 +17,7 @@ from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.models.base import Model
 from amqtt_db.reader import read
+from amqtt_db.record import Record
 from amqtt_db.routing.route import Hypertable, Route
 from amqtt_db.testing.answer import Told, expected, require, require_same, told
 from amqtt_db.testing.databases import Database
@@ -152,8 +153,12 @@ class Bench:
             self.feed().store(*batch)
 
     def read(self, topic: str = "#") -> list[Told]:
+        """Return all stored records for a topic filter, as plain data."""
+        return list(map(told, self.records(topic)))
+
+    def records(self, topic: str = "#") -> list[Record]:
         """Return all stored records for a topic filter."""
-        return [told(record) for record in read(self.url, topic)]
+        return list(read(self.url, topic))
 
     def check(self, setting: Setting) -> None:
         """Raise AssertionError unless exactly the stored messages of all journals read back."""

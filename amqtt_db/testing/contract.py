@@ -29,6 +29,7 @@ from amqtt_db.testing.bench import Bench
 from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.history import History, Sent, Setting
 from amqtt_db.testing.machine import Life
+from amqtt_db.testing.replacing import replacing_faults
 from amqtt_db.testing.servers import needed
 
 LONG: Final = 500
@@ -108,6 +109,11 @@ class ModelContract:
             require(not faults, "\n".join(faults[:5]))
 
         law()
+
+    def test_lookups_have_names_of_their_own(self) -> None:
+        """A lookup is declared alike wherever it is used, and has no name of a table."""
+        faults = list(pure.lookup_faults(self._bound(Destination("t"))))
+        require(not faults, "\n".join(faults))
 
     def test_tables_only_grow(self) -> None:
         """The tables for two combined shapes have all columns that each shape needs."""
@@ -256,6 +262,24 @@ class ModelContract:
                 require_same(there, here, bench.reasons())
 
         law()
+
+    def test_a_replaced_row_is_the_newest(self, database: Database) -> None:
+        """In tables that replace rows: one for each key, whatever order batches have, and whatever is offered again."""
+        bound = self._bound(Destination("", "{site}/#"))
+
+        @given(strategies.histories(), st.data())
+        @tries(5, database)
+        def law(history: History, data: st.DataObject) -> None:
+            with self._bench(database, history.setting) as bench:
+                for batch in history.batches:
+                    feed = bench.feed(data.draw(st.sampled_from("ab")))
+                    feed.store(*batch)
+                    feed.replay(data.draw(st.integers(0, feed.stored)))
+                faults = list(replacing_faults(bench.url, bound, bench.records()))
+                require(not faults, "\n".join([*faults[:3], *bench.reasons()]))
+
+        if any(table.replaces for table in bound.tables()):
+            law()
 
     def test_a_life_of_crashes_replays_and_drift(self, database: Database) -> None:
         """Publish, flush, crash, replay, new property, type clash, second writer, restart: same as a plain list."""

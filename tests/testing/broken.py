@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.models import Column, Document, Eav, Model, Table, Wide
+from amqtt_db.models import Column, Document, Eav, Lookup, Model, Table, Wide
 from amqtt_db.models.base import Cell, Row, TableName
 from amqtt_db.models.fast import BatchMaker, BatchReader
 from amqtt_db.record import Record, Shape
@@ -172,6 +172,35 @@ class Squats(Document):
         """With an owner."""
         for name, row in Document.write(self, record):
             yield name, {**row, "owner": "me"}
+
+
+@attrs.frozen
+class CountsReplacements(Document):
+    """Writes into a replacing table how often it has been called."""
+
+    calls: ClassVar[list[int]] = [0]
+
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """With a table of the newest."""
+        yield from Document.tables(self, shape)
+        columns = [Column("topic", lookup="sender"), Column("calls", "int64")]
+        yield Table("newest", columns, key=["topic"], replaces=True)
+
+    def write(self, record: Record) -> Rows:
+        """With a number that a replay changes."""
+        yield from Document.write(self, record)
+        self.calls[0] += 1
+        yield "newest", {"calls": self.calls[0]}
+
+
+@attrs.frozen
+class ConfusesLookups(Wide):
+    """Has two lookups of one name."""
+
+    def extra_columns(self) -> Iterable[Column]:
+        """Over one text, and over two."""
+        yield Column("device", lookup="device")
+        yield Column("part_of_device", lookup=Lookup("device", ["device", "part"]))
 
 
 def local() -> Model:

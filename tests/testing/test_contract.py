@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 PURE = {
     "the_model_is_made_again_from_its_name_and_options",
     "rows_name_only_declared_tables_and_columns",
+    "lookups_have_names_of_their_own",
     "tables_only_grow",
     "rows_mean_the_records_they_were_made_of",
     "fast_and_plain_row_makers_agree",
@@ -37,6 +38,7 @@ READING = {
     "growing_shapes_leave_old_rows_alone",
     "the_order_of_shapes_decides_only_names",
     "another_model_reads_back_the_same",
+    "a_replaced_row_is_the_newest",
     "a_life_of_crashes_replays_and_drift",
 }
 ALL = PURE | READING
@@ -103,6 +105,11 @@ CASES = [
     ),
 ]
 
+
+CASES += [
+    Case(broken.CountsReplacements, "table newest, key .* should have", {"a_replaced_row_is_the_newest"}),
+    Case(broken.ConfusesLookups, "there are two lookups device", {"lookups_have_names_of_their_own"}),
+]
 
 QUICK: Mapping[str, Any] = {"derandomize": True, "phases": [Phase.explicit, Phase.generate]}
 """Always the same examples, and no search for the smallest."""
