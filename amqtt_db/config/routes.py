@@ -18,8 +18,10 @@ from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
-from amqtt_db.models.base import Destination, Model
-from amqtt_db.models.binding import BoundTable, bind, exact_tables
+from amqtt_db.models.base import Destination, Lookup, Model
+from amqtt_db.models.binding import BoundTable, bind, exact_tables, lookups_of
+from amqtt_db.models.eav import PROPERTIES, TOPICS
+from amqtt_db.models.narrow import SERIES
 from amqtt_db.record import Pair
 from amqtt_db.routing.records import escape_path
 from amqtt_db.routing.route import Mismatch, Route, Unknown
@@ -193,7 +195,9 @@ def _own_names(cls: type[Model]) -> frozenset[str]:
 
 
 def _table_names(model: Model) -> list[str]:
-    return [table.name for table in exact_tables(bind(model, Destination(""), timed=False))]
+    bound = bind(model, Destination(""), timed=False)
+    own = [lookup.name for lookup in lookups_of(bound) if lookup not in (PROPERTIES, SERIES, TOPICS)]
+    return [*(table.name for table in exact_tables(bound)), *own]
 
 
 def _option(node: Node, wanted: Any) -> Any:
@@ -231,6 +235,22 @@ def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -
             if key:
                 message = f"shares the table {table.name} with {first_path}, but {why}"
                 problems.append(Problem(f"{path}.{key}", f"{message}; make them agree or name another table"))
+    _check_lookups(routes, seen, problems)
+
+
+def _check_lookups(
+    routes: Mapping[str, Route], tables: Mapping[str, tuple[str, Route, BoundTable]], problems: list[Problem]
+) -> None:
+    """A lookup has no name of a table, and only one meaning."""
+    seen: dict[str, tuple[str, Lookup]] = {}
+    for path, route in routes.items():
+        for lookup in lookups_of(route.bound()):
+            name = fold(lookup.name)
+            first_path, first = seen.setdefault(name, (path, lookup))
+            other = tables[name][0] if name in tables else first_path if first != lookup else None
+            if other is not None:
+                message = f"its lookup {lookup.name} has the name of another table or lookup of {other}"
+                problems.append(Problem(f"{path}.model", f"{message}; choose another name"))
 
 
 def _difference(first: Route, first_table: BoundTable, route: Route, table: BoundTable) -> tuple[str, str]:

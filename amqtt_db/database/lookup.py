@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import key_hash
+from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import Engine, batched, driver_error
+from amqtt_db.database.naming import fold
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Lookup
+from amqtt_db.models.binding import lookup_key
 
 MAX_KEYS: Final = 1_000_000  # more are forgotten and looked up again
 
@@ -36,6 +38,19 @@ def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Ta
         extend_existing=True,
         **engine.system_table_options,
     )
+
+
+def is_registered(catalog: Catalog, connection: sa.Connection, lookup: Lookup) -> bool:
+    """Return True if a lookup has its table.  Raises DatabaseError if another table or lookup has its name."""
+    names = {lookup.name, fold(lookup.name)}
+    query = sa.select(catalog.table.c.key).where(catalog.table.c.name.in_(names))
+    keys = set(connection.scalars(query))
+    if keys - {lookup_key(lookup)}:
+        raise DatabaseError(
+            f"table {lookup.name}, which a model names for a lookup of {' and '.join(lookup.columns)}, already holds "
+            "records, or another lookup; choose another name for the lookup"
+        )
+    return bool(keys)
 
 
 class Lookups:

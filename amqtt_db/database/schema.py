@@ -17,11 +17,11 @@ from amqtt_db.database.catalog import Catalog, PhysicalTable
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.database.hypertable_layout import hypertable_layout
-from amqtt_db.database.lookup import lookup_table
+from amqtt_db.database.lookup import is_registered, lookup_table
 from amqtt_db.database.naming import column_name, fold, table_name, unique
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell, Column
-from amqtt_db.models.binding import BoundTable, table_key
+from amqtt_db.models.binding import BoundTable, lookup_key, table_key
 from amqtt_db.record import Pair, Shape
 from amqtt_db.routing.route import Hypertable
 
@@ -169,10 +169,13 @@ class Schema:
         return hypertables.make(connection, known.name, hypertable_layout(table, known, wish))
 
     def _make_lookups(self, connection: sa.Connection, table: BoundTable, present: set[str]) -> list[str]:
-        """Create the lookup tables that a table's columns need."""
-        lookups = {column.lookup for column in table.columns if column.lookup and column.lookup.name not in present}
+        """Register and create the lookup tables that a table's columns need."""
+        lookups = sorted({column.lookup for column in table.columns if column.lookup}, key=attrgetter("name"))
+        for lookup in lookups:
+            if not is_registered(self._catalog, connection, lookup):
+                self._catalog.add_table(connection, PhysicalTable(lookup_key(lookup), lookup.name, {}), "")
         targets = [
-            lookup_table(self._engine, lookup, sa.MetaData()) for lookup in sorted(lookups, key=attrgetter("name"))
+            lookup_table(self._engine, lookup, sa.MetaData()) for lookup in lookups if lookup.name not in present
         ]
         present.update(target.name for target in targets)
         return [_execute(connection, sa.schema.CreateTable(target)) for target in targets]

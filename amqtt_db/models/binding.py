@@ -12,7 +12,19 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.models.base import ENVELOPE, Cell, Column, Destination, Layout, Model, OwnColumns, Row, Table, TableName
+from amqtt_db.models.base import (
+    ENVELOPE,
+    Cell,
+    Column,
+    Destination,
+    Layout,
+    Lookup,
+    Model,
+    OwnColumns,
+    Row,
+    Table,
+    TableName,
+)
 from amqtt_db.models.calls import calling, layout_of, tables_of
 from amqtt_db.models.fast import BatchMaker, BatchReader, Columns, FastModel
 from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Shape, tag
@@ -214,7 +226,7 @@ class BoundModel:
         kinds = {column.name: column.kind for column in table.columns}
         if not table.key or not all(kinds.get(name) in _KEY_KINDS for name in table.key):
             raise ValueError(
-                f"the table {table.name} replaces rows: its key must be columns with a lookup or integers, dates or UUIDs"
+                f"table {table.name} replaces rows: its key must be columns with a lookup or integers, dates or UUIDs"
             )
         if table.name is None or table.properties:
             raise ValueError(f"table {table.name} replaces rows: it needs a name, and cannot have properties")
@@ -255,6 +267,17 @@ def bind(model: Model, destination: Destination, *, timed: bool) -> BoundModel:
 def table_key(name: str, *, timed: bool) -> str:
     """Return what a table of a given name is registered under; with the time in its key it is another table."""
     return f"$timed/{name}" if timed else f"$table/{name}"
+
+
+def lookup_key(lookup: Lookup) -> str:
+    """Return what the table of a lookup is registered under."""
+    return f"$lookup/{lookup.name}({','.join(lookup.columns)})"
+
+
+def lookups_of(bound: BoundModel) -> list[Lookup]:
+    """Return the lookups that a model's tables have columns over, each once."""
+    found = (column.lookup for table in bound.tables() for column in table.columns if column.lookup is not None)
+    return list(dict.fromkeys(found))
 
 
 def exact_tables(bound: BoundModel) -> list[BoundTable]:

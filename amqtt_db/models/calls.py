@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, get_args
 
 from amqtt_db.errors import StructureError, blame_message
-from amqtt_db.models.base import Column, Layout, Model, Table
+from amqtt_db.models.base import Column, Layout, Lookup, Model, Table
 from amqtt_db.record import ENVELOPE_NAMES, KINDS, Shape
 
 _KINDS: Final = frozenset(KINDS)
@@ -44,7 +44,7 @@ def tables_of(model: Model, shape: Shape) -> tuple[Table, ...]:
     extended = Table(
         first.name, columns, properties=first.properties, key=first.key, indexes=indexes, overflow=first.overflow
     )
-    for fault in _faults_of(extended):
+    for fault in (*_faults_of(extended), *lookup_faults((extended, *tables[1:]))):
         raise StructureError(fault)
     return (extended, *tables[1:])
 
@@ -68,6 +68,15 @@ def _faults(tables: tuple[Any, ...]) -> Iterator[str]:
             yield from _faults_of(table)
     if len({table.name for table in tables}) < len(tables):
         yield "two tables have the same name"
+
+
+def lookup_faults(tables: Iterable[Table]) -> Iterator[str]:
+    """Yield what is wrong with the lookups of a model's tables."""
+    declared: dict[str, Lookup] = {}
+    for lookup in (column.lookup for table in tables for column in table.columns if column.lookup is not None):
+        if declared.setdefault(lookup.name, lookup) != lookup:
+            yield f"there are two lookups {lookup.name}"
+    yield from (f"{table.name} is a table and a lookup" for table in tables if table.name in declared)
 
 
 def _faults_of(table: Table) -> Iterator[str]:

@@ -10,9 +10,8 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.database.catalog import PhysicalTable
-from amqtt_db.database.naming import fold
 from amqtt_db.database.schema import columns_to_fill
-from amqtt_db.models.base import Cell, Column, Lookup, Row
+from amqtt_db.models.base import Cell, Column, Row
 from amqtt_db.models.binding import BoundModel, BoundTable
 from amqtt_db.record import Kind, Pair, Record, Shape, tag
 from amqtt_db.testing.answer import Told, Value, natural, told
@@ -53,19 +52,6 @@ def _faults_of(table: BoundTable, first: BoundTable) -> Iterator[str]:
             yield f"table {table.key}: {name!r} is part of the primary key and nullable"
     if table.overflow is not None and (table.overflow not in columns or columns[table.overflow].kind != "json"):
         yield f"table {table.key}: the overflow {table.overflow!r} is not a fixed column of kind json"
-
-
-def lookup_faults(model: BoundModel) -> Iterator[str]:
-    """Yield sentences about lookups that cannot stand beside each other, or beside the model's tables."""
-    declared: dict[str, Lookup] = {}
-    for table in model.tables():
-        for lookup in (column.lookup for column in table.columns if column.lookup is not None):
-            other = declared.setdefault(fold(lookup.name), lookup)
-            if other != lookup:
-                yield f"there are two lookups {lookup.name}: {other} and {lookup}"
-    for table in model.tables():
-        if fold(table.name) in declared:
-            yield f"{table.name} is a table and a lookup"
 
 
 def row_faults(model: BoundModel, record: Record) -> Iterator[str]:

@@ -15,9 +15,10 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.lookup import is_registered
 from amqtt_db.database.naming import fold
 from amqtt_db.errors import DatabaseError, Rejected
-from amqtt_db.models.base import Column
+from amqtt_db.models.base import Column, Lookup
 from amqtt_db.models.binding import BoundTable, exact_tables
 from amqtt_db.models.calls import Watch, asking, unwatched
 from amqtt_db.models.spec import bound_model, to_spec
@@ -25,34 +26,43 @@ from amqtt_db.record import Kind
 from amqtt_db.routing.route import Route
 
 NamedTable = tuple[Route, BoundTable]
-"""A table that is to have the very name that a route's model gives it."""
+"""A table of a route's model; if it is ``exact``, it has the very name that the model gives it."""
 
 
 def named_tables(routes: Iterable[Route], watch: Watch = unwatched) -> list[NamedTable]:
-    """Return the tables whose names routes choose; a model that cannot tell them chooses none."""
+    """Return the tables of routes' models; a model that cannot tell them has none."""
     found: list[NamedTable] = []
     for route in routes:
         with suppress(Rejected), asking(to_spec(route.model, timed=route.timed), watch):
-            found += [(route, table) for table in exact_tables(route.bound())]
+            found += [(route, table) for table in route.bound().tables()]
     return found
 
 
 def names_of(tables: Iterable[NamedTable]) -> set[str]:
-    """Return the names of tables, which no topic's own table and no view may have."""
-    return {table.name for _, table in tables}
+    """Return the names of tables and of their lookups, which no topic's own table and no view may have."""
+    found = list(tables)
+    return {table.name for _, table in found if table.exact} | {lookup.name for lookup in _lookups(found)}
+
+
+def _lookups(tables: Iterable[NamedTable]) -> list[Lookup]:
+    columns = (column for _, table in tables for column in table.columns)
+    return list(dict.fromkeys(column.lookup for column in columns if column.lookup is not None))
 
 
 def check_existing_tables(
     engine: Engine,
     catalog: Catalog,
     connection: sa.Connection,
-    wishes: Sequence[NamedTable],
+    tables: Sequence[NamedTable],
     watch: Watch = unwatched,
 ) -> set[str]:
     """Raise DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
 
     Return the keys of those that lack a fixed column, which may be added.
     """
+    for lookup in _lookups(tables):
+        is_registered(catalog, connection, lookup)
+    wishes = [(route, table) for route, table in tables if table.exact]
     forms = _forms(engine, catalog, connection, {table.key for _, table in wishes})
     before = _tables_before(catalog, connection, watch) if forms else []
     for route, table in wishes:
