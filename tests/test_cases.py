@@ -281,7 +281,7 @@ def test_a_dropped_table_is_made_again(model: str, site: Site) -> None:
     """26: somebody's DROP costs what was in the table, but no message that comes after."""
     bench = Workbench(site, {"topic": "#", "model": model})
     bench.send(("t", {"v": 1, "s": "x"}))
-    for (table,) in bench.sql("SELECT name FROM mqtt_table"):
+    for (table,) in bench.sql("SELECT name FROM mqtt_table WHERE substr(mqtt_table.key, 1, 7) <> '$lookup'"):
         for (view,) in bench.sql("SELECT name FROM mqtt_view"):
             bench.sql(f"DROP VIEW IF EXISTS {view}")
         bench.sql(f"DROP TABLE {table}")
