@@ -211,7 +211,7 @@ def _routes_by_table(named: Iterable[NamedTable]) -> Mapping[str, tuple[str, ...
     """Return, for each topic filter whose route names a table of columns, the filters of all routes that name it."""
     by_table: dict[str, list[str]] = {}
     for route, table in named:
-        if table.overflow is not None:
+        if table.exact and table.overflow is not None:
             by_table.setdefault(table.key, []).append(route.filter.text)
     return {text: tuple(sorted(texts)) for texts in by_table.values() for text in texts}
 
