@@ -17,22 +17,22 @@ def hypertable_layout(table: BoundTable, known: PhysicalTable, wish: Hypertable)
     index of the model puts before the time, and ordered by time, newest first, and then by the rest of the key: so the
     server sees without decompressing anything that a late message is no duplicate.
     """
-    columns = _columns(table, known)
-    segments = tuple(columns[name] for name in wish.segment_by if name in columns) or tuple(_segment(table))
+    columns = _nameable_columns(table, known)
+    segments = tuple(columns[name] for name in wish.segment_by if name in columns) or tuple(_default_segment(table))
     named = [Ordering(columns[one.column], one.descending) for one in wish.order_by if one.column in columns]
     rest = [Ordering(name) for name in table.primary_key if name != "time"]
     order = [one for one in named or [Ordering("time", descending=True), *rest] if one.column not in segments]
     return HypertableLayout(wish.chunk, wish.compress_after, segments, tuple(order))
 
 
-def _columns(table: BoundTable, known: PhysicalTable) -> Mapping[str, str]:
+def _nameable_columns(table: BoundTable, known: PhysicalTable) -> Mapping[str, str]:
     """Return the columns that a route may name, by fixed name or path; a property means its plain column."""
     longest_first = sorted(known.columns.items(), key=lambda item: len(item[1]), reverse=True)
     own = {path: name for (path, kind), name in longest_first if kind != "tagged"}
     return {**own, **{column.name: column.name for column in table.columns}}
 
 
-def _segment(table: BoundTable) -> Iterator[str]:
+def _default_segment(table: BoundTable) -> Iterator[str]:
     """Yield the column that an index puts before the time, if there is one."""
     for index in (table.primary_key, *table.indexes):
         if index[1:2] == ("time",):

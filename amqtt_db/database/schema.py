@@ -94,7 +94,7 @@ class Schema:
         taken = self._reserved | set(map(fold, present)) | self._catalog.table_folds(connection)
         ddl: list[str] = []
         for key, group in by_key.items():
-            merged = self._limited(_merge(group))
+            merged = self._limited(_merge_wishes(group))
             table = known.get(key) or self._register(connection, merged, taken)
             actual = _column_folds(inspector, table.name) if table.name in present else None
             columns = _new_columns(table, merged, actual or set(), self._engine)
@@ -178,7 +178,7 @@ class Schema:
             lookup_table(self._engine, lookup, sa.MetaData()) for lookup in lookups if lookup.name not in present
         ]
         present.update(target.name for target in targets)
-        return [_execute(connection, sa.schema.CreateTable(target)) for target in targets]
+        return [_execute_ddl(connection, sa.schema.CreateTable(target)) for target in targets]
 
     def _materialize(
         self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, present: set[str] | None
@@ -194,7 +194,7 @@ class Schema:
             statements = [*_add_columns(connection.dialect, target, missing, together=self._engine.adds_many)]
             if not self._engine.transactional_ddl:
                 statements += _missing_indexes(connection, target)
-        return [_execute(connection, statement) for statement in statements]
+        return [_execute_ddl(connection, statement) for statement in statements]
 
     def _sql_table(self, known: PhysicalTable, table: BoundTable) -> sa.Table:
         columns = [self._sql_column(column, table) for column in table.columns]
@@ -220,7 +220,7 @@ class Schema:
         )
 
 
-def _execute(connection: sa.Connection, statement: sa.schema.ExecutableDDLElement) -> str:
+def _execute_ddl(connection: sa.Connection, statement: sa.schema.ExecutableDDLElement) -> str:
     connection.execute(statement)
     return str(statement.compile(dialect=connection.dialect)).strip()
 
@@ -233,7 +233,7 @@ def _key(wanted: Wanted) -> str:
     return wanted.table.key
 
 
-def _merge(group: list[Wanted]) -> Wanted:
+def _merge_wishes(group: list[Wanted]) -> Wanted:
     """Return several wishes for one table as one."""
     pairs = dict.fromkeys(pair for wanted in group for pair in wanted.table.properties)
     return attrs.evolve(group[0], table=attrs.evolve(group[0].table, properties=tuple(pairs)))

@@ -84,7 +84,7 @@ def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql
         origin += f" JOIN {sql.name(lookup.name)} t ON t.id = m.{sql.name('topic')}"
     columns[EXTRA] = _first(_extra(source, sql) for source in sources)
     for pair, name in view.columns.items():
-        columns[name] = _first(_column(source, pair, sql) for source in sources)
+        columns[name] = _first(_view_column(source, pair, sql) for source in sources)
     listed = ",\n  ".join(f"{expression} AS {sql.name(name)}" for name, expression in columns.items())
     conditions = [*_of_topics(view, known, lookup, sql), *(_is_not_in(name, sql) for name in newer)]
     where = "\nWHERE " + "\n  AND ".join(conditions) if conditions else ""
@@ -128,7 +128,7 @@ def is_route(key: str) -> bool:
     return key.startswith("$route/")
 
 
-def _column(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
+def _view_column(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
     if is_property(pair):
         return _property(source, pair, sql)
     column = source.fixed.get(pair)
@@ -153,7 +153,7 @@ def _property(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
         name = source.main[1].columns.get(pair)
         return sql.null(kind) if name is None else sql.shown(kind, f"m.{sql.name(name)}")
     if isinstance(layout, ValueRows):
-        return _value(source, layout, pair, sql)
+        return _value_subquery(source, layout, pair, sql)
     if path.startswith("{"):
         level = sql.at(f"m.{sql.name(layout.levels)}", [path[1:-1]])
         return sql.untagged("text", level) if kind == "text" else sql.null(kind)
@@ -162,7 +162,7 @@ def _property(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
     return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
 
 
-def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any]) -> str:
+def _value_subquery(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any]) -> str:
     """Return a subquery for one property: it costs nothing if a query does not use the column."""
     path, kind = pair
     name = layout.columns.get(kind)
@@ -173,9 +173,9 @@ def _value(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any])
     found = sql.untagged(kind, sql.at(column, ())) if shared else sql.shown(kind, column)
     if source.ids is not None:
         same = f"v.{sql.name(layout.path)} = {source.ids[path]}"
-        return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_same_record(source, sql)} AND {same})"
+        return f"(SELECT {found} FROM {_values(source, sql)} WHERE {_is_same_record(source, sql)} AND {same})"
     origin, there = _values_with_paths(source, layout, sql)
-    return f"(SELECT {found} FROM {origin} WHERE {_same_record(source, sql)} AND {sql.is_text(there, path)})"
+    return f"(SELECT {found} FROM {origin} WHERE {_is_same_record(source, sql)} AND {sql.is_text(there, path)})"
 
 
 def _cell(layout: ValueRows, name: str, sql: ViewSQL[Any]) -> str:
@@ -213,5 +213,5 @@ def path_lookup(source: ViewSource, layout: ValueRows) -> Lookup:
     return column.lookup
 
 
-def _same_record(source: ViewSource, sql: ViewSQL[Any]) -> str:
+def _is_same_record(source: ViewSource, sql: ViewSQL[Any]) -> str:
     return " AND ".join(f"v.{sql.name(name)} = m.{sql.name(name)}" for name in source.on)

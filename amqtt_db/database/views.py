@@ -118,7 +118,7 @@ class Views:
                 continue
             there = known.get(key)
             if there is None or there.name in tables:
-                name = self._free(_name(wish, sources[key], self._engine), taken)
+                name = self._free(_first_name(wish, sources[key], self._engine), taken)
                 there = self._rename(connection, key, there, name)
                 taken.add(fold(name))
             if self._remake(connection, sql, wish, there, key, sources[key], is_there=there.name in views):
@@ -288,7 +288,7 @@ def _source(stored: _Stored, known: Mapping[str, PhysicalTable]) -> ViewSource |
     return ViewSource(layout, (main, known[main.key]), values, stored.query.on)
 
 
-def _name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:
+def _first_name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:
     """After the table where a view shows one, otherwise after the route's topic filter."""
     last = sources[-1]
     base = last.main[1].name if isinstance(last.layout, OwnColumns) else clean(engine.nameable(wish.destination.route))

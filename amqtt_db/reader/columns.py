@@ -9,7 +9,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import PhysicalTable
-from amqtt_db.database.engines.base import Decoder, Engine
+from amqtt_db.database.engines.base import Engine, ValueDecoder
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell, Lookup
 from amqtt_db.models.binding import BoundTable
@@ -77,7 +77,7 @@ def _keys(lookup: Lookup, keys: Keys) -> Decode:
     return decode
 
 
-def _different(decode: Decoder) -> Decode:
+def _different(decode: ValueDecoder) -> Decode:
     def decode_once(values: Values) -> Values:
         decoded = {value: None if value is None else decode(value) for value in set(values)}
         return list(map(decoded.__getitem__, values))
@@ -85,7 +85,7 @@ def _different(decode: Decoder) -> Decode:
     return decode_once
 
 
-def _each(decode: Decoder) -> Decode:
+def _each(decode: ValueDecoder) -> Decode:
     def decode_all(values: Values) -> Values:
         absent = values.count(None)
         if not absent:

@@ -15,12 +15,12 @@ from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.record import Kind
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
-Encoder = Callable[[Sequence[Any]], Sequence[Any]]
+ColumnEncoder = Callable[[Sequence[Any]], Sequence[Any]]
 """A column's values as the driver takes them, None as None.  Raises Unfit where one would not come back identically."""
 
-Decoder = Callable[[Any], Any]
+ValueDecoder = Callable[[Any], Any]
 """One value as the driver returns it (never None) → the value that was encoded."""
 
 
@@ -77,7 +77,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def batched(values: Iterable[T], size: int = 500) -> Iterator[Sequence[T]]:
+def batched(values: Iterable[Item], size: int = 500) -> Iterator[Sequence[Item]]:
     """Yield parts of values that are few enough to be parameters of one statement."""
     listed = list(values)
     return (listed[start : start + size] for start in range(0, len(listed), size))
@@ -125,8 +125,8 @@ class Engine(ABC):
     max_columns: ClassVar[int]
     most_columns: ClassVar[int]
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]]
-    encoders: ClassVar[Mapping[Kind, Encoder]]
-    decoders: ClassVar[Mapping[Kind, Decoder]]
+    encoders: ClassVar[Mapping[Kind, ColumnEncoder]]
+    decoders: ClassVar[Mapping[Kind, ValueDecoder]]
     table_options: ClassVar[Mapping[str, Any]] = {}
     system_table_options: ClassVar[Mapping[str, Any]] = {}
     serial: ClassVar[sa.types.TypeEngine[Any]] = sa.BigInteger()

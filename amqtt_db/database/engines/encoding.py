@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import copysign, isnan
 from typing import Any, Final
 
-from amqtt_db.database.engines.base import Encoder, Unfit
+from amqtt_db.database.engines.base import ColumnEncoder, Unfit
 from amqtt_db.record import EPOCH, EXACT, to_micros
 
 _SECOND: Final = 1_000_000
@@ -23,7 +23,7 @@ def present(column: Sequence[Any]) -> Sequence[Any]:
     return [value for value in column if value is not None] if None in column else column
 
 
-def each(encode: Callable[[Any], Any]) -> Encoder:
+def each(encode: Callable[[Any], Any]) -> ColumnEncoder:
     """Return an encoder that works value by value; values that ``encode`` refuses are unfit."""
 
     def encode_column(column: Sequence[Any]) -> Sequence[Any]:
@@ -75,17 +75,17 @@ def _minute_text(minute: int) -> str:
     return (EPOCH + timedelta(minutes=minute)).replace(tzinfo=None).isoformat(" ", "minutes") + ":"
 
 
-def moment_text(moment: int) -> str:
+def timestamp_text(moment: int) -> str:
     """Return microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
     return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _SECOND % 60]}{moment % _SECOND:06d}"
 
 
-def moment_texts(column: Sequence[Any]) -> Sequence[Any]:
-    """Return :func:`moment_text` of each value."""
-    return [None if value is None else moment_text(value) for value in column]
+def timestamp_texts(column: Sequence[Any]) -> Sequence[Any]:
+    """Return :func:`timestamp_text` of each value."""
+    return [None if value is None else timestamp_text(value) for value in column]
 
 
-def instants(column: Sequence[Any]) -> Sequence[Any]:
+def timestamps(column: Sequence[Any]) -> Sequence[Any]:
     """Return aware datetimes as microseconds since 1970.  Raises Unfit for one without a zone or out of range."""
     try:
         times = [None if value is None else to_micros(value) for value in column]
@@ -98,8 +98,8 @@ def instants(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def datetime_texts(column: Sequence[Any]) -> Sequence[Any]:
-    """Return aware datetimes as :func:`moment_text`."""
-    return moment_texts(instants(column))
+    """Return aware datetimes as :func:`timestamp_text`."""
+    return timestamp_texts(timestamps(column))
 
 
 def is_aware(value: datetime) -> bool:

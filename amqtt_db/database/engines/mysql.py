@@ -21,17 +21,25 @@ from sqlalchemy.dialects import mysql
 
 from amqtt_db import tagged
 from amqtt_db.database.engines import mysql_rows
-from amqtt_db.database.engines.base import Decoder, Encoder, Engine, RowBatch, Unfit, driver_error, prepare_each
+from amqtt_db.database.engines.base import (
+    ColumnEncoder,
+    Engine,
+    RowBatch,
+    Unfit,
+    ValueDecoder,
+    driver_error,
+    prepare_each,
+)
 from amqtt_db.database.engines.encoding import (
     datetime_texts,
     each,
     is_aware,
     is_plain_double,
     is_unicode,
-    moment_texts,
     plain_numbers,
     present,
     time_text,
+    timestamp_texts,
 )
 from amqtt_db.database.engines.mysql_session import prepare_reader, prepare_writer
 from amqtt_db.errors import Busy, DatabaseError
@@ -97,7 +105,7 @@ def _texts(column: Sequence[Any]) -> Sequence[Any]:
     return column
 
 
-def _read_moment(value: datetime) -> int:
+def _read_timestamp(value: datetime) -> int:
     return to_micros(value.replace(tzinfo=timezone.utc))
 
 
@@ -141,12 +149,12 @@ class MySQL(Engine):
         "json": _LONG_TEXT,
         "tagged": _LONG_TEXT,
     }
-    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+    encoders: ClassVar[Mapping[Kind, ColumnEncoder]] = {
         "number": _numbers,
         "bigint": each(str),
         "text": _texts,
         "datetime": datetime_texts,
-        "timestamp": moment_texts,
+        "timestamp": timestamp_texts,
         "date": each(date.isoformat),
         "time": each(time_text),
         "decimal": each(str),
@@ -154,11 +162,11 @@ class MySQL(Engine):
         "json": tagged.dumps_all,
         "tagged": tagged.dumps_all,
     }
-    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+    decoders: ClassVar[Mapping[Kind, ValueDecoder]] = {
         "bool": bool,
         "bigint": int,
         "datetime": lambda value: value.replace(tzinfo=timezone.utc),
-        "timestamp": _read_moment,
+        "timestamp": _read_timestamp,
         "time": _read_time,
         "decimal": Decimal,
         "uuid": UUID,

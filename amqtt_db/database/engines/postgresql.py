@@ -19,16 +19,16 @@ from sqlalchemy.dialects import postgresql
 from amqtt_db import tagged
 from amqtt_db.database.engines import postgresql_rows
 from amqtt_db.database.engines.base import (
-    Decoder,
-    Encoder,
+    ColumnEncoder,
     Engine,
     RowBatch,
     Unfit,
+    ValueDecoder,
     driver_error,
     foreign_column,
     prepare_each,
 )
-from amqtt_db.database.engines.encoding import each, instants, is_aware, is_unicode, naive_time, present, utc
+from amqtt_db.database.engines.encoding import each, is_aware, is_unicode, naive_time, present, timestamps, utc
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.database.engines.postgresql_session import PARAMETERS, begin, prepare_reader, prepare_writer
 from amqtt_db.database.engines.timescale import Timescale, refusal
@@ -73,7 +73,7 @@ def _is_text(value: str) -> bool:
     return "\x00" not in value and is_unicode(value)
 
 
-def _moments(column: Sequence[Any]) -> Sequence[Any]:
+def _shifted_timestamps(column: Sequence[Any]) -> Sequence[Any]:
     return [None if value is None else value - _OFFSET for value in column]
 
 
@@ -140,17 +140,17 @@ class PostgreSQL(Engine):
         "json": postgresql.JSONB(),
         "tagged": sa.TEXT(),
     }
-    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+    encoders: ClassVar[Mapping[Kind, ColumnEncoder]] = {
         "number": _numbers,
         "text": _texts,
-        "datetime": lambda column: _moments(instants(column)),
-        "timestamp": _moments,
+        "datetime": lambda column: _shifted_timestamps(timestamps(column)),
+        "timestamp": _shifted_timestamps,
         "time": each(naive_time),
         "decimal": each(_decimal),
         "json": _jsonb,
         "tagged": tagged.dumps_all,
     }
-    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+    decoders: ClassVar[Mapping[Kind, ValueDecoder]] = {
         "bigint": int,
         "datetime": utc,
         "timestamp": to_micros,

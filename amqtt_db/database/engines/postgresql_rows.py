@@ -26,7 +26,7 @@ from psycopg.types import numeric, string, uuid
 from amqtt_db.database.engines.base import RowBatch, batched, on_conflict
 from amqtt_db.record import Kind
 
-_TYPES: Final[Mapping[Kind, str]] = {
+_FIELD_TYPES: Final[Mapping[Kind, str]] = {
     "bool": "bool",
     "number": "float8",
     "int64": "int8",
@@ -44,7 +44,7 @@ _TYPES: Final[Mapping[Kind, str]] = {
 }
 """How encoded values are written in the binary format: timestamps as the integers, JSONB as the text that they are."""
 
-_FEW: Final = 4  # rows of a table that go into a statement with those of other tables
+_FEW_ROWS: Final = 4  # rows of a table that go into a statement with those of other tables
 _TABLES: Final = 64  # in one statement
 _PARAMETERS: Final = 16_384  # in one statement of several tables; the protocol's limit is 65,535
 
@@ -69,7 +69,7 @@ def insert(driver: psycopg.Connection[Any], row_batches: Iterable[RowBatch], rul
 def _is_few(row_batch: RowBatch) -> bool:
     return (
         not row_batch.replaces
-        and len(row_batch.rows) <= _FEW
+        and len(row_batch.rows) <= _FEW_ROWS
         and len(row_batch.rows) * len(row_batch.columns) <= _PARAMETERS // _TABLES
     )
 
@@ -77,7 +77,7 @@ def _is_few(row_batch: RowBatch) -> bool:
 def copy(driver: psycopg.Connection[Any], row_batch: RowBatch) -> None:
     """Append rows by binary COPY."""
     with driver.cursor() as cursor, cursor.copy(_copy_statement(row_batch.table, row_batch.columns)) as into:
-        into.set_types([_TYPES[kind] for kind in row_batch.kinds])
+        into.set_types([_FIELD_TYPES[kind] for kind in row_batch.kinds])
         write = into.write_row
         for row in row_batch.rows:
             write(row)

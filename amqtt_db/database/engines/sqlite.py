@@ -24,11 +24,11 @@ from sqlalchemy.dialects import sqlite
 
 from amqtt_db import tagged
 from amqtt_db.database.engines.base import (
-    Decoder,
-    Encoder,
+    ColumnEncoder,
     Engine,
     RowBatch,
     Unfit,
+    ValueDecoder,
     driver_error,
     foreign_column,
     on_conflict,
@@ -40,10 +40,10 @@ from amqtt_db.database.engines.encoding import (
     is_aware,
     is_plain_double,
     is_unicode,
-    moment_texts,
     plain_numbers,
     present,
     time_text,
+    timestamp_texts,
     utc,
 )
 from amqtt_db.errors import DatabaseError, NoDatabaseYet
@@ -70,7 +70,7 @@ def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromiso
     return moment if moment.tzinfo else _edited(text)  # a date alone takes + for what is before a time
 
 
-def _read_moment(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
+def _read_timestamp(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
     try:
         return (read(text) - _NAIVE_EPOCH) // MICROSECOND
     except (TypeError, ValueError):
@@ -131,12 +131,12 @@ class SQLite(Engine):
         "json": sa.TEXT(),  # a type named JSON would turn the text of a number into a number
         "tagged": sa.TEXT(),
     }
-    encoders: ClassVar[Mapping[Kind, Encoder]] = {
+    encoders: ClassVar[Mapping[Kind, ColumnEncoder]] = {
         "number": plain_numbers,
         "bigint": each(str),
         "text": _texts,
         "datetime": datetime_texts,
-        "timestamp": moment_texts,
+        "timestamp": timestamp_texts,
         "date": each(date.isoformat),
         "time": each(time_text),
         "decimal": each(str),
@@ -144,12 +144,12 @@ class SQLite(Engine):
         "json": tagged.dumps_all,
         "tagged": tagged.dumps_all,
     }
-    decoders: ClassVar[Mapping[Kind, Decoder]] = {
+    decoders: ClassVar[Mapping[Kind, ValueDecoder]] = {
         "bool": bool,
         "number": float,
         "bigint": int,
         "datetime": _read_datetime,
-        "timestamp": _read_moment,
+        "timestamp": _read_timestamp,
         "date": date.fromisoformat,
         "time": time.fromisoformat,
         "decimal": Decimal,

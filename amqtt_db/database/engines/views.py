@@ -26,7 +26,7 @@ _BUILTIN_VIEWS: Final[Mapping[str, str]] = {
 Place = TypeVar("Place")
 """A place in a JSON document, as one database's SQL names it."""
 
-_PLAIN: Final[frozenset[Kind]] = frozenset({"number", "text", "bool", "tagged"})
+_NEVER_DECLARED: Final[frozenset[Kind]] = frozenset({"number", "text", "bool", "tagged"})
 """Kinds that a document never declares."""
 
 _INTEGERS: Final[frozenset[Kind]] = frozenset({"int64", "bigint"})
@@ -88,7 +88,7 @@ class ViewSQL(ABC, Generic[Place]):
         if kind == "json":
             return f"CASE WHEN {declared} = 'json' OR {self.is_list_or_empty(place)} THEN {self.json_at(place)} END"
         inferred = f"WHEN {declared} IS NULL THEN {self.untagged(kind, place)}"
-        if kind in _PLAIN:
+        if kind in _NEVER_DECLARED:
             return f"CASE {inferred} END"
         value = f"WHEN {declared} = {self.text(kind)} THEN {self.from_text(kind, self.text_at(place))}"
         return f"CASE {value} {inferred if kind in _INTEGERS else ''} END"
