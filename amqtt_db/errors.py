@@ -10,6 +10,7 @@ AmqttDbError
 │   └── StructureError    typed entity → rows
 └── DatabaseError         the target database refuses, and not because of a message
     ├── NoDatabaseYet     nothing has been stored so far
+    ├── UnreadableRecords some records hold values that nothing here writes
     └── Busy              another writer is changing the schema
 """
 
@@ -102,6 +103,10 @@ class DatabaseError(AmqttDbError):
 
 class NoDatabaseYet(DatabaseError):  # noqa: N818 - it reads as what is the case
     """Nothing has been stored: the database, or its tables, are made when the writer first starts."""
+
+
+class UnreadableRecords(DatabaseError):  # noqa: N818 - it reads as what is the case
+    """Some records hold values that nothing here writes; all others were read."""
 
 
 class Busy(DatabaseError):  # noqa: N818 - it reads as what is the case

@@ -13,7 +13,7 @@ from amqtt_db.cli import show
 from amqtt_db.cli.arguments import LARGEST, AsJson, Config, Output, Since, Topic, Until, parse_pause
 from amqtt_db.cli.output import STANDARD_OUTPUT, open_output, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
-from amqtt_db.errors import format_count
+from amqtt_db.errors import UnreadableRecords, format_count
 
 
 class Format(Enum):
@@ -67,8 +67,14 @@ def export(
 
     with error_boundary():
         settings, bounds = read_settings(path), {"since": since, "until": until}
+        unread = None
         with open_output(output) as write:
-            count = write_records(settings, write, form.value, topic, **bounds, limit=limit, newest=newest)
+            try:
+                count = write_records(settings, write, form.value, topic, **bounds, limit=limit, newest=newest)
+            except UnreadableRecords as error:  # all others are written
+                unread = error
+        if unread is not None:
+            raise unread
         if output not in (None, STANDARD_OUTPUT):
             typer.echo(f"{format_count(count, 'record')} written to {output}", err=True)
 

@@ -24,7 +24,7 @@ from amqtt_db.database.naming import SYSTEM_TABLES
 from amqtt_db.errors import format_count
 from amqtt_db.journal.inspection import JournalInfo, readable_bytes
 from amqtt_db.models.base import ENVELOPE
-from amqtt_db.record import Record
+from amqtt_db.record import EXACT, Record
 from amqtt_db.routing.route import format_duration
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
@@ -159,6 +159,7 @@ def to_json(letter: DeadLetter) -> dict[str, Any]:
     """Return a dead letter for JSON; bytes are text if they are UTF-8, else base64."""
     fields = attrs.asdict(letter, filter=lambda field, _: field.name not in {"topic", "client", "payload"})
     client = {"client": None} if letter.client is None else readable_bytes("client", letter.client)
+    fields["id"] = letter.id if letter.id <= EXACT else {"$int": str(letter.id)}  # as in JSON Lines
     return {**fields, **readable_bytes("topic", letter.topic), **client}
 
 

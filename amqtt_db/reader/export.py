@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import date, datetime, time
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final, Literal
 
 import orjson
@@ -14,9 +15,10 @@ import orjson
 from amqtt_db import tagged
 from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import open_snapshot
+from amqtt_db.errors import UnreadableRecords
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.reader import Selection, records, url_of
-from amqtt_db.record import Kind, Record
+from amqtt_db.record import EXACT, Kind, Record
 
 Format = Literal["jsonl", "csv"]
 
@@ -48,10 +50,25 @@ def export(
             return records(snapshot, wanted)
 
         lines = json_lines(read()) if form == "jsonl" else csv_lines(read)
-        while chunk := list(islice(lines, _LINES)):
+        for chunk in _chunks(lines):
             written += len(chunk)
             write("".join(chunk).encode("utf-8", "backslashreplace"))
     return written - (form == "csv")
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lines many at a time; those before an error come before it."""
+    chunk: list[str] = []
+    try:
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == _LINES:
+                yield chunk
+                chunk = []
+    except UnreadableRecords:
+        yield chunk
+        raise
+    yield chunk
 
 
 def json_lines(found: Iterable[Record]) -> Iterator[str]:
@@ -61,17 +78,18 @@ def json_lines(found: Iterable[Record]) -> Iterator[str]:
     could command a terminal are escapes of JSON.
     """
     for record in found:
-        envelope = orjson.dumps(_envelope(record)).decode()
+        is_exact = max(record.id, record.session or 0) <= EXACT  # beyond, many programs would round it
+        envelope = orjson.dumps(_envelope(record)).decode() if is_exact else tagged.dumps(_envelope(record))
         line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
         yield f"{line if line.isprintable() else _printable(line)}\n"
 
 
 def _envelope(record: Record) -> dict[str, Any]:
-    return record.envelope() | {"time": moment(record)}
+    return record.envelope() | {"time": format_time(record)}
 
 
-def moment(record: Record) -> str:
-    """A record's time in ISO 8601, with microseconds: ``2026-01-31T12:00:00.000000+00:00``."""
+def format_time(record: Record) -> str:
+    """Return a record's time in ISO 8601, with microseconds: ``2026-01-31T12:00:00.000000+00:00``."""
     return record.time.isoformat(timespec="microseconds")
 
 
@@ -101,8 +119,9 @@ def csv_lines(read: Callable[[], Iterable[Record]]) -> Iterator[str]:
 
 def _paths(found: Iterable[Record]) -> set[str]:
     paths: set[str] = set()
-    for shape, _ in groupby(record.shape for record in found):
-        paths.update(shape.paths)
+    with suppress(UnreadableRecords):  # raised when the records are written
+        for shape, _ in groupby(record.shape for record in found):
+            paths.update(shape.paths)
     return paths
 
 

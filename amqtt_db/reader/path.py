@@ -18,6 +18,9 @@ from amqtt_db.record import Record
 Rows = Sequence[Any]
 """Tuples as the driver returns them."""
 
+MakeRecords = Callable[[Rows, Sequence[Rows]], Sequence[Record]]
+"""Makes records of a page of rows, and of those in each table that is read apart."""
+
 MOST_SINGLE: Final = 100
 """So many topics of a table are found one by one through its index; more by looking at all rows."""
 
@@ -57,7 +60,7 @@ class Path:
         """The names of the tables in the database."""
         return tuple(table.target.name for table in (self.main, *self.details))
 
-    def maker(self, snapshot: Snapshot, keys: Keys) -> Callable[[Rows, Sequence[Rows]], Sequence[Record]]:
+    def maker(self, snapshot: Snapshot, keys: Keys) -> MakeRecords:
         """Return a function from a page of rows, and those of each table ``apart``, to the records that are wanted."""
         cells, topics, key = self.cells, self.topics, self.main.table.key
         decoders = [self._decoder(cell, snapshot, keys) for cell in cells]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final
 
 from amqtt_db.database.snapshot import Snapshot
+from amqtt_db.errors import DatabaseError, UnreadableRecords, format_count
 from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import paths
 from amqtt_db.reader.selection import BY_ID, Selection
@@ -24,7 +25,11 @@ _identity = attrgetter("id", "part")
 
 
 def records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
-    """The wanted records in their order.  Raises DatabaseError where nothing has ever been stored."""
+    """Yield the wanted records in their order.
+
+    Raises NoDatabaseYet if nothing has ever been stored, and UnreadableRecords at the end if some could not be read.
+    """
+    unread: Counter[str] = Counter()
     found, keys = sources(snapshot, wanted), Keys(snapshot)
     ways = list(paths(snapshot, keys, found, scan=wanted.order == BY_ID))
     smallest, largest = _PAGES
@@ -32,9 +37,20 @@ def records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
     if wanted.limit is not None:
         size = max(1, min(size, wanted.limit))
     snapshot.connection.execution_options(compiled_cache={})  # SQLAlchemy's own has room for few tables' statements
-    walks = [walk(snapshot, keys, path, wanted, size) for path in ways]
+
+    def skip(error: DatabaseError) -> None:
+        unread[str(error)] += 1
+
+    walks = [walk(snapshot, keys, path, wanted, size, skip) for path in ways]
     merged = walks[0] if len(walks) == 1 else merge(*walks, key=wanted.order.key, reverse=wanted.order.descending)
-    return islice(_once(merged, found), wanted.limit)
+    yield from islice(_once(merged, found), wanted.limit)
+    if unread:
+        raise UnreadableRecords("; ".join(_describe_unread(unread)))
+
+
+def _describe_unread(unread: Mapping[str, int]) -> Iterator[str]:
+    for reason, count in unread.items():
+        yield reason if count == 1 else f"{reason} ({format_count(count, 'record')})"
 
 
 def _once(merged: Iterable[Record], found: Iterable[Source]) -> Iterator[Record]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
+from amqtt_db.database.engines.base import Engine
 from amqtt_db.models.binding import Query
 from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.selection import Order
@@ -91,3 +92,20 @@ def _sorting(columns: Any, order: Order) -> list[sa.ColumnElement[Any]]:
 
 def _parameter(name: str) -> sa.BindParameter[Any]:
     return sa.bindparam(name, type_=_NULL)
+
+
+def fetch_rows(
+    engine: Engine, connection: sa.Connection, select: sa.Select[Any], parameters: Mapping[str, Any]
+) -> Sequence[Any]:
+    """Return the rows of a query as the driver makes them; a value that it cannot make comes as text."""
+
+    def fetch() -> Sequence[Any]:
+        with connection.execute(select, parameters) as result:
+            return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
+
+    try:
+        return fetch()
+    except Exception as error:
+        if not engine.tolerate_values(connection, error):
+            raise
+        return fetch()

@@ -18,6 +18,7 @@ from amqtt_db.reader.keys import Keys
 from amqtt_db.reader.path import MOST_SINGLE, Path, paths
 from amqtt_db.reader.selection import Selection
 from amqtt_db.reader.sources import Source, sources
+from amqtt_db.reader.statement import fetch_rows
 from amqtt_db.record import EPOCH
 
 _NAMES: Final = {path: name for name, path in BUILTIN.items()}
@@ -105,7 +106,7 @@ def _extents(snapshot: Snapshot, keys: Keys, path: Path) -> dict[str, _Extent]:
     query = sa.select(columns.topic, sa.func.count(), *times).group_by(columns.topic)
     if 0 < len(topics) <= MOST_SINGLE:
         query = query.where(columns.topic.in_(topics))
-    rows = snapshot.connection.execute(query).fetchall()
+    rows = fetch_rows(snapshot.engine, snapshot.connection, query, {})
     lookup = path.main.lookup("topic")
     names = keys.of(lookup, [row[0] for row in rows]) if lookup else {row[0]: row[0] for row in rows}
     decode = path.main.decoder("time", snapshot.engine, keys, repeats=False)

@@ -5,44 +5,98 @@ No cursor stays open between pages, so a thousand walks may go side by side over
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
+from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.snapshot import Snapshot
+from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Cell
 from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.path import Path, Rows
+from amqtt_db.reader.path import MakeRecords, Path, Rows
 from amqtt_db.reader.selection import Order, Selection
-from amqtt_db.reader.statement import Bounds, details_statement, joined_statement, page_statement
+from amqtt_db.reader.statement import Bounds, details_statement, fetch_rows, joined_statement, page_statement
 from amqtt_db.record import Kind, Record
 
 
-def walk(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Record]:
-    """Yield the records on a path, ``size`` at a time."""
-    return chain.from_iterable(_pages(snapshot, keys, path, wanted, size))
+def walk(
+    snapshot: Snapshot,
+    keys: Keys,
+    path: Path,
+    wanted: Selection,
+    size: int,
+    skip: Callable[[DatabaseError], None] | None = None,
+) -> Iterator[Record]:
+    """Yield the records on a path, fetched ``size`` at a time.
+
+    ``skip`` is called with the error of each record that cannot be read; without it, the error is raised.
+    """
+    return chain.from_iterable(_pages(snapshot, keys, path, wanted, size, skip))
 
 
-def _pages(snapshot: Snapshot, keys: Keys, path: Path, wanted: Selection, size: int) -> Iterator[Sequence[Record]]:
+def _pages(
+    snapshot: Snapshot,
+    keys: Keys,
+    path: Path,
+    wanted: Selection,
+    size: int,
+    skip: Callable[[DatabaseError], None] | None,
+) -> Iterator[Iterable[Record]]:
     pager = _Pager.of(snapshot, path, wanted)
     make, key = path.maker(snapshot, keys), itemgetter(*map(path.cells.index, wanted.order.fields))
     last = None
     while True:
         rows = pager.fetch(last, size)
         if rows:
-            yield make(rows, pager.details(last, size))
+            details = pager.details(last, size)
+            try:
+                yield make(rows, details)
+            except DatabaseError:
+                if skip is None:
+                    raise
+                yield from (_readable(make, *one, skip) for one in _one_by_one(path, rows, details))
             last = key(rows[-1])
         if len(rows) < size:
             return
 
 
+def _readable(
+    make: MakeRecords, rows: Rows, details: Sequence[Rows], skip: Callable[[DatabaseError], None]
+) -> Sequence[Record]:
+    try:
+        return make(rows, details)
+    except DatabaseError as error:
+        skip(error)
+        return ()
+
+
+def _one_by_one(path: Path, rows: Rows, details: Sequence[Rows]) -> Iterator[tuple[Rows, Sequence[Rows]]]:
+    """Yield the rows of each record of a page, and its rows in each table that is read apart."""
+    identities = [_identity(tuple(table.names)) for table in path.apart]
+    for name, found in groupby(rows, _identity(path.cells)):
+        yield (
+            list(found),
+            [
+                [row for row in some if identity(row) == name]
+                for some, identity in zip(details, identities, strict=True)
+            ],
+        )
+
+
+def _identity(cells: Sequence[Cell]) -> itemgetter[Any]:
+    return itemgetter(cells.index("id"), cells.index("part"))
+
+
 @attrs.frozen(eq=False)
 class _Pager:
-    """The two statements of a walk, for the first page and for all others, made when they are needed."""
+    """Fetches pages with two statements, one for the first and one for all others, made when they are needed."""
 
+    engine: Engine
     connection: sa.Connection
     path: Path
     order: Order
@@ -52,26 +106,25 @@ class _Pager:
 
     @classmethod
     def of(cls, snapshot: Snapshot, path: Path, wanted: Selection) -> _Pager:
-        """What fetches the rows of a path."""
+        """Return a pager for the rows of a path."""
         bounds = Bounds(path.topic is not None, wanted.low is not None, wanted.high is not None)
         kind: Kind = "timestamp" if wanted.order.fields[0] == "time" else "int64"
         given = {"low": wanted.low, "high": wanted.high}
         parameters = {name: snapshot.engine.bind(kind, value) for name, value in given.items() if value is not None}
-        return cls(snapshot.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic})
+        return cls(
+            snapshot.engine, snapshot.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic}
+        )
 
     def fetch(self, last: tuple[Any, ...] | None, size: int) -> Rows:
-        """The ``size`` rows behind the position ``last``, or the first ones; fewer at the end."""
-        with self.connection.execute(self._statement(following=last is not None), self._given(last, size)) as result:
-            return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
+        """Return the ``size`` rows after the position ``last``, or the first ones; fewer at the end."""
+        select = self._statement(following=last is not None)
+        return fetch_rows(self.engine, self.connection, select, self._given(last, size))
 
     def details(self, last: tuple[Any, ...] | None, size: int) -> Sequence[Rows]:
         """Return the rows of each table that is read apart, for the page that ``fetch`` finds."""
-        found = []
-        for table in self.path.apart:
-            select = details_statement(self._page(following=last is not None), self.path.source.query, table)
-            with self.connection.execute(select, self._given(last, size)) as result:
-                found.append(result.cursor.fetchall())
-        return found
+        page, given = self._page(following=last is not None), self._given(last, size)
+        selects = [details_statement(page, self.path.source.query, table) for table in self.path.apart]
+        return [fetch_rows(self.engine, self.connection, select, given) for select in selects]
 
     def _statement(self, *, following: bool) -> sa.Select[Any]:
         if following not in self._statements:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -18,10 +20,10 @@ from hypothesis import given
 
 import amqtt_db
 from amqtt_db import tagged
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, UnreadableRecords
 from amqtt_db.reader.export import Format, csv_lines, export, json_lines
 from amqtt_db.reader.topics import StoredTopic, list_topics
-from amqtt_db.record import Record, Shape
+from amqtt_db.record import EXACT, Record, Shape
 from amqtt_db.testing import strategies
 from amqtt_db.testing.answer import same
 from tests.database.engines.servers import Site
@@ -237,3 +239,51 @@ def test_nothing_is_stored(tmp_path: Path) -> None:
     assert list_topics(bench.url) == []
     assert list(amqtt_db.read(bench.url)) == []
     assert attrs.asdict(StoredTopic("t", "#", (), (), 0, None, None))["rows"] == 0
+
+
+def test_ids_are_exact_for_every_reader_of_json() -> None:
+    """Beyond 2**53 an id is tagged as any integer is that many programs would round; up to there it is a number."""
+    for number in (2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1):
+        (line,) = json_lines([Record(number, 0, 0, "t", number, 0, False, (), Shape(()))])
+        for name in ("id", "session"):
+            assert json.loads(line)[name] == (number if number <= EXACT else {"$int": str(number)})
+            assert tagged.loads(line)[name] == number
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_what_can_be_read_is_exported(model: str, form: Format, tmp_path: Path) -> None:
+    """A record that cannot be read is named by table and column at the end; all others are written before that."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": model})
+    bench.send(*(("t", {"n": number, "m": "x"}) for number in range(40)), *(("u", {"k": 0}) for _ in range(3)))
+    table = {"wide": "t", "document": "mqtt_document"}.get(model, "mqtt_message")
+    (id_,) = [one.id for one in bench.records("t") if one["n"] == 7]
+    bench.sql(f"UPDATE {table} SET time = 'one day' WHERE id = {id_}")
+    written: list[bytes] = []
+    with pytest.raises(UnreadableRecords, match=f"column time of table {table} holds a value"):
+        export(bench.url, written.append, form)
+    assert len(b"".join(written).splitlines()) == 42 + (form == "csv")
+    assert sorted(record["n"] for record in _before_error(bench.url, "t")) == [n for n in range(40) if n != 7]
+
+
+def _before_error(url: str, topic: str) -> Iterator[Record]:
+    with suppress(UnreadableRecords):
+        yield from amqtt_db.read(url, topic)
+
+
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "12345-01-01 00:00:00+00", "0044-03-15 00:00:00+00 BC"])
+@pytest.mark.parametrize("newest", [False, True])
+def test_times_of_postgresql_that_python_does_not_have(time: str, newest: bool, site: Site) -> None:
+    """The error names table and column; all other records are exported, page by page, in either order."""
+    if not site.url.startswith("postgresql"):
+        pytest.skip("only PostgreSQL has such times")
+    bench = Workbench(site, {"topic": "#", "model": {"wide": {"table": "plain"}}})
+    bench.send(*(("t", {"n": number}) for number in range(100)))
+    (id_,) = [one.id for one in bench.records("t") if one["n"] == 7]
+    bench.sql(f"UPDATE plain SET time = '{time}' WHERE id = {id_}")
+    found: list[float] = []
+    with pytest.raises(UnreadableRecords, match="column time of table plain holds a value"):
+        found.extend(record["n"] for record in amqtt_db.read(bench.url, newest=newest))
+    assert sorted(found) == [n for n in range(100) if n != 7]
+    with pytest.raises(DatabaseError, match="column time of table plain"):
+        list_topics(bench.url)

@@ -338,7 +338,7 @@ def test_settings_name_a_database(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"topic": "a/#/b"}, "no topic filter"),
+        ({"topic": "a/#/b"}, "not a topic filter"),
         ({"since": datetime(2026, 1, 1)}, "since is 2026-01-01T00:00:00; it needs a time zone"),  # noqa: DTZ001
         ({"until": datetime(2026, 1, 1)}, "until is"),  # noqa: DTZ001
         ({"limit": -1}, "limit is -1"),
@@ -353,7 +353,7 @@ def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any], reason: 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("m.db", "expected a URL such as sqlite:///mqtt.db"),
+        ("m.db", "not a database URL; expected e.g. sqlite:///mqtt.db"),
         ("postgresql://mqtt:p@ss:w0rd@127.0.0.1/mqtt", "write %40 for @"),
         ("mysql://127.0.0.1", "names no database"),
     ],

@@ -177,6 +177,10 @@ class Engine(ABC):
         """Return True if another transaction was in the way, and a retry may succeed at once."""
         return False
 
+    def tolerate_values(self, connection: sa.Connection, error: BaseException) -> bool:
+        """Return values that Python has no type for as text from now on; return True if that avoids an error."""
+        return False
+
     def reason(self, error: BaseException) -> str | None:
         """Return a reason for a value fault to show to users, without values; None to show the error's class alone."""
         return None

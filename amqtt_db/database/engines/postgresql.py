@@ -30,7 +30,13 @@ from amqtt_db.database.engines.base import (
 )
 from amqtt_db.database.engines.encoding import each, is_aware, is_unicode, naive_time, present, timestamps, utc
 from amqtt_db.database.engines.hypertables import Hypertables
-from amqtt_db.database.engines.postgresql_session import PARAMETERS, begin, prepare_reader, prepare_writer
+from amqtt_db.database.engines.postgresql_session import (
+    PARAMETERS,
+    begin,
+    load_any_time,
+    prepare_reader,
+    prepare_writer,
+)
 from amqtt_db.database.engines.timescale import Timescale, refusal
 from amqtt_db.errors import DatabaseError
 from amqtt_db.record import EPOCH, EXACT, Kind, to_micros
@@ -50,6 +56,13 @@ _OFFSET: Final = to_micros(
     datetime(2000, 1, 1, tzinfo=timezone.utc)
 )  # from here a binary timestamp counts microseconds
 _MOST_DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
+
+
+def _require_python_value(value: Any) -> Any:
+    """Return a value unless it is text, in place of one that Python has no type for."""
+    if isinstance(value, str):
+        raise ValueError
+    return value
 
 
 def _numbers(column: Sequence[Any]) -> Sequence[Any]:
@@ -152,6 +165,8 @@ class PostgreSQL(Engine):
     }
     decoders: ClassVar[Mapping[Kind, ValueDecoder]] = {
         "bigint": int,
+        "date": _require_python_value,
+        "time": _require_python_value,
         "datetime": utc,
         "timestamp": to_micros,
         "json": tagged.loads,
@@ -223,6 +238,13 @@ class PostgreSQL(Engine):
         """A deadlock, a transaction that cannot be serialized, a lock that was not to be had in time."""
         origin = driver_error(error)
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"40001", "40P01", "55P03"}
+
+    def tolerate_values(self, connection: sa.Connection, error: BaseException) -> bool:
+        """Infinity, years beyond 1 to 9999, and 24:00 come as text if the driver refused them."""
+        is_refused = isinstance(error, psycopg.DataError) and error.sqlstate is None
+        if is_refused:
+            load_any_time(connection.connection.driver_connection)  # type: ignore[arg-type]
+        return is_refused
 
     def reason(self, error: BaseException) -> str | None:
         """Keys of an index have at most 2,704 bytes, compressed: the server says how many, and of which index."""

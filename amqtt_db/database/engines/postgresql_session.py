@@ -9,10 +9,13 @@ nothing is left behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.abc import Buffer
+from psycopg.types.datetime import DateLoader, TimeLoader, TimestamptzLoader
 from psycopg.types.string import TextLoader
 
 from amqtt_db.database.engines import postgresql_rows
@@ -71,6 +74,33 @@ def prepare_reader(connection: psycopg.Connection[Any], record: Any) -> None:
         connection.autocommit = True
         connection.execute(_SET.encode())
         connection.autocommit = False
+
+
+def load_any_time(connection: psycopg.Connection[Any]) -> None:
+    """Let a connection return a time that Python cannot represent, such as infinity, as its text."""
+    for name, loader in (("timestamptz", _AnyTimestamp), ("date", _AnyDate), ("time", _AnyTime)):
+        connection.adapters.register_loader(name, loader)
+
+
+class _AnyTimestamp(TimestamptzLoader):
+    def load(self, data: Buffer) -> Any:
+        with suppress(psycopg.DataError):
+            return super().load(data)
+        return bytes(data).decode()
+
+
+class _AnyDate(DateLoader):
+    def load(self, data: Buffer) -> Any:
+        with suppress(psycopg.DataError):
+            return super().load(data)
+        return bytes(data).decode()
+
+
+class _AnyTime(TimeLoader):
+    def load(self, data: Buffer) -> Any:
+        with suppress(psycopg.DataError):
+            return super().load(data)
+        return bytes(data).decode()
 
 
 def begin(connection: sa.Connection) -> None:
