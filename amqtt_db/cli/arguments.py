@@ -45,12 +45,16 @@ def parse_pause(text: str) -> float:
 
 Config = Annotated[
     Path | None,
-    typer.Argument(metavar="CONFIG", help="An amqtt broker's YAML file; without it, an embedded default."),
+    typer.Argument(metavar="CONFIG", help="An amqtt broker's YAML file; default: a built-in configuration."),
 ]
 
 Topic = Annotated[
     str,
-    typer.Option(metavar="FILTER", parser=parse_filter, help="Which topics; + is any one level, # all that follow."),
+    typer.Option(
+        metavar="FILTER",
+        parser=parse_filter,
+        help="Only topics that match this filter (+ is one level, # all levels below).",
+    ),
 ]
 
 Since = Annotated[
@@ -61,6 +65,4 @@ Until = Annotated[datetime | None, typer.Option(parser=parse_time, metavar="TIME
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-Output = Annotated[
-    Path | None, typer.Option(help="The file to write, - for standard output; without it, standard output too.")
-]
+Output = Annotated[Path | None, typer.Option(help="Write to this file instead of standard output (-).")]

@@ -49,7 +49,7 @@ def topics(path: Config = None, topic: Topic = "#", as_json: AsJson = False) -> 
         if as_json:
             print_json([attrs.asdict(one) for one in found])
         else:
-            print_result(show.render_topics(found) if found else "No topic is stored.", soft_wrap=True)
+            print_result(show.render_topics(found) if found else "Nothing is stored yet.", soft_wrap=True)
 
 
 def export(
@@ -57,8 +57,8 @@ def export(
     topic: Topic = "#",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int | None, typer.Option(min=0, max=LARGEST, help="How many records at most.")] = None,
-    newest: Annotated[bool, typer.Option("--newest", help="The newest first.")] = False,
+    limit: Annotated[int | None, typer.Option(min=0, max=LARGEST, help="Print at most this many records.")] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="Newest first.")] = False,
     form: Annotated[Format, typer.Option("--format", help="JSON Lines, or CSV.")] = Format.jsonl,
     output: Output = None,
 ) -> None:
@@ -82,9 +82,9 @@ def export(
 def tail(
     path: Config = None,
     topic: Topic = "#",
-    last: Annotated[int, typer.Option(min=0, max=LARGEST, help="How many stored records to begin with.")] = 10,
+    last: Annotated[int, typer.Option(min=0, max=LARGEST, help="Print this many stored records first.")] = 10,
     interval: Annotated[
-        float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between looks at the database.")
+        float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between queries.")
     ] = 1.0,
 ) -> None:
     """Print the newest records, and then new ones as they are stored, until Ctrl-C."""
@@ -98,7 +98,9 @@ def tail(
 def remodel(
     path: Config = None,
     topic: Topic = "#",
-    drop: Annotated[bool, typer.Option("--drop", help="Delete the old rows once the new ones are compared.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Delete the old rows after comparing them with the new ones.")
+    ] = False,
 ) -> None:
     """Move what is stored to where the routes now say, after a route got another model.
 

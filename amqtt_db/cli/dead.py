@@ -13,13 +13,13 @@ from amqtt_db.cli.output import print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.errors import AmqttDbError, format_count
 
-app = typer.Typer(no_args_is_help=True, help="Look at the messages that could not be stored.")
+app = typer.Typer(no_args_is_help=True, help="List, show, replay or delete messages that could not be stored.")
 
 
 @app.command("list")
 def dead_list(
     path: Config = None,
-    limit: Annotated[int, typer.Option(min=1, max=LARGEST, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST, help="At most this many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the messages that could not be stored, the newest first."""
@@ -35,7 +35,7 @@ def dead_list(
 
 @app.command("show")
 def dead_show(
-    id: Annotated[int, typer.Argument(min=0, max=LARGEST, help="The id that `dead list` shows.")],  # noqa: A002
+    id: Annotated[int, typer.Argument(min=0, max=LARGEST, help="The id, from `dead list`.")],  # noqa: A002
     path: Config = None,
 ) -> None:
     """Show one message that could not be stored, with its payload and the reason."""
@@ -61,7 +61,7 @@ def dead_replay(
         for letter in replay(settings.database, settings.routes, topic):
             stored, kept = stored + (letter.reason is None), kept + (letter.reason is not None)
             if letter.reason is not None:
-                print_text(show.escape_text(f"{letter.id} stays: {letter.reason}"))
+                print_text(show.escape_text(f"{letter.id} kept: {letter.reason}"))
         print_text(f"{stored} stored, {format_count(kept, 'dead letter')} left")
 
 
@@ -70,9 +70,9 @@ def dead_purge(
     path: Config = None,
     ids: Annotated[
         list[int] | None,
-        typer.Option("--id", min=0, max=LARGEST, help="Only this one; may be given more than once."),
+        typer.Option("--id", min=0, max=LARGEST, help="Only the letter with this id; may be repeated."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete dead letters for good."""
     from amqtt_db.database.dead_letters import purge  # noqa: PLC0415
@@ -81,5 +81,5 @@ def dead_purge(
         settings = read_settings(path)
         which = "all dead letters" if ids is None else format_count(len(ids), "dead letter")
         if not yes:
-            typer.confirm(f"Delete {which} in {config.masked(settings.database)} for good?", abort=True)
+            typer.confirm(f"Delete {which} in {config.masked(settings.database)} permanently?", abort=True)
         print_text(f"{purge(settings.database, ids)} deleted")

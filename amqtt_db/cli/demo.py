@@ -140,7 +140,7 @@ def print_report(database: Path, acknowledged: int, console: Console) -> None:
     if tables:
         console.print("Query it yourself:")
         console.print(Text(f"  {show.make_query(database, tables[0])}", style="bold"), soft_wrap=True)
-    console.print("A broker of your own: [bold]amqtt-db run[/]")
+    console.print("Run your own broker: [bold]amqtt-db run[/]")
 
 
 def _render_tables(tables: list[show.Glimpse]) -> Iterator[Any]:

@@ -14,11 +14,11 @@ from amqtt_db.cli.output import open_output, print_json, print_result, print_tex
 from amqtt_db.cli.shell import error_boundary, print_error, read_settings
 from amqtt_db.errors import AmqttDbError, format_count
 
-app = typer.Typer(no_args_is_help=True, help="Look into the journal, even if its database is lost.")
+app = typer.Typer(no_args_is_help=True, help="Inspect the journal, even if its database is lost.")
 
 JournalFile = Annotated[
     Path | None,
-    typer.Option("--journal", help="A journal that the configuration does not name, such as one that was set aside."),
+    typer.Option("--journal", help="Another journal file, such as one that was set aside."),
 ]
 
 
@@ -52,7 +52,7 @@ def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
             count += 1
         if count:
             raise typer.Exit(print_error(AmqttDbError(f"journal {file}: {format_count(count, 'problem')}")))
-        print_text(f"journal {file}: {format_count(read_journal_info(file).messages, 'message')}, all can be read")
+        print_text(f"journal {file}: {format_count(read_journal_info(file).messages, 'message')}, all readable")
 
 
 @app.command("export")

@@ -35,9 +35,11 @@ def run(path: Config = None) -> None:
 
 
 def demo(
-    directory: Annotated[Path | None, typer.Option(help="Where the files go; default: a new temporary one.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long the devices publish.")] = 5,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 for a free one.")] = 0,
+    directory: Annotated[
+        Path | None, typer.Option(help="Directory for the files; default: a new temporary one.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds to publish.")] = 5,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 picks a free one.")] = 0,
 ) -> None:
     """Run a broker with simulated devices for a few seconds, then show the tables."""
     from amqtt_db.cli.demo import free_port, make_config, play, print_report  # noqa: PLC0415 - nor is MQTT's client
@@ -59,8 +61,8 @@ def demo(
 def check(
     path: Config = None,
     topic: Annotated[str | None, typer.Option(help="The topic of a sample message.")] = None,
-    payload: Annotated[str | None, typer.Option(help="The sample's payload, as text.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="The file that holds the sample's payload.")] = None,
+    payload: Annotated[str | None, typer.Option(help="The payload of the sample, as text.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="A file with the payload of the sample.")] = None,
 ) -> None:
     """Print every mistake in a configuration, or else its routes; with a sample message, what would become of it.
 
@@ -110,5 +112,5 @@ def _sample(topic: str | None, payload: str | None, sample: Path | None) -> tupl
     if topic is None or (payload is None) == (sample is None):
         raise typer.BadParameter("a sample needs --topic, and either --payload or --sample")
     if "+" in topic or "#" in topic:
-        raise typer.BadParameter(f"{topic} is a filter; the topic of a message has neither + nor #")
+        raise typer.BadParameter(f"{topic} is a filter; a message's topic contains neither + nor #")
     return topic, sample.read_bytes() if sample is not None else os.fsencode(payload or "")

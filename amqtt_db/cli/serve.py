@@ -130,5 +130,5 @@ def _listen_problem(name: str, host: str, port: int) -> str | None:
             return f"{host}:{port} is already in use: stop the other broker or change listeners.{name}.bind"
         return f"cannot listen on {host}:{port}: {error.strerror}; change listeners.{name}.bind"
     except UnicodeError:
-        return f"cannot listen on {host}:{port}: no host has such a name; change listeners.{name}.bind"
+        return f"cannot listen on {host}:{port}: host not found; change listeners.{name}.bind"
     return None

@@ -61,7 +61,7 @@ def render_routes(settings: Settings) -> RenderableType:
         for route in settings.routes
     )
     header = ("topic", "model", "entity", "time", "unknown", "mismatch", "kept")
-    return _make_table(header, rows, "Routes: the first that matches is taken")
+    return _make_table(header, rows, "Routes: the first match applies")
 
 
 def _format_model(model: Any) -> str:
@@ -86,7 +86,7 @@ def render_preview(result: Preview) -> RenderableType:
         parts.append(
             _make_table(("property", "kind", "value"), rows, f"Record {record.part} of {escape_text(record.topic)}")
         )
-    parts.append(Text("\nIt would cause:\n" if result.ddl else "\nNo table would change."))
+    parts.append(Text("\nIt would run:\n" if result.ddl else "\nNo table would change."))
     return Group(*parts, *(Text(f"{escape_lines(statement)};") for statement in result.ddl))
 
 
@@ -108,7 +108,7 @@ def render_status(status: Status) -> RenderableType:
 
 def _render_counters(counters: Sequence[TopicCounts]) -> RenderableType:
     if not counters:
-        return "No message is stored yet."
+        return "Nothing is stored yet."
     names = ("stored", "dead", "ignored", "records", "dropped", "nulled")
     rows = [(counts.filter or "(no route)", *(getattr(counts, name) for name in names)) for counts in counters]
     return _make_table(("topic filter", *names), rows, "Messages")
@@ -169,11 +169,13 @@ def render_journal(found: JournalInfo) -> RenderableType:
         f"opening {stretch.token}: {format_count(stretch.messages, 'message')},"
         f" positions {stretch.first} to {stretch.end - 1}, {format_count(stretch.bytes, 'byte')}"
         if stretch.entries
-        else f"opening {stretch.token}: everything is stored and deleted"
+        else f"opening {stretch.token}: empty, everything is stored"
         for stretch in found.generations
     ]
     progress = found.progress
-    stored = "nothing" if progress is None else f"all before position {progress.position} of opening {progress.token}"
+    stored = (
+        "nothing" if progress is None else f"everything before position {progress.position} of opening {progress.token}"
+    )
     return Text(
         "\n".join(
             (

@@ -27,13 +27,13 @@ WRITER_KEYS: Final = ("time_limit", "memory_limit")
 DATABASE: Final = "sqlite:///mqtt.db"
 
 _ELSEWHERE: Final = {
-    "path": "belongs into `journal: {path: …}`",
-    "max_size": "belongs into `journal: {max_size: …}`",
-    "max_payload": "belongs into `journal: {max_payload: …}`",
-    "sync": "belongs into `journal: {sync: …}`",
-    "time_limit": "belongs into `writer: {time_limit: …}`",
-    "memory_limit": "belongs into `writer: {memory_limit: …}`",
-    "topic": "belongs into an entry of the list `routes:`",
+    "path": "belongs in `journal: {path: …}`",
+    "max_size": "belongs in `journal: {max_size: …}`",
+    "max_payload": "belongs in `journal: {max_payload: …}`",
+    "sync": "belongs in `journal: {sync: …}`",
+    "time_limit": "belongs in `writer: {time_limit: …}`",
+    "memory_limit": "belongs in `writer: {memory_limit: …}`",
+    "topic": "belongs in an entry of the list `routes:`",
 }
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
 _SECRET_QUERY: Final = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)

@@ -63,7 +63,7 @@ def _try_amqtt(node: Node, document: Mapping[str, Any]) -> None:
             warnings.simplefilter("ignore", DeprecationWarning)
             BrokerConfig.from_dict(deepcopy(dict(document)))
     except Exception as error:  # whatever amqtt and dacite raise, it would stop the broker
-        node.fail(f"amqtt refuses it: {error}")
+        node.fail(f"amqtt rejects it: {error}")
 
 
 def plugin_section(root: Node) -> Node | None:
@@ -71,12 +71,12 @@ def plugin_section(root: Node) -> Node | None:
     sections = list(_sections(root.child("plugins")))
     for name, section in sections:
         if name in KEYS:
-            section.fail("belongs under amqtt_db.Plugin: indent it by one level more")
+            section.fail("belongs under amqtt_db.Plugin: indent it one level deeper")
     mine = [section for name, section in sections if name in PLUGIN_NAMES]
     if len(mine) == 1:
         return mine[0]
     if mine:
-        root.child("plugins").fail(f"this plugin is here twice: {' and '.join(section.path for section in mine)}")
+        root.child("plugins").fail(f"this plugin is configured twice: {' and '.join(section.path for section in mine)}")
         return None
     close = get_close_matches(PLUGIN_NAMES[0], [name for name, _ in sections], 1)
     hint = f"found {close[0]!r}; did you mean 'amqtt_db.Plugin'?" if close else "add `amqtt_db.Plugin: {}`"
@@ -93,7 +93,7 @@ def surprises(document: Mapping[str, Any]) -> Iterator[Problem]:
     if not any(map(_may_authenticate, names)):
         yield Problem(
             "plugins",
-            "no plugin authenticates clients, so amqtt refuses every client; if you want no passwords, add "
+            "no plugin authenticates clients, so amqtt refuses every client; to let clients in without a password, add "
             "`amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}`",
         )
 

@@ -33,7 +33,7 @@ ROUTE_KEYS: Final = (
 )  # fmt: skip
 
 _FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
-_FILTER_OR_COMMENT: Final = f"{_FILTER}; one that begins with # is a comment unless it is quoted: topic: '#'"
+_FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML reads it as a comment: topic: '#'"
 _ELSEWHERE: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
 
 
@@ -64,7 +64,7 @@ def notes(routes: Mapping[str, Route]) -> Iterator[Problem]:
     for (earlier, first), (path, second) in combinations(routes.items(), 2):
         if covers(first.filter.mqtt, second.filter.mqtt):
             yield Problem(
-                f"{path}.topic", f"never matches: {earlier} ({first.filter.text}) takes all its topics before"
+                f"{path}.topic", f"never matches: {earlier} ({first.filter.text}) already matches all its topics"
             )
 
 
@@ -216,7 +216,7 @@ def _words(wanted: Any) -> str:
 
 def _check_table_name(own: Collection[str], name: str) -> None:
     if not text(name).isprintable():
-        raise ValueError("a table's name has no control characters")
+        raise ValueError("a table's name must not contain control characters")
     if len(name.encode()) > LONGEST:
         raise ValueError(f"{name} has {len(name.encode())} bytes, and a table's name at most {LONGEST}; shorten it")
     if fold(name) in SYSTEM_TABLES and name not in own:
@@ -234,7 +234,7 @@ def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -
             key, why = _difference(first, first_table, route, table)
             if key:
                 message = f"shares the table {table.name} with {first_path}, but {why}"
-                problems.append(Problem(f"{path}.{key}", f"{message}; make them agree or name another table"))
+                problems.append(Problem(f"{path}.{key}", f"{message}; make them agree or choose another table"))
     _check_lookups(routes, seen, problems)
 
 

@@ -58,8 +58,8 @@ def storage_problems(routes: Iterable[Route], dialect: str) -> Iterator[Problem]
         if route.hypertable is not None and dialect in _WITHOUT_HYPERTABLES:
             yield Problem(
                 route.hypertable.path,
-                f"{_WITHOUT_HYPERTABLES[dialect]} has no hypertables: they are of TimescaleDB, an extension of "
-                "PostgreSQL; leave it out, or name such a `database`",
+                f"{_WITHOUT_HYPERTABLES[dialect]} has no hypertables: they need PostgreSQL with TimescaleDB; "
+                "leave this out, or choose such a `database`",
             )
 
 
@@ -102,7 +102,7 @@ def _columns(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
 def _segment(route: Route | None, value: Any) -> str:
     name = _column(route, text(value))
     if name == "time":
-        raise ValueError("chunks are made by time already; name what tells series apart, such as topic")
+        raise ValueError("chunks are already split by time; choose a column that separates series, such as topic")
     return name
 
 
@@ -137,17 +137,19 @@ def _check(node: Node, made: Hypertable, keep: timedelta | None) -> None:
     """Settings that are right alone and make no sense together."""
     for child in (node.child("segment_by"), node.child("order_by")):
         if made.compress_after is None and child.value is not None:
-            child.fail("has no effect without `compress_after`: only compressed chunks are laid out so")
+            child.fail("has no effect without `compress_after`: it applies to compressed chunks only")
     both = {ordering.column for ordering in made.order_by}.intersection(made.segment_by)
     if both:
-        node.child("order_by").fail(f"{min(both)} is in `segment_by` too, where all rows have the same; leave one out")
+        node.child("order_by").fail(
+            f"{min(both)} is in `segment_by` too, so it has one value per segment; remove one of them"
+        )
     if keep is not None and made.compress_after is not None and keep <= made.compress_after:
         node.child("compress_after").fail(
-            "nothing is ever so old, for `keep` is not longer; shorten it or leave it out"
+            "has no effect: `keep` deletes records before that; shorten it or leave it out"
         )
     if keep is not None and keep < made.chunk:
         node.child("chunk").fail(
-            "chunks are deleted as a whole, and one is longer than `keep`; write a shorter one, such as "
+            "chunks are deleted as a whole, and a chunk is longer than `keep`; shorten it, for example "
             f"`chunk: {_tenth(keep)}`"
         )
 

@@ -123,7 +123,7 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected text, found {found(value)}")
     if not value:
-        raise ValueError("expected text, found an empty one")
+        raise ValueError("expected text, found an empty text")
     return value
 
 
@@ -138,9 +138,7 @@ def expanded(value: object) -> str:
         raise ValueError("\n".join(f"the environment variable {name or '${}'} is not set" for name in unset))
     filled = _VARIABLE.sub(lambda match: os.environ[match[1]], source)
     if not is_clean(filled):
-        raise ValueError(
-            "it contains U+0000, or half of a surrogate pair, which is not UTF-8 text; choose another name"
-        )
+        raise ValueError("it contains U+0000, or an unpaired surrogate, which is not UTF-8 text; choose another name")
     return filled
 
 
@@ -199,10 +197,10 @@ def size(value: object) -> int:
         raise ValueError(f"expected a size such as 512 MiB, 1 GiB or 1000000 (bytes), found {found(value)}")
     unit = _UNITS.get(match[2].casefold())
     if unit is None:
-        raise ValueError(f"unknown unit {match[2][:10]!r}; there are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+        raise ValueError(f"unknown unit {match[2][:10]!r}; use B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
     count = int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
     if count > _LARGEST:
-        raise ValueError("more than 8 EiB, which no disk has")
+        raise ValueError("more than 8 EiB")
     return count
 
 
@@ -213,9 +211,9 @@ def duration(value: object) -> timedelta:
         raise ValueError(f"expected a length of time such as 90 days, 12 h or 2 weeks, found {found(value)}")
     unit = match[2].casefold()
     if unit in _UNEQUAL:
-        raise ValueError("months and years are not all equally long; write days or weeks, such as 365 days")
+        raise ValueError("months and years vary in length; write days or weeks, such as 365 days")
     if unit not in _SECONDS:
-        raise ValueError(f"unknown unit {match[2][:10]!r}; there are s, min, h, days, weeks")
+        raise ValueError(f"unknown unit {match[2][:10]!r}; use s, min, h, days, weeks")
     seconds = float(match[1]) * _SECONDS[unit]
     if not 1 <= seconds <= _LONGEST:
         raise ValueError("expected a length of time from 1 s to 36600 days")
@@ -231,7 +229,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} is here twice", problem_mark=key.start_mark
+                        problem=f"the key {key.value!r} appears twice", problem_mark=key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -89,7 +89,7 @@ class Lookups:
             if self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError):
                 raise
             reason = type(driver_error(error)).__name__
-            raise DatabaseError(f"ids cannot be looked up in {lookup.name}: {reason}") from error
+            raise DatabaseError(f"cannot look up ids in {lookup.name}: {reason}") from error
 
     def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
         by_hash = {key_hash("\x00".join(_as_tuple(key))): key for key in keys}

@@ -119,11 +119,11 @@ def _make_own(name: str, options: Mapping[str, Any], where: str) -> Decoder:
     if not callable(found):
         raise SpecError(Problem(where, f"{name} is a {type(found).__name__}, which cannot be called with a payload"))
     if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
-        raise SpecError(Problem(where, f"{name} is asynchronous; a decoder is a plain function of the payload"))
+        raise SpecError(Problem(where, f"{name} is asynchronous; a decoder must be a plain function of the payload"))
     try:
         return _with_options(found, options)
     except Exception as error:
-        raise SpecError(Problem(where, f"{name} cannot be made with its options: {shorten(error)}")) from None
+        raise SpecError(Problem(where, f"{name} cannot be made with these options: {shorten(error)}")) from None
 
 
 def _with_options(found: Callable[..., Any], options: Mapping[str, Any]) -> Decoder:
@@ -144,7 +144,7 @@ def _order_problems(specs: Sequence[Any], paths: Sequence[str]) -> Iterator[Prob
     for index in range(1, len(names)):
         before, name = names[index - 1], names[index]
         if name and before and before not in GIVES_BYTES:
-            yield Problem(paths[index], f"{name} decodes bytes, but {before} before it does not give any")
+            yield Problem(paths[index], f"{name} decodes bytes, but {before} before it does not return bytes")
 
 
 def _compose(stages: list[_Stage]) -> Decoder:
@@ -188,7 +188,9 @@ def _guard_parts(name: str, parts: Iterator[Any]) -> Iterator[Any]:
 def _bytes_only(stage: _Stage) -> Decoder:
     def checked(payload: Any) -> Any:
         if not isinstance(payload, bytes):
-            raise DecodeError(f"{stage.name} decodes bytes, but the stage before it gave a {type(payload).__name__}")
+            raise DecodeError(
+                f"{stage.name} decodes bytes, but the stage before it returned a {type(payload).__name__}"
+            )
         return stage.decode(payload)
 
     return checked

@@ -22,7 +22,7 @@ def decode(payload: bytes) -> Any:
     try:
         data = CBORDecoder(stream).decode()
         if stream.tell() != len(payload):
-            raise DecodeError("not CBOR: bytes are left over behind it")
+            raise DecodeError("not CBOR: unexpected bytes at its end")
         return _Plain(len(payload)).plain(data)
     except DecodeError:
         raise

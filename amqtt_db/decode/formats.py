@@ -186,7 +186,7 @@ def _hint(payload: bytes) -> str:
     """Return what to do about a payload that looks like plain text rather than broken JSON."""
     with suppress(UnicodeDecodeError):
         if payload.decode().lstrip()[:1] not in '{["':
-            return "; if this topic sends plain text, its route wants `decode: text`"
+            return "; if this topic sends plain text, set `decode: text` on its route"
     return ""
 
 
@@ -221,9 +221,9 @@ def _children(item: Any) -> Collection[Any]:
 
 def _names_problems(names: list[str]) -> list[str]:
     wrong = [name for name in names if not isinstance(name, str) or not name]
-    problems = [f"names: {name!r} is not a name; quote what YAML does not take for text" for name in wrong]
+    problems = [f"names: {name!r} is not a name; quote it so that YAML reads it as text" for name in wrong]
     twice = [str(name) for name, count in Counter(map(str, names)).items() if count > 1]
-    return problems + [f"names: {name!r} is there more than once" for name in twice]
+    return problems + [f"names: {name!r} appears more than once" for name in twice]
 
 
 def _count_values(layout: str) -> int:
@@ -301,5 +301,5 @@ def _inflate(payload: bytes, name: str, wbits: int, max_size: int) -> bytes:
             raise DecodeError(f"not {name}: it ends too early" if payload else "empty payload")
         payload = stream.unused_data.lstrip(b"\0")
         if payload and name != "gzip":
-            raise DecodeError(f"not {name}: bytes are left over behind it")
+            raise DecodeError(f"not {name}: unexpected bytes at its end")
     return members[0] if len(members) == 1 else b"".join(members)

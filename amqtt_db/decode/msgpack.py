@@ -28,7 +28,7 @@ def decode(payload: bytes) -> Any:
     except msgpack.StackError:
         raise DecodeError("not MessagePack: nested too deeply") from None
     except msgpack.ExtraData:
-        raise DecodeError("not MessagePack: bytes are left over behind it") from None
+        raise DecodeError("not MessagePack: unexpected bytes at its end") from None
     except Exception as error:
         raise DecodeError(f"not MessagePack: {shorten(error)}") from None
 

@@ -154,5 +154,5 @@ def _refusal(name: str, error: Exception, data: Mapping[str, Any]) -> str:
         function = trace.tb_frame.f_code.co_name
         trace = trace.tb_next
     if attribute is None:
-        return f"{name} refuses the values with {type(error).__name__} in {function}"
-    return f"{name} refuses property {attribute!r}, a {type(data.get(attribute)).__name__}, with {type(error).__name__}"
+        return f"{name} rejects the values with {type(error).__name__} in {function}"
+    return f"{name} rejects property {attribute!r}, a {type(data.get(attribute)).__name__}, with {type(error).__name__}"

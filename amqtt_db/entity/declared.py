@@ -55,7 +55,7 @@ class Field:
         """Say what is wrong with a value: its type, or else its range or its items; never the value itself."""
         given = type(value).__name__
         if given == self.expected:
-            return f"is {given}, but one that does not fit"
+            return f"is {given}, but does not fit"
         return f"is not {self.expected} but {given}"
 
 

@@ -31,7 +31,7 @@ def class_plan(cls: type) -> EntitySpec:
         hook = converter.get_structure_hook(cls)
         fields = _fields(cls, "", (cls,))
     except Exception as error:
-        raise ValueError(f"{_name(cls)} cannot be filled: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{_name(cls)} cannot be created: {type(error).__name__}: {error}") from error
     if not fields:
         raise ValueError(f"{_name(cls)} declares no attribute")
     if not hasattr(hook, "overrides"):

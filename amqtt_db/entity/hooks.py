@@ -82,7 +82,7 @@ def _annotated_rule(hint: Any) -> Any:
 def _to_member(value: Any, target: type[Enum]) -> Enum:
     member = target(value)
     if member is not value and type(member.value) is not type(value):
-        raise ValueError("not of the enumeration")
+        raise ValueError("not a member of the enumeration")
     return member
 
 

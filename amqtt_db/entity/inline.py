@@ -65,7 +65,7 @@ def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
     problems: list[Problem] = []
     fields = _fields(mapping, where, "", problems)
     if not mapping:
-        problems.append(Problem(where, "declares no property"))
+        problems.append(Problem(where, "declares no properties"))
     if problems:
         raise SpecError(*problems)
     is_flat = not any(field.children for field in fields)
@@ -77,7 +77,7 @@ def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[
     for index, (key, spec) in enumerate(mapping.items()):
         if not isinstance(key, str):
             written = _UNQUOTED.get(repr(key), repr(key))
-            what = f"a property's name is text; quote {written}, which YAML takes for {type(key).__name__}"
+            what = f"a property's name must be text; quote {written}, which YAML reads as {type(key).__name__}"
             problems.append(Problem(where, what))
             continue
         field = _field(key, f"p{index}", spec, f"{where}.{key}", prefix + escape(key), problems)
@@ -126,7 +126,7 @@ def _option_problems(options: Mapping[Any, Any], where: str) -> list[Problem]:
             )
             problems.append(Problem(f"{where}.{option}", f"{what}; {suggest(str(option), _OPTIONS)}"))
         elif option == "optional" and value is not True:
-            what = "expected true, for any property may be missing; what must be there needs a class as the entity"
+            what = "expected true, because every property may be missing; to require one, use a class as the entity"
             problems.append(Problem(f"{where}.optional", what))
         elif option == "items" and name != "list":
             problems.append(Problem(f"{where}.items", f"is for the type 'list', not for {name!r}"))
@@ -144,7 +144,9 @@ def _converted(name: str, options: Mapping[str, Any], where: str, problems: list
     try:
         if isinstance(layout, str) and "%" in layout:
             return strptime_reader(layout)
-        raise ValueError(f"{layout!r} is not a format, nor one of strptime with %; {suggest(str(layout), _FORMATS)}")
+        raise ValueError(
+            f"{layout!r} is neither a known format nor a strptime format; {suggest(str(layout), _FORMATS)}"
+        )
     except ValueError as error:
         problems.append(Problem(f"{where}.format", str(error)))
         return to_any

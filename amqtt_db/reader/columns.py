@@ -63,8 +63,8 @@ class StoredTable:
                 return decode(values)
             except Exception as error:  # of a type that neither driver nor decoder has foreseen
                 raise DatabaseError(
-                    f"column {name} of table {self.target.name} holds a value that nothing here writes, and that "
-                    f"cannot be read: {type(error).__name__}; mend it, or delete its row"
+                    f"column {name} of table {self.target.name} holds a value that cannot be read: "
+                    f"{type(error).__name__}; correct it or delete its row"
                 ) from error
 
         return decode_page

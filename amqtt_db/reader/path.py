@@ -87,8 +87,8 @@ class Path:
 
     def _unreadable(self, error: Exception) -> DatabaseError:
         return DatabaseError(
-            f"table {' or '.join(self.tables)} holds a row that {self.source.model.name} does not write, and "
-            f"that it cannot read: {type(error).__name__}; mend the row, or delete it"
+            f"table {' or '.join(self.tables)} holds a row that {self.source.model.name} cannot read: "
+            f"{type(error).__name__}; correct or delete the row"
         )
 
     def _decoder(self, cell: Cell, snapshot: Snapshot, keys: Keys) -> Decode | None:

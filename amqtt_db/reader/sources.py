@@ -92,7 +92,9 @@ def _bound(row: Any) -> tuple[BoundModel, Query]:
         bound = bound_model(row.model, row.key, row.route)
         return bound, bound.query
     except (ValueError, Rejected) as error:
-        raise DatabaseError(f"the records of {row.topic!r} lie in a model that cannot be loaded: {error}") from error
+        raise DatabaseError(
+            f"the records of {row.topic!r} are stored in a model that cannot be loaded: {error}"
+        ) from error
 
 
 def _placements(snapshot: Snapshot, topic: str | None) -> Iterable[Any]:

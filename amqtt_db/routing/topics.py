@@ -67,9 +67,9 @@ def _whole_mistakes(text: str) -> list[str]:
     if not text:
         return ["it is empty; '#' covers every topic"]
     if "\0" in text:
-        return ["it contains U+0000, which no topic may"]
+        return ["it contains U+0000, which MQTT forbids"]
     if not is_clean(text):
-        return ["it contains half of a surrogate pair, which no topic may"]
+        return ["it contains an unpaired surrogate, which MQTT forbids"]
     if len(text.encode()) > _LONGEST_TOPIC:
         return [f"it is longer than {_LONGEST_TOPIC} bytes"]
     return []
@@ -79,9 +79,9 @@ def _level_mistakes(levels: list[str]) -> list[str]:
     mistakes = []
     for level in levels:
         if "#" in level and level != "#":
-            mistakes.append(f"'#' must stand alone in its level, not in {level!r}")
+            mistakes.append(f"'#' must be a whole level, not part of {level!r}")
         elif "+" in level and level != "+":
-            mistakes.append(f"'+' must stand alone in its level, not in {level!r}")
+            mistakes.append(f"'+' must be a whole level, not part of {level!r}")
         elif ("{" in level or "}" in level) and not (_is_named(level) and level[1:-1].isidentifier()):
             mistakes.append(
                 f"{level!r} is not a named level: write {{name}}, letters, digits and _ only, as a whole level"

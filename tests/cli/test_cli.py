@@ -254,7 +254,7 @@ def test_run_needs_its_directories(tmp_path: Path) -> None:
     result = invoke("run", configuration(tmp_path, database=database, journal=journal))
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        f"database {tmp_path}/no/mqtt.db: there is no directory {tmp_path}/no; make it or name another database",
+        f"database {tmp_path}/no/mqtt.db: no directory {tmp_path}/no; make it or name another database",
         f"journal {tmp_path}: it is a directory; name a file",
     ]
 
@@ -265,7 +265,7 @@ def test_a_database_that_can_never_work_is_refused(command: str, tmp_path: Path)
     (tmp_path / "mqtt.db").write_text("a shopping list")
     result = invoke(command, configuration(tmp_path))
     assert result.exit_code == 1
-    assert result.stderr == f"database {tmp_path}/mqtt.db: it is no SQLite database; name another file\n"
+    assert result.stderr == f"database {tmp_path}/mqtt.db: it is not an SQLite database; choose another file\n"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
@@ -505,7 +505,7 @@ def test_topics(tmp_path: Path) -> None:
             "last": "2023-11-14T22:13:20+00:00",
         }
     ]
-    assert invoke("topics", path, "--topic", "none").stdout == "No topic is stored.\n"
+    assert invoke("topics", path, "--topic", "none").stdout == "Nothing is stored yet.\n"
 
 
 def test_export(tmp_path: Path) -> None:
@@ -527,9 +527,7 @@ def test_export(tmp_path: Path) -> None:
     told = invoke("export", path, "--output", tmp_path).stderr
     assert told == f"output {tmp_path}: it is a directory; name a file\n"
     told = invoke("export", path, "--output", tmp_path / "no" / "x.csv").stderr
-    assert told == (
-        f"output {tmp_path}/no/x.csv: there is no directory {tmp_path}/no; make it or name another output\n"
-    )
+    assert told == (f"output {tmp_path}/no/x.csv: no directory {tmp_path}/no; make it or name another output\n")
 
 
 @pytest.mark.parametrize(

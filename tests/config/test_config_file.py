@@ -50,7 +50,7 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
         ("plugins: {amqtt_db.Plugin: {}, amqtt_db.ingest.broker.plugin.Plugin: {}}", "plugins", "twice"),
         ("listners: {}\nplugins: {amqtt_db.Plugin: {}}", "listners", "did you mean 'listeners'?"),
         ("plugins: {amqtt_db.Plugin: {databse: x}}", "plugins.amqtt_db.Plugin.databse", "did you mean 'database'?"),
-        ("plugins: [amqtt_db.Plugin: {sync: x}]", "plugins[0].amqtt_db.Plugin.sync", "belongs into `journal:"),
+        ("plugins: [amqtt_db.Plugin: {sync: x}]", "plugins[0].amqtt_db.Plugin.sync", "belongs in `journal:"),
         ("listeners: {a: {}}\nplugins: {amqtt_db.Plugin: {}}", "listeners", "a listener with the name `default`"),
         (
             "listeners: {default: {bnd: x}}\nplugins: {amqtt_db.Plugin: }",
@@ -84,10 +84,10 @@ def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: st
 def test_what_only_amqtt_would_refuse(tmp_path: Path) -> None:
     """A value that amqtt's own configuration refuses is reported before the broker starts."""
     text = "listeners: {default: {max_connections: many}}\nplugins: {amqtt_db.Plugin: {}}"
-    with pytest.raises(ConfigError, match=r"^listeners\.default: amqtt refuses it: .*max_connections"):
+    with pytest.raises(ConfigError, match=r"^listeners\.default: amqtt rejects it: .*max_connections"):
         config.load_settings(write(tmp_path, text))
     text = "timeout_disconnect_delay: soon\nplugins: {amqtt_db.Plugin: {}}"
-    with pytest.raises(ConfigError, match=r"^amqtt refuses it: .*timeout_disconnect_delay"):
+    with pytest.raises(ConfigError, match=r"^amqtt rejects it: .*timeout_disconnect_delay"):
         config.load_settings(write(tmp_path, text))
 
 
@@ -103,7 +103,7 @@ def test_mistakes_around_and_in_the_section_together(tmp_path: Path) -> None:
     [
         ("a: b: c", "line 1, column 5"),
         ("a: {\n  b: 1\n", "line 3, column 1"),
-        ("a: 1\na: 2", "line 2, column 1: is not YAML: the key 'a' is here twice"),
+        ("a: 1\na: 2", "line 2, column 1: is not YAML: the key 'a' appears twice"),
         ("a: \t\x00", "is not YAML"),
         ("a: 2026-13-01", "month must be in 1..12"),
         ("[" * 10_000, "nested too deeply"),

@@ -116,9 +116,9 @@ def test_lengths_of_time(text: str, expected: timedelta) -> None:
         ("", "expected a length of time"),
         ("-1 day", "expected a length of time"),
         ("1 day 12 h", "expected a length of time"),
-        ("3 months", "not all equally long; write days"),
-        ("1 y", "not all equally long; write days"),
-        ("5 moons", "unknown unit 'moons'; there are s, min, h, days, weeks"),
+        ("3 months", "vary in length; write days"),
+        ("1 y", "vary in length; write days"),
+        ("5 moons", "unknown unit 'moons'; use s, min, h, days, weeks"),
         ("5 m", "unknown unit 'm'"),
         ("0 days", "from 1 s to 36600 days"),
         ("999999999 weeks", "from 1 s to 36600 days"),
@@ -144,17 +144,17 @@ def test_every_mistake_is_reported_at_once() -> None:
         keep="1 year",
     )
     assert found == {
-        "keep": "months and years are not all equally long; write days or weeks, such as 365 days",
+        "keep": "months and years vary in length; write days or weeks, such as 365 days",
         "hypertable.chunks": "unknown key; did you mean 'chunk'?",
         "hypertable.chunk": "expected a length of time such as 90 days, 12 h or 2 weeks, found a whole number",
         "hypertable.compress_after": "expected a length of time such as 90 days, 12 h or 2 weeks, found text",
         "hypertable.segment_by[0]": (
-            "chunks are made by time already; name what tells series apart, such as topic"
+            "chunks are already split by time; choose a column that separates series, such as topic"
         ),
         "hypertable.segment_by[1]": found["hypertable.segment_by[1]"],
         "hypertable.segment_by[2]": "expected text, found a whole number",
         "hypertable.segment_by": (
-            "has no effect without `compress_after`: only compressed chunks are laid out so"
+            "has no effect without `compress_after`: it applies to compressed chunks only"
         ),
     }  # fmt: skip
     assert found["hypertable.segment_by[1]"].startswith("the tables of the route have no column 'temp'; valid are ")
@@ -173,10 +173,10 @@ def test_every_mistake_is_reported_at_once() -> None:
         (
             {"hypertable": {"chunk": "1 h", "compress_after": "7 days"}, "keep": "7 days"},
             "hypertable.compress_after",
-            "nothing is ever so old, for `keep` is not longer",
+            "`keep` deletes records before that",
         ),
-        ({"hypertable": True, "keep": "2 days"}, "hypertable.chunk", "write a shorter one, such as `chunk: 4 h`"),
-        ({"hypertable": True, "keep": "10 min"}, "hypertable.chunk", "such as `chunk: 60 s`"),
+        ({"hypertable": True, "keep": "2 days"}, "hypertable.chunk", "shorten it, for example `chunk: 4 h`"),
+        ({"hypertable": True, "keep": "10 min"}, "hypertable.chunk", "for example `chunk: 60 s`"),
         (
             {"entity": {"temp": "float"}, "hypertable": {"compress_after": "1 h", "segment_by": "tempp"}},
             "hypertable.segment_by",
@@ -204,7 +204,7 @@ def test_other_databases_have_no_hypertables(url: str, name: str) -> None:
     routes = [{"topic": "a", "hypertable": True}, {"topic": "b", "keep": "1 day"}]
     ((path, message),) = problems({"database": url, "routes": routes}).items()
     assert path == "routes[0].hypertable"
-    assert message.startswith(f"{name} has no hypertables: they are of TimescaleDB, an extension of PostgreSQL")
+    assert message.startswith(f"{name} has no hypertables: they need PostgreSQL with TimescaleDB")
 
 
 def test_a_database_that_is_none_is_one_mistake() -> None:
@@ -263,5 +263,5 @@ def test_routes_that_share_a_table_must_agree(more: dict[str, Any], key: str) ->
     found = problems({"database": POSTGRESQL, "routes": entries})
     assert found == {
         f"routes[1].{key}": f"shares the table x with P.routes[0], but their `{key}` differs; "
-        "make them agree or name another table"
+        "make them agree or choose another table"
     }

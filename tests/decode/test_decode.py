@@ -132,7 +132,7 @@ def test_what_is_no_json_has_a_reason_that_repeats_nothing(payload: bytes, says:
 @pytest.mark.parametrize("payload", [b"ON", b"21.5 C", "größer".encode()])
 def test_plain_text_that_is_no_json_has_a_hint(payload: bytes) -> None:
     """Whoever never chose a decoder reads which one is meant."""
-    assert reason("json", payload).endswith("; if this topic sends plain text, its route wants `decode: text`")
+    assert reason("json", payload).endswith("; if this topic sends plain text, set `decode: text` on its route")
 
 
 @pytest.mark.parametrize("payload", [b'{"a": ON}', b" [1,", b'"ON', b"   ", b"", b"\xff\xfe\x01"])
@@ -232,7 +232,7 @@ def test_all_mistakes_of_a_struct_are_named_at_once() -> None:
     assert len(told) == 3
     assert "'<hz' is not a format of Python's struct" in told[0]
     assert "True is not a name; quote" in told[1]
-    assert "'a' is there more than once" in told[2]
+    assert "'a' appears more than once" in told[2]
 
 
 # --- MessagePack and CBOR
@@ -252,7 +252,7 @@ def test_msgpack_keeps_types() -> None:
         (msgpack.packb({1: 2}), "a key of an object is a int, not text"),
         (msgpack.packb({b"kept-dark": 2}), "a key of an object is a bytes, not text"),
         (msgpack.packb(msgpack.ExtType(5, b"kept-dark")), "MessagePack extension type 5 is unknown"),
-        (msgpack.packb(1) + b"\1", "not MessagePack: bytes are left over behind it"),
+        (msgpack.packb(1) + b"\1", "not MessagePack: unexpected bytes at its end"),
         (b"\xa1\xff", "not MessagePack: a text is not UTF-8 at byte 0: invalid start byte"),
         (b"\x92\x01", "not MessagePack: "),
         (b"\x91" * 10_000 + b"\x01", "not MessagePack: nested too deeply"),
@@ -284,7 +284,7 @@ def test_cbor_keeps_types() -> None:
         (b"\xd9\x30\x39\x01", "CBOR tag 12345 cannot be stored"),
         (b"\xf0", "CBOR simple value 16 cannot"),
         (b"\xa1\x01\x02", "a key of an object is a int, not text"),
-        (b"\x01\x02", "not CBOR: bytes are left over behind it"),
+        (b"\x01\x02", "not CBOR: unexpected bytes at its end"),
         (b"\x81" * 10_000 + b"\x01", "not CBOR: "),
         (b"\x82\x01", "not CBOR: "),
         (b"\x61\xff", "not CBOR: "),
@@ -479,7 +479,7 @@ def test_failures_of_a_users_decoder_are_decode_errors() -> None:
 
 def test_a_built_in_behind_a_users_stage_takes_bytes_only() -> None:
     """What is not bytes is refused, not guessed."""
-    assert "json decodes bytes, but the stage before it gave a dict" in reason([f"{ME}.shout", "json"], b"a")
+    assert "json decodes bytes, but the stage before it returned a dict" in reason([f"{ME}.shout", "json"], b"a")
 
 
 @pytest.mark.parametrize(
@@ -497,13 +497,13 @@ def test_a_built_in_behind_a_users_stage_takes_bytes_only() -> None:
         ),
         ({"struct": {"names": "ab"}}, ["decode.struct.names: expected list", "needs the option 'format'"]),
         (["jsn", "txt"], ["decode[0]: 'jsn' is unknown", "decode[1]: 'txt' is unknown"]),
-        (["json", "gzip"], ["decode[1]: gzip decodes bytes, but json before it does not give any"]),
+        (["json", "gzip"], ["decode[1]: gzip decodes bytes, but json before it does not return bytes"]),
         ([["json"]], ["decode[0]: expected a decoder's name"]),
         (f"{ME}.shot", [f"decode: '{ME}.shot' cannot be found: {ME} has no 'shot'; did you mean 'shout'?"]),
         (f"{ME}.NO_DECODER", ["is a int, which cannot be called with a payload"]),
-        (f"{ME}.asynchronous", ["is asynchronous; a decoder is a plain function of the payload"]),
-        ({f"{ME}.shout": {"mork": 1}}, ["cannot be made with its options: TypeError: got an unexpected keyword"]),
-        ({f"{ME}.Scaled": {"factor": 0}}, ["cannot be made with its options: ValueError: factor must not be 0"]),
+        (f"{ME}.asynchronous", ["is asynchronous; a decoder must be a plain function of the payload"]),
+        ({f"{ME}.shout": {"mork": 1}}, ["cannot be made with these options: TypeError: got an unexpected keyword"]),
+        ({f"{ME}.Scaled": {"factor": 0}}, ["cannot be made with these options: ValueError: factor must not be 0"]),
         ({"fractions.Fraction": {"numerator": 1}}, ["its instances cannot be called with a payload"]),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_mismatch_names_both_types() -> None:
     told = "'temp' is not float but str, 'current time' is not datetime but str, 'pos.lat' is not float but list"
     assert CLIMATE.mismatches(mismatched) == told
     assert CLIMATE.mismatches({"pos": 5}) == "'pos' is not an object but int"
-    assert CLIMATE.mismatches({"count": 2**64}) == "'count' is int, but one that does not fit"
+    assert CLIMATE.mismatches({"count": 2**64}) == "'count' is int, but does not fit"
 
 
 @pytest.mark.parametrize("raw", [5, "x", [1], True])
@@ -200,7 +200,7 @@ def test_any_name_can_be_declared(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({}, ["entity: declares no property"]),
+        ({}, ["entity: declares no properties"]),
         ({"a": "flaot"}, ["entity.a: 'flaot' is not a type; did you mean 'float'?"]),
         ({"a": "number"}, ["entity.a: 'number' is not a type; did you mean 'float'?"]),
         ({"a": "xyz"}, ["entity.a: 'xyz' is not a type; valid are any, bool, bytes, date, datetime"]),
@@ -209,16 +209,19 @@ def test_any_name_can_be_declared(spec: dict[str, Any]) -> None:
             ["entity.a.b.c: 'sting'", "entity.a.d: expected a type's name or a map"],
         ),
         ({"a": {}}, ["entity.a: expected a type's name or a mapping, got dict {}"]),
-        ({1: "int"}, ["entity: a property's name is text; quote 1, which YAML takes for int"]),
-        (yaml.safe_load("{on: int}"), ["entity: a property's name is text; quote on (or yes, or true), which YAML"]),
-        (yaml.safe_load("{off: int}"), ["entity: a property's name is text; quote off (or no, or false), which"]),
-        (yaml.safe_load("{~: int}"), ["entity: a property's name is text; quote null (or ~), which YAML takes"]),
+        ({1: "int"}, ["entity: a property's name must be text; quote 1, which YAML reads as int"]),
+        (
+            yaml.safe_load("{on: int}"),
+            ["entity: a property's name must be text; quote on (or yes, or true), which YAML"],
+        ),
+        (yaml.safe_load("{off: int}"), ["entity: a property's name must be text; quote off (or no, or false), which"]),
+        (yaml.safe_load("{~: int}"), ["entity: a property's name must be text; quote null (or ~), which YAML reads"]),
         (
             {"t": {"type": "datetime", "format": "epoch"}},
-            ["entity.t.format: 'epoch' is not a format, nor one of strptime with %; did you mean"],
+            ["entity.t.format: 'epoch' is neither a known format nor a strptime format; did you mean"],
         ),
         ({"t": {"type": "datetime", "format": "%Q"}}, ["entity.t.format: format: '%Q' is not a strptime format"]),
-        ({"t": {"type": "datetime", "format": 5}}, ["entity.t.format: 5 is not a format"]),
+        ({"t": {"type": "datetime", "format": 5}}, ["entity.t.format: 5 is neither a known format"]),
         ({"t": {"type": "int", "format": "epoch_s"}}, ["entity.t.format: is for the type 'datetime', not for 'int'"]),
         ({"t": {"type": "str", "items": "int"}}, ["entity.t.items: is for the type 'list', not for 'str'"]),
         ({"t": {"type": "list", "items": "itn"}}, ["entity.t.items: 'itn' is not a type; did you mean 'int'?"]),
@@ -443,7 +446,7 @@ def test_validators_are_heard() -> None:
     """The reason names the property, never the value that the validator's own words repeat."""
     entity = Entity.from_class(Checked)
     assert _stored(entity, {"temp": 20.0, "name": " x "}) == {"temp": 20.0, "name": "x"}
-    assert refusal(entity, {"temp": 51.0}) == "Checked refuses property 'temp', a float, with ValueError"
+    assert refusal(entity, {"temp": 51.0}) == "Checked rejects property 'temp', a float, with ValueError"
     told = refusal(entity, {"temp": 1.0, "name": UNTOLD + "1"})
     assert "property 'name', a str" in told
     assert UNTOLD not in told
@@ -469,7 +472,7 @@ def test_a_dataclass_is_an_entity() -> None:
     entity = Entity.from_class(Sensor)
     assert entity.declared >= {"value", "unit", "note", "scaled"}
     assert _stored(entity, {"value": 2.5})["scaled"] == 25.0
-    assert refusal(entity, {"value": -1.0}) == "Sensor refuses the values with ValueError in __post_init__"
+    assert refusal(entity, {"value": -1.0}) == "Sensor rejects the values with ValueError in __post_init__"
     assert refusal(entity, {"value": 1.0, "unit": "own"}) == "in the class's own words"
 
 
@@ -511,7 +514,7 @@ def test_a_class_with_a_hook_of_its_own_is_made_by_it_alone() -> None:
     """What the hook refuses is refused as a whole."""
     entity = Entity.from_class(Packed)
     assert entity.structure({"both": "1-2"}) == ((1, 2), {}, {"both": "1-2"})
-    assert refusal(entity, {"both": UNTOLD}) == "Packed refuses the values with ValueError in _read_packed"
+    assert refusal(entity, {"both": UNTOLD}) == "Packed rejects the values with ValueError in _read_packed"
 
 
 @attrs.frozen
@@ -543,7 +546,7 @@ def test_computed_values_are_of_their_kind() -> None:
 
     entity = Entity.from_class(Computed)
     assert _stored(entity, {"a": 1}) == {"a": 1, "total": Decimal(1), "at": NOON}
-    assert "Computed refuses the values with ValueError" in refusal(entity, {"a": 0})
+    assert "Computed rejects the values with ValueError" in refusal(entity, {"a": 0})
 
 
 @pytest.mark.parametrize(
@@ -553,12 +556,12 @@ def test_computed_values_are_of_their_kind() -> None:
         (f"{ME}.Climat", "did you mean 'Climate'"),
         (f"{ME}.NOON", "is neither an attrs class nor a dataclass"),
         (f"{ME}.Hollow", "Hollow declares no attribute"),
-        (f"{ME}.Lost", "Lost cannot be filled"),
+        (f"{ME}.Lost", "Lost cannot be created"),
     ],
 )
 def test_a_class_that_cannot_be_used_is_explained(path: str, says: str) -> None:
     """When it is configured, not with every message."""
-    with pytest.raises(ValueError, match=r"neither|did you mean|declares no|cannot be filled") as error:
+    with pytest.raises(ValueError, match=r"neither|did you mean|declares no|cannot be created") as error:
         Entity.from_class(path)
     assert says in str(error.value)
 

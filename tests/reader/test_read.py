@@ -433,7 +433,7 @@ def test_a_model_that_is_gone(tmp_path: Path) -> None:
     bench = filled(tmp_path, "eav", 2)
     bench.sql("UPDATE mqtt_assignment SET model = '{\"gone.Model\": {}}' WHERE topic = 't/1'")
     with pytest.raises(
-        DatabaseError, match=r"the records of 't/1' lie in a model that cannot be loaded: 'gone\.Model'"
+        DatabaseError, match=r"the records of 't/1' are stored in a model that cannot be loaded: 'gone\.Model'"
     ):
         list(amqtt_db.read(bench.url))
     assert tell(amqtt_db.read(bench.url, "t/0")) == [0]

@@ -55,8 +55,8 @@ def test_a_filter_covers_what_mqtt_says_and_names_its_levels(
     [
         ("", "it is empty"),
         ("a/#/b", "must be the last level"),
-        ("a/b#", "'#' must stand alone"),
-        ("a/b+/c", "'+' must stand alone"),
+        ("a/b#", "'#' must be a whole level"),
+        ("a/b+/c", "'+' must be a whole level"),
         ("a/{}", "is not a named level"),
         ("a/{1st}", "is not a named level"),
         ("a/{b c}", "is not a named level"),
@@ -64,7 +64,7 @@ def test_a_filter_covers_what_mqtt_says_and_names_its_levels(
         ("a/{b", "is not a named level"),
         ("{a}/x/{a}", "'a' is used more than once"),
         ("a\0b", "U+0000"),
-        ("a\ud800b", "half of a surrogate pair"),
+        ("a\ud800b", "an unpaired surrogate"),
         ("a" * 65536, "longer than 65535 bytes"),
     ],
 )
@@ -77,7 +77,7 @@ def test_what_is_no_filter_is_explained(text: str, says: str) -> None:
 
 def test_all_mistakes_of_a_filter_are_named_at_once() -> None:
     """Nobody has to correct a filter twice."""
-    with pytest.raises(ValueError, match=r"'#' must stand alone.*'\+' must stand alone.*not a named level"):
+    with pytest.raises(ValueError, match=r"'#' must be a whole level.*'\+' must be a whole level.*not a named level"):
         TopicFilter.parse("a#/b+/{")
 
 

@@ -94,7 +94,7 @@ def file_problem(what: str, path: Path) -> str | None:
     """Why a file, ``what`` by name, can be neither written nor made."""
     directory = path.parent
     if not directory.is_dir():
-        return f"{what} {path}: there is no directory {directory}; make it or name another {what}"
+        return f"{what} {path}: no directory {directory}; make it or name another {what}"
     if path.is_dir():
         return f"{what} {path}: it is a directory; name a file"
     if _may(directory, os.W_OK | os.X_OK) and (not path.exists() or _may(path, os.R_OK | os.W_OK)):
@@ -111,14 +111,14 @@ def _content_problem(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         start = file.read(len(_MAGIC))
-    return None if start in (b"", _MAGIC) else f"database {path}: it is no SQLite database; name another file"
+    return None if start in (b"", _MAGIC) else f"database {path}: it is not an SQLite database; choose another file"
 
 
 def _check_server(dialect: str, given: str | None, rest: str) -> None:
     server = _SERVERS[dialect]
     if given not in (None, server.driver):
         raise ValueError(
-            f"{dialect} is used through {server.driver}; write {dialect}://… or {dialect}+{server.driver}://…"
+            f"{dialect} needs the driver {server.driver}; write {dialect}://… or {dialect}+{server.driver}://…"
         )
     if find_spec(server.driver) is None:
         raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{server.extra}]'")
@@ -134,19 +134,19 @@ def _checked_name(rest: str) -> str | None:
     """
     match = _SERVER.fullmatch(rest)
     if match is None:
-        raise ValueError(f"it has more than one @, or another sign where none belongs; {_ESCAPES}")
+        raise ValueError(f"it has more than one @, or a misplaced special character; {_ESCAPES}")
     port = match["port"]
     if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
-        raise ValueError(f"its port is no number from 0 to 65535; {_ESCAPES}")
+        raise ValueError(f"its port is not a number from 0 to 65535; {_ESCAPES}")
     return match["name"]
 
 
 def _check_sqlite(driver: str | None, rest: str) -> None:
     if driver not in (None, "pysqlite"):
-        raise ValueError("SQLite is used through Python's own driver; write sqlite:///mqtt.db")
+        raise ValueError("SQLite needs Python's own driver; write sqlite:///mqtt.db")
     path, _, query = rest.partition("?")
     if path in ("", "/") or ":memory:" in path or "mode=memory" in query:
-        raise ValueError("a database in memory cannot be shared with the writer, a process of its own; name a file")
+        raise ValueError("a database in memory cannot be shared with the writer process; name a file")
     if not path.startswith("/"):
         raise ValueError("an SQLite URL has three slashes before a relative path, four before an absolute one")
     if path.startswith("/file:"):

@@ -39,11 +39,11 @@ def test_what_can_never_work_is_told(tmp_path: Path) -> None:
     """With the file and what to do."""
     (tmp_path / "notes.txt").write_text("a shopping list, not a database")
     assert problem(_url(tmp_path / "notes.txt")) == (
-        f"database {tmp_path}/notes.txt: it is no SQLite database; name another file"
+        f"database {tmp_path}/notes.txt: it is not an SQLite database; choose another file"
     )
     assert problem(_url(tmp_path)) == f"database {tmp_path}: it is a directory; name a file"
     assert problem(_url(tmp_path / "no" / "x.db")) == (
-        f"database {tmp_path}/no/x.db: there is no directory {tmp_path}/no; make it or name another database"
+        f"database {tmp_path}/no/x.db: no directory {tmp_path}/no; make it or name another database"
     )
 
 
