@@ -141,8 +141,8 @@ def floor_of_typing(payloads: Sequence[bytes], route: dict[str, Any]) -> dict[st
     decoded: list[Any] = []
     decoding = timed(lambda: decoded.extend(map(orjson.loads, payloads)))
     if "entity" in route:
-        make = inline_plan(ENTITY, "entity").make
-        return {"decode": decoding, "structure": timed(lambda: [make(data) for data in decoded])}
+        read = inline_plan(ENTITY, "entity").read
+        return {"decode": decoding, "structure": timed(lambda: [read(data) for data in decoded])}
     typing = timed(lambda: [(tuple(one), tuple(map(type, one.values())), tuple(one.values())) for one in decoded])
     return {"decode": decoding, "typing": typing}
 
