@@ -11,7 +11,7 @@ from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import answer, require_database
 from amqtt_db.errors import DatabaseError, format_count
 from amqtt_db.writer.lock import require_same_routes
-from amqtt_db.writer.remodel import Move, Progress, Remodel
+from amqtt_db.writer.remodel import Move, MoveProgress, Remodel
 
 
 def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
@@ -51,5 +51,5 @@ def _move_one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
     return compared
 
 
-def _describe(move: Move, progress: Progress) -> str:
+def _describe(move: Move, progress: MoveProgress) -> str:
     return f"{show.escape_text(move.topic)}: {format_count(progress.records, 'record')} {progress.step}"

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 FATAL: Final = 2  # deaths until a range is run message by message, and until a message or a task is to blame
 LEFT_ALONE: Final = 3600.0  # seconds from a task's last death to its next attempt
-MOST_TASKS: Final = 20  # of which deaths are remembered
+MOST_TASKS: Final = 20  # whose deaths are remembered
 _NOTE_SIZE: Final = 4096
 _FRAME: Final = re.compile(r'File "(.*)", line (\d+) in (.*)')
 _OWN: Final = str(Path(amqtt_db.__file__).parent)

@@ -1,4 +1,4 @@
-"""Records deleted, with all rows that they have: by retention, and when their rows have moved elsewhere."""
+"""Delete records with all their rows: because they are too old, or because their rows have moved elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.models.binding import BoundTable
 
-_RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
+RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
 
 _AT_ONCE: Final = 300  # records in a statement, for a statement may have so many parameters
 
@@ -23,21 +23,21 @@ def erase(
 ) -> int:
     """Delete the rows of some records from tables, each given with its name, in the connection's transaction.
 
-    Returns how many rows that were.
+    Return how many rows that were.
     """
     gone = 0
     if engine.hypertables is not None:
         engine.hypertables.permit_deletes(connection)
     for table, name in tables:
-        target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time")))
+        target = sa.table(name, *(sa.column(column, RAW) for column in ("id", "part", "time")))
         for some in batched(records, _AT_ONCE):
-            here = _are(target.c, some, timed="time" in table.primary_key)
+            here = _conditions(target.c, some, timed="time" in table.primary_key)
             gone += connection.execute(sa.delete(target).where(*here)).rowcount
     return gone
 
 
-def _are(columns: Any, records: Sequence[Identity], *, timed: bool) -> Iterable[sa.ColumnElement[bool]]:
-    """Conditions by which indexes, and chunks that need not be looked at, are found."""
+def _conditions(columns: Any, records: Sequence[Identity], *, timed: bool) -> Iterable[sa.ColumnElement[bool]]:
+    """Yield conditions that let the database use its indexes and skip chunks."""
     ids, times = [record[0] for record in records], [record[2] for record in records]
     yield columns.id.between(min(ids), max(ids))
     yield columns.id.in_(sorted(set(ids)))

@@ -1,7 +1,7 @@
-"""Tables that are there already in the form that another model gave them, when the routes were others.
+"""Check tables that exist already, in the form that another model gave them under earlier routes.
 
-What the database says of a table decides.  Only what types do not tell is looked up in what models made of it before:
-which lookup an id is from, or which kind a text is of.
+What the database says of a table decides.  Only what its types do not tell, which lookup an id is from or which kind a
+text is of, is taken from the models that have made it before.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def check_existing_tables(
 
 
 @attrs.frozen
-class _Form:
-    """A table as it is: its columns as SQLAlchemy tells them, by their folds; ``own`` are those of properties.
+class _ExistingTable:
+    """A table as it is: its columns as SQLAlchemy reports them, by their folds; ``own`` are those of properties.
 
-    ``types`` are those that kinds have here, ``alike`` are types of values for which others will do.
+    ``types`` are the column types of kinds here; ``alike`` maps types of values to others that will do.
     """
 
     types: Mapping[Kind, sa.types.TypeEngine[Any]]
@@ -90,16 +90,16 @@ class _Form:
     own: frozenset[str]
 
     def odd_column(self, table: BoundTable, before: Sequence[BoundTable]) -> str | None:
-        """A column for which rows of ``table`` do not fit; ``before`` are the forms that models have ever given it."""
+        """Return a column that rows of ``table`` do not fit; ``before`` are all forms that it has been given."""
         made = [old for old in before if self._misfit(old) is None]
         return self._misfit(table) or self._unfilled(table, made) or _redefined(table, made)
 
     def lacks_some(self, table: BoundTable) -> bool:
-        """Whether a fixed column is not there yet."""
+        """Return True if a fixed column does not exist yet."""
         return any(fold(column.name) not in self.columns for column in table.columns)
 
     def _misfit(self, table: BoundTable) -> str | None:
-        """What the types, the keys and NOT NULL tell."""
+        """Return a column whose type, key or NOT NULL is another, or None."""
         names = {fold(column.name) for column in table.columns}
         key = {fold(name) for name in table.primary_key}
         if self.primary_key and self.primary_key <= names and not key <= self.primary_key:
@@ -107,7 +107,7 @@ class _Form:
         return next((column.name for column in table.columns if not self._takes(column)), None)
 
     def _takes(self, column: Column) -> bool:
-        """Whether a column is there and takes the values, or can be added."""
+        """Return True if a column exists and takes the values, or can be added."""
         there = self.columns.get(fold(column.name))
         if there is None:
             return True
@@ -116,7 +116,7 @@ class _Form:
         return is_alike and fold(column.name) not in self.own and (there["nullable"] or not column.nullable)
 
     def _values(self, type_: sa.types.TypeEngine[Any]) -> type | None:
-        """What a type's values are in Python; None where it does not say, as one that somebody has defined himself."""
+        """Return the Python type of a column type's values; None if it does not say, as a user-defined one."""
         if isinstance(type_, sa.JSON):
             return dict
         try:
@@ -126,7 +126,7 @@ class _Form:
         return None if found is object else self.alike.get(found, found)
 
     def _unfilled(self, table: BoundTable, made: Iterable[BoundTable]) -> str | None:
-        """A column that another model filled, and that may not be empty."""
+        """Return a column that another model filled and that may not be empty, or None."""
         filled = {fold(column.name) for column in table.columns}
         others = self.primary_key | {fold(column.name) for old in made for column in old.columns}
         return next((name for name in sorted(others - filled) if self._must_be_filled(name)), None)
@@ -138,8 +138,8 @@ class _Form:
         return not there["nullable"] and not is_counted and all(there.get(one) is None for one in by_itself)
 
 
-def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: set[str]) -> dict[str, _Form]:
-    """The registered tables with ``keys`` that there are, by key."""
+def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: set[str]) -> dict[str, _ExistingTable]:
+    """Return the registered tables with ``keys`` that exist, by key."""
     known = catalog.physical_tables(connection, keys) if keys else {}
     if not known:
         return {}
@@ -147,7 +147,7 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
     columns = {name: found for (_, name), found in inspector.get_multi_columns(filter_names=names).items()}
     primary = {name: found for (_, name), found in inspector.get_multi_pk_constraint(filter_names=names).items()}
     return {
-        key: _Form(
+        key: _ExistingTable(
             engine.types,
             engine.alike,
             {fold(column["name"]): column for column in columns[table.name]},
@@ -160,7 +160,7 @@ def _forms(engine: Engine, catalog: Catalog, connection: sa.Connection, keys: se
 
 
 def _redefined(table: BoundTable, made: Sequence[BoundTable]) -> str | None:
-    """A column whose values mean something else than they did in every form that the table may have."""
+    """Return a column whose values mean something else than in every form that the table may have, or None."""
     meanings: dict[str, set[object]] = {}
     for old in made:
         for column in old.columns:

@@ -1,10 +1,10 @@
-"""From one model to another: what is stored of a topic, rewritten as the routes are now.
+"""Move what is stored of a topic from one model to another, as the routes are now.
 
-A topic whose route has another model than its records gets a new current placement; the old one is past.  Records of
-past placements are laid into the current one's tables in their order, a batch a transaction together with how far it
-got, so that it may be stopped and started again at any time, and while new messages keep arriving.  Readers find a
-record once, wherever it lies.  When all are moved, every one of them is read back from both places and compared; only
-then is the past placement done with, and its rows are deleted if that is asked for.
+A topic whose route has another model than its records gets a new current assignment; the old one is past.  Records of
+past assignments are written to the tables of the current one in their order; each transaction moves a batch and notes
+how far it got, so the work may be stopped and started again at any time, and while new messages keep arriving.  Readers
+find a record once, wherever it is.  When all are moved, every one is read back from both places and compared; only then
+is the past assignment done with, and its rows are deleted if that is asked for.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from amqtt_db.writer.view_refresh import ViewKeeper
 BATCH: Final = 2000  # messages in a transaction
 PAGE: Final = 2000  # rows read at a time
 PASSES: Final = 3
-"""Times that rows are deleted where there may be hypertables: a chunk that is packed at that moment hides its rows."""
+"""Times that rows are deleted if there may be hypertables: a chunk that is being compressed hides its rows."""
 
 PATIENCE: Final = 10.0  # seconds to wait for whoever deletes or moves records
 
-_identity = attrgetter("id", "part")
-"""Names a record for good."""
+_id_and_part = attrgetter("id", "part")
+"""Returns what identifies a record."""
 
 
 class RemodelError(AmqttDbError):
@@ -62,9 +62,9 @@ class RemodelError(AmqttDbError):
 
 @attrs.frozen
 class Move:
-    """A topic's records in a past placement, its ``sequence``-th; those up to id ``moved`` have left it.
+    """A topic's records in a past assignment, its ``sequence``-th; those up to id ``moved`` have been moved.
 
-    ``is_done`` tells that all have, and only their old rows are still there.
+    ``is_done`` is true if all have, and only their old rows are left.
     """
 
     past: Assignment
@@ -75,23 +75,23 @@ class Move:
 
     @property
     def topic(self) -> str:
-        """The topic whose records are meant."""
+        """The topic whose records are moved."""
         return self.past.topic
 
 
 @attrs.frozen
-class Progress:
-    """How far a move got: what is being done, and with how many records so far."""
+class MoveProgress:
+    """The state of a move: what is being done, and with how many records so far."""
 
     step: str
     records: int
 
 
 class Remodel:
-    """Rewrites history to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
+    """Moves stored records to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
 
     def __init__(self, database: str, routes: Sequence[Route], clock: Callable[[], float] = time.time) -> None:
-        """``clock`` tells the seconds since 1970 by which records grow old.
+        """``clock`` returns the seconds since 1970 by which records grow old.
 
         Raises DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
         """
@@ -124,17 +124,17 @@ class Remodel:
         self._database.dispose()
 
     def moves(self, topic: str = "#") -> list[Move]:
-        """What there is to move, or to delete, of the topics that a filter covers; their routes decide from now on."""
+        """Assign the topics that a filter covers as their routes say; return what there is to move or delete."""
         wanted, table = TopicFilter.parse(topic), self._catalog.assignment
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             stored = set(connection.scalars(sa.select(table.c.topic)))
-            current = self._flip(connection, sorted(name for name in stored if wanted.match(name) is not None))
+            current = self._assign(connection, sorted(name for name in stored if wanted.match(name) is not None))
             past = connection.execute(sa.select(table).where(table.c.state != CURRENT).order_by(table.c.sequence))
             return [_move(row, current[row.topic]) for row in past if row.topic in current]
 
-    def move(self, move: Move) -> Iterator[Progress]:
-        """Rewrite, then compare.  Raises RemodelError where a record does not read back as it was."""
+    def move(self, move: Move) -> Iterator[MoveProgress]:
+        """Rewrite, then compare.  Raises RemodelError if a record does not read back as it was."""
         if move.is_done:
             return
         with self._maintenance():
@@ -144,8 +144,8 @@ class Remodel:
                 connection.execute(self._catalog.assignment.update().where(self._here(move)).values(state=MOVED))
         self._views.finish()
 
-    def drop(self, move: Move) -> Iterator[Progress]:
-        """Delete the rows of a move that is done, but not from tables that the topic is still in."""
+    def drop(self, move: Move) -> Iterator[MoveProgress]:
+        """Delete the rows of a move that is done, except from tables that still have records of the topic."""
         with self._maintenance():
             yield from self._delete(move)
             with self._database.begin() as connection:
@@ -153,7 +153,7 @@ class Remodel:
 
     @contextmanager
     def _maintenance(self) -> Iterator[None]:
-        """Keep retention and others away.  Raises RemodelError if somebody is at work for long."""
+        """Hold the maintenance lock.  Raises RemodelError if somebody else holds it for long."""
         deadline = time.monotonic() + PATIENCE
         while True:
             with self._engine.maintenance(self._database) as is_mine:
@@ -164,7 +164,7 @@ class Remodel:
                 raise RemodelError("another remodel is at work on this database; let that one end, then start again")
             time.sleep(0.1)
 
-    def _delete(self, move: Move) -> Iterator[Progress]:
+    def _delete(self, move: Move) -> Iterator[MoveProgress]:
         kept = {key for assignment in self._in_use(move.topic) for key in self._tables(assignment)}
         own = [table for key, table in self._tables(move.past).items() if key not in kept]
         done = 0
@@ -175,10 +175,10 @@ class Remodel:
                 with self._database.begin() as connection:
                     done += erase(connection, self._engine, own, rows)
                 last = records[-1].id
-                yield Progress("deleted", done)
+                yield MoveProgress("deleted", done)
 
-    def _flip(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Assignment]:
-        """The current placements of topics that have a route, made so if they are not."""
+    def _assign(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Assignment]:
+        """Assign topics as their routes say, if they are not yet; return the assignments of those that have a route."""
         self._router = TopicRouter(self._routes)
         found = self._router.unassigned(topic.encode() for topic in topics)
         known = self._catalog.assignments(connection, found)
@@ -187,7 +187,7 @@ class Remodel:
         self._router.learn(found, assignments)
         return {assignment.topic: assignment for assignment in assignments}
 
-    def _rewrite(self, move: Move) -> Iterator[Progress]:
+    def _rewrite(self, move: Move) -> Iterator[MoveProgress]:
         self._make_room({(self._handler(move).destination, Shape(())): []})  # DDL waits for those who read the table
         current = self._tables(move.current)
         shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
@@ -202,7 +202,7 @@ class Remodel:
                     erase(connection, self._engine, stale, [self._identified(record) for record in batch])
                     self._engine.insert(connection, rows)
                 moved, done = batch[-1].id, done + len(batch)
-                yield Progress("rewritten", done)
+                yield MoveProgress("rewritten", done)
 
     def _left_behind(self, move: Move) -> set[str]:
         """Return the names of the tables in which records of the topic that have moved out left their old rows."""
@@ -259,8 +259,8 @@ class Remodel:
                 f"topic {move.topic}: another remodel is at work on it; let that one end, or start again"
             )
 
-    def _compare(self, move: Move) -> Iterator[Progress]:
-        """Every record of the past placement must be in the current one, equal in all that it says.
+    def _compare(self, move: Move) -> Iterator[MoveProgress]:
+        """Raise RemodelError unless every record of the past assignment is in the current one, equal in everything.
 
         One that is too old to be kept may be missing: it is deleted here and there at different times.
         """
@@ -276,11 +276,11 @@ class Remodel:
                     )
                 done += 1
                 if done % BATCH == 0:
-                    yield Progress("compared", done)
-        yield Progress("compared", done)
+                    yield MoveProgress("compared", done)
+        yield MoveProgress("compared", done)
 
     def _in_use(self, topic: str) -> list[Assignment]:
-        """The placements in which a topic's records are looked for."""
+        """Return the assignments in which a topic's records are looked for."""
         table = self._catalog.assignment
         query = sa.select(table).where((table.c.hash == key_hash(topic)) & (table.c.state != MOVED))
         with self._database.begin() as connection:
@@ -298,12 +298,12 @@ class Remodel:
         return {key: (tables[key], found.name) for key, found in known.items()}
 
     def _next(self, move: Move, after: int) -> list[Record]:
-        """The records of the topic's next messages in the past placement."""
+        """Return the records of the topic's next messages in the past assignment."""
         with open_snapshot(self._url) as snapshot:
             return next(_batches(_records(snapshot, move.past, after)), [])
 
     def _too_old(self, move: Move) -> float:
-        """The time in microseconds since 1970 before which the topic's records are not kept."""
+        """Return the time in microseconds since 1970 before which the topic's records are not kept."""
         keep = self._handler(move).builder.route.keep
         return float("-inf") if keep is None else (self._clock() - keep.total_seconds()) * 1_000_000
 
@@ -322,7 +322,7 @@ def _by_id(topic: str, after: int) -> Selection:
 
 
 def _records(snapshot: Snapshot, assignment: Assignment, after: int = 0) -> Iterator[Record]:
-    """A topic's records in a placement, in the order of their ids."""
+    """Yield a topic's records in an assignment, in the order of their ids."""
     return _walked(snapshot, assignment, _by_id(assignment.topic, after))
 
 
@@ -339,23 +339,23 @@ def _walked(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> It
 
 
 def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
-    """Each old record with the new one that has its identity, if there is one; both come in that order."""
+    """Yield each old record with the new one that has its identity, or None; both come in that order."""
     candidate = next(new, None)
     for one in old:
-        while candidate is not None and _identity(candidate) < _identity(one):
+        while candidate is not None and _id_and_part(candidate) < _id_and_part(one):
             candidate = next(new, None)
-        yield one, candidate if candidate is not None and _identity(candidate) == _identity(one) else None
+        yield one, candidate if candidate is not None and _id_and_part(candidate) == _id_and_part(one) else None
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Some thousand records at a time, those of a message always together."""
+    """Yield some thousand records at a time, those of one message always together."""
     messages = (list(parts) for _, parts in groupby(records, key=attrgetter("id")))
     while batch := [record for parts in islice(messages, BATCH) for record in parts]:
         yield batch
 
 
 def _equal(old: Record, new: Record) -> bool:
-    """Whether two records say the same; one that lies elsewhere says nothing here."""
+    """Return True if two records say the same; an old one without values is not compared."""
     envelope = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
     if envelope(old) != envelope(new):
         return False
@@ -366,5 +366,5 @@ def _equal(old: Record, new: Record) -> bool:
 
 
 def _exact(kind: Kind, value: Any) -> tuple[Kind, Any]:
-    """A value as something that tells −0.0 from 0.0 and finds NaN equal to NaN."""
+    """Return a value as something that differs for −0.0 and 0.0, and is equal for NaN and NaN."""
     return kind, repr(value) if kind in {"number", "json"} else value

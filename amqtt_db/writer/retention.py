@@ -23,7 +23,7 @@ from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.routing.route import Route, format_duration
-from amqtt_db.writer.erase import erase
+from amqtt_db.writer.erase import RAW, erase
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ DELAY: Final = timedelta(days=1)
 Policies are carried out at different times: a message without its values would be seen, values without their message
 are not.
 """
-
-_RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
 
 
 class Retention:
@@ -169,9 +167,9 @@ class Retention:
         return len(records)
 
     def _oldest(self, table: BoundTable, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
-        target = sa.table(name, *(sa.column(column, _RAW) for column in ("id", "part", "time", "topic")))
+        target = sa.table(name, *(sa.column(column, RAW) for column in ("id", "part", "time", "topic")))
         before = int((self._clock() - keep.total_seconds()) * 1_000_000)
-        where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), _RAW)]
+        where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), RAW)]
         if topic is not None:
             where.append(target.c.topic == self._topic(table, topic))
         return sa.select(target.c.id, target.c.part, target.c.time).where(*where).order_by(target.c.time).limit(STEP)
@@ -180,7 +178,7 @@ class Retention:
         """Return what the column ``topic`` contains for a topic."""
         column = next(column for column in table.columns if column.name == "topic")
         if column.lookup is None:
-            return sa.literal(topic, _RAW)
+            return sa.literal(topic, RAW)
         lookup = lookup_table(self._engine, column.lookup, sa.MetaData())
         return sa.select(lookup.c.id).where(lookup.c.hash == key_hash(topic)).scalar_subquery()
 

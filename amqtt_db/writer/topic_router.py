@@ -23,7 +23,7 @@ NO_ROUTE: Final = ""
 
 @attrs.frozen
 class RefusedTopic:
-    """A topic of which no message can be stored, the topic filter that these are counted under, and why."""
+    """A topic whose messages cannot be stored, the topic filter that they are counted under, and why."""
 
     filter: str
     error: Rejected
