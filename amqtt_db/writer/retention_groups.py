@@ -29,8 +29,8 @@ Keep = timedelta | None
 class RetentionGroup:
     """A table of envelopes, the tables of their values, and how long the records of each topic in it are kept.
 
-    ``keeps`` has the topics that are in a route of this writer now; ``is_shared`` is true if there are others, about which
-    another writer may know more.
+    ``keeps`` has the topics that are in a route of this writer now; ``is_shared`` is true if there are others, which
+    another writer may know better.
     """
 
     main: BoundTable
