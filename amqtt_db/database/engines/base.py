@@ -114,11 +114,10 @@ class Engine(ABC):
     Class attributes are the facts: ``name_limit`` bytes an identifier may have, ``max_columns`` property columns that
     a full row can hold by default, ``most_columns`` those that a table can have at all, ``types`` the column type of
     each kind, ``encoders`` and ``decoders`` per kind (a kind without one needs none).  ``table_options`` are the
-    dialect's for tables of records, ``house_options`` for the project's own.  ``serial`` is the type of ids that the
-    database counts itself, ``hypertables`` makes tables in chunks by time, None where there are none.  ``alike`` maps
-    Python types, as SQLAlchemy tells them of columns that are there, to those that a column holds as well.
-    ``transactional_ddl`` tells whether DDL comes and goes with its transaction, ``adds_many`` whether one ALTER TABLE
-    may add several columns.
+    dialect's for tables of records, ``system_table_options`` for the system tables.  ``serial`` is the type of ids that
+    the database counts itself, ``hypertables`` makes tables in chunks by time, None if the database has none.
+    ``alike`` maps Python types of existing columns, as SQLAlchemy reports them, to types that they hold as well.
+    ``transactional_ddl`` is true if a rollback undoes DDL, ``adds_many`` if one ALTER TABLE may add several columns.
     """
 
     name_limit: ClassVar[int]

@@ -85,7 +85,7 @@ _ADVICE: Final[Mapping[int | None, str]] = {
     1044: _GRANT, 1142: _GRANT, 1143: _GRANT,  # a database, a table, a column
     1045: _LOGIN, 1698: _LOGIN,  # with a password, without one
 }  # fmt: skip
-"""What to do where the server does not let the user in, by the number of its error."""
+"""Advice by the number of the server's error, for users who may not do what they try."""
 
 
 def _numbers(column: Sequence[Any]) -> Sequence[Any]:
@@ -175,7 +175,7 @@ class MySQL(Engine):
     }
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Connections in UTC, in strict mode, that see what others have committed; for reading only, read-only ones."""
+        """Use UTC, strict mode and READ COMMITTED; for reading only, read-only transactions."""
         url = sa.make_url(self.url).set(drivername="mysql+pymysql")
         connect = {name: value for name, value in (("connect_timeout", 10),) if name not in url.query}
         flags = int(str(url.query.get("client_flag", 0))) | (CLIENT.MULTI_STATEMENTS if write else 0)
@@ -192,7 +192,7 @@ class MySQL(Engine):
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """A named lock of a session that does nothing else."""
+        """Take a named lock in a session that does nothing else."""
         with database.connect() as connection:
             is_mine = connection.exec_driver_sql(f"SELECT GET_LOCK({_MAINTENANCE}, 0)").scalar_one() == 1
             connection.commit()
@@ -203,7 +203,7 @@ class MySQL(Engine):
                     connection.exec_driver_sql(f"DO RELEASE_LOCK({_MAINTENANCE})")
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
-        """INSERT of many rows, in as few statements and packets as the server allows."""
+        """INSERT many rows, in as few statements and packets as the server allows."""
         driver: pymysql.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
             mysql_rows.insert(driver, row_batches, _packet_size(connection))
@@ -211,39 +211,39 @@ class MySQL(Engine):
             raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
-        """An index on text needs a length."""
+        """Give indexes on text a length, which they need."""
         lengths = {name: _KEY_LENGTH for name, kind in columns if self.types[kind] is _LONG_TEXT}
         return {"mysql_length": lengths} if lengths else {}
 
     def nameable(self, text: str) -> str:
-        """Names have no characters beyond U+FFFF."""
+        """Replace characters beyond U+FFFF."""
         return "".join(character if character <= "\uffff" else "_" for character in text)
 
     def holds(self, kind: Kind, value: Any) -> bool:
-        """See the module's docstring for what MariaDB and MySQL do not hold."""
+        """Check the kinds that the module's docstring names."""
         return kind not in _HOLDS or _HOLDS[kind](value)
 
     def is_value_fault(self, error: BaseException) -> bool:
-        """Values out of range or malformed, constraints, what a user's trigger raises."""
+        """Blame values out of range or malformed, constraints, and a user's trigger."""
         origin = driver_error(error)
         if isinstance(origin, (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError, OverflowError)):
             return True
         return _number(origin) in _VALUE_ERRORS
 
     def is_collision(self, error: BaseException) -> bool:
-        """A deadlock, a lock that was not to be had in time, a row that was changed since it was read."""
+        """Look for deadlocks, lock timeouts, and rows that were changed since they were read."""
         return _number(driver_error(error)) in _COLLISIONS
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
+        """Look for too many locks, a row beyond a page, too many columns, and a statement timeout."""
         return _number(driver_error(error)) in _TOO_BIG
 
     def segment_size(self, connection: sa.Connection) -> int:
-        """A quarter of a packet: escapes may double it, and the letter's other fields need room."""
+        """Return a quarter of a packet: escapes may double it, and the letter's other fields need room."""
         return min(super().segment_size(connection), _packet_size(connection) // 4)
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Settings with which the server may lose what it has committed, or takes too little."""
+        """Look at the settings with which the server may lose what it has committed, or takes too little."""
         for name, strong in (("innodb_flush_log_at_trx_commit", {1, 3}), ("innodb_doublewrite", {1, "ON"})):
             value = connection.exec_driver_sql(f"SELECT @@GLOBAL.{name}").scalar_one()
             if value not in strong:
@@ -286,6 +286,6 @@ def _explain(context: sa.engine.ExceptionContext) -> None:
 
 
 def _explained(error: BaseException) -> DatabaseError | None:
-    """An error about what the user may not do, as one that says what to do; None for any other error."""
+    """Return an error that says what to do about a missing privilege; None for any other error."""
     advice = _ADVICE.get(_number(error))
     return None if advice is None else DatabaseError(f"the server answers: {error.args[-1]}. {advice}")

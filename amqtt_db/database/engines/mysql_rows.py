@@ -24,7 +24,7 @@ _NO_DEFAULT: Final = 1364
 
 
 def insert(driver: pymysql.Connection[Any], row_batches: Iterable[RowBatch], packet: int) -> None:
-    """Append rows, in the order of the loads; a packet has at most so many bytes.
+    """Append rows, in the order of the batches; a packet has at most so many bytes.
 
     Raises Rejected where one row does not fit into a packet.
     """
@@ -47,7 +47,7 @@ def _execute(cursor: Any, together: Sequence[tuple[RowBatch, bytes]]) -> None:
 
 
 def _packets(statements: Iterable[tuple[RowBatch, bytes]], most: int) -> Iterator[list[tuple[RowBatch, bytes]]]:
-    """Statements by packets of at most ``most`` bytes, but of at least one statement."""
+    """Yield statements in packets of at most ``most`` bytes, and at least one statement."""
     together: list[tuple[RowBatch, bytes]] = []
     size = 0
     for row_batch, statement in statements:
@@ -102,7 +102,7 @@ def _name(name: str) -> str:
 
 
 def _chunks(literals: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    """Rows by statements of at most ``most`` bytes, but of at least one row."""
+    """Yield rows in statements of at most ``most`` bytes, and at least one row."""
     ends = list(accumulate(len(row.encode("utf-8", "surrogateescape")) + 3 for row in literals))
     if ends[-1] <= most:
         yield literals
@@ -124,7 +124,7 @@ def _require_room(size: int, room: int, table: str) -> None:
 
 
 def _plain(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str]]:
-    """Literals of values that need no quotes."""
+    """Return literals of values that need no quotes."""
 
     def literals(column: Sequence[Any]) -> Iterable[str]:
         return ["NULL" if value is None else make(value) for value in column] if None in column else map(make, column)
@@ -133,7 +133,7 @@ def _plain(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str
 
 
 def _quoted(column: Sequence[Any]) -> Iterable[str]:
-    """Literals of texts; most columns hold nothing that needs an escape."""
+    """Return literals of texts; most columns hold nothing that needs an escape."""
     joined = "".join(present(column))
     if "'" in joined or "\\" in joined:
         column = [value and value.replace("\\", "\\\\").replace("'", "\\'") for value in column]
@@ -141,7 +141,7 @@ def _quoted(column: Sequence[Any]) -> Iterable[str]:
 
 
 def _binary(value: bytes) -> str:
-    """A literal whose bytes the driver sends as they are: surrogates stand for what is not UTF-8."""
+    """Return a literal whose bytes the driver sends as they are: surrogates stand for bytes that are not UTF-8."""
     return f"_binary'{_escaped(value).decode('utf-8', 'surrogateescape')}'"
 
 

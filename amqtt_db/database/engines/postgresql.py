@@ -108,7 +108,7 @@ def _is_bigint(value: int) -> bool:
 
 
 def _jsonb(column: Sequence[Any]) -> Sequence[Any]:
-    """The version of the binary format, and text: psycopg writes text much faster than bytes."""
+    """Prefix the version of the binary format; text, because psycopg writes it much faster than bytes."""
     return [None if text is None else "\x01" + text for text in tagged.dumps_all(column)]
 
 
@@ -127,7 +127,7 @@ _BIND: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "datetime": utc,
     "json": tagged.dumps,
 }
-"""Where a parameter is another thing than a field of a COPY."""
+"""Kinds whose parameters differ from the fields of a COPY."""
 
 
 class PostgreSQL(Engine):
@@ -174,7 +174,7 @@ class PostgreSQL(Engine):
     }
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Connections named ``amqtt_db``, in UTC; for reading only, their transactions are read-only."""
+        """Name the connections ``amqtt_db``, in UTC; for reading only, their transactions are read-only."""
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
         given = {name: value for name, value in PARAMETERS.items() if name not in url.query}
         engine = sa.create_engine(
@@ -190,12 +190,12 @@ class PostgreSQL(Engine):
         return engine
 
     def lock_schema(self, connection: sa.Connection) -> None:
-        """An advisory lock; what is locked in the transaction afterwards waits for at most 5 seconds."""
+        """Take an advisory lock; later locks of the transaction wait for 5 seconds at most."""
         connection.execute(_LOCK_SCHEMA, {"key": _LOCK})
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """An advisory lock of a transaction that does nothing else."""
+        """Take an advisory lock in a transaction that does nothing else."""
         with database.connect() as connection:
             is_mine = connection.scalar(_TRY_MAINTENANCE, {"key": _MAINTENANCE})
             try:
@@ -205,7 +205,7 @@ class PostgreSQL(Engine):
                     connection.rollback()
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
-        """Binary ``COPY``, or one INSERT for several tables."""
+        """Use binary ``COPY``, or one INSERT for several tables."""
         driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
             postgresql_rows.insert(driver, row_batches, connection.info["amqtt_db_ruled"])
@@ -218,15 +218,15 @@ class PostgreSQL(Engine):
             ) from error
 
     def bind(self, kind: Kind, value: Any) -> Any:
-        """A parameter, as psycopg takes it."""
+        """Return a parameter for psycopg."""
         return _BIND[kind](value) if kind in _BIND else super().bind(kind, value)
 
     def holds(self, kind: Kind, value: Any) -> bool:
-        """See the module's docstring for what PostgreSQL does not hold."""
+        """Check the kinds that the module's docstring names."""
         return kind not in _HOLDS or _HOLDS[kind](value)
 
     def is_value_fault(self, error: BaseException) -> bool:
-        """Data exceptions, constraints, limits, what a user's trigger raises, and what psycopg cannot write."""
+        """Blame data exceptions, constraints, limits, a user's trigger, and values that psycopg cannot write."""
         origin = driver_error(error)
         if not isinstance(origin, psycopg.Error):
             return isinstance(origin, (OverflowError, UnicodeError))
@@ -235,7 +235,7 @@ class PostgreSQL(Engine):
         return origin.sqlstate[:2] in {"22", "23", "54"} or origin.sqlstate == "P0001"
 
     def is_collision(self, error: BaseException) -> bool:
-        """A deadlock, a transaction that cannot be serialized, a lock that was not to be had in time."""
+        """Look for deadlocks, serialization failures and lock timeouts."""
         origin = driver_error(error)
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"40001", "40P01", "55P03"}
 
@@ -247,7 +247,7 @@ class PostgreSQL(Engine):
         return is_refused
 
     def reason(self, error: BaseException) -> str | None:
-        """Keys of an index have at most 2,704 bytes, compressed: the server says how many, and of which index."""
+        """Explain index keys beyond 2,704 compressed bytes: the server says how many, and in which index."""
         origin = driver_error(error)
         if not isinstance(origin, psycopg.errors.ProgramLimitExceeded) or "index" not in str(origin):
             return None
@@ -257,12 +257,12 @@ class PostgreSQL(Engine):
         )
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """More locks than there is room for, a row beyond a page, too many columns, a statement that took too long."""
+        """Look for too many locks, a row beyond a page, too many columns, and a statement timeout."""
         origin = driver_error(error)
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011", "57014"}
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Settings with which the server may lose what it has committed."""
+        """Look at the settings with which the server may lose what it has committed."""
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             value = connection.exec_driver_sql(f"SHOW {setting}").scalar_one()
             if value not in {"on", "remote_apply"}:
@@ -279,7 +279,7 @@ def _explain(context: sa.engine.ExceptionContext) -> None:
 
 
 def _explained(error: BaseException) -> DatabaseError | None:
-    """A missing privilege as an error that says what to do; None for any other error."""
+    """Return an error that says what to do about a missing privilege; None for any other error."""
     if not isinstance(error, psycopg.errors.InsufficientPrivilege):
         return None
     return DatabaseError(
@@ -290,7 +290,7 @@ def _explained(error: BaseException) -> DatabaseError | None:
 
 
 def _foreign_column(database: sa.Engine, error: psycopg.Error, row_batches: Sequence[RowBatch]) -> DatabaseError | None:
-    """What to say where a column that no load fills must be filled; None for any other error."""
+    """Return the error for a NOT NULL column that no row batch fills; None for any other error."""
     if not isinstance(error, psycopg.errors.NotNullViolation):
         return None
     table, column = str(error.diag.table_name), str(error.diag.column_name)
@@ -301,7 +301,7 @@ def _foreign_column(database: sa.Engine, error: psycopg.Error, row_batches: Sequ
 
 
 def _parent(database: sa.Engine, schema: str, chunk: str, row_batches: Sequence[RowBatch]) -> str:
-    """The table that a chunk or a partition belongs to; one that is new in the failed transaction is not there."""
+    """Return the table of a chunk or a partition; one created in the failed transaction is gone."""
     with database.connect() as connection:
         found = connection.scalar(_PARENT, {"schema": schema, "chunk": chunk})
     tables = {row_batch.table for row_batch in row_batches}

@@ -53,11 +53,11 @@ RULED: Final = (
     b"SELECT relname FROM pg_class WHERE relhasrules AND relkind IN ('r', 'p') "
     b"AND relnamespace = to_regnamespace(current_schema()::text)"
 )
-"""The tables with rules of the user's own: an INSERT would follow them, a COPY does not."""
+"""Finds tables with rules: an INSERT would follow them, a COPY does not."""
 
 
 def insert(driver: psycopg.Connection[Any], row_batches: Iterable[RowBatch], ruled: Container[str]) -> None:
-    """Append rows, in the order of the loads; those of the tables ``ruled`` by COPY alone."""
+    """Append rows, in the order of the batches; those of the tables in ``ruled`` by COPY alone."""
     for few, some in groupby(row_batches, lambda row_batch: row_batch.table not in ruled and _is_few(row_batch)):
         if few:
             insert_together(driver, list(some))
@@ -109,7 +109,7 @@ def insert_together(driver: psycopg.Connection[Any], row_batches: Sequence[RowBa
 
 
 def _statement(row_batches: Sequence[RowBatch]) -> bytes:
-    """The last load's INSERT, with those of the others before it."""
+    """Return the last batch's INSERT, with those of the others before it."""
     parts, first = [], 1
     for row_batch in row_batches:
         parts.append(
@@ -150,7 +150,7 @@ _DUMPERS: Final[Mapping[type, type[Dumper]]] = {
     UUID: _untyped(uuid.UUIDBinaryDumper),
 }
 _MAKERS: Final[Mapping[Kind, type]] = {"number": float, "bigint": Decimal}
-"""Where an integer is not written as one."""
+"""Kinds of numbers, and the type that makes an integer one of them."""
 
 
 @lru_cache(16_384)  # no fewer than tables that one batch may fill

@@ -100,7 +100,7 @@ def _is_blamable(error: BaseException | None) -> bool:
 
 
 def _is_too_much(error: BaseException | None) -> bool:
-    """More columns than this build of SQLite takes; the class of the error also stands for a locked database."""
+    """Return True for more columns than this build of SQLite takes; a locked database raises the same class."""
     words = ("too many SQL variables", "too many columns")
     return isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in words)
 
@@ -159,7 +159,7 @@ class SQLite(Engine):
     }
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Connections in WAL mode; for reading only, the file must exist and is never changed."""
+        """Use WAL mode; for reading only, the file must exist and is never changed."""
         if write:
             self._make_file()
             url = sa.make_url(self.url)
@@ -172,7 +172,7 @@ class SQLite(Engine):
         return engine
 
     def rehearse(self) -> sa.Engine:
-        """A missing file stays missing: what would be made in it is made in memory."""
+        """Leave a missing file missing, and rehearse in memory."""
         path = self._path
         return self.open(write=True) if path is None or path.exists() else type(self)("sqlite://").open(write=True)
 
@@ -183,7 +183,7 @@ class SQLite(Engine):
         return Path(name).absolute() if name else None
 
     def _make_file(self) -> None:
-        """A file that is made here is private; SQLite gives those beside it the same mode."""
+        """Create the file with mode 0600; SQLite gives the files beside it the same mode."""
         path = self._path
         if path is None:
             return
@@ -197,7 +197,7 @@ class SQLite(Engine):
             ) from error
 
     def _require_file(self) -> sa.URL:
-        """A URL by which a file is not even made that goes away before it is opened."""
+        """Return a URL that never creates the file.  Raises DatabaseError if it is missing."""
         path = self._path
         if path is None or not path.exists():
             raise NoDatabaseYet(f"there is no database {path} yet: it is made when the first message is stored")
@@ -205,11 +205,11 @@ class SQLite(Engine):
         return url.update_query_dict({"uri": "true", "mode": "rw"})
 
     def lock_schema(self, connection: sa.Connection) -> None:
-        """Nothing to do: BEGIN IMMEDIATE has the only write lock there is."""
+        """Do nothing: BEGIN IMMEDIATE holds the only write lock."""
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """A locked file beside the database's; SQLite's own locks end with a transaction."""
+        """Lock a file beside the database's; SQLite's own locks end with a transaction."""
         file = try_lock(f"{database.url.database}.maintenance")
         try:
             yield file is not None
@@ -218,7 +218,7 @@ class SQLite(Engine):
                 os.close(file)
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
-        """``executemany`` of the driver itself: for a table with a single row SQLAlchemy takes as long as SQLite."""
+        """Call the driver's ``executemany``: for a single row SQLAlchemy takes as long as SQLite."""
         execute = connection.connection.driver_connection.executemany  # type: ignore[union-attr]
         for row_batch in row_batches:
             try:
@@ -231,7 +231,7 @@ class SQLite(Engine):
                 raise sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def holds(self, kind: Kind, value: Any) -> bool:
-        """See the module's docstring for what SQLite does not hold."""
+        """Check the kinds that the module's docstring names."""
         checks: Mapping[str, Callable[[Any], bool]] = {
             "number": is_plain_double,
             "text": is_unicode,
@@ -242,20 +242,20 @@ class SQLite(Engine):
         return checks.get(kind, lambda _: True)(value)
 
     def is_value_fault(self, error: BaseException) -> bool:
-        """Constraint violations, values too large, and values that the driver cannot bind."""
+        """Blame constraint violations, values that are too large, and values that the driver cannot bind."""
         return _is_blamable(driver_error(error))
 
     def is_collision(self, error: BaseException) -> bool:
-        """Somebody else has been writing for as long as this one is ready to wait."""
+        """Look for SQLITE_BUSY: another process has been writing for longer than the busy timeout."""
         origin = driver_error(error)
         return isinstance(origin, sqlite3.OperationalError) and "database is locked" in str(origin)
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """More columns than this build of SQLite takes in a statement or a table."""
+        """Look for more columns than this build of SQLite takes in a statement or a table."""
         return _is_too_much(driver_error(error))
 
     def identity(self) -> object:
-        """The file: an open one may be deleted, and goes on taking what nobody will find."""
+        """Identify the file: an open one may be deleted, and goes on taking rows that nobody will find."""
         try:
             status = os.stat(self._path or "")
         except OSError:
@@ -263,7 +263,7 @@ class SQLite(Engine):
         return status.st_dev, status.st_ino
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """None: the writer sets what it needs on its own connection."""
+        """Find none: the writer sets what it needs on its own connection."""
         return ()
 
 
@@ -275,7 +275,7 @@ def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
-    """SQLite's own patience does not hold here: of several that open a new file, all but one fail at once."""
+    """Retry, for the busy timeout does not apply here: of several that open a new file, all but one fail at once."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""What a database URL must be, and whether its database can ever work: looked at before anything connects.
+"""Checks of a database URL, made before anything connects.
 
 The broker's process does without SQLAlchemy, and so does this module.
 """
@@ -37,7 +37,7 @@ _ESCAPES: Final = "in its user and password write %40 for @, %3A for :, %2F for 
 class _Server:
     """What is known of a server before it is asked.
 
-    ``extra`` of this project brings the ``driver``; ``has_default`` tells whether a URL may leave out the database.
+    ``extra`` of this project brings the ``driver``; ``has_default`` is true if a URL may leave out the database.
     """
 
     driver: str
@@ -56,7 +56,7 @@ _MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html
 
 
 def dialect_of(url: str) -> str:
-    """The name before the driver: what an engine is registered under."""
+    """Return the name before the driver, by which an engine is registered."""
     return url.partition(":")[0].partition("+")[0]
 
 
@@ -91,7 +91,7 @@ def problem(url: str) -> str | None:
 
 
 def file_problem(what: str, path: Path) -> str | None:
-    """Why a file, ``what`` by name, can be neither written nor made."""
+    """Return why a file cannot be written or created, or None; ``what`` says what it is for."""
     directory = path.parent
     if not directory.is_dir():
         return f"{what} {path}: no directory {directory}; make it or name another {what}"
@@ -128,9 +128,10 @@ def _check_server(dialect: str, given: str | None, rest: str) -> None:
 
 
 def _checked_name(rest: str) -> str | None:
-    """The database that a server's URL names.  Raises ValueError, which shows nothing of the URL, for a malformed one.
+    """Return the database that a server's URL names.
 
-    What belongs to a password may be anywhere in a URL whose signs are not where they should be.
+    Raises ValueError, showing nothing of the URL, if it is malformed: parts of a password may be
+    anywhere in such a URL.
     """
     match = _SERVER.fullmatch(rest)
     if match is None:
