@@ -100,7 +100,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise JournalError(f"journal {path}: it does not exist yet; the broker creates it when it starts")
     with explained(path):
-        uri = f"{path.absolute().as_uri()}?mode=ro"
+        uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if must_read_as_is(path) else ''}"
         connection = sqlite3.connect(uri, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
         try:
             if not _is_ready(path, connection):
@@ -109,6 +109,15 @@ def connect_reader(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def must_read_as_is(path: Path) -> bool:
+    """Return True if a SQLite file must be read without its -wal and -shm files, as SQLite's ``immutable`` does.
+
+    That is so if no program has the file open, and this user may not create those files, or would own them.
+    """
+    may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return not may_write and not beside(path, "-wal").exists()
 
 
 @contextmanager

@@ -8,12 +8,15 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import amqtt_db
+from amqtt_db.errors import DatabaseError
 from tests.cli.test_cli import configuration, feed, invoke, left_behind
 
 HUGE = "99999999999999999999"
@@ -188,3 +191,62 @@ def test_status_without_a_journal(tmp_path: Path) -> None:
     assert (found.exit_code, status["refused"], status["pending"], status["journals"]) == (1, None, None, None)
     assert [counts["stored"] for counts in status["counters"]] == [1]
     assert "it does not exist yet" in status["errors"][0]
+
+
+READ_ONLY_USER = """
+import os, sys
+from amqtt_db.cli import app, data, dead, journal, output, shell, show, tail
+from amqtt_db.database.engines import sqlite
+from amqtt_db import decode, entity, models, reader
+from amqtt_db.models import document, eav, narrow, wide
+from amqtt_db.reader import export, status, topics
+from amqtt_db.journal import inspection
+import encodings.idna, zoneinfo, rich.cells, rich._unicode_data, sqlite3.dbapi2
+import sqlalchemy.dialects.sqlite.pysqlite, yaml
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+app(sys.argv[1:])
+"""
+
+
+def test_a_user_who_may_not_write_reads_what_a_stopped_broker_left() -> None:
+    """All commands that read work, and nothing is created; the whole directory may be read-only."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        path = feed(directory, *(("a", {"n": number}) for number in range(3)), ("bad", b"{"))
+        left_behind(directory)
+        before = {file.name for file in directory.iterdir()}
+        assert not [one for one in before if one.endswith(("-wal", "-shm"))]
+        for file in directory.iterdir():
+            file.chmod(0o444)
+        directory.chmod(0o555)
+        try:
+            results = {
+                command: subprocess.run(
+                    [sys.executable, "-c", READ_ONLY_USER, *command.split(), str(path)],
+                    capture_output=True,
+                    timeout=60,
+                    check=False,
+                    cwd="/",
+                )
+                for command in ("status --json", "export", "topics", "dead list", "journal info")
+            }
+            assert {file.name for file in directory.iterdir()} == before
+        finally:
+            directory.chmod(0o755)
+    assert [one.stderr for one in results.values()] == [b""] * len(results)
+    assert [one.returncode for one in results.values()] == [0] * len(results)
+    status = json.loads(results["status --json"].stdout)
+    assert (status["pending"], status["errors"], status["counters"][0]["stored"]) == (1, [], 3)
+    assert len(results["export"].stdout.splitlines()) == 3
+
+
+def test_a_database_that_changes_while_it_is_read_as_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not write cannot lock it either; what was read is then an error."""
+    monkeypatch.setattr("amqtt_db.database.engines.sqlite.must_read_as_is", lambda _: True)
+    feed(tmp_path, *(("a", {"n": number}) for number in range(3)))
+    found = amqtt_db.read(f"sqlite:///{tmp_path}/mqtt.db")
+    next(found)
+    os.utime(tmp_path / "mqtt.db")
+    with pytest.raises(DatabaseError, match="was written to while it was read"):
+        list(found)

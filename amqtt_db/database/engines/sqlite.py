@@ -47,6 +47,7 @@ from amqtt_db.database.engines.encoding import (
     utc,
 )
 from amqtt_db.errors import DatabaseError, NoDatabaseYet
+from amqtt_db.journal.file import must_read_as_is
 from amqtt_db.journal.file_lock import try_lock
 from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
@@ -169,7 +170,22 @@ class SQLite(Engine):
         prepare_each(engine, _prepare_writer if write else _prepare_reader)
         begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        if "immutable" in url.query:
+            version = self._version()
+            sa.event.listen(engine, "commit", lambda _: self._require_version(version))
         return engine
+
+    def _version(self) -> tuple[int, int]:
+        """Return what changes whenever the file does: its time and size."""
+        status = os.stat(self._path or "")
+        return status.st_mtime_ns, status.st_size
+
+    def _require_version(self, version: tuple[int, int]) -> None:
+        """Raise DatabaseError if a file that was read without locks has changed meanwhile."""
+        if self._version() != version:
+            raise DatabaseError(
+                f"the database {self._path} was written to while it was read, and this user may not lock it; try again"
+            )
 
     def rehearse(self) -> sa.Engine:
         """Leave a missing file missing, and rehearse in memory."""
@@ -202,7 +218,8 @@ class SQLite(Engine):
         if path is None or not path.exists():
             raise NoDatabaseYet(f"there is no database {path} yet: it is made when the first message is stored")
         url = sa.make_url(self.url).set(database=path.as_uri())
-        return url.update_query_dict({"uri": "true", "mode": "rw"})
+        as_is = {"mode": "ro", "immutable": "1"} if must_read_as_is(path) else {"mode": "rw"}
+        return url.update_query_dict({"uri": "true", **as_is})
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """Do nothing: BEGIN IMMEDIATE holds the only write lock."""
