@@ -28,7 +28,7 @@ def journal_info(
     journal: JournalFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the journal holds: openings, positions, messages, bytes, and how far its writer has got."""
+    """Show what the journal holds: generations, positions, messages, bytes, and how far its writer has got."""
     from amqtt_db.journal.inspection import read_journal_info  # noqa: PLC0415
 
     with error_boundary():

@@ -118,7 +118,7 @@ def _render_journals(journals: Sequence[JournalStatus]) -> RenderableType:
     if not journals:
         return "The journal is empty."
     rows = [(journal.number or "new", journal.position, journal.pending) for journal in journals]
-    return _make_table(("opening", "stored up to", "pending"), rows, "Journal")
+    return _make_table(("generation", "stored up to", "pending"), rows, "Journal")
 
 
 def _or_unknown(number: int | None) -> str:
@@ -164,17 +164,19 @@ def to_json(letter: DeadLetter) -> dict[str, Any]:
 
 
 def render_journal(found: JournalInfo) -> RenderableType:
-    """Describe what a journal holds, one line for each opening."""
+    """Describe what a journal holds, one line per generation."""
     lines = [
-        f"opening {stretch.token}: {format_count(stretch.messages, 'message')},"
+        f"generation {stretch.token}: {format_count(stretch.messages, 'message')},"
         f" positions {stretch.first} to {stretch.end - 1}, {format_count(stretch.bytes, 'byte')}"
         if stretch.entries
-        else f"opening {stretch.token}: empty, everything is stored"
+        else f"generation {stretch.token}: empty, everything is stored"
         for stretch in found.generations
     ]
     progress = found.progress
     stored = (
-        "nothing" if progress is None else f"everything before position {progress.position} of opening {progress.token}"
+        "nothing"
+        if progress is None
+        else f"everything before position {progress.position} of generation {progress.token}"
     )
     return Text(
         "\n".join(

@@ -42,4 +42,4 @@ class WriteCoalescer:
             try:
                 writer.send()
             except Exception:  # an error of one connection: the others still wait for theirs
-                logger.exception("a connection cannot be written to")
+                logger.exception("cannot write to a connection")

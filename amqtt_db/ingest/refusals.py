@@ -45,5 +45,5 @@ class Refusals:
         self._group_commit.refuse()
         held_back = self._limit.admit(reason)
         if held_back is not None:
-            more = f" ({format_count(held_back, 'more message')} since this was last said)" if held_back else ""
+            more = f" ({format_count(held_back, 'more message')} since the last such line)" if held_back else ""
             logger.warning("client %r %s; the message is not stored but counted as refused%s", client, reason, more)

@@ -94,7 +94,7 @@ class Supervisor:
         _close_input(process)
         if await self._has_drained(process):
             return
-        logger.warning("the writer has not stopped within %g s and is terminated; nothing is lost", self._drain)
+        logger.warning("the writer did not stop within %g s and is terminated; nothing is lost", self._drain)
         process.terminate()
         if not await _ended(process, self._kill):
             process.kill()
@@ -105,7 +105,7 @@ class Supervisor:
         silence = min(_SILENCE, self._drain)
         if await _ended(process, silence):
             return True
-        logger.info("waiting up to %g s for the writer, which stores what it can", self._drain)
+        logger.info("waiting up to %g s for the writer to store what is left", self._drain)
         return await _ended(process, self._drain - silence)
 
     async def _keep_running(self) -> None:
@@ -117,7 +117,7 @@ class Supervisor:
                 self._causes.resolve()
             cause = status if isinstance(status, str) else _describe(status)
             if self._causes.is_new(cause):
-                logger.error("the writer %s; it is started again, and the journal keeps what arrives meanwhile", cause)
+                logger.error("the writer %s; it is started again, and messages wait in the journal", cause)
             if status in _EXPECTED:
                 self._backoff.reset()
             self._pause = _LAST_WAIT if status == MISCONFIGURED else self._backoff.next_pause()
@@ -140,7 +140,7 @@ class Supervisor:
 
 def _describe(status: int) -> str:
     if status == MISCONFIGURED:
-        return "cannot use its configuration, as it says above"
+        return "cannot use its configuration (see above)"
     if status in _EXPECTED:
         return _EXPECTED[status]
     return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -140,7 +140,7 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
 def _advice(error: sqlite3.DatabaseError) -> str:
     text = str(error)
     if "malformed" in text:
-        return "the file is damaged; start the broker again: it sets the file aside and keeps what can be read of it"
+        return "the file is damaged; restart the broker, which sets the file aside and keeps everything readable"
     if is_damage(error):
         return (
             "the file is damaged or no journal; move it away (with its -wal and -shm files) and start again,"
@@ -184,10 +184,10 @@ def _is_ready(path: Path, connection: sqlite3.Connection) -> bool:
     if application == APPLICATION_ID:
         raise JournalError(
             f"journal {path}: its format is {version}, and this version of amqtt_db knows {FORMAT};"
-            " use the version that wrote it, or name another path"
+            " use the version that wrote it, or choose another path"
         )
     if application or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise JournalError(f"journal {path}: the file is another program's database; name another path")
+        raise JournalError(f"journal {path}: the file is another program's database; choose another path")
     return False
 
 

@@ -29,7 +29,7 @@ OTHER_KINDS: Final = flags(CONNECT)
 """The lowest flags that do not belong to a published message."""
 
 DAMAGED: Final = (
-    "a group of the journal is damaged; start the broker again: it sets the file aside and keeps what can be read of it"
+    "a group of the journal is damaged; restart the broker, which sets the file aside and keeps everything readable"
 )
 
 _HEAD: Final = Struct("<BI")
@@ -84,7 +84,7 @@ def encode_group(entries: Sequence[Entry]) -> bytes:
 def decode_group(count: int, blob: bytes) -> EntryColumns:
     """Return the ``count`` entries of a blob.  Raises JournalError if it is damaged or of a newer layout."""
     if blob[:1] != bytes((LAYOUT_VERSION,)):
-        raise JournalError("a group of the journal is of an unknown layout: written by another version, or damaged")
+        raise JournalError("a group of the journal has an unknown layout: damaged, or written by another version")
     head = Struct(f"<{_HEAD.size}x{2 * count}q{2 * count}I{count}s")
     try:
         (_, checksum), (*numbers, flags) = _HEAD.unpack_from(blob), head.unpack_from(blob)

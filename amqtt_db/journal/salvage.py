@@ -88,7 +88,7 @@ def mend(path: Path) -> None:
         aside = _set_aside(path)
         os.replace(ready, path)
         journal_file.sync_directory(path)
-    logger.error("the damaged journal is set aside as %s; keep it until you have looked at what is missing", aside)
+    logger.error("the damaged journal is set aside as %s; keep it until you know what is missing", aside)
 
 
 def damage(path: Path) -> str | None:
@@ -96,13 +96,13 @@ def damage(path: Path) -> str | None:
     if not _is_journal(path):
         wal = journal_file.beside(path, "-wal")
         is_empty = not path.exists() or path.stat().st_size == 0
-        return "there is a write-ahead log without its file" if is_empty and _file_size(wal) else None
+        return "a write-ahead log without its database" if is_empty and _file_size(wal) else None
     try:
         return _first_damage(path)
     except JournalError as error:
         return str(error).partition(";")[0]
     except UnicodeDecodeError:
-        return "a name in it is no text"
+        return "a name in it is not text"
     except sqlite3.DatabaseError as error:
         if journal_file.is_damage(error):
             return str(error)
@@ -119,7 +119,7 @@ def _first_damage(path: Path) -> str | None:
         for _, count, _, _, _, blob in connection.execute(_GROUPS, (0, _LAST_POSITION)):
             decode_group(count, blob)
         if connection.execute(_STRAYS).fetchone()[0]:
-            return "a group belongs to an opening that is not there"
+            return "a group belongs to an unknown generation"
     return None
 
 

@@ -13,12 +13,12 @@ from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.errors import DatabaseError, JournalError, NoDatabaseYet, format_count
 from amqtt_db.journal import NO_LONGER_FULL, JournalReader
 
-_Checkpoints = Mapping[str, tuple[int, int]]  # an opening's token → its number, and the position it is stored up to
+_Checkpoints = Mapping[str, tuple[int, int]]  # a generation's token → its number, and the position it is stored up to
 
 
 @attrs.frozen
 class JournalStatus:
-    """The newest opening of the journal that the database knows: its number, its checkpoint, and what waits."""
+    """The newest generation of the journal that the database knows: its number, its checkpoint, and what waits."""
 
     number: int
     position: int
@@ -100,7 +100,7 @@ def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints |
 
 def _newest(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:
     known = [generation for generation in reader.generations() if generation.token in checkpoints]
-    token = known[-1].token if known else None  # openings are registered one after the other
+    token = known[-1].token if known else None  # generations are registered one after the other
     number, position = checkpoints[token] if token else (0, 0)
     return JournalStatus(number, position, reader.pending(token, position))
 

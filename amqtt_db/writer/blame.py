@@ -24,7 +24,7 @@ def rejection(engine: Engine, error: Exception) -> Rejected | None:
     if isinstance(error, Rejected):
         return error
     if engine.is_value_fault(error):
-        return Rejected(f"the database refuses a value: {engine.reason(error) or type(driver_error(error)).__name__}")
+        return Rejected(f"the database rejects a value: {engine.reason(error) or type(driver_error(error)).__name__}")
     return None
 
 

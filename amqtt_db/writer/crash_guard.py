@@ -104,7 +104,7 @@ class CrashGuard:
     @property
     def reason(self) -> str:
         """Why the message is to blame that is."""
-        return f"the writer died of it twice{f': {self._single.cause}' if self._single.cause else ''}"
+        return f"it ended the writer twice{f': {self._single.cause}' if self._single.cause else ''}"
 
     @contextmanager
     def watch(self, batch: Batch) -> Iterator[None]:
@@ -127,7 +127,7 @@ class CrashGuard:
         """
         name = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()  # the note is small
         if self._tasks.get(name, SuspectTask()).is_left_alone:
-            raise StructureError(f"the writer died of it twice: it is left alone for {LEFT_ALONE / 60:g} minutes")
+            raise StructureError(f"it ended the writer twice: it is left alone for {LEFT_ALONE / 60:g} minutes")
         self._write("task " + name)
         with self._run():
             yield
@@ -189,7 +189,7 @@ class CrashGuard:
             task = tasks.pop(active.partition(" ")[2], SuspectTask())
             tasks[active.partition(" ")[2]] = SuspectTask(task.deaths + 1, time.time())
         if active and cause:
-            logger.error("%s; the writer was ended, and tries again: see `time_limit`", cause)
+            logger.error("%s; the writer was ended and will try again: see `time_limit`", cause)
         self._range, self._single = suspects["range"], suspects["single"]
         self._tasks = dict(list(tasks.items())[-MOST_TASKS:])
         self._write("")  # so that the next death is not counted as this one again

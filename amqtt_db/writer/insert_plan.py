@@ -215,7 +215,7 @@ class InsertPlanner:
         for table in plans.model.tables(filled):
             known = self._schema.get(table.key)
             if known is None:
-                raise StructureError(f"table {table.name} is not there")
+                raise StructureError(f"table {table.name} does not exist")
             columns = columns_to_fill(known, table, filled, limit)
             cells[table.key] = tuple(columns)
             targets[table.key] = _target(known.name, table, columns)

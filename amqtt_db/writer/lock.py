@@ -28,9 +28,9 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
     try:
         file = try_lock(path)
     except OSError as error:
-        raise JournalError(f"cannot make {path}: {error.strerror}; give the directory write permission") from error
+        raise JournalError(f"cannot create {path}: {error.strerror}; make the directory writable") from error
     if file is None:
-        raise JournalInUse(f"another writer is at work on {journal}; stop it first")
+        raise JournalInUse(f"another writer is using {journal}; stop it first")
     os.pwrite(file, _digest(routes).encode(), 0)  # digests are equally long
     return file
 

@@ -161,7 +161,7 @@ class Remodel:
                     yield
                     return
             if time.monotonic() > deadline:
-                raise RemodelError("another remodel is at work on this database; let that one end, then start again")
+                raise RemodelError("another remodel is running on this database; wait until it ends")
             time.sleep(0.1)
 
     def _delete(self, move: Move) -> Iterator[MoveProgress]:
@@ -255,9 +255,7 @@ class Remodel:
         table = self._catalog.assignment
         here = self._here(move) & (sa.func.coalesce(table.c.moved, 0) == before)
         if connection.execute(table.update().where(here).values(moved=after)).rowcount != 1:
-            raise RemodelError(
-                f"topic {move.topic}: another remodel is at work on it; let that one end, or start again"
-            )
+            raise RemodelError(f"topic {move.topic}: another remodel is working on it; wait until it ends")
 
     def _compare(self, move: Move) -> Iterator[MoveProgress]:
         """Raise RemodelError unless every record of the past assignment is in the current one, equal in everything.

@@ -185,4 +185,4 @@ class Retention:
     def _complain(self, error: Exception) -> None:
         complaint = first_line(driver_error(error))
         if self._causes.is_new(complaint):
-            logger.error("what is too old cannot be deleted: %s; trying again later, messages are stored", complaint)
+            logger.error("cannot delete old records: %s; trying again later, messages are still stored", complaint)

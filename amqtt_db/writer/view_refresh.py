@@ -204,7 +204,7 @@ class ViewKeeper:
             return
         complaint = first_line(driver_error(error))
         if self._causes.is_new(complaint):
-            logger.error("a view cannot be refreshed: %s; trying again later, messages are stored meanwhile", complaint)
+            logger.error("cannot refresh a view: %s; trying again later, messages are still stored", complaint)
 
 
 def _routes_by_table(named: Iterable[NamedTable]) -> Mapping[str, tuple[str, ...]]:

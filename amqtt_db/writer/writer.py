@@ -290,7 +290,7 @@ class Writer:
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
         columns = sum(statement.count("ADD COLUMN") for statement in ddl)
         if tables or columns:
-            logger.info("the schema grows by %d tables and %d columns", tables, columns)
+            logger.info("adding %d tables and %d columns", tables, columns)
 
     def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
         """Run the DDL for any number of tables, and learn what is there then; return the statements."""

@@ -322,7 +322,7 @@ def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
         _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    assert errors.endswith(f"stopped; nothing waits in journal {tmp_path / 'mqtt.journal'}\n")
+    assert errors.endswith(f"stopped; journal {tmp_path / 'mqtt.journal'} is empty\n")
     found = rows(tmp_path / "mqtt.db", "SELECT room, temp FROM climate ORDER BY id")
     assert found == [("kitchen", n + 0.5) for n in range(50)]
 
@@ -408,7 +408,7 @@ def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pyt
     result = invoke("write", path)
     os.close(lock)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == f"another writer is at work on {tmp_path}/mqtt.journal; stop it first"
+    assert result.stderr.splitlines()[-1] == f"another writer is using {tmp_path}/mqtt.journal; stop it first"
 
 
 def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> No
         first.kill()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
         assert second.stderr is not None
-        assert "another writer is at work" in second.stderr.readline()
+        assert "another writer is using" in second.stderr.readline()
         os.kill(int(child), signal.SIGCONT)
         until(lambda: bool(Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()))
         second.terminate()
@@ -438,7 +438,7 @@ def test_write_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "amqtt_db", "write", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
         assert second.stderr is not None
-        assert "another writer is at work" in second.stderr.readline()
+        assert "another writer is using" in second.stderr.readline()
         second.terminate()
         _, errors = second.communicate(timeout=TIMEOUT)
     os.close(lock)

@@ -115,7 +115,7 @@ def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFix
 
     asyncio.run(scenario())
     assert [record.message for record in caplog.records if record.name == "amqtt_db.ingest.supervisor"] == [
-        "the writer was killed by signal 9; it is started again, and the journal keeps what arrives meanwhile"
+        "the writer was killed by signal 9; it is started again, and messages wait in the journal"
     ]
 
 
@@ -184,8 +184,8 @@ def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptur
 
     asyncio.run(scenario())
     assert [record.message for record in caplog.records if record.name == "amqtt_db.ingest.supervisor"] == [
-        "waiting up to 0.1 s for the writer, which stores what it can",
-        "the writer has not stopped within 0.1 s and is terminated; nothing is lost",
+        "waiting up to 0.1 s for the writer to store what is left",
+        "the writer did not stop within 0.1 s and is terminated; nothing is lost",
     ]
 
 

@@ -55,8 +55,8 @@ def test_info_tells_openings_positions_bytes_and_progress(journal: Path, tmp_pat
     config = configuration(tmp_path)
     told = invoke("info", config)
     assert (told.exit_code, f"{journal}: 4 messages, {found.bytes} bytes" in told.stdout) == (0, True)
-    assert f"opening {found.generations[0].token}: 3 messages, positions 1 to 5" in told.stdout
-    assert "everything before position 4 of opening" in told.stdout
+    assert f"generation {found.generations[0].token}: 3 messages, positions 1 to 5" in told.stdout
+    assert "everything before position 4 of generation" in told.stdout
     assert [one["messages"] for one in json.loads(invoke("info", config, "--json").stdout)["generations"]] == [3, 1]
 
 

@@ -530,9 +530,9 @@ def test_another_programs_database_is_left_alone(path: Path) -> None:
         other.execute("CREATE TABLE mine (a)")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(JournalError, match="another program's database; name another path"):
+    with pytest.raises(JournalError, match="another program's database; choose another path"):
         opened(path)
-    with pytest.raises(JournalError, match="another program's database; name another path"):
+    with pytest.raises(JournalError, match="another program's database; choose another path"):
         JournalReader(path)
     assert path.read_bytes() == before
 

@@ -175,6 +175,6 @@ def test_a_group_of_an_opening_that_is_not_there_is_damage(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE entries SET opening = 65 WHERE first = (SELECT max(first) FROM entries)")
     connection.close()
-    assert salvage.damage(path) == "a group belongs to an opening that is not there"
+    assert salvage.damage(path) == "a group belongs to an unknown generation"
     opened(path).close()
     assert kept(path, token) == payloads

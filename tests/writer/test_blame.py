@@ -151,7 +151,7 @@ def test_a_method_that_hangs_or_exits_costs_only_its_message(method: str, mood: 
     assert bench.data("good/#") == [{"v": 1.0}, {"v": 3.0}, {"v": 4.0}]
     (letter,) = bench.dead()
     assert letter.topic == b"moody/a"
-    assert "the writer died of it twice" in letter.reason
+    assert "it ended the writer twice" in letter.reason
 
 
 @pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE])

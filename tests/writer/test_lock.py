@@ -15,7 +15,7 @@ from tests.workbench import routes
 def test_one_writer_per_journal(tmp_path: Path) -> None:
     """The second one is told which journal and what to do."""
     lock = acquire_lock(tmp_path / "journal", ())
-    with pytest.raises(JournalError, match="another writer is at work on"):
+    with pytest.raises(JournalError, match="another writer is using"):
         acquire_lock(tmp_path / "journal", ())
     os.close(lock)
     os.close(acquire_lock(tmp_path / "journal", ()))

@@ -65,7 +65,7 @@ def test_what_the_database_still_refuses_stays(tmp_path: Path) -> None:
     bench = _bench(tmp_path)
     bench.sql("CREATE TRIGGER no BEFORE INSERT ON a_b BEGIN SELECT RAISE(ABORT, 'no'); END")
     reasons = [result.reason for result in replay(bench.url, routes(LENIENT), "a/b")]
-    assert reasons == ["the database refuses a value: IntegrityError"]
+    assert reasons == ["the database rejects a value: IntegrityError"]
     assert len(bench.dead()) == 3
 
 

@@ -279,7 +279,7 @@ def test_an_error_is_told_once_and_ingestion_goes_on(
         for value in range(3):
             bench.send(Sent("t", {"v": value}))
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
-        "what is too old cannot be deleted: IntegrityError: not that; trying again later, messages are stored"
+        "cannot delete old records: IntegrityError: not that; trying again later, messages are still stored"
     ]
     assert len(bench.records()) == 4
 

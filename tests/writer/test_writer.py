@@ -409,7 +409,7 @@ def test_a_task_that_kills_the_writer_twice_is_left_alone(tmp_path: Path, monkey
     command = [sys.executable, "-c", TASK, str(tmp_path / "note")]
     assert [subprocess.run(command, check=False, timeout=60).returncode for _ in range(4)] == [7, 7, 0, 0]
     guard = CrashGuard(tmp_path / "note")
-    with pytest.raises(StructureError, match="died of it twice"), guard.watch_task("views of a model"):
+    with pytest.raises(StructureError, match="ended the writer twice"), guard.watch_task("views of a model"):
         pass
     now = time.time()
     monkeypatch.setattr("amqtt_db.writer.crash_guard.time.time", lambda: now + 3601)

@@ -18,7 +18,7 @@ import attrs
 
 from amqtt_db.registry import suggest
 
-GROUP: Final = "amqtt_db.database.engines"
+GROUP: Final = "amqtt_db.engines"
 """The entry point group of engines from elsewhere."""
 
 _URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)

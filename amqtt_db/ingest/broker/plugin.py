@@ -162,7 +162,7 @@ class Plugin(BasePlugin[BrokerContext]):
                     session=session, topic=topic, action=Action.PUBLISH
                 )
             except Exception:
-                logger.exception("a topic plugin failed, and so the message is not stored")
+                logger.exception("a topic plugin failed, so the message is not stored")
                 return False
             return all(results.values())
 
@@ -210,7 +210,7 @@ def _log_pending(journal: Path) -> None:
     if pending:
         logger.info("stopped; %s waiting in journal %s until the next start", format_count(pending, "message"), journal)
     else:
-        logger.info("stopped; nothing waits in journal %s", journal)
+        logger.info("stopped; journal %s is empty", journal)
 
 
 def _calm_collector() -> None:
