@@ -5,6 +5,7 @@ The broker's process reads it too, so nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from copy import deepcopy
@@ -17,7 +18,7 @@ from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_sect
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
-from amqtt_db.database.engines.urls import check, dialect_of
+from amqtt_db.database.engines.urls import check, dialect_of, file_of
 from amqtt_db.errors import Problem
 from amqtt_db.journal import Sync
 from amqtt_db.routing.route import Route
@@ -129,6 +130,9 @@ def _settings(node: Node) -> Settings:
     database = DATABASE if url.value is None else url.read(_database, "")
     journal = _journal(section.child("journal").section(JOURNAL_KEYS))
     writer = _writer(section.child("writer").section(WRITER_KEYS))
+    if _share_a_file(journal.path, database):
+        place = Node(None, f"{section.path}.journal.path", node.problems)
+        place.fail("is the database's file too; give the journal a file of its own, such as mqtt.journal")
     routes = read_routes(section.child("routes"))
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
@@ -139,9 +143,9 @@ def _journal(section: Node) -> JournalSettings:
     default = JournalSettings()
     return JournalSettings(
         path=section.child("path").read(lambda value: Path(expanded(value)), default.path),
-        max_size=section.child("max_size").read(size, default.max_size),
+        max_size=section.child("max_size").read(size("64 kB"), default.max_size),
         sync=cast(Sync, section.child("sync").read(choice("always", "1s", "never"), default.sync)),
-        max_payload=section.child("max_payload").read(size, default.max_payload),
+        max_payload=section.child("max_payload").read(size("1 KiB"), default.max_payload),
     )
 
 
@@ -149,8 +153,17 @@ def _writer(section: Node) -> WriterSettings:
     default = WriterSettings()
     return WriterSettings(
         time_limit=section.child("time_limit").read(seconds, default.time_limit),
-        memory_limit=section.child("memory_limit").read(size, default.memory_limit),
+        memory_limit=section.child("memory_limit").read(size("64 MiB"), default.memory_limit),
     )
+
+
+def _share_a_file(journal: Path, database: str) -> bool:
+    """Return True if a journal and an SQLite database would be in the same files."""
+    name = file_of(database)
+    if name is None:
+        return False
+    one, other = (os.path.realpath(path) for path in (journal, name))
+    return any(one == other + end or other == one + end for end in ("", "-wal", "-shm", "-journal"))
 
 
 def _database(value: object) -> str:

@@ -13,7 +13,7 @@ import cattrs
 
 from amqtt_db import decode, registry
 from amqtt_db.config.storage import read_storage, with_own_tables
-from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, at_least, choice, found, text
+from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, found, text, whole_number
 from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
@@ -35,6 +35,10 @@ ROUTE_KEYS: Final = (
 _FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
 _FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML reads it as a comment: topic: '#'"
 _ELSEWHERE: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
+
+
+MOST_COLUMNS: Final = 10_000  # more than any database's tables can have
+MOST_TABLES: Final = 1_000_000  # of a route: more than any database can list in reasonable time
 
 
 def read_routes(node: Node) -> dict[str, Route]:
@@ -109,8 +113,8 @@ def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
             Unknown, unknown.read(choice("add", "extra", "ignore", "reject"), "extra" if is_closed else "add")
         ),
         "mismatch": cast(Mismatch, _mismatch(section).read(choice("variant", "null", "reject"), "variant")),
-        "max_columns": section.child("max_columns").read(at_least(1), None),
-        "max_tables": section.child("max_tables").read(at_least(1), 1000),
+        "max_columns": section.child("max_columns").read(whole_number(1, MOST_COLUMNS), None),
+        "max_tables": section.child("max_tables").read(whole_number(1, MOST_TABLES), 1000),
     }
 
 

@@ -170,14 +170,14 @@ def choice(*names: str) -> Callable[[object], str]:
     return check
 
 
-def at_least(minimum: int) -> Callable[[object], int]:
-    """Return a check for a whole number of at least ``minimum``."""
+def whole_number(minimum: int, maximum: int) -> Callable[[object], int]:
+    """Return a check for a whole number from ``minimum`` to ``maximum``."""
 
     def check(value: object) -> int:
         if type(value) is not int:
             raise ValueError(f"expected a whole number, found {found(value)}")
-        if value < minimum:
-            raise ValueError(f"expected {minimum} or more, found {value}")
+        if not minimum <= value <= maximum:
+            raise ValueError(f"expected {minimum} or more, and {maximum} at most, found {str(value)[:20]}")
         return value
 
     return check
@@ -190,8 +190,21 @@ def seconds(value: object) -> float:
     return float(value)
 
 
-def size(value: object) -> int:
-    """Bytes: a whole number, or text such as ``512 MiB``, ``1 GiB``, ``64 kB``.  Raises ValueError."""
+def size(minimum: str) -> Callable[[object], int]:
+    """Return a check for bytes, of which ``minimum`` are the least that can work."""
+    least = _bytes(minimum)
+
+    def check(value: object) -> int:
+        count = _bytes(value)
+        if count < least:
+            raise ValueError(f"expected {minimum} or more, found {found(value) if type(value) is not int else value}")
+        return count
+
+    return check
+
+
+def _bytes(value: object) -> int:
+    """Return bytes: a whole number, or text such as ``512 MiB``, ``1 GiB``, ``64 kB``.  Raises ValueError."""
     match = _SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
     if match is None:
         raise ValueError(f"expected a size such as 512 MiB, 1 GiB or 1000000 (bytes), found {found(value)}")

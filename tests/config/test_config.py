@@ -145,7 +145,7 @@ def test_every_mistake_is_reported_at_once() -> None:
         "routes[2].decode": "'jsno' is unknown, and not a dotted path to your own; did you mean 'json'?",
         "routes[2].entity.a": "'flaot' is not a type; did you mean 'float'?",
         "routes[2].mismatch": "expected one of variant, null, reject, found a whole number",
-        "routes[2].max_columns": "expected 1 or more, found 0",
+        "routes[2].max_columns": "expected 1 or more, and 10000 at most, found 0",
         "routes[3]": "expected a mapping, found text",
         "routes[4]": "expected a mapping, found nothing",
     }
@@ -371,14 +371,14 @@ def test_the_repr_hides_the_password() -> None:
 )  # fmt: skip
 def test_sizes(given_size: object, expected: int) -> None:
     """Bytes as a number, or with a unit."""
-    assert size(given_size) == expected
+    assert size("1 B")(given_size) == expected
 
 
 @pytest.mark.parametrize("given_size", [True, 1.5, -1, "-1", "much", "1 GiB please", [], "", "1 pound", 2**63])
 def test_sizes_that_are_none(given_size: object) -> None:
     """Anything else is a mistake."""
     with pytest.raises(ValueError, match=r"expected a size|unknown unit|more than 8 EiB"):
-        size(given_size)
+        size("1 B")(given_size)
 
 
 _json = st.recursive(
@@ -416,3 +416,26 @@ def test_the_broker_does_without_sqlalchemy() -> None:
     """Reading the configuration, as the broker's process does, imports no SQLAlchemy."""
     code = "import sys; from amqtt_db import config; config.load_section(None); sys.exit('sqlalchemy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "message"),
+    [
+        ({"journal": {"max_size": 0}}, "journal.max_size", "expected 64 kB or more"),
+        ({"journal": {"max_size": "1 kB"}}, "journal.max_size", "expected 64 kB or more"),
+        ({"journal": {"max_payload": 0}}, "journal.max_payload", "expected 1 KiB or more"),
+        ({"writer": {"memory_limit": "1 MB"}}, "writer.memory_limit", "expected 64 MiB or more"),
+        ({"writer": {"time_limit": 0}}, "writer.time_limit", "expected a number of seconds above 0"),
+        ({"writer": {"time_limit": float("nan")}}, "writer.time_limit", "expected a number of seconds above 0"),
+        ({"routes": [{"topic": "#", "max_tables": 10**20}]}, "routes[0].max_tables", "1000000 at most"),
+        ({"routes": [{"topic": "#", "max_columns": 10**20}]}, "routes[0].max_columns", "10000 at most"),
+        ({"routes": [{"topic": "#", "keep": "0 days"}]}, "routes[0].keep", "expected a length of time from"),
+        ({"database": "sqlite:///a.db", "journal": {"path": "a.db"}}, "journal.path", "is the database's file too"),
+        ({"database": "sqlite:///x/../a.db", "journal": {"path": "./a.db"}}, "journal.path", "is the database's"),
+        ({"database": "sqlite:///a.db", "journal": {"path": "a.db-wal"}}, "journal.path", "is the database's file too"),
+        ({"database": "sqlite:///mqtt.journal"}, "journal.path", "is the database's file too"),
+    ],
+)
+def test_settings_that_can_never_work_are_mistakes(section: dict[str, Any], path: str, message: str) -> None:
+    """They are told with their path before anything starts."""
+    assert message in problems(section)[path]
