@@ -1,4 +1,4 @@
-"""What arrives over MQTT ends up in a relational database: typed, in the model chosen for its topic.
+"""Store MQTT messages in a relational database: typed, in the model chosen for each topic, exactly once.
 
 These names are the public interface; ``docs/api.md`` says what else is stable.  The command line is ``amqtt-db``.
 """
@@ -30,7 +30,7 @@ _MODULES: Final = {
     "load_settings": "amqtt_db.config",
     "read": "amqtt_db.reader",
 }
-"""Where each name is defined: amqtt and SQLAlchemy are imported when they are first needed."""
+"""Name → module that defines it; amqtt and SQLAlchemy are imported on first use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a typed message looks like: kinds, shapes and records.
+"""Typed messages: kinds, shapes and records.
 
 A *property* is named by its path: the keys that lead to it, joined by dots.  What would make that ambiguous or what
 some database cannot hold is escaped (see :func:`escape`), so a path is always printable text and always invertible.

@@ -18,7 +18,7 @@ from amqtt_db.registry import load_path
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.ingest.broker.plugin.Plugin")
 KEYS: Final = ("database", "journal", "writer", "routes")
-"""What stands in this plugin's section."""
+"""The keys of this plugin's section."""
 
 DEFAULT: Final[Mapping[str, Any]] = {
     "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:1883"}},

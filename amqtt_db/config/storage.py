@@ -64,7 +64,7 @@ def storage_problems(routes: Iterable[Route], dialect: str) -> Iterator[Problem]
 
 
 def _wants_prefix(route: Route) -> bool:
-    """Whether the tables of a route would be those of other routes too, which it must not share."""
+    """Return True if a route would share tables that it must not share."""
     options = _options(route.model)
     is_apart = route.timed or route.keep is not None
     return is_apart and "prefix" in options and options["prefix"] == _defaults(route.model)["prefix"]
@@ -114,7 +114,7 @@ def _ordering(route: Route | None, value: Any) -> Ordering:
 
 
 def _column(route: Route | None, name: str) -> str:
-    """What a user calls a column: the name of a fixed one, or the path of a property that has one."""
+    """Return the user's name for a column: a fixed column's name, or a property's path."""
     if route is None:
         return name
     tables = route.bound().tables()

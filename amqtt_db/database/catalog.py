@@ -48,7 +48,7 @@ class PhysicalTable:
 
 @attrs.frozen
 class Assignment:
-    """Where a topic's records are: the ``key`` of their destination, the route and the model that put them there."""
+    """A topic's assignment: the ``key`` of the records' destination, and the route and model that put them there."""
 
     topic: str
     key: str

@@ -25,10 +25,10 @@ Decoder = Callable[[bytes], Any]
 """Bytes → plain data: dicts with text keys, lists, None, bool, int, float, str, bytes, datetime, Decimal, UUID."""
 
 MAX_SIZE: Final = 64 * 2**20
-"""What a payload may become when it is decompressed, in bytes, unless ``max_size`` says otherwise."""
+"""The default maximum size of a decompressed payload, in bytes."""
 
 MAX_DEPTH: Final = 200
-"""How deeply lists and objects may be nested in a payload.
+"""The maximum nesting depth of lists and objects in a payload.
 
 orjson writes at most 254 levels, and a record that is exported or moved to another model gets a few more.
 """

@@ -1,4 +1,4 @@
-"""What an entity declares, as a tree of fields, and how data that deviates from it is taken apart."""
+"""The declaration of an entity as a tree of fields, and the handling of data that deviates from it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Field:
 
 @attrs.frozen
 class EntitySpec:
-    """How one entity is read: what it is called, its fields, and the function that returns their values.
+    """The plan for reading an entity: its name, its fields, and the function that returns their values.
 
     ``read`` takes the data of a message and returns the values of all leaves of the fields, in their order.
     ``independent`` is true if each field is converted by itself, and nothing else is done.

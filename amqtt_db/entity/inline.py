@@ -55,7 +55,7 @@ _UNQUOTED: Final[Mapping[str, str]] = {
     "False": "off (or no, or false)",
     "None": "null (or ~)",
 }
-"""What a user may have written, by what YAML makes of it."""
+"""Value read by YAML → the text that the user may have written."""
 _OPTIONS: Final = ("format", "items", "optional", "type")
 _FORMATS: Final = ("iso8601", *EPOCHS)
 

@@ -13,7 +13,7 @@ from amqtt_db.entity.strict import to_datetime
 from amqtt_db.record import to_micros
 
 TIMES: Final = "ISO 8601, in UTC without a zone; or how long ago: 90s, 15m, 24h, 7d, 2w"
-"""How a time is written as text."""
+"""The accepted notations of a time."""
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])", re.ASCII).fullmatch

@@ -1,1 +1,1 @@
-"""How messages get into the journal."""
+"""Ingest: puts messages into the journal."""

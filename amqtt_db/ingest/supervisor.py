@@ -23,7 +23,7 @@ _RUN: Final = (
     "import sys; sys.path[:1] == [''] and sys.path.pop(0); from amqtt_db.writer.process import main; sys.exit(main())"
 )
 WORKER: Final = (sys.executable, "-c", _RUN)
-"""What runs the writer; unlike ``-m``, it does not find modules of the current directory before Python's own."""
+"""Code that runs the writer; unlike ``-m``, it does not prefer modules in the current directory to Python's own."""
 MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has logged why."""
 BLOATED: Final = 75

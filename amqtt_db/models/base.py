@@ -99,7 +99,7 @@ class Table:
 
 @attrs.frozen(cache_hash=True)
 class Destination:
-    """Where records go: ``key`` is a topic for a model with tables per topic, otherwise made from the route's filter.
+    """A destination: ``key`` is a topic for a model with tables per topic, otherwise made from the route's filter.
 
     ``route`` is the route's topic filter.  ``declared`` holds the paths that its entity declares (None without one),
     ``unknown`` its policy for other properties.
@@ -149,7 +149,7 @@ class Documents:
 
 
 Layout = OwnColumns | ValueRows | Documents
-"""Where a model's tables have the values of properties, as far as SQL can find them there."""
+"""The place of property values in a model's tables, for SQL."""
 
 
 ENVELOPE: Final = (

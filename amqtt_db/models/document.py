@@ -167,7 +167,7 @@ def _kinds(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]
 
 
 def _all_need(kind: Kind, column: Sequence[Any]) -> bool | None:
-    """Whether all values of a column need their kind told, or none of them; None where they differ."""
+    """Return True if all values of a column need their kind stored, False if none does, None if they differ."""
     if kind not in _TOLD:
         return False
     if None in column or kind == "json":

@@ -101,7 +101,7 @@ def _point(series: tuple[str, str], number: Any, text: Any) -> tuple[Pair, Any]:
 
 
 def _cells(kind: Kind, value: Any) -> tuple[float | None, Any]:
-    """What ``value`` and ``text`` hold of a value."""
+    """Return the contents of ``value`` and ``text`` for a value."""
     if kind == "number":
         return value, None
     return _nearest(value) if kind in _EXACT else None, tag(kind, value)

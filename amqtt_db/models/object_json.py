@@ -18,7 +18,7 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 def object_writer(paths: Sequence[Sequence[str]]) -> ObjectWriter:
-    """What writes objects whose values are given by columns, each under the keys that lead to it.
+    """Writes objects from columns of values, each value under the keys that lead to it.
 
     The texts are those of :func:`tagged.dumps`; None where that is not certain at a glance, or where something is
     absent.
@@ -41,7 +41,7 @@ def object_writer(paths: Sequence[Sequence[str]]) -> ObjectWriter:
 
 
 def _is_tree(paths: Sequence[Sequence[str]]) -> bool:
-    """Whether there are paths, and none leads through another's value: each message then has one of the two."""
+    """Return True if there are paths and no path is a prefix of another."""
     inner = {tuple(path[:end]) for path in paths for end in range(1, len(path))}
     return bool(paths) and inner.isdisjoint(map(tuple, paths))
 

@@ -36,7 +36,7 @@ _Pick = Callable[[Mapping[str, Any]], RecordValues]
 
 @attrs.frozen(eq=False)
 class TimedShape:
-    """What records of a route may look like: their shape, and the index of the value that is the event's time.
+    """A shape of a route's records, with the index of the value that is the event's time.
 
     A builder has one for each shape, so they are told apart by identity.
     """

@@ -1,4 +1,4 @@
-"""What is decided for the topics that one filter covers."""
+"""A route: the settings for the topics that one filter matches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Mismatch = Literal["variant", "null", "reject"]
 
 _ANYWHERE: Final = Destination("")
 CHUNK: Final = timedelta(days=7)
-"""How long a time a chunk is for, where nothing else is said; it is TimescaleDB's own default."""
+"""The default time span of a chunk, the same as TimescaleDB's."""
 
 
 def format_duration(length: timedelta) -> str:
@@ -38,7 +38,7 @@ class Ordering:
 
 @attrs.frozen
 class Hypertable:
-    """How a route's tables lie in chunks by time, where the database is PostgreSQL with TimescaleDB.
+    """The settings of a route's hypertables, for PostgreSQL with TimescaleDB.
 
     ``chunk`` is how long a time a chunk is for.  A chunk that ended ``compress_after`` ago is compressed, None: never;
     in it, rows lie together that are equal in the columns ``segment_by``, in the order ``order_by``; both are names of

@@ -26,7 +26,7 @@ from amqtt_db.database.engines import engine_for
 _PATIENCE: Final = 60.0  # seconds for a server to start or to stop
 _LOG: Final = 500  # characters of a log that are shown
 _INSTALLED: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
-"""Where Debian, Red Hat and Homebrew put the programs of PostgreSQL, as patterns."""
+"""Patterns of the directories with PostgreSQL's programs on Debian, Red Hat and Homebrew."""
 
 
 class Missing(Exception):  # noqa: N818 - it reads as what is the case

@@ -59,7 +59,7 @@ class Suspect:
 
 @attrs.frozen
 class SuspectTask:
-    """How often the writer died on a task, and when it did last, in seconds since 1970."""
+    """The number of times that the writer died on a task, and the last time, in seconds since 1970."""
 
     deaths: int = 0
     died: float = 0.0

@@ -24,7 +24,7 @@ from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, To
 from amqtt_db.writer.topic_router import NO_ROUTE, TopicRouter
 
 RecordGroup = tuple[Destination, Shape]
-"""What records share that need the same columns."""
+"""The key of records that need the same columns."""
 
 RecordGroups = Mapping[RecordGroup, Sequence[Record]]
 """Records by destination and shape."""
@@ -42,7 +42,7 @@ class Rejection:
 
 @attrs.frozen
 class DecodedBatch:
-    """What the entries up to ``end`` (excluded) of the journal with a number have become.
+    """The result of decoding the entries up to ``end`` (excluded) of one generation.
 
     ``connections`` are the entries that say which clients came and went, ``counts`` what is to be added to the counters
     of each topic filter.

@@ -78,7 +78,7 @@ def _without(target: InsertTarget, indexes: tuple[int, ...]) -> InsertTarget:
 
 @attrs.frozen
 class InsertPlan:
-    """How records of one shape become rows: a maker, and per table key where its rows go.
+    """The plan that turns records of one shape into rows: a maker, and an insert target per table key.
 
     ``sharing`` is a number that plans have in common if they make the same row of a record, each for a table of its
     own; None if rows are not made together with those of other plans.

@@ -34,7 +34,7 @@ REST: Final = 9  # times as long as the step took, while messages wait
 ROUND: Final = 60.0  # seconds from the end of a round to the next
 PENALTY: Final = 10.0  # seconds to the next attempt after an error, or while somebody else has the lock
 DELAY: Final = timedelta(days=1)
-"""How much longer the database keeps chunks of values than those of their messages.
+"""The extra time that the database keeps chunks of values, compared with those of their messages.
 
 Policies are carried out at different times: a message without its values would be seen, values without their message
 are not.

@@ -22,7 +22,7 @@ from amqtt_db.routing.topics import first_match
 ASSIGNMENTS_AT_ONCE: Final = 2000  # read in a step
 
 Keep = timedelta | None
-"""How long records are kept; None means without limit."""
+"""The time that records are kept; None means without limit."""
 
 
 @attrs.define

@@ -30,7 +30,7 @@ class RefusedTopic:
 
 
 Handling = TopicHandler | RefusedTopic | None
-"""What is done with a topic's messages; None if no route covers it."""
+"""The handler of a topic's messages; None if no route covers the topic."""
 
 
 class TopicRouter:

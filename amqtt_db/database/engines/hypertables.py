@@ -14,7 +14,7 @@ from amqtt_db.routing.route import Ordering
 
 @attrs.frozen
 class HypertableLayout:
-    """How one table is split and compressed: a route's ``Hypertable`` in terms of the table's own columns."""
+    """The layout of one table's chunks: a route's ``Hypertable`` in terms of the table's own columns."""
 
     length: timedelta
     compress_after: timedelta | None = None

@@ -1,4 +1,4 @@
-"""What every session with MariaDB or MySQL relies on, set by the session itself.
+"""Settings of every session with MariaDB or MySQL, set by the session itself.
 
 A server, or an ``init_connect`` of it, may have other defaults: some change results in silence, such as
 ``sql_select_limit``, which cuts them off.

@@ -42,7 +42,7 @@ _FIELD_TYPES: Final[Mapping[Kind, str]] = {
     "json": "text",
     "tagged": "text",
 }
-"""How encoded values are written in the binary format: timestamps as the integers, JSONB as the text that they are."""
+"""Kind → type of encoded values in the binary format: timestamps are integers already, JSONB is text."""
 
 _FEW_ROWS: Final = 4  # rows of a table that go into a statement with those of other tables
 _TABLES: Final = 64  # in one statement

@@ -1,4 +1,4 @@
-"""What every session with PostgreSQL relies on, set by the session itself.
+"""Settings of every session with PostgreSQL, set by the session itself.
 
 A server, a database or a user may have other defaults: some change results in silence, such as
 ``extra_float_digits = 0``.  On a connection of its own the project sets them once.  Behind a pooler such as PgBouncer a

@@ -35,7 +35,7 @@ _MISSING: Final = (
     "shared_preload_libraries = 'timescaledb'), or leave `hypertable` out"
 )
 _EVERY: Final = "INTERVAL '1 hour'"
-"""How often the server looks for chunks to delete."""
+"""The interval at which the server looks for chunks to delete."""
 
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "0A000": ("frozen chunk", "the chunk of the hypertable is frozen; unfreeze it"),

@@ -28,14 +28,14 @@ _SERVER: Final = re.compile(
     r"(?:\?[^=@]*(?:=.*)?)?",
     re.DOTALL,
 )
-"""What follows ``://`` where a server is meant, read as SQLAlchemy does, but with no @ where it would be a mistake."""
+"""The part of a server's URL after ``://``, read as SQLAlchemy does, but without a misplaced @."""
 
 _ESCAPES: Final = "in its user and password write %40 for @, %3A for :, %2F for /, %3F for ? and %25 for %"
 
 
 @attrs.frozen
 class _Server:
-    """What is known of a server before it is asked.
+    """Facts about a server that are known before connecting.
 
     ``extra`` of this project brings the ``driver``; ``has_default`` is true if a URL may leave out the database.
     """

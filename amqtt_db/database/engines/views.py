@@ -1,4 +1,4 @@
-"""What views need of a database's SQL, as text: names, literals, and values out of JSON."""
+"""SQL for views, as text: names, literals, and values extracted from JSON."""
 
 from __future__ import annotations
 
