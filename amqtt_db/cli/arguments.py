@@ -12,7 +12,7 @@ import typer
 from amqtt_db.entity.timestamp import TIMES, read_time
 from amqtt_db.routing.topics import TopicFilter
 
-LARGEST: Final = 2**63 - 1
+MAX_INT64: Final = 2**63 - 1
 """The largest number that every database takes."""
 
 

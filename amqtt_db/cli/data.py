@@ -10,13 +10,13 @@ import attrs
 import typer
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import LARGEST, AsJson, Config, Output, Since, Topic, Until, parse_pause
+from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Output, Since, Topic, Until, parse_pause
 from amqtt_db.cli.output import STANDARD_OUTPUT, open_output, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.errors import UnreadableRecords, format_count
 
 
-class Format(Enum):
+class ExportFormat(Enum):
     """The formats of an export."""
 
     jsonl = "jsonl"
@@ -57,9 +57,9 @@ def export(
     topic: Topic = "#",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int | None, typer.Option(min=0, max=LARGEST, help="Print at most this many records.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Print at most this many records.")] = None,
     newest: Annotated[bool, typer.Option("--newest", help="Newest first.")] = False,
-    form: Annotated[Format, typer.Option("--format", help="JSON Lines, or CSV.")] = Format.jsonl,
+    form: Annotated[ExportFormat, typer.Option("--format", help="JSON Lines, or CSV.")] = ExportFormat.jsonl,
     output: Output = None,
 ) -> None:
     """Write stored records to a file, or to standard output, in the order of their times."""
@@ -82,7 +82,7 @@ def export(
 def tail(
     path: Config = None,
     topic: Topic = "#",
-    last: Annotated[int, typer.Option(min=0, max=LARGEST, help="Print this many stored records first.")] = 10,
+    last: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="Print this many stored records first.")] = 10,
     interval: Annotated[
         float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between queries.")
     ] = 1.0,

@@ -8,7 +8,7 @@ import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import LARGEST, AsJson, Config, Topic
+from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Topic
 from amqtt_db.cli.output import print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.errors import AmqttDbError, format_count
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, replay or delete messa
 @app.command("list")
 def dead_list(
     path: Config = None,
-    limit: Annotated[int, typer.Option(min=1, max=LARGEST, help="At most this many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_INT64, help="At most this many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the messages that could not be stored, the newest first."""
@@ -35,7 +35,7 @@ def dead_list(
 
 @app.command("show")
 def dead_show(
-    id: Annotated[int, typer.Argument(min=0, max=LARGEST, help="The id, from `dead list`.")],  # noqa: A002
+    id: Annotated[int, typer.Argument(min=0, max=MAX_INT64, help="The id, from `dead list`.")],  # noqa: A002
     path: Config = None,
 ) -> None:
     """Show one message that could not be stored, with its payload and the reason."""
@@ -70,7 +70,7 @@ def dead_purge(
     path: Config = None,
     ids: Annotated[
         list[int] | None,
-        typer.Option("--id", min=0, max=LARGEST, help="Only the letter with this id; may be repeated."),
+        typer.Option("--id", min=0, max=MAX_INT64, help="Only the letter with this id; may be repeated."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:

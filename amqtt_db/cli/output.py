@@ -88,7 +88,7 @@ def open_output(path: Path | None) -> Iterator[Callable[[bytes], object]]:
         with path.open("wb") as file:
             yield file.write
     else:
-        with _replacing(target) as file:
+        with _open_replacement(target) as file:
             yield file.write
 
 
@@ -122,7 +122,7 @@ def _replaceable(path: Path) -> Path | None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _open_replacement(path: Path) -> Iterator[BinaryIO]:
     reason = file_problem("output", path)
     if reason is not None:
         raise AmqttDbError(reason)

@@ -43,13 +43,13 @@ def _move_one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
     task = bar.add_task(show.escape_text(move.topic), total=None)
     compared = 0
     for progress in remodel.move(move):
-        bar.update(task, description=_describe(move, progress))
+        bar.update(task, description=_describe_progress(move, progress))
         compared = progress.records if progress.step == "compared" else compared
     for progress in remodel.drop(move) if drop else ():
-        bar.update(task, description=_describe(move, progress))
+        bar.update(task, description=_describe_progress(move, progress))
     bar.update(task, total=1, completed=1)
     return compared
 
 
-def _describe(move: Move, progress: MoveProgress) -> str:
+def _describe_progress(move: Move, progress: MoveProgress) -> str:
     return f"{show.escape_text(move.topic)}: {format_count(progress.records, 'record')} {progress.step}"

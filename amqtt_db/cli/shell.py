@@ -41,11 +41,11 @@ def error_boundary() -> Iterator[None]:
 def print_error(error: Exception, code: int = 1) -> int:
     """Print what went wrong on stderr; return the exit code."""
     discard_output()
-    typer.echo(show.escape_lines(_describe(error)), err=True)
+    typer.echo(show.escape_lines(_describe_error(error)), err=True)
     return code
 
 
-def _describe(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error)

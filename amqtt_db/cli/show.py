@@ -262,12 +262,12 @@ def render_glimpse(table: Glimpse) -> RenderableType:
 
 def make_query(path: Path, table: Glimpse) -> str:
     """Return a command that queries the table for its last rows, ready to be pasted into a shell."""
-    names = ", ".join(map(_quote, table.shown))
-    query = f"SELECT {names} FROM {_quote(table.name)} ORDER BY time DESC LIMIT 5"  # noqa: S608 - names are quoted
+    names = ", ".join(map(_quote_if_needed, table.shown))
+    query = f"SELECT {names} FROM {_quote_if_needed(table.name)} ORDER BY time DESC LIMIT 5"  # noqa: S608 - names are quoted
     return shlex.join(["sqlite3", "-box", str(path), query])
 
 
-def _quote(name: str) -> str:
+def _quote_if_needed(name: str) -> str:
     """Return a name as SQL, quoted if necessary."""
     return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else _quote_always(name)
 

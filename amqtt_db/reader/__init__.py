@@ -1,4 +1,4 @@
-"""tables → Records: the way back, the same from every model."""
+"""Read records back from the database, the same from every model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import datetime
 from amqtt_db.config import Settings
 from amqtt_db.database.engines.urls import check
 from amqtt_db.database.snapshot import open_snapshot
-from amqtt_db.reader.records import records
+from amqtt_db.reader.records import read_records
 from amqtt_db.reader.selection import Selection
 from amqtt_db.record import Record
 
-__all__ = ["Selection", "read", "records", "url_of"]
+__all__ = ["Selection", "read", "read_records", "url_of"]
 
 
 def read(
@@ -24,7 +24,7 @@ def read(
     limit: int | None = None,
     newest: bool = False,
 ) -> Iterator[Record]:
-    """The records of all topics that an MQTT filter covers, in the order of their times, whatever the models.
+    """Yield the records of all topics that an MQTT filter covers, in the order of their times, whatever the models.
 
     ``database`` is a SQLAlchemy URL, or the settings that name one.  ``since`` (inclusive) and ``until`` (exclusive)
     bound the records' times: datetimes with a zone, or texts such as ``2026-01-31T12:00`` (UTC) and ``24h`` (ago).
@@ -40,11 +40,11 @@ def read(
 
 def _read(url: str, selection: Selection) -> Iterator[Record]:
     with open_snapshot(url) as snapshot:
-        yield from records(snapshot, selection)
+        yield from read_records(snapshot, selection)
 
 
 def url_of(database: str | Settings) -> str:
-    """The URL of a database that is named by its URL or by settings.  Raises ValueError for a URL that is none."""
+    """Return the database URL.  Raises ValueError if it is malformed."""
     if isinstance(database, Settings):
         return database.database
     check(database)

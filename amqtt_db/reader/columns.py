@@ -1,4 +1,4 @@
-"""Columns of a table as readers see them: their cells, and how a page of their values is decoded."""
+"""The columns of a stored table: which cells they hold, and how to decode a page of their values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from amqtt_db.database.engines.base import Engine, ValueDecoder
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell, Lookup
 from amqtt_db.models.binding import BoundTable
-from amqtt_db.reader.keys import Keys
+from amqtt_db.reader.keys import LookupCache
 
-Values = Sequence[Any]
-Decode = Callable[[Values], Values]
+ColumnValues = Sequence[Any]
+Decode = Callable[[ColumnValues], ColumnValues]
 
 
 @attrs.frozen(eq=False)
@@ -29,36 +29,36 @@ class StoredTable:
 
     @classmethod
     def of(cls, table: BoundTable, known: PhysicalTable) -> StoredTable:
-        """Fixed columns first, then those of properties."""
+        """Return a table with its fixed columns first, then those of properties."""
         names: dict[Cell, str] = {column.name: column.name for column in table.columns}
         names.update(known.columns.items())
         return cls(table, sa.table(known.name, *map(sa.column, names.values())), names)
 
     def has_index(self, name: str) -> bool:
-        """Whether rows are found by the value of a fixed column."""
+        """Return True if an index begins with a fixed column."""
         return any(index[0] == name for index in (self.table.primary_key, *self.table.indexes))
 
     def lookup(self, name: str) -> Lookup | None:
-        """The lookup of a fixed column, if it has one."""
+        """Return the lookup of a fixed column, or None."""
         return next((column.lookup for column in self.table.columns if column.name == name), None)
 
-    def decoder(self, cell: Cell, engine: Engine, keys: Keys, *, repeats: bool) -> Decode | None:
-        """How a page of the cell's values becomes what the model put in; None if it is that already.
+    def decoder(self, cell: Cell, engine: Engine, keys: LookupCache, *, repeats: bool) -> Decode | None:
+        """Return a function that decodes a page of a cell's values, or None if they need no decoding.
 
-        ``repeats`` tells that the same values are expected again and again.
+        ``repeats`` is true if the same values are expected again and again.
         """
         column = next((column for column in self.table.columns if column.name == cell), None)
         if column is not None and column.lookup is not None:
-            return _keys(column.lookup, keys)
+            return _decode_keys(column.lookup, keys)
         decode = engine.decoders.get(column.kind if column is not None else cell[1])  # type: ignore[call-overload]
         if decode is None:
             return None
-        return self._guarded(_different(decode) if repeats else _each(decode), self.names[cell])
+        return self._guarded(_decode_different(decode) if repeats else _decode_each(decode), self.names[cell])
 
     def _guarded(self, decode: Decode, name: str) -> Decode:
-        """With a message that names the column where somebody has put in what its kind does not have."""
+        """Name the column in the error about a value that its kind does not allow."""
 
-        def decode_page(values: Values) -> Values:
+        def decode_page(values: ColumnValues) -> ColumnValues:
             try:
                 return decode(values)
             except Exception as error:  # of a type that neither driver nor decoder has foreseen
@@ -70,23 +70,23 @@ class StoredTable:
         return decode_page
 
 
-def _keys(lookup: Lookup, keys: Keys) -> Decode:
-    def decode(values: Values) -> Values:
-        return list(map(keys.of(lookup, set(values) - {None}).get, values))
+def _decode_keys(lookup: Lookup, keys: LookupCache) -> Decode:
+    def decode(values: ColumnValues) -> ColumnValues:
+        return list(map(keys.get_keys(lookup, set(values) - {None}).get, values))
 
     return decode
 
 
-def _different(decode: ValueDecoder) -> Decode:
-    def decode_once(values: Values) -> Values:
+def _decode_different(decode: ValueDecoder) -> Decode:
+    def decode_once(values: ColumnValues) -> ColumnValues:
         decoded = {value: None if value is None else decode(value) for value in set(values)}
         return list(map(decoded.__getitem__, values))
 
     return decode_once
 
 
-def _each(decode: ValueDecoder) -> Decode:
-    def decode_all(values: Values) -> Values:
+def _decode_each(decode: ValueDecoder) -> Decode:
+    def decode_all(values: ColumnValues) -> ColumnValues:
         absent = values.count(None)
         if not absent:
             return list(map(decode, values))

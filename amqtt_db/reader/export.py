@@ -17,7 +17,7 @@ from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.errors import UnreadableRecords
 from amqtt_db.models.base import ENVELOPE
-from amqtt_db.reader import Selection, records, url_of
+from amqtt_db.reader import Selection, read_records, url_of
 from amqtt_db.record import EXACT, Kind, Record
 
 Format = Literal["jsonl", "csv"]
@@ -38,7 +38,7 @@ def export(
     limit: int | None = None,
     newest: bool = False,
 ) -> int:
-    """Hand the records of :func:`amqtt_db.read` to ``write`` as UTF-8, some lines at a time; returns their number.
+    """Pass the records of :func:`amqtt_db.read` to ``write`` as UTF-8, some lines at a time; return their number.
 
     Raises what :func:`amqtt_db.read` raises.
     """
@@ -47,16 +47,16 @@ def export(
     with open_snapshot(url_of(database)) as snapshot:
 
         def read() -> Iterator[Record]:
-            return records(snapshot, wanted)
+            return read_records(snapshot, wanted)
 
         lines = json_lines(read()) if form == "jsonl" else csv_lines(read)
-        for chunk in _chunks(lines):
+        for chunk in _batch_lines(lines):
             written += len(chunk)
             write("".join(chunk).encode("utf-8", "backslashreplace"))
     return written - (form == "csv")
 
 
-def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
+def _batch_lines(lines: Iterable[str]) -> Iterator[list[str]]:
     """Yield lines many at a time; those before an error come before it."""
     chunk: list[str] = []
     try:
@@ -72,19 +72,19 @@ def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def json_lines(found: Iterable[Record]) -> Iterator[str]:
-    """A line for each record: a JSON object with the envelope, ``levels`` and ``data``, nested as it came.
+    """Yield a line for each record: a JSON object with the envelope, ``levels`` and ``data``, nested as it came.
 
     What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes.  Lines are printable: characters that
     could command a terminal are escapes of JSON.
     """
     for record in found:
         is_exact = max(record.id, record.session or 0) <= EXACT  # beyond, many programs would round it
-        envelope = orjson.dumps(_envelope(record)).decode() if is_exact else tagged.dumps(_envelope(record))
+        envelope = orjson.dumps(_make_envelope(record)).decode() if is_exact else tagged.dumps(_make_envelope(record))
         line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
-        yield f"{line if line.isprintable() else _printable(line)}\n"
+        yield f"{line if line.isprintable() else _make_printable(line)}\n"
 
 
-def _envelope(record: Record) -> dict[str, Any]:
+def _make_envelope(record: Record) -> dict[str, Any]:
     return record.envelope() | {"time": format_time(record)}
 
 
@@ -93,31 +93,31 @@ def format_time(record: Record) -> str:
     return record.time.isoformat(timespec="microseconds")
 
 
-def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
+def _make_printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else _escape_as_json(letter) for letter in line)
 
 
-def _escaped(letter: str) -> str:
+def _escape_as_json(letter: str) -> str:
     units = letter.encode("utf-16-be")
     return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2))
 
 
 def csv_lines(read: Callable[[], Iterable[Record]]) -> Iterator[str]:
-    """A header, and a line for each record that ``read`` gives: the envelope, and a column for each property.
+    """Yield a header, and a line for each record that ``read`` gives: the envelope, and a column for each property.
 
     ``read`` is called twice, first to find the columns, and must give the same records both times.  A property has the
     name of its path; one that is named like a part of the envelope is ``data.time``, say.  A property that is absent
     is nothing, an empty text is ``""``.
     """
-    paths = sorted(_paths(read()))
-    yield _csv_line([*_ENVELOPE, *map(_header, paths)])
+    paths = sorted(_find_paths(read()))
+    yield _csv_line([*_ENVELOPE, *map(_csv_header, paths)])
     for record in read():
-        texts = {path: _TEXT[kind](value) for path, (kind, value) in record.properties().items()}
-        envelope = [_plain(value) for value in _envelope(record).values()]
+        texts = {path: _CSV_TEXT[kind](value) for path, (kind, value) in record.properties().items()}
+        envelope = [_csv_text(value) for value in _make_envelope(record).values()]
         yield _csv_line([*envelope, *map(texts.get, paths)])
 
 
-def _paths(found: Iterable[Record]) -> set[str]:
+def _find_paths(found: Iterable[Record]) -> set[str]:
     paths: set[str] = set()
     with suppress(UnreadableRecords):  # raised when the records are written
         for shape, _ in groupby(record.shape for record in found):
@@ -125,27 +125,27 @@ def _paths(found: Iterable[Record]) -> set[str]:
     return paths
 
 
-def _header(path: str) -> str:
+def _csv_header(path: str) -> str:
     return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in _ENVELOPE else path
 
 
 def _csv_line(fields: Iterable[str | None]) -> str:
-    return ",".join(map(_field, fields)) + "\r\n"
+    return ",".join(map(_csv_field, fields)) + "\r\n"
 
 
-def _field(text: str | None) -> str:
+def _csv_field(text: str | None) -> str:
     if text is None:
         return ""
     return '"' + text.replace('"', '""') + '"' if not text or _QUOTED.search(text) else text
 
 
-def _plain(value: Any) -> str | None:
+def _csv_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return None if value is None else str(value)
 
 
-_TEXT: Final[Mapping[Kind, Callable[[Any], str]]] = {
+_CSV_TEXT: Final[Mapping[Kind, Callable[[Any], str]]] = {
     "bool": lambda value: "true" if value else "false",
     "number": lambda value: repr(float(value)),
     "int64": str,

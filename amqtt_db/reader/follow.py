@@ -12,7 +12,7 @@ from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.message import message_id
 from amqtt_db.reader import url_of
-from amqtt_db.reader.records import records
+from amqtt_db.reader.records import read_records
 from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
 from amqtt_db.record import Record
 from amqtt_db.routing.topics import TopicFilter
@@ -56,8 +56,8 @@ class Follower:
         Raises DatabaseError if the database cannot be read.
         """
         with open_snapshot(self._url) as snapshot:
-            self._seen = _checkpoints(snapshot)
-            found = list(records(snapshot, Selection(self._topic, limit=count, order=NEWEST)))
+            self._seen = _stored_positions(snapshot)
+            found = list(read_records(snapshot, Selection(self._topic, limit=count, order=NEWEST)))
         return found[::-1]
 
     def news(self) -> Iterator[Record]:
@@ -66,11 +66,11 @@ class Follower:
         Raises as :meth:`newest`; the next call goes on behind the last record.
         """
         with open_snapshot(self._url) as snapshot:
-            for number, position in _checkpoints(snapshot).items():
+            for number, position in _stored_positions(snapshot).items():
                 seen = self._seen.get(number, 0)
                 if position > seen:
                     new = Selection(self._topic, message_id(number, seen), message_id(number, position), order=BY_ID)
-                    yield from self._behind_last(number, records(snapshot, new))
+                    yield from self._behind_last(number, read_records(snapshot, new))
                     self._seen[number] = position
 
     def _behind_last(self, number: int, found: Iterable[Record]) -> Iterator[Record]:
@@ -82,7 +82,7 @@ class Follower:
                 yield record
 
 
-def _checkpoints(snapshot: Snapshot) -> dict[int, int]:
+def _stored_positions(snapshot: Snapshot) -> dict[int, int]:
     table = snapshot.catalog.journal
     if not sa.inspect(snapshot.connection).has_table(table.name):
         return {}

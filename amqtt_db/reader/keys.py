@@ -1,4 +1,4 @@
-"""Short ids back to the keys that they stand for, as far as they are met."""
+"""From short ids back to the keys that they stand for."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from amqtt_db.database.lookup import Key, lookup_table
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Lookup
 
-_MOST: Final = 200_000  # keys remembered; more are forgotten and looked up again
+_CAPACITY: Final = 200_000  # keys; if there are more, all are forgotten and looked up again
 
 
-class Keys:
-    """The keys of lookups, read when they are first needed."""
+class LookupCache:
+    """The keys in lookup tables, read when they are first needed."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._house = snapshot
+        self._snapshot = snapshot
         self._known: dict[Lookup, dict[int, Key]] = {}
 
-    def of(self, lookup: Lookup, ids: Iterable[int]) -> Mapping[int, Key]:
-        """The keys of ``ids``, and perhaps others."""
+    def get_keys(self, lookup: Lookup, ids: Iterable[int]) -> Mapping[int, Key]:
+        """Return the keys of ``ids``, and perhaps others."""
         known = self._known.setdefault(lookup, {})
-        if len(known) > _MOST:
+        if len(known) > _CAPACITY:
             known.clear()
         table = self._table(lookup)
         names = [table.c[name] for name in lookup.columns]
         for chunk in batched(set(ids).difference(known)):
-            rows = self._house.connection.execute(sa.select(table.c.id, *names).where(table.c.id.in_(chunk)))
+            rows = self._snapshot.connection.execute(sa.select(table.c.id, *names).where(table.c.id.in_(chunk)))
             known.update((row[0], row[1] if len(names) == 1 else tuple(row[1:])) for row in rows)
         return known
 
-    def ids(self, lookup: Lookup, texts: Iterable[str]) -> set[int]:
-        """The ids of those texts that have one, in a lookup of one column."""
+    def find_ids(self, lookup: Lookup, texts: Iterable[str]) -> set[int]:
+        """Return the ids of those texts that have one, in a lookup of one column."""
         table = self._table(lookup)
         queries = (sa.select(table.c.id).where(table.c.hash.in_(chunk)) for chunk in batched(map(key_hash, texts)))
-        return {id_ for query in queries for id_ in self._house.connection.scalars(query)}
+        return {id_ for query in queries for id_ in self._snapshot.connection.scalars(query)}
 
     def _table(self, lookup: Lookup) -> sa.Table:
-        return lookup_table(self._house.engine, lookup, sa.MetaData())
+        return lookup_table(self._snapshot.engine, lookup, sa.MetaData())

@@ -1,4 +1,4 @@
-"""The rows that hold the records of some topics, and what they mean."""
+"""Plan how to find the rows of some topics, and how to make records of them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell
 from amqtt_db.reader.columns import Decode, StoredTable
-from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.sources import Source, physical_tables
+from amqtt_db.reader.keys import LookupCache
+from amqtt_db.reader.sources import Source, find_tables
 from amqtt_db.record import Record
 
-Rows = Sequence[Any]
+PageRows = Sequence[Any]
 """Tuples as the driver returns them."""
 
-MakeRecords = Callable[[Rows, Sequence[Rows]], Sequence[Record]]
+MakeRecords = Callable[[PageRows, Sequence[PageRows]], Sequence[Record]]
 """Makes records of a page of rows, and of those in each table that is read apart."""
 
-MOST_SINGLE: Final = 100
-"""So many topics of a table are found one by one through its index; more by looking at all rows."""
+MAX_SINGLE_TOPICS: Final = 100
+"""Up to this many topics of a table are found one by one through its index; more by a scan of all rows."""
 
 
 @attrs.frozen(eq=False)
-class Path:
-    """The rows of a stay, with its tables as they are: those of one topic, or those of all that are wanted.
+class RecordPath:
+    """The rows of a source, either of one topic or of all that are wanted.
 
-    ``topic`` is what the column ``topic`` holds for that one, None for all.  ``topics`` are the values of that column
-    that are wanted, None if all are that the database finds.
+    ``topic`` is the value of the column ``topic`` for one topic, None for all.  ``topics`` are the wanted values of
+    that column, None if all that are found are wanted.
     """
 
     source: Source
@@ -60,7 +60,7 @@ class Path:
         """The names of the tables in the database."""
         return tuple(table.target.name for table in (self.main, *self.details))
 
-    def maker(self, snapshot: Snapshot, keys: Keys) -> MakeRecords:
+    def maker(self, snapshot: Snapshot, keys: LookupCache) -> MakeRecords:
         """Return a function from a page of rows, and those of each table ``apart``, to the records that are wanted."""
         cells, topics, key = self.cells, self.topics, self.main.table.key
         decoders = [self._decoder(cell, snapshot, keys) for cell in cells]
@@ -70,7 +70,7 @@ class Path:
         read = self.source.model.reader({key: cells, **{table.table.key: tuple(table.names) for table in self.apart}})
         at = cells.index("topic")
 
-        def make(rows: Rows, details: Sequence[Rows]) -> Sequence[Record]:
+        def make(rows: PageRows, details: Sequence[PageRows]) -> Sequence[Record]:
             if topics is not None:
                 rows = [row for row in rows if row[at] in topics]
             if not rows:
@@ -91,36 +91,36 @@ class Path:
             f"{type(error).__name__}; correct or delete the row"
         )
 
-    def _decoder(self, cell: Cell, snapshot: Snapshot, keys: Keys) -> Decode | None:
+    def _decoder(self, cell: Cell, snapshot: Snapshot, keys: LookupCache) -> Decode | None:
         if self.joined is None or cell in self.main.names:
             return self.main.decoder(cell, snapshot.engine, keys, repeats=self.joined is not None)
         return self.joined.decoder(cell, snapshot.engine, keys, repeats=False)
 
 
-def _decoded(decoders: Sequence[Decode | None], rows: Rows) -> Sequence[Sequence[Any]]:
+def _decoded(decoders: Sequence[Decode | None], rows: PageRows) -> Sequence[Sequence[Any]]:
     """Return the columns of rows, as the model wrote them."""
     columns = zip(*rows, strict=True) if rows else ((),) * len(decoders)
     return [decode(column) if decode else column for decode, column in zip(decoders, columns, strict=True)]
 
 
-def paths(snapshot: Snapshot, keys: Keys, wanted: Sequence[Source], *, scan: bool) -> Iterator[Path]:
-    """The paths to the records of stays; with ``scan`` none of a single topic.  What has no table yet has none."""
-    known = physical_tables(snapshot, wanted)
+def plan_paths(snapshot: Snapshot, keys: LookupCache, wanted: Sequence[Source], *, scan: bool) -> Iterator[RecordPath]:
+    """Yield how to read each source that has tables already.  With ``scan`` never plan one query per topic."""
+    known = find_tables(snapshot, wanted)
     for source in wanted:
         query, tables = source.query, source.tables()
         if {query.table, *query.details} <= known.keys():
             main, *details = (StoredTable.of(tables[key], known[key]) for key in (query.table, *query.details))
-            yield from _of(Path(source, main, tuple(details)), keys, scan=scan)
+            yield from _split(RecordPath(source, main, tuple(details)), keys, scan=scan)
 
 
-def _of(path: Path, keys: Keys, *, scan: bool) -> Iterator[Path]:
+def _split(path: RecordPath, keys: LookupCache, *, scan: bool) -> Iterator[RecordPath]:
     topics = path.source.topics
     if path.source.complete:
         yield path
         return
     lookup = path.main.lookup("topic")
-    held = topics if lookup is None else keys.ids(lookup, topics)
-    if scan or len(held) > MOST_SINGLE or not path.main.has_index("topic"):
+    held = topics if lookup is None else keys.find_ids(lookup, topics)
+    if scan or len(held) > MAX_SINGLE_TOPICS or not path.main.has_index("topic"):
         yield attrs.evolve(path, topics=frozenset(held))
     else:
         yield from (attrs.evolve(path, topic=topic, topics=frozenset((topic,))) for topic in held)

@@ -64,7 +64,7 @@ class Selection:
         if limit is not None and not 0 <= limit < 2**63:
             raise ValueError(f"limit is {limit}; it must be between 0 and 2**63 - 1")
         order = NEWEST if newest else BY_TIME
-        return cls(TopicFilter.parse(topic), _bound("since", since), _bound("until", until), limit, order)
+        return cls(TopicFilter.parse(topic), _parse_bound("since", since), _parse_bound("until", until), limit, order)
 
     @property
     def exact(self) -> str | None:
@@ -73,7 +73,7 @@ class Selection:
         return None if "+" in levels or "#" in levels else self.topic.mqtt
 
 
-def _bound(name: str, value: datetime | str | None) -> int | None:
+def _parse_bound(name: str, value: datetime | str | None) -> int | None:
     """Return a bound of times in microseconds since 1970.  Raises ValueError, naming the argument."""
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Where records lie: the placements of topics, gathered by the tables that they share."""
+"""Find where records are: the assignments of topics, grouped by the tables that they share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from amqtt_db.models.binding import BoundModel, BoundTable, Query
 from amqtt_db.models.spec import bound_model
 from amqtt_db.reader.selection import Selection
 
-_FEW: Final = 500  # keys that one statement may name
+_MAX_KEYS: Final = 500  # keys that one statement may name
 
 
 @attrs.frozen(eq=False)
 class Source:
-    """A model's tables, and the topics that are wanted of them.
+    """A model's tables, and the wanted topics in them.
 
-    ``current`` are those topics that are still written here; ``complete`` tells that there are no others in the query's
-    table, be it of other models.
+    ``current`` are the topics that are still written here.  ``complete`` is true if the table holds no other topics,
+    also of other models.
     """
 
     model: BoundModel
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def query(self) -> Query:
-        """The query that finds the records, and perhaps others."""
+        """The query that finds the records, and perhaps others as well."""
         return self.model.query
 
     def tables(self) -> dict[str, BoundTable]:
@@ -49,13 +49,13 @@ class _Found:
     current: set[str] = attrs.field(factory=set)
 
     def add(self, row: Any) -> None:
-        """Take in a placement."""
+        """Add a topic's assignment."""
         self.topics.add(row.topic)
         if row.state == CURRENT:
             self.current.add(row.topic)
 
 
-def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
+def find_sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     """Return where the wanted topics' records are.
 
     Raises DatabaseError if nothing has ever been stored, or if the model of a wanted topic cannot be loaded.
@@ -64,10 +64,10 @@ def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     found: dict[tuple[Model, Query], _Found] = {}
     settled: dict[str, set[str]] = {}
     is_complete = wanted.exact is None
-    for row in _placements(snapshot, wanted.exact):
+    for row in _read_assignments(snapshot, wanted.exact):
         is_wanted = row.state != MOVED and wanted.topic.match(row.topic) is not None
         try:
-            bound, query = _bound(row)
+            bound, query = _bind_model(row)
         except DatabaseError:
             if is_wanted:
                 raise
@@ -87,7 +87,7 @@ def sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     ]
 
 
-def _bound(row: Any) -> tuple[BoundModel, Query]:
+def _bind_model(row: Any) -> tuple[BoundModel, Query]:
     try:
         bound = bound_model(row.model, row.key, row.route)
         return bound, bound.query
@@ -97,14 +97,14 @@ def _bound(row: Any) -> tuple[BoundModel, Query]:
         ) from error
 
 
-def _placements(snapshot: Snapshot, topic: str | None) -> Iterable[Any]:
+def _read_assignments(snapshot: Snapshot, topic: str | None) -> Iterable[Any]:
     table = snapshot.catalog.assignment
     columns = (table.c.topic, table.c.key, table.c.route, table.c.model, table.c.state)
     query = sa.select(*columns).order_by(table.c.sequence, table.c.hash)
     return snapshot.connection.execute(query if topic is None else query.where(table.c.hash == key_hash(topic)))
 
 
-def physical_tables(snapshot: Snapshot, wanted: Iterable[Source]) -> dict[str, PhysicalTable]:
-    """The tables that there are of those that stays need, by key."""
+def find_tables(snapshot: Snapshot, wanted: Iterable[Source]) -> dict[str, PhysicalTable]:
+    """Return the existing tables of sources, by key."""
     keys = {key for source in wanted for key in (source.query.table, *source.query.details)}
-    return snapshot.catalog.physical_tables(snapshot.connection, keys if len(keys) <= _FEW else None)
+    return snapshot.catalog.physical_tables(snapshot.connection, keys if len(keys) <= _MAX_KEYS else None)

@@ -86,7 +86,7 @@ def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
 def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints | None) -> Status:
     reader = JournalReader(settings.journal.path)
     try:
-        journals = None if checkpoints is None else (_newest(reader, checkpoints),)
+        journals = None if checkpoints is None else (_newest_journal(reader, checkpoints),)
         held = tuple(_held_back(reader.size(), settings.journal.max_size))
         return attrs.evolve(
             status,
@@ -98,7 +98,7 @@ def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints |
         reader.close()
 
 
-def _newest(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:
+def _newest_journal(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:
     known = [generation for generation in reader.generations() if generation.token in checkpoints]
     token = known[-1].token if known else None  # generations are registered one after the other
     number, position = checkpoints[token] if token else (0, 0)

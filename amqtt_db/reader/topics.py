@@ -1,4 +1,4 @@
-"""What is stored: every topic with its model, its tables, how much there is of it, and from when to when."""
+"""List the stored topics: each with its models, its tables, the number of its records and their times."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.models import BUILTIN
 from amqtt_db.models.base import Model
 from amqtt_db.reader import url_of
-from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.path import MOST_SINGLE, Path, paths
+from amqtt_db.reader.keys import LookupCache
+from amqtt_db.reader.path import MAX_SINGLE_TOPICS, RecordPath, plan_paths
 from amqtt_db.reader.selection import Selection
-from amqtt_db.reader.sources import Source, sources
+from amqtt_db.reader.sources import Source, find_sources
 from amqtt_db.reader.statement import fetch_rows
 from amqtt_db.record import EPOCH
 
@@ -26,10 +26,10 @@ _NAMES: Final = {path: name for name, path in BUILTIN.items()}
 
 @attrs.frozen
 class StoredTopic:
-    """A topic that is stored.
+    """A stored topic.
 
-    ``route`` is the filter of its route, ``models`` name where its records lie, the one that new ones go to first,
-    ``tables`` are all tables of these models.  ``rows`` counts its records; ``first`` and ``last`` are their times.
+    ``route`` is the filter of its route, ``models`` its models, the current one first, and ``tables`` all their tables.
+    ``rows`` counts its records; ``first`` and ``last`` are their times.
     """
 
     topic: str
@@ -43,7 +43,7 @@ class StoredTopic:
 
 @attrs.frozen
 class _Extent:
-    """How many records there are, and their first and last times in microseconds since 1970."""
+    """A number of records, and their first and last times in microseconds since 1970."""
 
     rows: int = 0
     first: int | None = None
@@ -56,69 +56,69 @@ class _Extent:
 
 
 def list_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]:
-    """The topics that a filter covers, in their order; ``database`` is a URL, or the settings that name one.
+    """Return the topics that a filter covers, sorted; ``database`` is a URL, or the settings that name one.
 
-    Every record is counted.  Raises ValueError for no filter, DatabaseError if the database cannot be read.
+    Every record is counted.  Raises ValueError for a malformed filter, DatabaseError if the database cannot be read.
     """
     wanted = Selection.of(topic)
     with open_snapshot(url_of(database)) as snapshot:
-        found, keys = sources(snapshot, wanted), Keys(snapshot)
-        ways = {path.source: path for path in paths(snapshot, keys, found, scan=True)}
+        found, keys = find_sources(snapshot, wanted), LookupCache(snapshot)
+        paths = {path.source: path for path in plan_paths(snapshot, keys, found, scan=True)}
         routes = snapshot.catalog.assignments(
             snapshot.connection, {topic for source in found for topic in source.topics}
         )
         extents: dict[str, dict[str, _Extent]] = {}
-        for path in ways.values():  # several models may share a main table, each with its own topics
+        for path in paths.values():  # several models may share a main table, each with its own topics
             extents.setdefault(path.main.target.name, {}).update(_extents(snapshot, keys, path))
     by_topic: dict[str, list[Source]] = {}
     for source in found:
         for name in source.topics:
             by_topic.setdefault(name, []).append(source)
-    return [_stored(name, routes[name].route, by_topic[name], ways, extents) for name in sorted(by_topic)]
+    return [_summarize(name, routes[name].route, by_topic[name], paths, extents) for name in sorted(by_topic)]
 
 
-def _stored(
+def _summarize(
     topic: str,
     route: str,
-    homes: list[Source],
-    ways: Mapping[Source, Path],
+    sources: list[Source],
+    paths: Mapping[Source, RecordPath],
     extents: Mapping[str, Mapping[str, _Extent]],
 ) -> StoredTopic:
-    homes = sorted(homes, key=lambda source: topic not in source.current)
-    walked = [ways[source] for source in homes if source in ways]
+    sources = sorted(sources, key=lambda source: topic not in source.current)
+    walked = [paths[source] for source in sources if source in paths]
     mains = dict.fromkeys(path.main.target.name for path in walked)
     extent = sum((extents[name].get(topic, _Extent()) for name in mains), _Extent())
     return StoredTopic(
         topic=topic,
         route=route,
-        models=tuple(dict.fromkeys(_name(source.model.model) for source in homes)),
+        models=tuple(dict.fromkeys(_model_name(source.model.model) for source in sources)),
         tables=tuple(dict.fromkeys(name for path in walked for name in path.tables)),
         rows=extent.rows,
-        first=_moment(extent.first),
-        last=_moment(extent.last),
+        first=_to_datetime(extent.first),
+        last=_to_datetime(extent.last),
     )
 
 
-def _extents(snapshot: Snapshot, keys: Keys, path: Path) -> dict[str, _Extent]:
-    """The extent of each topic in the main table of a path."""
+def _extents(snapshot: Snapshot, keys: LookupCache, path: RecordPath) -> dict[str, _Extent]:
+    """Return the extent of each topic in the main table of a path."""
     columns, topics = path.main.target.c, path.topics or frozenset()
     times = sa.func.min(columns.time), sa.func.max(columns.time)
     query = sa.select(columns.topic, sa.func.count(), *times).group_by(columns.topic)
-    if 0 < len(topics) <= MOST_SINGLE:
+    if 0 < len(topics) <= MAX_SINGLE_TOPICS:
         query = query.where(columns.topic.in_(topics))
     rows = fetch_rows(snapshot.engine, snapshot.connection, query, {})
     lookup = path.main.lookup("topic")
-    names = keys.of(lookup, [row[0] for row in rows]) if lookup else {row[0]: row[0] for row in rows}
+    names = keys.get_keys(lookup, [row[0] for row in rows]) if lookup else {row[0]: row[0] for row in rows}
     decode = path.main.decoder("time", snapshot.engine, keys, repeats=False)
     bounds = [[row[index] for row in rows] for index in (2, 3)]
     firsts, lasts = bounds if decode is None else map(decode, bounds)
     return {names[row[0]]: _Extent(row[1], first, last) for row, first, last in zip(rows, firsts, lasts, strict=True)}
 
 
-def _name(model: Model) -> str:
+def _model_name(model: Model) -> str:
     path = f"{type(model).__module__}.{type(model).__qualname__}"
     return _NAMES.get(path, path)
 
 
-def _moment(time: int | None) -> datetime | None:
+def _to_datetime(time: int | None) -> datetime | None:
     return None if time is None else EPOCH + timedelta(microseconds=time)

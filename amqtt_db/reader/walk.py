@@ -17,8 +17,8 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell
-from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.path import MakeRecords, Path, Rows
+from amqtt_db.reader.keys import LookupCache
+from amqtt_db.reader.path import MakeRecords, PageRows, RecordPath
 from amqtt_db.reader.selection import Order, Selection
 from amqtt_db.reader.statement import Bounds, details_statement, fetch_rows, joined_statement, page_statement
 from amqtt_db.record import Kind, Record
@@ -26,8 +26,8 @@ from amqtt_db.record import Kind, Record
 
 def walk(
     snapshot: Snapshot,
-    keys: Keys,
-    path: Path,
+    keys: LookupCache,
+    path: RecordPath,
     wanted: Selection,
     size: int,
     skip: Callable[[DatabaseError], None] | None = None,
@@ -36,13 +36,13 @@ def walk(
 
     ``skip`` is called with the error of each record that cannot be read; without it, the error is raised.
     """
-    return chain.from_iterable(_pages(snapshot, keys, path, wanted, size, skip))
+    return chain.from_iterable(_walk_pages(snapshot, keys, path, wanted, size, skip))
 
 
-def _pages(
+def _walk_pages(
     snapshot: Snapshot,
-    keys: Keys,
-    path: Path,
+    keys: LookupCache,
+    path: RecordPath,
     wanted: Selection,
     size: int,
     skip: Callable[[DatabaseError], None] | None,
@@ -66,7 +66,7 @@ def _pages(
 
 
 def _readable(
-    make: MakeRecords, rows: Rows, details: Sequence[Rows], skip: Callable[[DatabaseError], None]
+    make: MakeRecords, rows: PageRows, details: Sequence[PageRows], skip: Callable[[DatabaseError], None]
 ) -> Sequence[Record]:
     try:
         return make(rows, details)
@@ -75,10 +75,12 @@ def _readable(
         return ()
 
 
-def _one_by_one(path: Path, rows: Rows, details: Sequence[Rows]) -> Iterator[tuple[Rows, Sequence[Rows]]]:
+def _one_by_one(
+    path: RecordPath, rows: PageRows, details: Sequence[PageRows]
+) -> Iterator[tuple[PageRows, Sequence[PageRows]]]:
     """Yield the rows of each record of a page, and its rows in each table that is read apart."""
-    identities = [_identity(tuple(table.names)) for table in path.apart]
-    for name, found in groupby(rows, _identity(path.cells)):
+    identities = [_identity_of(tuple(table.names)) for table in path.apart]
+    for name, found in groupby(rows, _identity_of(path.cells)):
         yield (
             list(found),
             [
@@ -88,7 +90,7 @@ def _one_by_one(path: Path, rows: Rows, details: Sequence[Rows]) -> Iterator[tup
         )
 
 
-def _identity(cells: Sequence[Cell]) -> itemgetter[Any]:
+def _identity_of(cells: Sequence[Cell]) -> itemgetter[Any]:
     return itemgetter(cells.index("id"), cells.index("part"))
 
 
@@ -98,14 +100,14 @@ class _Pager:
 
     engine: Engine
     connection: sa.Connection
-    path: Path
+    path: RecordPath
     order: Order
     bounds: Bounds
     parameters: Mapping[str, Any]
     _statements: dict[bool, sa.Select[Any]] = attrs.field(factory=dict, init=False)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, path: Path, wanted: Selection) -> _Pager:
+    def of(cls, snapshot: Snapshot, path: RecordPath, wanted: Selection) -> _Pager:
         """Return a pager for the rows of a path."""
         bounds = Bounds(path.topic is not None, wanted.low is not None, wanted.high is not None)
         kind: Kind = "timestamp" if wanted.order.fields[0] == "time" else "int64"
@@ -115,12 +117,12 @@ class _Pager:
             snapshot.engine, snapshot.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic}
         )
 
-    def fetch(self, last: tuple[Any, ...] | None, size: int) -> Rows:
+    def fetch(self, last: tuple[Any, ...] | None, size: int) -> PageRows:
         """Return the ``size`` rows after the position ``last``, or the first ones; fewer at the end."""
         select = self._statement(following=last is not None)
         return fetch_rows(self.engine, self.connection, select, self._given(last, size))
 
-    def details(self, last: tuple[Any, ...] | None, size: int) -> Sequence[Rows]:
+    def details(self, last: tuple[Any, ...] | None, size: int) -> Sequence[PageRows]:
         """Return the rows of each table that is read apart, for the page that ``fetch`` finds."""
         page, given = self._page(following=last is not None), self._given(last, size)
         selects = [details_statement(page, self.path.source.query, table) for table in self.path.apart]

@@ -11,7 +11,7 @@ from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.models.base import TableName
 from amqtt_db.models.binding import BoundModel, BoundTable
 from amqtt_db.reader.columns import StoredTable
-from amqtt_db.reader.keys import Keys
+from amqtt_db.reader.keys import LookupCache
 from amqtt_db.record import Record
 from amqtt_db.testing.answer import same
 
@@ -46,7 +46,7 @@ def _stored(url: str, table: BoundTable) -> Rows:
         known = snapshot.catalog.physical_tables(snapshot.connection, [table.key]).get(table.key)
         if known is None:
             return {}
-        stored, keys = StoredTable.of(table, known), Keys(snapshot)
+        stored, keys = StoredTable.of(table, known), LookupCache(snapshot)
         rows = snapshot.connection.execute(sa.select(stored.target)).cursor.fetchall()
         if not rows:
             return {}

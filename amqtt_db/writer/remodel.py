@@ -28,8 +28,8 @@ from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.models.binding import BoundModel, BoundTable
 from amqtt_db.models.spec import bound_model
-from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.path import paths
+from amqtt_db.reader.keys import LookupCache
+from amqtt_db.reader.path import plan_paths
 from amqtt_db.reader.selection import BY_ID, Selection
 from amqtt_db.reader.sources import Source
 from amqtt_db.reader.walk import walk
@@ -325,14 +325,14 @@ def _records(snapshot: Snapshot, assignment: Assignment, after: int = 0) -> Iter
 
 
 def _walked(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> Iterator[Record]:
-    keys = Keys(snapshot)
+    keys = LookupCache(snapshot)
     source = Source(
         _bound(assignment),
         frozenset({assignment.topic}),
         frozenset(),
         complete=False,
     )
-    for path in paths(snapshot, keys, [source], scan=False):
+    for path in plan_paths(snapshot, keys, [source], scan=False):
         yield from walk(snapshot, keys, path, wanted, PAGE)
 
 

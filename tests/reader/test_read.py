@@ -26,11 +26,11 @@ from amqtt_db.models.binding import bind
 from amqtt_db.models.wide import Wide
 from amqtt_db.reader import follow
 from amqtt_db.reader.follow import Follower
-from amqtt_db.reader.keys import Keys
-from amqtt_db.reader.path import paths
-from amqtt_db.reader.records import records
+from amqtt_db.reader.keys import LookupCache
+from amqtt_db.reader.path import plan_paths
+from amqtt_db.reader.records import read_records
 from amqtt_db.reader.selection import BY_TIME, NEWEST, Selection
-from amqtt_db.reader.sources import sources
+from amqtt_db.reader.sources import find_sources
 from amqtt_db.reader.topics import list_topics
 from amqtt_db.reader.walk import walk
 from amqtt_db.record import EPOCH, Record, Shape, TaggedValue, tag
@@ -158,8 +158,8 @@ def pages(url: str, selection: Selection, size: int, order: Any) -> list[tuple[i
     """What one walk finds in pages of a size: (seconds, number of the message, part)."""
     wanted = attrs.evolve(selection, order=order)
     with open_snapshot(url) as snapshot:
-        keys = Keys(snapshot)
-        (path,) = paths(snapshot, keys, sources(snapshot, wanted), scan=False)
+        keys = LookupCache(snapshot)
+        (path,) = plan_paths(snapshot, keys, find_sources(snapshot, wanted), scan=False)
         return [(r.time_us // 1_000_000, r.id % 2**40 - 1, r.part) for r in walk(snapshot, keys, path, wanted, size)]
 
 
@@ -501,11 +501,11 @@ def test_following_goes_on_behind_an_error(tmp_path: Path, monkeypatch: pytest.M
     bench.send(*(("a", {"n": n}) for n in range(3)))
 
     def broken(snapshot: Snapshot, selection: Selection) -> Iterator[Record]:
-        yield from islice(records(snapshot, selection), 2)
+        yield from islice(read_records(snapshot, selection), 2)
         raise DatabaseError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(follow, "records", broken)
+        patch.setattr(follow, "read_records", broken)
         news = follower.news()
         assert [next(news).data()["n"] for _ in range(2)] == [0, 1]
         with pytest.raises(DatabaseError):
