@@ -43,7 +43,7 @@ def main() -> None:
 
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    """What arrives over MQTT ends up in a relational database."""
+    """Store MQTT messages in a relational database."""
     if version:
         typer.echo(__version__)
         raise typer.Exit

@@ -53,7 +53,7 @@ def dead_replay(
     path: Config = None,
     topic: Topic = "#",
 ) -> None:
-    """Try again to store them, after you have repaired the route, the decoder or the database; the rest stays."""
+    """Try again to store dead letters, after you have fixed the route, the decoder or the database."""
     from amqtt_db.writer.replay import replay  # noqa: PLC0415
 
     with error_boundary():
@@ -74,7 +74,7 @@ def dead_purge(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete dead letters for good."""
+    """Delete dead letters permanently."""
     from amqtt_db.database.dead_letters import purge  # noqa: PLC0415
 
     with error_boundary():

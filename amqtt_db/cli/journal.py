@@ -41,7 +41,7 @@ def journal_info(
 
 @app.command("verify")
 def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
-    """Read every group of the journal; the exit status is 1 if anything is damaged or missing."""
+    """Read every group of the journal; the exit code is 1 if anything is damaged or missing."""
     from amqtt_db.journal.inspection import find_problems, read_journal_info  # noqa: PLC0415
 
     with error_boundary():

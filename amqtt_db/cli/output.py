@@ -1,4 +1,4 @@
-"""Where results go: standard output, whatever it is, or a file that is complete or not there."""
+"""Write results to standard output, or to a file that appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def discard_output() -> None:
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """Open a file to write, or standard output for None and ``-``; the value is the function that writes.
+    """Open a file, or standard output for None and ``-``; yield a function that writes bytes.
 
     A plain file gets its name when it is complete, and keeps its owner and mode if it was there before.  A device, a
     pipe or a file with several names is written into.
@@ -99,7 +99,7 @@ def _write_bytes(data: bytes) -> None:
 
 @contextmanager
 def _explaining() -> Iterator[None]:
-    """Name standard output in its errors; a reader that has seen enough is no error."""
+    """Name standard output in its errors; a reader that closes its pipe causes none."""
     try:
         yield
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""What every command needs around its work: settings before it; errors as lines on stderr, and an exit code.
+"""The frame of every command: it reads the settings and turns errors into lines on stderr and an exit code.
 
 A user's mistake is one clear line.  The exit code is 2 for a mistake in the configuration or on the command line, and 1
 for an error while running.

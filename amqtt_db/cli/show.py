@@ -1,4 +1,4 @@
-"""How results look in a terminal: routes, previews, status, dead letters, tables.
+"""Render results for a terminal: routes, previews, status, dead letters, tables.
 
 Text from messages is untrusted: what could control a terminal is shown as an escape.
 """

@@ -110,10 +110,10 @@ def plan_paths(snapshot: Snapshot, keys: LookupCache, wanted: Sequence[Source], 
         query, tables = source.query, source.tables()
         if {query.table, *query.details} <= known.keys():
             main, *details = (StoredTable.of(tables[key], known[key]) for key in (query.table, *query.details))
-            yield from _split(RecordPath(source, main, tuple(details)), keys, scan=scan)
+            yield from _split_by_topic(RecordPath(source, main, tuple(details)), keys, scan=scan)
 
 
-def _split(path: RecordPath, keys: LookupCache, *, scan: bool) -> Iterator[RecordPath]:
+def _split_by_topic(path: RecordPath, keys: LookupCache, *, scan: bool) -> Iterator[RecordPath]:
     topics = path.source.topics
     if path.source.complete:
         yield path

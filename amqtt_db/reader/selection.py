@@ -1,4 +1,4 @@
-"""What a reader wants: which topics, of which time, how many, in which order."""
+"""A selection of records: of which topics and times, how many, and in which order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Order:
 
 
 BY_TIME: Final = Order(("time", "id", "part"))
-"""What models have indexes for, and what several journals have in common."""
+"""The order that models have indexes for; it is meaningful across journals."""
 
 NEWEST: Final = Order(("time", "id", "part"), descending=True)
 

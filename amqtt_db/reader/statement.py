@@ -18,7 +18,7 @@ _NULL: Final = sa.types.NullType()  # parameters are what the driver takes and r
 
 @attrs.frozen(eq=False)
 class Bounds:
-    """Which conditions a statement has; the values are its parameters ``topic``, ``low`` and ``high``."""
+    """The conditions of a statement; their values are its parameters ``topic``, ``low`` and ``high``."""
 
     topic: bool
     low: bool
@@ -63,7 +63,10 @@ def _same_record(page: sa.Subquery, query: Query, details: StoredTable) -> sa.Co
 
 
 def _bounds(columns: Any, order: Order, bounds: Bounds, *, following: bool) -> list[sa.ColumnElement[bool]]:
-    """A following page begins at its key alone: of two lower bounds a database may choose the weaker."""
+    """Return the conditions on the order's first field.
+
+    A following page begins at its key alone: of two lower bounds a database may use the weaker one.
+    """
     first = columns[order.fields[0]]
     where = []
     if bounds.low and (order.descending or not following):
@@ -74,7 +77,7 @@ def _bounds(columns: Any, order: Order, bounds: Bounds, *, following: bool) -> l
 
 
 def _behind(columns: Sequence[sa.ColumnElement[Any]], order: Order, *, at_least: bool) -> sa.ColumnElement[bool]:
-    """The rows behind a key, in a form that every database finds through an index on the first columns."""
+    """Return the condition for rows after a key, written so that every database uses an index on the first columns."""
     first, *rest = columns
     key = _parameter(f"after_{first.key}")
     strict = first < key if order.descending else first > key

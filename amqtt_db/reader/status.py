@@ -1,4 +1,4 @@
-"""How many messages are where: received = stored + dead + ignored + pending; those refused are counted apart."""
+"""Count the messages: received = stored + dead + ignored + pending; refused ones are counted apart."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TopicCounts:
 
 @attrs.frozen
 class Status:
-    """Where all messages are; None stands for what could not be read, and ``errors`` say why.
+    """The number of messages in each state; None stands for what could not be read, and ``errors`` say why.
 
     ``warnings`` say what weakens the promise, and where to look for help.
     """
