@@ -223,14 +223,9 @@ class BoundModel:
         return self._bound(table, (*key, *(column.name for column in table.columns)), key, indexes)
 
     def _replacing(self, table: Table) -> BoundTable:
-        kinds = {column.name: column.kind for column in table.columns}
-        if not table.key or not all(kinds.get(name) in _KEY_KINDS for name in table.key):
-            raise ValueError(
-                f"table {table.name} replaces rows: its key must be columns with a lookup or integers, dates or UUIDs"
-            )
-        if table.name is None or table.properties:
-            raise ValueError(f"table {table.name} replaces rows: it needs a name, and cannot have properties")
-        names = (*table.key, *KEY, "time", *kinds)
+        if table.name is None or not table.key or table.properties:
+            raise ValueError(f"table {table.name} replaces rows: it needs a name and a key, and cannot have properties")
+        names = (*table.key, *KEY, "time", *(column.name for column in table.columns))
         bound = self._bound(table, names, table.key, table.indexes)
         return attrs.evolve(bound, key=table_key(table.name, timed=False), replaces=True)
 
@@ -239,6 +234,8 @@ class BoundModel:
     ) -> BoundTable:
         own = {column.name: column for column in table.columns}
         columns = [_column(name, own, in_key=name in key) for name in dict.fromkeys(names)]
+        if any(column.name in key and column.kind not in _KEY_KINDS for column in columns):
+            raise ValueError(f"table {table.name}: its key must be columns with a lookup or integers, dates or UUIDs")
         name = self.destination.key if table.name is None else table.name
         return BoundTable(
             key=self._key(table.name),

@@ -89,8 +89,9 @@ def test_the_order_of_batches_does_not_matter(order: tuple[int, ...], site: Site
     ("table", "why"),
     [
         (Table("newest", [Column("source")], key=["source"], replaces=True), "a lookup or integers"),
-        (Table("newest", [Column("source", lookup="source")], replaces=True), "a lookup or integers"),
-        (Table(None, [Column("n", "int64")], key=["n"], replaces=True), "needs a name"),
+        (Table("newest", [Column("source", lookup="source")], replaces=True), "a name and a key"),
+        (Table("more", [Column("source")], key=["source"]), "a lookup or integers"),
+        (Table(None, [Column("n", "int64")], key=["n"], replaces=True), "a name and a key"),
     ],
 )
 def test_what_cannot_replace_is_refused(table: Table, why: str) -> None:

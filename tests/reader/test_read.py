@@ -211,7 +211,7 @@ class Split(Model):
         """The records, their numbers, and everything else."""
         yield Table("split")
         for name in ("split_number", "split_other"):
-            yield Table(name, [Column("x"), Column("y", "tagged")], key=["x"])
+            yield Table(name, [Column("x", lookup="split_name"), Column("y", "tagged")], key=["x"])
 
     def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
         """A row for each property."""
