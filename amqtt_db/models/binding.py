@@ -26,7 +26,8 @@ from amqtt_db.models.base import (
     TableName,
 )
 from amqtt_db.models.calls import calling, layout_of, tables_of
-from amqtt_db.models.fast import BatchMaker, BatchReader, Columns, FastModel
+from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
+from amqtt_db.models.object_json import Columns
 from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Shape, tag
 
 KEY: Final = ("id", "part")
@@ -289,7 +290,7 @@ def _column(name: str, own: Mapping[str, Column], *, in_key: bool) -> Column:
     return attrs.evolve(_OF_ENVELOPE[name], lookup=own[name].lookup) if name in own else _OF_ENVELOPE[name]
 
 
-_PLAIN: Final[Mapping[str, Sequence[str]]] = {
+_RELIED_ON: Final[Mapping[str, Sequence[str]]] = {
     "maker": ("write", "tables"),
     "reader": ("read", "tables"),
     "layout": ("write",),
@@ -300,11 +301,11 @@ _PLAIN: Final[Mapping[str, Sequence[str]]] = {
 def _is_in_effect(model: Model, method: str) -> bool:
     """Return False if a subclass has changed what a method of its parent class relies on, or has no such method."""
     line = type(model).__mro__
-    definers = {name: next((cls for cls in line if name in vars(cls)), None) for name in (method, *_PLAIN[method])}
+    definers = {name: next((cls for cls in line if name in vars(cls)), None) for name in (method, *_RELIED_ON[method])}
     definer = definers[method]
     if definer in {None, Model, FastModel}:
         return False
-    return all(line.index(definer) <= line.index(definers[name]) for name in _PLAIN[method])
+    return all(line.index(definer) <= line.index(definers[name]) for name in _RELIED_ON[method])
 
 
 def _by_key(

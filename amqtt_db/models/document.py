@@ -14,8 +14,8 @@ import attrs
 
 from amqtt_db.models.base import Cell, Column, Documents, Layout, Row, Table, TableName
 from amqtt_db.models.eav import TOPICS
-from amqtt_db.models.fast import BatchMaker, Columns, FastModel
-from amqtt_db.models.object_json import object_writer
+from amqtt_db.models.fast import BatchMaker, FastModel
+from amqtt_db.models.object_json import Columns, object_writer
 from amqtt_db.record import (
     ENVELOPE_NAMES,
     EXACT,

@@ -8,7 +8,8 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
-from amqtt_db.models.fast import BatchMaker, BatchReader, Columns, FastModel, of_value_rows
+from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_rows
+from amqtt_db.models.object_json import Columns
 from amqtt_db.record import KINDS, Kind, Pair, Record, RecordBatch, Shape, restored
 
 TOPICS: Final = Lookup("mqtt_topic", ("topic",))

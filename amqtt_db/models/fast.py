@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amqtt_db.models.base import ENVELOPE, Cell, Model, TableName
+from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Pair, Record, RecordBatch, Shape, in_order, records_of
-
-Columns = Sequence[Sequence[Any]]
 
 BatchMaker = Callable[[RecordBatch], Mapping[TableName, list[tuple[Any, ...]]]]
 """Records of one shape → the tuples to insert by table, in the order of the cells that the maker was made for."""

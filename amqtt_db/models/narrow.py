@@ -10,7 +10,8 @@ import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
 from amqtt_db.models.eav import TOPICS, VALUE_KINDS
-from amqtt_db.models.fast import BatchMaker, BatchReader, Columns, FastModel, of_value_rows
+from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_rows
+from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape, restored, tag
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))

@@ -15,8 +15,8 @@ from amqtt_db.reader.keys import LookupCache
 from amqtt_db.record import Record
 from amqtt_db.testing.answer import same
 
-Rows = Mapping[tuple[Any, ...], Mapping[str, Any]]
-"""Rows by their keys."""
+RowsByKey = Mapping[tuple[Any, ...], Mapping[str, Any]]
+"""RowsByKey by their keys."""
 
 
 def replacing_faults(url: str, model: BoundModel, records: Iterable[Record]) -> Iterator[str]:
@@ -30,7 +30,7 @@ def replacing_faults(url: str, model: BoundModel, records: Iterable[Record]) -> 
                     yield f"table {name}, key {key}: should have {wanted.get(key)}, has {found.get(key)}"
 
 
-def _newest(model: BoundModel, name: TableName, table: BoundTable, records: Iterable[Record]) -> Rows:
+def _newest(model: BoundModel, name: TableName, table: BoundTable, records: Iterable[Record]) -> RowsByKey:
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in sorted(records, key=lambda record: (record.time_us, record.id, record.part)):
         for written, row in model.model.write(record):
@@ -41,7 +41,7 @@ def _newest(model: BoundModel, name: TableName, table: BoundTable, records: Iter
     return newest
 
 
-def _stored(url: str, table: BoundTable) -> Rows:
+def _stored(url: str, table: BoundTable) -> RowsByKey:
     with open_snapshot(url) as snapshot:
         known = snapshot.catalog.physical_tables(snapshot.connection, [table.key]).get(table.key)
         if known is None:
