@@ -135,7 +135,7 @@ class BoundModel:
         """Return a function that makes the rows of many records of ``shape``; ``cells`` says which, by table key."""
         with calling(self.model, "maker"):
             fast = self._fast_maker(shape, cells)
-        make, method = (self.plain_maker(shape, cells), "write") if fast is None else (fast, "maker")
+            make, method = (self.plain_maker(shape, cells), "write") if fast is None else (fast, "maker")
 
         def make_rows(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
             with calling(self.model, method):

@@ -19,8 +19,9 @@ import orjson
 import sqlalchemy as sa
 
 from amqtt_db.errors import DatabaseError
+from amqtt_db.models.base import Column
 from amqtt_db.models.wide import Wide
-from amqtt_db.record import Shape
+from amqtt_db.record import Record, Shape
 from amqtt_db.writer.transaction import CheckpointMoved
 
 
@@ -178,7 +179,7 @@ class Moody(Wide):
     always: bool = False
 
     def _do(self, method: str, normal: Callable[..., Any], *arguments: Any) -> Any:
-        shapes = [argument for argument in arguments if isinstance(argument, Shape)]
+        shapes = [one if isinstance(one, Shape) else one.shape for one in arguments if isinstance(one, (Shape, Record))]
         is_meant = awake if self.always else not shapes or any("bad" in shape.paths for shape in shapes)
         if method == self.method and is_meant:
             return MOODS[self.mood]()
@@ -195,6 +196,26 @@ class Moody(Wide):
     def maker(self, *arguments: Any) -> Any:
         """Misbehave, perhaps."""
         return self._do("maker", super().maker, *arguments)
+
+
+@attrs.frozen
+class MoodyWriter(Moody):
+    """The same for a model that writes its rows one by one, and has a column of its own."""
+
+    def maker(self, *_: Any) -> Any:
+        """Leave the work to ``write``."""
+
+    def write(self, record: Record) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("write", super().write, record)
+
+    def extra_columns(self) -> Any:
+        """Add a column."""
+        return [Column("doubled", "number")]
+
+    def extra_values(self, record: Record) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("extra_values", lambda _: {"doubled": 2.0}, record)
 
 
 MOODS: Final[Mapping[str, Callable[[], Any]]] = {
