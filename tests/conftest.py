@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import settings
 
-from tests import laws
+from tests import laws, workbench
 from tests.database.engines.servers import mysql, postgresql, servers, site, timescaledb
 
 __all__ = ["mysql", "postgresql", "servers", "site", "timescaledb"]
@@ -52,3 +53,22 @@ def _needs_server(item: pytest.Item) -> bool:
     """Return True if a fixture or a parameter of the test names a server."""
     parameters = re.split(r"[\[\]-]", item.name)[1:]
     return not SERVERS.isdisjoint({*getattr(item, "fixturenames", ()), *parameters})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _workbenches_of_a_module() -> Iterator[None]:
+    """Close what a module's fixtures have left open."""
+    yield from _closing()
+
+
+@pytest.fixture(autouse=True)
+def _workbenches_of_a_test() -> Iterator[None]:
+    """Close what a test has left open."""
+    yield from _closing()
+
+
+def _closing() -> Iterator[None]:
+    before = len(workbench.OPEN)
+    yield
+    for bench in workbench.OPEN[before:]:
+        bench.close()

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
@@ -26,6 +26,10 @@ from tests.database.engines.servers import Site
 
 ARRIVAL = 1_700_000_000_000_000
 """When the first message arrives, in microseconds since 1970; each further one comes a second later."""
+
+
+OPEN: Final[list[Workbench]] = []
+"""The workbenches that are open: what a test leaves open is closed at its end."""
 
 
 @attrs.frozen
@@ -73,6 +77,7 @@ class Workbench:
         self.guard = CrashGuard(self._note)
         self.writer = Writer(engine_for(self.url), self._routes, self.guard, lambda: self.now)
         self._is_open = True
+        OPEN.append(self)
         self.writer.prepare()
         self.number, self.checkpoint = self.writer.register(self.token, 1)
 
@@ -80,6 +85,7 @@ class Workbench:
         """Stop the writer, if it is not yet."""
         if self._is_open:
             self._is_open = False
+            OPEN.remove(self)
             self.writer.close()
             self.guard.close()
 
