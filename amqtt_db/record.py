@@ -117,7 +117,7 @@ def as_plain(value: Any) -> Any:
     return next((make(value) for base, make in _RESEMBLANCES if isinstance(value, base)), value)
 
 
-def natural(value: Any) -> tuple[Kind, Any]:
+def natural_kind(value: Any) -> tuple[Kind, Any]:
     """Return the kind that a value shows by itself, and the value as a column of that kind returns it."""
     kind = kind_of(value) or "json"
     return kind, float(value) if kind == "number" else value
@@ -144,7 +144,7 @@ def restored(path: str, value: Any) -> tuple[Pair, Any]:
     """Return the pair and the value of a property that :func:`tag` made fit for JSON."""
     if isinstance(value, TaggedValue):
         return (path, value.kind), value.value
-    kind, value = natural(value)
+    kind, value = natural_kind(value)
     return (path, kind), value
 
 
@@ -256,7 +256,7 @@ def records_of(ids: Sequence[int], *others: Iterable[Any]) -> list[Record]:
 
 
 _envelope = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
-_fields = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain", "values")
+_record_fields = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain", "values")
 
 
 @attrs.frozen(eq=False)
@@ -283,7 +283,7 @@ class RecordBatch(Sequence[Record]):
             return records
         if isinstance(records, RecordSlice):
             return records.whole.at(records.indexes)
-        *envelope, values = zip(*map(_fields, records), strict=True) if records else ((),) * 8
+        *envelope, values = zip(*map(_record_fields, records), strict=True) if records else ((),) * 8
         columns = list(zip(*values, strict=True)) if values else [()] * len(shape.properties)
         ids, parts, times, topics, sessions, qos, retains = envelope
         return cls(shape, ids, parts, times, topics, sessions, qos, retains, columns)

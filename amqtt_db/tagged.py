@@ -30,7 +30,7 @@ class EncodedJson(str):
 
 def dumps(value: Any) -> str:
     """Return the tagged JSON text of a value.  Raises TypeError for a type that cannot be stored."""
-    untagged = _untagged((value,)) if type(value) in _CONTAINERS else None
+    untagged = _dump_untagged((value,)) if type(value) in _CONTAINERS else None
     return (untagged or orjson.dumps(_encode(value))).decode()
 
 
@@ -57,12 +57,12 @@ def dumps_all(values: Sequence[Any]) -> Sequence[str | None]:
         if len(texts) == len(values):  # JSON need not have line breaks, and hardly ever does
             return texts
     different = {id(value): value for value in values if value is not None}
-    found = dict(zip(different, _texts(list(different.values())), strict=True))
+    found = dict(zip(different, _tagged_texts(list(different.values())), strict=True))
     return list(map(found.get, map(id, values)))
 
 
-def _texts(values: Sequence[Any]) -> Sequence[str]:
-    together = _untagged(values) if values else None
+def _tagged_texts(values: Sequence[Any]) -> Sequence[str]:
+    together = _dump_untagged(values) if values else None
     return list(map(_text, values)) if together is None else together.decode().split("\n")
 
 
@@ -70,7 +70,7 @@ def _text(value: Any) -> str:
     return str(value) if type(value) is EncodedJson else dumps(value)
 
 
-def _untagged(values: Iterable[Any]) -> bytes | None:
+def _dump_untagged(values: Iterable[Any]) -> bytes | None:
     """JSON texts in lines of values in which nothing needs a tag; None where that is not certain at a glance."""
     if not _is_json(values):
         return None

@@ -23,12 +23,12 @@ for command in (
     run.check,
     run.write,
     data.status,
-    data.topics,
     data.export,
     data.tail,
     data.remodel,
 ):
     app.command()(command)
+app.command("topics")(data.show_topics)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def status(path: Config = None, as_json: AsJson = False) -> None:
             raise typer.Exit(1)
 
 
-def topics(path: Config = None, topic: Topic = "#", as_json: AsJson = False) -> None:
+def show_topics(path: Config = None, topic: Topic = "#", as_json: AsJson = False) -> None:
     """List the topics that are stored: model, tables, rows, first and last time."""
     from amqtt_db.reader.topics import list_topics  # noqa: PLC0415
 

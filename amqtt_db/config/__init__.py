@@ -18,7 +18,7 @@ from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_sect
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
-from amqtt_db.database.engines.urls import check, dialect_of, file_of
+from amqtt_db.database.engines.urls import check_url, dialect_of, file_of
 from amqtt_db.errors import Problem
 from amqtt_db.journal import Sync
 from amqtt_db.routing.route import Route
@@ -168,5 +168,5 @@ def _share_a_file(journal: Path, database: str) -> bool:
 
 def _database(value: object) -> str:
     url = expanded_url(value)
-    check(url)
+    check_url(url)
     return url

@@ -20,7 +20,7 @@ from amqtt_db.errors import Problem
 from amqtt_db.models import BUILTIN as MODELS
 from amqtt_db.models.base import Destination, Lookup, Model
 from amqtt_db.models.binding import BoundTable, bind, exact_tables, lookups_of
-from amqtt_db.models.eav import PROPERTIES, TOPICS
+from amqtt_db.models.eav import PROPERTIES, TOPIC_LOOKUP
 from amqtt_db.models.narrow import SERIES
 from amqtt_db.record import Pair
 from amqtt_db.routing.records import escape_path
@@ -34,7 +34,7 @@ ROUTE_KEYS: Final = (
 
 _FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
 _FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML reads it as a comment: topic: '#'"
-_ELSEWHERE: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
+_MISPLACED: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
 
 
 MOST_COLUMNS: Final = 10_000  # more than any database's tables can have
@@ -87,7 +87,7 @@ def covers(general: str, special: str) -> bool:
 
 
 def _route(item: Node) -> Route | None:
-    section = item.section(ROUTE_KEYS, _ELSEWHERE)
+    section = item.section(ROUTE_KEYS, _MISPLACED)
     if not isinstance(item.value, Mapping):
         if item.value is None:
             item.fail("expected a mapping, found nothing")
@@ -200,7 +200,7 @@ def _own_names(cls: type[Model]) -> frozenset[str]:
 
 def _table_names(model: Model) -> list[str]:
     bound = bind(model, Destination(""), timed=False)
-    own = [lookup.name for lookup in lookups_of(bound) if lookup not in (PROPERTIES, SERIES, TOPICS)]
+    own = [lookup.name for lookup in lookups_of(bound) if lookup not in (PROPERTIES, SERIES, TOPIC_LOOKUP)]
     return [*(table.name for table in exact_tables(bound)), *own]
 
 
@@ -264,12 +264,12 @@ def _difference(first: Route, first_table: BoundTable, route: Route, table: Boun
     if first_table != table:
         return "model", "their models or options differ"
     has_properties = table.overflow is not None  # as columns, and not as rows or in a document
-    if has_properties and _declared(first.entity) != _declared(route.entity):
+    if has_properties and _declared_problems(first.entity) != _declared_problems(route.entity):
         return "entity", "their entities declare different properties or kinds"
     return "", ""
 
 
-def _declared(entity: Entity | None) -> frozenset[Pair] | None:
+def _declared_problems(entity: Entity | None) -> frozenset[Pair] | None:
     return None if entity is None else frozenset(entity.shape.properties)
 
 

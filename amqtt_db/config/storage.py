@@ -45,7 +45,7 @@ def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
     for path, route in routes.items():
         made[path] = route
         if _wants_prefix(route):
-            words = _words(route.filter.text)
+            words = _filter_words(route.filter.text)
             prefix = table_name(words, is_taken=taken.__contains__, limit=_PREFIX_LIMIT, is_prefix=True)
             taken.add(prefix)
             made[path] = attrs.evolve(route, model=_evolved(route.model, prefix=prefix))
@@ -70,7 +70,7 @@ def _wants_prefix(route: Route) -> bool:
     return is_apart and "prefix" in options and options["prefix"] == _defaults(route.model)["prefix"]
 
 
-def _words(filter_: str) -> str:
+def _filter_words(filter_: str) -> str:
     return filter_ if any(map(str.isalnum, filter_)) else "all"
 
 
@@ -85,22 +85,22 @@ def _hypertable(node: Node, route: Route | None, keep: timedelta | None) -> Hype
     made = Hypertable(
         chunk=section.child("chunk").read(duration, CHUNK),
         compress_after=section.child("compress_after").read(duration, None),
-        segment_by=_columns(section.child("segment_by"), partial(_segment, route)),
-        order_by=_columns(section.child("order_by"), partial(_ordering, route)),
+        segment_by=_column_list(section.child("segment_by"), partial(_segment, route)),
+        order_by=_column_list(section.child("order_by"), partial(_ordering, route)),
         path=node.path,
     )
     _check(section, made, keep)
     return made
 
 
-def _columns(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
+def _column_list(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
     """A name, or a list of them."""
     items = [node] if isinstance(node.value, str) else node.items()
     return tuple(made for item in items if (made := item.read(read, None)) is not None)
 
 
 def _segment(route: Route | None, value: Any) -> str:
-    name = _column(route, text(value))
+    name = _known_column(route, text(value))
     if name == "time":
         raise ValueError("chunks are already split by time; choose a column that separates series, such as topic")
     return name
@@ -110,10 +110,10 @@ def _ordering(route: Route | None, value: Any) -> Ordering:
     name, _, direction = text(value).strip().rpartition(" ")
     if direction.casefold() not in _DIRECTIONS:
         name, direction = text(value).strip(), ""
-    return Ordering(_column(route, name.strip()), descending=_DIRECTIONS[direction.casefold()])
+    return Ordering(_known_column(route, name.strip()), descending=_DIRECTIONS[direction.casefold()])
 
 
-def _column(route: Route | None, name: str) -> str:
+def _known_column(route: Route | None, name: str) -> str:
     """Return the user's name for a column: a fixed column's name, or a property's path."""
     if route is None:
         return name

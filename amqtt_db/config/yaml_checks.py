@@ -27,7 +27,7 @@ _UNITS: Final[Mapping[str, int]] = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
-_SECONDS: Final[Mapping[str, int]] = {
+_UNIT_SECONDS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
     **dict.fromkeys(("min", "minute", "minutes"), 60),
     **dict.fromkeys(("h", "hour", "hours"), 3600),
@@ -39,7 +39,7 @@ _LARGEST: Final = 2**63 - 1
 _LONGEST: Final = 36_600 * 86_400  # seconds in a hundred years
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
-_PASSWORD: Final = re.compile(r"[^:/]*://[^:/@]*:(?P<password>[^@]*)@")
+_URL_PASSWORD: Final = re.compile(r"[^:/]*://[^:/@]*:(?P<password>[^@]*)@")
 TYPE_NAMES: Final[Mapping[type, str]] = {
     bool: "true or false",
     int: "a whole number",
@@ -148,7 +148,7 @@ def expanded_url(value: object) -> str:
     Raises what :func:`expanded` raises.
     """
     url = expanded(value)
-    place = _PASSWORD.match(source := text(value))
+    place = _URL_PASSWORD.match(source := text(value))
     if place is None:
         return url
     start, end = place.span("password")
@@ -225,9 +225,9 @@ def duration(value: object) -> timedelta:
     unit = match[2].casefold()
     if unit in _UNEQUAL:
         raise ValueError("months and years vary in length; write days or weeks, such as 365 days")
-    if unit not in _SECONDS:
+    if unit not in _UNIT_SECONDS:
         raise ValueError(f"unknown unit {match[2][:10]!r}; use s, min, h, days, weeks")
-    seconds = float(match[1]) * _SECONDS[unit]
+    seconds = float(match[1]) * _UNIT_SECONDS[unit]
     if not 1 <= seconds <= _LONGEST:
         raise ValueError("expected a length of time from 1 s to 36600 days")
     return timedelta(seconds=seconds)

@@ -18,9 +18,9 @@ from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, Decoder, check_depth, 
 from amqtt_db.errors import DecodeError, Problem
 from amqtt_db.registry import SpecError, load, suggest
 
-__all__ = ["GROUP", "Decoder", "resolve"]
+__all__ = ["DECODER_GROUP", "Decoder", "resolve"]
 
-GROUP: Final = "amqtt_db.decoders"
+DECODER_GROUP: Final = "amqtt_db.decoders"
 """The entry point group in which packages offer decoders."""
 
 
@@ -113,7 +113,7 @@ def _plain_type(annotation: Any) -> type:
 
 def _make_own(name: str, options: Mapping[str, Any], where: str) -> Decoder:
     try:
-        found = load(name, FORMATS, GROUP)
+        found = load(name, FORMATS, DECODER_GROUP)
     except ValueError as error:
         raise SpecError(Problem(where, str(error))) from None
     if not callable(found):

@@ -13,7 +13,7 @@ from cbor2 import CBORDecoder, CBORSimpleValue, CBORTag, undefined
 from amqtt_db.decode.formats import shorten
 from amqtt_db.errors import DecodeError
 
-_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
+_CBOR_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
 
 
 def decode(payload: bytes) -> Any:
@@ -49,7 +49,7 @@ class _Plain:
         self._room -= 1 + len(item) if kind in {str, bytes} else 1
         if self._room < 0:
             raise DecodeError("CBOR with shared references is not supported")
-        if kind in {str, bytes} or kind in _SCALARS:
+        if kind in {str, bytes} or kind in _CBOR_SCALARS:
             return item
         if kind is dict:
             return {self._key(key): self.plain(value) for key, value in item.items()}
@@ -59,7 +59,7 @@ class _Plain:
             return item.astimezone(timezone.utc) if item.tzinfo else item.replace(tzinfo=timezone.utc)
         if item is undefined:
             return None
-        raise DecodeError(f"CBOR {_name(item)} cannot be stored")
+        raise DecodeError(f"CBOR {_type_name(item)} cannot be stored")
 
     def _key(self, key: Any) -> str:
         if type(key) is not str:
@@ -68,7 +68,7 @@ class _Plain:
         return key
 
 
-def _name(item: Any) -> str:
+def _type_name(item: Any) -> str:
     if isinstance(item, CBORTag):
         return f"tag {item.tag}"
     if isinstance(item, CBORSimpleValue):

@@ -19,7 +19,7 @@ def decode(payload: bytes) -> Any:
             timestamp=3,
             strict_map_key=False,
             object_pairs_hook=_object,
-            ext_hook=_refuse,
+            ext_hook=_refuse_extension,
         )
     except DecodeError:
         raise
@@ -40,5 +40,5 @@ def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _refuse(code: int, _: bytes) -> Any:
+def _refuse_extension(code: int, _: bytes) -> Any:
     raise DecodeError(f"MessagePack extension type {code} is unknown")

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from amqtt_db.entity.declared import EntitySpec, Values, covers, undeclared, without_mismatches
+from amqtt_db.entity.declared import EntitySpec, Values, covers_keys, undeclared, without_mismatches
 from amqtt_db.entity.from_class import class_plan
 from amqtt_db.entity.hooks import converter
 from amqtt_db.entity.inline import inline_plan
@@ -43,7 +43,7 @@ class Entity:
         self.is_plain = plan.independent
         self._name, self._read = plan.name, plan.read
         self._fields = plan.fields
-        self._covers = covers(plan.fields)
+        self._covers = covers_keys(plan.fields)
         seals = tuple(field.seal for _, field in leaves)
         self._seals = seals if any(seals) else None
 

@@ -100,10 +100,10 @@ def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found
     return clean
 
 
-def covers(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool]:
+def covers_keys(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool]:
     """Return a function that says quickly whether every key of nested data is declared."""
     keys = frozenset(field.key for field in fields)
-    parents = tuple((field.key, covers(field.children)) for field in fields if field.children)
+    parents = tuple((field.key, covers_keys(field.children)) for field in fields if field.children)
 
     def covered(data: Mapping[str, Any]) -> bool:
         if not keys.issuperset(data):

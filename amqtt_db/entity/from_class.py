@@ -26,18 +26,18 @@ def class_plan(cls: type) -> EntitySpec:
     A class with a structure hook of the user's own is made by it alone: what it refuses is not taken apart.
     """
     if not is_record(cls):
-        raise ValueError(f"{_name(cls)} is neither an attrs class nor a dataclass")
+        raise ValueError(f"{_class_name(cls)} is neither an attrs class nor a dataclass")
     try:
         hook = converter.get_structure_hook(cls)
         fields = _fields(cls, "", (cls,))
     except Exception as error:
-        raise ValueError(f"{_name(cls)} cannot be created: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{_class_name(cls)} cannot be created: {type(error).__name__}: {error}") from error
     if not fields:
-        raise ValueError(f"{_name(cls)} declares no attribute")
+        raise ValueError(f"{_class_name(cls)} declares no attribute")
     if not hasattr(hook, "overrides"):
         fields = tuple(attrs.evolve(field, convert=to_any, required=False, nullable=True) for field in fields)
     read = _attribute_reader([name for field in fields for name, _ in field.leaves()])
-    return EntitySpec(_name(cls), fields, lambda data: read(hook(data, cls)))
+    return EntitySpec(_class_name(cls), fields, lambda data: read(hook(data, cls)))
 
 
 def _attribute_reader(names: list[str]) -> Callable[[Any], Values]:
@@ -59,7 +59,7 @@ def _attribute(instance: Any, name: str) -> Any:
     return instance
 
 
-def _name(cls: Any) -> str:
+def _class_name(cls: Any) -> str:
     return getattr(cls, "__qualname__", None) or repr(cls)
 
 
@@ -107,7 +107,7 @@ def _field(member: Any, hint: Any, rule: Any, prefix: str, parents: tuple[type, 
         key=rule.rename or member.name,
         attribute=member.name,
         path=path,
-        expected=_name(target),
+        expected=_class_name(target),
         kind=kind,
         convert=_convert(rule, hint),
         seal=None if children else _seal(target, kind),

@@ -37,7 +37,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "uuid": UUID,
 }
 _LOOSE: Final[Mapping[str, Convert]] = {"any": to_any, "dict": to_dict, "list": to_list}
-TYPE_NAMES: Final = (*sorted([*_TYPES, *_LOOSE]),)
+INLINE_TYPES: Final = (*sorted([*_TYPES, *_LOOSE]),)
 """The type names that an inline entity may use."""
 
 _MEANT: Final[Mapping[str, str]] = {
@@ -63,7 +63,7 @@ _FORMATS: Final = ("iso8601", *EPOCHS)
 def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
     """Return how an inline entity is read.  Raises SpecError with every mistake, by its path below ``where``."""
     problems: list[Problem] = []
-    fields = _fields(mapping, where, "", problems)
+    fields = _inline_fields(mapping, where, "", problems)
     if not mapping:
         problems.append(Problem(where, "declares no properties"))
     if problems:
@@ -72,7 +72,7 @@ def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
     return EntitySpec("the entity", fields, _values_of(fields), independent=is_flat)
 
 
-def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[Problem]) -> tuple[Field, ...]:
+def _inline_fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[Problem]) -> tuple[Field, ...]:
     fields = []
     for index, (key, spec) in enumerate(mapping.items()):
         if not isinstance(key, str):
@@ -80,14 +80,14 @@ def _fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[
             what = f"a property's name must be text; quote {written}, which YAML reads as {type(key).__name__}"
             problems.append(Problem(where, what))
             continue
-        field = _field(key, f"p{index}", spec, f"{where}.{key}", prefix + escape(key), problems)
+        field = _inline_field(key, f"p{index}", spec, f"{where}.{key}", prefix + escape(key), problems)
         fields.append(field)
     return tuple(fields)
 
 
-def _field(key: str, attribute: str, spec: Any, where: str, path: str, problems: list[Problem]) -> Field:
+def _inline_field(key: str, attribute: str, spec: Any, where: str, path: str, problems: list[Problem]) -> Field:
     if _is_object(spec):
-        children = _fields(spec, where, path + ".", problems)
+        children = _inline_fields(spec, where, path + ".", problems)
         return Field(key, attribute, path, "an object", children=children)
     kind, convert, name = _type(spec, where, problems)
     return Field(key, attribute, path, name, kind, convert)
@@ -101,7 +101,7 @@ def _is_object(spec: Any) -> bool:
 def _type(spec: Any, where: str, problems: list[Problem]) -> tuple[Kind, Convert, str]:
     options = spec if isinstance(spec, Mapping) else {"type": spec}
     name = options.get("type")
-    problems += _option_problems(options, where)
+    problems += _property_problems(options, where)
     if not isinstance(name, str):
         problems.append(Problem(where, f"expected a type's name or a mapping, got {type(spec).__name__} {spec!r}"))
         return "json", to_any, "any"
@@ -109,14 +109,14 @@ def _type(spec: Any, where: str, problems: list[Problem]) -> tuple[Kind, Convert
     if name in _TYPES:
         return DECLARED_KIND[_TYPES[name]], _converted(name, options, where, problems), name
     if name not in _LOOSE:
-        hint = f"did you mean {_MEANT[name]!r}?" if name in _MEANT else suggest(name, TYPE_NAMES)
+        hint = f"did you mean {_MEANT[name]!r}?" if name in _MEANT else suggest(name, INLINE_TYPES)
         problems.append(Problem(where, f"{name!r} is not a type; {hint}"))
         return "json", to_any, name
     items = options.get("items")
     return "json", _LOOSE[name] if items is None else _list_of(items, f"{where}.items", problems), name
 
 
-def _option_problems(options: Mapping[Any, Any], where: str) -> list[Problem]:
+def _property_problems(options: Mapping[Any, Any], where: str) -> list[Problem]:
     problems = []
     name = str(options.get("type")).removesuffix("?")
     for option, value in options.items():
@@ -153,7 +153,7 @@ def _converted(name: str, options: Mapping[str, Any], where: str, problems: list
 
 
 def _list_of(spec: Any, where: str, problems: list[Problem]) -> Convert:
-    item = _field("", "item", spec, where, "", problems)
+    item = _inline_field("", "item", spec, where, "", problems)
     convert = _object_of(item.children) if item.children else item.convert
 
     def convert_list(value: Any) -> list[Any]:

@@ -96,7 +96,7 @@ def to_time(value: Any) -> time:
     if isinstance(value, str) and (found := _TIME(value)):
         clock, fraction = found.groups()
         whole = time.fromisoformat(clock[:8])
-        return whole.replace(microsecond=_micros(fraction))
+        return whole.replace(microsecond=_fraction_micros(fraction))
     if isinstance(value, time) and not value.utcoffset():
         return value.replace(tzinfo=None)
     return _refuse()
@@ -248,11 +248,11 @@ def _moment(text: str) -> datetime:
     zone = f"{hours}:{minutes or '00'}" if hours else "+00:00"
     moment = datetime.fromisoformat(f"{day}T{clock}:{second or '00'}{zone}")
     if fraction:
-        moment = moment.replace(microsecond=_micros(fraction))
+        moment = moment.replace(microsecond=_fraction_micros(fraction))
     return moment if zulu else moment.astimezone(timezone.utc)
 
 
-def _micros(fraction: str | None) -> int:
+def _fraction_micros(fraction: str | None) -> int:
     return int(f"{fraction[:6]:0<6}") if fraction else 0
 
 

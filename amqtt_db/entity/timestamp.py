@@ -15,7 +15,7 @@ from amqtt_db.record import to_micros
 TIMES: Final = "ISO 8601, in UTC without a zone; or how long ago: 90s, 15m, 24h, 7d, 2w"
 """The accepted notations of a time."""
 
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])", re.ASCII).fullmatch
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII).fullmatch
 
@@ -42,13 +42,13 @@ def event_time(value: Any) -> int | None:
     8601; without a zone it is UTC.
     """
     try:
-        moment = _micros(value)
+        moment = _event_micros(value)
     except (ValueError, OverflowError, ArithmeticError):
         return None
     return moment if moment is not None and _EARLIEST <= moment <= _LATEST else None
 
 
-def _micros(value: Any) -> int | None:
+def _event_micros(value: Any) -> int | None:
     if isinstance(value, datetime):
         return to_micros(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
     if isinstance(value, str):
@@ -73,7 +73,7 @@ def read_time(text: str) -> datetime:
     ago = _AGO(text)
     try:
         if ago:
-            return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+            return datetime.now(timezone.utc) - timedelta(**{_AGO_UNITS[ago[2]]: int(ago[1])})
         return _read_iso(text)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{text!r} is not a time; write {TIMES}") from None

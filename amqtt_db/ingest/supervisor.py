@@ -19,9 +19,10 @@ from amqtt_db.errors import Backoff, OncePerCause
 
 logger = logging.getLogger(__name__)
 
-_RUN: Final = (
-    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from amqtt_db.writer.process import main; sys.exit(main())"
-)
+_RUN: Final = """import sys
+if sys.path[:1] == [""]: sys.path.pop(0)
+from amqtt_db.writer.process import run_writer
+sys.exit(run_writer())"""
 WORKER: Final = (sys.executable, "-c", _RUN)
 """Code that runs the writer; unlike ``-m``, it does not prefer modules in the current directory to Python's own."""
 MISCONFIGURED: Final = 2

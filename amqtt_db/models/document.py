@@ -13,7 +13,7 @@ from uuid import UUID
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Documents, Layout, Row, Table, TableName
-from amqtt_db.models.eav import TOPICS
+from amqtt_db.models.eav import TOPIC_LOOKUP
 from amqtt_db.models.fast import BatchMaker, FastModel
 from amqtt_db.models.object_json import Columns, object_writer
 from amqtt_db.record import (
@@ -69,7 +69,7 @@ class Document(FastModel):
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield always the same one: no property ever needs DDL."""
         documents = Column("data", "json", nullable=False), Column("kinds", "json"), Column("levels", "json")
-        yield Table(self._name, [Column("topic", lookup=TOPICS), *documents])
+        yield Table(self._name, [Column("topic", lookup=TOPIC_LOOKUP), *documents])
 
     def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
         """Yield one row."""
@@ -88,7 +88,7 @@ class Document(FastModel):
     def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
         """Return the record of a document."""
         (row,) = rows[self._name]
-        values = dict(_properties(row["data"], row["kinds"] or {}))
+        values = dict(_document_properties(row["data"], row["kinds"] or {}))
         values.update(restored(level_path(name), value) for name, value in (row["levels"] or {}).items())
         return envelope.with_values(values)
 
@@ -118,7 +118,7 @@ class Document(FastModel):
                 **dict(zip(ENVELOPE_NAMES, batch.envelope, strict=True)),
                 "data": write(plain) or nest(plain, len(batch)),
                 "kinds": _kinds(inside, columns, len(batch)),
-                "levels": _levels(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(batch)),
+                "levels": _level_cells(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(batch)),
             }
             return {self._name: list(zip(*map(filled.__getitem__, order), strict=True))}
 
@@ -175,7 +175,7 @@ def _all_need(kind: Kind, column: Sequence[Any]) -> bool | None:
     return True if kind != "int64" or (min(column) >= -EXACT and max(column) <= EXACT) else None
 
 
-def _levels(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
+def _level_cells(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
     """The column ``levels``; records whose levels are the same texts share the JSON."""
     if not columns:
         return repeat(None, count)
@@ -188,7 +188,7 @@ def _levels(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any
     return map(different.__getitem__, rows)
 
 
-def _properties(data: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[tuple[Pair, Any]]:
+def _document_properties(data: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[tuple[Pair, Any]]:
     for path, value in flatten(data, kinds).items():
         kind = kinds.get(path)
         if kind is None:

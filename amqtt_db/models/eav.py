@@ -12,7 +12,7 @@ from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_ro
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import KINDS, Kind, Pair, Record, RecordBatch, Shape, restored
 
-TOPICS: Final = Lookup("mqtt_topic", ("topic",))
+TOPIC_LOOKUP: Final = Lookup("mqtt_topic", ("topic",))
 PROPERTIES: Final = Lookup("mqtt_property", ("property",))
 
 VALUE_KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "timestamp")
@@ -32,7 +32,7 @@ class Eav(FastModel):
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield always the same two: no property ever needs DDL."""
         values = [Column(name, kind) for kind, name in VALUE_COLUMNS.items()]
-        yield Table(self._messages, [Column("topic", lookup=TOPICS)])
+        yield Table(self._messages, [Column("topic", lookup=TOPIC_LOOKUP)])
         yield Table(
             self._values,
             [Column("property", lookup=PROPERTIES), *values],

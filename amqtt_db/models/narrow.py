@@ -9,14 +9,14 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
-from amqtt_db.models.eav import TOPICS, VALUE_KINDS
+from amqtt_db.models.eav import TOPIC_LOOKUP, VALUE_KINDS
 from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_rows
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape, restored, tag
 
 SERIES: Final = Lookup("mqtt_series", ("topic", "property"))
 
-_EXACT: Final[frozenset[Kind]] = frozenset({"int64", "bigint", "decimal"})
+_EXACT_KINDS: Final[frozenset[Kind]] = frozenset({"int64", "bigint", "decimal"})
 _COLUMNS: Final[Mapping[Kind, str]] = {kind: "value" if kind == "number" else "text" for kind in VALUE_KINDS}
 
 
@@ -34,7 +34,7 @@ class Narrow(FastModel):
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield the table of the envelope, and that of the points."""
         points = Column("series", lookup=SERIES), Column("value", "number"), Column("text", "tagged")
-        yield Table(self._messages, [Column("topic", lookup=TOPICS)])
+        yield Table(self._messages, [Column("topic", lookup=TOPIC_LOOKUP)])
         yield Table(self._points, points, key=["series", "time", "id", "part"])
 
     def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
@@ -105,7 +105,7 @@ def _cells(kind: Kind, value: Any) -> tuple[float | None, Any]:
     """Return the contents of ``value`` and ``text`` for a value."""
     if kind == "number":
         return value, None
-    return _nearest(value) if kind in _EXACT else None, tag(kind, value)
+    return _nearest(value) if kind in _EXACT_KINDS else None, tag(kind, value)
 
 
 def _nearest(number: Any) -> float | None:

@@ -23,14 +23,14 @@ def object_writer(paths: Sequence[Sequence[str]]) -> ObjectWriter:
     The texts are those of :func:`tagged.dumps`; None where that is not certain at a glance, or where something is
     absent.
     """
-    if not _is_tree(paths) or not all(map(_is_plain, (key for path in paths for key in path))):
+    if not _is_tree(paths) or not all(map(_is_plain_key, (key for path in paths for key in path))):
         return lambda columns: None
     parts = list(_parts(nested(zip(paths, range(len(paths)), strict=True))))
 
     def write(columns: Columns) -> Sequence[EncodedJson] | None:
         texts: list[Sequence[str]] = []
         for column in columns:
-            found = _texts(column)
+            found = _json_texts(column)
             if found is None:
                 return None
             texts.append(found)
@@ -46,7 +46,7 @@ def _is_tree(paths: Sequence[Sequence[str]]) -> bool:
     return bool(paths) and inner.isdisjoint(map(tuple, paths))
 
 
-def _is_plain(key: str) -> bool:
+def _is_plain_key(key: str) -> bool:
     return is_clean(key) and not key.startswith("$")
 
 
@@ -63,7 +63,7 @@ def _parts(level: Mapping[str, Any]) -> Iterator[str | int]:
     yield "}"
 
 
-def _texts(column: Sequence[Any]) -> Sequence[str] | None:
+def _json_texts(column: Sequence[Any]) -> Sequence[str] | None:
     """The JSON texts of values of one type."""
     types = set(map(type, column))
     try:

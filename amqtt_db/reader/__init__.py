@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from amqtt_db.config import Settings
-from amqtt_db.database.engines.urls import check
+from amqtt_db.database.engines.urls import check_url
 from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.reader.records import read_records
 from amqtt_db.reader.selection import Selection
@@ -47,5 +47,5 @@ def url_of(database: str | Settings) -> str:
     """Return the database URL.  Raises ValueError if it is malformed."""
     if isinstance(database, Settings):
         return database.database
-    check(database)
+    check_url(database)
     return database

@@ -175,7 +175,7 @@ class Bench:
         with open_snapshot(self.url) as snapshot:
             known = snapshot.catalog.physical_tables(snapshot.connection)
             names = [table.name for key, table in known.items() if key not in replacing]
-            return {name: list(_rows(snapshot.connection, name)) for name in names}
+            return {name: list(_every_row(snapshot.connection, name)) for name in names}
 
     def pairs(self) -> Mapping[str, set[tuple[str, str]]]:
         """Return the (path, kind) pairs with a column, by table key."""
@@ -189,7 +189,7 @@ def _in_chunks(route: Route) -> Route:
     return attrs.evolve(route, hypertable=Hypertable()) if route.timed else route
 
 
-def _rows(connection: sa.Connection, name: str) -> Iterable[dict[str, Any]]:
+def _every_row(connection: sa.Connection, name: str) -> Iterable[dict[str, Any]]:
     quoted = connection.dialect.identifier_preparer.quote(name)
     return (dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {quoted}").mappings())  # noqa: S608
 

@@ -124,9 +124,9 @@ class ModelContract:
         @given(strategies.places(), strategies.shapes(), strategies.shapes())
         @tries(1)
         def law(destination: Destination, one: Shape, other: Shape) -> None:
-            both = _columns(self._bound(destination), Shape((*one.properties, *other.properties)))
+            both = _columns_by_table(self._bound(destination), Shape((*one.properties, *other.properties)))
             for shape in (one, other):
-                for key, pairs in _columns(self._bound(destination), shape).items():
+                for key, pairs in _columns_by_table(self._bound(destination), shape).items():
                     lost = pairs - both.get(key, set())
                     require(not lost, f"table {key} has no columns for {sorted(lost)} once there are others")
 
@@ -294,15 +294,15 @@ def _several(records: st.SearchStrategy[Record]) -> st.SearchStrategy[list[Recor
     return st.lists(records, min_size=1, max_size=3, unique_by=lambda record: (record.id, record.part))
 
 
-def _columns(model: BoundModel, shape: Shape) -> dict[str, set[Any]]:
+def _columns_by_table(model: BoundModel, shape: Shape) -> dict[str, set[Any]]:
     return {table.key: {*table.columns, *table.properties} for table in model.tables(shape)}
 
 
 def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
-    return sorted((tuple(map(_value, row)) for row in made.get(key, [])), key=repr)
+    return sorted((tuple(map(_cell_value, row)) for row in made.get(key, [])), key=repr)
 
 
-def _value(cell: Any) -> Any:
+def _cell_value(cell: Any) -> Any:
     """Return the value of a cell that a maker has already encoded."""
     return loads(str(cell)) if isinstance(cell, EncodedJson) else cell
 

@@ -50,7 +50,7 @@ class Setting:
         return Route(
             filter=TopicFilter.parse(self.filter),
             model=model,
-            decode=decode,
+            decode=decode_sent,
             entity=Entity.inline(self.entity) if self.entity else None,
             unknown=self.unknown,
             max_columns=self.max_columns,
@@ -71,6 +71,6 @@ class History:
         return [sent for batch in self.batches for sent in batch]
 
 
-def decode(payload: bytes) -> Iterator[Data]:
+def decode_sent(payload: bytes) -> Iterator[Data]:
     """Return the parts of a message."""
     yield from pickle.loads(payload)  # noqa: S301 - made by the same process a moment ago

@@ -36,10 +36,10 @@ def table_faults(model: BoundModel, shape: Shape) -> Iterator[str]:
     if tables.keys() != first.keys():
         yield f"the tables depend on the shape: {[*first]} for none, {[*tables]} for {shape}"
     for name, table in tables.items():
-        yield from _faults_of(table, first.get(name, table))
+        yield from _faults_in_rows(table, first.get(name, table))
 
 
-def _faults_of(table: BoundTable, first: BoundTable) -> Iterator[str]:
+def _faults_in_rows(table: BoundTable, first: BoundTable) -> Iterator[str]:
     columns = {column.name: column for column in table.columns}
     if len({name.casefold() for name in columns}) < len(table.columns):
         yield f"table {table.key}: two of its columns have the same name"
@@ -65,7 +65,7 @@ def row_faults(model: BoundModel, record: Record) -> Iterator[str]:
             yield f"a row is for table {name}, which is not declared"
             continue
         counts[table.key] += 1
-        envelope = {cell: value for cell, value in record.envelope().items() if cell in _names(table)}
+        envelope = {cell: value for cell, value in record.envelope().items() if cell in _column_names(table)}
         extra = model.model.extra_values(record) if name == next(iter(tables)) else {}
         full = {**envelope, **extra, **row}
         yield from (f"table {name}: {fault}" for fault in _row_faults(table, full))
@@ -80,7 +80,7 @@ def _repeated(counts: Counter[Any]) -> list[Any]:
     return [key for key, count in counts.items() if count > 1]
 
 
-def _names(table: BoundTable) -> set[str]:
+def _column_names(table: BoundTable) -> set[str]:
     return {column.name for column in table.columns}
 
 
@@ -125,7 +125,7 @@ def read_plainly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[T
     empty = {table.key: tuple(column.name for column in table.columns) for table in model.tables()}
     cells = {key: cells.get(key, empty[key]) for key in (main, *model.query.details)}
     read = model.plain_reader(cells)
-    return [told(record) for record in read({key: _columns(cells[key], rows[key]) for key in cells})]
+    return [told(record) for record in read({key: _fixed_columns(cells[key], rows[key]) for key in cells})]
 
 
 def read_quickly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[Told]:
@@ -139,10 +139,10 @@ def read_quickly(model: BoundModel, rows: Mapping[str, Sequence[Row]]) -> list[T
         joined = list(_joined(model, rows))
     cells = tuple(joined[0]) if joined else ()
     read = model.reader({query.table: cells})
-    return [told(record) for record in read({query.table: _columns(cells, joined)})] if joined else []
+    return [told(record) for record in read({query.table: _fixed_columns(cells, joined)})] if joined else []
 
 
-def _columns(cells: Sequence[Cell], rows: Sequence[Row]) -> list[list[Any]]:
+def _fixed_columns(cells: Sequence[Cell], rows: Sequence[Row]) -> list[list[Any]]:
     return [[row[cell] for row in rows] for cell in cells]
 
 

@@ -24,7 +24,7 @@ def replacing_faults(url: str, model: BoundModel, records: Iterable[Record]) -> 
     written = list(records)
     for name, table in model.named_tables().items():
         if table.replaces:
-            wanted, found = _newest(model, name, table, written), _stored(url, table)
+            wanted, found = _newest(model, name, table, written), _stored_rows(url, table)
             for key in sorted({*wanted, *found}, key=repr):
                 if not same(_plain(wanted.get(key)), _plain(found.get(key))):
                     yield f"table {name}, key {key}: should have {wanted.get(key)}, has {found.get(key)}"
@@ -41,7 +41,7 @@ def _newest(model: BoundModel, name: TableName, table: BoundTable, records: Iter
     return newest
 
 
-def _stored(url: str, table: BoundTable) -> RowsByKey:
+def _stored_rows(url: str, table: BoundTable) -> RowsByKey:
     with open_snapshot(url) as snapshot:
         known = snapshot.catalog.physical_tables(snapshot.connection, [table.key]).get(table.key)
         if known is None:

@@ -37,7 +37,7 @@ GRACE: Final = 1.0  # seconds to end in order after that
 logger = logging.getLogger(__name__)
 
 
-def main() -> int:
+def run_writer() -> int:
     """Run the child; return its exit status."""
     logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
     stop = Stop()
@@ -111,4 +111,4 @@ def _watch_parent(stop: Stop) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_writer())

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.engines import engine_for
 from amqtt_db.models.base import Column, Layout
-from amqtt_db.models.eav import TOPICS
+from amqtt_db.models.eav import TOPIC_LOOKUP
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record
 from amqtt_db.testing.servers import Servers
@@ -517,7 +517,7 @@ class Computing(Wide):
         """Computed ones: nullable, not nullable, over a lookup."""
         yield Column("fahrenheit", "number")
         yield Column("seen", "timestamp", nullable=False)
-        yield Column("origin", lookup=TOPICS, nullable=False)
+        yield Column("origin", lookup=TOPIC_LOOKUP, nullable=False)
 
     def extra_values(self, record: Record) -> Mapping[str, Any]:
         """Computed of the record."""

@@ -21,7 +21,7 @@ from amqtt_db.config import JOURNAL_KEYS, WRITER_KEYS
 from amqtt_db.config.broker_file import KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.decode.formats import FORMATS
-from amqtt_db.entity.inline import TYPE_NAMES
+from amqtt_db.entity.inline import INLINE_TYPES
 from amqtt_db.entity.strict import EPOCHS
 from amqtt_db.models import BUILTIN
 
@@ -125,7 +125,7 @@ def test_every_setting_is_documented(key: str) -> None:
     assert f"`{key}`" in REFERENCE
 
 
-@pytest.mark.parametrize("name", [*FORMATS, *TYPE_NAMES, *BUILTIN, *EPOCHS, "iso8601"])
+@pytest.mark.parametrize("name", [*FORMATS, *INLINE_TYPES, *BUILTIN, *EPOCHS, "iso8601"])
 def test_every_name_is_documented(name: str) -> None:
     """The reference has each decoder, type, format and model."""
     assert f"`{name}`" in REFERENCE

@@ -10,7 +10,7 @@ from amqtt_db.record import KIND_OF_TYPE, Kind, Record, Shape, split_path
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.testing import strategies
 from amqtt_db.testing.answer import expected, leaves
-from amqtt_db.testing.history import History, decode
+from amqtt_db.testing.history import History, decode_sent
 
 
 @given(strategies.topics())
@@ -50,7 +50,7 @@ def test_records_are_whole(record: Record) -> None:
 def test_what_is_sent_is_decoded_again(history: History) -> None:
     """The payload's bytes hold all parts, and every part is expected to become a record."""
     for sent in history.messages:
-        parts = tuple(decode(sent.payload()))
+        parts = tuple(decode_sent(sent.payload()))
         assert repr(parts) == repr(sent.parts)
         assert len(expected(sent, 1, 1, history.setting)) == len(parts)
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from amqtt_db.database.engines.base import ColumnEncoder, Unfit
 from amqtt_db.record import EPOCH, EXACT, to_micros
 
-_SECOND: Final = 1_000_000
-_MINUTE: Final = 60 * _SECOND
+_WHOLE_SECOND: Final = 1_000_000
+_MINUTE: Final = 60 * _WHOLE_SECOND
 _SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
 _FIRST_TIME: Final = to_micros(datetime.min.replace(tzinfo=timezone.utc))
 _LAST_TIME: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
@@ -77,7 +77,7 @@ def _minute_text(minute: int) -> str:
 
 def timestamp_text(moment: int) -> str:
     """Return microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
-    return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _SECOND % 60]}{moment % _SECOND:06d}"
+    return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _WHOLE_SECOND % 60]}{moment % _WHOLE_SECOND:06d}"
 
 
 def timestamp_texts(column: Sequence[Any]) -> Sequence[Any]:

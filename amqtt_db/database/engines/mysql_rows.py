@@ -62,10 +62,11 @@ def _packets(statements: Iterable[tuple[RowBatch, bytes]], most: int) -> Iterato
 
 def _statements(row_batch: RowBatch, packet: int) -> Iterator[bytes]:
     """INSERT statements of at most ``packet`` bytes.  Raises Rejected where one row does not fit."""
-    head = f"INSERT INTO {_name(row_batch.table)} ({', '.join(map(_name, row_batch.columns))}) VALUES (".encode()  # noqa: S608
+    columns = ", ".join(map(_quoted_name, row_batch.columns))
+    head = f"INSERT INTO {_quoted_name(row_batch.table)} ({columns}) VALUES (".encode()  # noqa: S608
     tail = _replacing(row_batch).encode()
     room = packet - len(head) - len(tail) - _ROOM
-    for some in _chunks(_rows(row_batch, room), room):
+    for some in _chunks(_row_literals(row_batch, room), room):
         body = "),(".join(some).encode("utf-8", "surrogateescape")
         _require_room(len(body), room, row_batch.table)
         yield head + body + b")" + tail
@@ -79,13 +80,15 @@ def _replacing(row_batch: RowBatch) -> str:
     """
     if not row_batch.replaces:
         return ""
-    new, old = (", ".join(form.format(_name(name)) for name in AGE) for form in ("VALUES({})", "{}"))
+    new, old = (", ".join(form.format(_quoted_name(name)) for name in AGE) for form in ("VALUES({})", "{}"))
     others = [name for name in row_batch.columns if name not in {*row_batch.replaces, *AGE}]
-    changes = (f"{name} = IF(({new}) > ({old}), VALUES({name}), {name})" for name in map(_name, (*others, *AGE[::-1])))
+    changes = (
+        f"{name} = IF(({new}) > ({old}), VALUES({name}), {name})" for name in map(_quoted_name, (*others, *AGE[::-1]))
+    )
     return f" ON DUPLICATE KEY UPDATE {', '.join(changes)}"
 
 
-def _rows(row_batch: RowBatch, room: int) -> list[str]:
+def _row_literals(row_batch: RowBatch, room: int) -> list[str]:
     """Rows written out, without their parentheses.  Raises Rejected where one value does not fit into ``room``."""
     columns = list(zip(*row_batch.rows, strict=True))
     for kind, column in zip(row_batch.kinds, columns, strict=True):
@@ -97,7 +100,7 @@ def _rows(row_batch: RowBatch, room: int) -> list[str]:
     return list(map(",".join, zip(*written, strict=True)))
 
 
-def _name(name: str) -> str:
+def _quoted_name(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
@@ -123,7 +126,7 @@ def _require_room(size: int, room: int, table: str) -> None:
         )
 
 
-def _plain(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str]]:
+def _plain_literal(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iterable[str]]:
     """Return literals of values that need no quotes."""
 
     def literals(column: Sequence[Any]) -> Iterable[str]:
@@ -150,8 +153,8 @@ def _escaped(value: bytes) -> bytes:
 
 
 _LITERALS: Final[Mapping[Kind, Callable[[Sequence[Any]], Iterable[str]]]] = {
-    "bool": _plain(lambda value: "1" if value else "0"),
-    "number": _plain(repr),
-    "int64": _plain(repr),
-    "bytes": _plain(_binary),
+    "bool": _plain_literal(lambda value: "1" if value else "0"),
+    "number": _plain_literal(repr),
+    "int64": _plain_literal(repr),
+    "bytes": _plain_literal(_binary),
 }

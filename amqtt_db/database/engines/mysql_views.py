@@ -27,7 +27,7 @@ _ODD: Final = "'inf', '-inf', 'nan', '-0.0'"
 
 
 @attrs.frozen
-class _Place:
+class _MysqlPlace:
     """A place in a JSON text: expressions for the text and for the path."""
 
     document: str
@@ -54,7 +54,7 @@ class _Place:
         return f"JSON_UNQUOTE({self.json})"
 
 
-class MySQLViews(ViewSQL[_Place]):
+class MySQLViews(ViewSQL[_MysqlPlace]):
     """Views on MariaDB and MySQL; a changed one is replaced."""
 
     def __init__(self, engine: Engine, dialect: sa.Dialect) -> None:
@@ -94,19 +94,19 @@ class MySQLViews(ViewSQL[_Place]):
         """MySQL writes what it takes out of JSON in an order of its own, so a column's JSON is written by it too."""
         return f"CAST({column} AS JSON)" if kind in {"json", "tagged"} and not self._dialect.is_mariadb else column
 
-    def at(self, document: str, keys: Sequence[str]) -> _Place:
+    def at(self, document: str, keys: Sequence[str]) -> _MysqlPlace:
         """Keys are written as tagged JSON writes them."""
-        return _Place(document, _path_to(*keys))
+        return _MysqlPlace(document, _path_to(*keys))
 
-    def text_at(self, place: _Place) -> str:
+    def text_at(self, place: _MysqlPlace) -> str:
         """``JSON_UNQUOTE``."""
         return place.text
 
-    def json_at(self, place: _Place) -> str:
+    def json_at(self, place: _MysqlPlace) -> str:
         """As it was written: MariaDB puts blanks into what it extracts, MySQL has no function against them."""
         return f"JSON_COMPACT({place.json})" if self._dialect.is_mariadb else place.json
 
-    def is_list_or_empty(self, place: _Place) -> str:
+    def is_list_or_empty(self, place: _MysqlPlace) -> str:
         """An empty list has no length either."""
         return f"{place.type} = 'ARRAY' OR {place.length} = 0"
 
@@ -114,7 +114,7 @@ class MySQLViews(ViewSQL[_Place]):
         """By CAST, and by arithmetic for times with a zone."""
         return _from_text(kind, text)
 
-    def untagged(self, kind: Kind, place: _Place) -> str:
+    def untagged(self, kind: Kind, place: _MysqlPlace) -> str:
         """By the JSON type, and by the tags of what JSON has no type for."""
         if kind == "json":
             typed = _below(place, "$typed", 1)
@@ -152,25 +152,25 @@ def _path_to(*keys: str) -> str:
     return _literal("$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in written))
 
 
-def _below(place: _Place, key: str, *index: int) -> _Place:
+def _below(place: _MysqlPlace, key: str, *index: int) -> _MysqlPlace:
     """Return the place of an object's member, or of an item of that member."""
     last = "".join(f"[{number}]" for number in index)
     step = _literal(f'."{key}"{last}')
     return attrs.evolve(place, path=f"CONCAT({place.path}, {step})")
 
 
-def _is_tag_object(place: _Place) -> str:
+def _is_tag_object(place: _MysqlPlace) -> str:
     """Return a condition: true for an object that is a tagged value."""
     return f"(LEFT({place.json}, 3) = '{{\"$' AND SUBSTR({place.json}, 4, 1) <> '$')"
 
 
-def _is_unfit(place: _Place) -> str:
+def _is_unfit(place: _MysqlPlace) -> str:
     """Return a condition: true for a value that a column of its own kind would not return identically."""
     number, text = (_below(place, tag).text for tag in ("$number", "$text"))
     return f"({number} IN ({_ODD}) OR {text} REGEXP {_literal(chr(92) * 2 + 'ud[89a-f]')})"
 
 
-def _untagged_integer(kind: Kind, place: _Place) -> str:
+def _untagged_integer(kind: Kind, place: _MysqlPlace) -> str:
     typed, large = _below(place, "$typed", 1), _below(place, "$int").text
     number = f"COALESCE({_below(typed, '$int').text}, {typed.text})"
     of_kind = f"{_below(place, '$typed', 0).text} = {_literal(kind)}"

@@ -28,7 +28,7 @@ _INT: Final = '."$int"'
 
 
 @attrs.frozen
-class _Place:
+class _SqlitePlace:
     """A place in a JSON text: an expression for the text, and a path."""
 
     document: str
@@ -44,11 +44,11 @@ class _Place:
         """The value: a number, a text, 0 or 1; an array or an object as JSON."""
         return f"json_extract({self.document}, {quote_literal(self.path)})"
 
-    def at(self, step: str) -> _Place:
+    def at(self, step: str) -> _SqlitePlace:
         """Return the place after one more step of the path."""
         return attrs.evolve(self, path=self.path + step)
 
-    def key(self, key: str) -> _Place:
+    def key(self, key: str) -> _SqlitePlace:
         """Return the place of an object's member; a path cannot name one with a quotation mark."""
         key = f"${key}" if key.startswith("$") else key
         if '"' not in key:
@@ -58,10 +58,10 @@ class _Place:
             "WHEN type IN ('true', 'false') THEN json(type) ELSE value END)"
         )
         found = f"json_each({self.document}, {quote_literal(self.path)}) WHERE key = {quote_literal(key)}"
-        return _Place(f"(SELECT {value} FROM {found})", "$.v")
+        return _SqlitePlace(f"(SELECT {value} FROM {found})", "$.v")
 
 
-class SQLiteViews(ViewSQL[_Place]):
+class SQLiteViews(ViewSQL[_SqlitePlace]):
     """Views on SQLite; a changed one is dropped and made again in one transaction."""
 
     @contextmanager
@@ -82,23 +82,23 @@ class SQLiteViews(ViewSQL[_Place]):
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {self.name(view)}")
         connection.exec_driver_sql(f"CREATE VIEW {self.name(view)} AS {select}")
 
-    def at(self, document: str, keys: Sequence[str]) -> _Place:
+    def at(self, document: str, keys: Sequence[str]) -> _SqlitePlace:
         """Keys are written as tagged JSON writes them."""
-        return reduce(_Place.key, keys, _Place(document))
+        return reduce(_SqlitePlace.key, keys, _SqlitePlace(document))
 
-    def text_at(self, place: _Place) -> str:
+    def text_at(self, place: _SqlitePlace) -> str:
         """A value that is text; numbers are what they are."""
         return place.value
 
-    def json_at(self, place: _Place) -> str:
+    def json_at(self, place: _SqlitePlace) -> str:
         """Text: SQLite has no type for JSON."""
         return _json_text(place)
 
-    def is_list_or_empty(self, place: _Place) -> str:
+    def is_list_or_empty(self, place: _SqlitePlace) -> str:
         """By its type."""
         return f"{place.type} = 'array' OR {place.value} = '{{}}'"
 
-    def untagged(self, kind: Kind, place: _Place) -> str:
+    def untagged(self, kind: Kind, place: _SqlitePlace) -> str:
         """By the JSON type, and by the tags of what JSON has no type for."""
         return _untagged(kind, place)
 
@@ -107,7 +107,7 @@ class SQLiteViews(ViewSQL[_Place]):
         return _from_text(kind, text)
 
 
-def _untagged(kind: Kind, place: _Place) -> str:
+def _untagged(kind: Kind, place: _SqlitePlace) -> str:
     """Return the value at a place of tagged JSON as a column of ``kind`` has it; NULL if it is of another kind."""
     if kind == "json":
         return _untagged_json(place)
@@ -124,13 +124,13 @@ def _untagged(kind: Kind, place: _Place) -> str:
     return f"CASE {place.type} {plain[kind]} END" if kind in plain else tagged
 
 
-def _is_unfit(place: _Place) -> str:
+def _is_unfit(place: _SqlitePlace) -> str:
     """Return a condition: true for NaN, −0.0 and lone surrogates, which no column of their kind returns."""
     number, text = (place.at(_tag(kind)).value for kind in ("number", "text"))
     return f"{number} IN ('nan', '-0.0') OR {text} GLOB '*\\ud[89a-f]*'"
 
 
-def _untagged_integer(kind: Kind, place: _Place) -> str:
+def _untagged_integer(kind: Kind, place: _SqlitePlace) -> str:
     typed, large = place.at(f"{_TYPED}[1]"), place.at(_INT).value
     fits = f"{'' if kind == 'int64' else 'NOT '}{_fits_int64(large)}"
     of_kind = f"{place.at(f'{_TYPED}[0]').value} = {quote_literal(kind)}"
@@ -138,7 +138,7 @@ def _untagged_integer(kind: Kind, place: _Place) -> str:
     return f"CASE WHEN {of_kind} THEN {_from_text(kind, number)} WHEN {fits} THEN {_from_text(kind, large)} END"
 
 
-def _untagged_json(place: _Place) -> str:
+def _untagged_json(place: _SqlitePlace) -> str:
     typed = place.at(f"{_TYPED}[1]")
     return (
         f"CASE WHEN {place.at(f'{_TYPED}[0]').value} = 'json' THEN {_json_text(typed)} WHEN {place.type} = 'array' "
@@ -146,7 +146,7 @@ def _untagged_json(place: _Place) -> str:
     )
 
 
-def _json_text(place: _Place) -> str:
+def _json_text(place: _SqlitePlace) -> str:
     """Return the value at a place as JSON text."""
     bools = "WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
     number = _NUMBER_TEXT.format(place.value)

@@ -18,7 +18,7 @@ import attrs
 
 from amqtt_db.registry import suggest
 
-GROUP: Final = "amqtt_db.engines"
+ENGINE_GROUP: Final = "amqtt_db.engines"
 """The entry point group of engines from elsewhere."""
 
 _URL: Final = re.compile(r"(?P<dialect>[a-z]\w*)(?:\+(?P<driver>\w+))?://(?P<rest>.*)", re.DOTALL)
@@ -60,7 +60,7 @@ def dialect_of(url: str) -> str:
     return url.partition(":")[0].partition("+")[0]
 
 
-def check(url: str) -> None:
+def check_url(url: str) -> None:
     """Raise ValueError, saying what would be right, for a URL that no engine takes or whose driver is missing."""
     match = _URL.fullmatch(url)
     if match is None:
@@ -70,7 +70,7 @@ def check(url: str) -> None:
         _check_sqlite(driver, rest)
     elif dialect in _SERVERS:
         _check_server(dialect, driver, rest)
-    elif dialect not in entry_points(group=GROUP).names:
+    elif dialect not in entry_points(group=ENGINE_GROUP).names:
         raise ValueError(f"unknown database {dialect!r}; {suggest(dialect, ['sqlite', *_SERVERS])}")
     elif not rest.startswith("/"):
         _checked_name(rest)
