@@ -1,0 +1,371 @@
+"""MQTT packets as a subscriber needs them, for MQTT 3.1.1 and 5: bytes to send, and packets out of received bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from struct import Struct, error
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
+
+import attrs
+
+from amqtt_db.errors import AmqttDbError
+
+Version = Literal[4, 5]
+"""The protocol level in CONNECT: 4 is MQTT 3.1.1."""
+
+V311: Final[Version] = 4
+V5: Final[Version] = 5
+LARGEST: Final = 268_435_455
+"""The most bytes that MQTT allows behind a packet's fixed header."""
+
+PINGREQ: Final = b"\xc0\x00"
+
+_CONNACK, _PUBLISH, _PUBREL, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 3, 6, 9, 11, 13, 14
+_UINT16: Final = Struct(">H")
+_UINT32: Final = Struct(">I")
+
+# Property identifiers by the types of their values.
+_FIXED: Final[Mapping[int, Struct]] = {
+    **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), Struct("B")),
+    **dict.fromkeys((0x13, 0x21, 0x22, 0x23), _UINT16),
+    **dict.fromkeys((0x02, 0x11, 0x18, 0x27), _UINT32),
+}
+_TEXTS: Final = frozenset({0x03, 0x08, 0x12, 0x15, 0x1A, 0x1C, 0x1F})
+_BINARIES: Final = frozenset({0x09, 0x16})
+SUBSCRIPTION_ID: Final = 0x0B
+USER_PROPERTY: Final = 0x26
+SESSION_EXPIRY: Final = 0x11
+RECEIVE_MAXIMUM: Final = 0x21
+ASSIGNED_CLIENT_ID: Final = 0x12
+SERVER_KEEP_ALIVE: Final = 0x13
+REASON: Final = 0x1F
+
+Properties = Mapping[int, Any]
+"""Values by property identifier; a list for the two that may be repeated."""
+NO_PROPERTIES: Final[Properties] = MappingProxyType({})
+
+
+class MalformedPacket(AmqttDbError):  # noqa: N818 - it reads as what was received
+    """The broker sent something that MQTT does not allow; the message says what."""
+
+
+class Publish(NamedTuple):
+    """A message.  ``packet_id`` is 0 for QoS 0."""
+
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    dup: bool
+    packet_id: int
+    properties: Properties
+
+
+@attrs.frozen
+class Connack:
+    """The answer to CONNECT; ``code`` is 0 if the broker accepts."""
+
+    session_present: bool
+    code: int
+    properties: Properties = NO_PROPERTIES
+
+
+@attrs.frozen
+class Suback:
+    """The answer to SUBSCRIBE: the QoS granted for each filter, or a code from 0x80."""
+
+    packet_id: int
+    codes: tuple[int, ...]
+    properties: Properties = NO_PROPERTIES
+
+
+@attrs.frozen
+class Unsuback:
+    """The answer to UNSUBSCRIBE; MQTT 3.1.1 sends no codes."""
+
+    packet_id: int
+    codes: tuple[int, ...] = ()
+
+
+@attrs.frozen
+class Pubrel:
+    """The release of a QoS 2 message."""
+
+    packet_id: int
+
+
+@attrs.frozen
+class Pingresp:
+    """The answer to PINGREQ."""
+
+
+@attrs.frozen
+class Disconnect:
+    """The broker closes the connection, and says why (MQTT 5)."""
+
+    code: int
+    properties: Properties = NO_PROPERTIES
+
+
+Packet = Publish | Connack | Suback | Unsuback | Pubrel | Pingresp | Disconnect
+
+
+class PacketReader:
+    """Cuts packets out of received bytes.  Raises MalformedPacket for what MQTT does not allow."""
+
+    def __init__(self, version: Version, most: int = LARGEST) -> None:
+        """``most``: bytes that one packet may have behind its fixed header."""
+        self._version = version
+        self._most = most
+        self._rest = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """The number of bytes of a packet that is not complete yet."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> list[Packet]:
+        """Return the packets that ``data`` completes, in order."""
+        rest = self._rest
+        if rest:
+            rest += data
+            if not self._may_be_complete(rest):
+                return []
+            data = bytes(rest)
+            rest.clear()
+        packets: list[Packet] = []
+        add, version = packets.append, self._version
+        start, size = 0, len(data)
+        while start + 2 <= size:
+            length = data[start + 1]
+            body = start + 2
+            if length > 127:
+                length, body = _long_length(data, start + 1)
+                if not body:
+                    break
+            if length > self._most:
+                raise MalformedPacket(f"the broker sent a packet of {length} bytes; {self._most} are allowed")
+            end = body + length
+            if end > size:
+                break
+            head = data[start]
+            add(_publish(head, data, body, end, version) if head >> 4 == 3 else _other(head, data[body:end], version))
+            start = end
+        rest += data[start:]
+        return packets
+
+    def _may_be_complete(self, data: bytearray) -> bool:
+        """Return False while a large packet is still arriving, so that its bytes are not copied at each read."""
+        if len(data) < 5:
+            return True
+        length, body = _long_length(data, 1)
+        return length > self._most or len(data) >= body + length
+
+
+def _long_length(data: bytes | bytearray, start: int) -> tuple[int, int]:
+    """Return the length that is encoded at ``start`` and where it ends; (0, 0) if it is not complete."""
+    length = shift = 0
+    for position in range(start, min(start + 4, len(data))):
+        byte = data[position]
+        length |= (byte & 127) << shift
+        if byte < 128:
+            return length, position + 1
+        shift += 7
+    if shift == 28:
+        raise MalformedPacket("the broker sent a length of more than four bytes")
+    return 0, 0
+
+
+def _publish(head: int, data: bytes, start: int, end: int, version: Version) -> Publish:
+    qos = head >> 1 & 3
+    if qos == 3:
+        raise MalformedPacket("the broker sent a message of QoS 3")
+    behind = start + 2
+    if behind > end:
+        raise MalformedPacket("a message ends within its topic")
+    behind += data[start] << 8 | data[start + 1]
+    topic = data[start + 2 : behind]
+    packet_id = 0
+    if qos:
+        packet_id = data[behind] << 8 | data[behind + 1] if behind + 2 <= end else 0
+        if not packet_id:
+            raise MalformedPacket("a message of QoS 1 or 2 has no packet id")
+        behind += 2
+    properties = NO_PROPERTIES
+    if version == V5 and behind < end and not data[behind]:
+        behind += 1
+    elif version == V5:
+        properties, behind = _properties(data, behind, end)
+    if behind > end:
+        raise MalformedPacket("a message ends within its topic")
+    if not topic:
+        raise MalformedPacket("a message has no topic")
+    return Publish(topic, data[behind:end], qos, bool(head & 1), bool(head & 8), packet_id, properties)
+
+
+def _other(head: int, body: bytes, version: Version) -> Packet:
+    kind, low = head >> 4, head & 15
+    if low != (2 if kind == _PUBREL else 0):
+        raise MalformedPacket(f"the broker sent a packet whose first byte is 0x{head:02x}")
+    try:
+        packet = _decode(kind, body, version)
+    except (IndexError, error):
+        raise MalformedPacket(f"the broker sent a packet of type {kind} that is too short") from None
+    if packet is None:
+        raise MalformedPacket(f"the broker sent a packet of type {kind}, which no subscriber gets")
+    return packet
+
+
+def _decode(kind: int, body: bytes, version: Version) -> Packet | None:
+    if kind == _PUBREL:
+        return Pubrel(_packet_id(body))
+    if kind == _PINGRESP:
+        return Pingresp()
+    if kind == _CONNACK:
+        # A broker that does not know MQTT 5 answers as in 3.1.1, without properties.
+        return Connack(bool(body[0] & 1), body[1], _trailing(body, 2, version))
+    if kind == _DISCONNECT and version == V5:
+        return Disconnect(body[0] if body else 0, _trailing(body, 1, version))
+    if kind in (_SUBACK, _UNSUBACK):
+        properties, behind = _properties(body, 2, len(body)) if version == V5 else (NO_PROPERTIES, 2)
+        codes = tuple(body[behind:])
+        return Suback(_packet_id(body), codes, properties) if kind == _SUBACK else Unsuback(_packet_id(body), codes)
+    return None
+
+
+def _trailing(body: bytes, start: int, version: Version) -> Properties:
+    return _properties(body, start, len(body))[0] if version == V5 and len(body) > start else NO_PROPERTIES
+
+
+def _packet_id(body: bytes) -> int:
+    packet_id: int = _UINT16.unpack_from(body)[0]
+    if not packet_id:
+        raise MalformedPacket("the broker sent the packet id 0")
+    return packet_id
+
+
+def _properties(data: bytes, start: int, end: int) -> tuple[Properties, int]:
+    """Return the properties that begin at ``start``, and where they end."""
+    length, position = _long_length(data[:end], start)
+    stop = position + length
+    if not position or stop > end:
+        raise MalformedPacket("the broker sent properties that end behind their packet")
+    found: dict[int, Any] = {}
+    data = data[:stop]
+    try:
+        while position < stop:
+            name, position = _long_length(data, position)
+            value, position = _value(name, data, position)
+            if not position:
+                raise IndexError
+            if name in (SUBSCRIPTION_ID, USER_PROPERTY):
+                found.setdefault(name, []).append(value)
+            elif name in found:
+                raise MalformedPacket(f"the broker sent property 0x{name:02x} twice")
+            else:
+                found[name] = value
+    except (IndexError, error):
+        raise MalformedPacket("the broker sent a property that is too short") from None
+    except UnicodeDecodeError:
+        raise MalformedPacket("the broker sent a property that is not UTF-8") from None
+    return found, stop
+
+
+def _value(name: int, data: bytes, start: int) -> tuple[Any, int]:
+    if name in _FIXED:
+        layout = _FIXED[name]
+        return layout.unpack_from(data, start)[0], start + layout.size
+    if name == SUBSCRIPTION_ID:
+        return _long_length(data, start)
+    if name == USER_PROPERTY:
+        key, behind = _binary(data, start)
+        value, behind = _binary(data, behind)
+        return (key.decode(), value.decode()), behind
+    if name in _TEXTS or name in _BINARIES:
+        raw, behind = _binary(data, start)
+        return raw.decode() if name in _TEXTS else raw, behind
+    raise MalformedPacket(f"the broker sent an unknown property, 0x{name:02x}")
+
+
+def _binary(data: bytes, start: int) -> tuple[bytes, int]:
+    behind = start + 2 + _UINT16.unpack_from(data, start)[0]
+    if behind > len(data):
+        raise IndexError
+    return data[start + 2 : behind], behind
+
+
+def connect(
+    version: Version,
+    client_id: str,
+    *,
+    keep_alive: int,
+    username: str | None = None,
+    password: str | None = None,
+    session_expiry: int = 0,
+    receive_maximum: int = 65535,
+) -> bytes:
+    """Return a CONNECT that keeps the session; the two last arguments have no effect in MQTT 3.1.1."""
+    flags = (username is not None) << 7 | (password is not None) << 6
+    body = _text("MQTT") + bytes((version, flags)) + _UINT16.pack(keep_alive)
+    if version == V5:
+        properties = bytes((SESSION_EXPIRY,)) + _UINT32.pack(session_expiry)
+        properties += bytes((RECEIVE_MAXIMUM,)) + _UINT16.pack(receive_maximum)
+        body += _length(len(properties)) + properties
+    body += _text(client_id)
+    body += b"".join(_text(value) for value in (username, password) if value is not None)
+    return _packet(0x10, body)
+
+
+def subscribe(version: Version, packet_id: int, filters: Sequence[str], qos: int, retain_handling: int = 0) -> bytes:
+    """Return a SUBSCRIBE for all ``filters``; MQTT 5 keeps the publisher's retain flag.
+
+    ``retain_handling``: 0 asks for retained messages, 1 only for those of a new subscription, 2 for none.
+    """
+    options = qos | (0x08 | retain_handling << 4 if version == V5 else 0)
+    body = _UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
+    return _packet(0x82, body + b"".join(_text(topic_filter) + bytes((options,)) for topic_filter in filters))
+
+
+def unsubscribe(version: Version, packet_id: int, filters: Sequence[str]) -> bytes:
+    """Return an UNSUBSCRIBE for all ``filters``."""
+    body = _UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
+    return _packet(0xA2, body + b"".join(map(_text, filters)))
+
+
+def puback(packet_id: int) -> bytes:
+    """Return a PUBACK: a message of QoS 1 is on disk."""
+    return b"\x40\x02" + _UINT16.pack(packet_id)
+
+
+def pubrec(packet_id: int) -> bytes:
+    """Return a PUBREC: a message of QoS 2 is on disk."""
+    return b"\x50\x02" + _UINT16.pack(packet_id)
+
+
+def pubcomp(packet_id: int) -> bytes:
+    """Return a PUBCOMP: the packet id of a message of QoS 2 is forgotten."""
+    return b"\x70\x02" + _UINT16.pack(packet_id)
+
+
+def disconnect(version: Version, code: int = 0) -> bytes:
+    """Return a DISCONNECT; its code has no place in MQTT 3.1.1."""
+    return b"\xe0\x01" + bytes((code,)) if version == V5 and code else b"\xe0\x00"
+
+
+def _packet(head: int, body: bytes) -> bytes:
+    return bytes((head,)) + _length(len(body)) + body
+
+
+def _length(value: int) -> bytes:
+    encoded = bytearray()
+    while True:
+        value, byte = value >> 7, value & 127
+        encoded.append(byte | 128 if value else byte)
+        if not value:
+            return bytes(encoded)
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return _UINT16.pack(len(encoded)) + encoded

@@ -1,0 +1,205 @@
+"""Packets of the bridge's client: what it sends is what paho-mqtt reads, and the other way round."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from struct import pack
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packets import (
+    V5,
+    V311,
+    Connack,
+    Disconnect,
+    MalformedPacket,
+    PacketReader,
+    Pingresp,
+    Publish,
+    Pubrel,
+    Suback,
+    Unsuback,
+    Version,
+)
+
+VERSIONS: list[Version] = [V311, V5]
+TOPICS = st.text(st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=20)
+IDS = st.integers(1, 65535)
+
+
+def of(head: int, body: bytes) -> bytes:
+    """A packet with its length."""
+    size, length = len(body), b""
+    while size > 127:
+        length, size = length + bytes((size & 127 | 128,)), size >> 7
+    return bytes((head,)) + length + bytes((size,)) + body
+
+
+@st.composite
+def properties_of_messages(draw: st.DrawFn) -> Properties:
+    """Properties that a PUBLISH may have, packed by paho."""
+    made: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if draw(st.booleans()):
+        made.ContentType = draw(TOPICS)
+    if draw(st.booleans()):
+        made.MessageExpiryInterval = draw(st.integers(0, 2**32 - 1))
+    if draw(st.booleans()):
+        made.CorrelationData = draw(st.binary(max_size=20))
+    if draw(st.booleans()):
+        made.PayloadFormatIndicator = draw(st.integers(0, 1))
+    for pair in draw(st.lists(st.tuples(TOPICS, TOPICS), max_size=3)):
+        made.UserProperty = pair
+    return made  # type: ignore[no-any-return]
+
+
+def expected(made: Any) -> dict[int, Any]:
+    """What these properties are by their identifiers."""
+    names = {"PayloadFormatIndicator": 1, "MessageExpiryInterval": 2, "ContentType": 3, "CorrelationData": 9}
+    found = {number: getattr(made, name) for name, number in names.items() if hasattr(made, name)}
+    return found | ({packets.USER_PROPERTY: list(made.UserProperty)} if hasattr(made, "UserProperty") else {})
+
+
+@given(
+    st.sampled_from(VERSIONS),
+    st.lists(
+        st.tuples(
+            TOPICS, st.binary(max_size=300), st.integers(0, 2), st.booleans(), st.booleans(), IDS,
+            properties_of_messages(),
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 50),
+)  # fmt: skip
+def test_messages_are_read_as_they_were_published_however_they_are_cut(
+    version: Version, messages: list[tuple[str, bytes, int, bool, bool, int, Any]], step: int
+) -> None:
+    """Every message comes out, exactly as it went in, in order, at every size of the pieces that arrive."""
+    stream, wanted = b"", []
+    for topic, payload, qos, retain, dup, number, made in messages:
+        name = topic.encode()
+        body = pack(">H", len(name)) + name + (pack(">H", number) if qos else b"")
+        body += (made.pack() if version == V5 else b"") + payload
+        stream += of(0x30 | dup << 3 | qos << 1 | retain, body)
+        found = expected(made) if version == V5 else {}
+        wanted.append(Publish(name, payload, qos, retain, dup, number if qos else 0, found))
+    reader = PacketReader(version)
+    read = [packet for start in range(0, len(stream), step) for packet in reader.feed(stream[start : start + step])]
+    assert read == wanted
+    assert reader.pending == 0
+
+
+@given(st.sampled_from(VERSIONS), st.lists(st.binary(max_size=60), max_size=5))
+def test_garbage_is_read_or_refused(version: Version, pieces: list[bytes]) -> None:
+    """Whatever arrives, nothing but MalformedPacket is raised."""
+    reader = PacketReader(version)
+    with suppress(MalformedPacket):
+        for piece in pieces:
+            reader.feed(piece)
+
+
+@given(st.sampled_from(VERSIONS), st.sampled_from([0x20, 0x30, 0x32, 0x62, 0x90, 0xB0, 0xD0, 0xE0]), st.binary())
+def test_a_packet_of_any_content_is_read_or_refused(version: Version, head: int, body: bytes) -> None:
+    """A packet with a right length never leaves bytes behind, and nothing but MalformedPacket is raised."""
+    reader = PacketReader(version)
+    with suppress(MalformedPacket):
+        assert len(reader.feed(of(head, body))) == 1
+    assert reader.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "data", "packet"),
+    [
+        (V311, b"\x20\x02\x01\x00", Connack(True, 0)),
+        (V311, b"\x20\x02\x00\x05", Connack(False, 5)),
+        (V5, b"\x20\x02\x00\x01", Connack(False, 1)),
+        (V5, b"\x20\x06\x00\x00\x03\x21\x00\x14", Connack(False, 0, {packets.RECEIVE_MAXIMUM: 20})),
+        (V311, b"\x90\x04\x00\x01\x01\x80", Suback(1, (1, 128))),
+        (V5, b"\x90\x05\x00\x01\x00\x01\x87", Suback(1, (1, 0x87))),
+        (V311, b"\xb0\x02\x00\x07", Unsuback(7)),
+        (V5, b"\xb0\x04\x00\x07\x00\x11", Unsuback(7, (0x11,))),
+        (V311, b"\x62\x02\x01\x02", Pubrel(258)),
+        (V5, b"\x62\x04\x01\x02\x92\x00", Pubrel(258)),
+        (V5, b"\xd0\x00", Pingresp()),
+        (V5, b"\xe0\x00", Disconnect(0)),
+        (V5, b"\xe0\x01\x8e", Disconnect(0x8E)),
+        (V5, b"\xe0\x07\x8b\x05\x1f\x00\x02no", Disconnect(0x8B, {packets.REASON: "no"})),
+    ],
+)
+def test_answers_are_read(version: Version, data: bytes, packet: object) -> None:
+    """Each packet that a broker sends to a subscriber, by the specification's bytes."""
+    assert PacketReader(version).feed(data) == [packet]
+
+
+@pytest.mark.parametrize(
+    ("version", "data", "reason"),
+    [
+        (V311, b"\x36\x05\x00\x01t\x00\x01", "QoS 3"),
+        (V311, b"\x32\x05\x00\x01t\x00\x00", "no packet id"),
+        (V311, b"\x32\x03\x00\x01t", "no packet id"),
+        (V311, b"\x30\x02\x00\x09", "within its topic"),
+        (V311, b"\x30\x02\x00\x00", "no topic"),
+        (V311, b"\x60\x02\x00\x01", "0x60"),
+        (V311, b"\x10\x00", "no subscriber"),
+        (V311, b"\xe0\x00", "no subscriber"),
+        (V311, b"\x62\x02\x00\x00", "packet id 0"),
+        (V311, b"\x30\xff\xff\xff\xff\x01", "four bytes"),
+        (V5, b"\x30\x03\x00\x01t", "properties"),
+        (V5, b"\x30\x05\x00\x01t\x01\x7e", "unknown property"),
+        (V5, b"\x30\x08\x00\x01t\x04\x01\x00\x01\x00", "twice"),
+        (V5, b"\x30\x08\x00\x01t\x04\x03\x00\x01\xff", "UTF-8"),
+        (V5, b"\x30\x08\x00\x01t\x04\x03\x00\x09x", "too short"),
+    ],
+)
+def test_what_mqtt_forbids_is_refused(version: Version, data: bytes, reason: str) -> None:
+    """The reason names the mistake."""
+    with pytest.raises(MalformedPacket, match=reason):
+        PacketReader(version).feed(data)
+
+
+def test_a_packet_beyond_the_limit_is_refused_before_it_has_arrived() -> None:
+    """Its announced length is enough."""
+    with pytest.raises(MalformedPacket, match="allowed"):
+        PacketReader(V311, most=100).feed(b"\x30\x80\x01\x00")
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20), st.integers(0, 65535))
+def test_connect_has_what_the_specification_wants(client_id: str, keep_alive: int) -> None:
+    """Clean session is off, the client id, user and password follow the properties."""
+    name = client_id.encode()
+    plain = packets.connect(V311, client_id, keep_alive=keep_alive)
+    assert plain[2:] == b"\x00\x04MQTT\x04\x00" + pack(">HH", keep_alive, len(name)) + name
+    sent = packets.connect(V5, client_id, keep_alive=keep_alive, username="u", password="p@:", session_expiry=7)
+    properties = b"\x08\x11\x00\x00\x00\x07\x21\xff\xff"
+    rest = pack(">H", len(name)) + name + b"\x00\x01u\x00\x03p@:"
+    assert sent == of(0x10, b"\x00\x04MQTT\x05\xc0" + pack(">H", keep_alive) + properties + rest)
+
+
+@given(st.lists(TOPICS, min_size=1, max_size=4), st.integers(0, 2), st.integers(0, 2))
+def test_subscribe_options_are_those_that_paho_packs(filters: list[str], qos: int, handling: int) -> None:
+    """QoS, retain as published and retain handling are in the byte behind each filter."""
+    options = SubscribeOptions(qos=qos, retainAsPublished=True, retainHandling=handling)
+    packed = options.pack()  # type: ignore[no-untyped-call]
+    names = [name.encode() for name in filters]
+    five = b"".join(pack(">H", len(name)) + name + packed for name in names)
+    assert packets.subscribe(V5, 1, filters, qos, handling) == of(0x82, b"\x00\x01\x00" + five)
+    four = b"".join(pack(">H", len(name)) + name + bytes((qos,)) for name in names)
+    assert packets.subscribe(V311, 1, filters, qos, handling) == of(0x82, b"\x00\x01" + four)
+    bare = b"".join(pack(">H", len(name)) + name for name in names)
+    assert packets.unsubscribe(V5, 3, filters) == of(0xA2, b"\x00\x03\x00" + bare)
+
+
+def test_acknowledgements_have_four_bytes() -> None:
+    """PUBACK, PUBREC and PUBCOMP of success need no more in either version."""
+    assert (packets.puback(258), packets.pubrec(258), packets.pubcomp(258)) == (
+        b"\x40\x02\x01\x02", b"\x50\x02\x01\x02", b"\x70\x02\x01\x02",
+    )  # fmt: skip
+    assert (packets.disconnect(V311, 4), packets.disconnect(V5), packets.disconnect(V5, 4)) == (
+        b"\xe0\x00", b"\xe0\x00", b"\xe0\x01\x04",
+    )  # fmt: skip
