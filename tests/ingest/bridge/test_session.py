@@ -1,0 +1,119 @@
+"""A session's rules one by one; test_session_model.py has them all at once."""
+
+from __future__ import annotations
+
+from amqtt_db.ingest.bridge.packets import NO_PROPERTIES, Publish, Pubrel, puback, pubcomp, pubrec
+from amqtt_db.ingest.bridge.session import Received, Session
+
+WINDOW = 2
+
+
+def message(packet_id: int, payload: bytes = b"x", *, qos: int = 1, dup: bool = False) -> Publish:
+    """A message of topic t."""
+    return Publish(b"t", payload, qos, False, dup, packet_id, NO_PROPERTIES)
+
+
+def put(notes: dict[str, bytes], received: Received) -> Received:
+    """Commit the notes."""
+    for key, value in received.notes:
+        notes.pop(key, None)
+        if value is not None:
+            notes[key] = value
+    return received
+
+
+def proven(notes: dict[str, bytes], last: int = 20) -> Session:
+    """A session with messages 3 to ``last``, all acknowledged, after a restart."""
+    session = Session({}, WINDOW)
+    session.connected(False, WINDOW)
+    for number in range(3, last + 1):
+        put(notes, session.receive([message(number)], 0, 0))
+        session.acknowledged([message(number)])
+    return Session(notes, WINDOW)
+
+
+def test_a_message_is_acknowledged_in_the_order_of_arrival() -> None:
+    """One byte string has the acknowledgements of all packets."""
+    session = Session({}, WINDOW)
+    session.connected(False, WINDOW)
+    received = session.receive([message(5), message(7, qos=2), message(0, qos=0), message(6), Pubrel(7)], 9, 4)
+    assert received.acknowledgements == puback(5) + pubrec(7) + puback(6) + pubcomp(7)
+    assert [entry[:3] for entry in received.entries] == [(9, 2, 4), (9, 4, 4), (9, 0, 4), (9, 2, 4)]
+
+
+def test_a_redelivered_message_is_recognized_after_a_restart() -> None:
+    """It is acknowledged again, and not stored again; another content under its id is another message."""
+    notes: dict[str, bytes] = {}
+    session = proven(notes)
+    assert session.is_proven
+    session.connected(True, WINDOW)
+    again = put(notes, session.receive([message(19, dup=True)], 0, 0))
+    assert (again.entries, again.acknowledgements, again.recognized) == ([], puback(19), 1)
+    assert len(session.receive([message(20, b"other", dup=True)], 0, 0).entries) == 1
+
+
+def test_without_one_of_the_conditions_a_message_is_stored() -> None:
+    """Not marked as delivered again; a lost session; ids that begin with 1; `duplicates: keep`; no proof yet."""
+    for present, packets in [(True, [message(20)]), (False, [message(20, dup=True)])]:
+        session = proven({})
+        session.connected(present, WINDOW)
+        assert len(session.receive(packets, 0, 0).entries) == 1
+    session = proven({})
+    session.connected(True, WINDOW)
+    assert len(session.receive([message(1), message(20, dup=True)], 0, 0).entries) == 2
+    notes: dict[str, bytes] = {}
+    proven(notes)
+    keeping = Session(notes, WINDOW, drop=False)
+    keeping.connected(True, WINDOW)
+    assert len(keeping.receive([message(20, dup=True)], 0, 0).entries) == 1
+    short = proven({}, last=9)
+    short.connected(True, WINDOW)
+    received = short.receive([message(9, dup=True)], 0, 0)
+    assert (len(received.entries), received.unproven) == (1, 1)
+
+
+def test_a_message_repeated_on_the_same_connection_is_stored_once() -> None:
+    """Some brokers repeat after a while what is not acknowledged yet; afterwards the id is free for another message."""
+    session = Session({}, WINDOW)
+    session.connected(False, WINDOW)
+    assert len(session.receive([message(5)], 0, 0).entries) == 1
+    assert session.receive([message(5, dup=True)], 0, 0).entries == []
+    session.acknowledged([message(5)])
+    assert len(session.receive([message(5)], 0, 0).entries) == 1
+
+
+def test_unreleased_messages_of_qos_2_outlive_a_restart_until_they_are_released() -> None:
+    """Until PUBREL the same message is not stored again, even unmarked; then the id is another message's."""
+    notes: dict[str, bytes] = {}
+    session = Session(notes, WINDOW)
+    session.connected(False, WINDOW)
+    put(notes, session.receive([message(5, qos=2)], 0, 0))
+    session = Session(notes, WINDOW)
+    session.connected(True, WINDOW)
+    assert put(notes, session.receive([message(5, qos=2)], 0, 0)).entries == []
+    assert len(put(notes, session.receive([message(5, b"other", qos=2)], 0, 0)).entries) == 1
+    assert put(notes, session.receive([Pubrel(5), Pubrel(6)], 0, 0)).acknowledgements == pubcomp(5) + pubcomp(6)
+    session = Session(notes, WINDOW)
+    session.connected(True, WINDOW)
+    assert len(session.receive([message(5, b"other", qos=2, dup=True)], 0, 0).entries) == 1
+
+
+def test_a_lost_session_leaves_no_notes() -> None:
+    """They are deleted in the transaction of the next messages."""
+    notes: dict[str, bytes] = {}
+    session = proven(notes)
+    put(notes, session.receive([message(21, qos=2)], 0, 0))
+    session.connected(False, WINDOW)
+    put(notes, session.receive([], 0, 0))
+    assert notes == {}
+
+
+def test_notes_do_not_grow_without_bound() -> None:
+    """Those of the last 32,767 ids are kept."""
+    notes: dict[str, bytes] = {}
+    session = Session(notes, WINDOW)
+    session.connected(False, WINDOW)
+    for start in range(0, 200_000, 1000):
+        put(notes, session.receive([message((start + index) % 65535 + 1) for index in range(1000)], 0, 0))
+        session.acknowledged([message((start + index) % 65535 + 1) for index in range(1000)])
+    assert sum(len(value) // 8 for key, value in notes.items() if key.startswith("recent")) in range(32_767, 34_768)
