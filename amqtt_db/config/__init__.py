@@ -143,9 +143,9 @@ def _journal(section: Node) -> JournalSettings:
     default = JournalSettings()
     return JournalSettings(
         path=section.child("path").read(lambda value: Path(expanded(value)), default.path),
-        max_size=section.child("max_size").read(size("64 kB"), default.max_size),
+        max_size=section.child("max_size").read(size("16 kB"), default.max_size),
         sync=cast(Sync, section.child("sync").read(choice("always", "1s", "never"), default.sync)),
-        max_payload=section.child("max_payload").read(size("1 KiB"), default.max_payload),
+        max_payload=section.child("max_payload").read(size("1 kB"), default.max_payload),
     )
 
 

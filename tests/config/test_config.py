@@ -421,9 +421,9 @@ def test_the_broker_does_without_sqlalchemy() -> None:
 @pytest.mark.parametrize(
     ("section", "path", "message"),
     [
-        ({"journal": {"max_size": 0}}, "journal.max_size", "expected 64 kB or more"),
-        ({"journal": {"max_size": "1 kB"}}, "journal.max_size", "expected 64 kB or more"),
-        ({"journal": {"max_payload": 0}}, "journal.max_payload", "expected 1 KiB or more"),
+        ({"journal": {"max_size": 0}}, "journal.max_size", "expected 16 kB or more"),
+        ({"journal": {"max_size": "1 kB"}}, "journal.max_size", "expected 16 kB or more"),
+        ({"journal": {"max_payload": 0}}, "journal.max_payload", "expected 1 kB or more"),
         ({"writer": {"memory_limit": "1 MB"}}, "writer.memory_limit", "expected 64 MiB or more"),
         ({"writer": {"time_limit": 0}}, "writer.time_limit", "expected a number of seconds above 0"),
         ({"writer": {"time_limit": float("nan")}}, "writer.time_limit", "expected a number of seconds above 0"),

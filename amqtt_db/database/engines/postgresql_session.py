@@ -69,11 +69,11 @@ def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
 def prepare_reader(connection: psycopg.Connection[Any], record: Any) -> None:
     """Prepare a new connection, and note whether it leads to a pooler."""
     connection.adapters.register_loader("jsonb", TextLoader)
+    connection.autocommit = True  # a server may end a transaction that waits, and the settings are not there yet
     record.info[_POOLED] = _is_pooled(connection)
     if not record.info[_POOLED]:
-        connection.autocommit = True
         connection.execute(_SET.encode())
-        connection.autocommit = False
+    connection.autocommit = False
 
 
 def load_any_time(connection: psycopg.Connection[Any]) -> None:
@@ -112,5 +112,4 @@ def begin(connection: sa.Connection) -> None:
 def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
     """Return True if another process answers than the one that took the connection: a pooler is in between."""
     (answering,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
-    connection.rollback()
     return bool(answering != connection.info.backend_pid)
