@@ -1,0 +1,208 @@
+"""``broker:`` and ``brokers:``: the brokers to subscribe to, as a URL or a mapping each."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, expanded_url, found, text, whole_number
+
+Protocol = Literal["auto", "5", "3.1.1"]
+Scheme = Literal["mqtt", "mqtts"]
+
+KEYS: Final = (
+    "url", "client_id", "username", "password", "tls", "protocol", "qos", "window", "session", "keep_alive",
+    "retained", "duplicates",
+)  # fmt: skip
+TLS_KEYS: Final = ("ca", "certificate", "key", "alpn")
+
+_PORTS: Final[Mapping[str, int]] = {"mqtt": 1883, "mqtts": 8883}
+_LATER: Final[Mapping[str, str]] = {
+    "ws": "MQTT over WebSocket is not supported yet; use the broker's mqtt:// listener",
+    "wss": "MQTT over WebSocket is not supported yet; use the broker's mqtts:// listener",
+    "tcp": "write mqtt:// in place of tcp://",
+    "ssl": "write mqtts:// in place of ssl://",
+    "tls": "write mqtts:// in place of tls://",
+}
+_PROTOCOLS: Final[Mapping[object, str]] = {5: "5", "3.1.1": "3.1.1", "5": "5", "auto": "auto"}
+_LONGEST_KEEP_ALIVE: Final = 65_535
+_NEVER: Final = 2**32 - 1
+_HOST: Final = re.compile(r"[^\s/?#]+")
+
+
+@attrs.frozen
+class TlsSettings:
+    """Certificates for a TLS connection; without ``ca``, those that the system trusts."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    alpn: str | None = None
+
+
+@attrs.frozen
+class BrokerSettings:
+    """A broker to subscribe to.  ``session`` and ``keep_alive`` are in seconds; ``path`` is its place in the YAML."""
+
+    scheme: Scheme
+    host: str
+    port: int
+    client_id: str
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    tls: TlsSettings = TlsSettings()
+    protocol: Protocol = "auto"
+    qos: int = 2
+    window: int = 1000
+    session: int = 7 * 86_400
+    keep_alive: int = 60
+    retained: Literal["store", "ignore"] = "store"
+    duplicates: Literal["drop", "keep"] = "drop"
+    path: str = attrs.field(default="broker", eq=False)
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
+    """Return the brokers that a document names; ``journal`` makes client ids that are not given."""
+    one, many = root.child("broker"), root.child("brokers")
+    if one.value is not None and many.value is not None:
+        many.fail("cannot stand beside `broker`; move that one in here, with a name")
+    nodes = [one] if one.value is not None else []
+    if many.value is not None:
+        nodes += [
+            many.child(name) for name in many.section(many.value if isinstance(many.value, Mapping) else ()).value
+        ]
+    read = [(node, made) for node in nodes if (made := _read_broker(node, journal)) is not None]
+    seen: dict[tuple[str, int, str], str] = {}
+    for node, made in read:
+        other = seen.setdefault((made.host, made.port, made.client_id), node.path)
+        if other != node.path:
+            node.fail(f"is the same broker and client id as {other}; they would throw each other out")
+    return tuple(made for _, made in read)
+
+
+def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
+    before = len(node.problems)
+    if isinstance(node.value, str):
+        section = Node({"url": node.value}, node.path, node.problems)
+        place = node
+    elif isinstance(node.value, Mapping):
+        section = node.section(KEYS, {"group": "shared subscriptions are not supported yet"})
+        place = section.child("url")
+    else:
+        node.fail(f"expected a URL such as mqtt://localhost, or a mapping with `url`, found {found(node.value)}")
+        return None
+    address = place.require(_address, "a URL such as mqtt://localhost")
+    if address is None:
+        return None
+    tls = _read_tls(section.child("tls"), address["scheme"])
+    default = BrokerSettings(**address, client_id="")
+    made = attrs.evolve(
+        default,
+        client_id=section.child("client_id").read(_client_id, _derived_id(default, journal)),
+        username=section.child("username").read(expanded, default.username),
+        password=section.child("password").read(expanded, default.password),
+        tls=tls,
+        protocol=cast(Protocol, section.child("protocol").read(_protocol, default.protocol)),
+        qos=section.child("qos").read(whole_number(0, 2), default.qos),
+        window=section.child("window").read(whole_number(1, 65_535), default.window),
+        session=section.child("session").read(partial(_whole_seconds, _NEVER), default.session),
+        keep_alive=section.child("keep_alive").read(partial(_whole_seconds, _LONGEST_KEEP_ALIVE), default.keep_alive),
+        retained=cast(Any, section.child("retained").read(choice("store", "ignore"), default.retained)),
+        duplicates=cast(Any, section.child("duplicates").read(choice("drop", "keep"), default.duplicates)),
+        path=node.path,
+    )
+    if made.password is not None and made.username is None:
+        section.child("password").fail("needs a `username` beside it: MQTT 3.1.1 has no password without one")
+    return made if len(node.problems) == before else None
+
+
+def _address(value: object) -> dict[str, Any]:
+    """Return scheme, host, port, user and password of a URL.  Raises ValueError, without any part of a password."""
+    url = expanded_url(value)
+    if "://" not in url:
+        raise ValueError("expected a URL such as mqtt://localhost or mqtts://example.org:8883")
+    parts = urlsplit(url)
+    scheme = parts.scheme.casefold()
+    if scheme not in _PORTS:
+        raise ValueError(_LATER.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt:// or mqtts://"))
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("has something behind host and port; percent-encode / ? # in a user name or password")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("has a port that is not a number from 1 to 65535") from None
+    if not parts.hostname or port == 0 or not _HOST.fullmatch(parts.hostname):
+        raise ValueError("has no host, or port 0; expected a URL such as mqtt://localhost")
+    username = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
+    return {
+        "scheme": scheme,
+        "host": parts.hostname,
+        "port": port or _PORTS[scheme],
+        "username": username,
+        "password": password,
+    }
+
+
+def _read_tls(node: Node, scheme: str) -> TlsSettings:
+    section = node.section(TLS_KEYS)
+    if node.value is not None and scheme == "mqtt":
+        node.fail("has no effect with mqtt://; write mqtts://")
+    made = TlsSettings(
+        ca=section.child("ca").read(_existing_file, None),
+        certificate=section.child("certificate").read(_existing_file, None),
+        key=section.child("key").read(_existing_file, None),
+        alpn=section.child("alpn").read(text, None),
+    )
+    if section.child("key").value is not None and section.child("certificate").value is None:
+        section.child("key").fail("needs a `certificate` beside it")
+    return made
+
+
+def _existing_file(value: object) -> Path:
+    path = Path(expanded(value))
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+def _protocol(value: object) -> str:
+    name = _PROTOCOLS.get(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    return name or choice("auto", "5", "3.1.1")(value)
+
+
+def _client_id(value: object) -> str:
+    name = expanded(value)
+    if len(name.encode()) > 65_535:
+        raise ValueError("is longer than 65535 bytes")
+    return name
+
+
+def _whole_seconds(most: int, value: object) -> int:
+    seconds = int(duration(value).total_seconds())
+    if seconds > most:
+        raise ValueError(f"expected {most} s at most")
+    return seconds
+
+
+def _derived_id(broker: BrokerSettings, journal: Path) -> str:
+    """Return a client id that is the same at each start, and another one for another host or journal.
+
+    23 letters and digits at most, which every broker of MQTT 3.1.1 has to take.
+    """
+    name = f"{socket.gethostname()}\0{journal.resolve()}"
+    return f"amqttdb{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
