@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,13 +21,26 @@ from amqtt_db.cli.shell import error_boundary, print_notes, require_usable, star
 from amqtt_db.config import Settings
 
 
-def run(path: Config = None) -> None:
-    """Run a broker that stores what is published to it, until Ctrl-C or SIGTERM."""
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|URL]",
+            help="A YAML file, or the URL of a broker such as mqtt://localhost, all of whose messages are stored in"
+            " ./mqtt.db; default: a built-in configuration of an amqtt broker.",
+        ),
+    ] = None,
+) -> None:
+    """Store what is published, until Ctrl-C or SIGTERM: to a broker that it runs, or to one that it subscribes to."""
     from amqtt_db.cli.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
 
     with error_boundary():
         start_logging(logging.INFO)
-        broker = config.broker_config(path)
+        is_url = source is not None and "://" in source
+        broker = config.bridge_to(source or "") if is_url else config.broker_config(source)
+        if config.is_bridge(broker):
+            _run_bridge(broker)
+            return
         settings = config.load_document(broker)
         print_notes(broker, settings)
         preflight(broker, settings)
@@ -94,6 +108,16 @@ def write(path: Config = None) -> None:
         settings = config.load_document(broker)
         require_usable(settings)
         asyncio.run(keep_writing(broker, settings))
+
+
+def _run_bridge(document: Mapping[str, Any]) -> None:
+    """Subscribe to the brokers of a document, until SIGINT or SIGTERM."""
+    from amqtt_db.cli.serve import bridge, require_files  # noqa: PLC0415
+
+    settings, brokers = config.load_bridge(document)
+    print_notes(document, settings)
+    require_files(settings)
+    asyncio.run(bridge(document, settings, brokers))
 
 
 def _announce(where: str, settings: Settings) -> None:

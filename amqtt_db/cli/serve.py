@@ -7,7 +7,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Final
@@ -16,10 +16,18 @@ from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import BrokerError, PluginError, PluginLoadError
 
-from amqtt_db.config import Settings
+from amqtt_db.config import Settings, masked, plugin_config
+from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.database.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError
+from amqtt_db.ingest.bridge.bridge import Bridge
+from amqtt_db.ingest.bridge.filters import cover
+from amqtt_db.ingest.supervisor import Supervisor, encode_job
+from amqtt_db.journal import Journal
 
+logger = logging.getLogger(__name__)
+
+_NICENESS: Final = 5  # of the writer: the broker and the journal come first
 _PORTS: Final = {ListenerType.TCP: 1883, ListenerType.WS: 8883}
 _SCHEMES: Final = {ListenerType.TCP: "mqtt", ListenerType.WS: "ws"}
 
@@ -36,10 +44,33 @@ def addresses(broker: Mapping[str, Any]) -> dict[str, tuple[str, str, int]]:
 def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
     """Raise NotReady, with all reasons, if the broker could not listen or its files could not be written."""
     problems = [_listen_problem(name, host, port) for name, (_, host, port) in addresses(broker).items()]
-    problems += [problem(settings.database), file_problem("journal", settings.journal.path)]
-    found = [problem for problem in problems if problem]
+    require_files(settings, *problems)
+
+
+def require_files(settings: Settings, *problems: str | None) -> None:
+    """Raise NotReady with ``problems`` that are not None, and those of the database and the journal's file."""
+    problems = (*problems, problem(settings.database), file_problem("journal", settings.journal.path))
+    found = [reason for reason in problems if reason]
     if found:
         raise NotReady("\n".join(found))
+
+
+async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Sequence[BrokerSettings]) -> None:
+    """Subscribe to brokers and store what they deliver until SIGINT or SIGTERM arrives, then leave in order.
+
+    Raises JournalError if the journal cannot be opened.
+    """
+    stop = asyncio.Event()
+    set_by_signals(stop)
+    kept = settings.journal
+    journal = Journal.open(kept.path, max_size=kept.max_size, sync=kept.sync)
+    filters = cover(route.filter.mqtt for route in settings.routes)
+    writer = Supervisor(encode_job(*plugin_config(document), niceness=_NICENESS))
+    logger.info(
+        "storing messages of %s in %s, by way of journal %s",
+        " and ".join(broker.url for broker in brokers), masked(settings.database), kept.path,
+    )  # fmt: skip
+    await Bridge(brokers, filters, journal, writer).run(stop)
 
 
 async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: asyncio.Event | None = None) -> None:

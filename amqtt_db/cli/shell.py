@@ -65,7 +65,8 @@ def require_usable(settings: Settings) -> None:
 
 def print_notes(broker: Mapping[str, Any], settings: Settings) -> None:
     """Print what is valid in a configuration but may surprise, on stderr."""
-    for note in (*surprises(broker), *settings.notes):
+    of_broker = () if config.is_bridge(broker) else surprises(broker)
+    for note in (*of_broker, *settings.notes):
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 

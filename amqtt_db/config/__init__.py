@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import attrs
 
+from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
@@ -26,6 +27,8 @@ from amqtt_db.routing.route import Route
 JOURNAL_KEYS: Final = ("path", "max_size", "max_payload", "sync")
 WRITER_KEYS: Final = ("time_limit", "memory_limit")
 DATABASE: Final = "sqlite:///mqtt.db"
+BRIDGE_KEYS: Final = ("broker", "brokers")
+"""The keys of a document that names brokers to subscribe to; this plugin's keys stand beside them."""
 
 _ELSEWHERE: Final = {
     "path": "belongs in `journal: {path: …}`",
@@ -113,13 +116,35 @@ def load_document(document: Any, file: str = "the configuration") -> Settings:
         root = Node(root.value, file)
         root.section(())
         root.done()
+    if is_bridge(root.value):
+        return load_bridge(root.value)[0]
     check_broker(root)
     section = plugin_section(root)
     return _settings(section or Node(None, "", root.problems))
 
 
+def is_bridge(document: Any) -> bool:
+    """Return True for a document that names brokers to subscribe to, rather than listeners of its own."""
+    return isinstance(document, Mapping) and any(key in document for key in BRIDGE_KEYS)
+
+
+def load_bridge(document: Mapping[str, Any]) -> tuple[Settings, tuple[BrokerSettings, ...]]:
+    """Return the settings in a document that names brokers, and those brokers.  Raises ConfigError."""
+    root = Node(document, "")
+    journal = _journal(Node(document.get("journal"), "journal").section(JOURNAL_KEYS))
+    brokers = read_brokers(root, journal.path)
+    return _settings(Node(plugin_config(document)[1], "", root.problems)), brokers
+
+
+def bridge_to(url: str) -> dict[str, Any]:
+    """Return the document that a broker's URL stands for: all its topics, in an SQLite database here."""
+    return {"broker": url, **deepcopy(dict(DEFAULT["plugins"]["amqtt_db.Plugin"]))}
+
+
 def plugin_config(broker: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the path and the content of this plugin's section in a configuration without mistakes."""
+    if is_bridge(broker):
+        return "", {key: value for key, value in broker.items() if key not in BRIDGE_KEYS}
     section = plugin_section(Node(broker, ""))
     return ("", None) if section is None else (section.path, section.value)
 

@@ -68,6 +68,7 @@ class Session:
         self._blocks: dict[int, int] = {}  # number of the first message → how many, of each note in the journal
         self._count, self._last_id, self._in_turn = _COUNTS.unpack(notes.get(_STATE, bytes(_COUNTS.size)))
         self._present = False
+        self._skip_retained = False
         self._renumbers: bool | None = None
         self._here: set[int] = set()  # ids of this connection that are not acknowledged
         self._most_in_flight = 0  # some brokers send more than the window
@@ -79,9 +80,13 @@ class Session:
         """True if redelivered messages of QoS 1 can be recognized."""
         return self._in_turn > _PROOF_WINDOWS * max(self._window, self._most_in_flight) and not self._renumbers
 
-    def connected(self, present: bool, window: int) -> None:
-        """Begin with a new connection; ``present``: the broker has kept the session."""
+    def connected(self, present: bool, window: int, *, skip_retained: bool = False) -> None:
+        """Begin with a new connection; ``present``: the broker has kept the session.
+
+        With ``skip_retained``, messages that are marked as retained are acknowledged and not stored.
+        """
         self._window = window
+        self._skip_retained = skip_retained
         self._present = present
         self._renumbers = None
         self._here.clear()
@@ -121,6 +126,8 @@ class Session:
                 if qos == 2:
                     self._unreleased[number] = checksum
                     notes.append((f"{_UNRELEASED}{number}", checksum.to_bytes(_CHECKSUM_BYTES, "little")))
+            if self._skip_retained and packet.retain:
+                continue
             entries.append((time, flags(0, qos, packet.retain), connection, packet.topic, packet.payload))
         self._most_in_flight = max(self._most_in_flight, len(self._here))
         if recent:

@@ -117,3 +117,11 @@ def test_notes_do_not_grow_without_bound() -> None:
         put(notes, session.receive([message((start + index) % 65535 + 1) for index in range(1000)], 0, 0))
         session.acknowledged([message((start + index) % 65535 + 1) for index in range(1000)])
     assert sum(len(value) // 8 for key, value in notes.items() if key.startswith("recent")) in range(32_767, 34_768)
+
+
+def test_retained_messages_can_be_left_out() -> None:
+    """They are acknowledged all the same, or the broker would send them for ever."""
+    session = Session({}, WINDOW)
+    session.connected(False, WINDOW, skip_retained=True)
+    received = session.receive([message(5)._replace(retain=True), message(6)], 0, 0)
+    assert (len(received.entries), received.acknowledgements) == (1, puback(5) + puback(6))

@@ -1,0 +1,160 @@
+"""The bridge: connections to brokers, kept alive, into one journal, beside one supervised writer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.errors import Backoff, OncePerCause
+from amqtt_db.ingest.bridge.connection import Connection, Ending
+from amqtt_db.ingest.bridge.packets import V5, V311, Version
+from amqtt_db.ingest.bridge.session import Session
+from amqtt_db.ingest.bridge.subscription import Subscription
+from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.supervisor import Supervisor
+from amqtt_db.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS: Final = 15.0
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+_STEADY_SECONDS: Final = 10.0
+_TICK: Final = 0.1
+_JOURNAL_TICKS: Final = 10
+
+
+class Link:
+    """Keeps one broker connected.  Its session outlives its connections."""
+
+    def __init__(self, settings: BrokerSettings, filters: Sequence[str], group_commit: GroupCommit) -> None:
+        self.settings = settings
+        self.subscription = Subscription(settings, filters, group_commit)
+        self._group_commit = group_commit
+        notes = group_commit.notes(self.subscription.scope)
+        self._session = Session(notes, settings.window, drop=settings.duplicates == "drop")
+        self._version: Version = V311 if settings.protocol == "3.1.1" else V5
+        self._has_worked = False
+        self._connection: Connection | None = None
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._causes = OncePerCause()
+
+    async def run(self) -> None:
+        """Connect, and connect again after each end, until cancelled; then leave in order."""
+        try:
+            while True:
+                pause = await self._serve()
+                await asyncio.sleep(pause)
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
+
+    def tick(self) -> None:
+        """Do the periodic work of the connection."""
+        if self._connection is not None:
+            self._connection.tick()
+
+    async def _serve(self) -> float:
+        """Serve one connection until it ends; return how many seconds to wait before the next one."""
+        started = monotonic()
+        ending = await self._connect()
+        if ending is None and self._connection is not None:
+            connection = self._connection
+            ending = await asyncio.shield(connection.ended)
+            if connection.is_streaming:
+                self._has_worked = True
+            if connection.is_streaming and monotonic() - started > _STEADY_SECONDS and not ending.is_rival:
+                self._backoff.reset()
+                self._causes.resolve()
+        self._connection = None
+        return self._pause_after(ending or Ending("cannot be reached"))
+
+    async def _connect(self) -> Ending | None:
+        """Open a connection; return why it cannot be opened, or None."""
+        settings = self.settings
+        connection = Connection(settings, self._version, self._session, self.subscription, self._group_commit)
+        loop = asyncio.get_running_loop()
+        try:
+            context = _tls(settings)
+            opening = loop.create_connection(lambda: connection, settings.host, settings.port, ssl=context)
+            await asyncio.wait_for(opening, _CONNECT_SECONDS)
+        except ssl.SSLCertVerificationError as error:
+            return Ending(f"shows a certificate that cannot be trusted: {error.verify_message}")
+        except (OSError, asyncio.TimeoutError, UnicodeError) as error:
+            return Ending(f"cannot be reached: {error or 'no answer'}")
+        self._connection = connection
+        return None
+
+    def _pause_after(self, ending: Ending) -> float:
+        if ending.is_older and self.settings.protocol == "auto" and not self._has_worked:
+            self._version = V311 if self._version == V5 else V5
+            name = "5" if self._version == V5 else "3.1.1"
+            logger.warning("%s: the broker %s; trying MQTT %s", self.settings.url, ending.reason, name)
+            if self._version == V311:
+                return 0.0
+        elif self._causes.is_new(ending.reason):
+            logger.error("%s: the broker %s; connecting again until it works", self.settings.url, ending.reason)
+        pause = _LONGEST_PAUSE if ending.is_rival else self._backoff.next_pause()
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all clients come at once
+
+
+class Bridge:
+    """Connections to brokers, a journal, and a writer."""
+
+    def __init__(
+        self, brokers: Sequence[BrokerSettings], filters: Sequence[str], journal: Journal, writer: Supervisor | None
+    ) -> None:
+        self._group_commit = GroupCommit(journal)
+        self.links = [Link(broker, filters, self._group_commit) for broker in brokers]
+        self._writer = writer
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop`` is set; then leave the brokers, let the writer store what is left, and close."""
+        if self._writer is not None:
+            self._writer.start()
+        tasks = [asyncio.create_task(link.run(), name=f"amqtt_db {link.settings.url}") for link in self.links]
+        tasks.append(asyncio.create_task(self._tick_forever(), name="amqtt_db ticker"))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*tasks, stopping):
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await self._group_commit.flush()
+            if self._writer is not None:
+                await self._writer.stop()
+            self._group_commit.tick()
+            await self._group_commit.close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _tick_forever(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(_TICK)
+            ticks += 1
+            if self._group_commit.blocked or ticks % _JOURNAL_TICKS == 0:
+                self._group_commit.tick()
+            for link in self.links:
+                link.tick()
+
+
+def _tls(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """Return the context of an mqtts:// connection.  Raises OSError for files that are no certificates."""
+    if settings.scheme != "mqtts":
+        return None
+    tls = settings.tls
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    if tls.alpn is not None:
+        context.set_alpn_protocols([tls.alpn])
+    return context

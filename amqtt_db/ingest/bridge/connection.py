@@ -1,0 +1,259 @@
+"""One connection to a broker: handshake, subscription, and messages, which are acknowledged once they are on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic, time_ns
+from typing import Final, cast
+
+import attrs
+import orjson
+
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packets import (
+    V5,
+    Connack,
+    Disconnect,
+    MalformedPacket,
+    Packet,
+    PacketReader,
+    Publish,
+    Pubrel,
+    Suback,
+    Version,
+)
+from amqtt_db.ingest.bridge.session import Received, Session
+from amqtt_db.ingest.bridge.subscription import Subscription
+from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.message import CONNECT, DISCONNECT, flags
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE: Final = 1.0  # seconds without reading, after which pings have to be answered
+_UNSUPPORTED: Final = (0x01, 0x84)
+_REFUSALS: Final = {
+    0x02: "does not accept the client id", 0x85: "does not accept the client id",
+    0x03: "is not available", 0x88: "is not available", 0x89: "is busy",
+    0x04: "does not accept user name and password", 0x86: "does not accept user name and password",
+    0x05: "does not allow this client in: check user name and password",
+    0x87: "does not allow this client in: check user name and password",
+    0x8A: "has banned this client", 0x95: "finds a packet too large", 0x97: "has a quota that is exceeded",
+    0x9F: "gets too many connections",
+}  # fmt: skip
+_TAKEN_OVER: Final = 0x8E
+
+
+@attrs.frozen
+class Ending:
+    """Why a connection ended: ``reason`` completes "the broker …".
+
+    ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over.
+    """
+
+    reason: str
+    is_older: bool = False
+    is_rival: bool = False
+
+
+class Connection(asyncio.Protocol):
+    """One connection; use a new one for each attempt.  ``ended`` is done when it has come to its end."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        version: Version,
+        session: Session,
+        subscription: Subscription,
+        group_commit: GroupCommit,
+    ) -> None:
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.is_streaming = False
+        self._settings = settings
+        self._version = version
+        self._session = session
+        self._subscription = subscription
+        self._group_commit = group_commit
+        self._reader = PacketReader(version)
+        self._transport: asyncio.Transport | None = None
+        self._is_greeted = False
+        self._position = 0
+        self._waiting: list[Publish | Pubrel] = []
+        self._committing: asyncio.Future[None] | None = None
+        self._paused_at: float | None = None
+        self._keep_alive = settings.keep_alive
+        self._sent_at = self._received_at = monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send CONNECT."""
+        self._transport = cast(asyncio.Transport, transport)
+        s = self._settings
+        self._write(
+            packets.connect(
+                self._version, s.client_id, keep_alive=s.keep_alive, username=s.username, password=s.password,
+                session_expiry=s.session, receive_maximum=s.window,
+            )
+        )  # fmt: skip
+
+    def data_received(self, data: bytes) -> None:
+        """Take packets."""
+        self._received_at = monotonic()
+        try:
+            arrived = self._reader.feed(data)
+            if self.ended.done():
+                return
+            for packet in arrived:
+                if isinstance(packet, Publish | Pubrel) and self._is_greeted:
+                    self._waiting.append(packet)
+                else:
+                    self._control(packet)
+        except MalformedPacket as error:
+            self.end(Ending(f"sent what MQTT forbids ({error})"))
+            return
+        if self._waiting and self._committing is None:
+            self._take()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; nothing is acknowledged any more."""
+        said = f" ({exc})" if exc is not None and str(exc) else ""
+        if self._is_greeted:
+            self.end(Ending(f"closed the connection{said}"))
+        else:
+            self.end(Ending(f"closed the connection without an answer to CONNECT{said}", is_older=True))
+
+    def end(self, ending: Ending) -> None:
+        """Close the connection, for one reason: the first."""
+        self._waiting.clear()
+        if self._transport is not None:
+            self._transport.close()
+        if not self.ended.done():
+            self.ended.set_result(ending)
+            if self._position:
+                self._group_commit.append(flags(DISCONNECT), time_ns() // 1000, self._position, b"", b"")
+
+    async def close(self) -> None:
+        """Acknowledge what is being committed, say goodbye, and close; the broker keeps the session."""
+        if self._transport is not None and not self.ended.done():
+            self._pause()
+            self._waiting.clear()
+            if self._committing is not None:
+                await asyncio.wait([self._committing], timeout=_LONGEST_PAUSE)
+                await asyncio.sleep(0)  # the acknowledgements are written by a callback of that future
+            self._write(packets.disconnect(self._version))
+        self.end(Ending("was left"))
+
+    def tick(self) -> None:
+        """Do the periodic work: pings, noticing a dead connection, and going on when the journal has room again."""
+        now = monotonic()
+        if self._paused_at is not None and now - self._paused_at > _LONGEST_PAUSE:
+            self._resume()
+        if self._waiting and self._committing is None:
+            self._take()
+        if not self._is_greeted or not self._keep_alive:
+            return
+        if self._paused_at is None and now - self._received_at > 1.5 * self._keep_alive:
+            self.end(Ending(f"has been silent for {1.5 * self._keep_alive:g} s"))
+        elif now - self._sent_at >= 0.5 * self._keep_alive:
+            self._write(packets.PINGREQ)
+
+    def _control(self, packet: Packet) -> None:
+        if isinstance(packet, Connack) and not self._is_greeted:
+            self._greeted(packet)
+        elif isinstance(packet, Suback):
+            self._subscription.answered(packet)
+            self._group_commit.extend(())
+        elif isinstance(packet, Disconnect):
+            self._told_to_leave(packet)
+        elif not self._is_greeted:
+            raise MalformedPacket("the first packet is not CONNACK")
+
+    def _greeted(self, connack: Connack) -> None:
+        if connack.code:
+            said = connack.properties.get(packets.REASON)
+            reason = _REFUSALS.get(connack.code, f"refuses the connection with code 0x{connack.code:02x}")
+            is_older = connack.code in _UNSUPPORTED
+            reason = f"does not speak MQTT {'5' if self._version == V5 else '3.1.1'}" if is_older else reason
+            self.end(Ending(f"{reason} ({said})" if said else reason, is_older))
+            return
+        self._is_greeted = True
+        self._keep_alive = connack.properties.get(packets.SERVER_KEEP_ALIVE, self._keep_alive)
+        settings = self._settings
+        granted = connack.properties.get(packets.SESSION_EXPIRY, settings.session)
+        if granted < settings.session:
+            logger.warning("%s: the broker keeps the session for %d s only, not %d s", settings.url, granted,
+                           settings.session)  # fmt: skip
+        skip = settings.retained == "ignore" and self._version != V5
+        self._session.connected(connack.session_present, settings.window, skip_retained=skip)
+        self._position = self._group_commit.position
+        self._group_commit.append(flags(CONNECT), time_ns() // 1000, 0, b"", self._details())
+        name = "5" if self._version == V5 else "3.1.1"
+        kept = "the session was kept" if connack.session_present else "with a new session"
+        logger.info("%s: connected with MQTT %s, %s", settings.url, name, kept)
+        for data in self._subscription.requests(self._version, connack.session_present):
+            self._write(data)
+        self.is_streaming = True
+
+    def _details(self) -> bytes:
+        settings = self._settings
+        return orjson.dumps(
+            {
+                "client_id": settings.client_id, "username": settings.username, "address": settings.host,
+                "port": settings.port, "keep_alive": self._keep_alive, "clean_session": False,
+            }
+        )  # fmt: skip
+
+    def _told_to_leave(self, packet: Disconnect) -> None:
+        said = packet.properties.get(packets.REASON)
+        if packet.code == _TAKEN_OVER:
+            reason = f"has another client with the client id {self._settings.client_id}, which has taken over"
+        else:
+            reason = f"ended the connection with code 0x{packet.code:02x}"
+        self.end(Ending(f"{reason} ({said})" if said else reason, is_rival=packet.code == _TAKEN_OVER))
+
+    def _take(self) -> None:
+        """Journal what is waiting, unless the journal is full: then it is neither taken nor acknowledged."""
+        if self._group_commit.blocked:
+            kept = [packet for packet in self._waiting if isinstance(packet, Pubrel) or packet.qos]
+            for _ in range(len(self._waiting) - len(kept)):
+                self._group_commit.refuse()
+            self._waiting = kept
+            return
+        taken, self._waiting = self._waiting, []
+        received = self._session.receive(taken, time_ns() // 1000, self._position)
+        for key, value in received.notes:
+            self._group_commit.remember(self._subscription.scope, key, value)
+        self._committing = self._group_commit.extend(received.entries)
+        self._committing.add_done_callback(partial(self._committed, taken, received))
+        self._pause()
+
+    def _committed(self, taken: Sequence[Publish | Pubrel], received: Received, future: asyncio.Future[None]) -> None:
+        self._committing = None
+        if future.cancelled() or self.ended.done():
+            return
+        self._write(received.acknowledgements)
+        self._session.acknowledged(taken)
+        self._subscription.count(received)
+        if self._waiting:
+            self._take()
+        if self._committing is None:
+            self._resume()
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None:
+            self._transport.write(data)
+            self._sent_at = monotonic()
+
+    def _pause(self) -> None:
+        """Read nothing while a commit is under way: one read then brings many messages."""
+        if self._paused_at is None and self._transport is not None:
+            self._transport.pause_reading()
+            self._paused_at = monotonic()
+
+    def _resume(self) -> None:
+        if self._paused_at is not None and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._received_at = monotonic()
+        self._paused_at = None

@@ -1,0 +1,93 @@
+"""What a session is subscribed to: remembered in the journal, so that only changes are asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.errors import format_count
+from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packets import Suback, Version
+from amqtt_db.ingest.bridge.session import Received
+from amqtt_db.ingest.group_commit import GroupCommit
+
+logger = logging.getLogger(__name__)
+
+_FILTERS: Final = "filters"
+_FAILURE: Final = 0x80
+# Some brokers go on counting message ids from the SUBSCRIBE's, and a session looks at whether those begin at 1.
+_SUBSCRIBE_ID: Final = 1
+_UNSUBSCRIBE_ID: Final = 2
+
+
+class Subscription:
+    """The filters of one session.  Notes with ``scope`` are this session's."""
+
+    def __init__(self, settings: BrokerSettings, filters: Sequence[str], group_commit: GroupCommit) -> None:
+        self.scope = f"bridge {settings.host}:{settings.port} {settings.client_id}"
+        self.recognized = 0
+        self.unproven = 0
+        self._settings = settings
+        self._filters = filters
+        self._group_commit = group_commit
+        self._asked: list[str] = []
+
+    @property
+    def granted(self) -> dict[str, int]:
+        """The QoS asked for of each filter that the broker has granted, in this or in an earlier process."""
+        note = self._group_commit.notes(self.scope).get(_FILTERS)
+        return {} if note is None else orjson.loads(note)
+
+    def requests(self, version: Version, present: bool) -> list[bytes]:
+        """Return the packets to send on a new connection; ``present``: the broker has kept the session."""
+        granted, qos = self.granted, self._settings.qos
+        if granted and not present:
+            logger.error(
+                "%s: the broker has lost the session of client id %s: messages may be missing since the last"
+                " connection; subscribing again", self._settings.url, self._settings.client_id,
+            )  # fmt: skip
+        known = granted if present else {}
+        self._asked = [one for one in self._filters if known.get(one) != qos]
+        gone = [one for one in known if one not in self._filters]
+        self._remember({one: qos for one in known if one not in gone and one not in self._asked})
+        handling = 2 if self._settings.retained == "ignore" else 1
+        sent = []
+        if self._asked:
+            sent.append(packets.subscribe(version, _SUBSCRIBE_ID, self._asked, qos, handling))
+        if gone:
+            logger.info("%s: no longer subscribed to %s", self._settings.url, ", ".join(gone))
+            sent.append(packets.unsubscribe(version, _UNSUBSCRIBE_ID, gone))
+        return sent
+
+    def answered(self, suback: Suback) -> None:
+        """Remember what is granted, and tell what is not."""
+        granted, url = self.granted, self._settings.url
+        for topic_filter, code in zip(self._asked, suback.codes, strict=False):
+            if code >= _FAILURE:
+                logger.error("%s: the broker refuses the filter %s with code 0x%02x; check what this user may read",
+                             url, topic_filter, code)  # fmt: skip
+                continue
+            if code < self._settings.qos:
+                logger.warning("%s: the broker grants QoS %d for %s, not %d", url, code, topic_filter,
+                               self._settings.qos)  # fmt: skip
+            granted[topic_filter] = self._settings.qos
+        self._remember(granted)
+        logger.info("%s: subscribed to %s", url, ", ".join(granted) or "nothing")
+
+    def count(self, received: Received) -> None:
+        """Count redelivered messages, and tell once that some may be stored twice."""
+        self.recognized += received.recognized
+        if received.unproven and not self.unproven:
+            logger.warning(
+                "%s: %s delivered again that cannot be told from a new one, and may be stored twice: packet ids were"
+                " not given in turn for long enough, or begin again with each connection",
+                self._settings.url, format_count(received.unproven, "message was", "messages were"),
+            )  # fmt: skip
+        self.unproven += received.unproven
+
+    def _remember(self, filters: dict[str, int]) -> None:
+        self._group_commit.remember(self.scope, _FILTERS, orjson.dumps(filters))

@@ -1,0 +1,158 @@
+"""A Mosquitto and a bridge in processes of their own, as a user starts them, and a publisher."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import paho.mqtt.client as paho
+import yaml
+from paho.mqtt.enums import CallbackAPIVersion
+
+PATIENCE = 30.0
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with closing(socket.socket()) as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+class Mosquitto:
+    """A Mosquitto without limits on its queues, on a port that it keeps; ``lines`` are added to its configuration."""
+
+    def __init__(self, directory: Path, *lines: str) -> None:
+        assert MOSQUITTO is not None
+        self.port = free_port()
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self._config = directory / "mosquitto.conf"
+        own = [
+            "user root",
+            f"listener {self.port} 127.0.0.1",
+            "max_queued_messages 0",
+            f"persistence_location {directory}/",
+        ]
+        allow = [] if any(line.startswith("password_file") for line in lines) else ["allow_anonymous true"]
+        self._config.write_text("\n".join([*own, *allow, *lines]) + "\n")
+        self._log = directory / "mosquitto.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Mosquitto:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([str(MOSQUITTO), "-c", str(self._config)], stdout=log, stderr=log)
+        until(self._listens, "Mosquitto listens")
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for its end."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
+    def publish(self, payloads: Iterable[str], topic: str = "t", qos: int = 1, **options: Any) -> None:
+        """Publish as one client; return when the broker has acknowledged everything."""
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.max_inflight_messages_set(20)  # beyond what Mosquitto takes at QoS 2, it may never answer
+        connected = Event()
+        client.on_connect = lambda *_: connected.set()
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        assert connected.wait(PATIENCE)
+        sent = [client.publish(topic, payload, qos, **options) for payload in payloads]
+        for one in sent:
+            one.wait_for_publish(PATIENCE)
+        client.disconnect()
+        client.loop_stop()
+
+    def _listens(self) -> bool:
+        with closing(socket.socket()) as trial:
+            return trial.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class BridgeProcess:
+    """``amqtt-db run`` with brokers; topics are stored in tables of their own."""
+
+    def __init__(self, directory: Path, broker: Any, **document: Any) -> None:
+        self.directory = directory
+        self.log = directory / "bridge.log"
+        self.database = directory / "mqtt.db"
+        self._broker = broker
+        self.configure(**document)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, **document: Any) -> None:
+        """Write the configuration for the next start."""
+        document = {"broker": self._broker, "database": f"sqlite:///{self.database}", **document}
+        document.setdefault("journal", {"path": str(self.directory / "mqtt.journal")})
+        (self.directory / "bridge.yaml").write_text(yaml.safe_dump(document))
+
+    def __enter__(self) -> BridgeProcess:
+        seen = self.logged("connected with MQTT")
+        self.start()
+        until(lambda: self.logged("connected with MQTT") > seen or self.logged("ERROR"), "the bridge is connected")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            assert self.stop() == 0
+
+    def start(self) -> None:
+        """Start it, and wait for nothing."""
+        command = [sys.executable, "-m", "amqtt_db", "run", str(self.directory / "bridge.yaml")]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait for a clean end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """``kill -9`` the bridge; its writer ends by itself."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def logged(self, text: str) -> int:
+        """How often a text is in the log."""
+        return self.log.read_text().count(text) if self.log.exists() else 0
+
+    def query(self, sql: str) -> list[Any]:
+        """Rows of the database; none if it has no such table yet."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+                return database.execute(sql).fetchall()
+        except sqlite3.OperationalError:
+            return []
+
+    def stored(self, table: str = "t", column: str = "n") -> list[int]:
+        """The numbers in the messages of a topic, in order."""
+        return sorted(int(row[0]) for row in self.query(f"SELECT {column} FROM {table}"))
