@@ -71,14 +71,13 @@ class Session:
         self._skip_retained = False
         self._renumbers: bool | None = None
         self._here: set[int] = set()  # ids of this connection that are not acknowledged
-        self._most_in_flight = 0  # some brokers send more than the window
         self._to_forget: list[Note] = []
         self._load(notes)
 
     @property
     def is_proven(self) -> bool:
         """True if redelivered messages of QoS 1 can be recognized."""
-        return self._in_turn > _PROOF_WINDOWS * max(self._window, self._most_in_flight) and not self._renumbers
+        return self._in_turn > _PROOF_WINDOWS * self._window and not self._renumbers
 
     def connected(self, present: bool, window: int, *, skip_retained: bool = False) -> None:
         """Begin with a new connection; ``present``: the broker has kept the session.
@@ -129,7 +128,6 @@ class Session:
             if self._skip_retained and packet.retain:
                 continue
             entries.append((time, flags(0, qos, packet.retain), connection, packet.topic, packet.payload))
-        self._most_in_flight = max(self._most_in_flight, len(self._here))
         if recent:
             notes += self._remember(recent)
         return Received(entries, notes, b"".join(acknowledgements), recognized, unproven)
