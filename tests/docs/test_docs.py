@@ -68,7 +68,7 @@ EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 def documents(block: CodeBlock) -> dict[str, Any]:
     """Return a YAML block as a whole broker document, even if it is only this plugin's section."""
     data = yaml.safe_load(block.text)
-    return data if "plugins" in data else {"plugins": {"amqtt_db.Plugin": data}}
+    return data if "plugins" in data or config.is_bridge(data) else {"plugins": {"amqtt_db.Plugin": data}}
 
 
 @pytest.fixture(autouse=True)
