@@ -34,6 +34,7 @@ from amqtt_db.message import CONNECT, DISCONNECT, flags
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE: Final = 1.0  # seconds without reading, after which pings have to be answered
+_GREETING_SECONDS: Final = 5.0
 _UNSUPPORTED: Final = (0x01, 0x84)
 _REFUSALS: Final = {
     0x02: "does not accept the client id", 0x85: "does not accept the client id",
@@ -152,6 +153,8 @@ class Connection(asyncio.Protocol):
             self._resume()
         if self._waiting and self._committing is None:
             self._take()
+        if not self._is_greeted and now - self._sent_at > _GREETING_SECONDS:
+            self.end(Ending(f"has not answered CONNECT within {_GREETING_SECONDS:g} s", is_older=True))
         if not self._is_greeted or not self._keep_alive:
             return
         if self._paused_at is None and now - self._received_at > 1.5 * self._keep_alive:
