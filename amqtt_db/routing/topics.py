@@ -84,7 +84,7 @@ def _level_mistakes(levels: list[str]) -> list[str]:
             mistakes.append(f"'+' must be a whole level, not part of {level!r}")
         elif ("{" in level or "}" in level) and not (_is_named(level) and level[1:-1].isidentifier()):
             mistakes.append(
-                f"{level!r} is not a named level: write {{name}}, letters, digits and _ only, as a whole level"
+                f"{level!r} is not a named level: write {{name}} as a whole level, using only letters, digits and _"
             )
     if "#" in levels[:-1]:
         mistakes.append("'#' must be the last level")
