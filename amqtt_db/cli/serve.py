@@ -27,8 +27,8 @@ from amqtt_db.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-_NICENESS: Final = 5  # of the writer: the broker and the journal come first
-_PORTS: Final = {ListenerType.TCP: 1883, ListenerType.WS: 8883}
+_WRITER_NICENESS: Final = 5  # of the writer: the broker and the journal come first
+_LISTENER_PORTS: Final = {ListenerType.TCP: 1883, ListenerType.WS: 8883}
 _SCHEMES: Final = {ListenerType.TCP: "mqtt", ListenerType.WS: "ws"}
 
 
@@ -65,7 +65,7 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     kept = settings.journal
     journal = Journal.open(kept.path, max_size=kept.max_size, sync=kept.sync)
     filters = cover(route.filter.mqtt for route in settings.routes)
-    writer = Supervisor(encode_job(*plugin_config(document), niceness=_NICENESS))
+    writer = Supervisor(encode_job(*plugin_config(document), niceness=_WRITER_NICENESS))
     logger.info(
         "storing messages of %s in %s, by way of journal %s",
         " and ".join(broker.url for broker in brokers), masked(settings.database), kept.path,
@@ -135,7 +135,7 @@ def _listeners(broker: Mapping[str, Any]) -> Iterator[tuple[str, ListenerConfig]
 
 
 def _address(name: str, listener: ListenerConfig) -> tuple[str, str, int]:
-    host, port = _split_bind(str(listener.bind or ""), str(_PORTS[listener.type]))
+    host, port = _split_bind(str(listener.bind or ""), str(_LISTENER_PORTS[listener.type]))
     if not port.isdecimal() or int(port) > 65535:
         raise NotReady(f"listeners.{name}.bind: expected an address such as 127.0.0.1:1883, found {listener.bind!r}")
     return _SCHEMES[listener.type], host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what amqtt makes of it

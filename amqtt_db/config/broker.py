@@ -18,7 +18,7 @@ from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, expand
 Protocol = Literal["auto", "5", "3.1.1"]
 Scheme = Literal["mqtt", "mqtts"]
 
-KEYS: Final = (
+BROKER_KEYS: Final = (
     "url", "client_id", "username", "password", "tls", "protocol", "qos", "window", "session", "keep_alive",
     "retained", "duplicates",
 )  # fmt: skip
@@ -100,12 +100,12 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
         section = Node({"url": node.value}, node.path, node.problems)
         place = node
     elif isinstance(node.value, Mapping):
-        section = node.section(KEYS, {"group": "shared subscriptions are not supported yet"})
+        section = node.section(BROKER_KEYS, {"group": "shared subscriptions are not supported yet"})
         place = section.child("url")
     else:
         node.fail(f"expected a URL such as mqtt://localhost, or a mapping with `url`, found {found(node.value)}")
         return None
-    address = place.require(_address, "a URL such as mqtt://localhost")
+    address = place.require(_broker_address, "a URL such as mqtt://localhost")
     if address is None:
         return None
     tls = _read_tls(section.child("tls"), address["scheme"])
@@ -130,7 +130,7 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
     return made if len(node.problems) == before else None
 
 
-def _address(value: object) -> dict[str, Any]:
+def _broker_address(value: object) -> dict[str, Any]:
     """Return scheme, host, port, user and password of a URL.  Raises ValueError, without any part of a password."""
     url = expanded_url(value)
     if "://" not in url:

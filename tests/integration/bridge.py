@@ -106,6 +106,7 @@ class BridgeProcess:
         self._broker = broker
         self.configure(**document)
         self._process: subprocess.Popen[bytes] | None = None
+        self._seen = 0
 
     def configure(self, **document: Any) -> None:
         """Write the configuration for the next start."""
@@ -114,18 +115,22 @@ class BridgeProcess:
         (self.directory / "bridge.yaml").write_text(yaml.safe_dump(document))
 
     def __enter__(self) -> BridgeProcess:
-        seen = self.logged("connected with MQTT")
         self.start()
-        until(lambda: self.logged("connected with MQTT") > seen or self.logged("ERROR"), "the bridge is connected")
+        until(self._is_up, "the bridge is connected")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None and self._process.poll() is None:
+            until(self._is_up, "the bridge, perhaps only just started again, is connected")
             assert self.stop() == 0
+
+    def _is_up(self) -> bool:
+        return self.logged("connected with MQTT") > self._seen or bool(self.logged("ERROR"))
 
     def start(self) -> None:
         """Start it, and wait for nothing."""
         command = [sys.executable, "-m", "amqtt_db", "run", str(self.directory / "bridge.yaml")]
+        self._seen = self.logged("connected with MQTT")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
 

@@ -36,7 +36,7 @@ HASTY = """
 import sys
 from amqtt_db.writer import process as worker
 worker.DEADLINE = worker.GRACE = 0.1
-sys.exit(worker.main())
+sys.exit(worker.run_writer())
 """
 
 

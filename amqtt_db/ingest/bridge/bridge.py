@@ -12,7 +12,7 @@ from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import Backoff, OncePerCause
-from amqtt_db.ingest.bridge.connection import Connection, Ending
+from amqtt_db.ingest.bridge.connection import BrokerConnection, Ending
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 15.0
 _FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
-_STEADY_SECONDS: Final = 10.0
-_TICK: Final = 0.1
+_LONGEST_WAIT: Final = 30.0
+_STEADY_CONNECTION: Final = 10.0
+_TICK_SECONDS: Final = 0.1
 _JOURNAL_TICKS: Final = 10
 
 
@@ -41,8 +41,8 @@ class Link:
         self._session = Session(notes, settings.window, drop=settings.duplicates == "drop")
         self._version: Version = V311 if settings.protocol == "3.1.1" else V5
         self._has_worked = False
-        self._connection: Connection | None = None
-        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._connection: BrokerConnection | None = None
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_WAIT)
         self._causes = OncePerCause()
 
     async def run(self) -> None:
@@ -69,7 +69,7 @@ class Link:
             ending = await asyncio.shield(connection.ended)
             if connection.is_streaming:
                 self._has_worked = True
-            if connection.is_streaming and monotonic() - started > _STEADY_SECONDS and not ending.is_rival:
+            if connection.is_streaming and monotonic() - started > _STEADY_CONNECTION and not ending.is_rival:
                 self._backoff.reset()
                 self._causes.resolve()
         self._connection = None
@@ -78,7 +78,7 @@ class Link:
     async def _connect(self) -> Ending | None:
         """Open a connection; return why it cannot be opened, or None."""
         settings = self.settings
-        connection = Connection(settings, self._version, self._session, self.subscription, self._group_commit)
+        connection = BrokerConnection(settings, self._version, self._session, self.subscription, self._group_commit)
         loop = asyncio.get_running_loop()
         try:
             context = _tls(settings)
@@ -100,7 +100,7 @@ class Link:
                 return 0.0
         elif self._causes.is_new(ending.reason):
             logger.error("%s: the broker %s; connecting again until it works", self.settings.url, ending.reason)
-        pause = _LONGEST_PAUSE if ending.is_rival else self._backoff.next_pause()
+        pause = _LONGEST_WAIT if ending.is_rival else self._backoff.next_pause()
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all clients come at once
 
 
@@ -139,7 +139,7 @@ class Bridge:
     async def _tick_forever(self) -> None:
         ticks = 0
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(_TICK_SECONDS)
             ticks += 1
             if self._group_commit.blocked or ticks % _JOURNAL_TICKS == 0:
                 self._group_commit.tick()

@@ -33,10 +33,10 @@ from amqtt_db.message import CONNECT, DISCONNECT, flags
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE: Final = 1.0  # seconds without reading, after which pings have to be answered
+_LONGEST_PING_PAUSE: Final = 1.0  # seconds without reading, after which pings have to be answered
 _GREETING_SECONDS: Final = 5.0
 _UNSUPPORTED: Final = (0x01, 0x84)
-_REFUSALS: Final = {
+_CONNECT_REFUSALS: Final = {
     0x02: "does not accept the client id", 0x85: "does not accept the client id",
     0x03: "is not available", 0x88: "is not available", 0x89: "is busy",
     0x04: "does not accept user name and password", 0x86: "does not accept user name and password",
@@ -60,7 +60,7 @@ class Ending:
     is_rival: bool = False
 
 
-class Connection(asyncio.Protocol):
+class BrokerConnection(asyncio.Protocol):
     """One connection; use a new one for each attempt.  ``ended`` is done when it has come to its end."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
             self._pause()
             self._waiting.clear()
             if self._committing is not None:
-                await asyncio.wait([self._committing], timeout=_LONGEST_PAUSE)
+                await asyncio.wait([self._committing], timeout=_LONGEST_PING_PAUSE)
                 await asyncio.sleep(0)  # the acknowledgements are written by a callback of that future
             self._write(packets.disconnect(self._version))
         self.end(Ending("was left"))
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
     def tick(self) -> None:
         """Do the periodic work: pings, noticing a dead connection, and going on when the journal has room again."""
         now = monotonic()
-        if self._paused_at is not None and now - self._paused_at > _LONGEST_PAUSE:
+        if self._paused_at is not None and now - self._paused_at > _LONGEST_PING_PAUSE:
             self._resume()
         if self._waiting and self._committing is None:
             self._take()
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     def _greeted(self, connack: Connack) -> None:
         if connack.code:
             said = connack.properties.get(packets.REASON)
-            reason = _REFUSALS.get(connack.code, f"refuses the connection with code 0x{connack.code:02x}")
+            reason = _CONNECT_REFUSALS.get(connack.code, f"refuses the connection with code 0x{connack.code:02x}")
             is_older = connack.code in _UNSUPPORTED
             reason = f"does not speak MQTT {'5' if self._version == V5 else '3.1.1'}" if is_older else reason
             self.end(Ending(f"{reason} ({said})" if said else reason, is_older))

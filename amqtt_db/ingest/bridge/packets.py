@@ -16,7 +16,7 @@ Version = Literal[4, 5]
 
 V311: Final[Version] = 4
 V5: Final[Version] = 5
-LARGEST: Final = 268_435_455
+LARGEST_PACKET: Final = 268_435_455
 """The most bytes that MQTT allows behind a packet's fixed header."""
 
 PINGREQ: Final = b"\xc0\x00"
@@ -26,7 +26,7 @@ _UINT16: Final = Struct(">H")
 _UINT32: Final = Struct(">I")
 
 # Property identifiers by the types of their values.
-_FIXED: Final[Mapping[int, Struct]] = {
+_FIXED_HEADER: Final[Mapping[int, Struct]] = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), Struct("B")),
     **dict.fromkeys((0x13, 0x21, 0x22, 0x23), _UINT16),
     **dict.fromkeys((0x02, 0x11, 0x18, 0x27), _UINT32),
@@ -114,7 +114,7 @@ Packet = Publish | Connack | Suback | Unsuback | Pubrel | Pingresp | Disconnect
 class PacketReader:
     """Cuts packets out of received bytes.  Raises MalformedPacket for what MQTT does not allow."""
 
-    def __init__(self, version: Version, most: int = LARGEST) -> None:
+    def __init__(self, version: Version, most: int = LARGEST_PACKET) -> None:
         """``most``: bytes that one packet may have behind its fixed header."""
         self._version = version
         self._most = most
@@ -150,7 +150,11 @@ class PacketReader:
             if end > size:
                 break
             head = data[start]
-            add(_publish(head, data, body, end, version) if head >> 4 == 3 else _other(head, data[body:end], version))
+            add(
+                _read_publish(head, data, body, end, version)
+                if head >> 4 == 3
+                else _other(head, data[body:end], version)
+            )
             start = end
         rest += data[start:]
         return packets
@@ -177,7 +181,7 @@ def _long_length(data: bytes | bytearray, start: int) -> tuple[int, int]:
     return 0, 0
 
 
-def _publish(head: int, data: bytes, start: int, end: int, version: Version) -> Publish:
+def _read_publish(head: int, data: bytes, start: int, end: int, version: Version) -> Publish:
     qos = head >> 1 & 3
     if qos == 3:
         raise MalformedPacket("the broker sent a message of QoS 3")
@@ -196,7 +200,7 @@ def _publish(head: int, data: bytes, start: int, end: int, version: Version) -> 
     if version == V5 and behind < end and not data[behind]:
         behind += 1
     elif version == V5:
-        properties, behind = _properties(data, behind, end)
+        properties, behind = _property_block(data, behind, end)
     if behind > end:
         raise MalformedPacket("a message ends within its topic")
     if not topic:
@@ -209,7 +213,7 @@ def _other(head: int, body: bytes, version: Version) -> Packet:
     if low != (2 if kind == _PUBREL else 0):
         raise MalformedPacket(f"the broker sent a packet whose first byte is 0x{head:02x}")
     try:
-        packet = _decode(kind, body, version)
+        packet = _decode_packet(kind, body, version)
     except (IndexError, error):
         raise MalformedPacket(f"the broker sent a packet of type {kind} that is too short") from None
     if packet is None:
@@ -217,7 +221,7 @@ def _other(head: int, body: bytes, version: Version) -> Packet:
     return packet
 
 
-def _decode(kind: int, body: bytes, version: Version) -> Packet | None:
+def _decode_packet(kind: int, body: bytes, version: Version) -> Packet | None:
     if kind == _PUBREL:
         return Pubrel(_packet_id(body))
     if kind == _PINGRESP:
@@ -228,14 +232,14 @@ def _decode(kind: int, body: bytes, version: Version) -> Packet | None:
     if kind == _DISCONNECT and version == V5:
         return Disconnect(body[0] if body else 0, _trailing(body, 1, version))
     if kind in (_SUBACK, _UNSUBACK):
-        properties, behind = _properties(body, 2, len(body)) if version == V5 else (NO_PROPERTIES, 2)
+        properties, behind = _property_block(body, 2, len(body)) if version == V5 else (NO_PROPERTIES, 2)
         codes = tuple(body[behind:])
         return Suback(_packet_id(body), codes, properties) if kind == _SUBACK else Unsuback(_packet_id(body), codes)
     return None
 
 
 def _trailing(body: bytes, start: int, version: Version) -> Properties:
-    return _properties(body, start, len(body))[0] if version == V5 and len(body) > start else NO_PROPERTIES
+    return _property_block(body, start, len(body))[0] if version == V5 and len(body) > start else NO_PROPERTIES
 
 
 def _packet_id(body: bytes) -> int:
@@ -245,7 +249,7 @@ def _packet_id(body: bytes) -> int:
     return packet_id
 
 
-def _properties(data: bytes, start: int, end: int) -> tuple[Properties, int]:
+def _property_block(data: bytes, start: int, end: int) -> tuple[Properties, int]:
     """Return the properties that begin at ``start``, and where they end."""
     length, position = _long_length(data[:end], start)
     stop = position + length
@@ -256,7 +260,7 @@ def _properties(data: bytes, start: int, end: int) -> tuple[Properties, int]:
     try:
         while position < stop:
             name, position = _long_length(data, position)
-            value, position = _value(name, data, position)
+            value, position = _property_value(name, data, position)
             if not position:
                 raise IndexError
             if name in (SUBSCRIPTION_ID, USER_PROPERTY):
@@ -272,23 +276,23 @@ def _properties(data: bytes, start: int, end: int) -> tuple[Properties, int]:
     return found, stop
 
 
-def _value(name: int, data: bytes, start: int) -> tuple[Any, int]:
-    if name in _FIXED:
-        layout = _FIXED[name]
+def _property_value(name: int, data: bytes, start: int) -> tuple[Any, int]:
+    if name in _FIXED_HEADER:
+        layout = _FIXED_HEADER[name]
         return layout.unpack_from(data, start)[0], start + layout.size
     if name == SUBSCRIPTION_ID:
         return _long_length(data, start)
     if name == USER_PROPERTY:
-        key, behind = _binary(data, start)
-        value, behind = _binary(data, behind)
+        key, behind = _binary_field(data, start)
+        value, behind = _binary_field(data, behind)
         return (key.decode(), value.decode()), behind
     if name in _TEXTS or name in _BINARIES:
-        raw, behind = _binary(data, start)
+        raw, behind = _binary_field(data, start)
         return raw.decode() if name in _TEXTS else raw, behind
     raise MalformedPacket(f"the broker sent an unknown property, 0x{name:02x}")
 
 
-def _binary(data: bytes, start: int) -> tuple[bytes, int]:
+def _binary_field(data: bytes, start: int) -> tuple[bytes, int]:
     behind = start + 2 + _UINT16.unpack_from(data, start)[0]
     if behind > len(data):
         raise IndexError
@@ -307,13 +311,13 @@ def connect(
 ) -> bytes:
     """Return a CONNECT that keeps the session; the two last arguments have no effect in MQTT 3.1.1."""
     flags = (username is not None) << 7 | (password is not None) << 6
-    body = _text("MQTT") + bytes((version, flags)) + _UINT16.pack(keep_alive)
+    body = _text_field("MQTT") + bytes((version, flags)) + _UINT16.pack(keep_alive)
     if version == V5:
         properties = bytes((SESSION_EXPIRY,)) + _UINT32.pack(session_expiry)
         properties += bytes((RECEIVE_MAXIMUM,)) + _UINT16.pack(receive_maximum)
-        body += _length(len(properties)) + properties
-    body += _text(client_id)
-    body += b"".join(_text(value) for value in (username, password) if value is not None)
+        body += _encode_length(len(properties)) + properties
+    body += _text_field(client_id)
+    body += b"".join(_text_field(value) for value in (username, password) if value is not None)
     return _packet(0x10, body)
 
 
@@ -324,13 +328,13 @@ def subscribe(version: Version, packet_id: int, filters: Sequence[str], qos: int
     """
     options = qos | (0x08 | retain_handling << 4 if version == V5 else 0)
     body = _UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
-    return _packet(0x82, body + b"".join(_text(topic_filter) + bytes((options,)) for topic_filter in filters))
+    return _packet(0x82, body + b"".join(_text_field(topic_filter) + bytes((options,)) for topic_filter in filters))
 
 
 def unsubscribe(version: Version, packet_id: int, filters: Sequence[str]) -> bytes:
     """Return an UNSUBSCRIBE for all ``filters``."""
     body = _UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
-    return _packet(0xA2, body + b"".join(map(_text, filters)))
+    return _packet(0xA2, body + b"".join(map(_text_field, filters)))
 
 
 def puback(packet_id: int) -> bytes:
@@ -354,10 +358,10 @@ def disconnect(version: Version, code: int = 0) -> bytes:
 
 
 def _packet(head: int, body: bytes) -> bytes:
-    return bytes((head,)) + _length(len(body)) + body
+    return bytes((head,)) + _encode_length(len(body)) + body
 
 
-def _length(value: int) -> bytes:
+def _encode_length(value: int) -> bytes:
     encoded = bytearray()
     while True:
         value, byte = value >> 7, value & 127
@@ -366,6 +370,6 @@ def _length(value: int) -> bytes:
             return bytes(encoded)
 
 
-def _text(value: str) -> bytes:
+def _text_field(value: str) -> bytes:
     encoded = value.encode()
     return _UINT16.pack(len(encoded)) + encoded

@@ -37,7 +37,7 @@ _STATE: Final = "state"
 _RECENT: Final = "recent "
 _UNRELEASED: Final = "unreleased "
 _COUNTS: Final = Struct("<qHq")  # messages with an id, the last id, how many ids were in turn
-_CHECKSUM_BYTES: Final = 6
+_SESSION_CHECKSUM_BYTES: Final = 6
 
 
 @attrs.frozen
@@ -110,7 +110,7 @@ class Session:
                 continue
             number, qos = packet.packet_id, packet.qos
             if qos:
-                checksum = _checksum(packet)
+                checksum = _content_checksum(packet)
                 if self._renumbers is None:
                     self._renumbers = number in _RENUMBERED
                 is_known = self._is_known(packet, checksum)
@@ -124,7 +124,7 @@ class Session:
                 recent.append((number, checksum))
                 if qos == 2:
                     self._unreleased[number] = checksum
-                    notes.append((f"{_UNRELEASED}{number}", checksum.to_bytes(_CHECKSUM_BYTES, "little")))
+                    notes.append((f"{_UNRELEASED}{number}", checksum.to_bytes(_SESSION_CHECKSUM_BYTES, "little")))
             if self._skip_retained and packet.retain:
                 continue
             entries.append((time, flags(0, qos, packet.retain), connection, packet.topic, packet.payload))
@@ -193,6 +193,6 @@ class Session:
                 self._unreleased[int(key[len(_UNRELEASED) :])] = int.from_bytes(checksum, "little")
 
 
-def _checksum(packet: Publish) -> int:
+def _content_checksum(packet: Publish) -> int:
     """Return 48 bits of a message's QoS, topic and payload."""
     return (crc32(packet.payload, crc32(packet.topic, packet.qos)) << 16) | (len(packet.payload) & 0xFFFF)
