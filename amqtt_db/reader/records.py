@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import Final
 
@@ -25,7 +25,7 @@ _get_identity = attrgetter("id", "part")
 
 
 def read_records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
-    """Yield the wanted records in their order.
+    """Return the wanted records in their order.
 
     Raises NoDatabaseYet if nothing has ever been stored, and UnreadableRecords at the end if some could not be read.
     """
@@ -43,9 +43,14 @@ def read_records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
 
     walks = [walk(snapshot, keys, path, wanted, size, skip) for path in paths]
     merged = walks[0] if len(walks) == 1 else merge(*walks, key=wanted.order.key, reverse=wanted.order.descending)
-    yield from islice(_merge_duplicates(merged, found), wanted.limit)
+    return chain(islice(_merge_duplicates(merged, found), wanted.limit), _raise_unread(unread))
+
+
+def _raise_unread(unread: Mapping[str, int]) -> Iterator[Record]:
+    """Yield nothing; raise UnreadableRecords if there are any."""
     if unread:
         raise UnreadableRecords("; ".join(_describe_unread(unread)))
+    yield from ()
 
 
 def _describe_unread(unread: Mapping[str, int]) -> Iterator[str]:
