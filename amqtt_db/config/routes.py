@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
+from threading import Timer
 from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin
 
@@ -32,6 +35,9 @@ ROUTE_KEYS: Final = (
     "hypertable", "keep",
 )  # fmt: skip
 
+logger = logging.getLogger(__name__)
+
+_SLOW_SECONDS: Final = 10.0
 _FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
 _FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML reads it as a comment: topic: '#'"
 _MISPLACED: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
@@ -179,8 +185,9 @@ def _structure(cls: Any, options: Node) -> Model | None:
 
 def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model | None:
     try:
-        model = cls(**values)
-        names = _table_names(model)
+        with _tell_if_slow(f"{options.path}: {cls.__name__}"):
+            model = cls(**values)
+            names = _table_names(model)
     except Exception as error:  # a validator, or whatever a user's class does
         options.fail(str(error))
         return None
@@ -189,6 +196,18 @@ def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model |
     for name in names:
         Node(name, node.path, node.problems).read(partial(_check_table_name, own), None)
     return model
+
+
+@contextmanager
+def _tell_if_slow(what: str) -> Iterator[None]:
+    """Log a warning if a user's class takes very long; nothing can stop it here."""
+    timer = Timer(_SLOW_SECONDS, logger.warning, ("%s has been making its tables for %g s", what, _SLOW_SECONDS))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _own_names(cls: type[Model]) -> frozenset[str]:

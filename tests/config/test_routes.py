@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -10,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db import config
+from amqtt_db.config import routes
 from amqtt_db.config.routes import covers
-from amqtt_db.models.base import Model
+from amqtt_db.models.base import Model, Table
 from amqtt_db.models.wide import Wide
+from amqtt_db.record import Shape
 from amqtt_db.routing.topics import TopicFilter
 from tests.config.test_config import problems, route_problems
 
@@ -30,6 +35,36 @@ class Needy(Wide):
     """A model with an option that has no default."""
 
     owner: str = attrs.field(kw_only=True)
+
+
+_told = threading.Event()
+
+
+@attrs.frozen
+class Slow(Wide):
+    """A model whose tables take until somebody has been told."""
+
+    def tables(self, shape: Shape) -> Iterable[Table]:
+        """Wait for the warning."""
+        assert _told.wait(30)
+        return super().tables(shape)
+
+
+def test_a_slow_model_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """While a model is still making its tables, a warning says which one holds up the start."""
+
+    class Telling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _told.set()
+
+    monkeypatch.setattr(routes, "_SLOW_SECONDS", 0.01)
+    handler = Telling()
+    routes.logger.addHandler(handler)
+    try:
+        config.load_section({"routes": [{"topic": "t", "model": f"{__name__}.Slow"}]})
+    finally:
+        routes.logger.removeHandler(handler)
+    assert "routes[0].model: Slow has been making its tables for 0.01 s" in caplog.text
 
 
 def test_a_model_of_ones_own() -> None:
