@@ -52,6 +52,7 @@ DEAD: Final = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_stored_at_an_edge_can_be_exported_and_moved(model: str, site: Site) -> None:
     """Each is a record or a dead letter, and nothing that is stored ends an export, a tail or a remodel."""

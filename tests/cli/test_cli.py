@@ -312,6 +312,7 @@ def test_an_address_that_this_machine_does_not_have(tmp_path: Path, host: str) -
         preflight(document, config.load_document(document))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
     """What was acknowledged before Ctrl-C or SIGTERM is stored once, the exit code is 0, nothing is left running."""
@@ -411,6 +412,7 @@ def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pyt
     assert result.stderr.splitlines()[-1] == f"another writer is using {tmp_path}/mqtt.journal; stop it first"
 
 
+@pytest.mark.slow
 def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> None:
     """Killed with -9 and started again at once: its writer may still store what it can, and the next one goes on."""
     path = left_behind(tmp_path)
@@ -598,6 +600,7 @@ def test_tail(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_tail_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
     """It says each cause once, and goes on with what came meanwhile."""
     path = feed(tmp_path, ("garden", {"n": 0}))

@@ -72,6 +72,7 @@ def test_a_sample_that_is_not_text(tmp_path: Path) -> None:
     assert (result.exit_code, r"\xff" in result.stdout) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["export", "topics", "status", "--help"])
 def test_standard_output_is_closed_or_full(command: str, tmp_path: Path) -> None:
     """One line on stderr, and exit code 1; and no file of the process gets the number of a closed descriptor."""
@@ -89,6 +90,7 @@ def test_standard_output_is_closed_or_full(command: str, tmp_path: Path) -> None
     assert (tmp_path / "mqtt.db").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_everything_is_closed(tmp_path: Path) -> None:
     """Without standard input, output and error there is still an exit code."""
     path = feed(tmp_path, ("a", {"n": 1}))
@@ -103,6 +105,7 @@ def test_everything_is_closed(tmp_path: Path) -> None:
     assert subprocess.run(command, preexec_fn=close, timeout=60, check=False).returncode == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_utf_8(tmp_path: Path) -> None:
     """Characters that its encoding lacks are replaced; data stays UTF-8."""
     path = feed(tmp_path, ("haus/küche/温度", {"text": "温"}))
@@ -127,6 +130,7 @@ def test_a_terminal_that_is_not_utf_8(tmp_path: Path) -> None:
     assert b"Traceback" not in run("demo", "--seconds", "0.3", "--directory", tmp_path / "demo", env=environment).stderr
 
 
+@pytest.mark.slow
 def test_output_is_written_into_what_is_not_a_plain_file(tmp_path: Path) -> None:
     """A pipe, a device, a file with two names; ``-`` is standard output."""
     path = feed(tmp_path, ("a", {"n": 1}))
@@ -209,6 +213,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_user_who_may_not_write_reads_what_a_stopped_broker_left() -> None:
     """All commands that read work, and nothing is created; the whole directory may be read-only."""
     with tempfile.TemporaryDirectory() as name:

@@ -160,6 +160,7 @@ def test_the_models_of_the_page_are_short() -> None:
             assert len(code.splitlines()) <= 25, block.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_models_of_the_page_keep_the_contract(name: str, law: str, modules: Path) -> None:

@@ -56,6 +56,7 @@ def _section(lines: str) -> str:
     return f"listeners: {{default: {{bind: '127.0.0.1:1'}}}}\nplugins:\n  amqtt_db.Plugin:\n    routes:\n{lines}"
 
 
+@pytest.mark.slow
 def test_clients_speak_mqtt_3_1_1_and_a_restart_forgets_what_was_retained(tmp_path: Path) -> None:
     """Other versions are refused; later subscribers get retained messages until the broker stops."""
     with BrokerProcess(tmp_path) as broker:
@@ -235,6 +236,7 @@ def _unit(directory: Path) -> str:
     return text.replace("/srv/mqtt", str(directory))
 
 
+@pytest.mark.slow
 def test_the_service_starts_stores_and_stops(service: configparser.SectionProxy, tmp_path: Path) -> None:
     """Relative paths are in `WorkingDirectory`, and the page's `status` command finds them."""
     whole = dict(line.split("=", 1) for line in Path(service["EnvironmentFile"]).read_text().splitlines())

@@ -132,6 +132,7 @@ def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCapt
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "told"),
     [("sys.exit(75)", "has grown beyond its memory_limit"), ("signal.alarm(1); signal.pause()", "by its time_limit")],
@@ -189,6 +190,7 @@ def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptur
     ]
 
 
+@pytest.mark.slow
 def test_the_child_ends_with_its_parent(log: Path) -> None:
     """After kill -9 of the parent the child sees the end of its input, finishes and leaves no orphan."""
     arguments = [sys.executable, "-c", PARENT, OBEDIENT, str(log)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
@@ -45,6 +46,7 @@ class TestNarrow(ModelContract):
     model = Narrow()
 
 
+@pytest.mark.slow
 class TestTimedWide(ModelContract):
     """The time in the key, a table per topic."""
 
@@ -53,6 +55,7 @@ class TestTimedWide(ModelContract):
     databases = FEWER
 
 
+@pytest.mark.slow
 class TestTimedWideInOneTable(ModelContract):
     """The time in the key, one table for all topics."""
 
@@ -61,6 +64,7 @@ class TestTimedWideInOneTable(ModelContract):
     databases = FEWER
 
 
+@pytest.mark.slow
 class TestTimedEav(ModelContract):
     """The time in the keys of messages and values."""
 
@@ -69,6 +73,7 @@ class TestTimedEav(ModelContract):
     databases = FEWER
 
 
+@pytest.mark.slow
 class TestTimedDocument(ModelContract):
     """The time in the key of documents."""
 
@@ -77,6 +82,7 @@ class TestTimedDocument(ModelContract):
     databases = FEWER
 
 
+@pytest.mark.slow
 class TestTimedNarrow(ModelContract):
     """The time in the keys of messages and points."""
 

@@ -255,6 +255,7 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS, {"wide": {"table": "one"}}])
 @pytest.mark.parametrize(
     "options",

@@ -77,6 +77,7 @@ def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, tmp_path
     assert bench.data() == [expected, {"a": 1.0}, expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE, *HARMLESS])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_of_a_model_that_misbehaves_costs_only_its_messages(method: str, mood: str, tmp_path: Path) -> None:

@@ -299,6 +299,7 @@ with guard.watch(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["sleep", "match"])
 def test_user_code_that_hangs_is_a_death_with_a_reason(how: str, tmp_path: Path) -> None:
     """Also where it never gives another thread a turn; four times, and the message is known and why."""

@@ -52,6 +52,7 @@ def _own(bench: Workbench, table: str) -> list[str]:
     return [name for name in bench.columns(table) if name not in ENVELOPE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3, 7])
 def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     """More tables than share a statement, every kind of column: each has its own rows, as alone they would be."""

@@ -53,6 +53,7 @@ def test_a_new_file_that_many_open_at_once(tmp_path: Path) -> None:
             assert [job.result() for job in [pool.submit(connect, url, ready) for _ in range(8)]] == [None] * 8
 
 
+@pytest.mark.slow
 @each_model
 def test_four_writers_with_ever_new_shapes(model: str, site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """New topics, new properties, clashes of kinds: each message is stored once, as it was sent."""
