@@ -389,6 +389,7 @@ def test_a_missing_database_is_named_in_full(tmp_path: Path, monkeypatch: pytest
     assert f"there is no database {tmp_path}/mqtt.db yet" in invoke("export").stderr
 
 
+@pytest.mark.slow
 def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
     """``write`` brings what a broker left in its journal to the database, and SIGTERM stops it cleanly."""
     path = left_behind(tmp_path)
@@ -447,6 +448,7 @@ def test_write_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     assert (second.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     """The demo ends by itself and shows its tables, where they are, and a query that works."""
     command = [sys.executable, "-m", "amqtt_db", "demo", "--directory", str(tmp_path), "--seconds", "1"]

@@ -173,6 +173,7 @@ def test_the_models_of_the_page_keep_the_contract(name: str, law: str, modules: 
         test(*([SQLITE] if "database" in inspect.signature(test).parameters else []))
 
 
+@pytest.mark.slow
 def test_pytest_finds_the_laws_by_two_lines(modules: Path) -> None:
     """Every law is collected for each model, as when a reader runs it."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "test_my_models.py"]

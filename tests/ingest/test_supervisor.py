@@ -100,6 +100,7 @@ def test_the_child_gets_its_order_and_ends_by_itself(log: Path) -> None:
     assert lines(log) == ['began True {"a": 1}', "ended"]
 
 
+@pytest.mark.slow
 def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each time it dies there is a new one; the log says why, once."""
 

@@ -34,7 +34,7 @@ METHODS = {
     "extra_values": "MoodyWriter",
 }
 HARMLESS = ("a function that fails", "a function that returns nonsense")
-SLOW = settings.get_profile("default").max_examples // 2
+EXAMPLES = 3 * settings().max_examples
 
 
 def moody(method: str, mood: str, when: str = "") -> dict[str, Any]:
@@ -106,7 +106,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(max_examples=SLOW, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.sampled_from(list(METHODS)), st.sampled_from([*TANTRUMS, *NONSENSE, *HARMLESS]), st.lists(MESSAGES, max_size=4)
 )
