@@ -1,26 +1,13 @@
-"""Kinds, paths and records."""
+"""Property paths lead back to the keys they came from."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtt_db.record import (
-    Kind,
-    Record,
-    Shape,
-    escape,
-    flatten,
-    kind_of,
-    split_path,
-    to_micros,
-    unescape,
-    unflatten,
-)
+from amqtt_db.record import escape, flatten, split_path, unescape, unflatten
 from amqtt_db.tagged import is_clean
 from tests.values import json_values, same, texts
 
@@ -72,44 +59,3 @@ def test_objects_below_sixteen_levels_stay_whole() -> None:
     ((path, value),) = flatten(data).items()
     assert path.count(".") == 15
     assert unflatten([(path, value)]) == data
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        (True, "bool"),
-        (1, "number"),
-        (2**53, "number"),
-        (2**53 + 1, "int64"),
-        (-(2**63), "int64"),
-        (2**63, "bigint"),
-        (1.5, "number"),
-        ("x", "text"),
-        (None, None),
-        ([], "json"),
-        ({}, "json"),
-    ],
-)
-def test_kinds_of_undeclared_values(value: Any, kind: Kind | None) -> None:
-    """true stays apart from 1, and integers that no double holds from other numbers."""
-    assert kind_of(value) == kind
-
-
-def test_a_foreign_type_has_no_kind() -> None:
-    """The error names the type."""
-    with pytest.raises(TypeError, match="complex"):
-        kind_of(1j)
-
-
-def test_a_records_time_is_exact_from_year_1_to_9999() -> None:
-    """Microseconds lead to the datetime and back at both ends."""
-    for moment in (datetime.min, datetime.max):
-        aware = moment.replace(tzinfo=timezone.utc)
-        record = Record(1, 0, to_micros(aware), "t", None, 0, False, (), Shape(()))
-        assert record.time == aware
-
-
-def test_absent_properties_are_not_among_a_records_properties() -> None:
-    """None means absent."""
-    record = Record(1, 0, 0, "t", None, 0, False, (1, None), Shape((("a", "number"), ("b", "text"))))
-    assert record.properties() == {"a": ("number", 1)}

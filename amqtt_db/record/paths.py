@@ -1,0 +1,87 @@
+"""Property paths: the keys that lead to a value, joined by dots.
+
+What would make a path ambiguous, or what some database cannot hold, is escaped (see :func:`escape`).  So a path is
+always printable text, and its keys can always be told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+LEVELS: Final = 16  # deeper objects stay JSON: a path of hundreds of keys serves nobody
+
+_SPECIAL = re.compile("[\\\\.\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[{]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\(.)")
+_DOT = re.compile(r"(?<!\\)((?:\\\\)*)\.")
+
+
+@lru_cache(4096)
+def escape(key: str) -> str:
+    r"""Make one key of an object a safe part of a path.
+
+    A dot, a backslash, a leading brace, control characters and lone surrogates become ``\.``, ``\\``, ``\{`` or
+    ``\uXXXX``.
+    """
+    return _SPECIAL.sub(_escape_one, key)
+
+
+def _escape_one(found: re.Match[str]) -> str:
+    character = found[0]
+    return "\\" + character if character in "\\.{" else f"\\u{ord(character):04x}"
+
+
+def unescape(part: str) -> str:
+    """Undo :func:`escape`."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], part)
+
+
+def level_path(name: str) -> str:
+    """Return the path of a named topic level; no key of a payload has it, for a leading brace is escaped there."""
+    return f"{{{name}}}"
+
+
+def flatten(data: Mapping[str, Any], whole: Container[str] = ()) -> dict[str, Any]:
+    """Nested objects as path → value.
+
+    An empty object stays, as the value ``{}``; so do objects below 16 levels, and those at the paths ``whole``.  Raises
+    TypeError for a key that is not text.
+    """
+    flat: dict[str, Any] = {}
+    _flatten(data, "", flat, whole, LEVELS)
+    return flat
+
+
+def _flatten(data: Mapping[str, Any], prefix: str, flat: dict[str, Any], whole: Container[str], levels: int) -> None:
+    for key, value in data.items():
+        if not isinstance(key, str):
+            raise TypeError(f"a key of an object is a {type(key).__name__}, not text")
+        path = prefix + escape(key)
+        if isinstance(value, dict) and value and levels > 1 and path not in whole:
+            _flatten(value, path + ".", flat, whole, levels - 1)
+        else:
+            flat[path] = value
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """Return the keys that lead to a property: the inverse of joining escaped keys by dots."""
+    return tuple(unescape(part) for part in _DOT.sub("\\1\x00", path).split("\x00"))
+
+
+def unflatten(properties: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Undo :func:`flatten` for (path, value) pairs; None values are left out."""
+    return nested((split_path(path), value) for path, value in properties if value is not None)
+
+
+def nested(values: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
+    """Nested objects of values and the keys that lead to each; None values are left out."""
+    data: dict[str, Any] = {}
+    for keys, value in values:
+        if value is not None:
+            level = data
+            for key in keys[:-1]:
+                level = level.setdefault(key, {})
+            level[keys[-1]] = value
+    return data
