@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, datetime, timezone
@@ -16,7 +17,7 @@ from uuid import UUID
 import attrs
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
 import amqtt_db
 from amqtt_db import tagged
@@ -139,7 +140,8 @@ def test_no_two_columns_of_csv_have_the_same_name() -> None:
 
 @given(strategies.records().filter(lambda record: "tagged" not in record.shape.kinds))
 def test_csv_keeps_every_text(record: Record) -> None:
-    """Any text comes back through a reader of CSV as it was."""
+    """Any text comes back through a reader of CSV as it was; Python 3.10's does not read U+0000."""
+    assume(sys.version_info >= (3, 11) or not any("\0" in str(value) for value in record.values))
     header, row = csv.reader(csv_lines(lambda: [record]), strict=True)
     assert len(header) == len(row)
     texts = sorted(value for kind, value in record.properties().values() if kind == "text")

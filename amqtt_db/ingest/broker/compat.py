@@ -163,6 +163,26 @@ def receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
     return lambda missing: stream.read(max(missing, _CHUNK))
 
 
+def intercept_ends(broker: Broker) -> None:
+    """Close the socket of each connection that the broker has done with.
+
+    amqtt leaves it open if the client sent nothing or reset the connection.  On Python 3.12 such a socket holds up the
+    broker's shutdown forever.
+    """
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]] | None
+    serve = getattr(broker, "stream_connected", None)
+    if serve is None:
+        return
+
+    async def serve_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
+        try:
+            await serve(reader, writer, listener_name)
+        finally:
+            writer.close()
+
+    broker.stream_connected = serve_and_close  # type: ignore[method-assign]
+
+
 def intercept_wills(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:
     """Call ``store`` before the broker publishes a will.
 

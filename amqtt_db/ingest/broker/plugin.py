@@ -93,6 +93,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._filters = False
         self._cleaned_at = monotonic()
         compat.intercept_wills(self._broker, self._store_will)
+        compat.intercept_ends(self._broker)
 
     async def on_broker_pre_start(self) -> None:
         """Check amqtt, look for topic plugins, and start the writer."""

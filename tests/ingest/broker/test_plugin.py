@@ -83,6 +83,19 @@ def test_a_client_that_says_everything_in_one_breath_is_heard(in_house: InHouse)
     assert [message.payload for message in setup.entries()] == [b"%d" % index for index in range(500)]
 
 
+def test_a_client_that_says_nothing_and_leaves_is_hung_up_on(in_house: InHouse) -> None:
+    """The broker closes its side too: no socket is left behind, and the broker can shut down on every Python."""
+
+    async def scenario(setup: Setup) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", setup.port)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), SECONDS) == b""
+        writer.close()
+        await writer.wait_closed()
+
+    in_house(scenario)
+
+
 def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
     """A usual client with all three QoS gets its acknowledgements, and everything is in the journal."""
 
