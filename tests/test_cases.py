@@ -216,7 +216,7 @@ IGNORED: Final = ("nowhere", "levels/too/many/levels", "typed")
 
 @attrs.frozen
 class Told:
-    """What a database tells of the messages, by their positions in the journal."""
+    """What a database says about the messages, by their positions in the journal."""
 
     topics: Mapping[int, str]
     records: Mapping[int, list[Data]]

@@ -6,7 +6,7 @@ from amqtt_db.errors import Backoff, OncePerCause, format_count
 
 
 def test_one_is_no_plural() -> None:
-    """And none is one."""
+    """One is singular, and none is plural."""
     assert [format_count(number, "row") for number in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
     assert [format_count(number, "property", "properties") for number in (1, 5)] == ["1 property", "5 properties"]
 
@@ -21,7 +21,7 @@ def test_each_cause_is_new_once_until_something_succeeds() -> None:
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    """And begin with the first again after a success."""
+    """After a success they begin with the first again."""
     backoff = Backoff(0.5, 3.0)
     assert [backoff.next_pause() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     backoff.reset()

@@ -29,7 +29,7 @@ def test_every_value_comes_back_with_its_type(value: Any) -> None:
 
 @given(values)
 def test_the_text_is_clean_json(value: Any) -> None:
-    """What is stored is JSON that every database takes: no U+0000, no lone surrogate."""
+    """The stored JSON fits every database: no U+0000, no lone surrogate."""
     text = tagged.dumps(value)
     assert tagged.is_clean(text)
     assert "\\u0000" not in text.replace("\\\\", "")
@@ -55,7 +55,7 @@ def test_a_kind_that_the_value_does_not_tell_is_kept() -> None:
 
 
 def test_a_foreign_type_is_refused_by_name() -> None:
-    """What is none of the project's types is named in the error, also as a key."""
+    """The error names a type that is not the project's, for a key as well."""
     with pytest.raises(TypeError, match="complex"):
         tagged.dumps([1j])
     with pytest.raises(TypeError, match="key"):

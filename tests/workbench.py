@@ -142,7 +142,7 @@ class Workbench:
         return {row[0]: {name: count for name, count in zip(names, row[1:], strict=True) if count} for row in rows}
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """What a user sees who opens the database; changes are committed."""
+        """Run SQL as a user who opens the database would, and commit."""
         if self.url.startswith("sqlite"):
             return self._sqlite(query, parameters)
         database = engine_for(self.url).open(write=True)

@@ -50,7 +50,7 @@ def masked(url: str) -> str:
 
 @attrs.frozen
 class JournalSettings:
-    """Where the journal is, how many bytes it and one payload may have, and what an acknowledgement waits for."""
+    """The ``journal:`` section: its file, the most bytes of it and of one payload, and when a commit is on disk."""
 
     path: Path = Path("mqtt.journal")
     max_size: int = 2**30
@@ -60,7 +60,7 @@ class JournalSettings:
 
 @attrs.frozen
 class WriterSettings:
-    """What bounds the writer's process: seconds that user code may take for one batch, and bytes of memory."""
+    """The ``writer:`` section: seconds that user code may take for one batch, and bytes of memory."""
 
     time_limit: float = 30.0
     memory_limit: int = 2**31
@@ -68,7 +68,7 @@ class WriterSettings:
 
 @attrs.frozen
 class Settings:
-    """What a plugin section of the broker's YAML means.
+    """The plugin's section of the broker's YAML.
 
     ``database`` is a URL with its environment variables filled in; the repr hides its password.  ``notes`` are remarks
     on settings that are valid and have no effect.

@@ -53,7 +53,7 @@ class _Known:
 
 @attrs.frozen
 class _Stored:
-    """What a model says of the records that it has stored somewhere: where SQL finds them, in which tables."""
+    """A model's answer about records that it has stored: where SQL finds them, and in which tables."""
 
     query: Query
     tables: tuple[BoundTable, ...]

@@ -145,7 +145,7 @@ def _is_below(path: str, mismatched: Mapping[str, Any]) -> bool:
 
 
 def _refusal(name: str, error: Exception, data: Mapping[str, Any]) -> str:
-    """Why a class refuses its values, in words that do not repeat any: its own words might."""
+    """Return why a class refuses its values, without words of its own, which might repeat them."""
     attribute, function = None, None
     trace = error.__traceback__
     while trace is not None:

@@ -115,7 +115,7 @@ class BoundModel:
 
     @cached_property
     def query(self) -> Query:
-        """Where the records are found again, and perhaps others that are in the same tables."""
+        """The query that finds the records again, and perhaps others in the same tables."""
         first, *others = self.tables()
         return Query(first.key, tuple(table.key for table in others if not table.replaces), self._record_key)
 
@@ -126,7 +126,7 @@ class BoundModel:
 
     @property
     def layout(self) -> Layout | None:
-        """Where SQL finds the properties; None if a subclass writes them in a way that the layout is not about."""
+        """The place where SQL finds the properties; None if a subclass stores them in another way than the layout says."""
         with calling(self.model, "layout"):
             layout = layout_of(self.model)
         return layout if isinstance(layout, OwnColumns) or _is_in_effect(self.model, "layout") else None

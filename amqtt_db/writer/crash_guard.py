@@ -103,7 +103,7 @@ class CrashGuard:
 
     @property
     def reason(self) -> str:
-        """Why the message is to blame that is."""
+        """The reason why that message is to blame."""
         return f"it ended the writer twice{f': {self._single.cause}' if self._single.cause else ''}"
 
     @contextmanager

@@ -89,13 +89,13 @@ def publish(port: int, *messages: tuple[str, bytes]) -> None:
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    """What an SQLite file answers."""
+    """Return the rows that an SQLite file answers with."""
     with closing(sqlite3.connect(path)) as database:
         return database.execute(query).fetchall()
 
 
 def stored(path: Path) -> int:
-    """How many messages ``status`` says are stored."""
+    """Return how many messages ``status`` says are stored."""
     return sum(counts.stored for counts in read_status(config.load_settings(path)).counters or ())
 
 
@@ -315,7 +315,7 @@ def test_an_address_that_this_machine_does_not_have(tmp_path: Path, host: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
-    """What was acknowledged before Ctrl-C or SIGTERM is stored once, the exit code is 0, nothing is left running."""
+    """Acknowledged messages are stored once after Ctrl-C or SIGTERM, the exit code is 0, and nothing is left running."""
     path = configuration(tmp_path)
     with running(path) as (process, port):
         publish(port, *(("home/kitchen/climate", json.dumps({"temp": n + 0.5}).encode()) for n in range(50)))
@@ -487,7 +487,7 @@ def test_there_is_nothing_to_read_yet(command: str, tmp_path: Path) -> None:
 
 
 def test_topics(tmp_path: Path) -> None:
-    """What is stored, two lines a topic and as JSON; names of topics cannot command a terminal."""
+    """Topics are shown in two lines each, and as JSON; their names cannot command a terminal."""
     path = feed(tmp_path, ("home/hall/climate", {"temp": 1}), ("evil/\x1b[31m", {}), ("evil/\x1b[31m", {}))
     shown = invoke("topics", path)
     assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
@@ -545,7 +545,7 @@ def test_export(tmp_path: Path) -> None:
     ],
 )
 def test_export_with_wrong_options(option: tuple[str, str], reason: str, tmp_path: Path) -> None:
-    """What is wrong with an option is said, and the exit code is 2."""
+    """A wrong option gets a message that says what is wrong, and exit code 2."""
     result = invoke("export", configuration(tmp_path), *option)
     assert result.exit_code == 2
     assert reason in result.stderr

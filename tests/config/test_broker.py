@@ -35,7 +35,7 @@ def test_a_url_is_enough() -> None:
 
 
 def test_a_mapping_has_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a password with any characters, from a variable, which is never shown."""
+    """Every key arrives, also a password with any characters from a variable; it is never shown."""
     monkeypatch.setenv("MQTT_PASSWORD", "p@:/ß")
     (tmp_path / "ca.pem").touch()
     document = {
@@ -95,5 +95,5 @@ def test_several_brokers_have_names() -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_path(document: dict[str, Any], mistake: str) -> None:
-    """And with what would be right."""
+    """Each mistake has its path and says what would be right."""
     assert [line for line in read(document)[1] if line.startswith(mistake)], read(document)[1]

@@ -66,7 +66,7 @@ def test_the_embedded_default_is_a_copy() -> None:
 
 
 def test_every_setting_arrives() -> None:
-    """What is written in the YAML is what the settings hold."""
+    """The settings hold what the YAML says."""
     settings = config.load_section(
         {
             "database": "sqlite:////var/lib/mqtt.db",
@@ -244,7 +244,7 @@ def test_servers_are_named_with_or_without_their_driver(url: str) -> None:
     ],
 )
 def test_a_password_that_is_not_where_it_belongs(url: str, part: str) -> None:
-    """What could be part of it is not shown; the signs to write otherwise are."""
+    """Nothing that could be part of it is shown; the message says which characters to write otherwise."""
     (message,) = problems({"database": url}).values()
     assert part in message
     assert "write %40 for @" in message
@@ -324,7 +324,7 @@ def test_unset_environment_variables_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_values_of_environment_variables_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a variable holds may be a password; a URL that is none is not repeated."""
+    """A variable may hold a password, so an invalid URL is not repeated."""
     monkeypatch.setenv("DATABASE", "hunter2")
     (message,) = problems({"database": "${DATABASE}"}).values()
     assert "hunter2" not in message

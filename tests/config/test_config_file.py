@@ -73,7 +73,7 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: str) -> None:
-    """What is wrong around the section, or keeps it from being found, has its path too."""
+    """A mistake around the section, or one that hides it, has its path too."""
     with pytest.raises(ConfigError) as caught:
         config.load_settings(write(tmp_path, text))
     ((found, message),) = [(problem.path, problem.message) for problem in caught.value.problems]

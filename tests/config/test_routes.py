@@ -104,7 +104,7 @@ def test_mistakes_in_all_keys_of_a_route_are_shown_at_once() -> None:
 
 
 def test_a_mistake_makes_no_others() -> None:
-    """What can only be judged with a part of the route that is wrong is not judged."""
+    """Checks that need a wrong part of a route are skipped."""
     storage = {"compress_after": "1 day", "segment_by": ["room", "property"], "order_by": "speed desc"}
     for key in ("topic", "model", "decode", "entity", "unknown"):
         route = {"topic": "{room}", "hypertable": storage, "entity": {"speed": "float"}, key: MISTAKES[key][0]}
@@ -171,7 +171,7 @@ def test_reserved_tables(table: str, part: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["sqlite", "MQTT", "a\nb"])
 def test_reserved_prefixes(prefix: str) -> None:
-    """Nor may a prefix lead to one of them."""
+    """A prefix may not lead to a reserved name either."""
     assert route_problems(model={"eav": {"prefix": prefix}}).keys() == {"model.eav.prefix"}
 
 
@@ -213,7 +213,7 @@ def test_models_that_share_on_purpose() -> None:
 
 
 def test_time_must_be_declared() -> None:
-    """Where an entity says what there is, ``time`` is one of it."""
+    """If a route has an entity, ``time`` must be one of its properties."""
     found = route_problems(entity={"measured": "datetime"}, time="mesured")
     assert found == {"time": "the entity declares no property 'mesured'; did you mean 'measured'?"}
 

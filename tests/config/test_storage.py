@@ -61,7 +61,7 @@ class Mine(Wide):
 
 
 def test_everything_arrives() -> None:
-    """What is written in the YAML is what the route holds; columns are named as in the catalogue."""
+    """The route holds what the YAML says; columns are named as in the catalogue."""
     (route,) = _routes(
         {
             "topic": "plant/{line}",
@@ -208,7 +208,7 @@ def test_other_databases_have_no_hypertables(url: str, name: str) -> None:
 
 
 def test_a_database_that_is_none_is_one_mistake() -> None:
-    """Whether it has hypertables cannot be told."""
+    """Nothing is said about hypertables, for nobody can tell."""
     assert problems({"database": "postgres://h/d", "routes": [{"topic": "a", "hypertable": True}]}).keys() == {
         "database"
     }
@@ -228,7 +228,7 @@ def test_tables_of_its_own(topic: str, prefix: str) -> None:
 
 
 def test_each_route_has_its_own() -> None:
-    """Also where filters read alike; a prefix that was given stays, and long filters make no long names."""
+    """Similar filters get different prefixes; a given prefix stays, and long filters make no long names."""
     entries: list[dict[str, Any]] = [
         {"topic": "a/b", "model": "document", "keep": "1 day"},
         {"topic": "a/{b}", "model": "narrow", "hypertable": True},
@@ -257,7 +257,7 @@ def test_a_hypertable_has_the_time_in_its_keys() -> None:
     ("more", "key"), [({"keep": "2 days"}, "keep"), ({"keep": "9 days", "hypertable": True}, "hypertable")]
 )
 def test_routes_that_share_a_table_must_agree(more: dict[str, Any], key: str) -> None:
-    """What is deleted or compressed is a table, not a route's part of one."""
+    """Deleting and compressing concern a whole table, not one route's part of it."""
     model = {"wide": {"table": "x"}}
     entries = [{"topic": "a", "model": model, "keep": "9 days"}, {"topic": "b", "model": model, **more}]
     found = problems({"database": POSTGRESQL, "routes": entries})

@@ -79,7 +79,7 @@ def test_what_is_not_there_yet_is_left_out() -> None:
 
 
 def test_an_engine_without_hypertables_says_so(tmp_path: Path) -> None:
-    """Also one that the configuration knows nothing of."""
+    """An engine that the configuration does not know says so too."""
     (route,) = routes({"topic": "#"})
     wish = attrs.evolve(route, timed=True, hypertable=Hypertable(path="routes[0].hypertable"))
     guard = CrashGuard(tmp_path / "attempt")

@@ -135,7 +135,7 @@ def test_an_old_database_reads_the_same_once_it_is_upgraded(store: Store) -> Non
 
 
 def test_the_writer_goes_on_where_the_old_one_stopped(store: Store) -> None:
-    """What the journal still holds is stored exactly once, and what was stored is not stored again."""
+    """Messages left in the journal are stored exactly once; stored ones are not stored again."""
     store.go_on()
     assert store.contents() == EXPECTED["after"]
     store.go_on()
@@ -172,7 +172,7 @@ def test_a_reader_says_that_a_database_is_old(store: Store) -> None:
 
 @pytest.mark.parametrize("done", [1, 2])
 def test_a_writer_that_was_killed_in_the_middle_is_followed_by_one_that_finishes(done: int, store: Store) -> None:
-    """Where DDL commits by itself, each statement may be the last one that was done."""
+    """DDL may commit by itself, so the old writer may have died after any statement."""
     for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment"))[:done]:
         store.sql(f"ALTER TABLE {old} RENAME TO {new}")
     with pytest.raises(DatabaseError, match="have version 0"):

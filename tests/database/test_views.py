@@ -380,7 +380,7 @@ def _about_views(bench: Workbench, payload: dict[str, Any]) -> int:
 
 
 def test_a_restart_changes_no_view(tmp_path: Path) -> None:
-    """What is as it should be is not made again; what somebody dropped is."""
+    """Views that are right stay as they are; one that somebody dropped is made again."""
     bench = Workbench(tmp_path, {**ROUTE, "model": "document"})
     bench.send(("home/a/climate", {"temp": 1, "v": 1}))
     bench.restart()
@@ -496,7 +496,7 @@ class Plain(Wide):
 
 
 def test_a_model_without_a_layout_has_no_view(tmp_path: Path) -> None:
-    """And is none the worse for it; a subclass of Wide that says nothing has one."""
+    """Its records are stored all the same; a subclass of Wide without a layout of its own has a view."""
     bench = Workbench(
         tmp_path,
         {"topic": "a", "model": "tests.database.test_views.Plain"},

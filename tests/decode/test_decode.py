@@ -65,7 +65,7 @@ def test_json_comes_back_exactly(data: Any) -> None:
 @example(-(2**63) - 1, "[1.5,%d]")
 @example(2**64, '{"a":%d}')
 def test_integers_are_exact(number: int, frame: str) -> None:
-    """Also those that 64 bits cannot hold, wherever they stand."""
+    """Integers are exact wherever they stand, also beyond 64 bits."""
     payload = (frame % number).encode()
     read = decode("json", payload)
     assert read == json.loads(payload)
@@ -96,7 +96,7 @@ def _last(data: Any) -> Any:
     ],
 )
 def test_json_as_devices_send_it(payload: bytes, data: Any) -> None:
-    """What the standard does not allow but devices send is read all the same."""
+    """Forms that the standard forbids but devices send are read."""
     assert decode("json", payload) == data
 
 
@@ -137,7 +137,7 @@ def test_plain_text_that_is_no_json_has_a_hint(payload: bytes) -> None:
 
 @pytest.mark.parametrize("payload", [b'{"a": ON}', b" [1,", b'"ON', b"   ", b"", b"\xff\xfe\x01"])
 def test_a_hint_is_there_only_where_it_fits(payload: bytes) -> None:
-    """What begins like JSON is JSON that is broken, and bytes are no text."""
+    """A payload that begins like JSON is called broken JSON, and bytes are not called text."""
     assert "text`" not in reason("json", payload)
 
 
@@ -459,7 +459,7 @@ def test_a_users_callable_decodes(spec: Any, payload: bytes, data: Any) -> None:
 
 
 def test_a_generator_makes_several_records() -> None:
-    """What it yields are the records' data; later stages decode each."""
+    """Each value it yields is one record's data, which later stages decode."""
     made = decode([f"{ME}.lines", "json"], b'{"a": 1}\n{"a": 2}')
     assert isinstance(made, GeneratorType)
     assert list(made) == [{"a": 1}, {"a": 2}]
@@ -478,7 +478,7 @@ def test_failures_of_a_users_decoder_are_decode_errors() -> None:
 
 
 def test_a_built_in_behind_a_users_stage_takes_bytes_only() -> None:
-    """What is not bytes is refused, not guessed."""
+    """Anything but bytes is refused, not guessed."""
     assert "json decodes bytes, but the stage before it returned a dict" in reason([f"{ME}.shout", "json"], b"a")
 
 

@@ -106,7 +106,7 @@ def _heard(port: int, awaited: str) -> list[tuple[str, bool]]:
 @pytest.mark.filterwarnings("ignore:`BrokerSysPlugin`:DeprecationWarning")
 @pytest.mark.parametrize("text", ["plugins:\n\tamqtt_db.Plugin: {}\n", "", "plugins: {a: {b}, c: {d}/e}\n"])
 def test_amqtt_takes_no_yaml_for_a_broker_without_the_plugin(text: str, tmp_path: Path) -> None:
-    """That broker accepts everybody on all addresses; `check` reports the mistake."""
+    """Such a broker accepts everybody on all addresses; `check` reports the mistake."""
     path = tmp_path / "broker.yaml"
     path.write_text(text)
     assert invoke("check", path).exit_code == MISCONFIGURED

@@ -82,7 +82,7 @@ def test_every_type_has_its_kind() -> None:
 
 
 def test_declared_values_get_their_types() -> None:
-    """What fits is converted, what is absent or null is None."""
+    """Values that fit are converted; absent ones and nulls are None."""
     data = {"temp": 21, "count": 762162.0, "on": False, "label": None, "current time": 1700000000.123456}
     values, mismatched, unknown = CLIMATE.structure({**data, "pos": {"lat": 1.5}, "tags": [1, "a"], "a.b": {"c": 1}})
     moment = datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=timezone.utc)
@@ -107,7 +107,7 @@ def test_deviations_are_told_apart_by_path() -> None:
 
 
 def test_a_mismatch_names_both_types() -> None:
-    """That which is declared and that which came, and never the value."""
+    """The message names the declared type and the one that came, but never the value."""
     _, mismatched, _ = CLIMATE.structure({"temp": "warm", "current time": "late", "pos": {"lat": [7]}})
     told = "'temp' is not float but str, 'current time' is not datetime but str, 'pos.lat' is not float but list"
     assert CLIMATE.mismatches(mismatched) == told
@@ -125,7 +125,7 @@ def test_something_else_than_a_declared_object_is_a_mismatch(raw: Any) -> None:
 
 
 def test_a_declared_int_has_64_bits() -> None:
-    """What does not fit is a mismatch, never truncated."""
+    """A larger integer is a mismatch and is never truncated."""
     assert CLIMATE.structure({"count": 2**63 - 1})[0][1] == 2**63 - 1
     assert CLIMATE.structure({"count": 2**63})[1] == {"count": 2**63}
 
@@ -511,7 +511,7 @@ def _read_packed(value: Any, _: type) -> Packed:
 
 
 def test_a_class_with_a_hook_of_its_own_is_made_by_it_alone() -> None:
-    """What the hook refuses is refused as a whole."""
+    """If the hook refuses anything, the whole is refused."""
     entity = Entity.from_class(Packed)
     assert entity.structure({"both": "1-2"}) == ((1, 2), {}, {"both": "1-2"})
     assert refusal(entity, {"both": UNTOLD}) == "Packed rejects the values with ValueError in _read_packed"
@@ -532,7 +532,7 @@ def test_a_class_that_holds_itself_is_stored_as_json_below_the_first() -> None:
 
 
 def test_computed_values_are_of_their_kind() -> None:
-    """What an instance computes is converted, or the instance is refused."""
+    """A value that an instance computes is converted, or the instance is refused."""
 
     @attrs.define
     class Computed:

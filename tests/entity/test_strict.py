@@ -65,7 +65,7 @@ moments = st.integers(0, 4 * 10**15).map(lambda to_micros: EPOCH + timedelta(mic
     ],
 )
 def test_a_value_of_the_type_is_taken(kind: type, raw: Any, value: Any) -> None:
-    """Also from the form that plain data has for it; the result is exactly of the type."""
+    """The form that plain data has for it is taken too; the result is exactly of the type."""
     made = CONVERT[kind](raw)
     assert made == value
     assert type(made) is kind
@@ -135,7 +135,7 @@ def test_a_value_of_the_type_is_taken(kind: type, raw: Any, value: Any) -> None:
     ],
 )
 def test_a_value_of_another_type_is_refused(kind: type, raw: Any) -> None:
-    """What would have to be guessed, rounded or cut off is not taken."""
+    """A value that would have to be guessed, rounded or cut is refused."""
     with pytest.raises((ValueError, OverflowError)):
         CONVERT[kind](raw)
 
@@ -176,7 +176,7 @@ def test_counts_since_1970_are_exact_to_the_microsecond(moment: datetime) -> Non
 
 
 def test_what_is_finer_than_a_microsecond_is_dropped() -> None:
-    """Also before 1970, where dropping means earlier."""
+    """Digits beyond microseconds are dropped; before 1970 that means an earlier time."""
     read = epoch_reader(10**9)
     assert read(1_999) == read("1999") == EPOCH + timedelta(microseconds=1)
     assert read(-1) == read("-1") == EPOCH - timedelta(microseconds=1)

@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def scale(request: pytest.FixtureRequest) -> int:
-    """How much larger loads are than in the default run, in which every second counts."""
+    """Return how much larger loads are than in the default run, in which every second counts."""
     return 10 if request.config.getoption("--rounds") > 1 else 1
 
 
@@ -39,7 +39,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope="session")
 def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    """What all faults counted; written to a file if that was asked for."""
+    """Collect the counts of all faults; written to a file if that was asked for."""
     found = Tally()
     yield found
     path = request.config.getoption("--write-faults")

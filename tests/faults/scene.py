@@ -27,7 +27,7 @@ LOADS: Final = [{"topic": "load/+", "model": {"wide": {"table": "loads"}}}]
 
 @attrs.frozen
 class Verdict:
-    """What became of a load: how many messages were acknowledged, are stored, dead, lost, doubled."""
+    """The fate of a load: how many messages were acknowledged, stored, dead, lost and doubled."""
 
     acknowledged: int = 0
     stored: int = 0
@@ -63,7 +63,7 @@ class Scene(BrokerProcess):
         return self._settings.journal.path
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
-        """What a user sees who opens the database; nothing as long as there is nothing."""
+        """Run SQL as a user who opens the database would; return no rows if there is none yet."""
         if self.url is None:
             return super().sql(query)
         try:
@@ -77,7 +77,7 @@ class Scene(BrokerProcess):
             raise
 
     def status(self) -> Status:
-        """What ``amqtt-db status`` shows."""
+        """Return what ``amqtt-db status`` shows."""
         return read_status(self._settings)
 
     @property
@@ -127,14 +127,14 @@ class Scene(BrokerProcess):
         return found[0]
 
     def _settled(self, query: str) -> tuple[Status, list[tuple[Any, ...]]]:
-        """How things stand, and what is stored then: the broker may still read what clients sent before they left."""
+        """Return the state and the stored messages; the broker may still be reading from clients that have left."""
         while True:
             state, rows = self.settle(), self.sql(query)
             if self.settle().counters == state.counters:
                 return state, rows
 
     def logged(self, text: str) -> bool:
-        """Whether the log says something."""
+        """Return True if a text is in the log."""
         return text in self.log.read_text()
 
     def lines(self, text: str) -> list[str]:

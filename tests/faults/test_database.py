@@ -98,7 +98,7 @@ def test_read_only(tmp_path: Path, server: Server, account: str, count: Count, r
 
 @pytest.mark.fault("privileges revoked and given back ({server})")
 def test_privileges(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
-    """What may no longer be written waits; no message becomes a dead letter for it."""
+    """Messages that may not be written any more wait; none becomes a dead letter."""
     with Scene(tmp_path, account) as scene, judged(scene, count) as load:
         scene.until(lambda: scene.count() > 0, "there is a table")
         with server.unprivileged(account) as complaint:

@@ -57,7 +57,7 @@ def take(scene: Scene, names: str, directory: Path) -> None:
 
 
 def forget_memory(directory: Path) -> None:
-    """What is only an index in memory does not outlive the machine."""
+    """Delete the index of the WAL, which is in memory only and does not outlive the machine."""
     for file in directory.glob("*-shm"):
         file.unlink()
 
@@ -160,7 +160,7 @@ def _lose(directory: Path, rng: random.Random, synced: int) -> None:
 
 
 def _numbers(path: Path) -> list[int]:
-    """What a new owner of the journal finds."""
+    """Return the messages that a new owner of the journal finds."""
     Journal.open(path, max_size=2**30, sync="never").close()
     reader = JournalReader(path)
     try:

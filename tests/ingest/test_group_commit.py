@@ -148,7 +148,7 @@ def test_nothing_is_acknowledged_once_the_file_is_known_to_be_gone(
 
 
 def test_a_note_is_durable_when_the_future_of_the_next_entries_is_done(tmp_path: Path) -> None:
-    """Also without any entry."""
+    """That holds without any entry, too."""
     path = tmp_path / "journal"
 
     async def scenario(group_commit: GroupCommit) -> None:

@@ -48,7 +48,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """What the children write."""
+    """Return the file that the children write to."""
     return tmp_path / "log"
 
 
@@ -58,12 +58,12 @@ def command(code: str, log: Path) -> tuple[str, ...]:
 
 
 def lines(log: Path) -> list[str]:
-    """What the children have written."""
+    """Return the lines that the children have written."""
     return log.read_text().splitlines() if log.exists() else []
 
 
 def written(log: Path, count: int) -> bool:
-    """Whether the children have written as many lines."""
+    """Return True if the children have written that many lines."""
     return len(lines(log)) == count
 
 
@@ -77,7 +77,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Return True if there is such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -147,7 +147,7 @@ class BridgeProcess:
         self._process.wait(PATIENCE)
 
     def logged(self, text: str) -> int:
-        """How often a text is in the log."""
+        """Return how often a text is in the log."""
         return self.log.read_text().count(text) if self.log.exists() else 0
 
     def query(self, sql: str) -> list[Any]:

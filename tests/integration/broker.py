@@ -89,7 +89,7 @@ class BrokerProcess:
         os.kill(self.writer(), signal.SIGKILL)
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
-        """What a user sees who opens the database; nothing as long as it is not there."""
+        """Run SQL as a user who opens the database would; return no rows if there is none yet."""
         if not self.database.exists():
             return []
         connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)

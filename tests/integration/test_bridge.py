@@ -87,7 +87,7 @@ def test_a_lost_session_is_an_error_and_subscribed_again(tmp_path: Path) -> None
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 @pytest.mark.parametrize(("retained", "count"), [("store", 1), ("ignore", 0)])
 def test_retained_messages_are_stored_once_or_never(tmp_path: Path, protocol: str, retained: str, count: int) -> None:
-    """And not again when the bridge comes back."""
+    """They are not stored again when the bridge comes back."""
     with Mosquitto(tmp_path) as broker:
         broker.publish(numbers(1, 2), "old", retain=True)
         bridge = BridgeProcess(tmp_path, {"url": broker.url, "protocol": protocol, "retained": retained})

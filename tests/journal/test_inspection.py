@@ -61,7 +61,7 @@ def test_info_tells_openings_positions_bytes_and_progress(journal: Path, tmp_pat
 
 
 def test_info_of_a_journal_that_was_emptied_in_order(journal: Path) -> None:
-    """What was stored and deleted is told as such."""
+    """Messages that were stored and deleted are reported as such."""
     owner = Journal.open(journal, max_size=2**30, sync="never")
     owner.trim(Progress(owner.token, owner.next))
     while owner.busy:

@@ -50,7 +50,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the journal lies."""
+    """Return the journal's path."""
     return tmp_path / "mqtt.journal"
 
 
@@ -70,12 +70,12 @@ def fill(journal: Journal, groups: int, per_group: int = 10, payload: bytes = b"
 
 
 def is_full(journal: Journal) -> bool:
-    """Whether it is full by now."""
+    """Return True if the journal is full by now."""
     return journal.full
 
 
 def is_busy(journal: Journal) -> bool:
-    """Whether there is something to commit by now."""
+    """Return True if there is something to commit by now."""
     return journal.busy
 
 
@@ -464,7 +464,7 @@ def test_full_is_about_what_waits(path: Path) -> None:
 
 
 def test_a_failed_commit_can_be_repeated(path: Path) -> None:
-    """What could not be committed is committed by a later commit, once and under the same positions."""
+    """A later commit commits the same entries, once and under the same positions."""
     journal = opened(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -19,7 +19,7 @@ GROUPS, EACH = 60, 5
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the journal lies."""
+    """Return the journal's path."""
     return tmp_path / "mqtt.journal"
 
 
@@ -37,7 +37,7 @@ def filled(path: Path) -> tuple[str, dict[int, bytes]]:
 
 
 def kept(path: Path, token: str) -> dict[int, bytes]:
-    """What the journal holds of an opening, without its START."""
+    """Return the entries of an opening of the journal, without its START."""
     return {
         position: payload
         for batch in everything(path)

@@ -44,7 +44,7 @@ def _store(bench: Workbench, sent: list[Sent]) -> None:
 
 
 def _expected(value: Any) -> Any:
-    """What a JSON payload means, worked out by hand: numbers are doubles, nulls are absent, integers stay exact."""
+    """Return what a JSON payload means, by hand: numbers are doubles, nulls are absent, integers stay exact."""
     if isinstance(value, dict):
         return {key: _expected(item) for key, item in value.items() if item is not None}
     if type(value) is int and -(2**53) <= value <= 2**53:

@@ -25,7 +25,7 @@ columns = (
 
 @given(st.data(), paths)
 def test_the_texts_are_those_that_each_object_has_alone(data: st.DataObject, under: list[tuple[str, ...]]) -> None:
-    """Where objects are written together, they read as if each were written by itself."""
+    """Objects that are written together read as if each were written by itself."""
     if ("deep",) in under:
         return
     drawn = [data.draw(columns) for _ in under]

@@ -109,7 +109,7 @@ def _levels(model: str) -> int:
 
 
 def test_scans_are_seen(asked: tuple[str, Workbench]) -> None:
-    """What reads a whole table is called so, on each engine."""
+    """A plan that reads a whole table is recognised on each engine."""
     model, bench = asked
     table = _questions(model)[1].split("FROM ")[1].split()[0]
     big = "mqtt_point" if model == "narrow" else table

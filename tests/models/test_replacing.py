@@ -76,7 +76,7 @@ def test_many_keys_in_one_batch(site: Site) -> None:
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
 def test_the_order_of_batches_does_not_matter(order: tuple[int, ...], site: Site) -> None:
-    """Nor does it matter which journal they come from."""
+    """The journal that they come from does not matter either."""
     times = [30, 10, 20]
     bench = Workbench(site, {"topic": "#", "model": MODEL, "time": "at"})
     for number in order:

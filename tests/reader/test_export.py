@@ -50,7 +50,7 @@ DECLARED = {
 
 
 def exported(url: str, form: Format = "jsonl", **options: Any) -> str:
-    """What an export writes."""
+    """Return what an export writes."""
     file = io.BytesIO()
     export(url, file.write, form, **options)
     return file.getvalue().decode()
@@ -67,7 +67,7 @@ def test_a_line_of_json(tmp_path: Path) -> None:
 
 
 def test_types_of_json_lines(tmp_path: Path) -> None:
-    """What JSON has no type for is tagged and readable, and comes back as what it was."""
+    """Values that JSON has no type for are tagged, readable, and come back as they were."""
     bench = Workbench(tmp_path, {"topic": "#", "entity": ENTITY})
     bench.send(("t", DECLARED))
     (line,) = exported(bench.url).splitlines()
@@ -234,7 +234,7 @@ def test_what_is_stored_of_many_topics(tmp_path: Path) -> None:
 
 
 def test_nothing_is_stored(tmp_path: Path) -> None:
-    """Where there is no database there are no topics to list, which is an error."""
+    """Listing the topics of a database that does not exist is an error."""
     with pytest.raises(DatabaseError, match="there is no database"):
         list_topics(f"sqlite:///{tmp_path}/mqtt.db")
     bench = Workbench(tmp_path)

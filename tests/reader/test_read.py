@@ -84,7 +84,7 @@ def test_what_was_sent_comes_back(model: str, tmp_path: Path) -> None:
 
 
 def expected(data: dict[str, Any]) -> dict[str, Any]:
-    """What a payload reads back as: without nulls, and numbers as doubles where these are exact."""
+    """Return the data that a payload reads back as: without nulls, numbers as doubles if these are exact."""
     parts = {key: expected(value) if isinstance(value, dict) else value for key, value in data.items()}
     return {key: _double(value) for key, value in sorted(parts.items()) if value is not None}
 
@@ -155,7 +155,7 @@ def test_pages_join_without_a_seam(model: Any, order: Any, site: Site) -> None:
 
 
 def pages(url: str, selection: Selection, size: int, order: Any) -> list[tuple[int, int, int]]:
-    """What one walk finds in pages of a size: (seconds, number of the message, part)."""
+    """Return the rows of one walk in pages of a size: (seconds, number of the message, part)."""
     wanted = attrs.evolve(selection, order=order)
     with open_snapshot(url) as snapshot:
         keys = LookupCache(snapshot)
@@ -288,7 +288,7 @@ def test_every_page_is_found_through_an_index(model: Any, options: dict[str, Any
 
 
 def test_one_topic_of_many_is_found_at_once(tmp_path: Path) -> None:
-    """How many statements it takes to read one topic does not depend on how many there are."""
+    """The number of statements that read one topic does not depend on how many topics there are."""
     counts = []
     for topics in (2, 300):
         directory = tmp_path / str(topics)
@@ -331,7 +331,7 @@ def test_a_reading_can_be_given_up(tmp_path: Path) -> None:
 
 
 def test_settings_name_a_database(tmp_path: Path) -> None:
-    """What the YAML says may be given as it is."""
+    """The database may be given as the YAML has it."""
     bench = filled(tmp_path, "wide", 3)
     assert tell(amqtt_db.read(load_section({"database": bench.url}))) == [0, 1, 2]
 
@@ -367,7 +367,7 @@ def test_what_is_no_url_is_refused_at_once(url: str, reason: str) -> None:
 
 
 def test_a_damaged_database_is_an_error_of_one_line(tmp_path: Path) -> None:
-    """Also where the damage shows only while rows are fetched."""
+    """That holds if the damage shows only while rows are fetched, too."""
     bench = Workbench(tmp_path, {"topic": "#", "model": {"wide": {"table": "all"}}})
     bench.send(*(("t", {"text": "x" * 2000}) for _ in range(1000)))
     bench.close()
@@ -430,7 +430,7 @@ def test_there_is_no_database(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_gone(tmp_path: Path) -> None:
-    """What lies in a model that cannot be loaded is not left out silently."""
+    """Records of a model that cannot be loaded are not left out silently."""
     bench = filled(tmp_path, "eav", 2)
     bench.sql("UPDATE mqtt_assignment SET model = '{\"gone.Model\": {}}' WHERE topic = 't/1'")
     with pytest.raises(
@@ -555,7 +555,7 @@ def test_following_looks_at_what_is_new_only(tmp_path: Path) -> None:
 def test_what_no_model_writes_is_an_error_that_names_the_table(
     model: Any, table: str, change: str, tmp_path: Path
 ) -> None:
-    """Also where each column alone can be read."""
+    """Rows that contradict each other are an error even if each column can be read."""
     bench = Workbench(tmp_path, {"topic": "#", "model": model, "entity": {"at": "datetime"}})
     bench.send(("t", {"at": "2024-01-01T00:00:00Z", "s": "x"}))
     bench.sql(f"UPDATE {table} SET {change}")

@@ -34,7 +34,7 @@ def test_flattening_is_invertible(data: dict[str, Any]) -> None:
 
 
 def _unflattened(data: dict[str, Any]) -> dict[str, Any]:
-    """What is expected: as given, but properties that are null, and objects of nothing but nulls, are absent."""
+    """Return the data that is expected: properties that are null, and objects of nothing but nulls, are absent."""
     kept: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict) and value:

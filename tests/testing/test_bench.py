@@ -29,7 +29,7 @@ def test_a_crash_before_any_commit_leaves_nothing_behind(database: Database) -> 
 
 
 def test_a_crash_after_the_last_commit_comes_too_late() -> None:
-    """What is committed is stored."""
+    """Everything that was committed is stored."""
     with Bench.of(SQLITE, Document(), SETTING) as bench:
         feed = bench.feed()
         feed.sent.append(ONE)

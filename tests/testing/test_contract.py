@@ -128,7 +128,7 @@ def prove(model: Model, law: str) -> None:
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # examples are not made smaller
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_broken_model_fails_its_law(case: Case) -> None:
-    """What is wrong with it is found by the law that is about it."""
+    """The law about its fault finds it."""
     for law in sorted(case.breaks):
         with tried(100, **QUICK), pytest.raises((AssertionError, DatabaseError), match=case.says):
             prove(case.model(), law)

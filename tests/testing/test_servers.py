@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is noted when a server of the kind `fake` starts and stops; each is an SQLite database."""
+    """Note when a server of the kind `fake` starts and stops; each is an SQLite database."""
     noted: list[str] = []
 
     @contextmanager

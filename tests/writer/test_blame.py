@@ -81,7 +81,7 @@ def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, tmp_path
 @pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE, *HARMLESS])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_of_a_model_that_misbehaves_costs_only_its_messages(method: str, mood: str, tmp_path: Path) -> None:
-    """Also after a restart, and the views of others are made."""
+    """That holds after a restart, too, and the views of others are made."""
     bench = Workbench(tmp_path, moody(method, mood), GOOD)
     sent: list[tuple[str, Any]] = [
         ("good/a", {"v": 1.0}), ("moody/a", {"bad": 1.0}), ("moody/b", {"fine": 1.0}), ("good/a", {"v": 2.0})
@@ -205,7 +205,7 @@ def test_a_model_that_is_gone_stops_only_its_own_view(tmp_path: Path, caplog: py
 @pytest.mark.slow
 @pytest.mark.parametrize("mood", ["hang", "exit", "polite exit"])
 def test_a_model_that_hangs_or_exits_when_it_is_asked_anything_is_left_alone(mood: str, tmp_path: Path) -> None:
-    """Where no message is to blame, at start, by views and by retention: others are not concerned."""
+    """If no message is to blame, at start, in views and in retention, other routes go on."""
     command = [sys.executable, "-c", DEADLY, str(tmp_path), "tables", mood, "always"]
     codes: list[int] = []
     while not codes or (codes[-1] and len(codes) < 12):

@@ -44,7 +44,7 @@ def _sealed(**options: Any) -> dict[str, Any]:
 
 
 def _remodel(bench: Workbench, model: Any) -> None:
-    """What ``amqtt-db remodel --drop`` does."""
+    """Run ``amqtt-db remodel --drop``."""
     remodel = Remodel(bench.url, routes({"topic": "#", "model": model}, url=bench.url))
     try:
         for move in remodel.moves():
@@ -138,7 +138,7 @@ def test_a_table_that_was_made_anew_has_its_last_form(site: Site) -> None:
 
 
 def test_remodel_is_refused_as_the_writer_is(site: Site) -> None:
-    """And before any topic gets another place, so that the writer is refused afterwards as well."""
+    """It is refused before any topic moves, so that the writer is refused afterwards as well."""
     bench = Workbench(site, {"topic": "#", "model": EAV})
     bench.send(("t", {"v": 1}))
     for _ in range(2):

@@ -51,7 +51,7 @@ class Mill:
         self.journal.commit()
 
     def rows(self) -> list[int]:
-        """What is stored so far."""
+        """Return the rows that are stored so far."""
         try:
             connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=PATIENCE)
         except sqlite3.OperationalError:
@@ -224,7 +224,7 @@ def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
 
 
 def test_a_deleted_database_file_is_noticed(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
-    """What went into the unlinked file is stored again in the new one."""
+    """Messages that went into the deleted file are stored again in the new one."""
     mill.start()
     mill.send(5)
     mill.until_stored()

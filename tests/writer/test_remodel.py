@@ -173,7 +173,7 @@ def test_a_dashboard_on_the_view_does_not_notice(old: str, new: str, tmp_path: P
 
 
 def test_a_writer_with_old_routes_cannot_write_to_the_old_tables(tmp_path: Path) -> None:
-    """What it knows of places is out of date: its commit is refused, it learns anew, and nothing becomes invisible."""
+    """Its assignments are out of date: its commit is refused, it learns the new ones, and nothing becomes invisible."""
     bench = Workbench(tmp_path, _route("wide"))
     bench.send(("t", {"at": 1, "v": 1}))
     assert _run(bench, "eav", drop=True) == 1

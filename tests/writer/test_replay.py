@@ -38,7 +38,7 @@ def test_after_mending_the_route_exactly_the_mended_ones_are_stored(tmp_path: Pa
 
 
 def test_replaying_twice_stores_nothing_twice(tmp_path: Path) -> None:
-    """What was revived is a dead letter no longer."""
+    """A message that was replayed is no longer a dead letter."""
     bench = _bench(tmp_path)
     for _ in range(2):
         list(replay(bench.url, routes(LENIENT)))
@@ -70,7 +70,7 @@ def test_what_the_database_still_refuses_stays(tmp_path: Path) -> None:
 
 
 def test_purging_deletes_what_is_named_or_all(tmp_path: Path) -> None:
-    """And says how many there were."""
+    """The answer says how many there were."""
     bench = _bench(tmp_path)
     assert purge(bench.url, [bench.dead()[0].id]) == 1
     assert purge(bench.url) == 2
@@ -92,7 +92,7 @@ def test_a_remodel_meanwhile_loses_no_letter(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_away_is_one_line(tmp_path: Path) -> None:
-    """What it answers, as an error of the project's."""
+    """The database's answer becomes one of the project's errors."""
     bench = _bench(tmp_path)
     bench.sql("DROP TABLE mqtt_dead_letter")
     bench.sql("CREATE VIEW mqtt_dead_letter AS SELECT 1 AS id")

@@ -59,7 +59,7 @@ def _rows(bench: Workbench) -> dict[str, int]:
 
 
 def test_parts_of_a_message_grow_old_on_their_own(site: Site) -> None:
-    """What counts is the record's time, whatever its message and its neighbours."""
+    """Each record's own time counts, not its message's or its neighbours'."""
     bench = Workbench(site, _route("eav", each="", time="at"))
     now = ARRIVAL / 1_000_000
     bench.send(("t", [{"v": 1, "at": now - 2 * HOUR}, {"v": 2, "at": now}, {"v": 3, "at": now - 3 * HOUR}]))
@@ -123,7 +123,7 @@ def test_a_changed_keep_takes_effect_at_the_next_start(site: Site) -> None:
 
 
 def test_past_places_grow_old_too(site: Site) -> None:
-    """Also in tables that other routes are in, of which nothing else is touched."""
+    """Old records also leave tables that a route used earlier; other routes' records there stay."""
     bench = Workbench(site, {"topic": "#", "model": "eav"})
     bench.send(("t/a", {"v": 1}), ("other", {"v": 2}))
     bench.restart(_route("narrow"), {"topic": "#", "model": "eav"})

@@ -302,7 +302,7 @@ with guard.watch(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["sleep", "match"])
 def test_user_code_that_hangs_is_a_death_with_a_reason(how: str, tmp_path: Path) -> None:
-    """Also where it never gives another thread a turn; four times, and the message is known and why."""
+    """It holds even if no other thread gets a turn; after four deaths the message and the reason are known."""
     for _ in range(4):
         command = [sys.executable, "-c", HANGING, str(tmp_path / "note"), how]
         assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGALRM
@@ -314,7 +314,7 @@ def test_user_code_that_hangs_is_a_death_with_a_reason(how: str, tmp_path: Path)
 
 
 def test_user_code_has_its_time_for_itself(tmp_path: Path) -> None:
-    """What comes after it, and a look at the database in between, may take longer."""
+    """Work after it, and a look at the database in between, may take longer."""
     guard = CrashGuard(tmp_path / "note", limit=0.2)
     with guard.watch(Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)):
         with guard.pause():

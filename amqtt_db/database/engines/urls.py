@@ -82,7 +82,7 @@ def file_of(url: str) -> Path | None:
 
 
 def problem(url: str) -> str | None:
-    """Why the database can never be used, however often one tries, and what to do; None where it may be.
+    """The reason why the database can never be used, and what to do; None if it may be usable.
 
     A server that does not answer may answer later; a file in a directory that does not exist is a mistake.
     """

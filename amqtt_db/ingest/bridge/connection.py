@@ -50,7 +50,7 @@ _TAKEN_OVER: Final = 0x8E
 
 @attrs.frozen
 class Ending:
-    """Why a connection ended: ``reason`` completes "the broker …".
+    """The end of a connection; its ``reason`` completes "the broker …".
 
     ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over.
     """

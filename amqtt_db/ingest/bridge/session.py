@@ -42,7 +42,7 @@ _SESSION_CHECKSUM_BYTES: Final = 6
 
 @attrs.frozen
 class Received:
-    """What follows from some packets: append ``entries``, commit them with ``notes``, then send ``acknowledgements``.
+    """The result of some packets: append ``entries``, commit them with ``notes``, then send ``acknowledgements``.
 
     ``recognized`` messages were stored before and are not again; ``unproven`` ones look like it, without proof, and
     are.

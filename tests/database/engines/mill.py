@@ -78,5 +78,5 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as an error so far."""
+    """Return the errors logged so far."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

@@ -55,7 +55,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.mark.usefixtures("installed")
 def test_it_stores_and_reads(tmp_path: Path) -> None:
-    """What its class says is done; views come by the third entry point; commands know the database."""
+    """The methods of its class are called, views come from the third entry point, and commands know the database."""
     url = f"shelf:///{tmp_path / 'mqtt.db'}"
     with ExitStack() as stack:
         bench = Workbench(Site(tmp_path, url, stack), {"topic": "#"})

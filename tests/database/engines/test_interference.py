@@ -48,12 +48,12 @@ def values(first: int, count: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def stored(url: str) -> list[dict[str, Any]]:
-    """What reads back, in the order of arrival."""
+    """Return the data that reads back, in the order of arrival."""
     return [record.data() for record in sorted(read(url), key=lambda record: record.id)]
 
 
 def sent(first: int, count: int) -> list[dict[str, Any]]:
-    """What must read back of :func:`values`."""
+    """Return the data that must read back of :func:`values`."""
     return [data for _, data in values(first, count)]
 
 
@@ -94,7 +94,7 @@ CASCADE = {"postgresql": " CASCADE"}  # there, a view would be in the way
 
 
 def test_a_table_that_is_dropped_is_made_again(site: Site) -> None:
-    """What comes afterwards is stored."""
+    """Messages that come afterwards are stored."""
     running = Running.on(site)
     by_hand(site, f"DROP TABLE t{CASCADE.get(site.engine, '')}")
     assert running.goes_on() == sent(10, 10)
@@ -129,7 +129,7 @@ def test_a_column_that_is_dropped_is_made_again(site: Site) -> None:
 
 
 def test_a_column_added_by_hand_is_left_alone(site: Site) -> None:
-    """Also one with the name that a property would have got."""
+    """A column with the name that a property would get is left alone too."""
     running = Running.on(site)
     by_hand(site, "ALTER TABLE t ADD COLUMN comment VARCHAR(20)", "ALTER TABLE t ADD COLUMN later INTEGER")
     running.mill.send(("t", {"n": 99.0, "later": "text", "comment": True}))
@@ -196,7 +196,7 @@ def guest(site: Site, *grants: str) -> Iterator[str]:
 
 
 def grants(site: Site) -> tuple[str, ...]:
-    """What the documentation says that the user of the URL needs."""
+    """Return the privileges that the documentation says the user of the URL needs."""
     page = (ROOT / "docs" / "databases.md").read_text(encoding="utf-8")
     on = "SCHEMA public" if site.engine == "postgresql" else "mqtt.*"
     ((privileges,),) = (re.findall(rf"^GRANT ([\w, ]+) ON {re.escape(on)} TO mqtt;$", page, re.MULTILINE),)
@@ -358,7 +358,7 @@ SLOW = {
 
 
 def test_statements_that_may_not_take_long(server: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """What is too much at once is stored in smaller steps."""
+    """Work that is too much at once is done in smaller steps."""
     with connected(server.url) as administrator:
         if server.engine == "mysql" and not administrator.dialect.is_mariadb:  # type: ignore[attr-defined]
             pytest.skip("MySQL limits the time of nothing but SELECT")
@@ -409,7 +409,7 @@ def test_a_server_that_becomes_read_only(server: Site, caplog: pytest.LogCapture
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyMySQL forgets half-made sockets
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_that_is_stopped_and_started(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What comes while it is away is stored when it is back; it is said once that it is away."""
+    """Messages sent while it is away are stored when it is back; the log says once that it is away."""
     with ExitStack() as stack, needed(kind):
         directory = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="amqtt_db_", ignore_cleanup_errors=True))

@@ -77,7 +77,7 @@ def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
 
 
 def test_values_that_do_not_fit_come_back_beside_others(site: Site) -> None:
-    """What one topic's column cannot hold costs neither its message nor those of other topics."""
+    """A value that one topic's column cannot hold harms neither its message nor those of other topics."""
     values = [*NASTY_TEXT, *NASTY_NUMBERS]
     bench = Workbench(site)
     bench.send(*((f"t{number}", {"v": value, "l": [value]}) for number, value in enumerate(values)))
@@ -144,7 +144,7 @@ class Signed(Wide):
 
 
 def test_a_model_with_rows_of_its_own_writes_each_itself(site: Site) -> None:
-    """What is done for all topics together is done only where that is the same."""
+    """Topics are written together only if the same work is done for all."""
     bench = Workbench(site, {"topic": "#", "model": f"{__name__}.Signed"})
     bench.send(*((f"t{number}", {"v": 1}) for number in range(3)))
     assert [bench.sql(f"SELECT topic FROM t{number}") for number in range(3)] == [
@@ -193,7 +193,7 @@ def test_rules_on_tables_are_not_followed(postgresql: Site) -> None:
 
 
 def test_a_column_of_another_type_rounds_nothing(postgresql: Site) -> None:
-    """Where somebody has changed a column's type, few rows are refused as many are, not stored as something near."""
+    """If somebody changes a column's type, rows that do not fit are refused, few or many, and never rounded."""
     bench = Workbench(postgresql)
     bench.send(("t", {"v": 0.1}))
     bench.sql("DROP VIEW t_view; ALTER TABLE t ALTER COLUMN v TYPE real")

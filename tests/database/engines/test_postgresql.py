@@ -12,7 +12,7 @@ from tests.workbench import Sent, Workbench
 
 
 def test_columns_have_the_types_of_their_kinds(postgresql: Site) -> None:
-    """What a user of the database sees."""
+    """A user of the database sees these types."""
     entity = {
         "b": "bool", "f": "float", "n": "int", "s": "str", "raw": "bytes", "at": "datetime", "day": "date",
         "clock": "time", "amount": "decimal", "key": "uuid", "tags": "list",
@@ -128,7 +128,7 @@ def test_a_missing_privilege_is_named(postgresql: Site) -> None:
 
 
 def test_triggers_blame_their_message(postgresql: Site) -> None:
-    """What a trigger raises is about the row that it saw."""
+    """An error raised by a trigger is blamed on the row that it saw."""
     bench = Workbench(postgresql)
     bench.send(("t", {"v": 0}))
     bench.sql("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too hot'; END $$")

@@ -182,7 +182,7 @@ def test_a_pooler_is_no_hindrance_and_keeps_nothing(mode: str, postgresql: Site)
 
 
 def assert_clean(url: str) -> None:
-    """What other programs get from the pool may write, waits as long as it likes, and holds no lock."""
+    """Require that the pool's connections can write for other programs, have no time limit and hold no lock."""
     stranger = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), pool_size=4)
     with ExitStack() as stack:
         for connection in [stack.enter_context(stranger.connect()) for _ in range(4)]:

@@ -150,7 +150,7 @@ def test_late_messages_go_into_compressed_chunks(model: Any, at_once: int, site:
 
 @pytest.mark.parametrize("model", ["wide", "narrow"])
 def test_late_messages_for_a_frozen_chunk_are_dead_letters(model: str, site: Site) -> None:
-    """What the administrator has closed takes none; the letter says so, and the neighbours are stored."""
+    """A chunk that the administrator has closed takes no row; the letter says so, and the neighbours are stored."""
     bench = Workbench(site, _route(model))
     bench.send(*_hours(0, 2))
     bench.sql(
@@ -367,7 +367,7 @@ def _await(holds: Callable[[], bool]) -> None:
 
 
 def test_a_sample_shows_the_hypertable_that_it_would_make(site: Site) -> None:
-    """And makes nothing."""
+    """The sample shows the hypertable and creates nothing."""
     settings = load_section({"database": site.url, "routes": [_route()]})
     ddl = preview(settings, "plant/a", b'{"v": 1}').ddl
     assert any("create_hypertable" in statement for statement in ddl)

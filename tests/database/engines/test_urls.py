@@ -96,7 +96,7 @@ def test_a_file_that_exists_keeps_its_mode(tmp_path: Path) -> None:
 
 
 def test_a_database_that_cannot_be_made_says_why(tmp_path: Path) -> None:
-    """Also to who did not ask before."""
+    """The reason is given also without an earlier check."""
     with pytest.raises(DatabaseError, match="No such file or directory; make its directory"):
         engine_for(_url(tmp_path / "no" / "x.db")).open(write=True)
 

@@ -51,5 +51,5 @@ def test_filters_that_match_one_topic_overlap(one: str, other: str, topic: str) 
     ],
 )
 def test_covers_are_small(wanted: list[str], found: list[str]) -> None:
-    """What covers another one stands for it; others are joined only if they overlap."""
+    """A filter that covers another one replaces it; others are joined only if they overlap."""
     assert cover(wanted) == found

@@ -60,7 +60,7 @@ def properties_of_messages(draw: st.DrawFn) -> Properties:
 
 
 def expected(made: Any) -> dict[int, Any]:
-    """What these properties are by their identifiers."""
+    """Return these properties by their identifiers."""
     names = {"PayloadFormatIndicator": 1, "MessageExpiryInterval": 2, "ContentType": 3, "CorrelationData": 9}
     found = {number: getattr(made, name) for name, number in names.items() if hasattr(made, name)}
     return found | ({packets.USER_PROPERTY: list(made.UserProperty)} if hasattr(made, "UserProperty") else {})

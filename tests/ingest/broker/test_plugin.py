@@ -659,7 +659,7 @@ def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> N
 
 
 def test_a_slow_disk_does_not_stop_the_loop(in_house: InHouse) -> None:
-    """Where commits are slow a thread does them; acknowledgements still wait for them, and nothing is lost."""
+    """A thread does slow commits; acknowledgements still wait for them, and nothing is lost."""
 
     async def scenario(setup: Setup) -> None:
         group_commit = setup.plugin._group_commit

@@ -33,7 +33,7 @@ def gated(
 
 
 async def packets(reader: GatedReader) -> list[PublishPacket]:
-    """What amqtt makes of a stream until its end."""
+    """Return the packets that amqtt reads from a stream until its end."""
     found = []
     while (header := await MQTTFixedHeader.from_stream(reader)) is not None:
         found.append(await PublishPacket.from_stream(reader, fixed_header=header))
@@ -110,7 +110,7 @@ def test_a_connection_that_breaks_is_told() -> None:
 
 
 def test_an_idle_connection_holds_nothing() -> None:
-    """What amqtt has read is not kept until the next message comes."""
+    """Bytes that amqtt has read are not kept until the next message comes."""
 
     async def scenario() -> None:
         stream = asyncio.StreamReader()
@@ -183,7 +183,7 @@ BAD_PACKETS = {
 
 @pytest.mark.parametrize("kind", BAD_PACKETS)
 def test_a_publish_that_no_broker_may_accept_ends_the_stream(kind: str) -> None:
-    """What came before is read, what comes after is not, and the reason is told once."""
+    """Earlier packets are read, later ones are not, and the reason is told once."""
 
     async def scenario() -> None:
         stream, refused = asyncio.StreamReader(), list[str]()
