@@ -342,7 +342,7 @@ class GroupCommit:
             self._refused_before = journal.refused
             logger.error(
                 "journal %s is full: %d bytes wait for the writer, max_size is %d; until it catches up, QoS 1 and 2 are"
-                " not acknowledged and QoS 0 is refused; check why the database takes none, or raise max_size",
+                " not acknowledged and QoS 0 is refused; check why nothing reaches the database, or raise max_size",
                 journal.path, journal.size, journal.max_size,
             )  # fmt: skip
         else:

@@ -31,7 +31,7 @@ BLOATED: Final = 75
 """Exit status of a child that has used too much memory and is to be replaced."""
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
-    BLOATED: "has grown beyond its memory_limit",
+    BLOATED: "used more memory than memory_limit",
     -signal.SIGALRM: "was ended by its time_limit",
 }
 _FIRST_WAIT: Final = 0.1

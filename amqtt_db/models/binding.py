@@ -126,7 +126,7 @@ class BoundModel:
 
     @property
     def layout(self) -> Layout | None:
-        """The place where SQL finds the properties; None if a subclass stores them in another way than the layout says."""
+        """The place where SQL finds the properties; None if a subclass stores them in a different way."""
         with calling(self.model, "layout"):
             layout = layout_of(self.model)
         return layout if isinstance(layout, OwnColumns) or _is_in_effect(self.model, "layout") else None

@@ -202,7 +202,7 @@ class WriterLoop:
         if self._causes.is_new(complaint):
             foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
             logger.error(
-                "%s; trying again until it works, nothing is lost meanwhile",
+                "%s; retrying until it works; nothing is lost",
                 complaint,
                 exc_info=None if foreseen else error,
             )

@@ -183,7 +183,7 @@ class TransactionWriter:
                 add_rest(connection, self._catalog, row["id"], row["payload"], size)
             filters = ", ".join(sorted({rejection.filter or "no route" for rejection in decoded.rejected}))
             logger.warning(
-                "%s put among the dead letters (%s): see `amqtt-db dead list`",
+                "%s stored as dead letters (%s): see `amqtt-db dead list`",
                 format_count(len(rows), "message"),
                 filters,
             )

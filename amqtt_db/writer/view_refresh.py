@@ -169,7 +169,7 @@ class ViewKeeper:
         self._retry_faulty_at = time.monotonic() + RETRY_PAUSE
         fault = min(map(str, faults.values()))
         if self._faults.is_new(fault):
-            logger.error("a view stays as it is, for its model cannot be asked: %s; messages are stored", fault)
+            logger.error("cannot refresh a view, because its model fails: %s; messages are still stored", fault)
 
     def _wish(self, destination: Destination) -> Wish:
         pairs = self._pairs[destination.key]

@@ -124,7 +124,7 @@ class Writer:
         self._views.forget()
         for statement in ddl:
             done = " ".join(statement.split())
-            logger.warning("the schema had been changed by hand, or its model has changed; mended with: %s", done)
+            logger.warning("somebody changed the schema by hand, or its model has changed; repaired with: %s", done)
         return bool(ddl)
 
     def is_collision(self, error: BaseException) -> bool:

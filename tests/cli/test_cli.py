@@ -315,7 +315,7 @@ def test_an_address_that_this_machine_does_not_have(tmp_path: Path, host: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
-    """Acknowledged messages are stored once after Ctrl-C or SIGTERM, the exit code is 0, and nothing is left running."""
+    """After Ctrl-C or SIGTERM acknowledged messages are stored once, the exit code is 0, and nothing is left."""
     path = configuration(tmp_path)
     with running(path) as (process, port):
         publish(port, *(("home/kitchen/climate", json.dumps({"temp": n + 0.5}).encode()) for n in range(50)))

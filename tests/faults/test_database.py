@@ -28,7 +28,7 @@ def test_absent_at_start(tmp_path: Path, server: Server, account: str, count: Co
     """
     server.stop()
     with Scene(tmp_path, account) as scene, judged(scene, count):
-        scene.until_logged("trying again until it works, nothing is lost meanwhile")
+        scene.until_logged("retrying until it works; nothing is lost")
         server.start()
     causes = [line.partition(" ERROR ")[2] for line in scene.lines("trying again until it works")]
     assert len(causes) == len(set(causes))
@@ -184,7 +184,7 @@ def test_schema_changed_by_hand(tmp_path: Path, count: Count, round_: int) -> No
             (last,) = other.execute("SELECT max(id) FROM loads").fetchone()
             other.close()
             load.more()
-            scene.until_logged("the schema had been changed by hand, or its model has changed; mended with")
+            scene.until_logged("somebody changed the schema by hand, or its model has changed; repaired with")
         assert scene.sql(f"SELECT count(*) FROM loads WHERE id > {last} AND s IS NULL") == [(0,)]
 
 

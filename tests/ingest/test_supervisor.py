@@ -136,7 +136,7 @@ def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCapt
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "told"),
-    [("sys.exit(75)", "has grown beyond its memory_limit"), ("signal.alarm(1); signal.pause()", "by its time_limit")],
+    [("sys.exit(75)", "used more memory than memory_limit"), ("signal.alarm(1); signal.pause()", "by its time_limit")],
 )
 def test_a_child_that_ends_at_a_limit_is_replaced_at_once(
     end: str, told: str, caplog: pytest.LogCaptureFixture

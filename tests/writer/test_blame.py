@@ -197,7 +197,7 @@ def test_a_model_that_is_gone_stops_only_its_own_view(tmp_path: Path, caplog: py
             bench.send(("lab/a", {name: 1.0}), ("good/a", {name: 1.0}))
             bench.writer._views.finish()  # at once, also on a slow machine
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
-    assert [error.partition(":")[0] for error in errors] == ["a view stays as it is, for its model cannot be asked"]
+    assert [error.partition(":")[0] for error in errors] == ["cannot refresh a view, because its model fails"]
     assert bench.sql("SELECT v, w FROM good_a_view ORDER BY id") == [(1.0, None), (None, 1.0)]
     assert len(bench.data("good/#")) == 2
 

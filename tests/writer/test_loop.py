@@ -151,7 +151,7 @@ def test_a_table_dropped_under_a_running_writer(mill: Mill, change: str, caplog:
     other.close()
     mill.send(10)
     mill.until(lambda: mill.rows()[-10:] == list(range(10, 20)))
-    assert [record for record in caplog.records if "mended" in record.getMessage()]
+    assert [record for record in caplog.records if "repaired with" in record.getMessage()]
 
 
 def test_several_openings_are_stored_one_after_the_other(mill: Mill) -> None:

@@ -99,7 +99,7 @@ class Link:
             if self._version == V311:
                 return 0.0
         elif self._causes.is_new(ending.reason):
-            logger.error("%s: the broker %s; connecting again until it works", self.settings.url, ending.reason)
+            logger.error("%s: the broker %s; reconnecting until it works", self.settings.url, ending.reason)
         pause = _LONGEST_WAIT if ending.is_rival else self._backoff.next_pause()
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all clients come at once
 
