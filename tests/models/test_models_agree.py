@@ -17,6 +17,8 @@ from tests.history import messages
 from tests.values import same
 from tests.workbench import Sent, Workbench
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("wide", "eav", "document", "narrow")
 VIEWS = {"wide": ("climate_view", "rest_view")}
 COUNT = 10_000

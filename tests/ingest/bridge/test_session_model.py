@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from amqtt_db.ingest.bridge.packets import NO_PROPERTIES, Publish, Pubrel
 from amqtt_db.ingest.bridge.session import Note, Received, Session
 
+pytestmark = pytest.mark.slow
+
 Ids = Literal["round", "lowest", "renumbered"]
 
 WINDOW = 5

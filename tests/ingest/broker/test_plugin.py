@@ -28,7 +28,10 @@ from tests.ingest.broker.mqtt import SECONDS, Client, connect_packet, packet, pu
 from tests.ingest.broker.setup import InHouse, Setup, running
 
 # amqtt does not close the transport of a client that has reset its connection.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 class Forbidding(BaseTopicPlugin):
@@ -371,7 +374,6 @@ def test_a_payload_beyond_the_limit_is_refused_and_counted(in_house: InHouse) ->
     assert [len(message.payload) for message in setup.entries()] == [1000]
 
 
-@pytest.mark.slow
 def test_unfinished_packets_take_bounded_memory(tmp_path: Path) -> None:
     """20 clients send 20 MB of a PUBLISH of 200 MB and wait: the broker takes that of one, and gives it back."""
     setup = Setup(tmp_path, {}, {})
@@ -406,7 +408,6 @@ def test_unfinished_packets_take_bounded_memory(tmp_path: Path) -> None:
             child.kill()
 
 
-@pytest.mark.slow
 def test_a_subscriber_that_never_acknowledges_does_not_flood_the_log(
     in_house: InHouse, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -519,7 +520,6 @@ def test_a_shutdown_ends_the_connections(in_house: InHouse) -> None:
     assert [end.session for end in setup.entries(DISCONNECT)] == [setup.entries(CONNECT)[0].position]
 
 
-@pytest.mark.slow
 def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
     """Full: QoS 1 is not acknowledged, QoS 0 counted as refused, one line; trimmed: it goes on by itself."""
 
@@ -636,7 +636,6 @@ def test_what_comes_after_the_end_holds_nobody_up(in_house: InHouse) -> None:
     in_house(scenario)
 
 
-@pytest.mark.slow
 def test_a_sender_is_held_back_while_the_journal_is_full(in_house: InHouse) -> None:
     """Of 20 MB that cannot be taken no more than a bounded part is read; once there is room, all of it is stored."""
 

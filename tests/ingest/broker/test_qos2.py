@@ -16,6 +16,8 @@ from amqtt_db.journal import Journal
 from tests.ingest.broker.mqtt import Client, publish, release
 from tests.ingest.broker.setup import Setup, running
 
+pytestmark = pytest.mark.slow
+
 PUBREC, PUBCOMP = 5, 7
 
 
@@ -114,7 +116,6 @@ class Sender:
             self.unreleased.remove(packet_id)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("clean", [False, True])
 def test_kills_at_any_moment_of_the_handshake_lose_and_double_nothing(tmp_path: Path, clean: bool) -> None:
     """A broker is killed again and again under load; each message of QoS 2 is stored exactly once."""
