@@ -162,6 +162,7 @@ CASES: Final = [
             ),
             *plain("broken", {"v": 2}),
         ],
+        {"decode": "json"},
     ),
     Case(
         "19: odd JSON",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from amqtt_db.decode.formats import MAX_DEPTH
+from amqtt_db.decode.checks import MAX_DEPTH
 from amqtt_db.reader.export import export
 from amqtt_db.record import MAX_DIGITS
 from amqtt_db.writer.remodel import Remodel

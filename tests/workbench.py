@@ -12,6 +12,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import load_section
+from amqtt_db.database.catalog import COUNTS
 from amqtt_db.database.dead_letters import DeadLetter, letter, letters
 from amqtt_db.database.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
@@ -137,9 +138,8 @@ class Workbench:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """The counters by topic filter, zeros left out."""
-        rows = self.sql("SELECT filter, mqtt_counter.stored, dead, ignored, records, dropped, nulled FROM mqtt_counter")
-        names = ("stored", "dead", "ignored", "records", "dropped", "nulled")
-        return {row[0]: {name: count for name, count in zip(names, row[1:], strict=True) if count} for row in rows}
+        rows = self.sql(f"SELECT c.filter, {', '.join(f'c.{name}' for name in COUNTS)} FROM mqtt_counter c")
+        return {row[0]: {name: count for name, count in zip(COUNTS, row[1:], strict=True) if count} for row in rows}
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run SQL as a user who opens the database would, and commit."""

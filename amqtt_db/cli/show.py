@@ -109,7 +109,7 @@ def render_status(status: Status) -> RenderableType:
 def _render_counters(counters: Sequence[TopicCounts]) -> RenderableType:
     if not counters:
         return "Nothing is stored yet."
-    names = ("stored", "dead", "ignored", "records", "dropped", "nulled")
+    names = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled")
     rows = [(counts.filter or "(no route)", *(getattr(counts, name) for name in names)) for counts in counters]
     return _make_table(("topic filter", *names), rows, "Messages")
 

@@ -135,7 +135,7 @@ def _topic(value: object) -> TopicFilter:
 
 
 def _decoder(node: Node) -> decode.Decoder | None:
-    spec = "json" if node.value is None else node.value
+    spec = "auto" if node.value is None else node.value
     return Node(spec, node.path, node.problems).read(lambda value: decode.resolve(value, where=node.path), None)
 
 

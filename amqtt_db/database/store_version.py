@@ -19,11 +19,12 @@ from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.spec import from_spec, to_spec
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 """The version that this program reads and writes."""
 
 _META: Final = "mqtt_meta"
 _JOURNAL: Final = "mqtt_journal"
+_COUNTER: Final = "mqtt_counter"
 _OLD_COLUMN: Final = "epoch"  # a column that only version 0 has
 _VERSION_NAME: Final = "version"
 
@@ -141,5 +142,14 @@ def _rename_in_views(connection: sa.Connection, engine: Engine, old: str, new: s
         plain.exec_driver_sql(renamed)
 
 
-_STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {0: _to_version_1}
+def _to_version_2(connection: sa.Connection, engine: Engine) -> None:
+    """Count messages whose payload is empty."""
+    if "empty" in {column["name"] for column in sa.inspect(connection).get_columns(_COUNTER)}:
+        return
+    quote = connection.dialect.identifier_preparer.quote
+    type_ = engine.types["int64"].compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {_COUNTER} ADD COLUMN {quote('empty')} {type_} NOT NULL DEFAULT 0")
+
+
+_STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {0: _to_version_1, 1: _to_version_2}
 """Version → what makes the next one of it."""

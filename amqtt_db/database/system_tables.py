@@ -11,8 +11,11 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.record import Kind
 
-COUNTS: Final = ("stored", "dead", "ignored", "records", "dropped", "nulled")
-"""The counters of a topic filter: messages stored, dead, ignored; records made; properties dropped; values nulled."""
+COUNTS: Final = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled")
+"""The counters of a topic filter.
+
+Messages stored, dead, ignored, empty; records made; properties dropped; values nulled.
+"""
 
 _HASH_LENGTH: Final = 32  # hexadecimal digits
 _NAME_LENGTH: Final = 128  # characters, more than any engine's names have bytes

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, Decoder, check_depth, shorten
+from amqtt_db.decode.checks import Decoder, check_depth, shorten
+from amqtt_db.decode.formats import FORMATS, GIVES_BYTES
+from amqtt_db.decode.json_text import EMPTY
 from amqtt_db.errors import DecodeError, Problem
 from amqtt_db.registry import SpecError, load, suggest
 
-__all__ = ["DECODER_GROUP", "Decoder", "resolve"]
+__all__ = ["DECODER_GROUP", "EMPTY", "Decoder", "resolve"]
 
 DECODER_GROUP: Final = "amqtt_db.decoders"
 """The entry point group in which packages offer decoders."""
@@ -199,6 +201,8 @@ def _bytes_only(stage: _Stage) -> Decoder:
 def _chain(first: Decoder, second: Decoder) -> Decoder:
     def chained(payload: bytes) -> Any:
         data = first(payload)
+        if data is EMPTY:
+            return data
         return _each(data, second) if type(data) is GeneratorType else second(data)
 
     return chained

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from cbor2 import CBORDecoder, CBORSimpleValue, CBORTag, undefined
 
-from amqtt_db.decode.formats import shorten
+from amqtt_db.decode.checks import shorten
 from amqtt_db.errors import DecodeError
 
 _CBOR_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})

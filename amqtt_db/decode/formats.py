@@ -5,47 +5,28 @@ A decoder takes a payload and gives plain data, or raises DecodeError with a rea
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
-import orjson
-
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, position
+from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
 from amqtt_db.errors import DecodeError
-
-Decoder = Callable[[bytes], Any]
-"""Bytes → plain data: dicts with text keys, lists, None, bool, int, float, str, bytes, datetime, Decimal, UUID."""
 
 MAX_SIZE: Final = 64 * 2**20
 """The default maximum size of a decompressed payload, in bytes."""
 
-MAX_DEPTH: Final = 200
-"""The maximum nesting depth of lists and objects in a payload.
-
-orjson writes at most 254 levels, and a record that is exported or moved to another model gets a few more.
-"""
-
-
-def json_format() -> Decoder:
-    """Return a decoder of JSON.
-
-    It takes what devices send as JSON: NaN, ±Infinity, lone surrogates, byte order marks, UTF-16 and UTF-32.
-
-    Integers are exact whatever their size; a number that no double can hold is refused.
-    """
-    return _json
-
 
 def text_format(*, encoding: str = "utf-8") -> Decoder:
-    """Return a decoder of text in ``encoding``.  Raises ValueError for an encoding that Python does not know."""
+    """Return a decoder of text in ``encoding``, without a byte order mark and without null characters at its end.
+
+    Raises ValueError for an encoding that Python does not know.
+    """
     try:
         b"a".decode(encoding)
     except UnicodeDecodeError:
@@ -55,7 +36,7 @@ def text_format(*, encoding: str = "utf-8") -> Decoder:
 
     def decode_text(payload: bytes) -> str:
         try:
-            return payload.decode(encoding)
+            return strip_ends(payload.decode(encoding))
         except UnicodeError as error:
             raise DecodeError(f"not {encoding} text{position(error)}") from None
 
@@ -118,6 +99,7 @@ def deflate_format(*, max_size: int = MAX_SIZE) -> Decoder:
 
 
 FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
+    "auto": auto_format,
     "bytes": bytes_format,
     "cbor": cbor_format,
     "deflate": deflate_format,
@@ -134,89 +116,8 @@ GIVES_BYTES: Final = frozenset({"bytes", "deflate", "gzip", "zlib"})
 """The built-in decoders that another built-in one can follow."""
 
 
-def shorten(error: BaseException) -> str:
-    """Return a foreign exception as a reason: its class and at most 200 characters of its text."""
-    text = str(error)
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
-
-
-def position(error: UnicodeError) -> str:
-    """Return where decoding text failed, without the text."""
-    return f" at byte {error.start}: {error.reason}" if isinstance(error, UnicodeDecodeError) else ""
-
-
 def _verbatim(payload: bytes) -> bytes:
     return payload
-
-
-_DIGITS_AND_MINUS: Final = bytes.maketrans(b"-123456789", b"0000000000")
-_LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson makes a float of what exceeds 64 bits
-
-
-def _json(payload: bytes) -> Any:
-    if _LONG_NUMBER in payload.translate(_DIGITS_AND_MINUS):
-        return _patient_json(payload, None)
-    try:
-        data = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        return _patient_json(payload, str(error))
-    if len(payload) > 2 * MAX_DEPTH:  # each level takes two bytes at least
-        _check_brackets(payload, data)
-    return data
-
-
-def _patient_json(payload: bytes, reason: str | None) -> Any:
-    if not payload:
-        raise DecodeError("empty payload")
-    try:
-        data = json.loads(payload, parse_float=_finite)
-    except DecodeError:
-        raise
-    except RecursionError:
-        raise DecodeError(f"nested deeper than {MAX_DEPTH} levels") from None
-    except UnicodeError as error:
-        raise DecodeError(f"not JSON: {reason or 'not UTF-8' + position(error)}") from None
-    except ValueError as error:
-        raise DecodeError(f"not JSON: {reason or error}{_hint(payload)}") from None
-    check_depth(data)
-    return data
-
-
-def _hint(payload: bytes) -> str:
-    """Return what to do about a payload that looks like plain text rather than broken JSON."""
-    with suppress(UnicodeDecodeError):
-        if payload.decode().lstrip()[:1] not in '{["':
-            return "; if this topic sends plain text, set `decode: text` on its route"
-    return ""
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise DecodeError("a number is beyond the range of a double")
-    return number
-
-
-def _check_brackets(payload: bytes, data: Any) -> None:
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
-        check_depth(data)
-
-
-def check_depth(data: Any) -> None:
-    """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON again."""
-    level = [data]
-    for _ in range(MAX_DEPTH + 1):
-        inner = {id(child): child for item in level for child in _children(item)}  # one may stand in many places
-        if not inner:
-            return
-        level = list(inner.values())
-    raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
-
-
-def _children(item: Any) -> Collection[Any]:
-    if isinstance(item, Mapping):
-        return item.values()
-    return item if isinstance(item, (list, tuple)) else ()
 
 
 def _names_problems(names: list[str]) -> list[str]:

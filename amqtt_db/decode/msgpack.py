@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 
-from amqtt_db.decode.formats import position, shorten
+from amqtt_db.decode.checks import position, shorten
 from amqtt_db.errors import DecodeError
 
 

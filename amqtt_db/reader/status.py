@@ -1,4 +1,4 @@
-"""Count the messages: received = stored + dead + ignored + pending; refused ones are counted apart."""
+"""Count the messages: received = stored + dead + ignored + empty + pending; refused ones are counted apart."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ class JournalStatus:
 class TopicCounts:
     """Counters of one topic filter (``""`` for messages without a route).
 
-    Of messages: stored, dead, ignored.  Of records: how many, and how many properties were dropped or set to null.
+    Of messages: stored, dead, ignored, and empty ones, which make no record.  Of records: how many, and how many
+    properties were dropped or set to null.
     """
 
     filter: str
     stored: int = 0
     dead: int = 0
     ignored: int = 0
+    empty: int = 0
     records: int = 0
     dropped: int = 0
     nulled: int = 0

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
+from amqtt_db.decode import EMPTY
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
 from amqtt_db.record import KIND_OF_TYPE, Kind, Pair, Shape, as_plain, escape, flatten, kind_of, level_path, split_path
@@ -130,7 +131,8 @@ class RecordBuilder:
         """Yield the objects that become records: one, or one per item of a generator or of the ``each:`` list."""
         if isinstance(data, GeneratorType):
             for item in data:
-                yield from self.items(item)
+                if item is not EMPTY:
+                    yield from self.items(item)
         elif self._each is not None:
             yield from (_as_object(item) for item in _spread(data, self._each))
         else:

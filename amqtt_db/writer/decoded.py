@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import orjson
 
+from amqtt_db.decode import EMPTY
 from amqtt_db.entity.timestamp import event_times
 from amqtt_db.errors import Rejected
 from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
@@ -141,7 +142,10 @@ class _BatchDecoder:
         except Exception as fault:
             self.refuse(index, handler.filter, handler.explain(fault))
             return
-        self._type_alone(index, handler, data)
+        if data is EMPTY:
+            self.count(handler.filter, empty=1)
+        else:
+            self._type_alone(index, handler, data)
 
     def groups(self) -> RecordGroups:
         """Return the records of all messages by destination and shape, in the order in which these were first met."""

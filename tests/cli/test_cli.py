@@ -332,7 +332,7 @@ def test_dead_letters_and_status(tmp_path: Path) -> None:
     """Dead letters are listed and shown with control characters escaped; status counts every message."""
     path = configuration(tmp_path)
     with running(path) as (process, port):
-        publish(port, ("evil/\x1b[31m", b"\x1b[2Jno json"), ("fine", b'{"a": 1}'))
+        publish(port, ("evil/\x1b[31m", b"{\x1b[2Jno json"), ("fine", b'{"a": 1}'))
         process.terminate()
         process.wait(TIMEOUT)
 

@@ -25,7 +25,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amqtt_db.decode import Decoder, resolve
-from amqtt_db.decode.formats import FORMATS, MAX_DEPTH
+from amqtt_db.decode.checks import MAX_DEPTH
+from amqtt_db.decode.formats import FORMATS
 from amqtt_db.errors import DecodeError
 from amqtt_db.registry import SpecError
 
@@ -132,7 +133,9 @@ def test_what_is_no_json_has_a_reason_that_repeats_nothing(payload: bytes, says:
 @pytest.mark.parametrize("payload", [b"ON", b"21.5 C", "größer".encode()])
 def test_plain_text_that_is_no_json_has_a_hint(payload: bytes) -> None:
     """Whoever never chose a decoder reads which one is meant."""
-    assert reason("json", payload).endswith("; if this topic sends plain text, set `decode: text` on its route")
+    assert reason("json", payload).endswith(
+        "; if this topic sends plain text, set `decode: auto` or `decode: text` on its route"
+    )
 
 
 @pytest.mark.parametrize("payload", [b'{"a": ON}', b" [1,", b'"ON', b"   ", b"", b"\xff\xfe\x01"])

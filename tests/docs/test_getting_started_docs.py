@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -152,13 +151,28 @@ def test_what_yaml_minds(route: str, is_right: bool, tmp_path: Path) -> None:
     assert (invoke("check", path).exit_code == 0) is is_right
 
 
-def test_what_is_json(tmp_path: Path) -> None:
+def test_what_a_payload_becomes(tmp_path: Path) -> None:
     """The default decoder treats the page's payloads as described."""
     bench = Workbench(tmp_path)
-    bench.send(*(Sent("t", payload) for payload in (b"21.5", b"true", b'"on"', b"ON", b"online", b"1,5", b"")))
-    assert [item["value"] for item in bench.data()] == [21.5, True, "on"]
-    assert [letter.payload for letter in bench.dead()] == [b"ON", b"online", b"1,5", b""]
-    assert bench.dead()[-1].reason == "empty payload"
+    payloads = (b'{"state": "ON"}', b"21.5", b"true", b'"on"', b"ON", b"online", b"1,5", b"\xff", b"", b'{"state": ')
+    bench.send(*(Sent("t", payload) for payload in payloads))
+    assert bench.data() == [{"state": "ON"}, *({"value": value} for value in VALUES)]
+    assert [letter.payload for letter in bench.dead()] == [payloads[-1]]
+    assert bench.counts()["#"] == {"stored": 8, "records": 8, "empty": 1, "dead": 1}
+    bench.send(Sent("u", b"ON"), Sent("u", b"21.5"))
+    assert bench.sql("SELECT value, value__number FROM u ORDER BY id") == [("ON", None), (None, 21.5)]
+
+
+VALUES = [21.5, True, "on", "ON", "online", "1,5", b"\xff"]
+
+
+def test_json_only(tmp_path: Path) -> None:
+    """With `decode: json` all else is a dead letter, which replay stores once the route takes it."""
+    bench = Workbench(tmp_path, {"topic": "#", "decode": "json"})
+    bench.send(Sent("signs/door", b"ON"), Sent("signs/door", b""), Sent("signs/door", b"21.5"))
+    assert bench.data() == [{"value": 21.5}]
+    assert [one.reason for one in replay(bench.url, routes({"topic": "#"}), "signs/#")] == [None, None]
+    assert (bench.data(), bench.dead()) == ([{"value": "ON"}, {"value": 21.5}], [])
 
 
 def test_plain_text(tmp_path: Path) -> None:
@@ -166,41 +180,6 @@ def test_plain_text(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, {"topic": "#", "decode": "text"})
     bench.send(*(Sent("t", payload) for payload in (b"ON", b"21.5", b"1,5", b"")))
     assert bench.sql("SELECT value FROM t ORDER BY id") == [("ON",), ("21.5",), ("1,5",), ("",)]
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """Yield the page's routes for JSON and text, with their decoder."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (module,) = _blocks("python")
-    (tmp_path / "my_payloads.py").write_text(module)
-    yield yaml.safe_load(_blocks("yaml")[1])["routes"]
-    sys.modules.pop("my_payloads", None)
-
-
-def test_json_and_text_on_one_topic(recipe: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The page's decoder fills columns by type, makes no row for an empty payload, and nothing is dead."""
-    bench = Workbench(tmp_path, *recipe)
-    payloads = (b'{"state": "ON"}', b"ON", b"21.5", b"1,5", b"")
-    bench.send(*(Sent("zigbee2mqtt/lamp", payload) for payload in payloads))
-    bench.send(Sent("tele/plug/LWT", b"Online"), Sent("stat/plug/RESULT", b'{"POWER": "ON"}'))
-    assert bench.sql("SELECT state, value, value__number FROM zigbee2mqtt_lamp ORDER BY id") == [
-        ("ON", None, None),
-        (None, "ON", None),
-        (None, None, 21.5),
-        (None, "1,5", None),
-    ]
-    assert bench.data("tele/#") + bench.data("stat/#") == [{"value": "Online"}, {"POWER": "ON"}]
-    assert bench.counts()["zigbee2mqtt/#"] == {"stored": 5, "records": 4}
-
-
-def test_text_that_was_dead_is_stored_by_replay(recipe: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Replay stores dead letters once the route has the page's decoder."""
-    bench = Workbench(tmp_path)
-    bench.send(Sent("zigbee2mqtt/lamp", b"ON"), Sent("zigbee2mqtt/lamp", b""))
-    assert len(bench.dead()) == 2
-    assert [one.reason for one in replay(bench.url, routes(*recipe), "zigbee2mqtt/#")] == [None, None]
-    assert (bench.data(), bench.dead()) == ([{"value": "ON"}], [])
 
 
 def test_every_word_of_status_is_explained() -> None:

@@ -200,7 +200,7 @@ def test_an_export_of_nothing(tmp_path: Path) -> None:
 def test_what_is_stored(model: str, tables: tuple[str, ...], site: Site) -> None:
     """Each topic with its model, tables, number of records, first and last time."""
     bench = Workbench(site, {"topic": "a/#", "model": model}, {"topic": "#", "model": "document"})
-    bench.send(("a/b", {"n": 0, "m": 0}), ("c", {"n": 1}), ("a/b", {"n": 2}), ("a/x", b"dead"))
+    bench.send(("a/b", {"n": 0, "m": 0}), ("c", {"n": 1}), ("a/b", {"n": 2}), ("a/x", b"{dead"))
     assert list_topics(bench.url) == [
         StoredTopic("a/b", "a/#", (model,), tables, 2, second(0), second(2)),
         StoredTopic("a/x", "a/#", (model,), () if model == "wide" else tables, 0, None, None),

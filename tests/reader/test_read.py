@@ -443,7 +443,7 @@ def test_a_model_that_is_gone(tmp_path: Path) -> None:
 def test_a_topic_whose_messages_are_all_dead(tmp_path: Path) -> None:
     """It has a place but no table, and no records."""
     bench = Workbench(tmp_path, {"topic": "#"})
-    bench.send(("a", b"no json"), ("b", {"n": 1}))
+    bench.send(("a", b"{no json"), ("b", {"n": 1}))
     assert tell(amqtt_db.read(bench.url)) == [1]
 
 

@@ -1,0 +1,45 @@
+"""Checks and phrases that several decoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from amqtt_db.errors import DecodeError
+
+Decoder = Callable[[bytes], Any]
+"""Bytes → plain data: dicts with text keys, lists, None, bool, int, float, str, bytes, datetime, Decimal, UUID."""
+
+MAX_DEPTH: Final = 200
+"""The maximum nesting depth of lists and objects in a payload.
+
+orjson writes at most 254 levels, and a record that is exported or moved to another model gets a few more.
+"""
+
+
+def shorten(error: BaseException) -> str:
+    """Return a foreign exception as a reason: its class and at most 200 characters of its text."""
+    text = str(error)
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def position(error: UnicodeError) -> str:
+    """Return where decoding text failed, without the text."""
+    return f" at byte {error.start}: {error.reason}" if isinstance(error, UnicodeDecodeError) else ""
+
+
+def check_depth(data: Any) -> None:
+    """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON again."""
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        inner = {id(child): child for item in level for child in _children(item)}  # one may stand in many places
+        if not inner:
+            return
+        level = list(inner.values())
+    raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(item: Any) -> Collection[Any]:
+    if isinstance(item, Mapping):
+        return item.values()
+    return item if isinstance(item, (list, tuple)) else ()

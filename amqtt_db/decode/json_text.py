@@ -1,0 +1,118 @@
+"""JSON as devices send it, and ``auto``: JSON where it is JSON, else text or bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from enum import Enum
+from typing import Any, Final
+
+import orjson
+
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, position
+from amqtt_db.errors import DecodeError
+
+
+class Empty(Enum):
+    """The type of :data:`EMPTY`."""
+
+    EMPTY = "no record"
+
+
+EMPTY: Final = Empty.EMPTY
+"""The data of a payload that makes no record, such as the empty one that clears a retained message."""
+
+_DIGITS_AND_MINUS: Final = bytes.maketrans(b"-123456789", b"0000000000")
+_LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson makes a float of what exceeds 64 bits
+_NUL: Final = b"\0"
+_BEFORE_JSON: Final = " \t\r\n\ufeff"
+
+
+def auto_format() -> Decoder:
+    """Return a decoder that takes whatever a device sends.
+
+    A payload that is JSON is taken as JSON, an empty one makes no record, other UTF-8 is text, and the rest is bytes.
+    A payload that begins like an object or a list and is no JSON is refused: part of it is probably missing.
+    """
+    return _decode_auto
+
+
+def json_format() -> Decoder:
+    """Return a decoder of JSON.
+
+    It takes what devices send as JSON: NaN, ±Infinity, lone surrogates, byte order marks, UTF-16 and UTF-32, and null
+    characters at the end.  Integers are exact whatever their size; a number that no double can hold is refused.
+    """
+    return _decode_json
+
+
+def strip_ends(text: str) -> str:
+    """Return a text without a byte order mark and without null characters at its end."""
+    return text.removeprefix("\ufeff").rstrip("\0")
+
+
+def _decode_auto(payload: bytes) -> Any:
+    try:
+        return _decode_json(payload)
+    except DecodeError as error:
+        if not payload:
+            return EMPTY
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            text = None
+        if (payload.decode("latin-1") if text is None else text).lstrip(_BEFORE_JSON)[:1] in ("{", "["):
+            raise error from None
+        return payload if text is None else strip_ends(text) or payload
+
+
+def _decode_json(payload: bytes) -> Any:
+    if _LONG_NUMBER in payload.translate(_DIGITS_AND_MINUS):
+        return _patient_json(payload, None)
+    try:
+        data = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        return _patient_json(payload, str(error))
+    if len(payload) > 2 * MAX_DEPTH:  # each level takes two bytes at least
+        _check_brackets(payload, data)
+    return data
+
+
+def _patient_json(payload: bytes, reason: str | None) -> Any:
+    if not payload:
+        raise DecodeError("empty payload")
+    try:
+        data = json.loads(payload, parse_float=_finite)
+    except DecodeError:
+        raise
+    except RecursionError:
+        raise DecodeError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except UnicodeError as error:
+        raise DecodeError(f"not JSON: {reason or 'not UTF-8' + position(error)}") from None
+    except ValueError as error:
+        if payload.endswith(_NUL):  # the end of a C string
+            return _decode_json(payload.rstrip(_NUL))
+        raise DecodeError(f"not JSON: {reason or error}{_hint(payload)}") from None
+    check_depth(data)
+    return data
+
+
+def _hint(payload: bytes) -> str:
+    """Return what to do about a payload that looks like plain text rather than broken JSON."""
+    with suppress(UnicodeDecodeError):
+        if payload.decode().lstrip()[:1] not in '{["':
+            return "; if this topic sends plain text, set `decode: auto` or `decode: text` on its route"
+    return ""
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise DecodeError("a number is beyond the range of a double")
+    return number
+
+
+def _check_brackets(payload: bytes, data: Any) -> None:
+    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
+        check_depth(data)
