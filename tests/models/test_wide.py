@@ -254,7 +254,7 @@ def test_each_of_a_list_payload(site: Site) -> None:
 )
 def test_what_is_not_json_is_a_dead_letter_and_the_neighbours_are_stored(payload: bytes, site: Site) -> None:
     """The writer lives, and the dead letter has topic, payload, step and reason."""
-    bench = Workbench(site)
+    bench = Workbench(site, {"topic": "#", "decode": "json"})
     bench.send(("t", {"v": 1}), ("t", payload), ("t", {"v": 2}))
     assert [data["v"] for data in bench.data()] == [1.0, 2.0]
     (letter,) = bench.dead()
