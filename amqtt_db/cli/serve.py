@@ -64,7 +64,7 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     set_by_signals(stop)
     kept = settings.journal
     journal = Journal.open(kept.path, max_size=kept.max_size, sync=kept.sync)
-    filters = cover(route.filter.mqtt for route in settings.routes)
+    filters = cover(route.filter.mqtt for route in settings.routes if route.stores)
     writer = Supervisor(encode_job(*plugin_config(document), niceness=_WRITER_NICENESS))
     logger.info(
         "storing messages of %s in %s, by way of journal %s",

@@ -21,11 +21,13 @@ from rich.text import Text
 from amqtt_db import tagged
 from amqtt_db.config import Settings
 from amqtt_db.database.naming import SYSTEM_TABLES
+from amqtt_db.entity.timestamp import event_time
 from amqtt_db.errors import format_count
 from amqtt_db.journal.inspection import JournalInfo, readable_bytes
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.record import EXACT, Record
-from amqtt_db.routing.route import format_duration
+from amqtt_db.routing.records import time_paths
+from amqtt_db.routing.route import Route, format_duration
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.database.dead_letters import DeadLetter
@@ -51,12 +53,12 @@ def render_routes(settings: Settings) -> RenderableType:
     rows = (
         (
             route.filter.text,
-            _format_model(route.model),
+            _format_model(route.model) if route.stores else "not stored",
             "—" if route.entity is None else format_count(len(route.entity.declared), "property", "properties"),
             route.time or "arrival",
             route.unknown,
             route.mismatch,
-            "always" if route.keep is None else format_duration(route.keep),
+            ("always" if route.keep is None else format_duration(route.keep)) if route.stores else "—",
         )
         for route in settings.routes
     )
@@ -79,15 +81,26 @@ def render_preview(result: Preview) -> RenderableType:
     if result.route is None:
         return Text("no route covers this topic: the message would be counted as ignored")
     parts: list[RenderableType] = [Text(f"route {escape_text(result.route.filter.text)}")]
+    if not result.route.stores:
+        return Group(*parts, Text("it has `store: false`: the message would be counted as ignored"))
     if result.reason is not None:
         return Group(*parts, Text(f"the message would become a dead letter: {escape_text(result.reason)}"))
     for record in result.records:
         rows = [(path, kind, value) for path, (kind, value) in record.properties().items()]
-        parts.append(
-            _make_table(("property", "kind", "value"), rows, f"Record {record.part} of {escape_text(record.topic)}")
-        )
+        title = f"Record {record.part} of {escape_text(record.topic)}{_describe_time(result.route, record)}"
+        parts.append(_make_table(("property", "kind", "value"), rows, title))
     parts.append(Text("\nIt would run:\n" if result.ddl else "\nNo table would change."))
     return Group(*parts, *(Text(f"{escape_lines(statement)};") for statement in result.ddl))
+
+
+def _describe_time(route: Route, record: Record) -> str:
+    """Return the time of a sample's record and where it was found, if its route names a property for it."""
+    if route.time is None:
+        return ""
+    for path in time_paths(route.time, route.each):
+        if event_time(record.get(path)) is not None:
+            return f", {record.time:%Y-%m-%d %H:%M:%S.%f} UTC by {escape_text(path)}"
+    return f"; {escape_text(route.time)} is missing or not a time, so the arrival counts"
 
 
 def escape_lines(text: str) -> str:
@@ -109,7 +122,7 @@ def render_status(status: Status) -> RenderableType:
 def _render_counters(counters: Sequence[TopicCounts]) -> RenderableType:
     if not counters:
         return "Nothing is stored yet."
-    names = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled")
+    names = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled", "time_missing")
     rows = [(counts.filter or "(no route)", *(getattr(counts, name) for name in names)) for counts in counters]
     return _make_table(("topic filter", *names), rows, "Messages")
 

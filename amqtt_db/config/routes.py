@@ -15,6 +15,7 @@ import attrs
 import cattrs
 
 from amqtt_db import decode, registry
+from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_reshaping
 from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, found, text, whole_number
 from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
@@ -25,14 +26,16 @@ from amqtt_db.models.base import Destination, Lookup, Model
 from amqtt_db.models.binding import BoundTable, bind, exact_tables, lookups_of
 from amqtt_db.models.eav import PROPERTIES, TOPIC_LOOKUP
 from amqtt_db.models.narrow import SERIES
+from amqtt_db.models.wide import Wide
 from amqtt_db.record import Pair
-from amqtt_db.routing.records import escape_path
+from amqtt_db.routing.each import Each
+from amqtt_db.routing.records import time_paths
 from amqtt_db.routing.route import Mismatch, Route, Unknown
 from amqtt_db.routing.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
-    "topic", "model", "decode", "entity", "time", "each", "unknown", "mismatch", "max_columns", "max_tables",
-    "hypertable", "keep",
+    "topic", "store", "model", "decode", "entity", "time", "unknown", "mismatch", "max_columns", "max_tables",
+    "hypertable", "keep", *PAYLOAD_KEYS,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -99,22 +102,35 @@ def _route(item: Node) -> Route | None:
             item.fail("expected a mapping, found nothing")
         return None
     filter_ = section.child("topic").require(_topic, _FILTER_OR_COMMENT if "topic" in item.value else _FILTER)
+    if item.value.get("store", True) is not True:
+        return _ignoring(section, filter_)
     model = _model(section.child("model"))
     decoder = _decoder(section.child("decode"))
     entity = _entity(section.child("entity"))
     options = _contract(section, entity)
+    options["reshaping"] = read_reshaping(section, () if filter_ is None else filter_.names)
     route = None
     if filter_ is not None and model is not None and decoder is not None:
         route = Route(filter=filter_, model=model, decode=decoder, entity=entity, **options)
     return read_storage(section, route)
 
 
+def _ignoring(section: Node, filter_: TopicFilter | None) -> Route | None:
+    """Return a route with ``store: false``, which needs nothing but its topic."""
+    if section.value["store"] is not False:
+        section.child("store").fail(f"expected true or false, found {found(section.value['store'])}")
+    for key in section.value.keys() & {*ROUTE_KEYS} - {"topic", "store"}:
+        section.child(key).fail("has no effect beside `store: false`; leave one of them out")
+    return None if filter_ is None else Route(filter_, Wide(), bytes, stores=False)
+
+
 def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
     unknown = section.child("unknown")
+    each = read_each(section)
     is_closed = unknown.value is None and section.child("entity").value is not None
     return {
-        "time": section.child("time").read(lambda value: _time(value, entity), None),
-        "each": section.child("each").read(lambda value: value if value == "" else text(value), None),
+        "time": section.child("time").read(lambda value: _time(value, entity, each), None),
+        "each": each,
         "unknown": cast(
             Unknown, unknown.read(choice("add", "extra", "ignore", "reject"), "extra" if is_closed else "add")
         ),
@@ -145,9 +161,9 @@ def _entity(node: Node) -> Entity | None:
     return node.read(lambda value: Entity.from_class(text(value)), None)
 
 
-def _time(value: object, entity: Entity | None) -> str:
+def _time(value: object, entity: Entity | None, each: Each | None) -> str:
     path = text(value)
-    if entity is not None and escape_path(path) not in entity.declared:
+    if entity is not None and entity.declared.isdisjoint(time_paths(path, each)):
         raise ValueError(f"the entity declares no property {path!r}; {registry.suggest(path, entity.declared)}")
     return path
 

@@ -26,6 +26,7 @@ _META: Final = "mqtt_meta"
 _JOURNAL: Final = "mqtt_journal"
 _COUNTER: Final = "mqtt_counter"
 _OLD_COLUMN: Final = "epoch"  # a column that only version 0 has
+_COUNTS_SINCE_2: Final = frozenset({"empty", "time_missing"})
 _VERSION_NAME: Final = "version"
 
 
@@ -75,7 +76,13 @@ def stored_version(connection: sa.Connection) -> int | None:
             return int(found)
     if not inspector.has_table(_JOURNAL):
         return None
-    return 0 if _OLD_COLUMN in {column["name"] for column in inspector.get_columns(_JOURNAL)} else 1
+    if _OLD_COLUMN in _columns(inspector, _JOURNAL):
+        return 0
+    return 2 if _COUNTS_SINCE_2 <= _columns(inspector, _COUNTER) else 1
+
+
+def _columns(inspector: sa.Inspector, table: str) -> set[str]:
+    return {column["name"] for column in inspector.get_columns(table)}
 
 
 def _refuse_newer(found: int | None) -> None:
@@ -143,12 +150,11 @@ def _rename_in_views(connection: sa.Connection, engine: Engine, old: str, new: s
 
 
 def _to_version_2(connection: sa.Connection, engine: Engine) -> None:
-    """Count messages whose payload is empty."""
-    if "empty" in {column["name"] for column in sa.inspect(connection).get_columns(_COUNTER)}:
-        return
+    """Count messages whose payload is empty, and records without a time of their own."""
     quote = connection.dialect.identifier_preparer.quote
     type_ = engine.types["int64"].compile(connection.dialect)
-    connection.exec_driver_sql(f"ALTER TABLE {_COUNTER} ADD COLUMN {quote('empty')} {type_} NOT NULL DEFAULT 0")
+    for name in _COUNTS_SINCE_2 - _columns(sa.inspect(connection), _COUNTER):
+        connection.exec_driver_sql(f"ALTER TABLE {_COUNTER} ADD COLUMN {quote(name)} {type_} NOT NULL DEFAULT 0")
 
 
 _STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {0: _to_version_1, 1: _to_version_2}

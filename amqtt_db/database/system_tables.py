@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.record import Kind
 
-COUNTS: Final = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled")
+COUNTS: Final = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled", "time_missing")
 """The counters of a topic filter.
 
-Messages stored, dead, ignored, empty; records made; properties dropped; values nulled.
+Messages stored, dead, ignored, empty; records made; properties dropped; values nulled; records with the time of their
+arrival although the route names a property for it.
 """
 
 _HASH_LENGTH: Final = 32  # hexadecimal digits

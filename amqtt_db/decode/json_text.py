@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
@@ -26,14 +27,15 @@ EMPTY: Final = Empty.EMPTY
 _DIGITS_AND_MINUS: Final = bytes.maketrans(b"-123456789", b"0000000000")
 _LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson makes a float of what exceeds 64 bits
 _NUL: Final = b"\0"
-_BEFORE_JSON: Final = " \t\r\n\ufeff"
+_LIKE_JSON: Final = re.compile(r'[\s\ufeff]*(\{|\[\s*([\[{"]|[-+.,\d\s]*$))').match
 
 
 def auto_format() -> Decoder:
     """Return a decoder that takes whatever a device sends.
 
     A payload that is JSON is taken as JSON, an empty one makes no record, other UTF-8 is text, and the rest is bytes.
-    A payload that begins like an object or a list and is no JSON is refused: part of it is probably missing.
+    A payload that begins like an object or a list of JSON, and is none, is refused: part of it is probably missing.
+    ``[D][main:12]: on`` begins like no list.
     """
     return _decode_auto
 
@@ -62,7 +64,7 @@ def _decode_auto(payload: bytes) -> Any:
             text = payload.decode()
         except UnicodeDecodeError:
             text = None
-        if (payload.decode("latin-1") if text is None else text).lstrip(_BEFORE_JSON)[:1] in ("{", "["):
+        if _LIKE_JSON(payload.decode("latin-1") if text is None else text):
             raise error from None
         return payload if text is None else strip_ends(text) or payload
 

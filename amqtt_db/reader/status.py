@@ -30,7 +30,7 @@ class TopicCounts:
     """Counters of one topic filter (``""`` for messages without a route).
 
     Of messages: stored, dead, ignored, and empty ones, which make no record.  Of records: how many, and how many
-    properties were dropped or set to null.
+    properties were dropped or set to null, and how many have the time of their arrival for want of a better one.
     """
 
     filter: str
@@ -41,6 +41,7 @@ class TopicCounts:
     records: int = 0
     dropped: int = 0
     nulled: int = 0
+    time_missing: int = 0
 
 
 @attrs.frozen

@@ -16,10 +16,12 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from amqtt_db.decode import EMPTY
+from amqtt_db.decode import EMPTY, Decoder
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
-from amqtt_db.record import KIND_OF_TYPE, Kind, Pair, Shape, as_plain, escape, flatten, kind_of, level_path, split_path
+from amqtt_db.record import KIND_OF_TYPE, Kind, Pair, Shape, as_plain, escape, flatten, kind_of, level_path
+from amqtt_db.routing.each import Each, spread
+from amqtt_db.routing.reshape import names_in, reshape_message, reshape_record
 from amqtt_db.routing.route import Route
 
 MAX_SHAPES: Final = 4096  # more are forgotten and learnt again
@@ -96,19 +98,20 @@ class TopicLevels:
 class RecordBuilder:
     """Types the decoded data of one route's messages.
 
-    ``levels`` names the topics' levels that are stored as text, ``is_single`` is true if a message is one record, and
-    ``types_columns`` if :meth:`type_columns` may be asked.  :meth:`type_object` types one object, given the levels of
-    its topic.
+    ``levels`` names the topics' levels that are stored as text.  ``is_single`` is true if a message is one record,
+    ``types_columns`` if :meth:`type_columns` may be asked, ``has_time`` if a property is the event's time.
+    :meth:`type_object` types one object, given the levels of its topic.
     """
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self._time = None if route.time is None else escape_path(route.time)
-        self._each = None if route.each is None else split_path(route.each) if route.each else ()
+        self._times = () if route.time is None else time_paths(route.time, route.each)
+        self.has_time = route.time is not None
         declared = route.entity.declared if route.entity is not None else ()
-        self.levels = tuple(name for name in route.filter.names if name not in declared)
+        naming = names_in(route.reshaping.property)
+        self.levels = tuple(name for name in route.filter.names if name not in declared and name not in naming)
         self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
-        self.is_single = self._each is None
+        self.is_single = route.each is None
         self.types_columns = self.is_single and (route.entity is None or route.entity.is_plain)
         self.type_object: Callable[[dict[str, Any], TopicLevels], TypedRecord] = self._type_undeclared
         if route.entity is not None:
@@ -133,10 +136,29 @@ class RecordBuilder:
             for item in data:
                 if item is not EMPTY:
                     yield from self.items(item)
-        elif self._each is not None:
-            yield from (_as_object(item) for item in _spread(data, self._each))
+        elif self.route.each is not None:
+            yield from (self._reshape_record(_as_object(item)) for item in spread(self.route.each, data))
         else:
             yield _as_object(data)
+
+    def decoder(self, levels: Mapping[str, str]) -> Decoder:
+        """Return what makes data of a payload, as the route wants it; ``levels`` are those of the topic."""
+        decode, reshaping = self.route.decode, self.route.reshaping
+        if not reshaping.changes_messages and not reshaping.changes_records:
+            return decode
+        return lambda payload: self._reshape(decode(payload), levels)
+
+    def _reshape(self, data: Any, levels: Mapping[str, str]) -> Any:
+        if data is EMPTY:
+            return data
+        if isinstance(data, GeneratorType):
+            return (item for item in (self._reshape(part, levels) for part in data))
+        data = reshape_message(self.route.reshaping, levels, data)
+        return self._reshape_record(_as_object(data)) if self.is_single else data
+
+    def _reshape_record(self, data: dict[str, Any]) -> dict[str, Any]:
+        reshaping = self.route.reshaping
+        return reshape_record(reshaping, data) if reshaping.changes_records else data
 
     def type_columns(self, names: Sequence[str], columns: RecordColumns) -> TypedColumns | None:
         """Type many objects with the keys ``names``; return None if they must be looked at one by one.
@@ -205,7 +227,7 @@ class RecordBuilder:
         shape = Shape((*pairs, *self._level_pairs, *more_levels))
         timed_shape = self._timed_shapes.get(shape)
         if timed_shape is None:
-            time = next((index for index, path in enumerate(shape.paths) if path == self._time), None)
+            time = next((shape.paths.index(path) for path in self._times if path in shape.paths), None)
             timed_shape = self._timed_shapes[shape] = TimedShape(shape, time)
         return timed_shape
 
@@ -221,7 +243,7 @@ class TopicHandler:
         self.builder = builder
         self.destination = destination
         self.filter = builder.route.filter.text
-        self.decode = builder.route.decode
+        self.decode = builder.decoder(levels)
         self.levels = _type_levels(builder, levels)
         self.types_columns = builder.types_columns and self.levels.are_plain
 
@@ -251,6 +273,12 @@ class TopicHandler:
 def escape_path(path: str) -> str:
     """Return the path that ``time:`` means, which may be the bare name of a property with odd letters."""
     return path if "\\" in path else ".".join(escape(key) for key in path.split("."))
+
+
+def time_paths(path: str, each: Each | None) -> tuple[str, ...]:
+    """Return the paths at which a record's time is looked for: in an item of ``each`` first, then in the message."""
+    path = escape_path(path)
+    return (path,) if each is None or not each.names else (".".join((*map(escape, each.names), path)), path)
 
 
 def _type_levels(builder: RecordBuilder, levels: Mapping[str, str]) -> TopicLevels:
@@ -283,16 +311,6 @@ def _flatten_any(data: dict[str, Any]) -> dict[str, Any]:
 
 def _as_known_type(value: Any) -> Any:
     return value if type(value) in _KNOWN else as_plain(value)
-
-
-def _spread(data: Any, path: tuple[str, ...]) -> Iterator[Any]:
-    """Yield the data once per item of the list at ``path``, with the item in the list's place."""
-    if not path:
-        yield from data if isinstance(data, list) else [data]
-    elif isinstance(data, Mapping) and path[0] in data:
-        yield from ({**data, path[0]: inner} for inner in _spread(data[path[0]], path[1:]))
-    else:
-        yield data
 
 
 def _type_undeclared(given: Mapping[str, Sequence[Any]]) -> dict[Pair, Sequence[Any]] | None:

@@ -11,12 +11,15 @@ from amqtt_db.decode import Decoder
 from amqtt_db.entity import Entity
 from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.binding import BoundModel, bind
+from amqtt_db.routing.each import Each
+from amqtt_db.routing.reshape import Reshaping
 from amqtt_db.routing.topics import TopicFilter
 
 Unknown = Literal["add", "extra", "ignore", "reject"]
 Mismatch = Literal["variant", "null", "reject"]
 
 
+_UNCHANGED: Final = Reshaping()
 _ANYWHERE: Final = Destination("")
 CHUNK: Final = timedelta(days=7)
 """The default time span of a chunk, the same as TimescaleDB's."""
@@ -58,12 +61,12 @@ class Route:
     """One entry of ``routes:``, ready for use.
 
     ``filter`` covers its topics; ``decode``, ``entity`` and ``model`` are the three rooms its messages pass.  ``time``
-    is the path of the property that is the event's time, ``each`` the path of a list whose items become records of
-    their own (``""``: the payload itself is the list).  ``unknown`` and ``mismatch`` say what becomes of properties
+    is the path of the property that is the event's time, ``each`` tells what becomes records of their own, and
+    ``reshaping`` what is changed before.  ``unknown`` and ``mismatch`` say what becomes of properties
     that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
     engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
     tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
-    have the time in their keys, as hypertables need it.
+    have the time in their keys, as hypertables need it.  Without ``stores`` the messages are ignored.
     """
 
     filter: TopicFilter
@@ -71,7 +74,8 @@ class Route:
     decode: Decoder
     entity: Entity | None = None
     time: str | None = None
-    each: str | None = None
+    each: Each | None = None
+    reshaping: Reshaping = _UNCHANGED
     unknown: Unknown = "add"
     mismatch: Mismatch = "variant"
     max_columns: int | None = None
@@ -79,6 +83,7 @@ class Route:
     hypertable: Hypertable | None = None
     keep: timedelta | None = None
     timed: bool = False
+    stores: bool = True
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
         """Return the model with the tables that it has at a destination."""

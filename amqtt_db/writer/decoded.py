@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import attrs
@@ -22,7 +23,7 @@ from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
 from amqtt_db.models.base import Destination
 from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape
 from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler
-from amqtt_db.writer.topic_router import NO_ROUTE, TopicRouter
+from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
 
 RecordGroup = tuple[Destination, Shape]
 """The key of records that need the same columns."""
@@ -69,8 +70,8 @@ def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch
             connections.append(batch.message(index))
         elif isinstance(handler, TopicHandler):
             decoder.add(index, handler)
-        elif handler is None:
-            decoder.count(NO_ROUTE, ignored=1)
+        elif isinstance(handler, IgnoredTopic):
+            decoder.count(handler.filter, ignored=1)
         else:
             decoder.refuse(index, handler.filter, handler.error)
     groups = decoder.groups()
@@ -214,13 +215,27 @@ class _BatchDecoder:
             timed_shape.shape,
             ids=[base | batch.positions[index] for index in indexes],
             parts=parts,
-            times=arrivals if timed_shape.time is None else event_times(columns[timed_shape.time], arrivals),
+            times=self._times(timed_shape, handlers[0], columns, arrivals),
             topics=[handler.topic for handler in handlers],
             sessions=[base | session if session else None for session in map(batch.sessions.__getitem__, indexes)],
             qos=[flag >> 1 & 3 for flag in flags],
             retains=[bool(flag & 1) for flag in flags],
             columns=columns,
         )
+
+    def _times(
+        self, timed_shape: TimedShape, handler: TopicHandler, columns: RecordColumns, arrivals: Sequence[int]
+    ) -> Sequence[int]:
+        """Return the records' times, and count those that should have had one of their own."""
+        if not handler.builder.has_time:
+            return arrivals
+        missing, times = len(arrivals), arrivals
+        if timed_shape.time is not None:
+            times = event_times(columns[timed_shape.time], arrivals)
+            missing = sum(map(is_, times, arrivals))
+        if missing:
+            self.count(handler.filter, time_missing=missing)
+        return times
 
 
 def _level_columns(handlers: Sequence[TopicHandler]) -> RecordColumns:
@@ -243,9 +258,9 @@ def _indexes_by_destination(destinations: Sequence[Destination]) -> Sequence[tup
     """Return each destination with the indexes at which it is."""
     if destinations.count(destinations[0]) == len(destinations):
         return [(destinations[0], range(len(destinations)))]
-    found: dict[str, tuple[Destination, list[int]]] = {}
+    found: dict[int, tuple[Destination, list[int]]] = {}  # by identity: a router has each only once
     for index, destination in enumerate(destinations):
-        if destination.key not in found:
-            found[destination.key] = destination, []
-        found[destination.key][1].append(index)
+        if id(destination) not in found:
+            found[id(destination)] = destination, []
+        found[id(destination)][1].append(index)
     return list(found.values())

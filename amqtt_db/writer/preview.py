@@ -34,7 +34,7 @@ class Preview:
     @property
     def is_stored(self) -> bool:
         """True if the message would be stored, and neither ignored nor a dead letter."""
-        return self.route is not None and self.reason is None
+        return self.route is not None and self.route.stores and self.reason is None
 
 
 def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
@@ -42,7 +42,7 @@ def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
     router = TopicRouter(settings.routes)
     new = router.unassigned({topic.encode()})
     if not new:
-        return Preview(None)
+        return Preview(next((route for route in settings.routes if route.filter.match(topic) is not None), None))
     route = settings.routes[new[topic]]
     router.learn(new, router.assign(new, {}, {}))
     decoded = decode_batch(1, _batch(topic, payload), router)

@@ -12,6 +12,7 @@ from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination
 from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.routing.records import RecordBuilder, TopicHandler
+from amqtt_db.routing.reshape import names_in
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
@@ -29,17 +30,25 @@ class RefusedTopic:
     error: Rejected
 
 
-Handling = TopicHandler | RefusedTopic | None
-"""The handler of a topic's messages; None if no route covers the topic."""
+@attrs.frozen
+class IgnoredTopic:
+    """A topic whose messages are not stored, and the topic filter that they are counted under."""
+
+    filter: str
+
+
+Handling = TopicHandler | RefusedTopic | IgnoredTopic
+"""What is done with a topic's messages."""
 
 
 class TopicRouter:
     """The topics met so far and their handlers; ``builders`` has one per route, in their order."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
         self._filters = [route.filter for route in routes]
         self.builders: Sequence[RecordBuilder] = [RecordBuilder(route) for route in routes]
-        self._destinations: dict[str, Destination] = {}
+        self._destinations: dict[tuple[str, str], Destination] = {}
         self._handlers: dict[bytes, Handling] = {}
 
     def handlers(self, topics: Iterable[bytes]) -> list[Handling]:
@@ -61,7 +70,9 @@ class TopicRouter:
                 reason = "the topic is empty or not UTF-8 text without U+0000 [MQTT-1.5.3-2]"
                 self._handlers[raw] = RefusedTopic(NO_ROUTE, StructureError(reason))
             elif match is None:
-                self._handlers[raw] = None
+                self._handlers[raw] = IgnoredTopic(NO_ROUTE)
+            elif not self._routes[match[0]].stores:
+                self._handlers[raw] = IgnoredTopic(self._filters[match[0]].text)
             else:
                 new[topic] = match[0]
         return new
@@ -73,13 +84,15 @@ class TopicRouter:
 
         ``known`` are the assignments that the catalogue has, ``tables`` the number of tables that each route has.
         """
-        made = dict(tables)
+        made, keys = dict(tables), {one.key for one in known.values()}
         assignments = []
         for topic, index in topics.items():
             route, assignment = self.builders[index].route, known.get(topic)
             if assignment is None or not _is_current(assignment, route):
                 assignment = _assign(topic, route, made.get(route.filter.text, 0))
-                made[route.filter.text] = made.get(route.filter.text, 0) + 1
+                if assignment.key not in keys:
+                    made[route.filter.text] = made.get(route.filter.text, 0) + 1
+                    keys.add(assignment.key)
             assignments.append(assignment)
         return assignments
 
@@ -103,7 +116,8 @@ class TopicRouter:
 
     def _destination(self, key: str, route: Route) -> Destination:
         declared = None if route.entity is None else route.entity.declared
-        return self._destinations.setdefault(key, Destination(key, route.filter.text, declared, route.unknown))
+        new = Destination(key, route.filter.text, declared, route.unknown)
+        return self._destinations.setdefault((key, route.filter.text), new)
 
 
 def _assign(topic: str, route: Route, tables: int) -> Assignment:
@@ -111,8 +125,18 @@ def _assign(topic: str, route: Route, tables: int) -> Assignment:
     text = route.filter.text
     key = f"$route/{text}"
     if route.bound().is_per_topic:
-        key = topic if tables < route.max_tables else f"$more/{text}"
+        key = _group_of(topic, route) if tables < route.max_tables else f"$more/{text}"
     return Assignment(topic, key, text, to_spec(route.model, timed=route.timed))
+
+
+def _group_of(topic: str, route: Route) -> str:
+    """Return the key of a topic's table: the topic, without the levels that name a property and so share a table."""
+    naming = names_in(route.reshaping.property)
+    if not naming:
+        return topic
+    levels, parts = topic.split("/"), route.filter.text.split("/")
+    named = {index for index, part in enumerate(parts) if part[1:-1] in naming}
+    return f"$/{'/'.join(level for index, level in enumerate(levels) if index not in named)}"
 
 
 def _is_current(assignment: Assignment, route: Route) -> bool:

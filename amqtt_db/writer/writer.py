@@ -32,7 +32,7 @@ from amqtt_db.writer.existing_tables import check_existing_tables, named_tables,
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
-from amqtt_db.writer.topic_router import TopicRouter
+from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
@@ -146,8 +146,9 @@ class Writer:
             message, filter_ = self._target.dead_letter(connection, id_)
         batch = Batch.of("", message)
         self._assign_topics(batch)
-        if self._router.handlers(batch.topics) == [None]:
-            return "no route covers its topic"
+        (handler,) = self._router.handlers(batch.topics)
+        if isinstance(handler, IgnoredTopic):
+            return "its route has `store: false`" if handler.filter else "no route covers its topic"
         try:
             decoded, rows = self._prepare(id_ >> POSITION_BITS, batch)
             if decoded.rejected:

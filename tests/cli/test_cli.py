@@ -158,6 +158,28 @@ def test_check_shows_what_a_sample_becomes(tmp_path: Path) -> None:
     assert not (tmp_path / "mqtt.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        ('{"t": 1700000000}', "2023-11-14 22:13:20.000000 UTC by t"),
+        ('{"t": "soon"}', "t is missing or not a time, so the arrival counts"),
+    ],
+)
+def test_check_shows_a_samples_time(payload: str, says: str, tmp_path: Path) -> None:
+    """With the property that it was found in, or why the arrival counts."""
+    path = configuration(tmp_path, routes=[{"topic": "a", "time": "t"}])
+    result = invoke("check", path, "--topic", "a", "--payload", payload)
+    assert says in " ".join(result.stdout.split())
+
+
+def test_check_shows_that_a_sample_is_not_stored(tmp_path: Path) -> None:
+    """A route with `store: false` says so."""
+    path = configuration(tmp_path, routes=[{"topic": "a", "store": False}])
+    result = invoke("check", path, "--topic", "a", "--payload", "1")
+    assert result.exit_code == 1
+    assert "`store: false`: the message would be counted as ignored" in " ".join(result.stdout.split())
+
+
 def test_check_shows_why_a_sample_would_be_dead(tmp_path: Path) -> None:
     """A sample from a file that cannot be decoded says why."""
     sample = tmp_path / "sample"

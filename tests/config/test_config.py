@@ -21,6 +21,7 @@ from amqtt_db.config.yaml_checks import size
 from amqtt_db.database.engines.urls import file_of
 from amqtt_db.errors import ConfigError
 from amqtt_db.models.wide import Wide
+from amqtt_db.routing.each import Each
 
 
 def problems(mapping: Any) -> dict[str, str]:
@@ -96,7 +97,7 @@ def test_every_setting_arrives() -> None:
     assert route.model == Wide(table="climate")
     assert route.entity is not None
     assert route.entity.declared == {"temp", "current time"}
-    assert (route.time, route.each) == ("current time", "")
+    assert (route.time, route.each) == ("current time", Each())
     assert (route.unknown, route.mismatch, route.max_columns, route.max_tables) == ("reject", "null", 50, 7)
 
 

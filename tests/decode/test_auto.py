@@ -43,6 +43,8 @@ auto = resolve("auto", where="decode")
         (b"21.5\0", 21.5),
         (b"<a>1</a>", "<a>1</a>"),
         (b"\x1b[0;32m[D][main:1]: on\x1b[0m", "\x1b[0;32m[D][main:1]: on\x1b[0m"),
+        (b"[D][light:049]:   State: OFF", "[D][light:049]:   State: OFF"),
+        (b"[12:00:01] started", "[12:00:01] started"),
         (b"\0", b"\0"),
         (b"\xff\xfe\x01", b"\xff\xfe\x01"),
         (b"\x80abc", b"\x80abc"),

@@ -1,0 +1,132 @@
+"""The keys of a route that change a payload's data before it is typed, and those that split it into records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from amqtt_db.config.yaml_checks import Node, choice, found, text
+from amqtt_db.record import split_path
+from amqtt_db.registry import suggest
+from amqtt_db.routing.each import Capture, Each, parse_each
+from amqtt_db.routing.reshape import Pairs, Reshaping, names_in
+
+PAYLOAD_KEYS: Final = (
+    "each", "prefix", "zip", "root", "pairs", "property", "drop", "rename", "booleans", "numbers",
+    "timezone",
+)  # fmt: skip
+
+_YAML_WORDS: Final[Mapping[bool, tuple[str, ...]]] = {True: ("true", "on", "yes"), False: ("false", "off", "no")}
+"""The words that YAML itself takes for true and false when they are not quoted."""
+
+
+def read_each(section: Node) -> Each | None:
+    """Return what becomes records of their own; None if each message is one record."""
+    path = section.child("each").read(lambda value: "" if value == "" else text(value), None)
+    parallel = section.child("zip").read(_parallel, ())
+    prefix = section.child("prefix").read(_flag, True)
+    parts = parse_each(path or "")
+    for part in parts:
+        if isinstance(part, Capture) and not part.name.isidentifier():
+            section.child("each").fail(f"{{{part.name}}} is not a name: use only letters, digits and _")
+    if path is not None and parallel:
+        section.child("zip").fail("cannot be used together with `each`; leave one of them out")
+    if path is None and not prefix:
+        section.child("prefix").fail("has no effect without `each`")
+    return None if path is None and not parallel else Each(parts, prefix, parallel)
+
+
+def read_reshaping(section: Node, levels: Iterable[str]) -> Reshaping:
+    """Return what a route changes in its messages; ``levels`` are the names in its topic filter."""
+    return Reshaping(
+        root=section.child("root").read(lambda value: split_path(text(value)), ()),
+        pairs=section.child("pairs").read(_named_values, None),
+        property=section.child("property").read(lambda value: _template(text(value), tuple(levels)), None),
+        drop=section.child("drop").read(_texts, ()),
+        rename=section.child("rename").read(_renamed, {}),
+        booleans=section.child("booleans").read(_booleans, {}),
+        numbers=section.child("numbers").read(_numbers, frozenset()),
+        timezone=section.child("timezone").read(_zone, None),
+    )
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, found {found(value)}")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(text, value)) if isinstance(value, list) else (text(value),)
+
+
+def _parallel(value: object) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list) or len(value) < 2:
+        raise ValueError("expected a list of two paths or more, such as [t, v]")
+    return tuple(split_path(text(path)) for path in value)
+
+
+def _named_values(value: object) -> Pairs:
+    if isinstance(value, str):
+        return Pairs(split_path(text(value)))
+    if not isinstance(value, Mapping) or "list" not in value or not value.keys() <= {"list", "name", "value"}:
+        raise ValueError("expected the path of a list, or {list: PATH, name: KEY, value: KEY}")
+    keys = {key: text(value[key]) for key in ("name", "value") if key in value}
+    return Pairs(split_path(text(value["list"])), **keys)
+
+
+def _renamed(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping of old to new paths, found {found(value)}")
+    return {text(old): text(new) for old, new in value.items()}
+
+
+def _template(template: str, levels: tuple[str, ...]) -> str:
+    """Return a property's name with levels in braces.  Raises ValueError for a level that the topic does not have."""
+    try:
+        names = names_in(template)
+    except ValueError as error:
+        raise ValueError(f"{template!r} cannot be read: {error}") from None
+    if not names:
+        raise ValueError("names no level of the topic; write it like {property}, in quotes")
+    for name in sorted(names):
+        if name not in levels:
+            raise ValueError(f"the topic has no level {{{name}}}; {suggest(name, levels)}")
+    return template
+
+
+def _booleans(value: object) -> dict[str, bool]:
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, bool) for key in value):
+        raise ValueError("expected {true: [TEXT, …], false: [TEXT, …]}")
+    meaning: dict[str, bool] = {}
+    for truth, words in value.items():
+        for word in _spellings(words):
+            if meaning.setdefault(word, truth) != truth:
+                raise ValueError(f"{word!r} cannot be both true and false")
+    return meaning
+
+
+def _numbers(value: object) -> frozenset[str]:
+    check = choice("text", "comma", "unit")
+    return frozenset({"text", *map(check, value if isinstance(value, list) else [value])})
+
+
+def _zone(value: object) -> ZoneInfo:
+    name = text(value)
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        known = available_timezones()
+        hint = suggest(name, sorted(known)) if known else "this machine knows none: pip install tzdata"
+        raise ValueError(f"{name!r} is not a time zone; {hint}") from None
+
+
+def _spellings(value: Any) -> Iterator[str]:
+    """Yield the texts of a list; YAML has already made a truth value of a word such as ON without quotes."""
+    for word in value if isinstance(value, list) else [value]:
+        if isinstance(word, bool):
+            for name in _YAML_WORDS[word]:
+                yield from (name, name.capitalize(), name.upper())
+        else:
+            yield text(word)

@@ -1,0 +1,223 @@
+"""What a route changes in plain data before it is typed: reach in, leave out, rename, and read text as values.
+
+All functions are pure.  What a message is called here is what its decoder returned: an object, or a single value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
+from functools import cached_property
+from string import Formatter
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import attrs
+
+from amqtt_db.record import escape, split_path
+
+_TEXT_NUMBER: Final = re.compile(r"([+-]?(?:0|[1-9]\d*)([.,]\d+)?([eE][+-]?\d+)?)\s*(\D{0,12})", re.ASCII)
+_LONGEST_NUMBER: Final = 64  # characters; longer digits are rather an identifier
+_LOCAL_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII).fullmatch
+_OUTSIDE: Final = "outside"
+
+
+@attrs.frozen
+class Pairs:
+    """A list of objects with a name and a value each: the path of the list, and the two keys."""
+
+    path: tuple[str, ...]
+    name: str = "name"
+    value: str = "value"
+
+
+@attrs.frozen
+class Reshaping:
+    """What a route changes in its messages.
+
+    The properties of the object at ``root`` become the message's own.  ``pairs`` makes properties of a list.
+    ``property`` names the property that a message is, by levels of its topic: ``{kind}.{name}``.
+
+    In each record, properties whose paths match a pattern in ``drop`` are left out, those in ``rename`` get another
+    path.  Texts in ``booleans`` become true or false.  With ``numbers``, texts that are numbers become numbers: also
+    those with a comma if it has ``comma``, and those with a unit behind them, which is dropped, if it has ``unit``.
+    Texts that are dates and times without a zone get the offset of ``timezone``.
+    """
+
+    root: tuple[str, ...] = ()
+    pairs: Pairs | None = None
+    property: str | None = None
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str] = attrs.field(factory=dict)
+    booleans: Mapping[str, bool] = attrs.field(factory=dict)
+    numbers: frozenset[str] = frozenset()
+    timezone: ZoneInfo | None = None
+
+    @cached_property
+    def changes_messages(self) -> bool:
+        """True if :func:`reshape_message` changes anything."""
+        return bool(self.root or self.pairs or self.property)
+
+    @cached_property
+    def changes_records(self) -> bool:
+        """True if :func:`reshape_record` changes anything."""
+        return bool(self.drop or self.rename or self.booleans or self.numbers or self.timezone)
+
+    @cached_property
+    def dropped(self) -> re.Pattern[str]:
+        """The paths to leave out: ``*`` stands for anything, and a path takes along all that is below it."""
+        patterns = (re.escape(path).replace(r"\*", ".*") for path in self.drop)
+        return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
+
+
+def reshape_message(reshaping: Reshaping, levels: Mapping[str, str], data: Any) -> Any:
+    """Return a message as a route wants it, given the named levels of its topic."""
+    if isinstance(data, Mapping):
+        if reshaping.root:
+            data = _lift(data, reshaping.root)
+        if reshaping.pairs is not None:
+            data = _spell_out(data, reshaping.pairs)
+    if reshaping.property is not None:
+        for part in reversed(reshaping.property.split(".")):
+            data = {part.format_map(levels): data}
+    return data
+
+
+def reshape_record(reshaping: Reshaping, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's object as a route wants it."""
+    edited = _edit(reshaping, data, "")
+    for old, new in reshaping.rename.items():
+        edited = _rename(edited, split_path(old), split_path(new))
+    return edited
+
+
+def names_in(template: str | None) -> frozenset[str]:
+    """Return the names of the levels in a property's name."""
+    return frozenset(name for _, name, _, _ in Formatter().parse(template or "") if name)
+
+
+def hoist(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with the properties of both; if both have a name, that of ``outer`` goes below ``outside``."""
+    clashing = {name: value for name, value in outer.items() if name in inner}
+    others = {name: value for name, value in outer.items() if name not in inner}
+    if not clashing:
+        return {**others, **inner}
+    return {**others, **inner, free_name(_OUTSIDE, {**others, **inner}): clashing}
+
+
+def free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return ``name``, with as many underscores as it takes to be different from all that are taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def without(data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return an object without the property that some keys lead to, and without objects that are empty then."""
+    first, *rest = keys
+    others = {name: value for name, value in data.items() if name != first}
+    if not rest or not isinstance(data.get(first), Mapping):
+        return others
+    inner = without(data[first], rest)
+    return {name: inner if name == first else value for name, value in data.items()} if inner else others
+
+
+def find(data: Any, keys: Sequence[str]) -> Any:
+    """Return the value that some keys lead to, None if there is none."""
+    for key in keys:
+        if not isinstance(data, Mapping) or key not in data:
+            return None
+        data = data[key]
+    return data
+
+
+def replaced(data: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return an object with another value at the place that some keys lead to."""
+    first, *rest = keys
+    inner = data.get(first)
+    below = replaced(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value
+    return {**data, first: below}
+
+
+def _lift(data: Mapping[str, Any], root: Sequence[str]) -> Mapping[str, Any]:
+    """Make the properties of the object at ``root`` the message's own; without such an object nothing changes."""
+    inner = find(data, root)
+    return hoist(without(data, root), inner) if isinstance(inner, Mapping) else data
+
+
+def _spell_out(data: Mapping[str, Any], pairs: Pairs) -> Mapping[str, Any]:
+    """Make properties of a list of names and values; items that are no such pair, or have a name twice, stay in it."""
+    items = find(data, pairs.path)
+    if not isinstance(items, list):
+        return data
+    named: dict[str, Any] = {}
+    left = [item for item in items if not _add_pair(named, item, pairs)]
+    rest = replaced(data, pairs.path, left) if left else without(data, pairs.path)
+    return hoist(rest, named)
+
+
+def _add_pair(named: dict[str, Any], item: Any, pairs: Pairs) -> bool:
+    """Add a pair to the properties that were named so far; return False if it cannot be added."""
+    if not isinstance(item, Mapping) or pairs.value not in item or not isinstance(item.get(pairs.name), str):
+        return False
+    name = item[pairs.name]
+    more = {f"{name}_{key}": value for key, value in item.items() if key not in (pairs.name, pairs.value)}
+    if not named.keys().isdisjoint({name, *more}):
+        return False
+    named.update({name: item[pairs.value], **more})
+    return True
+
+
+def _edit(reshaping: Reshaping, data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return an object without what is dropped, with its texts read as values."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        path = prefix + escape(key) if isinstance(key, str) else prefix
+        if reshaping.dropped.fullmatch(path):
+            continue
+        if isinstance(value, str):
+            result[key] = _read_text(reshaping, value)
+        elif isinstance(value, Mapping) and value:
+            inner = _edit(reshaping, value, f"{path}.")
+            if inner:
+                result[key] = inner
+        else:
+            result[key] = value
+    return result
+
+
+def _read_text(reshaping: Reshaping, text: str) -> Any:
+    if text in reshaping.booleans:
+        return reshaping.booleans[text]
+    if reshaping.numbers and len(text) <= _LONGEST_NUMBER:
+        number = _read_number(reshaping.numbers, text.strip())
+        if number is not None:
+            return number
+    if reshaping.timezone is not None and _LOCAL_TIME(text):
+        return _with_offset(reshaping.timezone, text)
+    return text
+
+
+def _read_number(accepted: Set[str], text: str) -> float | int | None:
+    found = _TEXT_NUMBER.fullmatch(text)
+    if found is None or (found[4] and "unit" not in accepted) or ("," in found[1] and "comma" not in accepted):
+        return None
+    return float(found[1].replace(",", ".")) if found[2] or found[3] else int(found[1])
+
+
+def _with_offset(zone: ZoneInfo, text: str) -> str:
+    """Add the offset that a zone has at a local time; of two such times in autumn it is the first."""
+    try:
+        offset = datetime.fromisoformat(text[:19]).replace(tzinfo=zone).strftime("%z")
+    except ValueError:  # no such day or hour
+        return text
+    return f"{text}{offset[:3]}:{offset[3:5]}"
+
+
+def _rename(data: dict[str, Any], old: Sequence[str], new: Sequence[str]) -> dict[str, Any]:
+    """Give a property another path, unless it is absent or the path is taken."""
+    value = find(data, old)
+    if value is None or find(data, new) is not None:
+        return data
+    return replaced(without(data, old), new, value)
