@@ -78,7 +78,7 @@ def stored_version(connection: sa.Connection) -> int | None:
         return None
     if _OLD_COLUMN in _columns(inspector, _JOURNAL):
         return 0
-    return 2 if _COUNTS_SINCE_2 <= _columns(inspector, _COUNTER) else 1
+    return 2 if _columns(inspector, _COUNTER) >= _COUNTS_SINCE_2 else 1
 
 
 def _columns(inspector: sa.Inspector, table: str) -> set[str]:
