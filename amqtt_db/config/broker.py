@@ -16,7 +16,7 @@ import attrs
 from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, expanded_url, found, text, whole_number
 
 Protocol = Literal["auto", "5", "3.1.1"]
-Scheme = Literal["mqtt", "mqtts"]
+Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
 
 BROKER_KEYS: Final = (
     "url", "client_id", "username", "password", "tls", "protocol", "qos", "window", "session", "keep_alive",
@@ -24,10 +24,8 @@ BROKER_KEYS: Final = (
 )  # fmt: skip
 TLS_KEYS: Final = ("ca", "certificate", "key", "alpn")
 
-_PORTS: Final[Mapping[str, int]] = {"mqtt": 1883, "mqtts": 8883}
-_LATER: Final[Mapping[str, str]] = {
-    "ws": "MQTT over WebSocket is not supported yet; use the broker's mqtt:// listener",
-    "wss": "MQTT over WebSocket is not supported yet; use the broker's mqtts:// listener",
+_PORTS: Final[Mapping[str, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_OTHER_SCHEMES: Final[Mapping[str, str]] = {
     "tcp": "write mqtt:// in place of tcp://",
     "ssl": "write mqtts:// in place of ssl://",
     "tls": "write mqtts:// in place of tls://",
@@ -50,12 +48,17 @@ class TlsSettings:
 
 @attrs.frozen
 class BrokerSettings:
-    """A broker to subscribe to.  ``session`` and ``keep_alive`` are in seconds; ``path`` is its place in the YAML."""
+    """A broker to subscribe to.
+
+    ``target`` is the path of its WebSocket.  ``session`` and ``keep_alive`` are in seconds; ``path`` is its place in
+    the YAML.
+    """
 
     scheme: Scheme
     host: str
     port: int
     client_id: str
+    target: str = "/mqtt"
     username: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
     tls: TlsSettings = TlsSettings()
@@ -70,9 +73,9 @@ class BrokerSettings:
 
     @property
     def url(self) -> str:
-        """Scheme, host and port."""
+        """Scheme, host and port; for WebSocket also the path."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}{self.target if self.scheme in ('ws', 'wss') else ''}"
 
 
 def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
@@ -138,8 +141,9 @@ def _broker_address(value: object) -> dict[str, Any]:
     parts = urlsplit(url)
     scheme = parts.scheme.casefold()
     if scheme not in _PORTS:
-        raise ValueError(_LATER.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt:// or mqtts://"))
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(_OTHER_SCHEMES.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt, mqtts, ws or wss"))
+    is_web = scheme in ("ws", "wss")
+    if (parts.path not in ("", "/") and not is_web) or parts.query or parts.fragment:
         raise ValueError("has something behind host and port; percent-encode / ? # in a user name or password")
     try:
         port = parts.port
@@ -153,6 +157,7 @@ def _broker_address(value: object) -> dict[str, Any]:
         "scheme": scheme,
         "host": parts.hostname,
         "port": port or _PORTS[scheme],
+        "target": parts.path if parts.path not in ("", "/") else "/mqtt",
         "username": username,
         "password": password,
     }
@@ -160,8 +165,8 @@ def _broker_address(value: object) -> dict[str, Any]:
 
 def _read_tls(node: Node, scheme: str) -> TlsSettings:
     section = node.section(TLS_KEYS)
-    if node.value is not None and scheme == "mqtt":
-        node.fail("has no effect with mqtt://; write mqtts://")
+    if node.value is not None and scheme in ("mqtt", "ws"):
+        node.fail(f"has no effect with {scheme}://; write {scheme}s://")
     made = TlsSettings(
         ca=section.child("ca").read(_existing_file, None),
         certificate=section.child("certificate").read(_existing_file, None),

@@ -76,12 +76,12 @@ def stored_version(connection: sa.Connection) -> int | None:
             return int(found)
     if not inspector.has_table(_JOURNAL):
         return None
-    if _OLD_COLUMN in _columns(inspector, _JOURNAL):
+    if _OLD_COLUMN in _names_of_columns(inspector, _JOURNAL):
         return 0
-    return 2 if _columns(inspector, _COUNTER) >= _COUNTS_SINCE_2 else 1
+    return 2 if _names_of_columns(inspector, _COUNTER) >= _COUNTS_SINCE_2 else 1
 
 
-def _columns(inspector: sa.Inspector, table: str) -> set[str]:
+def _names_of_columns(inspector: sa.Inspector, table: str) -> set[str]:
     return {column["name"] for column in inspector.get_columns(table)}
 
 
@@ -153,7 +153,7 @@ def _to_version_2(connection: sa.Connection, engine: Engine) -> None:
     """Count messages whose payload is empty, and records without a time of their own."""
     quote = connection.dialect.identifier_preparer.quote
     type_ = engine.types["int64"].compile(connection.dialect)
-    for name in _COUNTS_SINCE_2 - _columns(sa.inspect(connection), _COUNTER):
+    for name in _COUNTS_SINCE_2 - _names_of_columns(sa.inspect(connection), _COUNTER):
         connection.exec_driver_sql(f"ALTER TABLE {_COUNTER} ADD COLUMN {quote(name)} {type_} NOT NULL DEFAULT 0")
 
 

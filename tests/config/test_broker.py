@@ -73,7 +73,7 @@ def test_several_brokers_have_names() -> None:
             "broker: expected a URL such as mqtt://localhost, or a mapping with `url`, found a whole number",
         ),
         ({"broker": "tcp://a"}, "broker: write mqtt:// in place of tcp://"),
-        ({"broker": "http://a"}, "broker: unknown scheme http://; use mqtt:// or mqtts://"),
+        ({"broker": "http://a"}, "broker: unknown scheme http://; use mqtt, mqtts, ws or wss"),
         ({"broker": "mqtt://a:99999"}, "broker: has a port"),
         ({"broker": "mqtt://a/x"}, "broker: has something behind host and port"),
         ({"broker": "mqtt://"}, "broker: has no host"),

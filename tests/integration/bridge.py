@@ -110,7 +110,8 @@ class BridgeProcess:
 
     def configure(self, **document: Any) -> None:
         """Write the configuration for the next start."""
-        document = {"broker": self._broker, "database": f"sqlite:///{self.database}", **document}
+        broker = {} if self._broker is None else {"broker": self._broker}
+        document = {**broker, "database": f"sqlite:///{self.database}", **document}
         document.setdefault("journal", {"path": str(self.directory / "mqtt.journal")})
         (self.directory / "bridge.yaml").write_text(yaml.safe_dump(document))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -16,8 +15,10 @@ from amqtt_db.ingest.bridge.connection import BrokerConnection, Ending
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
+from amqtt_db.ingest.bridge.tls import describe_failure, tls_context
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.supervisor import Supervisor
+from amqtt_db.ingest.waiting import wait_within
 from amqtt_db.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -81,13 +82,12 @@ class Link:
         connection = BrokerConnection(settings, self._version, self._session, self.subscription, self._group_commit)
         loop = asyncio.get_running_loop()
         try:
-            context = _tls(settings)
-            opening = loop.create_connection(lambda: connection, settings.host, settings.port, ssl=context)
-            await asyncio.wait_for(opening, _CONNECT_SECONDS)
-        except ssl.SSLCertVerificationError as error:
-            return Ending(f"shows a certificate that cannot be trusted: {error.verify_message}")
+            context = tls_context(settings)
+            opening = loop.create_connection(lambda: _over(connection, settings), settings.host, settings.port,
+                                             ssl=context)  # fmt: skip
+            await wait_within(opening, _CONNECT_SECONDS)
         except (OSError, asyncio.TimeoutError, UnicodeError) as error:
-            return Ending(f"cannot be reached: {error or 'no answer'}")
+            return Ending(describe_failure(error))
         self._connection = connection
         return None
 
@@ -102,6 +102,15 @@ class Link:
             logger.error("%s: the broker %s; reconnecting until it works", self.settings.url, ending.reason)
         pause = _LONGEST_WAIT if ending.is_rival else self._backoff.next_pause()
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all clients come at once
+
+
+def _over(connection: BrokerConnection, settings: BrokerSettings) -> asyncio.Protocol:
+    """Return the protocol for a transport to a broker: the connection itself, or a WebSocket around it."""
+    if settings.scheme not in ("ws", "wss"):
+        return connection
+    from amqtt_db.ingest.bridge.websocket import WebSocket  # noqa: PLC0415 - few need it, and it takes time to import
+
+    return WebSocket(connection, settings.url)
 
 
 class Bridge:
@@ -145,16 +154,3 @@ class Bridge:
                 self._group_commit.tick()
             for link in self.links:
                 link.tick()
-
-
-def _tls(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the context of an mqtts:// connection.  Raises OSError for files that are no certificates."""
-    if settings.scheme != "mqtts":
-        return None
-    tls = settings.tls
-    context = ssl.create_default_context(cafile=tls.ca)
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    if tls.alpn is not None:
-        context.set_alpn_protocols([tls.alpn])
-    return context

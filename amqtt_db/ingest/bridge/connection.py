@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
+from ssl import SSLError
 from time import monotonic, time_ns
 from typing import Final, cast
 
@@ -28,6 +29,7 @@ from amqtt_db.ingest.bridge.packets import (
 )
 from amqtt_db.ingest.bridge.session import Received, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
+from amqtt_db.ingest.bridge.tls import describe_failure
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.message import CONNECT, DISCONNECT, flags
 
@@ -120,7 +122,9 @@ class BrokerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; nothing is acknowledged any more."""
         said = f" ({exc})" if exc is not None and str(exc) else ""
-        if self._is_greeted:
+        if isinstance(exc, SSLError):
+            self.end(Ending(describe_failure(exc)))
+        elif self._is_greeted:
             self.end(Ending(f"closed the connection{said}"))
         else:
             self.end(Ending(f"closed the connection without an answer to CONNECT{said}", is_older=True))

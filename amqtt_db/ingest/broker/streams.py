@@ -13,6 +13,7 @@ from amqtt.adapters import ReaderAdapter, StreamWriterAdapter, WriterAdapter
 from amqtt_db.ingest.broker.compat import receiver
 from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
+from amqtt_db.ingest.waiting import wait_within
 
 _PUBLISH: Final = 3
 _MAX_LENGTH_BITS: Final = 28  # bits of a length; amqtt discards a packet with a longer one and reads on at a new header
@@ -136,7 +137,7 @@ class GatedReader(ReaderAdapter):
         """Receive bytes of a body; end the stream if they do not come in time."""
         seconds = _SILENCE_SECONDS if deadline is None else min(_SILENCE_SECONDS, deadline - monotonic())
         try:
-            return await asyncio.wait_for(self._receive(missing), max(0.0, seconds))
+            return await wait_within(self._receive(missing), seconds)
         except asyncio.TimeoutError:
             return self.end(_TOO_SLOW)
 
