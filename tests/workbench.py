@@ -22,6 +22,7 @@ from amqtt_db.record import Record, unflatten
 from amqtt_db.routing.route import Route
 from amqtt_db.testing.starting import connected
 from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.writer import Writer
 from tests.database.engines.servers import Site
 
@@ -76,7 +77,9 @@ class Workbench:
     def open(self) -> None:
         """Start the writer, as after a restart."""
         self.guard = CrashGuard(self._note)
-        self.writer = Writer(engine_for(self.url), self._routes, self.guard, lambda: self.now)
+        self.writer = Writer(
+            engine_for(self.url), self._routes, self.guard, SteadyClock(lambda: self.now, lambda: self.now)
+        )
         self._is_open = True
         OPEN.append(self)
         self.writer.prepare()

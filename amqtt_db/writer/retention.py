@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import RAW, erase
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
+from amqtt_db.writer.steady_clock import SteadyClock
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ SLICE: Final = 0.02  # seconds after which a step begins nothing more
 REST: Final = 9  # times as long as the step took, while messages wait
 ROUND: Final = 60.0  # seconds from the end of a round to the next
 PENALTY: Final = 10.0  # seconds to the next attempt after an error, or while somebody else has the lock
+_CLOCK: Final = "retention clock"
 DELAY: Final = timedelta(days=1)
 """The extra time that the database keeps chunks of values, compared with those of their messages.
 
@@ -42,7 +44,7 @@ are not.
 
 
 class Retention:
-    """Deletes what is too old; :meth:`step` does a little of it.  ``clock`` returns seconds since 1970."""
+    """Deletes what is too old; :meth:`step` does a little of it.  ``clock`` says by which time."""
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class Retention:
         catalog: Catalog,
         database: sa.Engine,
         routes: Sequence[Route],
-        clock: Callable[[], float] = time.time,
+        clock: SteadyClock,
         watch: Watch = unwatched,
     ) -> None:
         self._engine = engine
@@ -60,6 +62,7 @@ class Retention:
         self._has_work = any(route.keep is not None for route in routes)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
+        self._is_clock_set = False
         self._watch = watch
         self._work: Iterator[int] | None = None
         self._is_due_again = False
@@ -108,6 +111,7 @@ class Retention:
 
     def _round(self) -> Iterator[int]:
         """Do everything that is due, in small pieces; yield how many records each has deleted."""
+        self._set_clock()
         found, fault = yield from retention_groups(self._catalog, self._database, self._routes, self._watch)
         policies = self._policies()
         deleted = 0
@@ -119,6 +123,21 @@ class Retention:
             logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
         if fault is not None:
             raise fault.__cause__ or fault
+
+    def _set_clock(self) -> None:
+        """Let the clock begin with the time that is noted in the database; note the time."""
+        meta = self._catalog.meta
+        here = meta.c.name == _CLOCK
+        with self._database.begin() as connection:
+            noted = connection.scalar(sa.select(meta.c.value).where(here))
+            if not self._is_clock_set:
+                self._clock.start(None if noted is None else float(noted))
+                self._is_clock_set = True
+            time_ = {"value": str(round(self._clock.now()))}
+            if noted is None:
+                connection.execute(meta.insert(), {"name": _CLOCK, **time_})
+            else:
+                connection.execute(meta.update().where(here).values(time_))
 
     def _policies(self) -> Mapping[str, Keep]:
         """Return the hypertables by name, and how long the database keeps their rows."""
@@ -168,7 +187,7 @@ class Retention:
 
     def _oldest(self, table: BoundTable, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
         target = sa.table(name, *(sa.column(column, RAW) for column in ("id", "part", "time", "topic")))
-        before = int((self._clock() - keep.total_seconds()) * 1_000_000)
+        before = int((self._clock.now() - keep.total_seconds()) * 1_000_000)
         where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), RAW)]
         if topic is not None:
             where.append(target.c.topic == self._topic(table, topic))

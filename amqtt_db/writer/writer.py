@@ -8,9 +8,8 @@ an error brings in the careful path: see :mod:`amqtt_db.writer.blame` for whose 
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -32,6 +31,7 @@ from amqtt_db.writer.existing_tables import check_existing_tables, named_tables,
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
+from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
@@ -45,9 +45,9 @@ class Writer:
     """Stores batches in the target database; one per journal."""
 
     def __init__(
-        self, engine: Engine, routes: Sequence[Route], guard: CrashGuard, clock: Callable[[], float] = time.time
+        self, engine: Engine, routes: Sequence[Route], guard: CrashGuard, clock: SteadyClock | None = None
     ) -> None:
-        """``clock`` returns the seconds since 1970 by which records grow old."""
+        """``clock`` tells the time by which records grow old."""
         self._engine = engine
         self._routes = routes
         self._guard = guard
@@ -59,6 +59,7 @@ class Writer:
         self._target = TransactionWriter(engine, self._catalog)
         self._router = TopicRouter(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
+        clock = clock or SteadyClock()
         self.retention = Retention(engine, self._catalog, self._database, routes, clock, guard.watch_task)
 
     def prepare(self) -> None:
