@@ -199,7 +199,7 @@ class Schema:
     def _sql_table(self, known: PhysicalTable, table: BoundTable) -> sa.Table:
         columns = [self._sql_column(column, table) for column in table.columns]
         columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
-        target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.table_options)
+        target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.options_of(table))
         kinds = {column.name: column.kind for column in table.columns}
         names: set[str] = set()
         for index in table.indexes:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.errors import Busy, DatabaseError
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import Kind
 
 Item = TypeVar("Item")
@@ -144,6 +145,10 @@ class Engine(ABC):
     def rehearse(self) -> sa.Engine:
         """Return connections for DDL that will be rolled back; do not create a database."""
         return self.open(write=True)
+
+    def options_of(self, table: BoundTable) -> Mapping[str, Any]:
+        """Return the dialect's options for a table of records."""
+        return self.table_options
 
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:

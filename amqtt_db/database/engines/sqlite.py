@@ -49,6 +49,7 @@ from amqtt_db.database.engines.encoding import (
 from amqtt_db.errors import DatabaseError, NoDatabaseYet
 from amqtt_db.journal.file import must_read_as_is
 from amqtt_db.journal.file_lock import try_lock
+from amqtt_db.models.binding import KEY, BoundTable
 from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for others who write
@@ -158,6 +159,11 @@ class SQLite(Engine):
         "json": tagged.loads,
         "tagged": tagged.loads,
     }
+
+    def options_of(self, table: BoundTable) -> Mapping[str, Any]:
+        """Leave out row ids, unless a row holds a document: large rows in the tree of the key take twice the space."""
+        documents = [column for column in table.columns if column.kind == "json" and column.name != table.overflow]
+        return {} if documents and table.primary_key == KEY else self.table_options
 
     def open(self, *, write: bool) -> sa.Engine:
         """Use WAL mode; for reading only, the file must exist and is never changed."""
