@@ -36,8 +36,7 @@ def run(
 
     with error_boundary():
         start_logging(logging.INFO)
-        is_url = source is not None and "://" in source
-        broker = config.bridge_to(source or "") if is_url else config.broker_config(source)
+        broker = _read_source(source)
         if config.is_bridge(broker):
             _run_bridge(broker)
             return
@@ -73,24 +72,31 @@ def demo(
 
 
 def check(
-    path: Config = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|URL]", help="A YAML file, or a broker's URL; default: the built-in configuration."
+        ),
+    ] = None,
     topic: Annotated[str | None, typer.Option(help="The topic of a sample message.")] = None,
     payload: Annotated[str | None, typer.Option(help="The payload of the sample, as text.")] = None,
     sample: Annotated[Path | None, typer.Option(help="A file with the payload of the sample.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not connect to the brokers of `broker:`.")] = False,
 ) -> None:
     """Print every mistake in a configuration, or else its routes; with a sample message, what would become of it.
 
-    The exit code is 2 for a configuration with mistakes, 1 for a sample that would not be stored.
+    Brokers to subscribe to are connected to, unless there is a sample.  The exit code is 2 for a configuration with
+    mistakes, 1 for a sample that would not be stored and for a broker that cannot be used.
     """
     with error_boundary():
         message = _sample(topic, payload, sample)
-        broker = config.broker_config(path)
+        broker = _read_source(source)
         settings = config.load_document(broker)
         print_notes(broker, settings)
         require_usable(settings)
         if message is None:
             print_result(show.render_routes(settings))
-            return
+            raise typer.Exit(0 if offline or not config.is_bridge(broker) or _check_brokers(broker) else 1)
         from amqtt_db.writer.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
 
         result = preview(settings, *message)
@@ -108,6 +114,22 @@ def write(path: Config = None) -> None:
         settings = config.load_document(broker)
         require_usable(settings)
         asyncio.run(keep_writing(broker, settings))
+
+
+def _read_source(source: str | None) -> dict[str, Any]:
+    """Return the configuration in a file, or the one that a broker's URL stands for.  Raises ConfigError."""
+    return config.bridge_to(source) if source is not None and "://" in source else config.broker_config(source)
+
+
+def _check_brokers(document: Mapping[str, Any]) -> bool:
+    """Print what the brokers of a document grant; return True if all can be used."""
+    from amqtt_db.cli.brokers import ask_brokers, is_usable, render_answer  # noqa: PLC0415 - only bridges need it
+
+    settings, brokers = config.load_bridge(document)
+    answers = ask_brokers(settings, brokers)
+    for broker, answer in zip(brokers, answers, strict=True):
+        print_result(render_answer(broker, answer), soft_wrap=True)
+    return all(map(is_usable, answers))
 
 
 def _run_bridge(document: Mapping[str, Any]) -> None:

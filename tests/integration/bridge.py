@@ -76,6 +76,11 @@ class Mosquitto:
         self._process.terminate()
         self._process.wait(PATIENCE)
 
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log.read_text()
+
     def publish(self, payloads: Iterable[str], topic: str = "t", qos: int = 1, **options: Any) -> None:
         """Publish as one client; return when the broker has acknowledged everything."""
         client = paho.Client(CallbackAPIVersion.VERSION2)

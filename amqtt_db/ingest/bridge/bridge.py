@@ -11,19 +11,18 @@ from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import Backoff, OncePerCause
-from amqtt_db.ingest.bridge.connection import BrokerConnection, Ending
+from amqtt_db.ingest.bridge.connection import BrokerConnection
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
+from amqtt_db.ingest.bridge.peer import Ending, mqtt_name
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
-from amqtt_db.ingest.bridge.tls import describe_failure, tls_context
+from amqtt_db.ingest.bridge.transport import open_transport
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.supervisor import Supervisor
-from amqtt_db.ingest.waiting import wait_within
 from amqtt_db.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_SECONDS: Final = 15.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _STEADY_CONNECTION: Final = 10.0
@@ -78,39 +77,25 @@ class Link:
 
     async def _connect(self) -> Ending | None:
         """Open a connection; return why it cannot be opened, or None."""
-        settings = self.settings
-        connection = BrokerConnection(settings, self._version, self._session, self.subscription, self._group_commit)
-        loop = asyncio.get_running_loop()
-        try:
-            context = tls_context(settings)
-            opening = loop.create_connection(lambda: _over(connection, settings), settings.host, settings.port,
-                                             ssl=context)  # fmt: skip
-            await wait_within(opening, _CONNECT_SECONDS)
-        except (OSError, asyncio.TimeoutError, UnicodeError) as error:
-            return Ending(describe_failure(error))
-        self._connection = connection
-        return None
+        connection = BrokerConnection(
+            self.settings, self._version, self._session, self.subscription, self._group_commit
+        )
+        ending = await open_transport(self.settings, connection)
+        if ending is None:
+            self._connection = connection
+        return ending
 
     def _pause_after(self, ending: Ending) -> float:
         if ending.is_older and self.settings.protocol == "auto" and not self._has_worked:
             self._version = V311 if self._version == V5 else V5
-            name = "5" if self._version == V5 else "3.1.1"
-            logger.warning("%s: the broker %s; trying MQTT %s", self.settings.url, ending.reason, name)
+            logger.warning("%s: the broker %s; trying MQTT %s", self.settings.url, ending.reason,
+                           mqtt_name(self._version))  # fmt: skip
             if self._version == V311:
                 return 0.0
         elif self._causes.is_new(ending.reason):
             logger.error("%s: the broker %s; reconnecting until it works", self.settings.url, ending.reason)
         pause = _LONGEST_WAIT if ending.is_rival else self._backoff.next_pause()
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all clients come at once
-
-
-def _over(connection: BrokerConnection, settings: BrokerSettings) -> asyncio.Protocol:
-    """Return the protocol for a transport to a broker: the connection itself, or a WebSocket around it."""
-    if settings.scheme not in ("ws", "wss"):
-        return connection
-    from amqtt_db.ingest.bridge.websocket import WebSocket  # noqa: PLC0415 - few need it, and it takes time to import
-
-    return WebSocket(connection, settings.url)
 
 
 class Bridge:

@@ -10,7 +10,6 @@ from ssl import SSLError
 from time import monotonic, time_ns
 from typing import Final, cast
 
-import attrs
 import orjson
 
 from amqtt_db.config.broker import BrokerSettings
@@ -27,6 +26,7 @@ from amqtt_db.ingest.bridge.packets import (
     Suback,
     Version,
 )
+from amqtt_db.ingest.bridge.peer import Ending, Peer, explain_disconnect, explain_refusal, mqtt_name
 from amqtt_db.ingest.bridge.session import Received, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.tls import describe_failure
@@ -37,32 +37,9 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_PING_PAUSE: Final = 1.0  # seconds without reading, after which pings have to be answered
 _GREETING_SECONDS: Final = 5.0
-_UNSUPPORTED: Final = (0x01, 0x84)
-_CONNECT_REFUSALS: Final = {
-    0x02: "does not accept the client id", 0x85: "does not accept the client id",
-    0x03: "is not available", 0x88: "is not available", 0x89: "is busy",
-    0x04: "does not accept user name and password", 0x86: "does not accept user name and password",
-    0x05: "does not allow this client in: check user name and password",
-    0x87: "does not allow this client in: check user name and password",
-    0x8A: "has banned this client", 0x95: "finds a packet too large", 0x97: "has a quota that is exceeded",
-    0x9F: "gets too many connections",
-}  # fmt: skip
-_TAKEN_OVER: Final = 0x8E
 
 
-@attrs.frozen
-class Ending:
-    """The end of a connection; its ``reason`` completes "the broker …".
-
-    ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over.
-    """
-
-    reason: str
-    is_older: bool = False
-    is_rival: bool = False
-
-
-class BrokerConnection(asyncio.Protocol):
+class BrokerConnection(Peer):
     """One connection; use a new one for each attempt.  ``ended`` is done when it has come to its end."""
 
     def __init__(
@@ -173,17 +150,13 @@ class BrokerConnection(asyncio.Protocol):
             self._subscription.answered(packet)
             self._group_commit.extend(())
         elif isinstance(packet, Disconnect):
-            self._told_to_leave(packet)
+            self.end(explain_disconnect(packet, self._settings.client_id))
         elif not self._is_greeted:
             raise MalformedPacket("the first packet is not CONNACK")
 
     def _greeted(self, connack: Connack) -> None:
         if connack.code:
-            said = connack.properties.get(packets.REASON)
-            reason = _CONNECT_REFUSALS.get(connack.code, f"refuses the connection with code 0x{connack.code:02x}")
-            is_older = connack.code in _UNSUPPORTED
-            reason = f"does not speak MQTT {'5' if self._version == V5 else '3.1.1'}" if is_older else reason
-            self.end(Ending(f"{reason} ({said})" if said else reason, is_older))
+            self.end(explain_refusal(connack, self._version))
             return
         self._is_greeted = True
         self._keep_alive = connack.properties.get(packets.SERVER_KEEP_ALIVE, self._keep_alive)
@@ -196,9 +169,8 @@ class BrokerConnection(asyncio.Protocol):
         self._session.connected(connack.session_present, settings.window, skip_retained=skip)
         self._position = self._group_commit.position
         self._group_commit.append(flags(CONNECT), time_ns() // 1000, 0, b"", self._details())
-        name = "5" if self._version == V5 else "3.1.1"
         kept = "the session was kept" if connack.session_present else "with a new session"
-        logger.info("%s: connected with MQTT %s, %s", settings.url, name, kept)
+        logger.info("%s: connected with MQTT %s, %s", settings.url, mqtt_name(self._version), kept)
         for data in self._subscription.requests(self._version, connack.session_present):
             self._write(data)
         self.is_streaming = True
@@ -211,14 +183,6 @@ class BrokerConnection(asyncio.Protocol):
                 "port": settings.port, "keep_alive": self._keep_alive, "clean_session": False,
             }
         )  # fmt: skip
-
-    def _told_to_leave(self, packet: Disconnect) -> None:
-        said = packet.properties.get(packets.REASON)
-        if packet.code == _TAKEN_OVER:
-            reason = f"has another client with the client id {self._settings.client_id}, which has taken over"
-        else:
-            reason = f"ended the connection with code 0x{packet.code:02x}"
-        self.end(Ending(f"{reason} ({said})" if said else reason, is_rival=packet.code == _TAKEN_OVER))
 
     def _take(self) -> None:
         """Journal what is waiting, unless the journal is full: then it is neither taken nor acknowledged."""

@@ -37,6 +37,10 @@ SUBSCRIPTION_ID: Final = 0x0B
 USER_PROPERTY: Final = 0x26
 SESSION_EXPIRY: Final = 0x11
 RECEIVE_MAXIMUM: Final = 0x21
+MAXIMUM_QOS: Final = 0x24
+RETAIN_AVAILABLE: Final = 0x25
+WILDCARDS_AVAILABLE: Final = 0x28
+SHARED_AVAILABLE: Final = 0x2A
 ASSIGNED_CLIENT_ID: Final = 0x12
 SERVER_KEEP_ALIVE: Final = 0x13
 REASON: Final = 0x1F
@@ -308,9 +312,13 @@ def connect(
     password: str | None = None,
     session_expiry: int = 0,
     receive_maximum: int = 65535,
+    clean: bool = False,
 ) -> bytes:
-    """Return a CONNECT that keeps the session; the two last arguments have no effect in MQTT 3.1.1."""
-    flags = (username is not None) << 7 | (password is not None) << 6
+    """Return a CONNECT that keeps the session unless it is ``clean``.
+
+    ``session_expiry`` and ``receive_maximum`` have no effect in MQTT 3.1.1.
+    """
+    flags = (username is not None) << 7 | (password is not None) << 6 | clean << 1
     body = _text_field("MQTT") + bytes((version, flags)) + _UINT16.pack(keep_alive)
     if version == V5:
         properties = bytes((SESSION_EXPIRY,)) + _UINT32.pack(session_expiry)
@@ -352,8 +360,10 @@ def pubcomp(packet_id: int) -> bytes:
     return b"\x70\x02" + _UINT16.pack(packet_id)
 
 
-def disconnect(version: Version, code: int = 0) -> bytes:
-    """Return a DISCONNECT; its code has no place in MQTT 3.1.1."""
+def disconnect(version: Version, code: int = 0, *, ends_session: bool = False) -> bytes:
+    """Return a DISCONNECT; neither its code nor the end of the session has a place in MQTT 3.1.1."""
+    if version == V5 and ends_session:
+        return _packet(0xE0, bytes((code, 5, SESSION_EXPIRY)) + _UINT32.pack(0))
     return b"\xe0\x01" + bytes((code,)) if version == V5 and code else b"\xe0\x00"
 
 

@@ -13,13 +13,13 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from amqtt_db.ingest.bridge.connection import BrokerConnection, Ending
+from amqtt_db.ingest.bridge.peer import Ending, Peer
 
 
 class WebSocket(asyncio.Protocol):
     """A protocol towards the network, and a transport towards a connection."""
 
-    def __init__(self, connection: BrokerConnection, url: str) -> None:
+    def __init__(self, connection: Peer, url: str) -> None:
         """``url`` is the broker's, with its path."""
         self._connection = connection
         self._protocol = ClientProtocol(parse_uri(url), subprotocols=[Subprotocol("mqtt")], max_size=None)

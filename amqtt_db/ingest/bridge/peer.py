@@ -1,0 +1,76 @@
+"""What a connection to a broker has in common with one that only asks: how it ends, and what refusals mean."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import Final
+
+import attrs
+
+from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packets import V5, Connack, Disconnect, Version
+
+_UNSUPPORTED: Final = (0x01, 0x84)
+_TAKEN_OVER: Final = 0x8E
+_CONNECT_REFUSALS: Final = {
+    0x02: "does not accept the client id", 0x85: "does not accept the client id",
+    0x03: "is not available", 0x88: "is not available", 0x89: "is busy",
+    0x04: "does not accept user name and password", 0x86: "does not accept user name and password",
+    0x05: "does not allow this client in: check user name and password",
+    0x87: "does not allow this client in: check user name and password",
+    0x8A: "has banned this client", 0x95: "finds a packet too large", 0x97: "has a quota that is exceeded",
+    0x9F: "gets too many connections",
+}  # fmt: skip
+
+
+@attrs.frozen
+class Ending:
+    """The end of a connection; its ``reason`` completes "the broker …".
+
+    ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over.
+    """
+
+    reason: str
+    is_older: bool = False
+    is_rival: bool = False
+
+
+class Peer(asyncio.Protocol):
+    """A client's side of a connection to a broker."""
+
+    @abstractmethod
+    def end(self, ending: Ending) -> None:
+        """Close the connection, for one reason: the first."""
+
+
+def mqtt_name(version: Version) -> str:
+    """Return the version of MQTT as its users write it."""
+    return "5" if version == V5 else "3.1.1"
+
+
+def explain_refusal(connack: Connack, version: Version) -> Ending:
+    """Return what a CONNACK with a code other than 0 means."""
+    is_older = connack.code in _UNSUPPORTED
+    reason = _CONNECT_REFUSALS.get(connack.code, f"refuses the connection with code 0x{connack.code:02x}")
+    return Ending(
+        _with_words(f"does not speak MQTT {mqtt_name(version)}" if is_older else reason, connack), is_older=is_older
+    )
+
+
+def explain_disconnect(packet: Disconnect, client_id: str) -> Ending:
+    """Return why a broker says goodbye."""
+    is_rival = packet.code == _TAKEN_OVER
+    reason = (
+        f"has another client with the client id {client_id}, which has taken over: stop that one, or set another"
+        " `client_id` here"
+        if is_rival
+        else f"ended the connection with code 0x{packet.code:02x}"
+    )
+    return Ending(_with_words(reason, packet), is_rival=is_rival)
+
+
+def _with_words(reason: str, packet: Connack | Disconnect) -> str:
+    """Return a reason with the broker's own words behind it."""
+    said = packet.properties.get(packets.REASON)
+    return f"{reason} ({said})" if said else reason

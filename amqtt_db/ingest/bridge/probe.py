@@ -1,0 +1,139 @@
+"""Asking a broker what it grants, with a client id and a session that end with the question."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from ssl import SSLError
+from typing import Final, cast
+
+import attrs
+
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packets import (
+    V5,
+    V311,
+    Connack,
+    Disconnect,
+    MalformedPacket,
+    Packet,
+    PacketReader,
+    Properties,
+    Suback,
+    Version,
+)
+from amqtt_db.ingest.bridge.peer import Ending, Peer, explain_disconnect, explain_refusal
+from amqtt_db.ingest.bridge.tls import describe_failure
+from amqtt_db.ingest.bridge.transport import open_transport
+from amqtt_db.ingest.waiting import wait_within
+
+_ANSWER_SECONDS: Final = 5.0
+
+
+@attrs.frozen
+class Grant:
+    """What a broker has answered: ``properties`` of its CONNACK, and a QoS, or a code from 0x80, for each filter."""
+
+    version: Version
+    properties: Properties
+    codes: Mapping[str, int]
+
+
+async def ask_broker(settings: BrokerSettings, filters: Sequence[str]) -> Grant | Ending:
+    """Return what a broker grants to the bridge, or why there is no connection.  A running bridge is not disturbed."""
+    versions = {"5": (V5,), "3.1.1": (V311,), "auto": (V5, V311)}[settings.protocol]
+    answer: Grant | Ending = Ending("was not asked")
+    for version in versions:
+        answer = await _ask_once(settings, version, filters)
+        if isinstance(answer, Grant) or not answer.is_older:
+            break
+    return answer
+
+
+async def _ask_once(settings: BrokerSettings, version: Version, filters: Sequence[str]) -> Grant | Ending:
+    probe = Probe(settings, version, filters)
+    unreachable = await open_transport(settings, probe)
+    if unreachable is not None:
+        return unreachable
+    try:
+        return await wait_within(probe.answer, _ANSWER_SECONDS)
+    except asyncio.TimeoutError:
+        ending = Ending(f"has not answered within {_ANSWER_SECONDS:g} s", is_older=not probe.is_greeted)
+        probe.end(ending)
+        return ending
+
+
+class Probe(Peer):
+    """Connects, subscribes and leaves; ``answer`` is done then."""
+
+    def __init__(self, settings: BrokerSettings, version: Version, filters: Sequence[str]) -> None:
+        self.answer: asyncio.Future[Grant | Ending] = asyncio.get_running_loop().create_future()
+        self._settings = settings
+        self._version = version
+        self._filters = filters
+        self._reader = PacketReader(version)
+        self._transport: asyncio.Transport | None = None
+        self._connack: Connack | None = None
+
+    @property
+    def is_greeted(self) -> bool:
+        """True once the broker has let the client in."""
+        return self._connack is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send CONNECT, as the bridge would, under another name."""
+        self._transport = cast(asyncio.Transport, transport)
+        s = self._settings
+        self._transport.write(
+            packets.connect(
+                self._version, probe_id(s.client_id), keep_alive=s.keep_alive, username=s.username,
+                password=s.password, session_expiry=s.session, receive_maximum=s.window, clean=True,
+            )
+        )  # fmt: skip
+
+    def data_received(self, data: bytes) -> None:
+        """Take the broker's answers; messages are of no interest."""
+        try:
+            for packet in self._reader.feed(data):
+                if not self.answer.done():
+                    self._take_answer(packet)
+        except MalformedPacket as error:
+            self.end(Ending(f"sent what MQTT forbids ({error})"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note an end that comes too early."""
+        if isinstance(exc, SSLError):
+            self.end(Ending(describe_failure(exc)))
+        else:
+            self.end(Ending("closed the connection without an answer", is_older=not self.is_greeted))
+
+    def end(self, ending: Ending) -> None:
+        """Close the connection, for one reason: the first."""
+        self._finish(ending)
+
+    def _take_answer(self, packet: Packet) -> None:
+        if isinstance(packet, Connack) and packet.code:
+            self.end(explain_refusal(packet, self._version))
+        elif isinstance(packet, Connack) and self._transport is not None:
+            self._connack = packet
+            handling = 2 if self._version == V5 else 0
+            self._transport.write(packets.subscribe(self._version, 1, self._filters, self._settings.qos, handling))
+        elif isinstance(packet, Suback) and self._connack is not None and self._transport is not None:
+            self._transport.write(packets.disconnect(self._version, ends_session=True))
+            codes = dict(zip(self._filters, packet.codes, strict=False))
+            self._finish(Grant(self._version, self._connack.properties, codes))
+        elif isinstance(packet, Disconnect):
+            self.end(explain_disconnect(packet, probe_id(self._settings.client_id)))
+
+    def _finish(self, answer: Grant | Ending) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+        if self._transport is not None:
+            self._transport.close()
+
+
+def probe_id(client_id: str) -> str:
+    """Return a client id for questions, the same each time, so that an interrupted one leaves nothing behind."""
+    return f"amqttdbcheck{hashlib.blake2b(client_id.encode(), digest_size=5).hexdigest()}"

@@ -1,0 +1,34 @@
+"""The way to a broker: TCP, with TLS and WebSocket if its URL says so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.ingest.bridge.peer import Ending, Peer
+from amqtt_db.ingest.bridge.tls import describe_failure, tls_context
+from amqtt_db.ingest.waiting import wait_within
+
+_CONNECT_SECONDS: Final = 15.0
+
+
+async def open_transport(settings: BrokerSettings, peer: Peer) -> Ending | None:
+    """Connect ``peer`` to a broker; return why that cannot be done, or None."""
+    loop = asyncio.get_running_loop()
+    try:
+        context = tls_context(settings)
+        opening = loop.create_connection(lambda: _over(peer, settings), settings.host, settings.port, ssl=context)
+        await wait_within(opening, _CONNECT_SECONDS)
+    except (OSError, asyncio.TimeoutError, UnicodeError) as error:
+        return Ending(describe_failure(error))
+    return None
+
+
+def _over(peer: Peer, settings: BrokerSettings) -> asyncio.Protocol:
+    """Return the protocol for a transport to a broker: the peer itself, or a WebSocket around it."""
+    if settings.scheme not in ("ws", "wss"):
+        return peer
+    from amqtt_db.ingest.bridge.websocket import WebSocket  # noqa: PLC0415 - few need it, and it takes time to import
+
+    return WebSocket(peer, settings.url)

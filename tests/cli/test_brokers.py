@@ -1,0 +1,46 @@
+"""What `check` says about a broker's answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amqtt_db.cli.brokers import is_usable, warnings_about
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packets import V5, V311
+from amqtt_db.ingest.bridge.peer import Ending
+from amqtt_db.ingest.bridge.probe import Grant
+
+BROKER = BrokerSettings("mqtt", "localhost", 1883, "me", qos=1)
+
+
+@pytest.mark.parametrize(
+    ("properties", "codes", "said"),
+    [
+        ({}, {"a": 1, "b": 2}, []),
+        ({packets.SESSION_EXPIRY: 7200}, {"a": 1}, ["the session for 7200 s only, not 604800 s"]),
+        ({packets.RETAIN_AVAILABLE: 0}, {"a": 1}, ["no retained messages"]),
+        ({}, {"a": 0}, ["grants QoS 0 for a, not 1: messages may be lost"]),
+        ({}, {"a": 1, "b": 0x87}, ["refuses b"]),
+    ],
+)
+def test_each_thing_that_may_be_lost_is_a_warning(properties: Any, codes: dict[str, int], said: list[str]) -> None:
+    """And nothing else is."""
+    found = list(warnings_about(BROKER, Grant(V5, properties, codes)))
+    assert len(found) == len(said)
+    assert all(part in line for part, line in zip(said, found, strict=True))
+
+
+def test_mqtt_3_does_not_say_how_long_a_session_is_kept() -> None:
+    """So the warning says that it is unknown."""
+    (found,) = warnings_about(BROKER, Grant(V311, {}, {"a": 1}))
+    assert "does not say" in found
+
+
+def test_a_refused_filter_or_connection_makes_a_broker_unusable() -> None:
+    """A lower QoS does not."""
+    assert is_usable(Grant(V5, {}, {"a": 0}))
+    assert not is_usable(Grant(V5, {}, {"a": 1, "b": 0x87}))
+    assert not is_usable(Ending("cannot be reached"))
