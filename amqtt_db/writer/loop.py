@@ -23,6 +23,7 @@ from amqtt_db.writer.writer import Writer
 logger = logging.getLogger(__name__)
 
 IDLE: Final = 0.04  # seconds between looks at a quiet journal
+LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
 GATHER: Final = 0.025  # seconds after a small batch: a commit keeps the disk as busy as one of many messages does
 SMALL: Final = 2500  # messages of a batch
 FIRST_WAIT: Final = 0.1  # seconds to the second attempt at a database that refuses
@@ -102,9 +103,16 @@ class WriterLoop:
                 asked = self._stop.is_requested  # before the look, so that it sees all that was committed by then
                 worked = self._attempt_once()
                 if not worked and asked:
-                    return
+                    break
+            self._finish_views()
         finally:
             self._let_go()
+
+    def _finish_views(self) -> None:
+        """Show what is stored, as far as there is time."""
+        end = time.monotonic() + LONGEST_FINISH
+        if self._writer is not None:
+            self._writer.finish_views(lambda: self._stop.is_overdue or time.monotonic() > end)
 
     def _attempt_once(self) -> bool:
         """Make one round; return True if there is reason for another one at once."""

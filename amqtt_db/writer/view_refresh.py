@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -111,8 +111,11 @@ class ViewKeeper:
             if assignment.topic in known and assignment.key in self._destinations:
                 self._due[assignment.key] = self._destinations[assignment.key]
 
-    def refresh(self) -> None:
-        """Refresh the views that are due, unless it is too early; log errors once per cause."""
+    def refresh(self, *, quiet: bool = False) -> None:
+        """Refresh some of the views that are due, unless it is too early; log errors once per cause.
+
+        ``quiet`` means that no messages wait, so there is no rest after a refresh that took long.
+        """
         started = time.monotonic()
         if self._faulty and started >= self._retry_faulty_at:
             self._due.update(self._faulty)
@@ -128,16 +131,17 @@ class ViewKeeper:
             self._causes.resolve()
             self._collisions = 0
             took = time.monotonic() - started
-            self._not_before = time.monotonic() + (REST_FACTOR * took if took > SLOW else 0.0)
+            self._not_before = time.monotonic() + (REST_FACTOR * took if took > SLOW and not quiet else 0.0)
 
-    def finish(self) -> None:
-        """Refresh all views that are due; give up after some seconds if others hold locks."""
-        for _ in range(ATTEMPTS):
-            self._not_before = 0.0
+    def finish(self, is_late: Callable[[], bool] = lambda: False) -> None:
+        """Refresh all views that are due; give up when it is late, or after some seconds if others hold locks."""
+        vain = 0
+        while self._due and self._sql is not None and vain < ATTEMPTS and not is_late():
+            before, self._not_before = len(self._due), 0.0
             self.refresh()
-            if not self._due or self._sql is None:
-                return
-            time.sleep(PAUSE)
+            if len(self._due) == before:
+                vain += 1
+                time.sleep(PAUSE)
 
     def _refresh(self, sql: ViewSQL[Any]) -> None:
         due = dict(islice(self._due.items(), VIEWS_AT_ONCE))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -113,8 +113,12 @@ class Writer:
 
     def do_idle_work(self) -> None:
         """Do what can wait until there is nothing to store: refresh the views that are due, delete what is too old."""
-        self._views.refresh()
+        self._views.refresh(quiet=True)
         self.retention.step(quiet=True)
+
+    def finish_views(self, is_late: Callable[[], bool]) -> None:
+        """Refresh all views that are due, for what this process knows of them ends with it; give up when it is late."""
+        self._views.finish(is_late)
 
     def repair(self, batch: Batch) -> bool:
         """Make again what somebody dropped by hand of the tables that a batch needs; return False if nothing was."""

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.loop import GATHER, Stop, WriterLoop
 from amqtt_db.writer.writer import Writer
+from tests.workbench import Workbench
 
 PATIENCE = 30.0
 
@@ -253,3 +255,30 @@ def test_a_journal_that_is_replaced_is_opened_again(mill: Mill) -> None:
     mill.journal.path.unlink()
     mill.send(1)
     mill.until_stored()
+
+
+def test_views_that_are_due_at_the_end_are_made(mill: Mill) -> None:
+    """400 new topics, each once, and then the end: every topic has its view."""
+    mill.send(1)
+    for number in range(400):
+        mill.journal.append(flags(PUBLISH, 1), 1_700_000_000_000_000, 0, b"x/%d" % number, b'{"n": 1}')
+    mill.journal.commit()
+    mill.start()
+    mill.until_stored()
+    mill.stop.request(PATIENCE)
+    assert mill.thread is not None
+    mill.thread.join(PATIENCE)
+    with closing(sqlite3.connect(mill.database)) as connection:
+        (views,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'view'").fetchone()
+    assert views == 401
+
+
+def test_a_property_that_comes_last_is_in_the_view(tmp_path: Path) -> None:
+    """900 properties, a new one, and then the end: the view of documents shows it."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": "document"})
+    bench.send(("a", {f"p{number}": 1 for number in range(900)}))
+    bench.writer.do_idle_work()
+    bench.send(("b", {"fresh": 1}))
+    bench.writer.finish_views(lambda: False)
+    bench.close()
+    assert bench.sql("SELECT fresh FROM all_view WHERE topic = 'b'") == [(1.0,)]
