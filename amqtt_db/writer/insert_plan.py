@@ -23,6 +23,8 @@ from amqtt_db.writer.decoded import RecordGroup
 MAX_DESTINATIONS: Final = 100_000  # more are forgotten and met again
 MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
 MAX_PLANS: Final = 1024  # per destination; more are forgotten and compiled again
+MAX_ALL_PLANS: Final = 50_000  # of all destinations together
+MAX_UNION: Final = 10_000  # pairs; no table has so many columns
 
 
 @attrs.frozen(cache_hash=True)
@@ -114,6 +116,7 @@ class InsertPlanner:
         self._plans: dict[Destination, _Plans] = {}
         self._sharing: dict[Hashable, int] = {}
         self._numbers = count()
+        self._compiled = 0
 
     def wanted(self, destination: Destination, shape: Shape) -> list[Wanted]:
         """Return the tables that records of ``shape`` need."""
@@ -221,10 +224,20 @@ class InsertPlanner:
             targets[table.key] = _target(known.name, table, columns)
         make = plans.model.maker(shape, cells)
         plan = InsertPlan(make, targets, self._sharing_number(plans.model, shape, cells, targets))
-        if len(plans.by_shape) >= MAX_PLANS:
-            plans.by_shape.clear()
+        self._make_room(plans)
         plans.by_shape[shape] = plan
         return plan
+
+    def _make_room(self, plans: _Plans) -> None:
+        """Forget plans, of one destination or of all, if there are too many; they are compiled again when needed."""
+        if len(plans.by_shape) >= MAX_PLANS:
+            plans.by_shape.clear()
+            plans.limits.clear()
+        if self._compiled >= MAX_ALL_PLANS:
+            self._compiled = 0
+            for some in self._plans.values():
+                some.by_shape.clear()
+        self._compiled += 1
 
     def _sharing_number(
         self,
@@ -250,6 +263,8 @@ def _require_names(shape: Shape) -> None:
 
 def _filled_shape(plans: _Plans, shape: Shape) -> Shape:
     """Return the shape whose columns are filled: all met so far, unless that is mostly NULL."""
+    if len(plans.union) > MAX_UNION:
+        plans.union.clear()
     plans.union.update(dict.fromkeys(shape.properties))
     return Shape(tuple(plans.union)) if len(plans.union) <= 2 * len(shape.properties) + 8 else shape
 

@@ -187,7 +187,7 @@ class ViewKeeper:
     def _learn(self, destination: Destination, shape: Shape) -> None:
         layout = self._routes[destination.route].bound(destination).layout
         if len(self._noted) >= MAX_NOTED:
-            self._noted.clear()
+            self._forget_all_but_due()
         self._noted.add((destination, shape))
         if layout is None:
             return
@@ -200,6 +200,13 @@ class ViewKeeper:
             pairs.update(dict.fromkeys(shape.properties))
         if len(pairs) > before or destination.key not in self._destinations:
             self._due[destination.key] = self._destinations[destination.key] = destination
+
+    def _forget_all_but_due(self) -> None:
+        """Note from the beginning; views that turn out to be as they should be are not made again."""
+        self._noted.clear()
+        for noted in (self._pairs, self._destinations, self._unchecked):
+            for key in noted.keys() - self._due.keys() - self._faulty.keys():
+                del noted[key]
 
     def _complain(self, error: Exception) -> None:
         """Log an error once per cause; that another writer was in the way only if it happens again and again."""
