@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +92,7 @@ class WriterLoop:
         self._writer: Writer | None = None
         self._numbers: dict[str, tuple[int, int]] = {}
         self._identity: object = None
+        self._told: set[str] = set()
         self._causes = OncePerCause()
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._collisions = 0
@@ -191,12 +192,19 @@ class WriterLoop:
         if self._writer is None:
             writer = self._make_writer()
             try:
-                writer.prepare()
+                self._warn(writer.prepare())
             except BaseException:
                 writer.close()
                 raise
             self._writer, self._identity = writer, writer.identity()
         return self._reader, self._writer
+
+    def _warn(self, weaknesses: Iterable[str]) -> None:
+        """Log what the server's settings may lose, once however often it is connected to."""
+        for weakness in weaknesses:
+            if weakness not in self._told:
+                logger.warning("%s", weakness)
+                self._told.add(weakness)
 
     def _await_news(self) -> None:
         while not self._stop.is_requested and self._reader is not None and not self._reader.changed():

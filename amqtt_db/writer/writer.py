@@ -62,8 +62,8 @@ class Writer:
         clock = clock or SteadyClock()
         self.retention = Retention(engine, self._catalog, self._database, routes, clock, guard.watch_task)
 
-    def prepare(self) -> None:
-        """Make the system tables and read the catalogue; log settings of the server that weaken the promise."""
+    def prepare(self) -> Sequence[str]:
+        """Make the system tables and read the catalogue; return what the server's settings may lose, to be told."""
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
@@ -75,8 +75,7 @@ class Writer:
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
             self._views.drop_conflicting(connection)
-            for weakness in self._engine.weaknesses(connection):
-                logger.warning("%s", weakness)
+            return list(self._engine.weaknesses(connection))
 
     def register(self, token: str, first: int) -> tuple[int, int]:
         """Return the number and the checkpoint of a journal's generation."""

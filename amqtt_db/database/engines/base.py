@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,8 @@ from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import Kind
+
+REST_SECONDS: Final = 30.0  # after which a connection is asked whether it is still there
 
 Item = TypeVar("Item")
 
@@ -100,6 +103,27 @@ def prepare_each(database: sa.Engine, prepare: Callable[[Any, Any], None]) -> No
         return connection
 
     sa.event.listen(database, "do_connect", connect)
+
+
+def ping_after_rest(database: sa.Engine) -> None:
+    """Let a connection that has rested answer before it is used: servers and firewalls close those that are idle.
+
+    One that does not answer is replaced.
+    """
+
+    def rest(_: Any, record: Any) -> None:
+        record.info["resting since"] = time.monotonic()
+
+    def wake(connection: Any, record: Any, _: Any) -> None:
+        since = record.info.get("resting since")
+        if since is not None and time.monotonic() - since > REST_SECONDS:
+            try:
+                database.dialect.do_ping(connection)
+            except database.dialect.loaded_dbapi.Error as error:
+                raise sa.exc.DisconnectionError("closed while it was idle") from error
+
+    sa.event.listen(database, "checkin", rest)
+    sa.event.listen(database, "checkout", wake)
 
 
 def is_collision(engine: Engine, error: BaseException) -> bool:

@@ -28,6 +28,7 @@ from amqtt_db.database.engines.base import (
     Unfit,
     ValueDecoder,
     driver_error,
+    ping_after_rest,
     prepare_each,
 )
 from amqtt_db.database.engines.encoding import (
@@ -182,6 +183,7 @@ class MySQL(Engine):
         settings = {"charset": "utf8mb4", "client_flag": str(flags)}  # SQLAlchemy adds to a flag of the URL
         engine = sa.create_engine(url.update_query_dict(settings), hide_parameters=True, connect_args=connect)
         prepare_each(engine, prepare_writer if write else prepare_reader)
+        ping_after_rest(engine)
         sa.event.listen(engine, "checkin", _unlock)
         sa.event.listen(engine, "handle_error", _explain)
         return engine

@@ -26,6 +26,7 @@ from amqtt_db.database.engines.base import (
     ValueDecoder,
     driver_error,
     foreign_column,
+    ping_after_rest,
     prepare_each,
 )
 from amqtt_db.database.engines.encoding import each, is_aware, is_unicode, naive_time, present, timestamps, utc
@@ -185,6 +186,7 @@ class PostgreSQL(Engine):
             execution_options={} if write else {"postgresql_readonly": True},
         )
         prepare_each(engine, prepare_writer if write else prepare_reader)
+        ping_after_rest(engine)
         sa.event.listen(engine, "begin", begin)
         sa.event.listen(engine, "handle_error", _explain)
         return engine
