@@ -83,22 +83,27 @@ class Mosquitto:
 
     def publish(self, payloads: Iterable[str], topic: str = "t", qos: int = 1, **options: Any) -> None:
         """Publish as one client; return when the broker has acknowledged everything."""
-        client = paho.Client(CallbackAPIVersion.VERSION2)
-        client.max_inflight_messages_set(20)  # beyond what Mosquitto takes at QoS 2, it may never answer
-        connected = Event()
-        client.on_connect = lambda *_: connected.set()
-        client.connect("127.0.0.1", self.port)
-        client.loop_start()
-        assert connected.wait(PATIENCE)
-        sent = [client.publish(topic, payload, qos, **options) for payload in payloads]
-        for one in sent:
-            one.wait_for_publish(PATIENCE)
-        client.disconnect()
-        client.loop_stop()
+        publish(self.port, payloads, topic, qos, **options)
 
     def _listens(self) -> bool:
         with closing(socket.socket()) as trial:
             return trial.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def publish(port: int, payloads: Iterable[str], topic: str = "t", qos: int = 1, **options: Any) -> None:
+    """Publish as one client; return when the broker at a port has acknowledged everything."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.max_inflight_messages_set(20)  # beyond what Mosquitto takes at QoS 2, it may never answer
+    connected = Event()
+    client.on_connect = lambda *_: connected.set()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    assert connected.wait(PATIENCE)
+    sent = [client.publish(topic, payload, qos, **options) for payload in payloads]
+    for one in sent:
+        one.wait_for_publish(PATIENCE)
+    client.disconnect()
+    client.loop_stop()
 
 
 class BridgeProcess:

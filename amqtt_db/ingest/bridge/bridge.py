@@ -13,7 +13,7 @@ from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import Backoff, OncePerCause
 from amqtt_db.ingest.bridge.connection import BrokerConnection
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
-from amqtt_db.ingest.bridge.peer import Ending, mqtt_name
+from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.transport import open_transport
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _STEADY_CONNECTION: Final = 10.0
+_SUSPICIOUS: Final = 3
 _TICK_SECONDS: Final = 0.1
 _JOURNAL_TICKS: Final = 10
 
@@ -41,6 +42,7 @@ class Link:
         self._session = Session(notes, settings.window, drop=settings.duplicates == "drop")
         self._version: Version = V311 if settings.protocol == "3.1.1" else V5
         self._has_worked = False
+        self._cut_short = 0  # connections that the broker has closed soon after they were made, one after the other
         self._connection: BrokerConnection | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_WAIT)
         self._causes = OncePerCause()
@@ -62,27 +64,27 @@ class Link:
 
     async def _serve(self) -> float:
         """Serve one connection until it ends; return how many seconds to wait before the next one."""
-        started = monotonic()
-        ending = await self._connect()
-        if ending is None and self._connection is not None:
-            connection = self._connection
-            ending = await asyncio.shield(connection.ended)
-            if connection.is_streaming:
-                self._has_worked = True
-            if connection.is_streaming and monotonic() - started > _STEADY_CONNECTION and not ending.is_rival:
-                self._backoff.reset()
-                self._causes.resolve()
-        self._connection = None
-        return self._pause_after(ending or Ending("cannot be reached"))
-
-    async def _connect(self) -> Ending | None:
-        """Open a connection; return why it cannot be opened, or None."""
         connection = BrokerConnection(
             self.settings, self._version, self._session, self.subscription, self._group_commit
         )
-        ending = await open_transport(self.settings, connection)
-        if ending is None:
-            self._connection = connection
+        unreachable = await open_transport(self.settings, connection)
+        return self._pause_after(unreachable or await self._stay(connection))
+
+    async def _stay(self, connection: BrokerConnection) -> Ending:
+        """Wait for the end of a connection; return what it means, which depends on those before."""
+        self._connection, started = connection, monotonic()
+        ending = await asyncio.shield(connection.ended)
+        self._connection = None
+        if not connection.is_streaming:
+            return ending
+        self._has_worked = True
+        is_steady = monotonic() - started > _STEADY_CONNECTION
+        self._cut_short = self._cut_short + 1 if ending.is_unexplained and not is_steady else 0
+        if self._cut_short >= _SUSPICIOUS:
+            return suspect_rival(self.settings.client_id)
+        if is_steady and not ending.is_rival:
+            self._backoff.reset()
+            self._causes.resolve()
         return ending
 
     def _pause_after(self, ending: Ending) -> float:

@@ -102,7 +102,7 @@ class BrokerConnection(Peer):
         if isinstance(exc, SSLError):
             self.end(Ending(describe_failure(exc)))
         elif self._is_greeted:
-            self.end(Ending(f"closed the connection{said}"))
+            self.end(Ending(f"closed the connection{said}", is_unexplained=True))
         else:
             self.end(Ending(f"closed the connection without an answer to CONNECT{said}", is_older=True))
 

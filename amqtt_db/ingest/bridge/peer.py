@@ -13,6 +13,7 @@ from amqtt_db.ingest.bridge.packets import V5, Connack, Disconnect, Version
 
 _UNSUPPORTED: Final = (0x01, 0x84)
 _TAKEN_OVER: Final = 0x8E
+_MAKE_PEACE: Final = "stop that one, or set another `client_id` here"
 _CONNECT_REFUSALS: Final = {
     0x02: "does not accept the client id", 0x85: "does not accept the client id",
     0x03: "is not available", 0x88: "is not available", 0x89: "is busy",
@@ -28,12 +29,14 @@ _CONNECT_REFUSALS: Final = {
 class Ending:
     """The end of a connection; its ``reason`` completes "the broker …".
 
-    ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over.
+    ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over,
+    ``is_unexplained`` if the broker has closed a connection that worked, and does not say why.
     """
 
     reason: str
     is_older: bool = False
     is_rival: bool = False
+    is_unexplained: bool = False
 
 
 class Peer(asyncio.Protocol):
@@ -61,13 +64,16 @@ def explain_refusal(connack: Connack, version: Version) -> Ending:
 def explain_disconnect(packet: Disconnect, client_id: str) -> Ending:
     """Return why a broker says goodbye."""
     is_rival = packet.code == _TAKEN_OVER
-    reason = (
-        f"has another client with the client id {client_id}, which has taken over: stop that one, or set another"
-        " `client_id` here"
-        if is_rival
-        else f"ended the connection with code 0x{packet.code:02x}"
-    )
+    reason = f"ended the connection with code 0x{packet.code:02x}"
+    if is_rival:
+        reason = f"has another client with the client id {client_id}, which has taken over: {_MAKE_PEACE}"
     return Ending(_with_words(reason, packet), is_rival=is_rival)
+
+
+def suspect_rival(client_id: str) -> Ending:
+    """Return what connections mean that the broker closes again and again soon after they were made."""
+    reason = f"closes connections soon after they are made: another client may use the client id {client_id}"
+    return Ending(f"{reason}; {_MAKE_PEACE}", is_rival=True)
 
 
 def _with_words(reason: str, packet: Connack | Disconnect) -> str:
