@@ -114,13 +114,13 @@ def test_a_journal_that_is_none(command: str, tmp_path: Path) -> None:
 
 def test_a_list_of_dead_letters_keeps_its_lines(tmp_path: Path) -> None:
     """However narrow the terminal: an id, its topic and its reason can be searched for with grep."""
-    path = feed(tmp_path, ("home/kitchen/climate", b"no json at all"), ("a" * 150, b"\xff"))
+    path = feed(tmp_path, ("home/kitchen/climate", b"{no json at all"), ("a" * 150, b"{"))
     told = CliRunner(env={"COLUMNS": "20"}).invoke(app, ["dead", "list", str(path)])
     newest, reason, oldest, _ = told.stdout.splitlines()
     assert "a" * 150 in newest
     assert "(route #, 1 byte)" in newest
     assert reason.startswith("    decode: ")
-    assert "home/kitchen/climate  (route home/{room}/climate, 14 bytes)" in oldest
+    assert "home/kitchen/climate  (route home/{room}/climate, 15 bytes)" in oldest
 
 
 def test_a_list_of_dead_letters_for_programs(tmp_path: Path) -> None:
