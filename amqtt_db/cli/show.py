@@ -31,6 +31,7 @@ from amqtt_db.routing.route import Route, format_duration
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.database.dead_letters import DeadLetter
+    from amqtt_db.ingest.bridge.link_state import LinkState
     from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
     from amqtt_db.reader.topics import StoredTopic
     from amqtt_db.writer.preview import Preview
@@ -114,6 +115,7 @@ def render_status(status: Status) -> RenderableType:
         *(Text(f"error: {escape_text(error)}", style="red") for error in status.errors),
         *(() if status.counters is None else (_render_counters(status.counters),)),
         *(() if status.journals is None else (_render_journals(status.journals),)),
+        *((_render_links(status.brokers),) if status.brokers else ()),
         Text(f"refused: {_or_unknown(status.refused)}   pending: {_or_unknown(status.pending)}"),
         *(Text(f"warning: {escape_text(warning)}", style="yellow") for warning in status.warnings),
     )
@@ -132,6 +134,19 @@ def _render_journals(journals: Sequence[JournalStatus]) -> RenderableType:
         return "The journal is empty."
     rows = [(journal.number or "new", journal.position, journal.pending) for journal in journals]
     return _make_table(("generation", "stored up to", "pending"), rows, "Journal")
+
+
+def _render_links(states: Sequence[LinkState]) -> RenderableType:
+    """Return a table of the brokers that are subscribed to."""
+    rows = [
+        (
+            escape_text(state.url), "connected" if state.is_connected else "not connected",
+            f"{state.since:%Y-%m-%d %H:%M:%S}", state.connections, state.recognized, state.unproven,
+        )
+        for state in states
+    ]  # fmt: skip
+    header = ("broker", "state", "since", "connections", "recognized", "possible duplicates")
+    return _make_table(header, rows, "Brokers")
 
 
 def _or_unknown(number: int | None) -> str:

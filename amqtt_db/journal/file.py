@@ -42,13 +42,18 @@ def lock(path: Path) -> int:
     Raises JournalInUse if another owner holds the lock, JournalError if the lock file cannot be made.
     """
     with explained(path):
-        descriptor = try_lock(f"{path}.lock")
+        descriptor = try_lock(lock_file(path))
     if descriptor is None:
         raise JournalInUse(
             f"journal {path}: another process owns it, probably a broker that still runs; stop that one, or give this"
             " one a journal of its own"
         )
     return descriptor
+
+
+def lock_file(path: Path) -> Path:
+    """Return the file that the owner of a journal locks."""
+    return beside(path, ".lock")
 
 
 def connect_owner(path: Path) -> sqlite3.Connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from operator import add
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ import attrs
 from amqtt_db.errors import JournalError
 from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.file import explained
+from amqtt_db.journal.file_lock import is_locked
 from amqtt_db.journal.group import OTHER_KINDS, EntryColumns, decode_group, fitting
 from amqtt_db.message import Batch
 
@@ -100,6 +101,18 @@ class JournalReader:
     def size(self) -> int:
         """Return the bytes in the journal that count towards its owner's ``max_size``."""
         return int(self._all("SELECT coalesce(sum(size), 0) FROM entries", {})[0][0])
+
+    def notes(self, scope: str) -> dict[str, bytes]:
+        """Return the committed notes of a scope."""
+        if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'note'", {}):
+            return {}
+        return dict(self._all("SELECT key, value FROM note WHERE scope = :scope", {"scope": scope}))
+
+    def is_owned(self) -> bool:
+        """Return True if a process owns the journal now."""
+        with explained(self.path), suppress(FileNotFoundError), journal_file.lock_file(self.path).open("rb") as file:
+            return is_locked(file.fileno())
+        return False
 
     def close(self) -> None:
         """Close the file."""

@@ -11,6 +11,7 @@ from amqtt_db.config import Settings
 from amqtt_db.database.catalog import COUNTS
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.errors import DatabaseError, JournalError, NoDatabaseYet, format_count
+from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
 from amqtt_db.journal import NO_LONGER_FULL, JournalReader
 
 _Checkpoints = Mapping[str, tuple[int, int]]  # a generation's token → its number, and the position it is stored up to
@@ -54,6 +55,7 @@ class Status:
     journals: tuple[JournalStatus, ...] | None = None
     counters: tuple[TopicCounts, ...] | None = None
     refused: int | None = None
+    brokers: tuple[LinkState, ...] = ()
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
 
@@ -95,10 +97,17 @@ def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints |
             status,
             journals=journals,
             refused=reader.refused(),
+            brokers=_brokers(reader),
             warnings=(*status.warnings, *held),
         )
     finally:
         reader.close()
+
+
+def _brokers(reader: JournalReader) -> tuple[LinkState, ...]:
+    """Return the brokers that a bridge has subscribed to; none is connected unless the bridge runs."""
+    states = decode_states(reader.notes(LINK_SCOPE))
+    return states if reader.is_owned() else tuple(attrs.evolve(state, is_connected=False) for state in states)
 
 
 def _newest_journal(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:

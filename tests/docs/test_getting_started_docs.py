@@ -27,8 +27,10 @@ from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.serve import addresses
+from amqtt_db.ingest.bridge.link_state import LinkState
 from amqtt_db.ingest.supervisor import MISCONFIGURED, Supervisor
 from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
+from amqtt_db.record import EPOCH
 from amqtt_db.writer.replay import replay
 from tests.cli.test_cli import TIMEOUT, configuration, invoke, publish, until
 from tests.docs.test_docs import ROOT, blocks
@@ -184,7 +186,8 @@ def test_plain_text(tmp_path: Path) -> None:
 
 def test_every_word_of_status_is_explained() -> None:
     """The table explains each heading that `status` prints."""
-    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#"),))
+    link = LinkState("mqtt://localhost:1883", True, EPOCH)
+    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#"),), brokers=(link,))
     console = Console(width=200)
     with console.capture() as captured:
         console.print(show.render_status(whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,31 @@ def test_a_broker_of_mqtt_3_is_asked_too(tmp_path: Path) -> None:
         code, said = check(tmp_path / "five.yaml")
     assert code == 1
     assert f"127.0.0.1:{broker.port}: the broker " in said
+
+
+def status(directory: Path) -> tuple[list[tuple[str, bool, int]], str]:
+    """What `status` says of brokers: URL, whether it is connected, connections; and when that began."""
+    command = [sys.executable, "-m", "amqtt_db", "status", str(directory / "bridge.yaml"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    brokers = json.loads(done.stdout)["brokers"]
+    found = [(one["url"], one["is_connected"], one["connections"]) for one in brokers]
+    return found, "".join(one["since"] for one in brokers)
+
+
+def test_status_shows_each_broker(tmp_path: Path) -> None:
+    """Connected or not, and how often; none is connected when the bridge has ended, however it did."""
+    with Mosquitto(tmp_path, "persistence true") as broker, BridgeProcess(tmp_path, broker.url) as bridge:
+        broker.publish(['{"n": 1}'])
+        until(bridge.stored, "there is a database")
+        until(lambda: status(tmp_path)[0] == [(broker.url, True, 1)], "it is connected")
+        first = status(tmp_path)[1]
+        broker.stop()
+        until(lambda: status(tmp_path)[0] == [(broker.url, False, 1)], "it is not connected")
+        broker.start()
+        until(lambda: status(tmp_path)[0] == [(broker.url, True, 2)], "it is connected again")
+        assert status(tmp_path)[1] > first
+        bridge.kill()
+        assert status(tmp_path)[0] == [(broker.url, False, 2)]
+        bridge.configure(broker={"url": broker.url, "client_id": "other"})
+        bridge.start()
+        until(lambda: status(tmp_path)[0] == [(broker.url, True, 1)], "only the broker of the new configuration")

@@ -12,6 +12,7 @@ from typing import Final
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import Backoff, OncePerCause
 from amqtt_db.ingest.bridge.connection import BrokerConnection
+from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, next_state
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
 from amqtt_db.ingest.bridge.session import Session
@@ -43,6 +44,8 @@ class Link:
         self._version: Version = V311 if settings.protocol == "3.1.1" else V5
         self._has_worked = False
         self._cut_short = 0  # connections that the broker has closed soon after they were made, one after the other
+        self._worked = 0  # connections that have ended after they were used
+        self._state: LinkState | None = None
         self._connection: BrokerConnection | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_WAIT)
         self._causes = OncePerCause()
@@ -62,6 +65,15 @@ class Link:
         if self._connection is not None:
             self._connection.tick()
 
+    def note_state(self) -> None:
+        """Leave a note in the journal if the state of the connection has changed."""
+        now = self._connection is not None and self._connection.is_working
+        counts = (self._worked + now, self.subscription.recognized, self.subscription.unproven)
+        state = next_state(self._state, self.settings.url, now, *counts)
+        if state != self._state:
+            self._state = state
+            self._group_commit.remember(LINK_SCOPE, self.subscription.scope, state.encode())
+
     async def _serve(self) -> float:
         """Serve one connection until it ends; return how many seconds to wait before the next one."""
         connection = BrokerConnection(
@@ -78,6 +90,7 @@ class Link:
         if not connection.is_streaming:
             return ending
         self._has_worked = True
+        self._worked += 1
         is_steady = monotonic() - started > _STEADY_CONNECTION
         self._cut_short = self._cut_short + 1 if ending.is_unexplained and not is_steady else 0
         if self._cut_short >= _SUSPICIOUS:
@@ -109,6 +122,9 @@ class Bridge:
         self._group_commit = GroupCommit(journal)
         self.links = [Link(broker, filters, self._group_commit) for broker in brokers]
         self._writer = writer
+        kept = {link.subscription.scope for link in self.links}
+        for gone in set(self._group_commit.notes(LINK_SCOPE)) - kept:
+            self._group_commit.remember(LINK_SCOPE, gone, None)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set; then leave the brokers, let the writer store what is left, and close."""
@@ -123,6 +139,8 @@ class Bridge:
             for task in (*tasks, stopping):
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
+            for link in self.links:
+                link.note_state()
             await self._group_commit.flush()
             if self._writer is not None:
                 await self._writer.stop()
@@ -137,6 +155,9 @@ class Bridge:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             ticks += 1
+            if ticks % _JOURNAL_TICKS == 0:
+                for link in self.links:
+                    link.note_state()
             if self._group_commit.blocked or ticks % _JOURNAL_TICKS == 0:
                 self._group_commit.tick()
             for link in self.links:

@@ -67,6 +67,11 @@ class BrokerConnection(Peer):
         self._keep_alive = settings.keep_alive
         self._sent_at = self._received_at = monotonic()
 
+    @property
+    def is_working(self) -> bool:
+        """True while messages can come."""
+        return self.is_streaming and not self.ended.done()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send CONNECT."""
         self._transport = cast(asyncio.Transport, transport)
