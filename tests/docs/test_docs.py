@@ -24,9 +24,11 @@ from amqtt_db.decode.formats import FORMATS
 from amqtt_db.entity.inline import INLINE_TYPES
 from amqtt_db.entity.strict import EPOCHS
 from amqtt_db.models import BUILTIN
+from tests.integration.bridge import MOSQUITTO, Mosquitto
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LOCAL = "mqtt://localhost"
 SAFE = ("check", "--version")  # commands that are run exactly as documented
 
 
@@ -107,8 +109,17 @@ def test_every_command_exists(block: CodeBlock, command: list[str]) -> None:
         parser = parser.commands[arguments.pop(0)]
     options = {option for parameter in parser.params for option in parameter.opts}
     assert {argument for argument in arguments if argument.startswith("--")} <= options
-    if command[1] in SAFE:
+    if command[1] in SAFE and LOCAL in command:
+        _run_beside_mosquitto(block.page, command[1:])
+    elif command[1] in SAFE:
         _run(block.page, command[1:])
+
+
+def _run_beside_mosquitto(page: Path, arguments: list[str]) -> None:
+    """Run a command that is documented for a broker on this machine."""
+    if MOSQUITTO is not None:
+        with Mosquitto(Path.cwd()) as broker:
+            _run(page, [broker.url if argument == LOCAL else argument for argument in arguments])
 
 
 def _run(page: Path, arguments: list[str]) -> None:

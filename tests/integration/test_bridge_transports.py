@@ -8,9 +8,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
+from amqtt_db.config.broker import BrokerSettings, TlsSettings
+from amqtt_db.ingest.bridge.tls import UnusableFile, tls_context
 from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
 from tests.integration.test_bridge import numbers
 
@@ -58,16 +62,31 @@ def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         assert bridge.logged("ERROR") == 0
 
 
+def trusting(site: Site) -> dict[str, Any]:
+    """Keys of a broker whose authority is trusted."""
+    return {"tls": {"ca": str(site.ca)}}
+
+
 Failing = Callable[[Site], dict[str, Any]]
 
 
 @pytest.mark.parametrize(
     ("site", "lines", "broker", "says"),
     [
-        ({"expired": True}, [], lambda site: {"tls": {"ca": str(site.ca)}}, "certificate has expired"),
-        ({"host": "other.example.org"}, [], lambda site: {"tls": {"ca": str(site.ca)}}, "IP address mismatch"),
-        ({}, [], lambda _: {}, "unable to get local issuer certificate"),
-        ({}, ["require_certificate true"], lambda site: {"tls": {"ca": str(site.ca)}}, "certificate required"),
+        ({"expired": True}, [], lambda site: {"tls": {"ca": str(site.ca)}}, "a certificate that has expired: renew it"),
+        (
+            {"host": "other.example.org"},
+            [],
+            lambda site: {"tls": {"ca": str(site.ca)}},
+            "for another host: `url` must have a name",
+        ),
+        ({}, [], lambda _: {}, "name the file of its authority in `tls.ca`"),
+        (
+            {},
+            ["require_certificate true"],
+            lambda site: {"tls": {"ca": str(site.ca)}},
+            "set `tls.certificate` and `tls.key`",
+        ),
     ],
     ids=["expired", "another host", "unknown authority", "no certificate of the client"],
 )
@@ -85,8 +104,26 @@ def test_what_is_wrong_with_tls_is_told_once(
         until(lambda: (tmp_path / "mosquitto.log").read_text().count("New connection") > 2, "it has tried again")
         assert bridge.stop() == 0
     assert bridge.logged("ERROR") == 1
-    assert bridge.logged("`tls") == 1
     assert bridge.logged("Traceback") == 0
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    """With their place in the YAML and what to do; nobody is asked for a password at the terminal."""
+    site = Site(tmp_path)
+    certificate, key = site.client
+    locked = tmp_path / "locked.key"
+    made = serialization.load_pem_private_key(key.read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret
+    locked.write_bytes(made.private_bytes(*form))
+    settings = BrokerSettings("mqtts", "localhost", 8883, "me")
+    for tls, said in (
+        (TlsSettings(ca=key), r"broker\.tls\.ca: .*client\.key has no certificate in PEM format"),
+        (TlsSettings(certificate=certificate, key=locked), r"broker\.tls: .*locked\.key is locked with a password"),
+        (TlsSettings(certificate=certificate, key=site.server[1]), r"broker\.tls: .* certificate and its key in PEM"),
+    ):
+        with pytest.raises(UnusableFile, match=said):
+            tls_context(attrs.evolve(settings, tls=tls))
 
 
 def test_a_port_without_tls_is_told(tmp_path: Path) -> None:

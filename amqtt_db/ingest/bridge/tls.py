@@ -3,30 +3,86 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
-from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.config.broker import BrokerSettings, TlsSettings
 
-_UNTRUSTED = "shows a certificate that cannot be trusted"
+# By OpenSSL's codes for what is wrong with a certificate.
+_NO_AUTHORITY: Final = "that no trusted authority has signed: name the file of its authority in `tls.ca`"
+_OTHER_HOST: Final = "for another host: `url` must have a name that is in it"
+_UNTRUSTED: Final[Mapping[int, str]] = {
+    9: "that is not valid yet: set this machine's clock",
+    10: "that has expired: renew it at the broker, or set this machine's clock",
+    **dict.fromkeys((18, 19, 20, 21), _NO_AUTHORITY),
+    **dict.fromkeys((62, 64), _OTHER_HOST),
+}
+# By parts of OpenSSL's reasons; the first that fits is told.
+_ALERTS: Final[Mapping[str, str]] = {
+    "CERTIFICATE_REQUIRED": "asks for a client certificate: set `tls.certificate` and `tls.key`",
+    "UNKNOWN_CA": "does not know the authority that signed the client certificate: check `tls.certificate`",
+    "CERTIFICATE_EXPIRED": "finds the client certificate expired: renew `tls.certificate`",
+    "CERTIFICATE_REVOKED": "finds the client certificate revoked: replace `tls.certificate`",
+    "ALERT_BAD_CERTIFICATE": "does not accept the client certificate: check `tls.certificate`",
+    "NO_APPLICATION_PROTOCOL": "does not know the protocol in `tls.alpn`: check it, or leave it out",
+    "HANDSHAKE_FAILURE": "refuses the TLS handshake: perhaps for want of a client certificate: see `tls.certificate`",
+}
+
+
+class UnusableFile(OSError):  # noqa: N818 - it reads as what the file is
+    """A file that ``tls:`` names cannot be used; the message says which, and why."""
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the context of a TLS connection, None without TLS.  Raises OSError for files that are no certificates."""
+    """Return the context of a TLS connection, None without TLS.  Raises UnusableFile for what is no certificate."""
     if settings.scheme not in ("mqtts", "wss"):
         return None
     tls = settings.tls
-    context = ssl.create_default_context(cafile=tls.ca)
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
+    context = _trusting_context(tls.ca, settings.path)
+    _add_certificate(context, tls, settings.path)
     if tls.alpn is not None:
         context.set_alpn_protocols([tls.alpn])
     return context
 
 
 def describe_failure(error: Exception) -> str:
-    """Return why no connection could be made; it completes "the broker …"."""
+    """Return why no connection could be made, and what to do about it; it completes "the broker …"."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{_UNTRUSTED}: {error.verify_message}; check `tls.ca` and the host's name in `url`"
+        return f"shows a certificate {_UNTRUSTED.get(error.verify_code, 'that is not right')} ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
-        said = (error.reason or str(error)).casefold().replace("_", " ")
-        return f"does not agree on TLS: {said}; check `tls`, and that the port is one for TLS"
+        reason = error.reason or str(error)
+        known = next((meaning for part, meaning in _ALERTS.items() if part in reason.upper().replace(" ", "_")), None)
+        said = reason.casefold().replace("_", " ")
+        return known or f"does not agree on TLS: {said}; check `tls`, and that the port is one for TLS"
     return f"cannot be reached: {error or 'no answer'}"
+
+
+def _trusting_context(ca: Path | None, path: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise UnusableFile(f"{path}.tls.ca: {ca} has no certificate in PEM format ({_first_words(error)})") from error
+
+
+def _add_certificate(context: ssl.SSLContext, tls: TlsSettings, path: str) -> None:
+    if tls.certificate is None:
+        return
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_refuse_password)
+    except UnusableFile as error:
+        raise UnusableFile(f"{path}.tls: {tls.key or tls.certificate} {error}") from error
+    except OSError as error:
+        files = f"{tls.certificate} and {tls.key}" if tls.key else f"{tls.certificate}"
+        raise UnusableFile(
+            f"{path}.tls: {files} must be a certificate and its key in PEM format ({_first_words(error)})"
+        ) from error
+
+
+def _refuse_password() -> str:
+    """Keep OpenSSL from asking at the terminal."""
+    raise UnusableFile("is locked with a password: store the key without one, readable only by this user")
+
+
+def _first_words(error: OSError) -> str:
+    return str((error.reason if isinstance(error, ssl.SSLError) else error.strerror) or error)
