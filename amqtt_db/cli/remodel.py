@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.progress import Progress as Bar
 from sqlalchemy.exc import DBAPIError
 
@@ -27,7 +29,9 @@ def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
         try:
             moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
             with Bar(console=make_console()) as bar:
-                records = sum(_move_one(remodel, move, bar, drop=drop) for move in moves)
+                records = sum(_move_one(remodel, move, bar) for move in moves)
+                for move in moves if drop else ():
+                    _show_progress(remodel.drop(move), move, bar)
         finally:
             remodel.close()
     except DBAPIError as error:
@@ -38,17 +42,20 @@ def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
     return f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')} rewritten and compared; {end}"
 
 
-def _move_one(remodel: Remodel, move: Move, bar: Bar, *, drop: bool) -> int:
+def _move_one(remodel: Remodel, move: Move, bar: Bar) -> int:
     """Move one topic; return how many of its records were compared."""
+    return _show_progress(remodel.move(move), move, bar).get("compared", 0)
+
+
+def _show_progress(steps: Iterable[MoveProgress], move: Move, bar: Bar) -> dict[str, int]:
+    """Show each step; return how many records each kind of step was about in the end."""
     task = bar.add_task(show.escape_text(move.topic), total=None)
-    compared = 0
-    for progress in remodel.move(move):
+    counts: dict[str, int] = {}
+    for progress in steps:
         bar.update(task, description=_describe_progress(move, progress))
-        compared = progress.records if progress.step == "compared" else compared
-    for progress in remodel.drop(move) if drop else ():
-        bar.update(task, description=_describe_progress(move, progress))
-    bar.update(task, total=1, completed=1)
-    return compared
+        counts[progress.step] = progress.records
+    bar.remove_task(task)
+    return counts
 
 
 def _describe_progress(move: Move, progress: MoveProgress) -> str:

@@ -27,23 +27,42 @@ class Snapshot:
     connection: sa.Connection
 
 
+class Snapshots:
+    """Snapshots of one database, over connections that are kept.  Close it at the end."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = engine_for(url)
+        self._catalog = Catalog(self._engine)
+        self._database = self._engine.open(write=False)
+
+    @contextmanager
+    def take(self) -> Iterator[Snapshot]:
+        """Read the database as it is at the first statement; later commits are not seen.
+
+        Raises DatabaseError with what the database answers if it cannot be read, and for one whose tables are older or
+        newer than this program.
+        """
+        try:
+            with _with_snapshots(self._database).begin() as connection:
+                require_version(connection)
+                yield Snapshot(self._engine, self._catalog, connection)
+        except (sa.exc.DBAPIError, self._database.dialect.loaded_dbapi.Error) as error:
+            raise DatabaseError(answer(error)) from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._database.dispose()
+
+
 @contextmanager
 def open_snapshot(url: str) -> Iterator[Snapshot]:
-    """Open a database for reading, as it is at the first statement; later commits are not seen.
-
-    Raises DatabaseError with what the database answers if it cannot be read, and for one whose tables are older or
-    newer than this program.
-    """
-    engine = engine_for(url)
-    database = engine.open(write=False)
+    """Open a database for one snapshot.  Raises what :meth:`Snapshots.take` raises."""
+    snapshots = Snapshots(url)
     try:
-        with _with_snapshots(database).begin() as connection:
-            require_version(connection)
-            yield Snapshot(engine, Catalog(engine), connection)
-    except (sa.exc.DBAPIError, database.dialect.loaded_dbapi.Error) as error:
-        raise DatabaseError(answer(error)) from error
+        with snapshots.take() as snapshot:
+            yield snapshot
     finally:
-        database.dispose()
+        snapshots.close()
 
 
 def require_tables(snapshot: Snapshot) -> None:

@@ -24,7 +24,7 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.database.engines.base import RowBatch
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
-from amqtt_db.database.snapshot import Snapshot, open_snapshot
+from amqtt_db.database.snapshot import Snapshot, Snapshots
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.models.binding import BoundModel, BoundTable
 from amqtt_db.models.spec import bound_model
@@ -95,7 +95,7 @@ class Remodel:
 
         Raises DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
         """
-        self._url = database
+        self._snapshots = Snapshots(database)
         self._clock = clock
         self._routes = routes
         self._engine = engine_for(database)
@@ -120,7 +120,9 @@ class Remodel:
             self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._named))
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Refresh the views that are due, and give the connections back."""
+        self._views.finish()
+        self._snapshots.close()
         self._database.dispose()
 
     def moves(self, topic: str = "#") -> list[Move]:
@@ -142,10 +144,14 @@ class Remodel:
             yield from self._compare(move)
             with self._database.begin() as connection:
                 connection.execute(self._catalog.assignment.update().where(self._here(move)).values(state=MOVED))
-        self._views.finish()
+        self._views.refresh()
 
     def drop(self, move: Move) -> Iterator[MoveProgress]:
-        """Delete the rows of a move that is done, except from tables that still have records of the topic."""
+        """Delete the rows of a move that is done, except from tables that still have records of the topic.
+
+        Views are refreshed before: move all topics first, and then drop.
+        """
+        self._views.finish()
         with self._maintenance():
             yield from self._delete(move)
             with self._database.begin() as connection:
@@ -194,7 +200,7 @@ class Remodel:
         left = self._left_behind(move) - shared
         stale = [(table, name) for table, name in current.values() if name in left]
         moved, done = move.moved, 0
-        with open_snapshot(self._url) as snapshot:
+        with self._snapshots.take() as snapshot:
             for batch in _batches(_records(snapshot, move.past, after=moved)):
                 rows = [some for some in self._plan_rows(move, batch) if some.table not in shared]
                 with self._database.begin() as connection:
@@ -263,7 +269,7 @@ class Remodel:
         One that is too old to be kept may be missing: it is deleted here and there at different times.
         """
         done, too_old = 0, self._too_old(move)
-        with open_snapshot(self._url) as snapshot:
+        with self._snapshots.take() as snapshot:
             for old, new in _side_by_side(_records(snapshot, move.past), _records(snapshot, move.current)):
                 if new is None and old.time_us < too_old:
                     continue
@@ -297,7 +303,7 @@ class Remodel:
 
     def _next(self, move: Move, after: int) -> list[Record]:
         """Return the records of the topic's next messages in the past assignment."""
-        with open_snapshot(self._url) as snapshot:
+        with self._snapshots.take() as snapshot:
             return next(_batches(_records(snapshot, move.past, after)), [])
 
     def _too_old(self, move: Move) -> float:

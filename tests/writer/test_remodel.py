@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from amqtt_db.reader.topics import list_topics
 from amqtt_db.record import Record
@@ -216,3 +217,39 @@ def test_a_writer_that_knows_old_places_learns_so_from_a_new_topic(tmp_path: Pat
     bench.store(late)
     assert _run(bench, "eav", drop=True) == 1
     assert sorted(data["v"] for data in bench.data()) == [1.0, 2.0, 3.0]
+
+
+def test_the_work_grows_with_the_topics_and_not_faster(tmp_path: Path) -> None:
+    """Four times as many topics take four times as many statements, and no more connections."""
+    few, many = (_count_work(tmp_path / str(topics), topics) for topics in (10, 40))
+    assert many[0] < 4.5 * few[0]
+    assert many[1] == few[1]
+
+
+def _count_work(directory: Path, topics: int) -> tuple[int, int]:
+    """Return how many statements and connections it takes to move topics, with all their views."""
+    directory.mkdir()
+    bench = Workbench(directory, {"topic": "#"})
+    bench.send(*((f"t/{number}", {"v": number}) for number in range(topics)))
+    bench.writer._views.finish()
+    bench.close()
+    statements: list[object] = []
+    connections: list[object] = []
+
+    def execute(*given: object) -> None:
+        statements.append(given)
+
+    def connect(*given: object) -> None:
+        connections.append(given)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", execute)
+    sa.event.listen(sa.Engine, "do_connect", connect)
+    try:
+        remodel = Remodel(bench.url, routes({"topic": "#", "model": "eav"}))
+        for move in remodel.moves():
+            list(remodel.move(move))
+        remodel.close()
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", execute)
+        sa.event.remove(sa.Engine, "do_connect", connect)
+    return len(statements), len(connections)
