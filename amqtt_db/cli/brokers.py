@@ -38,9 +38,15 @@ def ask_brokers(settings: Settings, brokers: Sequence[BrokerSettings]) -> list[A
     return asyncio.run(ask_all())
 
 
-def is_usable(answer: Answer) -> bool:
+def is_usable(broker: BrokerSettings, answer: Answer) -> bool:
     """Return True if the bridge would get all that it asks for, at whatever QoS."""
-    return isinstance(answer, Grant) and all(code < _REFUSED for code in answer.codes.values())
+    if isinstance(answer, Ending) or (broker.group is not None and not _shares(answer)):
+        return False
+    return all(code < _REFUSED for code in answer.codes.values())
+
+
+def _shares(grant: Grant) -> bool:
+    return bool(grant.properties.get(packets.SHARED_AVAILABLE, 1))
 
 
 def render_answer(broker: BrokerSettings, answer: Answer) -> RenderableType:
@@ -67,6 +73,8 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
         yield f"the broker keeps the session for {kept} s only, not {broker.session} s: what comes later is lost"
     if broker.retained == "store" and not said.get(packets.RETAIN_AVAILABLE, 1):
         yield "the broker keeps no retained messages"
+    if broker.group is not None and not _shares(grant):
+        yield "the broker offers no shared subscriptions: leave out `group`"
     for topic_filter, code in grant.codes.items():
         if code >= _REFUSED:
             yield f"the broker refuses {topic_filter}: check what this user may read"

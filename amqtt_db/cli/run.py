@@ -129,7 +129,7 @@ def _check_brokers(document: Mapping[str, Any]) -> bool:
     answers = ask_brokers(settings, brokers)
     for broker, answer in zip(brokers, answers, strict=True):
         print_result(render_answer(broker, answer), soft_wrap=True)
-    return all(map(is_usable, answers))
+    return all(map(is_usable, brokers, answers))
 
 
 def _run_bridge(document: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
 
 BROKER_KEYS: Final = (
     "url", "client_id", "username", "password", "tls", "protocol", "qos", "window", "session", "keep_alive",
-    "retained", "duplicates",
+    "group", "retained", "duplicates",
 )  # fmt: skip
 TLS_KEYS: Final = ("ca", "certificate", "key", "alpn")
 
@@ -33,6 +33,7 @@ _OTHER_SCHEMES: Final[Mapping[str, str]] = {
 _PROTOCOLS: Final[Mapping[object, str]] = {5: "5", "3.1.1": "3.1.1", "5": "5", "auto": "auto"}
 _LONGEST_KEEP_ALIVE: Final = 65_535
 _NEVER: Final = 2**32 - 1
+_GROUP_NAME: Final = re.compile(r"[^/+#]+")
 _HOST: Final = re.compile(r"[^\s/?#]+")
 
 
@@ -50,8 +51,8 @@ class TlsSettings:
 class BrokerSettings:
     """A broker to subscribe to.
 
-    ``target`` is the path of its WebSocket.  ``session`` and ``keep_alive`` are in seconds; ``path`` is its place in
-    the YAML.
+    ``target`` is the path of its WebSocket; all clients of a ``group`` share the messages.  ``session`` and
+    ``keep_alive`` are in seconds; ``path`` is its place in the YAML.
     """
 
     scheme: Scheme
@@ -67,6 +68,7 @@ class BrokerSettings:
     window: int = 1000
     session: int = 7 * 86_400
     keep_alive: int = 60
+    group: str | None = None
     retained: Literal["store", "ignore"] = "store"
     duplicates: Literal["drop", "keep"] = "drop"
     path: str = attrs.field(default="broker", eq=False)
@@ -103,7 +105,7 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
         section = Node({"url": node.value}, node.path, node.problems)
         place = node
     elif isinstance(node.value, Mapping):
-        section = node.section(BROKER_KEYS, {"group": "shared subscriptions are not supported yet"})
+        section = node.section(BROKER_KEYS)
         place = section.child("url")
     else:
         node.fail(f"expected a URL such as mqtt://localhost, or a mapping with `url`, found {found(node.value)}")
@@ -124,13 +126,31 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
         window=section.child("window").read(whole_number(1, 65_535), default.window),
         session=section.child("session").read(partial(_whole_seconds, _NEVER), default.session),
         keep_alive=section.child("keep_alive").read(partial(_whole_seconds, _LONGEST_KEEP_ALIVE), default.keep_alive),
+        group=section.child("group").read(_group_name, default.group),
         retained=cast(Any, section.child("retained").read(choice("store", "ignore"), default.retained)),
         duplicates=cast(Any, section.child("duplicates").read(choice("drop", "keep"), default.duplicates)),
         path=node.path,
     )
     if made.password is not None and made.username is None:
         section.child("password").fail("needs a `username` beside it: MQTT 3.1.1 has no password without one")
+    made = _with_group(made, section.child("group"))
     return made if len(node.problems) == before else None
+
+
+def _with_group(broker: BrokerSettings, node: Node) -> BrokerSettings:
+    """Return a broker of which MQTT 5 is required if it has a group: others grant one and may deliver nothing."""
+    if broker.group is None:
+        return broker
+    if broker.protocol == "3.1.1":
+        node.fail("needs MQTT 5: leave out `protocol`, or the group")
+    return attrs.evolve(broker, protocol="5")
+
+
+def _group_name(value: object) -> str:
+    name = expanded(value)
+    if not _GROUP_NAME.fullmatch(name):
+        raise ValueError("expected a name without / + #")
+    return name
 
 
 def _broker_address(value: object) -> dict[str, Any]:

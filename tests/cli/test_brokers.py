@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from amqtt_db.cli.brokers import is_usable, warnings_about
@@ -41,6 +42,15 @@ def test_mqtt_3_does_not_say_how_long_a_session_is_kept() -> None:
 
 def test_a_refused_filter_or_connection_makes_a_broker_unusable() -> None:
     """A lower QoS does not."""
-    assert is_usable(Grant(V5, {}, {"a": 0}))
-    assert not is_usable(Grant(V5, {}, {"a": 1, "b": 0x87}))
-    assert not is_usable(Ending("cannot be reached"))
+    assert is_usable(BROKER, Grant(V5, {}, {"a": 0}))
+    assert not is_usable(BROKER, Grant(V5, {}, {"a": 1, "b": 0x87}))
+    assert not is_usable(BROKER, Ending("cannot be reached"))
+
+
+def test_a_group_needs_shared_subscriptions() -> None:
+    """A broker that says it has none is not usable, and that is said."""
+    shared, none = attrs.evolve(BROKER, group="store"), Grant(V5, {packets.SHARED_AVAILABLE: 0}, {"a": 1})
+    assert not is_usable(shared, none)
+    assert is_usable(BROKER, none)
+    assert is_usable(shared, Grant(V5, {}, {"a": 1}))
+    assert "leave out `group`" in "".join(warnings_about(shared, none))

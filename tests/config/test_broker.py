@@ -57,6 +57,12 @@ def test_user_and_password_may_be_in_the_url(monkeypatch: pytest.MonkeyPatch) ->
     assert (one.username, one.password, one.host) == ("me@home", "a/b@c", "host")
 
 
+def test_a_group_needs_mqtt_5() -> None:
+    """So an older version is not tried."""
+    (one,), mistakes = read({"broker": {"url": "mqtt://a", "group": "store"}})
+    assert (mistakes, one.group, one.protocol) == ([], "store", "5")
+
+
 def test_several_brokers_have_names() -> None:
     """The order of the YAML is kept."""
     brokers, mistakes = read({"brokers": {"hall": "mqtt://a", "yard": {"url": "mqtt://b"}}})
@@ -88,6 +94,8 @@ def test_several_brokers_have_names() -> None:
         ({"broker": {"url": "mqtts://a", "tls": {"ca": "/no"}}}, "broker.tls.ca: there is no file /no"),
         ({"broker": {"url": "mqtts://a", "tls": {"key": "/etc/hosts"}}}, "broker.tls.key: needs a `certificate`"),
         ({"broker": {"url": "mqtt://a", "duplicates": "dorp"}}, "broker.duplicates: expected one of drop, keep"),
+        ({"broker": {"url": "mqtt://a", "group": "a/b"}}, "broker.group: expected a name without / + #"),
+        ({"broker": {"url": "mqtt://a", "group": "a", "protocol": "3.1.1"}}, "broker.group: needs MQTT 5"),
         ({"broker": {"url": "mqtt://a", "retained": "yes"}}, "broker.retained: expected one of store, ignore"),
         ({"broker": "mqtt://a", "brokers": {"b": "mqtt://b"}}, "brokers: cannot stand beside `broker`"),
         ({"brokers": ["mqtt://b"]}, "brokers: expected a mapping, found a list"),

@@ -163,6 +163,9 @@ class BrokerConnection(Peer):
         if connack.code:
             self.end(explain_refusal(connack, self._version))
             return
+        if self._settings.group is not None and not connack.properties.get(packets.SHARED_AVAILABLE, 1):
+            self.end(Ending("offers no shared subscriptions: leave out `group`, and let one bridge store everything"))
+            return
         self._is_greeted = True
         self._keep_alive = connack.properties.get(packets.SERVER_KEEP_ALIVE, self._keep_alive)
         settings = self._settings

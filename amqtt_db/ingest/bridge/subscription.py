@@ -32,7 +32,8 @@ class Subscription:
         self.recognized = 0
         self.unproven = 0
         self._settings = settings
-        self._filters = filters
+        share = "" if settings.group is None else f"$share/{settings.group}/"
+        self._filters = [f"{share}{one}" for one in filters]
         self._group_commit = group_commit
         self._asked: list[str] = []
 
