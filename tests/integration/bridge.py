@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -75,6 +75,16 @@ class Mosquitto:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(PATIENCE)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop the process inside the ``with`` block; the system goes on to take connections for it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     @property
     def log(self) -> str:
