@@ -12,6 +12,7 @@ from rich.text import Text
 from amqtt_db.cli.show import escape_text
 from amqtt_db.config import Settings
 from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.errors import format_count
 from amqtt_db.ingest.bridge import packets
 from amqtt_db.ingest.bridge.filters import cover
 from amqtt_db.ingest.bridge.packets import V5
@@ -75,6 +76,11 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
         yield "the broker keeps no retained messages"
     if broker.group is not None and not _shares(grant):
         yield "the broker offers no shared subscriptions: leave out `group`"
+    if grant.dropped:
+        yield (
+            f"the broker has dropped {format_count(grant.dropped, 'message')} for its clients since it was started:"
+            " raise the limit on its queues"
+        )
     for topic_filter, code in grant.codes.items():
         if code >= _REFUSED:
             yield f"the broker refuses {topic_filter}: check what this user may read"

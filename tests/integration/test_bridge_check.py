@@ -140,3 +140,12 @@ def test_status_shows_each_broker(tmp_path: Path) -> None:
         bridge.configure(broker={"url": broker.url, "client_id": "other"})
         bridge.start()
         until(lambda: status(tmp_path)[0] == [(broker.url, True, 1)], "only the broker of the new configuration")
+
+
+def test_dropped_messages_are_a_warning(tmp_path: Path) -> None:
+    """Mosquitto counts what it drops for a client that is away; only `$SYS` shows it."""
+    with Mosquitto(tmp_path, "max_queued_messages 10", "sys_interval 1") as broker:
+        with BridgeProcess(tmp_path, broker.url) as bridge:
+            until(lambda: bridge.logged("subscribed to #"), "the broker has a session for it")
+        broker.publish([f'{{"n": {n}}}' for n in range(100)])
+        until(lambda: "has dropped 90 messages" in check(broker.url)[1], "the warning is there")

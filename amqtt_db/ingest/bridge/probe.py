@@ -21,6 +21,7 @@ from amqtt_db.ingest.bridge.packets import (
     Packet,
     PacketReader,
     Properties,
+    Publish,
     Suback,
     Version,
 )
@@ -30,15 +31,21 @@ from amqtt_db.ingest.bridge.transport import open_transport
 from amqtt_db.ingest.waiting import wait_within
 
 _ANSWER_SECONDS: Final = 5.0
+_COUNTER_SECONDS: Final = 0.5
+_DROPPED: Final = "$SYS/broker/publish/messages/dropped"
 
 
 @attrs.frozen
 class Grant:
-    """What a broker has answered: ``properties`` of its CONNACK, and a QoS, or a code from 0x80, for each filter."""
+    """What a broker has answered: ``properties`` of its CONNACK, and a QoS, or a code from 0x80, for each filter.
+
+    ``dropped`` is how many messages it has dropped for all its clients since it was started, None if it does not say.
+    """
 
     version: Version
     properties: Properties
     codes: Mapping[str, int]
+    dropped: int | None = None
 
 
 async def ask_broker(settings: BrokerSettings, filters: Sequence[str]) -> Grant | Ending:
@@ -76,6 +83,7 @@ class Probe(Peer):
         self._reader = PacketReader(version)
         self._transport: asyncio.Transport | None = None
         self._connack: Connack | None = None
+        self._grant: Grant | None = None
 
     @property
     def is_greeted(self) -> bool:
@@ -104,7 +112,9 @@ class Probe(Peer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note an end that comes too early."""
-        if isinstance(exc, SSLError):
+        if self._grant is not None:  # some brokers leave when they are asked for what they do not show
+            self._finish(self._grant)
+        elif isinstance(exc, SSLError):
             self.end(Ending(describe_failure(exc)))
         else:
             self.end(Ending("closed the connection without an answer", is_older=not self.is_greeted))
@@ -120,12 +130,27 @@ class Probe(Peer):
             self._connack = packet
             handling = 2 if self._version == V5 else 0
             self._transport.write(packets.subscribe(self._version, 1, self._filters, self._settings.qos, handling))
-        elif isinstance(packet, Suback) and self._connack is not None and self._transport is not None:
-            self._transport.write(packets.disconnect(self._version, ends_session=True))
+        elif isinstance(packet, Suback) and self._connack is not None and self._grant is None:
             codes = dict(zip(self._filters, packet.codes, strict=False))
-            self._finish(Grant(self._version, self._connack.properties, codes))
-        elif isinstance(packet, Disconnect):
+            self._grant = Grant(self._version, self._connack.properties, codes)
+            self._ask_for_counter()
+        elif isinstance(packet, Publish) and self._grant is not None and packet.topic == _DROPPED.encode():
+            said = packet.payload.decode("ascii", "replace")
+            self._leave(attrs.evolve(self._grant, dropped=int(said) if said.isdecimal() else None))
+        elif isinstance(packet, Disconnect) and self._grant is None:
             self.end(explain_disconnect(packet, probe_id(self._settings.client_id)))
+
+    def _ask_for_counter(self) -> None:
+        """Ask for the number of dropped messages, and leave soon if it does not come."""
+        if self._transport is not None and self._grant is not None:
+            self._transport.write(packets.subscribe(self._version, 2, [_DROPPED], 0))
+            asyncio.get_running_loop().call_later(_COUNTER_SECONDS, self._leave, self._grant)
+
+    def _leave(self, grant: Grant) -> None:
+        """End the session and the connection."""
+        if self._transport is not None and not self.answer.done():
+            self._transport.write(packets.disconnect(self._version, ends_session=True))
+        self._finish(grant)
 
     def _finish(self, answer: Grant | Ending) -> None:
         if not self.answer.done():
