@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqtt_db.writer.replay import replay
@@ -105,7 +105,8 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=3 * settings().max_examples, deadline=None)
+@pytest.mark.slow
+@settings(deadline=None)
 @given(OPTIONS, st.lists(st.tuples(st.sampled_from(["s/1/p", "s/2/q", "s/1/q"]), PAYLOADS), max_size=8))
 def test_whatever_is_sent_by_whatever_route_is_counted_once(
     options: dict[str, Any], sent: list[tuple[str, bytes]]
