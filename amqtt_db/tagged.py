@@ -19,7 +19,7 @@ from uuid import UUID
 
 import orjson
 
-from amqtt_db.record import EXACT, TaggedValue, escape, unescape
+from amqtt_db.record import EXACT, TaggedValue, as_plain, escape, unescape
 
 
 class EncodedJson(str):
@@ -106,9 +106,12 @@ def _is_json(values: Iterable[Any]) -> bool:
 
 def _encode(value: Any) -> Any:
     encoder = _ENCODERS.get(type(value))
-    if encoder is None:
+    if encoder is not None:
+        return encoder(value)
+    plain = as_plain(value)
+    if type(plain) not in _ENCODERS:
         raise TypeError(f"a {type(value).__name__} cannot be stored")
-    return encoder(value)
+    return _encode(plain)
 
 
 def _same(value: Any) -> Any:

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amqtt_db.message import CONNECT, Batch, flags
+from amqtt_db.models import BUILTIN
 from amqtt_db.testing.starting import connected
 from tests.database.engines.servers import Site
 from tests.workbench import Sent, Workbench
@@ -67,10 +68,11 @@ def test_a_surplus_field_of_csv_is_its_messages_fault(head: str, tmp_path: Path)
     assert len(bench.data("csv/#")) == 2 - surplus
 
 
+@pytest.mark.parametrize("model", BUILTIN)
 @pytest.mark.parametrize("name", LOOKALIKES)
-def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, tmp_path: Path) -> None:
+def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, model: str, tmp_path: Path) -> None:
     """Decoders return an OrderedDict, an IntEnum or a number of numpy; alone and beside plain ones."""
-    bench = Workbench(tmp_path, {"topic": "moody/#", "decode": f"{USER}.decode"})
+    bench = Workbench(tmp_path, {"topic": "moody/#", "decode": f"{USER}.decode", "model": model})
     bench.send(("moody/a", name.encode()), ("moody/a", {"a": 1}), ("moody/a", name.encode()))
     assert bench.dead() == []
     expected = LOOKALIKES[name][1]

@@ -146,6 +146,8 @@ LOOKALIKES: Final[Mapping[str, tuple[Callable[[], Any], Any]]] = {
     "IntEnum": (lambda: {"a": Level.LOW}, {"a": 1.0}),
     "text Enum": (lambda: {Letter.A: Letter.A}, {"a": "a"}),
     "float of numpy": (lambda: {"a": {"b": Single(0.5)}}, {"a": {"b": 0.5}}),
+    "a list of such": (lambda: {"a": [Level.LOW, OrderedDict(b=Single(0.5))]}, {"a": [1, {"b": 0.5}]}),
+    "a tuple": (lambda: {"a": (1, [bytearray(b"x")])}, {"a": [1, [b"x"]]}),
     "bytearray": (lambda: {"a": bytearray(b"x")}, {"a": b"x"}),
 }
 """Data of types that resemble the project's, and as what it is stored."""
