@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -10,12 +11,16 @@ from amqtt_db.config.yaml_checks import Node, choice, found, text
 from amqtt_db.record import split_path
 from amqtt_db.registry import suggest
 from amqtt_db.routing.each import Capture, Each, parse_each
+from amqtt_db.routing.readings import Reading
 from amqtt_db.routing.reshape import Pairs, Reshaping, names_in
 
 PAYLOAD_KEYS: Final = (
     "each", "prefix", "zip", "root", "pairs", "property", "drop", "rename", "booleans", "numbers",
     "timezone",
 )  # fmt: skip
+
+READING_KEYS: Final = frozenset({"from", "scale", "offset", "unit", "comma", "text", "map", True, False})
+"""The keys of a declared property that say how it is read."""
 
 _YAML_WORDS: Final[Mapping[bool, tuple[str, ...]]] = {True: ("true", "on", "yes"), False: ("false", "off", "no")}
 """The words that YAML itself takes for true and false when they are not quoted."""
@@ -37,7 +42,7 @@ def read_each(section: Node) -> Each | None:
     return None if path is None and not parallel else Each(parts, prefix, parallel)
 
 
-def read_reshaping(section: Node, levels: Iterable[str]) -> Reshaping:
+def read_reshaping(section: Node, levels: Iterable[str], readings: Mapping[tuple[str, ...], Reading]) -> Reshaping:
     """Return what a route changes in its messages; ``levels`` are the names in its topic filter."""
     return Reshaping(
         root=section.child("root").read(lambda value: split_path(text(value)), ()),
@@ -48,7 +53,52 @@ def read_reshaping(section: Node, levels: Iterable[str]) -> Reshaping:
         booleans=section.child("booleans").read(_booleans, {}),
         numbers=section.child("numbers").read(_numbers, frozenset()),
         timezone=section.child("timezone").read(_zone, None),
+        readings=readings,
     )
+
+
+def read_readings(node: Node) -> tuple[Any, dict[tuple[str, ...], Reading]]:
+    """Return an inline entity without the keys that say how its properties are read, and these by their paths."""
+    readings: dict[tuple[str, ...], Reading] = {}
+    return _plain_entity(node, (), readings), readings
+
+
+def _plain_entity(node: Node, keys: tuple[str, ...], readings: dict[tuple[str, ...], Reading]) -> Any:
+    if not isinstance(node.value, Mapping):
+        return node.value
+    if not isinstance(node.value.get("type"), str):
+        return {key: _plain_entity(node.child(key), (*keys, str(key)), readings) for key in node.value}
+    if node.value.keys() & READING_KEYS:
+        readings[keys] = _reading(node, keys)
+    return {key: value for key, value in node.value.items() if key not in READING_KEYS}
+
+
+def _reading(node: Node, keys: tuple[str, ...]) -> Reading:
+    truths = {truth: node.value[truth] for truth in (True, False) if truth in node.value}
+    meanings = Node(truths or None, node.path, node.problems).read(_booleans, {})
+    unit = node.child("unit").read(text, "")
+    accepted = {key: node.child(key).read(_flag, False) for key in ("text", "comma")}
+    accepted["text"] |= bool(unit)
+    return Reading(
+        source=node.child("from").read(lambda value: split_path(text(value)), keys),
+        meanings={**meanings, **node.child("map").read(_mapping, {})},
+        numbers=frozenset(name for name, is_on in accepted.items() if is_on),
+        unit=unit,
+        scale=node.child("scale").read(_factor, Decimal(1)),
+        offset=node.child("offset").read(_factor, Decimal(0)),
+    )
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"expected a mapping of values to values, found {found(value)}")
+    return value
+
+
+def _factor(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, found {found(value)}")
+    return Decimal(repr(value))
 
 
 def _flag(value: object) -> bool:

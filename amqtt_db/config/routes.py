@@ -15,7 +15,7 @@ import attrs
 import cattrs
 
 from amqtt_db import decode, registry
-from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_reshaping
+from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_readings, read_reshaping
 from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, found, text, whole_number
 from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
@@ -106,9 +106,10 @@ def _route(item: Node) -> Route | None:
         return _ignoring(section, filter_)
     model = _model(section.child("model"))
     decoder = _decoder(section.child("decode"))
-    entity = _entity(section.child("entity"))
+    declared, readings = read_readings(section.child("entity"))
+    entity = _entity(section.child("entity"), declared)
     options = _contract(section, entity)
-    options["reshaping"] = read_reshaping(section, () if filter_ is None else filter_.names)
+    options["reshaping"] = read_reshaping(section, () if filter_ is None else filter_.names, readings)
     route = None
     if filter_ is not None and model is not None and decoder is not None:
         route = Route(filter=filter_, model=model, decode=decoder, entity=entity, **options)
@@ -155,9 +156,10 @@ def _decoder(node: Node) -> decode.Decoder | None:
     return Node(spec, node.path, node.problems).read(lambda value: decode.resolve(value, where=node.path), None)
 
 
-def _entity(node: Node) -> Entity | None:
+def _entity(node: Node, declared: Any) -> Entity | None:
+    """Return the entity of a route; ``declared`` is an inline one without what is not for typing."""
     if isinstance(node.value, Mapping):
-        return node.read(lambda value: Entity.inline(value, where=node.path), None)
+        return node.read(lambda _: Entity.inline(declared, where=node.path), None)
     return node.read(lambda value: Entity.from_class(text(value)), None)
 
 

@@ -6,7 +6,7 @@ All functions are pure.  What a message is called here is what its decoder retur
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from string import Formatter
@@ -16,9 +16,8 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from amqtt_db.record import escape, split_path
+from amqtt_db.routing.readings import Reading, read_number
 
-_TEXT_NUMBER: Final = re.compile(r"([+-]?(?:0|[1-9]\d*)([.,]\d+)?([eE][+-]?\d+)?)\s*(\D{0,12})", re.ASCII)
-_LONGEST_NUMBER: Final = 64  # characters; longer digits are rather an identifier
 _LOCAL_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII).fullmatch
 _OUTSIDE: Final = "outside"
 
@@ -42,7 +41,8 @@ class Reshaping:
     In each record, properties whose paths match a pattern in ``drop`` are left out, those in ``rename`` get another
     path.  Texts in ``booleans`` become true or false.  With ``numbers``, texts that are numbers become numbers: also
     those with a comma if it has ``comma``, and those with a unit behind them, which is dropped, if it has ``unit``.
-    Texts that are dates and times without a zone get the offset of ``timezone``.
+    Texts that are dates and times without a zone get the offset of ``timezone``.  ``readings`` says of declared
+    properties, by the keys that lead to them, how they are read.
     """
 
     root: tuple[str, ...] = ()
@@ -53,6 +53,7 @@ class Reshaping:
     booleans: Mapping[str, bool] = attrs.field(factory=dict)
     numbers: frozenset[str] = frozenset()
     timezone: ZoneInfo | None = None
+    readings: Mapping[tuple[str, ...], Reading] = attrs.field(factory=dict)
 
     @cached_property
     def changes_messages(self) -> bool:
@@ -62,7 +63,7 @@ class Reshaping:
     @cached_property
     def changes_records(self) -> bool:
         """True if :func:`reshape_record` changes anything."""
-        return bool(self.drop or self.rename or self.booleans or self.numbers or self.timezone)
+        return bool(self.drop or self.rename or self.booleans or self.numbers or self.timezone or self.readings)
 
     @cached_property
     def dropped(self) -> re.Pattern[str]:
@@ -89,6 +90,10 @@ def reshape_record(reshaping: Reshaping, data: Mapping[str, Any]) -> dict[str, A
     edited = _edit(reshaping, data, "")
     for old, new in reshaping.rename.items():
         edited = _rename(edited, split_path(old), split_path(new))
+    for keys, reading in reshaping.readings.items():
+        value = find(edited, reading.source)
+        if value is not None:
+            edited = replaced(without(edited, reading.source), keys, reading.read(value))
     return edited
 
 
@@ -190,20 +195,13 @@ def _edit(reshaping: Reshaping, data: Mapping[str, Any], prefix: str) -> dict[st
 def _read_text(reshaping: Reshaping, text: str) -> Any:
     if text in reshaping.booleans:
         return reshaping.booleans[text]
-    if reshaping.numbers and len(text) <= _LONGEST_NUMBER:
-        number = _read_number(reshaping.numbers, text.strip())
+    if reshaping.numbers:
+        number = read_number(reshaping.numbers, text.strip())
         if number is not None:
             return number
     if reshaping.timezone is not None and _LOCAL_TIME(text):
         return _with_offset(reshaping.timezone, text)
     return text
-
-
-def _read_number(accepted: Set[str], text: str) -> float | int | None:
-    found = _TEXT_NUMBER.fullmatch(text)
-    if found is None or (found[4] and "unit" not in accepted) or ("," in found[1] and "comma" not in accepted):
-        return None
-    return float(found[1].replace(",", ".")) if found[2] or found[3] else int(found[1])
 
 
 def _with_offset(zone: ZoneInfo, text: str) -> str:

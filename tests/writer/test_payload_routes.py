@@ -79,6 +79,32 @@ def test_many_topics_of_few_devices_need_few_tables(tmp_path: Path) -> None:
     assert sorted(tables) == [("s_0",), ("s_1",)]
 
 
+def test_declared_properties_say_how_they_are_read(tmp_path: Path) -> None:
+    """Another place, a scale, a unit, a comma, and texts for values; one that cannot be read is a mismatch."""
+    entity = {
+        "temp": {"type": "float", "from": "AM2301.Temperature", "scale": 0.1, "offset": -1},
+        "power": {"type": "float", "unit": "W"},
+        "price": {"type": "float", "comma": True},
+        "count": {"type": "int", "text": True},
+        "open": {"type": "bool", True: ["ON"], False: ["OFF", "shut"]},
+        "mode": {"type": "str", "map": {0: "idle", 1: "heating"}},
+        "inner": {"level": {"type": "float", "scale": 100}},
+    }
+    bench = Workbench(tmp_path, {"topic": "#", "entity": entity})
+    bench.send(
+        ("t", {"AM2301": {"Temperature": 215, "Humidity": 50}, "power": "12.5 W", "price": "1,5", "count": "7",
+               "open": "ON", "mode": 1, "inner": {"level": 0.25}}),
+        ("t", {"power": "12 kW", "open": "shut", "mode": 5, "count": 3}),
+    )  # fmt: skip
+    first, second = bench.data()
+    assert first == {
+        "temp": 20.5, "power": 12.5, "price": 1.5, "count": 7, "open": True, "mode": "heating",
+        "inner": {"level": 25.0}, "AM2301": {"Humidity": 50.0},
+    }  # fmt: skip
+    assert second == {"power": "12 kW", "open": False, "mode": 5.0, "count": 3}
+    assert bench.dead() == []
+
+
 KEYS = st.sampled_from(["a", "b", "t", "l", "name", "value", "v.w", "", "outside", "{x}"])
 PLAIN = (
     st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["ON", "1,5", "7 V", "2026-01-01T00:00:00", "x"])
