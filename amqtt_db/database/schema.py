@@ -206,8 +206,9 @@ class Schema:
             wish = "_".join(("ix", known.name, *index))  # it always gets a tag: tables share the names of indexes
             name = unique(wish, known.key, {wish, *names}.__contains__, self._engine.name_limit)
             names.add(name)
-            options = self._engine.index_options([(name, kinds[name]) for name in index])
-            sa.Index(name, *(target.c[column] for column in index), **options)
+            columns_of_index = self._engine.index_columns(table, index)
+            options = self._engine.index_options([(name, kinds[name]) for name in columns_of_index])
+            sa.Index(name, *(target.c[column] for column in columns_of_index), **options)
         return target
 
     def _sql_column(self, column: Column, table: BoundTable) -> sa.Column[object]:

@@ -30,7 +30,7 @@ def test_absent_at_start(tmp_path: Path, server: Server, account: str, count: Co
     with Scene(tmp_path, account) as scene, judged(scene, count):
         scene.until_logged("retrying until it works; nothing is lost")
         server.start()
-    causes = [line.partition(" ERROR ")[2] for line in scene.lines("trying again until it works")]
+    causes = [line.partition(" ERROR ")[2] for line in scene.lines("retrying until it works")]
     assert len(causes) == len(set(causes))
     assert scene.logged("working again after")
 
@@ -145,7 +145,7 @@ def test_read_only_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
             scene.until(lambda: scene.count() > 0, "something is stored")
             scene.until(reopened, "the database is read-only")
             load.more()
-            scene.until_logged("trying again until it works")
+            scene.until_logged("retrying until it works")
             make_writable(disk, scene.database)
 
 

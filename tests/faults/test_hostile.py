@@ -45,7 +45,7 @@ def test_hostile_names(engine: str, tmp_path: Path, count: Count, round_: int, r
     values = [{name: name, "n": number, "what": [SQL]} for number, name in enumerate((*NAMES, TERMINAL))]
     sent = [(f"evil/{name}", json.dumps(value).encode()) for name, value in zip(NAMES, values, strict=False)]
     sent += [("all", json.dumps({name: number for number, name in enumerate(NAMES)}).encode())]
-    sent += [("evil/" + TERMINAL.replace("\x1b", "\x1b\n"), b"\x1b[2J no json")]
+    sent += [("evil/" + TERMINAL.replace("\x1b", "\x1b\n"), b"{\x1b[2J no json")]
 
     async def publish(port: int) -> None:
         async with Connection(port, SQL + TERMINAL, username=SQL) as connection:
@@ -84,7 +84,10 @@ def test_bombs(tmp_path: Path, count: Count, round_: int) -> None:
         count(scene.verdict(Ledger(acknowledged={(0, number) for number in range(len(BOMBS) + 1)}), stored, dead))
 
 
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=60), st.text(max_size=20), st.text()), min_size=1, max_size=5))
+TOPICS = st.text(min_size=1, max_size=60).filter(lambda topic: not topic.startswith("$"))  # these match no wildcard
+
+
+@given(st.lists(st.tuples(TOPICS, st.text(max_size=20), st.text()), min_size=1, max_size=5))
 @settings(max_examples=25, deadline=None)
 def test_any_topic_and_any_property(messages: list[tuple[str, str, str]]) -> None:
     """Arbitrary text as topic, property and value: stored and read back exactly, or a dead letter with a reason."""

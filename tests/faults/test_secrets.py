@@ -30,7 +30,7 @@ def test_a_password_is_nowhere(tmp_path: Path, cluster: Cluster, postgres: str, 
         load = Load(scene.port, 3)
         load.wait(100)
         cluster.crash()
-        scene.until_logged("trying again until it works")
+        scene.until_logged("retrying until it works")
         said = [_said(scene, *command) for command in (["status"], ["check"], ["dead", "list"])]
         cluster.start()
         ledger = load.end()

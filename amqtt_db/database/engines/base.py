@@ -237,6 +237,10 @@ class Engine(ABC):
         """Return a value (not None) as a parameter of an SQL statement."""
         return self.encoders[kind]([value])[0] if kind in self.encoders else value
 
+    def index_columns(self, table: BoundTable, index: Sequence[str]) -> Sequence[str]:
+        """Return the columns that an index of a table needs, so that rows are found in the order of the key as well."""
+        return index
+
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
         """Return dialect options for an index on columns, given by name and kind."""
         return {}

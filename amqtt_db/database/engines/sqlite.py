@@ -107,6 +107,12 @@ def _is_too_much(error: BaseException | None) -> bool:
     return isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in words)
 
 
+def _has_row_ids(table: BoundTable) -> bool:
+    """Return True for a table with documents."""
+    documents = [column for column in table.columns if column.kind == "json" and column.name != table.overflow]
+    return bool(documents) and table.primary_key == KEY
+
+
 class SQLite(Engine):
     """SQLite 3.24 or newer through Python's own driver."""
 
@@ -162,8 +168,11 @@ class SQLite(Engine):
 
     def options_of(self, table: BoundTable) -> Mapping[str, Any]:
         """Leave out row ids, unless a row holds a document: large rows in the tree of the key take twice the space."""
-        documents = [column for column in table.columns if column.kind == "json" and column.name != table.overflow]
-        return {} if documents and table.primary_key == KEY else self.table_options
+        return {} if _has_row_ids(table) else self.table_options
+
+    def index_columns(self, table: BoundTable, index: Sequence[str]) -> Sequence[str]:
+        """Return the columns of an index; where rows have ids, those of the key are not in it by themselves."""
+        return (*index, *(name for name in KEY if name not in index)) if _has_row_ids(table) else index
 
     def open(self, *, write: bool) -> sa.Engine:
         """Use WAL mode; for reading only, the file must exist and is never changed."""
