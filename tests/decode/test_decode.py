@@ -358,6 +358,7 @@ def test_compressed_payloads_are_opened(name: str, compress: Any) -> None:
     assert decode([name, "json"], compress(b'{"a": 1}')) == {"a": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "compress"), COMPRESS)
 def test_a_bomb_is_stopped_at_its_limit(name: str, compress: Any) -> None:
     """Exactly the limit passes, one byte more does not."""

@@ -54,6 +54,7 @@ def test_a_query_gives_what_the_page_shows(query: str, table: str, home: Workben
     assert [["" if value is None else str(value) for value in row] for row in home.sql(query)] == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", BUILTIN)
 def test_every_model_holds_the_same_records(model: str, home: Workbench, site: Site) -> None:
     """On each engine, the same data comes back from each model as from the recipes' own."""

@@ -172,6 +172,7 @@ def test_late_data_is_in_its_place(model: str, tmp_path: Path) -> None:
     assert tell(amqtt_db.read(bench.url, newest=True)) == [4, 0, 5, 2, 1, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", MODELS)
 @pytest.mark.parametrize("after", MODELS)
 def test_a_topic_that_moved_is_read_from_both_places(before: str, after: str, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_what_is_sent_is_decoded_again(history: History) -> None:
         assert len(expected(sent, 1, 1, history.setting)) == len(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of what is found, which nobody reads
 def test_drift_and_late_data_do_arrive() -> None:
     """A property that changes its kind, a message that is earlier than the one before, one of several parts."""

@@ -257,6 +257,7 @@ def test_a_journal_that_is_replaced_is_opened_again(mill: Mill) -> None:
     mill.until_stored()
 
 
+@pytest.mark.slow
 def test_views_that_are_due_at_the_end_are_made(mill: Mill) -> None:
     """400 new topics, each once, and then the end: every topic has its view."""
     mill.send(1)

@@ -10,6 +10,7 @@ from amqtt_db.writer import insert_plan, view_refresh
 from tests.workbench import Workbench
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["wide", "eav", "document", "narrow"])
 def test_ever_new_names_and_shapes_are_forgotten_again(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

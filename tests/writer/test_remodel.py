@@ -219,6 +219,7 @@ def test_a_writer_that_knows_old_places_learns_so_from_a_new_topic(tmp_path: Pat
     assert sorted(data["v"] for data in bench.data()) == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_the_work_grows_with_the_topics_and_not_faster(tmp_path: Path) -> None:
     """Four times as many topics take four times as many statements, and no more connections."""
     few, many = (_count_work(tmp_path / str(topics), topics) for topics in (10, 40))

@@ -48,6 +48,7 @@ def test_limits() -> None:
     assert _row("The name of a property") == [f"{MAX_NAME:,} bytes"] * 3
 
 
+@pytest.mark.slow
 def test_the_anonymous_user_of_a_bare_mariadb() -> None:
     """It keeps the user of the page out, until it is dropped as the page says; the harness makes a server without."""
     (statements,) = re.findall(r"^```sql\n(CREATE USER mqtt IDENTIFIED.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
