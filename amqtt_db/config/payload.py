@@ -57,20 +57,19 @@ def read_reshaping(section: Node, levels: Iterable[str], readings: Mapping[tuple
     )
 
 
-def read_readings(node: Node) -> tuple[Any, dict[tuple[str, ...], Reading]]:
-    """Return an inline entity without the keys that say how its properties are read, and these by their paths."""
-    readings: dict[tuple[str, ...], Reading] = {}
-    return _plain_entity(node, (), readings), readings
+def read_readings(node: Node, keys: tuple[str, ...] = ()) -> tuple[Any, dict[tuple[str, ...], Reading]]:
+    """Return an inline entity without the keys that say how its properties are read, and these by their paths.
 
-
-def _plain_entity(node: Node, keys: tuple[str, ...], readings: dict[tuple[str, ...], Reading]) -> Any:
+    ``keys`` lead to the object that ``node`` declares.
+    """
     if not isinstance(node.value, Mapping):
-        return node.value
-    if not isinstance(node.value.get("type"), str):
-        return {key: _plain_entity(node.child(key), (*keys, str(key)), readings) for key in node.value}
-    if node.value.keys() & READING_KEYS:
-        readings[keys] = _reading(node, keys)
-    return {key: value for key, value in node.value.items() if key not in READING_KEYS}
+        return node.value, {}
+    if isinstance(node.value.get("type"), str):
+        plain = {key: value for key, value in node.value.items() if key not in READING_KEYS}
+        return plain, {} if len(plain) == len(node.value) else {keys: _reading(node, keys)}
+    inner = {key: read_readings(node.child(key), (*keys, str(key))) for key in node.value}
+    readings = {path: reading for _, below in inner.values() for path, reading in below.items()}
+    return {key: plain for key, (plain, _) in inner.items()}, readings
 
 
 def _reading(node: Node, keys: tuple[str, ...]) -> Reading:

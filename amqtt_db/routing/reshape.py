@@ -157,21 +157,24 @@ def _spell_out(data: Mapping[str, Any], pairs: Pairs) -> Mapping[str, Any]:
     if not isinstance(items, list):
         return data
     named: dict[str, Any] = {}
-    left = [item for item in items if not _add_pair(named, item, pairs)]
+    left: list[Any] = []
+    for item in items:
+        found = _properties_of(item, pairs)
+        if found and named.keys().isdisjoint(found):
+            named.update(found)
+        else:
+            left.append(item)
     rest = replaced(data, pairs.path, left) if left else without(data, pairs.path)
     return hoist(rest, named)
 
 
-def _add_pair(named: dict[str, Any], item: Any, pairs: Pairs) -> bool:
-    """Add a pair to the properties that were named so far; return False if it cannot be added."""
+def _properties_of(item: Any, pairs: Pairs) -> dict[str, Any]:
+    """Return what a pair makes: a property, and one for each of its further keys; nothing for what is no pair."""
     if not isinstance(item, Mapping) or pairs.value not in item or not isinstance(item.get(pairs.name), str):
-        return False
+        return {}
     name = item[pairs.name]
     more = {f"{name}_{key}": value for key, value in item.items() if key not in (pairs.name, pairs.value)}
-    if not named.keys().isdisjoint({name, *more}):
-        return False
-    named.update({name: item[pairs.value], **more})
-    return True
+    return {name: item[pairs.value], **more}
 
 
 def _edit(reshaping: Reshaping, data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
