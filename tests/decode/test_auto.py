@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,7 +81,7 @@ def test_half_an_object_is_refused(payload: bytes) -> None:
 @given(json_values)
 def test_json_is_what_json_says(value: Any) -> None:
     """All JSON is decoded as by ``json``."""
-    payload = orjson.dumps(value)
+    payload = json.dumps(value).encode()
     assert same(auto(payload), resolve("json", where="decode")(payload))
 
 

@@ -100,6 +100,7 @@ def test_every_python_block_compiles(block: CodeBlock) -> None:
     compile(block.text, block.name, "exec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{block.name} {' '.join(c)}" for block, c in COMMANDS])
 def test_every_command_exists(block: CodeBlock, command: list[str]) -> None:
     """Commands in the documentation exist, with their options; the safe ones run."""

@@ -22,6 +22,7 @@ class TestWide(ModelContract):
     model = Wide()
 
 
+@pytest.mark.slow
 class TestWideInOneTable(ModelContract):
     """One table for all topics."""
 
@@ -34,6 +35,7 @@ class TestEav(ModelContract):
     model = Eav()
 
 
+@pytest.mark.slow
 class TestDocument(ModelContract):
     """A document per record."""
 

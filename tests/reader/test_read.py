@@ -104,6 +104,7 @@ def test_all_models_give_equal_records(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2] == found[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("topic", "numbers"),

@@ -166,6 +166,7 @@ def test_a_method_that_hangs_or_exits_costs_only_its_message(method: str, mood: 
     assert "it ended the writer twice" in letter.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE])
 def test_a_model_that_never_says_its_tables_costs_only_its_messages(
     mood: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
