@@ -1,5 +1,5 @@
 # make demo   see it work: a broker, devices, and the tables that come of them
-# make quick  a first answer in a minute or two: everything that needs no server, tries no fault and is not slow
+# make quick  a first answer in about a minute: everything that needs no server, tries no fault and is not slow
 # make test   the whole test suite, with all checks
 # Each makes the virtual environment .venv themselves.  PYTHON names another interpreter than python3.
 
