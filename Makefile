@@ -1,7 +1,7 @@
-# make demo   see it work: a broker, devices, and the tables that come of them
+# make demo   see it work: a broker, devices, and the resulting tables
 # make quick  a first answer in about a minute: everything that needs no server, tries no fault and is not slow
 # make test   the whole test suite, with all checks
-# Each makes the virtual environment .venv themselves.  PYTHON names another interpreter than python3.
+# Each creates the virtual environment .venv first.  PYTHON names an interpreter other than python3.
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,9 +26,9 @@ clean:
 	rm -rf $(VENV)
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.10 or newer, or run make PYTHON=/path/to/python" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or run make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1): Python 3.10 or newer is needed; run make PYTHON=/path/to/python" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot create a virtual environment: install its venv module (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

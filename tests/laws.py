@@ -35,7 +35,7 @@ _VERSIONS: Final = {
 _PREFACE: Final = """\
 # Laws
 
-This page shows which property-based test (law) was run for which model on which engine, and its result.
+This page shows which laws (property-based tests) were run for each model on each engine, and their results.
 `pytest tests/models --write-laws docs/laws.md` writes it.
 
 The same laws apply to [your own models](custom-models.md#prove-it).

@@ -187,7 +187,7 @@ def test_every_law_and_generator_is_documented() -> None:
     """The page lists every law and generator."""
     text = PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^\| `(test_\w+)`", text, re.MULTILINE) == LAWS
-    (sentence,) = re.findall(r"`amqtt_db.testing.strategies`, for tests of your own: (.*)", text)
+    (sentence,) = re.findall(r"`amqtt_db.testing.strategies`, for your own tests: (.*)", text)
     assert all(isinstance(getattr(strategies, name)(), st.SearchStrategy) for name in _without_arguments(sentence))
 
 
