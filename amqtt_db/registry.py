@@ -47,7 +47,7 @@ def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
             raise ValueError(f"the entry point {name!r} of {group} cannot be loaded: {_reason(error)}") from error
     if "." in name or ":" in name:
         return load_path(name)
-    raise ValueError(f"{name!r} is unknown, and not a dotted path to your own; {suggest(name, [*builtins, *points])}")
+    raise ValueError(f"{name!r} is unknown and not a dotted path; {suggest(name, [*builtins, *points])}")
 
 
 def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
@@ -85,7 +85,7 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     """Return a phrase with the valid name nearest to ``name``, or with all valid names if none is near."""
     names = sorted(valid)
     near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(names)}"
+    return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names)}"
 
 
 def _require_allowed(path: str) -> None:

@@ -84,5 +84,5 @@ def test_a_module_that_does_not_import_is_explained(line: str, tmp_path: Path, m
 
 def test_a_name_far_from_all_is_told_the_valid_ones() -> None:
     """If no name is similar, all valid ones are listed."""
-    assert suggest("xyz", ["json", "bytes"]) == "valid are bytes, json"
+    assert suggest("xyz", ["json", "bytes"]) == "valid: bytes, json"
     assert suggest("jsn", ["json", "bytes"]) == "did you mean 'json'?"

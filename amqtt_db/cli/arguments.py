@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, each checked while the command line is read."""
+"""Arguments and options that several commands share; each is checked while the command line is parsed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from amqtt_db.entity.timestamp import TIMES, read_time
 from amqtt_db.routing.topics import TopicFilter
 
 MAX_INT64: Final = 2**63 - 1
-"""The largest number that every database takes."""
+"""The largest number that every database accepts."""
 
 
 def parse_time(text: str) -> datetime:
-    """Return a time as :data:`TIMES` says.  Raises BadParameter."""
+    """Return a time written as :data:`TIMES` describes.  Raises BadParameter."""
     try:
         return read_time(text)
     except ValueError as error:
@@ -25,7 +25,7 @@ def parse_time(text: str) -> datetime:
 
 
 def parse_filter(text: str) -> str:
-    """Return a topic filter as it was written.  Raises BadParameter."""
+    """Return a topic filter unchanged.  Raises BadParameter if it is invalid."""
     try:
         return TopicFilter.parse(text).text
     except ValueError as error:
@@ -45,7 +45,9 @@ def parse_pause(text: str) -> float:
 
 Config = Annotated[
     Path | None,
-    typer.Argument(metavar="CONFIG", help="An amqtt broker's YAML file; default: a built-in configuration."),
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, for amqtt's broker or for others; default: the built-in configuration."
+    ),
 ]
 
 Topic = Annotated[
@@ -63,6 +65,6 @@ Since = Annotated[
 
 Until = Annotated[datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Only before this time.")]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-Output = Annotated[Path | None, typer.Option(help="Write to this file instead of standard output (-).")]
+Output = Annotated[Path | None, typer.Option(help="Write to this file; the default, or -, is standard output.")]

@@ -1,4 +1,4 @@
-"""`check` with brokers: connect to each, and say what it grants and what its settings may lose."""
+"""`check` with brokers: connect to each, and show what it grants and which messages its settings may lose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from amqtt_db.ingest.bridge.probe import Grant, ask_broker
 _REFUSED: Final = 0x80
 _FOR_EVER: Final = 2**32 - 1
 _QUEUE: Final = (
-    "how many messages the broker keeps while the bridge is away cannot be seen from here; docs/bridge.md names each"
+    "the broker does not say how many messages it keeps while the bridge is disconnected; docs/bridge.md names each"
     " broker's setting"
 )
 
@@ -30,7 +30,7 @@ Answer = Grant | Ending
 
 
 def ask_brokers(settings: Settings, brokers: Sequence[BrokerSettings]) -> list[Answer]:
-    """Return what each broker answers to a client that subscribes as the bridge would."""
+    """Return each broker's answer to a client that subscribes as the bridge would."""
     filters = cover(route.filter.mqtt for route in settings.routes if route.stores)
 
     async def ask_all() -> list[Answer]:
@@ -40,7 +40,7 @@ def ask_brokers(settings: Settings, brokers: Sequence[BrokerSettings]) -> list[A
 
 
 def is_usable(broker: BrokerSettings, answer: Answer) -> bool:
-    """Return True if the bridge would get all that it asks for, at whatever QoS."""
+    """Return True if the bridge would get everything it asks for, at any QoS."""
     if isinstance(answer, Ending) or (broker.group is not None and not _shares(answer)):
         return False
     return all(code < _REFUSED for code in answer.codes.values())
@@ -51,7 +51,7 @@ def _shares(grant: Grant) -> bool:
 
 
 def render_answer(broker: BrokerSettings, answer: Answer) -> RenderableType:
-    """Describe what a broker grants, and what that may lose."""
+    """Describe what a broker grants, and which messages that may lose."""
     if isinstance(answer, Ending):
         return Text(f"{broker.url}: the broker {escape_text(answer.reason)}", style="red")
     granted = [f"{topic_filter} {_describe_code(code)}" for topic_filter, code in answer.codes.items()]
@@ -65,13 +65,13 @@ def render_answer(broker: BrokerSettings, answer: Answer) -> RenderableType:
 
 
 def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
-    """Yield what may be lost with this broker, as far as it tells."""
+    """Yield what may be lost with this broker, as far as its answer shows."""
     said = grant.properties
     kept = said.get(packets.SESSION_EXPIRY, broker.session)
     if grant.version != V5:
         yield "in MQTT 3.1.1 the broker alone decides how long it keeps the session, and does not say"
     elif kept < broker.session:
-        yield f"the broker keeps the session for {kept} s only, not {broker.session} s: what comes later is lost"
+        yield f"the broker keeps the session for {kept} s, not {broker.session} s: messages after that are lost"
     if broker.retained == "store" and not said.get(packets.RETAIN_AVAILABLE, 1):
         yield "the broker keeps no retained messages"
     if broker.group is not None and not _shares(grant):
@@ -85,7 +85,7 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
         if code >= _REFUSED:
             yield f"the broker refuses {topic_filter}: check what this user may read"
         elif code < broker.qos:
-            lost = "messages may be lost on their way" if code == 0 else "a message may arrive twice"
+            lost = "messages may be lost in transit" if code == 0 else "a message may arrive twice"
             yield f"the broker grants QoS {code} for {topic_filter}, not {broker.qos}: {lost}"
 
 
@@ -94,7 +94,7 @@ def _describe_code(code: int) -> str:
 
 
 def _describe_connack(said: packets.Properties) -> Iterator[str]:
-    """Yield what a CONNACK of MQTT 5 grants; what it leaves out has a default."""
+    """Yield what an MQTT 5 CONNACK grants; what it leaves out has a default."""
     kept: Any = said.get(packets.SESSION_EXPIRY)
     yield f"session: {_describe_expiry(kept)}"
     yield f"receive maximum for publishers: {said.get(packets.RECEIVE_MAXIMUM, 65_535)}"
@@ -109,5 +109,5 @@ def _describe_connack(said: packets.Properties) -> Iterator[str]:
 
 def _describe_expiry(kept: int | None) -> str:
     if kept is None:
-        return "as long as asked for"
-    return "for ever" if kept == _FOR_EVER else f"{kept} s"
+        return "as long as requested"
+    return "forever" if kept == _FOR_EVER else f"{kept} s"

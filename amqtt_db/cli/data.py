@@ -1,4 +1,4 @@
-"""The commands about what is stored: `status`, `topics`, `export`, `tail`, `remodel`."""
+"""The commands for stored records: `status`, `topics`, `export`, `tail`, `remodel`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ExportFormat(Enum):
 
 
 def status(path: Config = None, as_json: AsJson = False) -> None:
-    """Show how many messages are stored, dead, ignored, pending and refused.
+    """Show how many messages are stored, dead, ignored, empty, pending and refused.
 
     The exit code is 1 if the journal or the database cannot be read.
     """
@@ -41,7 +41,7 @@ def status(path: Config = None, as_json: AsJson = False) -> None:
 
 
 def show_topics(path: Config = None, topic: Topic = "#", as_json: AsJson = False) -> None:
-    """List the topics that are stored: model, tables, rows, first and last time."""
+    """List the stored topics with their model, tables, number of rows, and first and last time."""
     from amqtt_db.reader.topics import list_topics  # noqa: PLC0415
 
     with error_boundary():
@@ -57,12 +57,12 @@ def export(
     topic: Topic = "#",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Print at most this many records.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Write at most this many records.")] = None,
     newest: Annotated[bool, typer.Option("--newest", help="Newest first.")] = False,
     form: Annotated[ExportFormat, typer.Option("--format", help="JSON Lines, or CSV.")] = ExportFormat.jsonl,
     output: Output = None,
 ) -> None:
-    """Write stored records to a file, or to standard output, in the order of their times."""
+    """Write stored records, in time order, to a file or to standard output."""
     from amqtt_db.reader.export import export as write_records  # noqa: PLC0415
 
     with error_boundary():
@@ -82,12 +82,12 @@ def export(
 def tail(
     path: Config = None,
     topic: Topic = "#",
-    last: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="Print this many stored records first.")] = 10,
+    last: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="First print this many stored records.")] = 10,
     interval: Annotated[
         float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between queries.")
     ] = 1.0,
 ) -> None:
-    """Print the newest records, and then new ones as they are stored, until Ctrl-C."""
+    """Print the newest records, then new ones as they are stored, until Ctrl-C."""
     from amqtt_db.cli.tail import follow_until_interrupted  # noqa: PLC0415
 
     with error_boundary(), suppress(KeyboardInterrupt):
@@ -99,12 +99,12 @@ def remodel(
     path: Config = None,
     topic: Topic = "#",
     drop: Annotated[
-        bool, typer.Option("--drop", help="Delete the old rows after comparing them with the new ones.")
+        bool, typer.Option("--drop", help="Compare the old rows with the new ones, then delete the old ones.")
     ] = False,
 ) -> None:
-    """Move what is stored to where the routes now say, after a route got another model.
+    """Move stored records to the models of the current routes, after you have given a route another model.
 
-    It may be stopped and started again.
+    You can stop it and start it again.
     """
     from amqtt_db.cli.remodel import move_topics  # noqa: PLC0415
 

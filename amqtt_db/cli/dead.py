@@ -1,4 +1,4 @@
-"""The commands about messages that could not be stored: `dead list`, `show`, `replay`, `purge`."""
+"""The commands for messages that could not be stored: `dead list`, `show`, `replay`, `purge`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dead_list(
     limit: Annotated[int, typer.Option(min=1, max=MAX_INT64, help="At most this many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the messages that could not be stored, the newest first."""
+    """List the messages that could not be stored, newest first."""
     from amqtt_db.database.dead_letters import letters  # noqa: PLC0415
 
     with error_boundary():
@@ -53,7 +53,7 @@ def dead_replay(
     path: Config = None,
     topic: Topic = "#",
 ) -> None:
-    """Try again to store dead letters, after you have fixed the route, the decoder or the database."""
+    """Try to store dead letters again, after you have fixed the route, the decoder or the database."""
     from amqtt_db.writer.replay import replay  # noqa: PLC0415
 
     with error_boundary():
@@ -70,7 +70,7 @@ def dead_purge(
     path: Config = None,
     ids: Annotated[
         list[int] | None,
-        typer.Option("--id", min=0, max=MAX_INT64, help="Only the letter with this id; may be repeated."),
+        typer.Option("--id", min=0, max=MAX_INT64, help="Only the dead letter with this id; may be repeated."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:

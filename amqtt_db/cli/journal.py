@@ -1,4 +1,4 @@
-"""The commands about the journal: `journal info`, `verify`, `export`."""
+"""The commands for the journal: `journal info`, `verify`, `export`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def journal_info(
     journal: JournalFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the journal holds: generations, positions, messages, bytes, and how far its writer has got."""
+    """Show what the journal holds (generations, positions, messages, bytes) and how far its writer has got."""
     from amqtt_db.journal.inspection import read_journal_info  # noqa: PLC0415
 
     with error_boundary():
@@ -61,7 +61,7 @@ def journal_export(
     journal: JournalFile = None,
     output: Output = None,
 ) -> None:
-    """Write every message in the journal as JSON Lines, stored or not; a damaged journal is read as far as possible."""
+    """Write every message in the journal, stored or not, as JSON Lines; read a damaged journal as far as possible."""
     from amqtt_db.journal.inspection import export_lines  # noqa: PLC0415
 
     with error_boundary(), open_output(output) as write:

@@ -37,7 +37,7 @@ def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
     except DBAPIError as error:
         raise DatabaseError(answer(error)) from error
     if not moves:
-        return "Nothing to do: every topic is in the model of its route."
+        return "Nothing to do: every topic already uses its route's model."
     end = "old rows deleted" if drop else "old rows kept; --drop deletes them"
     return f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')} rewritten and compared; {end}"
 

@@ -1,4 +1,4 @@
-"""The commands that run something, and the one that checks first: `run`, `demo`, `check`, `write`."""
+"""The commands that run or check a broker or writer: `run`, `demo`, `check`, `write`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def run(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CONFIG|URL]",
-            help="A YAML file, or the URL of a broker such as mqtt://localhost, all of whose messages are stored in"
-            " ./mqtt.db; default: a built-in configuration of an amqtt broker.",
+            metavar="CONFIG|URL",
+            help="A YAML file, or a broker's URL such as mqtt://localhost, to store all its messages in ./mqtt.db;"
+            " default: run a broker with the built-in configuration.",
         ),
     ] = None,
 ) -> None:
-    """Store what is published, until Ctrl-C or SIGTERM: to a broker that it runs, or to one that it subscribes to."""
+    """Run a broker, or subscribe to one, and store its messages until Ctrl-C or SIGTERM."""
     from amqtt_db.cli.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
 
     with error_boundary():
@@ -75,18 +75,18 @@ def check(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CONFIG|URL]", help="A YAML file, or a broker's URL; default: the built-in configuration."
+            metavar="CONFIG|URL", help="A YAML file, or a broker's URL; default: the built-in configuration."
         ),
     ] = None,
     topic: Annotated[str | None, typer.Option(help="The topic of a sample message.")] = None,
     payload: Annotated[str | None, typer.Option(help="The payload of the sample, as text.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="A file with the payload of the sample.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not connect to the brokers of `broker:`.")] = False,
+    sample: Annotated[Path | None, typer.Option(help="A file that contains the payload of the sample.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not connect to the brokers in `broker:`.")] = False,
 ) -> None:
-    """Print every mistake in a configuration, or else its routes; with a sample message, what would become of it.
+    """Report every mistake in a configuration, or show its routes; with a sample, show what it would become.
 
-    Brokers to subscribe to are connected to, unless there is a sample.  The exit code is 2 for a configuration with
-    mistakes, 1 for a sample that would not be stored and for a broker that cannot be used.
+    Without a sample, connect to the brokers in `broker:` too.  The exit code is 2 for a mistake in the configuration,
+    and 1 for a sample that would not be stored or a broker that cannot be used.
     """
     with error_boundary():
         message = _sample(topic, payload, sample)
@@ -105,7 +105,7 @@ def check(
 
 
 def write(path: Config = None) -> None:
-    """Run only the writer, until Ctrl-C or SIGTERM: it moves what is in the journal to the database."""
+    """Run only the writer, which moves messages from the journal to the database, until Ctrl-C or SIGTERM."""
     from amqtt_db.cli.write import keep_writing  # noqa: PLC0415 - it needs SQLAlchemy
 
     with error_boundary():
@@ -117,12 +117,12 @@ def write(path: Config = None) -> None:
 
 
 def _read_source(source: str | None) -> dict[str, Any]:
-    """Return the configuration in a file, or the one that a broker's URL stands for.  Raises ConfigError."""
+    """Return the configuration in a file, or the one that a broker's URL means.  Raises ConfigError."""
     return config.bridge_to(source) if source is not None and "://" in source else config.broker_config(source)
 
 
 def _check_brokers(document: Mapping[str, Any]) -> bool:
-    """Print what the brokers of a document grant; return True if all can be used."""
+    """Print what the brokers in a document grant; return True if all can be used."""
     from amqtt_db.cli.brokers import ask_brokers, is_usable, render_answer  # noqa: PLC0415 - only bridges need it
 
     settings, brokers = config.load_bridge(document)
@@ -133,7 +133,7 @@ def _check_brokers(document: Mapping[str, Any]) -> bool:
 
 
 def _run_bridge(document: Mapping[str, Any]) -> None:
-    """Subscribe to the brokers of a document, until SIGINT or SIGTERM."""
+    """Subscribe to the brokers in a document until SIGINT or SIGTERM."""
     from amqtt_db.cli.serve import bridge, require_files  # noqa: PLC0415
 
     settings, brokers = config.load_bridge(document)
@@ -143,7 +143,7 @@ def _run_bridge(document: Mapping[str, Any]) -> None:
 
 
 def _announce(where: str, settings: Settings) -> None:
-    """Print where the broker listens; it runs on if nobody can read that."""
+    """Print where the broker listens; if that cannot be printed, go on."""
     journal = f"{settings.journal.path} (sync: {settings.journal.sync})"
     with suppress(OSError):
         typer.echo(

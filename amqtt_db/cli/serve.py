@@ -67,7 +67,7 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     filters = cover(route.filter.mqtt for route in settings.routes if route.stores)
     writer = Supervisor(encode_job(*plugin_config(document), niceness=_WRITER_NICENESS))
     logger.info(
-        "storing messages of %s in %s, by way of journal %s",
+        "storing messages of %s in %s, via journal %s",
         " and ".join(broker.url for broker in brokers), masked(settings.database), kept.path,
     )  # fmt: skip
     await Bridge(brokers, filters, journal, writer).run(stop)

@@ -101,7 +101,7 @@ def _describe_time(route: Route, record: Record) -> str:
     for path in time_paths(route.time, route.each):
         if event_time(record.get(path)) is not None:
             return f", {record.time:%Y-%m-%d %H:%M:%S.%f} UTC by {escape_text(path)}"
-    return f"; {escape_text(route.time)} is missing or not a time, so the arrival counts"
+    return f"; {escape_text(route.time)} is missing or not a time, so the arrival time is used"
 
 
 def escape_lines(text: str) -> str:

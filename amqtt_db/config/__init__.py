@@ -157,7 +157,7 @@ def _settings(node: Node) -> Settings:
     writer = _writer(section.child("writer").section(WRITER_KEYS))
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
-        place.fail("is the database's file too; give the journal a file of its own, such as mqtt.journal")
+        place.fail("is the database's file too; give the journal its own file, such as mqtt.journal")
     routes = read_routes(section.child("routes"))
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()

@@ -26,9 +26,9 @@ TLS_KEYS: Final = ("ca", "certificate", "key", "alpn")
 
 _PORTS: Final[Mapping[str, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _OTHER_SCHEMES: Final[Mapping[str, str]] = {
-    "tcp": "write mqtt:// in place of tcp://",
-    "ssl": "write mqtts:// in place of ssl://",
-    "tls": "write mqtts:// in place of tls://",
+    "tcp": "write mqtt:// instead of tcp://",
+    "ssl": "write mqtts:// instead of ssl://",
+    "tls": "write mqtts:// instead of tls://",
 }
 _PROTOCOLS: Final[Mapping[object, str]] = {5: "5", "3.1.1": "3.1.1", "5": "5", "auto": "auto"}
 _LONGEST_KEEP_ALIVE: Final = 65_535
@@ -84,7 +84,7 @@ def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
     """Return the brokers that a document names; ``journal`` makes client ids that are not given."""
     one, many = root.child("broker"), root.child("brokers")
     if one.value is not None and many.value is not None:
-        many.fail("cannot stand beside `broker`; move that one in here, with a name")
+        many.fail("cannot be used together with `broker`; move that broker here and give it a name")
     nodes = [one] if one.value is not None else []
     if many.value is not None:
         nodes += [
@@ -95,7 +95,7 @@ def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
     for node, made in read:
         other = seen.setdefault((made.host, made.port, made.client_id), node.path)
         if other != node.path:
-            node.fail(f"is the same broker and client id as {other}; they would throw each other out")
+            node.fail(f"has the same broker and client id as {other}; each would disconnect the other")
     return tuple(made for _, made in read)
 
 
@@ -132,7 +132,7 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
         path=node.path,
     )
     if made.password is not None and made.username is None:
-        section.child("password").fail("needs a `username` beside it: MQTT 3.1.1 has no password without one")
+        section.child("password").fail("needs a `username` too: MQTT 3.1.1 has no password without one")
     made = _with_group(made, section.child("group"))
     return made if len(node.problems) == before else None
 
@@ -142,7 +142,7 @@ def _with_group(broker: BrokerSettings, node: Node) -> BrokerSettings:
     if broker.group is None:
         return broker
     if broker.protocol == "3.1.1":
-        node.fail("needs MQTT 5: leave out `protocol`, or the group")
+        node.fail("needs MQTT 5: remove `protocol`, or remove the group")
     return attrs.evolve(broker, protocol="5")
 
 
@@ -164,7 +164,7 @@ def _broker_address(value: object) -> dict[str, Any]:
         raise ValueError(_OTHER_SCHEMES.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt, mqtts, ws or wss"))
     is_web = scheme in ("ws", "wss")
     if (parts.path not in ("", "/") and not is_web) or parts.query or parts.fragment:
-        raise ValueError("has something behind host and port; percent-encode / ? # in a user name or password")
+        raise ValueError("has something after host and port; percent-encode / ? # in a user name or password")
     try:
         port = parts.port
     except ValueError:
@@ -194,14 +194,14 @@ def _read_tls(node: Node, scheme: str) -> TlsSettings:
         alpn=section.child("alpn").read(text, None),
     )
     if section.child("key").value is not None and section.child("certificate").value is None:
-        section.child("key").fail("needs a `certificate` beside it")
+        section.child("key").fail("needs a `certificate` too")
     return made
 
 
 def _existing_file(value: object) -> Path:
     path = Path(expanded(value))
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"the file {path} does not exist")
     return path
 
 
@@ -220,7 +220,7 @@ def _client_id(value: object) -> str:
 def _whole_seconds(most: int, value: object) -> int:
     seconds = int(duration(value).total_seconds())
     if seconds > most:
-        raise ValueError(f"expected {most} s at most")
+        raise ValueError(f"expected at most {most} s")
     return seconds
 
 

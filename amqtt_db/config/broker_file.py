@@ -48,7 +48,7 @@ def check_broker(root: Node) -> None:
         listener = listeners.child(name).section(_LISTENER_KEYS)
         listener.child("type").read(choice(*(kind.value for kind in ListenerType)), None)
     if names and "default" not in names:
-        listeners.fail("amqtt needs a listener with the name `default`")
+        listeners.fail("amqtt needs a listener named `default`")
     if len(root.problems) == before:
         for name in names:
             _try_amqtt(listeners.child(name), {"listeners": {"default": names[name]}})

@@ -167,7 +167,7 @@ def _zone(value: object) -> ZoneInfo:
         return ZoneInfo(name)
     except (ValueError, OSError, ZoneInfoNotFoundError):
         known = available_timezones()
-        hint = suggest(name, sorted(known)) if known else "this machine knows none: pip install tzdata"
+        hint = suggest(name, sorted(known)) if known else "this machine has no time zone database: pip install tzdata"
         raise ValueError(f"{name!r} is not a time zone; {hint}") from None
 
 

@@ -123,7 +123,7 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected text, found {found(value)}")
     if not value:
-        raise ValueError("expected text, found an empty text")
+        raise ValueError("expected text, found empty text")
     return value
 
 
@@ -177,7 +177,7 @@ def whole_number(minimum: int, maximum: int) -> Callable[[object], int]:
         if type(value) is not int:
             raise ValueError(f"expected a whole number, found {found(value)}")
         if not minimum <= value <= maximum:
-            raise ValueError(f"expected {minimum} or more, and {maximum} at most, found {str(value)[:20]}")
+            raise ValueError(f"expected a number from {minimum} to {maximum}, found {str(value)[:20]}")
         return value
 
     return check

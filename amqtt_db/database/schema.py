@@ -141,7 +141,7 @@ class Schema:
             name = table_name(self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=limit)
         elif len(name.encode()) > limit:
             raise DatabaseError(
-                f"table {name}, which route {wanted.route} names: the database takes names of {limit} bytes at most; "
+                f"table {name}, which route {wanted.route} names: the database allows names of at most {limit} bytes; "
                 "choose a shorter one"
             )
         elif fold(name) in self._catalog.table_folds(connection):
@@ -271,7 +271,7 @@ def _require_envelope(name: str, table: BoundTable, present: set[str]) -> None:
     missing = [column for column in table.primary_key if fold(column) not in present]
     if missing:
         raise DatabaseError(
-            f"table {name} exists and was not made by amqtt_db: it has no column {', '.join(missing)}; "
+            f"table {name} exists and was not created by amqtt_db: it has no column {', '.join(missing)}; "
             "choose another `table:` for the route or rename the table"
         )
 

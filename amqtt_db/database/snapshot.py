@@ -68,7 +68,7 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 def require_tables(snapshot: Snapshot) -> None:
     """Raise NoDatabaseYet if no writer has made its tables yet."""
     if not sa.inspect(snapshot.connection).has_table(snapshot.catalog.assignment.name):
-        raise NoDatabaseYet("the database is empty: its tables are made when the writer first starts")
+        raise NoDatabaseYet("the database is empty: its tables are created when the writer first starts")
 
 
 def require_database(url: str) -> None:

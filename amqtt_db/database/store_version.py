@@ -35,8 +35,8 @@ def require_version(connection: sa.Connection) -> None:
     found = stored_version(connection)
     if found is not None and found < STORE_VERSION:
         raise DatabaseError(
-            f"the database's tables have version {found}, and this amqtt_db needs version {STORE_VERSION}: start the "
-            "writer once, by `amqtt-db run` or `amqtt-db write`, and it upgrades them"
+            f"the database's tables have version {found}, but this amqtt_db needs version {STORE_VERSION}: start the "
+            "writer once, with `amqtt-db run` or `amqtt-db write`, to upgrade them"
         )
     _refuse_newer(found)
 
@@ -88,8 +88,8 @@ def _names_of_columns(inspector: sa.Inspector, table: str) -> set[str]:
 def _refuse_newer(found: int | None) -> None:
     if found is not None and found > STORE_VERSION:
         raise DatabaseError(
-            f"the database's tables have version {found}, and this amqtt_db knows versions up to {STORE_VERSION}: "
-            "install the amqtt_db that made them, or a newer one"
+            f"the database's tables have version {found}, but this amqtt_db knows only versions up to {STORE_VERSION}: "
+            "install the amqtt_db that created them, or a newer one"
         )
 
 

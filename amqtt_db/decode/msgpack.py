@@ -24,7 +24,7 @@ def decode(payload: bytes) -> Any:
     except DecodeError:
         raise
     except UnicodeDecodeError as error:
-        raise DecodeError(f"not MessagePack: a text is not UTF-8{position(error)}") from None
+        raise DecodeError(f"not MessagePack: text that is not UTF-8{position(error)}") from None
     except msgpack.StackError:
         raise DecodeError("not MessagePack: nested too deeply") from None
     except msgpack.ExtraData:

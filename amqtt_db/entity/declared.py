@@ -137,4 +137,4 @@ def undeclared(data: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, 
 
 def _require(field: Field, problem: str) -> None:
     if field.required:
-        raise EntityError(f"property {field.path!r} {problem}, and the entity cannot be made without it")
+        raise EntityError(f"property {field.path!r} {problem}, and the entity cannot be created without it")

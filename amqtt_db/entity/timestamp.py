@@ -12,7 +12,7 @@ from typing import Any, Final
 from amqtt_db.entity.strict import to_datetime
 from amqtt_db.record import to_micros
 
-TIMES: Final = "ISO 8601, in UTC without a zone; or how long ago: 90s, 15m, 24h, 7d, 2w"
+TIMES: Final = "ISO 8601 (UTC if it has no zone), or how long ago: 90s, 15m, 24h, 7d, 2w"
 """The accepted notations of a time."""
 
 _AGO_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

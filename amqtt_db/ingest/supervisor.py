@@ -118,7 +118,7 @@ class Supervisor:
                 self._causes.resolve()
             cause = status if isinstance(status, str) else _describe(status)
             if self._causes.is_new(cause):
-                logger.error("the writer %s; it is started again, and messages wait in the journal", cause)
+                logger.error("the writer %s; it is being restarted, and messages wait in the journal", cause)
             if status in _EXPECTED:
                 self._backoff.reset()
             self._pause = _LAST_WAIT if status == MISCONFIGURED else self._backoff.next_pause()

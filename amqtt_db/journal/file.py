@@ -45,8 +45,8 @@ def lock(path: Path) -> int:
         descriptor = try_lock(lock_file(path))
     if descriptor is None:
         raise JournalInUse(
-            f"journal {path}: another process owns it, probably a broker that still runs; stop that one, or give this"
-            " one a journal of its own"
+            f"journal {path}: another process owns it, probably a broker that is still running; stop that one, or give"
+            " this one its own journal"
         )
     return descriptor
 
@@ -148,13 +148,13 @@ def _advice(error: sqlite3.DatabaseError) -> str:
         return "the file is damaged; restart the broker, which sets the file aside and keeps everything readable"
     if is_damage(error):
         return (
-            "the file is damaged or no journal; move it away (with its -wal and -shm files) and start again,"
-            " which makes a new one, or name another path"
+            "the file is damaged or not a journal; move it away (with its -wal and -shm files) and start again"
+            " to create a new one, or choose another path"
         )
     if "full" in text:
         return "free some space on its disk"
     if "locked" in text:
-        return "another program holds it open for writing; stop that one"
+        return "another program has it open for writing; stop it"
     return "check the disk, and that this user may write to the file and its directory"
 
 

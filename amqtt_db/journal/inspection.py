@@ -104,7 +104,7 @@ def export_lines(path: Path) -> Iterator[bytes]:
     """
     clients: dict[int, Any] = {}
     if not path.exists():
-        raise JournalError(f"journal {path}: it does not exist; name it with --journal, or name a configuration")
+        raise JournalError(f"journal {path}: it does not exist; name it with --journal, or give a configuration")
     for first, count, _, _, _, blob in readable(path):
         columns = decode_group(count, blob)
         entries = zip(columns.times, columns.flags, columns.sessions, columns.topics, columns.payloads, strict=True)

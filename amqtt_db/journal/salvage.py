@@ -258,7 +258,7 @@ def _is_journal(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise JournalError(f"journal {path}: {error.strerror or error}; check who may read it") from error
+        raise JournalError(f"journal {path}: {error.strerror or error}; check its permissions") from error
     return head.startswith(_SQLITE_MAGIC) and head[_ID_AT:] == APPLICATION_ID.to_bytes(4, "big")
 
 

@@ -80,7 +80,7 @@ def _parse_bound(name: str, value: datetime | str | None) -> int | None:
     if isinstance(value, str):
         return to_micros(read_time(value))
     if not isinstance(value, datetime):
-        raise ValueError(f"{name} is {value!r}; give a datetime with a time zone, or a text: {TIMES}")
+        raise ValueError(f"{name} is {value!r}; give a datetime with a time zone, or text: {TIMES}")
     if value.utcoffset() is None:
         raise ValueError(f"{name} is {value.isoformat()}; it needs a time zone, such as timezone.utc")
     return to_micros(value)

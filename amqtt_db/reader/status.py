@@ -130,8 +130,8 @@ def _held_back(size: int, most: int) -> Iterator[str]:
     """Warn of a full journal, which no counter shows: senders keep what it does not take."""
     if size >= most * NO_LONGER_FULL:
         yield (
-            f"the journal is full, or nearly so: {size} bytes, and max_size is {most}; while it is, QoS 1 and 2 are not"
-            " acknowledged and wait with their senders, and QoS 0 is refused"
+            f"the journal is full, or nearly full: {size} bytes, and max_size is {most}; while it is full, QoS 1 and 2"
+            " are not acknowledged and wait with their senders, and QoS 0 is refused"
         )
 
 

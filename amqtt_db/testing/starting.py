@@ -167,7 +167,7 @@ def execute(url: str, *statements: str) -> None:
 def _mariadb(program: str) -> str:
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
-        raise Missing(f"no MariaDB: there is no {program}; install MariaDB's server (on Debian: mariadb-server)")
+        raise Missing(f"no MariaDB: {program} was not found; install MariaDB's server (on Debian: mariadb-server)")
     return found
 
 

@@ -127,7 +127,7 @@ class CrashGuard:
         """
         name = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()  # the note is small
         if self._tasks.get(name, SuspectTask()).is_left_alone:
-            raise StructureError(f"it ended the writer twice: it is left alone for {LEFT_ALONE / 60:g} minutes")
+            raise StructureError(f"it ended the writer twice, so it is skipped for {LEFT_ALONE / 60:g} minutes")
         self._write("task " + name)
         with self._run():
             yield

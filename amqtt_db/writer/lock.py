@@ -40,7 +40,7 @@ def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
     with suppress(FileNotFoundError), _lock_file(journal).open("rb") as file:
         if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(
-                f"the writer of {journal} is at work with other routes than these, and would undo what is done here; "
+                f"the writer of {journal} is running with different routes, and would undo this change; "
                 "restart its broker with this configuration first"
             )
 

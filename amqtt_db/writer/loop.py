@@ -178,7 +178,7 @@ class WriterLoop:
     def _require_same_file(self, writer: Writer) -> None:
         """Raise DatabaseError if the file has been deleted: what went into it is not stored."""
         if writer.identity() != self._identity:
-            raise DatabaseError("the database's file was deleted or replaced while it was written to")
+            raise DatabaseError("the database's file was deleted or replaced while it was being written to")
 
     def _registered(self, writer: Writer, generation: Generation) -> tuple[int, int]:
         if generation.token not in self._numbers:

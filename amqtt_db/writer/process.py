@@ -95,7 +95,9 @@ def _work(settings: Settings, stop: Stop) -> int:
             logger.error("%s", error)
             return 1
         except OSError as error:
-            logger.error("cannot make %s: %s; it must be a plain file that this user may write", note, error.strerror)
+            logger.error(
+                "cannot create %s: %s; it must be a regular file that this user can write to", note, error.strerror
+            )
             return 1
         make_writer = partial(Writer, engine_for(settings.database), settings.routes, guard)
         WriterLoop(journal, make_writer, guard, stop, has_grown).run()

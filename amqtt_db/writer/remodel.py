@@ -275,8 +275,8 @@ class Remodel:
                     continue
                 if new is None or not _equal(old, new):
                     raise RemodelError(
-                        f"topic {move.topic}: message {old.id} does not read back from its new tables as it was; "
-                        "the old rows stay where they are"
+                        f"topic {move.topic}: message {old.id} does not read back unchanged from its new tables; "
+                        "the old rows are kept"
                     )
                 done += 1
                 if done % BATCH == 0:

@@ -174,7 +174,7 @@ class Retention:
         with self._database.begin() as connection:
             for name, keep in changed.items():
                 self._engine.hypertables.set_retention(connection, name, keep)
-                logger.info("the chunks of %s are kept %s", name, "for ever" if keep is None else format_duration(keep))
+                logger.info("the chunks of %s are kept %s", name, "forever" if keep is None else format_duration(keep))
 
     def _delete(self, group: RetentionGroup, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
         """Delete the oldest records that are too old, up to STEP of them; return how many."""

@@ -57,6 +57,6 @@ class SteadyClock:
     def _doubt(self, told: float, wall: float) -> None:
         self._told, self._steady_since = told, self._monotonic
         logger.warning(
-            "the system's clock is %s ahead of the time expected; `keep` deletes by the old time until the clock has"
+            "the system clock is %s ahead of the expected time; `keep` goes by the old time until the clock has"
             " been steady for an hour", timedelta(seconds=round(wall - told)),
         )  # fmt: skip

@@ -128,7 +128,7 @@ class Writer:
         self._views.forget()
         for statement in ddl:
             done = " ".join(statement.split())
-            logger.warning("somebody changed the schema by hand, or its model has changed; repaired with: %s", done)
+            logger.warning("the schema was changed by hand, or a model has changed; repaired with: %s", done)
         return bool(ddl)
 
     def is_collision(self, error: BaseException) -> bool:

@@ -21,7 +21,7 @@ BROKER = BrokerSettings("mqtt", "localhost", 1883, "me", qos=1)
     ("properties", "codes", "said"),
     [
         ({}, {"a": 1, "b": 2}, []),
-        ({packets.SESSION_EXPIRY: 7200}, {"a": 1}, ["the session for 7200 s only, not 604800 s"]),
+        ({packets.SESSION_EXPIRY: 7200}, {"a": 1}, ["the session for 7200 s, not 604800 s"]),
         ({packets.RETAIN_AVAILABLE: 0}, {"a": 1}, ["no retained messages"]),
         ({}, {"a": 0}, ["grants QoS 0 for a, not 1: messages may be lost"]),
         ({}, {"a": 1, "b": 0x87}, ["refuses b"]),

@@ -162,7 +162,7 @@ def test_check_shows_what_a_sample_becomes(tmp_path: Path) -> None:
     ("payload", "says"),
     [
         ('{"t": 1700000000}', "2023-11-14 22:13:20.000000 UTC by t"),
-        ('{"t": "soon"}', "t is missing or not a time, so the arrival counts"),
+        ('{"t": "soon"}', "t is missing or not a time, so the arrival time is used"),
     ],
 )
 def test_check_shows_a_samples_time(payload: str, says: str, tmp_path: Path) -> None:
@@ -276,14 +276,15 @@ def test_run_needs_its_directories(tmp_path: Path) -> None:
     result = invoke("run", configuration(tmp_path, database=database, journal=journal))
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        f"database {tmp_path}/no/mqtt.db: no directory {tmp_path}/no; make it or name another database",
+        f"database {tmp_path}/no/mqtt.db: the directory {tmp_path}/no does not exist; create it or choose another"
+        " database",
         f"journal {tmp_path}: it is a directory; name a file",
     ]
 
 
 @pytest.mark.parametrize("command", ["run", "check", "write"])
 def test_a_database_that_can_never_work_is_refused(command: str, tmp_path: Path) -> None:
-    """One line, instead of a writer that waits for ever."""
+    """One line, instead of a writer that waits forever."""
     (tmp_path / "mqtt.db").write_text("a shopping list")
     result = invoke(command, configuration(tmp_path))
     assert result.exit_code == 1
@@ -408,7 +409,7 @@ def test_status_says_where_to_look_when_nothing_is_stored(tmp_path: Path) -> Non
 def test_a_missing_database_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is in another directory than the broker sees it."""
     monkeypatch.chdir(tmp_path)
-    assert f"there is no database {tmp_path}/mqtt.db yet" in invoke("export").stderr
+    assert f"database {tmp_path}/mqtt.db does not exist yet" in invoke("export").stderr
 
 
 @pytest.mark.slow
@@ -425,7 +426,7 @@ def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
 
 
 def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with a line once it has waited for an end of the other one, and is not tried for ever."""
+    """It ends with a line once it has waited for an end of the other one, and is not tried forever."""
     path = configuration(tmp_path)
     monkeypatch.setattr("amqtt_db.cli.write.OTHER_WRITER_SECONDS", 0.3)
     lock = acquire_lock(tmp_path / "mqtt.journal", config.load_settings(path).routes)
@@ -500,7 +501,7 @@ def feed(directory: Path, *messages: tuple[str, Any]) -> Path:
 def test_there_is_nothing_to_read_yet(command: str, tmp_path: Path) -> None:
     """Without a database, or with an empty one, there is one line on stderr, and exit code 1; and none is made."""
     path = configuration(tmp_path)
-    for reason in (f"there is no database {tmp_path}/mqtt.db yet", "the database is empty"):
+    for reason in (f"database {tmp_path}/mqtt.db does not exist yet", "the database is empty"):
         result = invoke(*command.split(), path)
         assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
         assert result.stderr.startswith(reason)
@@ -553,7 +554,9 @@ def test_export(tmp_path: Path) -> None:
     told = invoke("export", path, "--output", tmp_path).stderr
     assert told == f"output {tmp_path}: it is a directory; name a file\n"
     told = invoke("export", path, "--output", tmp_path / "no" / "x.csv").stderr
-    assert told == (f"output {tmp_path}/no/x.csv: no directory {tmp_path}/no; make it or name another output\n")
+    assert told == (
+        f"output {tmp_path}/no/x.csv: the directory {tmp_path}/no does not exist; create it or choose another output\n"
+    )
 
 
 @pytest.mark.parametrize(

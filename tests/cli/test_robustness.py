@@ -253,5 +253,5 @@ def test_a_database_that_changes_while_it_is_read_as_is(tmp_path: Path, monkeypa
     found = amqtt_db.read(f"sqlite:///{tmp_path}/mqtt.db")
     next(found)
     os.utime(tmp_path / "mqtt.db")
-    with pytest.raises(DatabaseError, match="was written to while it was read"):
+    with pytest.raises(DatabaseError, match="was written to while it was being read"):
         list(found)

@@ -51,7 +51,7 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
         ("listners: {}\nplugins: {amqtt_db.Plugin: {}}", "listners", "did you mean 'listeners'?"),
         ("plugins: {amqtt_db.Plugin: {databse: x}}", "plugins.amqtt_db.Plugin.databse", "did you mean 'database'?"),
         ("plugins: [amqtt_db.Plugin: {sync: x}]", "plugins[0].amqtt_db.Plugin.sync", "belongs in `journal:"),
-        ("listeners: {a: {}}\nplugins: {amqtt_db.Plugin: {}}", "listeners", "a listener with the name `default`"),
+        ("listeners: {a: {}}\nplugins: {amqtt_db.Plugin: {}}", "listeners", "a listener named `default`"),
         (
             "listeners: {default: {bnd: x}}\nplugins: {amqtt_db.Plugin: }",
             "listeners.default.bnd",

@@ -157,7 +157,7 @@ def test_every_mistake_is_reported_at_once() -> None:
             "has no effect without `compress_after`: it applies to compressed chunks only"
         ),
     }  # fmt: skip
-    assert found["hypertable.segment_by[1]"].startswith("the tables of the route have no column 'temp'; valid are ")
+    assert found["hypertable.segment_by[1]"].startswith("the tables of the route have no column 'temp'; valid: ")
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_any_name_can_be_declared(spec: dict[str, Any]) -> None:
         ({}, ["entity: declares no properties"]),
         ({"a": "flaot"}, ["entity.a: 'flaot' is not a type; did you mean 'float'?"]),
         ({"a": "number"}, ["entity.a: 'number' is not a type; did you mean 'float'?"]),
-        ({"a": "xyz"}, ["entity.a: 'xyz' is not a type; valid are any, bool, bytes, date, datetime"]),
+        ({"a": "xyz"}, ["entity.a: 'xyz' is not a type; valid: any, bool, bytes, date, datetime"]),
         (
             {"a": {"b": {"c": "sting"}, "d": 5}},
             ["entity.a.b.c: 'sting'", "entity.a.d: expected a type's name or a map"],
@@ -409,7 +409,7 @@ def test_null_is_absence() -> None:
     """An attribute that is not optional gets its default, one without a default is missing."""
     entity = Entity.from_class(Climate)
     assert _stored(entity, {"temp": 20.0, "rh": None})["rh"] == 50.0
-    assert refusal(entity, {"temp": None}) == "property 'temp' is missing, and the entity cannot be made without it"
+    assert refusal(entity, {"temp": None}) == "property 'temp' is missing, and the entity cannot be created without it"
 
 
 def test_a_required_attribute_must_be_there_and_right() -> None:
@@ -417,7 +417,7 @@ def test_a_required_attribute_must_be_there_and_right() -> None:
     entity = Entity.from_class(Climate)
     assert "property 'temp' is missing" in refusal(entity, {"rh": 1.0})
     told = refusal(entity, {"temp": UNTOLD})
-    assert told == "property 'temp' is not float but str, and the entity cannot be made without it"
+    assert told == "property 'temp' is not float but str, and the entity cannot be created without it"
     assert "property 'pos.lat' is missing" in refusal(entity, {"temp": 1.0, "pos": {}})
 
 
@@ -524,7 +524,7 @@ class Node:
 
 
 def test_a_class_that_holds_itself_is_stored_as_json_below_the_first() -> None:
-    """Properties cannot go on for ever."""
+    """Properties cannot go on forever."""
     entity = Entity.from_class(Node)
     assert entity.shape.properties == (("name", "text"), ("child", "json"))
     stored = _stored(entity, {"name": "a", "child": {"name": "b", "child": {"name": "c"}}})

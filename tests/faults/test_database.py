@@ -184,7 +184,7 @@ def test_schema_changed_by_hand(tmp_path: Path, count: Count, round_: int) -> No
             (last,) = other.execute("SELECT max(id) FROM loads").fetchone()
             other.close()
             load.more()
-            scene.until_logged("somebody changed the schema by hand, or its model has changed; repaired with")
+            scene.until_logged("the schema was changed by hand, or a model has changed; repaired with")
         assert scene.sql(f"SELECT count(*) FROM loads WHERE id > {last} AND s IS NULL") == [(0,)]
 
 

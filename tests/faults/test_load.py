@@ -209,7 +209,7 @@ def test_a_leaking_decoder(tmp_path: Path, count: Count, round_: int) -> None:
         good, bad = _bad(scene, "leak")
         good.acknowledged |= bad.acknowledged
         verdict = scene.judge(good)
-        scene.until_logged("the writer used more memory than memory_limit; it is started again")
+        scene.until_logged("the writer used more memory than memory_limit; it is being restarted")
         assert verdict.dead == 0
         count(verdict)
 
@@ -225,5 +225,5 @@ def test_a_bad_decoder_without_a_broker(tmp_path: Path, count: Count, round_: in
         verdict = scene.judge(good)
         ((reason,),) = scene.sql("SELECT reason FROM mqtt_dead_letter")
         assert "user code took longer than 0.5 s" in reason
-        scene.until_logged("the writer used more memory than memory_limit; it is started again")
+        scene.until_logged("the writer used more memory than memory_limit; it is being restarted")
         count(verdict + scene.verdict(bad, 0))

@@ -116,7 +116,7 @@ def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFix
 
     asyncio.run(scenario())
     assert [record.message for record in caplog.records if record.name == "amqtt_db.ingest.supervisor"] == [
-        "the writer was killed by signal 9; it is started again, and messages wait in the journal"
+        "the writer was killed by signal 9; it is being restarted, and messages wait in the journal"
     ]
 
 

@@ -78,9 +78,9 @@ Failing = Callable[[Site], dict[str, Any]]
             {"host": "other.example.org"},
             [],
             lambda site: {"tls": {"ca": str(site.ca)}},
-            "for another host: `url` must have a name",
+            "for another host: `url` must contain one of its names",
         ),
-        ({}, [], lambda _: {}, "name the file of its authority in `tls.ca`"),
+        ({}, [], lambda _: {}, "set `tls.ca` to that authority's file"),
         (
             {},
             ["require_certificate true"],
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     settings = BrokerSettings("mqtts", "localhost", 8883, "me")
     for tls, said in (
         (TlsSettings(ca=key), r"broker\.tls\.ca: .*client\.key has no certificate in PEM format"),
-        (TlsSettings(certificate=certificate, key=locked), r"broker\.tls: .*locked\.key is locked with a password"),
+        (TlsSettings(certificate=certificate, key=locked), r"broker\.tls: .*locked\.key is protected by a password"),
         (TlsSettings(certificate=certificate, key=site.server[1]), r"broker\.tls: .* certificate and its key in PEM"),
     ):
         with pytest.raises(UnusableFile, match=said):

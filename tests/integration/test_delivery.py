@@ -197,9 +197,7 @@ def test_the_plugin_in_amqtts_own_broker(tmp_path: Path) -> None:
         broker.until_stored(100)
         assert broker.sql("SELECT sum(n) FROM a_b") == [(4950.0,)]
         broker.kill()
-    told = (
-        f"amqtt_db stores what is published in sqlite:///{broker.database}, by way of journal {tmp_path}/mqtt.journal"
-    )
+    told = f"amqtt_db stores what is published in sqlite:///{broker.database}, via journal {tmp_path}/mqtt.journal"
     assert told in broker.log.read_text()
 
 

@@ -540,7 +540,7 @@ def test_another_programs_database_is_left_alone(path: Path) -> None:
 def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
     """Text, or a damaged journal, is named with what to do."""
     path.write_bytes(b"Dear diary, " * 1000)
-    with pytest.raises(JournalError, match=r"mqtt\.journal: .*damaged or no journal; move it away"):
+    with pytest.raises(JournalError, match=r"mqtt\.journal: .*damaged or not a journal; move it away"):
         opened(path)
 
 

@@ -423,7 +423,7 @@ def test_a_value_edited_by_hand_that_is_none_is_an_error_of_one_line(
 
 def test_there_is_no_database(tmp_path: Path) -> None:
     """A missing file, and one without a single table, are errors of one line; the file is not made."""
-    with pytest.raises(DatabaseError, match=r"there is no database .*mqtt\.db yet"):
+    with pytest.raises(DatabaseError, match=r"database .*mqtt\.db does not exist yet"):
         list(amqtt_db.read(f"sqlite:///{tmp_path}/mqtt.db"))
     assert not (tmp_path / "mqtt.db").exists()
     (tmp_path / "mqtt.db").touch()

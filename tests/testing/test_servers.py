@@ -126,7 +126,7 @@ def test_a_database_is_empty_whoever_had_it_before(kind: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_table_that_somebody_holds_costs_the_database(kind: str) -> None:
-    """It is dropped instead of being emptied, so that nobody waits for ever."""
+    """It is dropped instead of being emptied, so that nobody waits forever."""
     with needed(kind):
         SERVERS.url(kind)
     with SERVERS.empty(kind) as url:

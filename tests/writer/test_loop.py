@@ -122,7 +122,7 @@ def test_a_database_that_is_away_at_start(tmp_path: Path, caplog: pytest.LogCapt
     mill.until_stored()
     mill.end()
     (complaint,) = _complaints(caplog)
-    assert "cannot make the database" in complaint
+    assert "cannot create the database" in complaint
     assert [record for record in caplog.records if "working again" in record.getMessage()]
 
 

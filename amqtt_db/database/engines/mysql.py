@@ -79,8 +79,8 @@ _GRANT: Final = (
     "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW ON the database"
 )
 _LOGIN: Final = (
-    "The user or the password of the URL is wrong for this host; a user for this very host, be it an anonymous one "
-    "such as ''@'localhost', goes before one for any host, such as 'user'@'%'"
+    "The user or the password of the URL is wrong for this host; a user for exactly this host, even an anonymous one "
+    "such as ''@'localhost', takes precedence over one for any host, such as 'user'@'%'"
 )
 _ADVICE: Final[Mapping[int | None, str]] = {
     1044: _GRANT, 1142: _GRANT, 1143: _GRANT,  # a database, a table, a column
@@ -263,7 +263,7 @@ def lock_schema(connection: sa.Connection, seconds: int) -> None:
     """Take the lock on the schema.  Raises Busy if it takes longer than so many seconds."""
     connection.info["amqtt_db_locked"] = True
     if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
-        raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one waits on")
+        raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one keeps waiting")
 
 
 def _packet_size(connection: sa.Connection) -> int:

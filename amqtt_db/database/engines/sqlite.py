@@ -199,7 +199,8 @@ class SQLite(Engine):
         """Raise DatabaseError if a file that was read without locks has changed meanwhile."""
         if self._version() != version:
             raise DatabaseError(
-                f"the database {self._path} was written to while it was read, and this user may not lock it; try again"
+                f"the database {self._path} was written to while it was being read, and this user may not lock it;"
+                " try again"
             )
 
     def rehearse(self) -> sa.Engine:
@@ -224,14 +225,14 @@ class SQLite(Engine):
             return
         except OSError as error:
             raise DatabaseError(
-                f"cannot make the database {path}: {error.strerror}; make its directory or change its permissions"
+                f"cannot create the database {path}: {error.strerror}; create its directory or change its permissions"
             ) from error
 
     def _require_file(self) -> sa.URL:
         """Return a URL that never creates the file.  Raises DatabaseError if it is missing."""
         path = self._path
         if path is None or not path.exists():
-            raise NoDatabaseYet(f"there is no database {path} yet: it is made when the first message is stored")
+            raise NoDatabaseYet(f"database {path} does not exist yet; storing the first message creates it")
         url = sa.make_url(self.url).set(database=path.as_uri())
         as_is = {"mode": "ro", "immutable": "1"} if must_read_as_is(path) else {"mode": "rw"}
         return url.update_query_dict({"uri": "true", **as_is})

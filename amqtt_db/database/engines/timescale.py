@@ -38,20 +38,20 @@ _EVERY: Final = "INTERVAL '1 hour'"
 """The interval at which the server looks for chunks to delete."""
 
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
-    "0A000": ("frozen chunk", "the chunk of the hypertable is frozen; unfreeze it"),
+    "0A000": ("frozen chunk", "the hypertable's chunk for the message's time is frozen; unfreeze it"),
     "53400": (
         "decompression limit",
-        "too much of the chunk must be unpacked to store it; raise "
+        "too much of the hypertable's chunk for the message's time must be decompressed to store it; raise "
         "timescaledb.max_tuples_decompressed_per_dml_transaction",
     ),
 }
-"""SQLSTATE → words of the server's message about a chunk that refuses a row, and the reason given to users."""
+"""SQLSTATE → words in the server's message when a chunk refuses a row, and the reason shown to users."""
 
 
 def refusal(error: psycopg.Error) -> Rejected | None:
     """Return why a chunk refuses a row, or None if an error means something else."""
     said, reason = _REFUSALS.get(error.sqlstate or "", ("", ""))
-    return Rejected(f"at the time of the message {reason}, then replay") if said and said in str(error) else None
+    return Rejected(f"{reason}, then replay") if said and said in str(error) else None
 
 
 class Timescale(Hypertables):

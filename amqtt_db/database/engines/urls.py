@@ -30,7 +30,7 @@ _SERVER: Final = re.compile(
 )
 """The part of a server's URL after ``://``, read as SQLAlchemy does, but without a misplaced @."""
 
-_ESCAPES: Final = "in its user and password write %40 for @, %3A for :, %2F for /, %3F for ? and %25 for %"
+_ESCAPES: Final = "in the user name and password, write %40 for @, %3A for :, %2F for /, %3F for ? and %25 for %"
 
 
 @attrs.frozen
@@ -94,12 +94,12 @@ def file_problem(what: str, path: Path) -> str | None:
     """Return why a file cannot be written or created, or None; ``what`` says what it is for."""
     directory = path.parent
     if not directory.is_dir():
-        return f"{what} {path}: no directory {directory}; make it or name another {what}"
+        return f"{what} {path}: the directory {directory} does not exist; create it or choose another {what}"
     if path.is_dir():
         return f"{what} {path}: it is a directory; name a file"
     if _may(directory, os.W_OK | os.X_OK) and (not path.exists() or _may(path, os.R_OK | os.W_OK)):
         return None
-    return f"{what} {path}: it cannot be read and written; change its permissions or name another {what}"
+    return f"{what} {path}: it cannot be read and written; change its permissions or choose another {what}"
 
 
 def _may(path: Path, mode: int) -> bool:

@@ -171,7 +171,7 @@ class BrokerConnection(Peer):
         settings = self._settings
         granted = connack.properties.get(packets.SESSION_EXPIRY, settings.session)
         if granted < settings.session:
-            logger.warning("%s: the broker keeps the session for %d s only, not %d s", settings.url, granted,
+            logger.warning("%s: the broker keeps the session for %d s, not %d s", settings.url, granted,
                            settings.session)  # fmt: skip
         skip = settings.retained == "ignore" and self._version != V5
         self._session.connected(connack.session_present, settings.window, skip_retained=skip)

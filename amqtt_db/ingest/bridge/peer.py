@@ -20,8 +20,8 @@ _CONNECT_REFUSALS: Final = {
     0x04: "does not accept user name and password", 0x86: "does not accept user name and password",
     0x05: "does not allow this client in: check user name and password",
     0x87: "does not allow this client in: check user name and password",
-    0x8A: "has banned this client", 0x95: "finds a packet too large", 0x97: "has a quota that is exceeded",
-    0x9F: "gets too many connections",
+    0x8A: "has banned this client", 0x95: "rejects a packet as too large", 0x97: "reports that a quota is exceeded",
+    0x9F: "reports too many connections",
 }  # fmt: skip
 
 

@@ -84,8 +84,8 @@ class Subscription:
         self.recognized += received.recognized
         if received.unproven and not self.unproven:
             logger.warning(
-                "%s: %s delivered again that cannot be told from a new one, and may be stored twice: packet ids were"
-                " not given in turn for long enough, or begin again with each connection",
+                "%s: %s redelivered that cannot be told from new ones and may be stored twice: packet ids have not been"
+                " in sequence for long enough, or start again with each connection",
                 self._settings.url, format_count(received.unproven, "message was", "messages were"),
             )  # fmt: skip
         self.unproven += received.unproven

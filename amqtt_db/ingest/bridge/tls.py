@@ -10,8 +10,8 @@ from typing import Final
 from amqtt_db.config.broker import BrokerSettings, TlsSettings
 
 # By OpenSSL's codes for what is wrong with a certificate.
-_NO_AUTHORITY: Final = "that no trusted authority has signed: name the file of its authority in `tls.ca`"
-_OTHER_HOST: Final = "for another host: `url` must have a name that is in it"
+_NO_AUTHORITY: Final = "that no trusted authority has signed: set `tls.ca` to that authority's file"
+_OTHER_HOST: Final = "for another host: `url` must contain one of its names"
 _UNTRUSTED: Final[Mapping[int, str]] = {
     9: "that is not valid yet: set this machine's clock",
     10: "that has expired: renew it at the broker, or set this machine's clock",
@@ -22,11 +22,13 @@ _UNTRUSTED: Final[Mapping[int, str]] = {
 _ALERTS: Final[Mapping[str, str]] = {
     "CERTIFICATE_REQUIRED": "asks for a client certificate: set `tls.certificate` and `tls.key`",
     "UNKNOWN_CA": "does not know the authority that signed the client certificate: check `tls.certificate`",
-    "CERTIFICATE_EXPIRED": "finds the client certificate expired: renew `tls.certificate`",
-    "CERTIFICATE_REVOKED": "finds the client certificate revoked: replace `tls.certificate`",
+    "CERTIFICATE_EXPIRED": "says that the client certificate has expired: renew `tls.certificate`",
+    "CERTIFICATE_REVOKED": "says that the client certificate is revoked: replace `tls.certificate`",
     "ALERT_BAD_CERTIFICATE": "does not accept the client certificate: check `tls.certificate`",
     "NO_APPLICATION_PROTOCOL": "does not know the protocol in `tls.alpn`: check it, or leave it out",
-    "HANDSHAKE_FAILURE": "refuses the TLS handshake: perhaps for want of a client certificate: see `tls.certificate`",
+    "HANDSHAKE_FAILURE": (
+        "refuses the TLS handshake, perhaps because it needs a client certificate: see `tls.certificate`"
+    ),
 }
 
 
@@ -49,12 +51,14 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
 def describe_failure(error: Exception) -> str:
     """Return why no connection could be made, and what to do about it; it completes "the broker …"."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"shows a certificate {_UNTRUSTED.get(error.verify_code, 'that is not right')} ({error.verify_message})"
+        return (
+            f"presents a certificate {_UNTRUSTED.get(error.verify_code, 'that is not valid')} ({error.verify_message})"
+        )
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)
         known = next((meaning for part, meaning in _ALERTS.items() if part in reason.upper().replace(" ", "_")), None)
         said = reason.casefold().replace("_", " ")
-        return known or f"does not agree on TLS: {said}; check `tls`, and that the port is one for TLS"
+        return known or f"cannot agree on TLS: {said}; check `tls`, and that the port is one for TLS"
     return f"cannot be reached: {error or 'no answer'}"
 
 
@@ -81,7 +85,7 @@ def _add_certificate(context: ssl.SSLContext, tls: TlsSettings, path: str) -> No
 
 def _refuse_password() -> str:
     """Keep OpenSSL from asking at the terminal."""
-    raise UnusableFile("is locked with a password: store the key without one, readable only by this user")
+    raise UnusableFile("is protected by a password: store the key without one, readable only by this user")
 
 
 def _first_words(error: OSError) -> str:

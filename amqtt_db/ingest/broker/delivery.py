@@ -24,7 +24,7 @@ from amqtt_db.message import flags
 Permission = Callable[[str], Awaitable[bool]]
 """Returns True if the broker's topic plugins let the session publish to a topic."""
 
-_RESERVED: Final = "published to a topic that is empty or begins with $, which is the broker's own"
+_RESERVED: Final = "published to a topic that is empty or begins with $, which is reserved for the broker"
 
 
 def is_topic(topic: str) -> bool:

@@ -47,7 +47,7 @@ _UNFINISHED_BYTES: Final = 256 * 2**20  # of large packets that are still arrivi
 _ILL_FORMED_CONNECT: Final = (
     "has a client id, user name or will topic that is not well-formed UTF-8 [MQTT-1.5.3-1] and is disconnected"
 )
-_RESERVED_WILL: Final = "left a will for a topic that clients may not publish to"
+_RESERVED_WILL: Final = "has a will for a topic that clients may not publish to"
 _CLEAN_SECONDS: Final = 24 * 3600.0
 _YOUNG_OBJECTS: Final = 10_000
 
@@ -106,7 +106,7 @@ class Plugin(BasePlugin[BrokerContext]):
         forget_abandoned(self._group_commit)
         self._ticker = asyncio.create_task(self._tick_forever(), name="amqtt_db ticker")
         self._supervisor.start()
-        logger.info("amqtt_db stores what is published in %s, by way of journal %s", self._database, self._journal)
+        logger.info("amqtt_db stores what is published in %s, via journal %s", self._database, self._journal)
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
         """Step between the client and the broker, before the client's first packet is read."""

@@ -24,7 +24,8 @@ class RepeatFilter(logging.Filter):
             return True
         held_back = self._limit.admit((record.pathname, record.lineno))
         if held_back:
-            record.msg = f"{record.getMessage()} ({format_count(held_back, 'more such line')} left out)"
+            count = format_count(held_back, "more line like this", "more lines like this")
+            record.msg = f"{record.getMessage()} ({count} left out)"
             record.args = ()
         return held_back is not None
 

@@ -43,7 +43,7 @@ def test_what_can_never_work_is_told(tmp_path: Path) -> None:
     )
     assert problem(_url(tmp_path)) == f"database {tmp_path}: it is a directory; name a file"
     assert problem(_url(tmp_path / "no" / "x.db")) == (
-        f"database {tmp_path}/no/x.db: no directory {tmp_path}/no; make it or name another database"
+        f"database {tmp_path}/no/x.db: the directory {tmp_path}/no does not exist; create it or choose another database"
     )
 
 
@@ -57,7 +57,7 @@ def test_a_file_that_this_user_may_not_use_is_told(mode: int, tmp_path: Path) ->
             directory.chmod(0o711)
     tmp_path.chmod(0o777)
     assert _as_nobody(path) == (
-        f"database {path}: it cannot be read and written; change its permissions or name another database"
+        f"database {path}: it cannot be read and written; change its permissions or choose another database"
     )
 
 
@@ -97,7 +97,7 @@ def test_a_file_that_exists_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     """The reason is given also without an earlier check."""
-    with pytest.raises(DatabaseError, match="No such file or directory; make its directory"):
+    with pytest.raises(DatabaseError, match="No such file or directory; create its directory"):
         engine_for(_url(tmp_path / "no" / "x.db")).open(write=True)
 
 

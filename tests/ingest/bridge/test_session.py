@@ -120,7 +120,7 @@ def test_notes_do_not_grow_without_bound() -> None:
 
 
 def test_retained_messages_can_be_left_out() -> None:
-    """They are acknowledged all the same, or the broker would send them for ever."""
+    """They are acknowledged all the same, or the broker would send them forever."""
     session = Session({}, WINDOW)
     session.connected(False, WINDOW, skip_retained=True)
     received = session.receive([message(5)._replace(retain=True), message(6)], 0, 0)

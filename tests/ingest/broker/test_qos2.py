@@ -165,7 +165,7 @@ def test_an_identifier_that_is_used_for_another_message_hides_nothing(
 def test_identifiers_that_nobody_releases_are_forgotten_after_a_week(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients that never come back leave nothing behind for ever."""
+    """Clients that never come back leave nothing behind forever."""
 
     async def scenario() -> None:
         group_commit = GroupCommit(Journal.open(tmp_path / "journal", max_size=2**30, sync="never"))

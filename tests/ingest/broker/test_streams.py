@@ -235,7 +235,7 @@ def test_a_body_that_stops_ends_the_stream(size: int, monkeypatch: pytest.Monkey
 
 
 def test_a_large_body_that_trickles_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some bytes now and then keep no budget for ever."""
+    """Some bytes now and then keep no budget forever."""
     monkeypatch.setattr(streams, "_SILENCE_SECONDS", 0.1)
     monkeypatch.setattr(streams, "_SLOWEST", 2**30)
 
