@@ -1,14 +1,14 @@
-"""Every error of the project, under one root; how to log a repeated one once, and how long to wait after it.
+"""All errors of the project, under one root; logging a repeated error once; pauses between attempts.
 
 AmqttDbError
 ├── ConfigError           the YAML is wrong: all mistakes at once, each with its path
 ├── JournalError          the journal cannot be opened, read or written
-│   └── JournalInUse      another process owns it, or another writer is at work on it
+│   └── JournalInUse      another process owns it, or another writer is using it
 ├── Rejected              this message cannot be stored as it is: it becomes a dead letter
 │   ├── DecodeError       bytes → plain data
 │   ├── EntityError       plain data → typed entity
 │   └── StructureError    typed entity → rows
-└── DatabaseError         the target database refuses, and not because of a message
+└── DatabaseError         the target database cannot be used; no message is at fault
     ├── NoDatabaseYet     nothing has been stored so far
     ├── UnreadableRecords some records hold values that nothing here writes
     └── Busy              another writer is changing the schema
@@ -29,7 +29,7 @@ class AmqttDbError(Exception):
 
 @attrs.frozen
 class Problem:
-    """One mistake in the configuration: where it stands ("" for the whole), what is wrong, what would be right."""
+    """One mistake in the configuration: where it is ("" for the whole), what is wrong, what would be right."""
 
     path: str
     message: str
@@ -51,11 +51,11 @@ class JournalError(AmqttDbError):
 
 
 class JournalInUse(JournalError):  # noqa: N818 - it reads as what is the case
-    """Another process owns the journal, or another writer is at work on it."""
+    """Another process owns the journal, or another writer is using it."""
 
 
 class Rejected(AmqttDbError):  # noqa: N818 - it reads as what happened to the message
-    """A message cannot be stored as it is. ``step`` names the room that refused it."""
+    """A message cannot be stored as it is. ``step`` names the step that rejected it."""
 
     step: ClassVar[str] = "store"
 
@@ -79,7 +79,7 @@ class StructureError(Rejected):
 
 
 def describe_fault(error: BaseException) -> str:
-    """Return an error's class and what it says; errors of user code may be unable to say anything."""
+    """Return an error's class and its text; an error from user code may fail to give its text."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -88,7 +88,7 @@ def describe_fault(error: BaseException) -> str:
 
 @contextmanager
 def blame_message(where: str = "") -> Iterator[None]:
-    """Make whatever user code raises a StructureError, which is the message's fault; ``where`` is told too."""
+    """Turn whatever user code raises into a StructureError, blaming the message; its text includes ``where``."""
     try:
         yield
     except Rejected:
@@ -98,11 +98,11 @@ def blame_message(where: str = "") -> Iterator[None]:
 
 
 class DatabaseError(AmqttDbError):
-    """The target database cannot be used; the message says what it answered and what to do."""
+    """The target database cannot be used; the error's text says what it answered and what to do."""
 
 
 class NoDatabaseYet(DatabaseError):  # noqa: N818 - it reads as what is the case
-    """Nothing has been stored: the database, or its tables, are made when the writer first starts."""
+    """Nothing has been stored: the database and its tables are created when the writer first starts."""
 
 
 class UnreadableRecords(DatabaseError):  # noqa: N818 - it reads as what is the case
@@ -114,12 +114,12 @@ class Busy(DatabaseError):  # noqa: N818 - it reads as what is the case
 
 
 def format_count(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with what it counts: ``1 row``, ``2 rows``; ``many`` if the plural is more than an added s."""
+    """Return a number with its noun: ``1 row``, ``2 rows``; ``many`` is the plural if adding s is not enough."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 class OncePerCause:
-    """Tells which failures have another cause than the one before, so that each cause is logged once."""
+    """Tells whether a failure has a new cause, so that each cause is logged once."""
 
     def __init__(self) -> None:
         self._cause: str | None = None
@@ -130,7 +130,7 @@ class OncePerCause:
         return is_new
 
     def resolve(self) -> str | None:
-        """Note a success: the same cause is new again.  Return the cause that it ends, or None."""
+        """Note a success; the next failure counts as new.  Return the cause that is over, or None."""
         cause, self._cause = self._cause, None
         return cause
 
@@ -148,5 +148,5 @@ class Backoff:
         return pause
 
     def reset(self) -> None:
-        """Begin with the first pause again, after a success."""
+        """Start with the first pause again, after a success."""
         self._next = self._first

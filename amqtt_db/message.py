@@ -27,7 +27,7 @@ class Message:
     """One entry of a journal, exactly as the broker received it.
 
     ``time`` is the arrival in microseconds since 1970 (UTC); ``session`` is the position of the CONNECT entry of the
-    connection that it came through, 0 if that is unknown.  ``payload`` of a CONNECT entry is its details as JSON.
+    connection that it came through, or 0 if that is unknown.  ``payload`` of a CONNECT entry is its details as JSON.
     """
 
     position: int
@@ -55,7 +55,7 @@ class Message:
 
 @attrs.frozen
 class Batch:
-    """Neighbouring entries of one generation of a journal, column by column.
+    """Consecutive entries of one generation of a journal, column by column.
 
     ``token`` names the generation.  All sequences have the same length; positions ascend, gaps allowed.
     ``end`` is the position behind the batch: what the checkpoint becomes once the batch is stored.

@@ -1,7 +1,7 @@
-"""From a name in the configuration to the thing it means: a built-in, an entry point, or a dotted path.
+"""From a name in the configuration to what it means: a built-in, an entry point, or a dotted path.
 
-To name a module is to run it.  Where whoever writes the configuration may not decide that, the environment variable
-``AMQTT_DB_IMPORTS`` lists, with commas, the packages that may be named.
+Naming a module runs it.  To restrict what the author of a configuration can run, the environment variable
+``AMQTT_DB_IMPORTS`` lists the allowed packages, separated by commas.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def load(name: str, builtins: Mapping[str, Any], group: str) -> Any:
 
 
 def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
-    """Return the name under which a class is registered, or else its dotted path: :func:`load` finds it by either."""
+    """Return the name under which a class is registered, or else its dotted path; :func:`load` accepts either."""
     path = f"{cls.__module__}.{cls.__qualname__}"
     registered = {builtin: name for name, builtin in builtins.items()}
     registered.update({point.value.replace(":", "."): point.name for point in entry_points(group=group)})
@@ -60,7 +60,7 @@ def name_of(cls: type, builtins: Mapping[str, str], group: str) -> str:
 
 
 def search_last(directory: str) -> None:
-    """Have modules also looked for in a directory, after all others: none of them replaces another one."""
+    """Also look for modules in a directory, after all others, so that none of them replaces another."""
     sys.path[:] = [*(one for one in sys.path if one not in {"", directory}), directory]
 
 
@@ -82,14 +82,14 @@ def load_path(path: str) -> Any:
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """Return a phrase with the valid name nearest to ``name``, or with all valid names if none is near."""
+    """Return a phrase with the valid name closest to ``name``, or with all valid names if none is close."""
     names = sorted(valid)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names)}"
 
 
 def _require_allowed(path: str) -> None:
-    """Raise ValueError for what the allow-list does not cover, where there is one."""
+    """Raise ValueError if there is an allow-list and it does not cover the path."""
     listed = os.environ.get(ALLOW_LIST)
     if listed is None:
         return

@@ -1,9 +1,9 @@
 """JSON that keeps every type of the project.
 
-Plain JSON stays plain JSON: ``[1, "a", {"b": true}]`` is stored as it reads.  What JSON or some database's JSON type
-would not return identically is tagged, an object with one key: ``{"$number": "-0.0"}``, ``{"$bytes": "AAEC"}``,
+Plain JSON stays plain JSON: ``[1, "a", {"b": true}]`` is stored as it is.  What JSON or some database's JSON type
+would not return exactly is tagged, as an object with one key: ``{"$number": "-0.0"}``, ``{"$bytes": "AAEC"}``,
 ``{"$datetime": "2026-01-31T12:00:00+00:00"}``, ``{"$text": "a\\\\u0000b"}``.  A key of the data that begins with ``$``
-gets a second one; objects with keys that no database holds become ``{"$object": [[key, value], ...]}``.
+gets a second one; objects with keys that some database cannot hold become ``{"$object": [[key, value], ...]}``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from amqtt_db.record import EXACT, TaggedValue, as_plain, escape, unescape
 
 
 class EncodedJson(str):
-    """A value that is tagged JSON text already, and passes unchanged."""
+    """A value that is already tagged JSON text, and is passed on unchanged."""
 
     __slots__ = ()
 
@@ -48,12 +48,12 @@ _MINUS_ZERO: Final = re.compile(rb"-0\.0(?!\d)")
 
 
 def dumps_all(values: Sequence[Any]) -> Sequence[str | None]:
-    """:func:`dumps` of many values, None as None; an object that is there again and again is written once.
+    """:func:`dumps` of many values, None as None; an object that occurs repeatedly is encoded once.
 
-    What is :class:`EncodedJson` is left as it is.
+    :class:`EncodedJson` is passed on unchanged.
     """
     if set(map(type, values)) == {EncodedJson}:
-        texts = "\n".join(values).split("\n")  # drivers are slow with a class of ours
+        texts = "\n".join(values).split("\n")  # drivers are slow with a class of our own
         if len(texts) == len(values):  # JSON need not have line breaks, and hardly ever does
             return texts
     different = {id(value): value for value in values if value is not None}
@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
 
 
 def _dump_untagged(values: Iterable[Any]) -> bytes | None:
-    """JSON texts in lines of values in which nothing needs a tag; None where that is not certain at a glance."""
+    """The JSON of values that need no tag, one per line; None if a quick look cannot tell."""
     if not _is_json(values):
         return None
     try:
@@ -84,7 +84,7 @@ def _dump_untagged(values: Iterable[Any]) -> bytes | None:
 def needs_no_tag(text: bytes) -> bool:
     """Return True if the JSON text of plain values certainly holds nothing that needs a tag.
 
-    The text itself is looked at, which is much faster than to look at each value: a key or text that begins with ``$``,
+    It searches the text itself, which is much faster than checking each value: a key or text that begins with ``$``,
     U+0000, NaN (which is ``null`` there), −0.0, an exponent, a number of more digits than a double's integers have.
     """
     if b'"$' in text or b"\\u0000" in text or b"null" in text or (b"-0.0" in text and _MINUS_ZERO.search(text)):
@@ -94,7 +94,7 @@ def needs_no_tag(text: bytes) -> bool:
 
 
 def _is_json(values: Iterable[Any]) -> bool:
-    """Return True if values, and all they hold, are of JSON's own types, null excepted."""
+    """Return True if values, and everything in them, have JSON's own types other than null."""
     types = set(map(type, values))
     if types <= _SCALARS:
         return True

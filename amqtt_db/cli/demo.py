@@ -40,7 +40,7 @@ def _climate(temp: float, humidity: int) -> Callable[[int], dict[str, Any]]:
 
 
 def _meter(n: int) -> dict[str, Any]:
-    """From its sixth message on, as if after an update, the meter reports its voltage too."""
+    """Return a reading; from the sixth on, as if after an update, it includes the voltage."""
     reading = {"watts": round(430 + 60 * math.sin(n / 3), 1), "tariff": "night" if n % 9 < 2 else "day"}
     return reading if n < 5 else {**reading, "grid": {"volts": 229 + n % 5}}
 
@@ -73,7 +73,7 @@ def make_config(directory: Path, port: int) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
+    """Return a port that nothing is listening on."""
     with socket.socket() as trial:
         trial.bind((HOST, 0))
         return int(trial.getsockname()[1])

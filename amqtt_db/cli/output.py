@@ -27,9 +27,9 @@ class OutputError(AmqttDbError):
 def prepare_streams() -> None:
     """Make the standard streams safe, before any file is opened.
 
-    A character that the encoding of standard output lacks is replaced.  The null device takes the place of a closed
-    stream, so that no database or journal gets its number; for standard output it is opened for reading, so that
-    writing fails.
+    A character that the encoding of standard output lacks is replaced.  The null device replaces a closed stream, so
+    that no database or journal gets its descriptor; for standard output it is opened for reading, so that writing
+    fails.
     """
     for descriptor, name, access in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
@@ -52,7 +52,7 @@ def print_json(value: Any) -> None:
 
 
 def print_result(result: RenderableType, *, soft_wrap: bool = False) -> None:
-    """Print tables and text; with ``soft_wrap`` lines stay whole, however narrow the terminal is."""
+    """Print tables and text; with ``soft_wrap``, lines are not broken however narrow the terminal is."""
     with _explaining():
         make_console().print(result, soft_wrap=soft_wrap)
 
@@ -75,8 +75,8 @@ def discard_output() -> None:
 def open_output(path: Path | None) -> Iterator[Callable[[bytes], object]]:
     """Open a file, or standard output for None and ``-``; yield a function that writes bytes.
 
-    A plain file gets its name when it is complete, and keeps its owner and mode if it was there before.  A device, a
-    pipe or a file with several names is written into.
+    A regular file gets its name when it is complete, and keeps the owner and mode of the file that it replaces.  A
+    device, a pipe or a file with several hard links is written in place.
     """
     if path is None or path == STANDARD_OUTPUT:
         yield _write_bytes
@@ -99,7 +99,7 @@ def _write_bytes(data: bytes) -> None:
 
 @contextmanager
 def _explaining() -> Iterator[None]:
-    """Name standard output in its errors; a reader that closes its pipe causes none."""
+    """Name standard output in its errors; a closed pipe is not an error."""
     try:
         yield
     except BrokenPipeError:
@@ -109,7 +109,7 @@ def _explaining() -> Iterator[None]:
 
 
 def _replaceable(path: Path) -> Path | None:
-    """Return the plain file that ``path`` leads to, or None if it leads to something that must be written into."""
+    """Return the regular file that ``path`` leads to, or None if it must be written in place."""
     target = Path(os.path.realpath(path))
     try:
         status = path.stat()
@@ -141,7 +141,7 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def _copy_mode(path: Path, file: BinaryIO) -> None:
-    """Give a file the owner and the mode of the one that it replaces, as far as the user may."""
+    """Give a file the owner and mode of the one that it replaces, as far as this user is allowed to."""
     if path.exists():
         status = path.stat()
         with suppress(OSError):

@@ -17,10 +17,10 @@ from amqtt_db.writer.remodel import Move, MoveProgress, Remodel
 
 
 def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
-    """Move the records of all topics that a filter covers to where their routes say; return a summary.
+    """Move the records of all topics that a filter covers to their routes' models; return a summary.
 
-    Raises DatabaseError if the database cannot be used, RemodelError if a record does not read back, AmqttDbError if a
-    writer works by other routes.
+    Raises DatabaseError if the database cannot be used, RemodelError if a record reads back differently, AmqttDbError
+    if a writer is running with different routes.
     """
     require_database(settings.database)
     require_same_routes(settings.journal.path, settings.routes)
@@ -48,7 +48,7 @@ def _move_one(remodel: Remodel, move: Move, bar: Bar) -> int:
 
 
 def _show_progress(steps: Iterable[MoveProgress], move: Move, bar: Bar) -> dict[str, int]:
-    """Show each step; return how many records each kind of step was about in the end."""
+    """Show each step; return how many records each kind of step handled."""
     task = bar.add_task(show.escape_text(move.topic), total=None)
     counts: dict[str, int] = {}
     for progress in steps:

@@ -1,4 +1,4 @@
-"""The broker of ``amqtt-db run``: check what can be checked, start it, and run it until it is told to stop."""
+"""The broker or bridge of ``amqtt-db run``: check what can be checked, start it, and run it until a signal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
 
 
 def require_files(settings: Settings, *problems: str | None) -> None:
-    """Raise NotReady with ``problems`` that are not None, and those of the database and the journal's file."""
+    """Raise NotReady with those ``problems`` that are not None, and any with the database and the journal's file."""
     problems = (*problems, problem(settings.database), file_problem("journal", settings.journal.path))
     found = [reason for reason in problems if reason]
     if found:
@@ -56,7 +56,7 @@ def require_files(settings: Settings, *problems: str | None) -> None:
 
 
 async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Sequence[BrokerSettings]) -> None:
-    """Subscribe to brokers and store what they deliver until SIGINT or SIGTERM arrives, then leave in order.
+    """Subscribe to brokers and store what they deliver until SIGINT or SIGTERM, then disconnect cleanly.
 
     Raises JournalError if the journal cannot be opened.
     """
@@ -112,7 +112,7 @@ async def start(broker: Mapping[str, Any]) -> Broker:
 
 @contextmanager
 def _silenced(name: str) -> Iterator[None]:
-    """Silence the plugin's own log while it starts; an error is reported as an exception instead."""
+    """Silence the plugin's own log while it starts; errors are raised instead."""
     logger = logging.getLogger(name)
     logger.disabled = True
     try:
@@ -122,7 +122,7 @@ def _silenced(name: str) -> Iterator[None]:
 
 
 def _with_cause(error: Exception) -> AmqttDbError:
-    """Return amqtt's error together with its cause, which its own text leaves out."""
+    """Return amqtt's error with its cause, which amqtt's own text omits."""
     cause = error.__cause__
     if isinstance(cause, AmqttDbError):
         return cause

@@ -1,4 +1,4 @@
-"""The frame of every command: it reads the settings and turns errors into lines on stderr and an exit code.
+"""What every command shares: reading the settings, and turning errors into lines on stderr and an exit code.
 
 A user's mistake is one clear line.  The exit code is 2 for a mistake in the configuration or on the command line, and 1
 for an error while running.
@@ -32,7 +32,7 @@ def error_boundary() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise typer.Exit(print_error(error, 2)) from None
-    except BrokenPipeError:  # whoever read standard output has seen enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         discard_output()
     except (AmqttDbError, OSError) as error:
         raise typer.Exit(print_error(error)) from None
@@ -57,21 +57,21 @@ def read_settings(path: Path | None) -> Settings:
 
 
 def require_usable(settings: Settings) -> None:
-    """Raise DatabaseError for a database that can never work: the writer would wait for it in vain."""
+    """Raise DatabaseError for a database that can never work: the writer would wait forever."""
     reason = problem(settings.database)
     if reason is not None:
         raise DatabaseError(reason)
 
 
 def print_notes(broker: Mapping[str, Any], settings: Settings) -> None:
-    """Print what is valid in a configuration but may surprise, on stderr."""
+    """Print on stderr what is valid in a configuration but may be a surprise."""
     of_broker = () if config.is_bridge(broker) else surprises(broker)
     for note in (*of_broker, *settings.notes):
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 
 def start_logging(level: int) -> None:
-    """Log to stderr: this project from ``level`` on, all others only warnings (amqtt logs every connection)."""
+    """Log to stderr: this project from ``level`` on, everything else from warnings on (amqtt logs every connection)."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )

@@ -1,4 +1,4 @@
-"""`tail`: follow what is stored until Ctrl-C, and wait for a database that is away."""
+"""`tail`: follow what is stored until Ctrl-C, and wait for a database that is unavailable."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from amqtt_db.record import Record
 
 
 class Interrupt:
-    """Notes Ctrl-C, and raises no exception while records are read; use it as a context manager.
+    """Notes Ctrl-C without raising an exception while records are read; use it as a context manager.
 
-    An exception in the middle of anything could strike where nobody can catch it.
+    An exception at any moment could occur where nobody can catch it.
     """
 
     def __init__(self) -> None:
@@ -49,9 +49,9 @@ class Interrupt:
 
 
 def follow_until_interrupted(settings: Settings, topic: str, last: int, interval: float) -> Iterator[Record]:
-    """Yield the ``last`` records that a topic filter covers, then new ones; look every ``interval`` seconds.
+    """Yield the ``last`` records that a topic filter covers, then new ones; query every ``interval`` seconds.
 
-    If the database goes away meanwhile, wait for it; each cause is printed once, on stderr.
+    If the database becomes unavailable, wait for it; each cause is printed once, on stderr.
     """
     causes = OncePerCause()
     follower = Follower(settings, topic)

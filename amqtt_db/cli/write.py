@@ -20,7 +20,7 @@ from amqtt_db.writer.process import DEADLINE, GRACE
 logger = logging.getLogger(__name__)
 
 OTHER_WRITER_SECONDS: Final = DEADLINE + GRACE + 1.0
-"""Seconds after which a writer that lost its parent has ended, whatever holds it up."""
+"""Seconds within which a writer that has lost its parent ends, whatever delays it."""
 
 
 async def keep_writing(broker: Mapping[str, Any], settings: Settings) -> None:
@@ -41,7 +41,7 @@ async def keep_writing(broker: Mapping[str, Any], settings: Settings) -> None:
 
 
 async def _until_free(settings: Settings, stop: asyncio.Event) -> None:
-    """Wait for another writer that may be about to end; a supervised one would retry without end."""
+    """Wait for another writer that may be about to end; a supervised one would retry forever."""
     until, is_told = monotonic() + OTHER_WRITER_SECONDS, False
     while not stop.is_set():
         try:

@@ -28,7 +28,7 @@ JOURNAL_KEYS: Final = ("path", "max_size", "max_payload", "sync")
 WRITER_KEYS: Final = ("time_limit", "memory_limit")
 DATABASE: Final = "sqlite:///mqtt.db"
 BRIDGE_KEYS: Final = ("broker", "brokers")
-"""The keys of a document that names brokers to subscribe to; this plugin's keys stand beside them."""
+"""The keys that name brokers to subscribe to; in such a document the plugin's keys are at the same level."""
 
 _ELSEWHERE: Final = {
     "path": "belongs in `journal: {path: …}`",
@@ -50,7 +50,7 @@ def masked(url: str) -> str:
 
 @attrs.frozen
 class JournalSettings:
-    """The ``journal:`` section: its file, the most bytes of it and of one payload, and when a commit is on disk."""
+    """The ``journal:`` section: the file, the limits in bytes on it and on a payload, and when a commit is on disk."""
 
     path: Path = Path("mqtt.journal")
     max_size: int = 2**30
@@ -60,7 +60,7 @@ class JournalSettings:
 
 @attrs.frozen
 class WriterSettings:
-    """The ``writer:`` section: seconds that user code may take for one batch, and bytes of memory."""
+    """The ``writer:`` section: limits on the seconds of user code per batch, and on the bytes of memory."""
 
     time_limit: float = 30.0
     memory_limit: int = 2**31
@@ -71,7 +71,7 @@ class Settings:
     """The plugin's section of the broker's YAML.
 
     ``database`` is a URL with its environment variables filled in; the repr hides its password.  ``notes`` are remarks
-    on settings that are valid and have no effect.
+    on settings that are valid but have no effect.
     """
 
     database: str = attrs.field(repr=masked)
@@ -92,13 +92,13 @@ def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_
 def load_settings(path: Path | str) -> Settings:
     """Return the settings in an amqtt broker's YAML file.
 
-    Raises ConfigError with every mistake in the file, also where it has no section of this plugin.
+    Raises ConfigError with every mistake in the file, also if it has no section for this plugin.
     """
     return load_document(read_yaml(Path(path)), str(path))
 
 
 def broker_config(path: Path | str | None) -> dict[str, Any]:
-    """Return the configuration for amqtt's ``Broker`` in a file, or the embedded default without one.
+    """Return the configuration for amqtt's ``Broker`` from a file, or the built-in default if ``path`` is None.
 
     Raises ConfigError with every mistake in the file.
     """
@@ -137,12 +137,12 @@ def load_bridge(document: Mapping[str, Any]) -> tuple[Settings, tuple[BrokerSett
 
 
 def bridge_to(url: str) -> dict[str, Any]:
-    """Return the document that a broker's URL stands for: all its topics, in an SQLite database here."""
+    """Return the document that a broker's URL means: all its topics, in an SQLite database in this directory."""
     return {"broker": url, **deepcopy(dict(DEFAULT["plugins"]["amqtt_db.Plugin"]))}
 
 
 def plugin_config(broker: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return the path and the content of this plugin's section in a configuration without mistakes."""
+    """Return the path and the content of this plugin's section in a valid configuration."""
     if is_bridge(broker):
         return "", {key: value for key, value in broker.items() if key not in BRIDGE_KEYS}
     section = plugin_section(Node(broker, ""))
@@ -183,7 +183,7 @@ def _writer(section: Node) -> WriterSettings:
 
 
 def _share_a_file(journal: Path, database: str) -> bool:
-    """Return True if a journal and an SQLite database would be in the same files."""
+    """Return True if a journal and an SQLite database would use the same files."""
     name = file_of(database)
     if name is None:
         return False

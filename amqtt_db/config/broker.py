@@ -1,4 +1,4 @@
-"""``broker:`` and ``brokers:``: the brokers to subscribe to, as a URL or a mapping each."""
+"""``broker:`` and ``brokers:``: the brokers to subscribe to, each a URL or a mapping."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class BrokerSettings:
 
 
 def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
-    """Return the brokers that a document names; ``journal`` makes client ids that are not given."""
+    """Return the brokers that a document names; missing client ids are derived from ``journal``."""
     one, many = root.child("broker"), root.child("brokers")
     if one.value is not None and many.value is not None:
         many.fail("cannot be used together with `broker`; move that broker here and give it a name")
@@ -138,7 +138,7 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
 
 
 def _with_group(broker: BrokerSettings, node: Node) -> BrokerSettings:
-    """Return a broker of which MQTT 5 is required if it has a group: others grant one and may deliver nothing."""
+    """Require MQTT 5 if a broker has a group: with older versions it may grant one and deliver nothing."""
     if broker.group is None:
         return broker
     if broker.protocol == "3.1.1":
@@ -154,7 +154,7 @@ def _group_name(value: object) -> str:
 
 
 def _broker_address(value: object) -> dict[str, Any]:
-    """Return scheme, host, port, user and password of a URL.  Raises ValueError, without any part of a password."""
+    """Return scheme, host, port, user and password of a URL.  Raises ValueError that reveals no part of a password."""
     url = expanded_url(value)
     if "://" not in url:
         raise ValueError("expected a URL such as mqtt://localhost or mqtts://example.org:8883")
@@ -225,9 +225,9 @@ def _whole_seconds(most: int, value: object) -> int:
 
 
 def _derived_id(broker: BrokerSettings, journal: Path) -> str:
-    """Return a client id that is the same at each start, and another one for another host or journal.
+    """Return a client id that stays the same at each start, and differs for each host and journal.
 
-    23 letters and digits at most, which every broker of MQTT 3.1.1 has to take.
+    It has at most 23 letters and digits, which every MQTT 3.1.1 broker must accept.
     """
     name = f"{socket.gethostname()}\0{journal.resolve()}"
     return f"amqttdb{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"

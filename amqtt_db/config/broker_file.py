@@ -1,4 +1,4 @@
-"""An amqtt broker's configuration as a whole: what is wrong around the plugin's section, and where that section is."""
+"""An amqtt broker's whole configuration: what is wrong outside the plugin's section, and where that section is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT: Final[Mapping[str, Any]] = {
         },
     },
 }
-"""The broker that runs without a configuration file: this machine only, every topic, a table per topic."""
+"""The broker that runs without a configuration file: for this machine only, every topic, a table per topic."""
 
 _BROKER_KEYS: Final = frozenset({field.name for field in fields(BrokerConfig)} | {"topic-check"})
 _BELONGS: Final[Mapping[str, str]] = dict.fromkeys(KEYS, "belongs under plugins.amqtt_db.Plugin")
@@ -39,7 +39,7 @@ _LISTENER_KEYS: Final = frozenset(field.name for field in fields(ListenerConfig)
 
 
 def check_broker(root: Node) -> None:
-    """Note in ``root``, a whole document, what amqtt would refuse in it."""
+    """Note in ``root``, a whole document, what amqtt would reject in it."""
     before = len(root.problems)
     root.section(_BROKER_KEYS, _BELONGS)
     listeners = root.child("listeners")
@@ -57,7 +57,7 @@ def check_broker(root: Node) -> None:
 
 
 def _try_amqtt(node: Node, document: Mapping[str, Any]) -> None:
-    """Note in ``node`` what amqtt refuses in a document that is made of its value."""
+    """Note in ``node`` what amqtt rejects in a document made of its value."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -85,9 +85,9 @@ def plugin_section(root: Node) -> Node | None:
 
 
 def surprises(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Remarks on a whole document that amqtt takes, and that does not do what one would expect.
+    """Return remarks on a document that amqtt accepts but that does not do what one would expect.
 
-    Its plugins are imported for that.
+    This imports its plugins.
     """
     names = [name for name, _ in _sections(Node(document, "").child("plugins")) if name not in PLUGIN_NAMES]
     if not any(map(_may_authenticate, names)):
@@ -99,7 +99,7 @@ def surprises(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _may_authenticate(name: str) -> bool:
-    """Return True if amqtt asks the plugin about clients, or if only amqtt can judge that."""
+    """Return True if amqtt asks the plugin about clients, or if that cannot be known here."""
     try:
         plugin = load_path(name)
     except ValueError:
@@ -108,7 +108,7 @@ def _may_authenticate(name: str) -> bool:
 
 
 def _sections(plugins: Node) -> Iterator[tuple[str, Node]]:
-    """(name, section) of a ``plugins:`` that is a mapping, or a list of names and mappings."""
+    """Return (name, section) for each of ``plugins:``, which is a mapping, or a list of names and mappings."""
     if isinstance(plugins.value, Mapping):
         yield from ((str(name), plugins.child(name)) for name in plugins.value)
         return

@@ -20,14 +20,14 @@ PAYLOAD_KEYS: Final = (
 )  # fmt: skip
 
 READING_KEYS: Final = frozenset({"from", "scale", "offset", "unit", "comma", "text", "map", True, False})
-"""The keys of a declared property that say how it is read."""
+"""The keys of a declared property that say how its value is read."""
 
 _YAML_WORDS: Final[Mapping[bool, tuple[str, ...]]] = {True: ("true", "on", "yes"), False: ("false", "off", "no")}
-"""The words that YAML itself takes for true and false when they are not quoted."""
+"""The words that YAML reads as true and false unless they are quoted."""
 
 
 def read_each(section: Node) -> Each | None:
-    """Return what becomes records of their own; None if each message is one record."""
+    """Return what becomes separate records; None if each message is one record."""
     path = section.child("each").read(lambda value: "" if value == "" else text(value), None)
     parallel = section.child("zip").read(_parallel, ())
     prefix = section.child("prefix").read(_flag, True)
@@ -58,7 +58,7 @@ def read_reshaping(section: Node, levels: Iterable[str], readings: Mapping[tuple
 
 
 def read_readings(node: Node, keys: tuple[str, ...] = ()) -> tuple[Any, dict[tuple[str, ...], Reading]]:
-    """Return an inline entity without the keys that say how its properties are read, and these by their paths.
+    """Return an inline entity without the keys that say how properties are read, and those keys by path.
 
     ``keys`` lead to the object that ``node`` declares.
     """
@@ -132,7 +132,7 @@ def _renamed(value: object) -> dict[str, str]:
 
 
 def _template(template: str, levels: tuple[str, ...]) -> str:
-    """Return a property's name with levels in braces.  Raises ValueError for a level that the topic does not have."""
+    """Return a property's name with levels in braces.  Raises ValueError for a level that the topic filter lacks."""
     try:
         names = names_in(template)
     except ValueError as error:
@@ -172,7 +172,7 @@ def _zone(value: object) -> ZoneInfo:
 
 
 def _spellings(value: Any) -> Iterator[str]:
-    """Yield the texts of a list; YAML has already made a truth value of a word such as ON without quotes."""
+    """Yield the words in a list; YAML has already turned an unquoted word such as ON into true or false."""
     for word in value if isinstance(value, list) else [value]:
         if isinstance(word, bool):
             for name in _YAML_WORDS[word]:

@@ -1,4 +1,4 @@
-"""``hypertable:`` and ``keep:``, the keys that give a route tables of its own."""
+"""``hypertable:`` and ``keep:``, the keys that give a route its own tables."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from amqtt_db.routing.route import CHUNK, Hypertable, Ordering, Route
 
 HYPERTABLE_KEYS: Final = tuple(field.name for field in attrs.fields(Hypertable) if field.name != "path")
 
-_PREFIX_LIMIT: Final = 40  # bytes, so that the names of tables and indexes still tell what they are of
+_PREFIX_LIMIT: Final = 40  # bytes, so that there is room for the rest of a table's or index's name
 _WITHOUT_HYPERTABLES: Final[Mapping[str, str]] = {"mariadb": "MariaDB", "mysql": "MySQL", "sqlite": "SQLite"}
-"""Names of databases by their dialects; whether one from elsewhere has hypertables is for its engine to say."""
+"""Names of databases without hypertables, by dialect; an engine from elsewhere says itself if it has them."""
 _DIRECTIONS: Final[Mapping[str, bool]] = {"": False, "asc": False, "desc": True}
 
 
 def read_storage(section: Node, route: Route | None) -> Route | None:
-    """The route with what its section says of hypertables and retention, which its model must allow.
+    """Return the route with its section's settings for hypertables and retention, which its model must allow.
 
-    Without a route, for the section has other mistakes, those here are noted that need none to be seen.
+    If there is no route because the section has other mistakes, note only the mistakes that can be found without it.
     """
     keep = section.child("keep").read(duration, None)
     hypertable = _hypertable(section.child("hypertable"), route, keep)
@@ -39,7 +39,7 @@ def read_storage(section: Node, route: Route | None) -> Route | None:
 
 
 def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
-    """The routes; those that need tables of their own, and name none, get a prefix made from their filter."""
+    """Return the routes; those that need their own tables, and name none, get a prefix made from their filter."""
     taken = {"mqtt", *(getattr(route.model, "prefix", "mqtt") for route in routes.values())}
     made: dict[str, Route] = {}
     for path, route in routes.items():
@@ -53,7 +53,7 @@ def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
 
 
 def storage_problems(routes: Iterable[Route], dialect: str) -> Iterator[Problem]:
-    """A mistake for each route whose hypertable a database of this dialect cannot have."""
+    """Yield a mistake for each route that has a hypertable if databases of this dialect have none."""
     for route in routes:
         if route.hypertable is not None and dialect in _WITHOUT_HYPERTABLES:
             yield Problem(
@@ -94,7 +94,7 @@ def _hypertable(node: Node, route: Route | None, keep: timedelta | None) -> Hype
 
 
 def _column_list(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """A name, or a list of them."""
+    """Read a name, or a list of names."""
     items = [node] if isinstance(node.value, str) else node.items()
     return tuple(made for item in items if (made := item.read(read, None)) is not None)
 
@@ -134,7 +134,7 @@ def _known_column(route: Route | None, name: str) -> str:
 
 
 def _check(node: Node, made: Hypertable, keep: timedelta | None) -> None:
-    """Settings that are right alone and make no sense together."""
+    """Note settings that are valid on their own but make no sense together."""
     for child in (node.child("segment_by"), node.child("order_by")):
         if made.compress_after is None and child.value is not None:
             child.fail("has no effect without `compress_after`: it applies to compressed chunks only")
@@ -155,13 +155,13 @@ def _check(node: Node, made: Hypertable, keep: timedelta | None) -> None:
 
 
 def _tenth(keep: timedelta) -> str:
-    """A tenth of what is kept, as it may be written."""
+    """Return a tenth of the retention time, as it may be written in the YAML."""
     tenth = int(keep.total_seconds() / 10)
     return f"{tenth // 3600} h" if tenth >= 3600 else f"{max(1, tenth)} s"
 
 
 def _evolved(model: Model, **options: Any) -> Model:
-    """A model with other options.  Raises ValueError for whatever a user's class raises."""
+    """Return a model with other options.  Raises ValueError for whatever a user's class raises."""
     try:
         return attrs.evolve(model, **options)  # type: ignore[misc]
     except Exception as error:

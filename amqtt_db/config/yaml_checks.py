@@ -1,4 +1,4 @@
-"""Reading a YAML document so that every mistake is found at once, each with its path, expectation and nearest name."""
+"""Reading a YAML document so that all mistakes are found at once, each with its path and what would be right."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TYPE_NAMES: Final[Mapping[type, str]] = {
 
 @attrs.frozen
 class Node:
-    """A value of the document, where it stands, and the list that collects the problems of the whole document.
+    """A value in the document, its path, and the list that collects the problems of the whole document.
 
     None means that the key is absent or was left empty.
     """
@@ -66,7 +66,7 @@ class Node:
         self.problems.append(Problem(self.path, message))
 
     def read(self, check: Callable[[Any], T], default: D) -> T | D:
-        """Return what ``check`` makes of the value; ``default`` if it is absent or ``check`` raises ValueError."""
+        """Return what ``check`` returns for the value; ``default`` if it is absent or ``check`` raises ValueError."""
         if self.value is None:
             return default
         try:
@@ -90,7 +90,7 @@ class Node:
         return Node(value, f"{self.path}.{key}" if self.path else str(key), self.problems)
 
     def section(self, known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> Node:
-        """This value as a mapping that has no keys but ``known``; ``elsewhere`` explains keys of other places."""
+        """Return this value as a mapping with only ``known`` keys; ``elsewhere`` explains misplaced keys."""
         if self.value is not None and not isinstance(self.value, Mapping):
             self.fail(f"expected a mapping, found {found(self.value)}")
             return Node({}, self.path, self.problems)
@@ -108,7 +108,7 @@ class Node:
         return [Node(value, f"{self.path}[{index}]", self.problems) for index, value in enumerate(values)]
 
     def done(self) -> None:
-        """Raise ConfigError with all that was noted, if anything was."""
+        """Raise ConfigError with everything that was noted, if anything was."""
         if self.problems:
             raise ConfigError(*self.problems)
 
@@ -119,7 +119,7 @@ def found(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """Return a text that is not empty.  Raises ValueError."""
+    """Return text that is not empty.  Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"expected text, found {found(value)}")
     if not value:
@@ -130,7 +130,7 @@ def text(value: object) -> str:
 def expanded(value: object) -> str:
     """Return a path with environment variables in place of ``${NAME}``.
 
-    Raises ValueError, naming those that are unset, and for what the operating system takes in no name.
+    Raises ValueError naming those that are unset, and for text that the operating system accepts in no name.
     """
     source = text(value)
     unset = [name for name in _VARIABLE.findall(source) if name not in os.environ]
@@ -191,7 +191,7 @@ def seconds(value: object) -> float:
 
 
 def size(minimum: str) -> Callable[[object], int]:
-    """Return a check for bytes, of which ``minimum`` are the least that can work."""
+    """Return a check for a number of bytes of at least ``minimum``, such as ``64 MiB``."""
     least = _bytes(minimum)
 
     def check(value: object) -> int:
@@ -234,7 +234,7 @@ def duration(value: object) -> timedelta:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own loader keeps the last of two equal keys; here they are a mistake."""
+    """A loader for which duplicate keys are a mistake; YAML's own keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

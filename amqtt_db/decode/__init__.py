@@ -1,7 +1,7 @@
 """Decoders: from the bytes of a payload to plain data.
 
-A decoder is any callable that takes the payload and gives plain data.  One that is a generator function makes several
-records of one message: what it yields are their data, and :func:`resolve`'s decoder returns a generator of them.
+A decoder is any callable that takes the payload and returns plain data.  A generator function makes several records
+from one message: it yields their data, and :func:`resolve`'s decoder returns a generator of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DECODER_GROUP: Final = "amqtt_db.decoders"
 
 @attrs.frozen
 class _Stage:
-    """One step of a pipeline: what it is called, what it does, whether it is the user's own."""
+    """One step of a pipeline: its name, what it does, and whether it is the user's own."""
 
     name: str
     decode: Decoder
@@ -36,11 +36,11 @@ class _Stage:
 
 
 def resolve(spec: Any, *, where: str) -> Decoder:
-    """Return the decoder that ``spec``, a value from the YAML at the path ``where``, asks for.
+    """Return the decoder that ``spec``, a value from the YAML at the path ``where``, describes.
 
     A spec is a name (a built-in format, an entry point, a dotted path), a mapping of one name to its options, or a list
-    of those: a pipeline, each stage taking what the one before it gave.  A class is made with the options, another
-    callable gets them as keyword arguments with each payload.  The decoder raises DecodeError and nothing else.
+    of those: a pipeline, in which each stage takes the result of the one before it.  A class is created with the
+    options; any other callable gets them as keyword arguments with each payload.  The decoder raises only DecodeError.
 
     Raises SpecError, a ValueError that holds every mistake in the spec.
     """
@@ -158,7 +158,7 @@ def _compose(stages: list[_Stage]) -> Decoder:
 
 
 def _guard(stage: _Stage) -> Decoder:
-    """Wrap the user's decoder: it raises DecodeError and nothing else, also while its generator runs."""
+    """Wrap the user's decoder so that it raises only DecodeError, even while its generator runs."""
     name, decode = stage.name, stage.decode
 
     def guarded(payload: bytes) -> Any:

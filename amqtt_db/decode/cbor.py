@@ -1,4 +1,4 @@
-"""CBOR, with the library ``cbor2`` (extra ``cbor``); import this module only where it is wanted."""
+"""CBOR, with the library ``cbor2`` (extra ``cbor``); import this module only when it is needed."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def decode(payload: bytes) -> Any:
 
 
 class _Plain:
-    """Makes plain data of what cbor2 gives.
+    """Turns what cbor2 returns into plain data.
 
-    ``room`` is the number of bytes that are left of the payload: every item takes at least one of them, every text at
-    least its length.  What needs more is made of shared references, which can unfold beyond any memory.
+    ``room`` is the number of bytes left of the payload: every item takes at least one, and text at least its length.
+    Data that needs more comes from shared references, which can expand beyond any memory.
     """
 
     __slots__ = ("_room",)

@@ -18,7 +18,7 @@ orjson writes at most 254 levels, and a record that is exported or moved to anot
 
 
 def shorten(error: BaseException) -> str:
-    """Return a foreign exception as a reason: its class and at most 200 characters of its text."""
+    """Return another library's exception as a reason: its class and at most 200 characters of its text."""
     text = str(error)
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
@@ -29,10 +29,12 @@ def position(error: UnicodeError) -> str:
 
 
 def check_depth(data: Any) -> None:
-    """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON again."""
+    """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON."""
     level = [data]
     for _ in range(MAX_DEPTH + 1):
-        inner = {id(child): child for item in level for child in _children(item)}  # one may stand in many places
+        inner = {
+            id(child): child for item in level for child in _children(item)
+        }  # the same object may occur many times
         if not inner:
             return
         level = list(inner.values())

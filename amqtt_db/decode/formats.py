@@ -1,6 +1,7 @@
 """The built-in decoders: each function here makes one from its options.
 
-A decoder takes a payload and gives plain data, or raises DecodeError with a reason that repeats nothing of the payload.
+A decoder takes a payload and returns plain data, or raises DecodeError with a reason that reveals nothing of the
+payload.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_SIZE: Final = 64 * 2**20
 
 
 def text_format(*, encoding: str = "utf-8") -> Decoder:
-    """Return a decoder of text in ``encoding``, without a byte order mark and without null characters at its end.
+    """Return a decoder of text in ``encoding``; it drops a byte order mark and null characters at the end.
 
     Raises ValueError for an encoding that Python does not know.
     """
@@ -31,7 +32,7 @@ def text_format(*, encoding: str = "utf-8") -> Decoder:
         b"a".decode(encoding)
     except UnicodeDecodeError:
         pass
-    except (LookupError, ValueError):  # the latter for text that cannot be a name
+    except (LookupError, ValueError):  # ValueError: text that cannot be a name
         raise ValueError(f"encoding: Python does not know {encoding!r}") from None
 
     def decode_text(payload: bytes) -> str:
@@ -44,12 +45,12 @@ def text_format(*, encoding: str = "utf-8") -> Decoder:
 
 
 def bytes_format() -> Decoder:
-    """Return a decoder that leaves the payload as it is."""
+    """Return a decoder that returns the payload unchanged."""
     return _verbatim
 
 
 def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - the option's name
-    """Return a decoder of a C struct: ``format`` as in Python's :mod:`struct`, ``names`` for its values in their order.
+    """Return a decoder of a C struct: ``format`` as in Python's :mod:`struct`, ``names`` for its values, in order.
 
     Raises ValueError, with every mistake as an argument, for a wrong format or names that do not fit it.
     """
@@ -144,9 +145,9 @@ def _struct_decoder(layout: struct.Struct, names: tuple[str, ...]) -> Decoder:
 
 
 class _Lazy:
-    """A decoder whose module is imported by the first message, for the broker's process decodes none.
+    """A decoder whose module is imported with the first message, because the broker's process decodes none.
 
-    Raises ValueError where its library is missing; one that does not import is the reason that messages are told.
+    Raises ValueError if its library is missing; if the library cannot be imported, messages become dead letters.
     """
 
     __slots__ = ("_decode", "_extra", "_library", "_module")

@@ -1,4 +1,4 @@
-"""JSON as devices send it, and ``auto``: JSON where it is JSON, else text or bytes."""
+"""JSON as devices send it, and ``auto``: JSON if it is JSON, else text or bytes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ EMPTY: Final = Empty.EMPTY
 """The data of a payload that makes no record, such as the empty one that clears a retained message."""
 
 _DIGITS_AND_MINUS: Final = bytes.maketrans(b"-123456789", b"0000000000")
-_LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson makes a float of what exceeds 64 bits
+_LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson turns integers beyond 64 bits into floats
 _NUL: Final = b"\0"
 _LIKE_JSON: Final = re.compile(r'[\s\ufeff]*(\{|\[\s*([\[{"]|[-+.,\d\s]*$))').match
 
 
 def auto_format() -> Decoder:
-    """Return a decoder that takes whatever a device sends.
+    """Return a decoder that accepts whatever a device sends.
 
-    A payload that is JSON is taken as JSON, an empty one makes no record, other UTF-8 is text, and the rest is bytes.
-    A payload that begins like an object or a list of JSON, and is none, is refused: part of it is probably missing.
-    ``[D][main:12]: on`` begins like no list.
+    JSON is decoded as JSON, an empty payload makes no record, other UTF-8 is text, and the rest is bytes.  A payload
+    that begins like a JSON object or list, but is not one, is rejected: part of it is probably missing.
+    ``[D][main:12]: on`` does not begin like a list.
     """
     return _decode_auto
 
@@ -43,14 +43,14 @@ def auto_format() -> Decoder:
 def json_format() -> Decoder:
     """Return a decoder of JSON.
 
-    It takes what devices send as JSON: NaN, ±Infinity, lone surrogates, byte order marks, UTF-16 and UTF-32, and null
-    characters at the end.  Integers are exact whatever their size; a number that no double can hold is refused.
+    It accepts what devices send as JSON: NaN, ±Infinity, lone surrogates, byte order marks, UTF-16 and UTF-32, and null
+    characters at the end.  Integers are exact whatever their size; a number beyond the range of a double is rejected.
     """
     return _decode_json
 
 
 def strip_ends(text: str) -> str:
-    """Return a text without a byte order mark and without null characters at its end."""
+    """Return text without a byte order mark at its beginning or null characters at its end."""
     return text.removeprefix("\ufeff").rstrip("\0")
 
 

@@ -1,4 +1,4 @@
-"""MessagePack, with the library ``msgpack`` (extra ``msgpack``); import this module only where it is wanted."""
+"""MessagePack, with the library ``msgpack`` (extra ``msgpack``); import this module only when it is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amqtt_db.errors import DecodeError
 
 
 def decode(payload: bytes) -> Any:
-    """MessagePack as plain data.  Raises DecodeError, also for keys that are no text and for unknown extensions."""
+    """Return MessagePack as plain data.  Raises DecodeError, also for keys that are not text and unknown extensions."""
     try:
         return msgpack.unpackb(
             payload,

@@ -28,9 +28,9 @@ Structured = tuple[Values, dict[str, Any], dict[str, Any]]
 
 
 class Entity:
-    """Declared properties: their ``shape`` (paths and kinds in their order), their paths (``declared``).
+    """Declared properties: their ``shape`` (paths and kinds, in order) and their paths (``declared``).
 
-    ``keys`` are those of a payload that are declared.  ``is_plain`` tells that :meth:`columns` can be asked.
+    ``keys`` are the payload's keys that are declared.  ``is_plain`` is true if :meth:`columns` may be called.
     """
 
     __slots__ = ("_covers", "_fields", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
@@ -49,7 +49,7 @@ class Entity:
 
     @classmethod
     def inline(cls, mapping: Mapping[Any, Any], where: str = "entity") -> Entity:
-        """Make the entity that the YAML at the path ``where`` declares; every property may be missing.
+        """Return the entity that the YAML at the path ``where`` declares; every property may be missing.
 
         Raises SpecError, a ValueError that holds every mistake with its path.
         """
@@ -57,19 +57,19 @@ class Entity:
 
     @classmethod
     def from_class(cls, path_or_class: str | type) -> Entity:
-        """Make the entity of an attrs class or dataclass, given itself or by its dotted path.
+        """Return the entity of an attrs class or dataclass, given as a class or by its dotted path.
 
-        Its defaults apply, its validators are heard, and what is stored are the attributes of its instances.  Raises
-        ValueError if it cannot be found, is another kind of class, or has an attribute that cannot be filled.
+        Its defaults and validators apply, and the attributes of its instances are stored.  Raises ValueError if it
+        cannot be found, is another kind of class, or has an attribute that cannot be filled.
         """
         return cls(class_plan(load_path(path_or_class) if isinstance(path_or_class, str) else path_or_class))
 
     def structure(self, data: Mapping[str, Any]) -> Structured:
-        """Typed values of one message's data: (values, mismatched, unknown).
+        """Return typed values of one message's data: (values, mismatched, unknown).
 
-        ``values`` align with ``shape``, None for what is absent or mismatched; ``mismatched`` holds the raw values that
-        are not of the declared type, ``unknown`` those that are not declared, both by path.  Raises EntityError where a
-        required property is missing or a class refuses its values.
+        ``values`` align with ``shape``, with None for what is absent or mismatched; ``mismatched`` holds the raw
+        values that do not have the declared type, ``unknown`` those that are not declared, both by path.  Raises
+        EntityError if a required property is missing or a class rejects its values.
         """
         try:
             values = self._values(data)
@@ -80,9 +80,9 @@ class Entity:
         return values, mismatched, {} if self._covers(data) else self._unknown(data)
 
     def columns(self, given: Mapping[str, Sequence[Any]], count: int) -> Sequence[Sequence[Any]] | None:
-        """Typed columns of the data of ``count`` messages, given by key, in the order of the shape.
+        """Return typed columns of the data of ``count`` messages, given by key, in the order of the shape.
 
-        None where one of the values is not of the declared type: :meth:`structure` tells which.
+        Return None if some value does not have the declared type; :meth:`structure` finds which.
         """
         absent = (None,) * count
         try:
@@ -91,14 +91,14 @@ class Entity:
             return None
 
     def mismatches(self, mismatched: Mapping[str, Any]) -> str:
-        """Say what is wrong with the values that :meth:`structure` calls mismatched, by path; never a value."""
+        """Describe, by path, what is wrong with the values that :meth:`structure` calls mismatched; show no value."""
         fields = {one.path: one for field in self._fields for one in field.branches()}
         return ", ".join(f"'{path}' {fields[path].mismatch(value)}" for path, value in mismatched.items())
 
     def level(self, name: str, text: str) -> Any:
         """Return the text of a topic's level as a value of the declared property ``name``.
 
-        Raises EntityError where it is not of the declared type; KeyError for a name that is not declared.
+        Raises EntityError if it does not have the declared type, KeyError for a name that is not declared.
         """
         field = next((field for field in self._fields if field.path == name and not field.children), None)
         if field is None:
@@ -145,7 +145,7 @@ def _is_below(path: str, mismatched: Mapping[str, Any]) -> bool:
 
 
 def _refusal(name: str, error: Exception, data: Mapping[str, Any]) -> str:
-    """Return why a class refuses its values, without words of its own, which might repeat them."""
+    """Return why a class rejects its values, without the error's own text, which might repeat them."""
     attribute, function = None, None
     trace = error.__traceback__
     while trace is not None:

@@ -1,4 +1,4 @@
-"""The declaration of an entity as a tree of fields, and the handling of data that deviates from it."""
+"""An entity's declaration as a tree of fields, and the handling of data that does not match it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Field:
     """One declared property, or an object of declared properties.
 
     ``key`` is its name in the payload, ``attribute`` its name in the instance, ``path`` its property path, ``expected``
-    the name of its type for messages.  ``convert`` makes a decoded value its type or raises; ``seal`` makes what the
-    instance holds a plain value of ``kind``, None where it is known to be one.  ``nullable`` says whether null has a
-    meaning of its own to ``convert``; ``computed`` fields are never read from a payload.
+    the name of its type for messages.  ``convert`` turns a decoded value into its type or raises; ``seal`` turns what
+    the instance holds into a plain value of ``kind``, and is None if it is known to be one.  ``nullable`` is true if
+    ``convert`` handles null itself; ``computed`` fields are never read from a payload.
     """
 
     key: str
@@ -46,13 +46,13 @@ class Field:
             yield from child.leaves(f"{name}.")
 
     def branches(self) -> Iterator[Field]:
-        """Yield this field and all that are below it."""
+        """Yield this field and all those below it."""
         yield self
         for child in self.children:
             yield from child.branches()
 
     def mismatch(self, value: object) -> str:
-        """Say what is wrong with a value: its type, or else its range or its items; never the value itself."""
+        """Describe what is wrong with a value (its type, or else its range or its items) without the value itself."""
         given = type(value).__name__
         if given == self.expected:
             return f"is {given}, but does not fit"
@@ -64,7 +64,7 @@ class EntitySpec:
     """The plan for reading an entity: its name, its fields, and the function that returns their values.
 
     ``read`` takes the data of a message and returns the values of all leaves of the fields, in their order.
-    ``independent`` is true if each field is converted by itself, and nothing else is done.
+    ``independent`` is true if each field is only converted, independently of the others.
     """
 
     name: str
@@ -74,9 +74,9 @@ class EntitySpec:
 
 
 def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found: dict[str, Any]) -> dict[str, Any]:
-    """Return the data without values of another type than declared; these go into ``found`` (path → value).
+    """Return the data without values that lack their declared type; these go into ``found`` (path → value).
 
-    Raises EntityError for a required property that is missing or of another type.
+    Raises EntityError for a required property that is missing or has another type.
     """
     clean = dict(data)
     for field in fields:
@@ -101,7 +101,7 @@ def without_mismatches(data: Mapping[str, Any], fields: tuple[Field, ...], found
 
 
 def covers_keys(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool]:
-    """Return a function that says quickly whether every key of nested data is declared."""
+    """Return a function that checks quickly whether every key of nested data is declared."""
     keys = frozenset(field.key for field in fields)
     parents = tuple((field.key, covers_keys(field.children)) for field in fields if field.children)
 
@@ -118,7 +118,7 @@ def covers_keys(fields: tuple[Field, ...]) -> Callable[[Mapping[str, Any]], bool
 
 
 def undeclared(data: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
-    """Return the part of nested data that no field declares; null values are absent and left out."""
+    """Return the part of nested data that no field declares, without null values."""
     declared = {field.key: field for field in fields}
     rest: dict[str, Any] = {}
     for key, value in data.items():

@@ -23,7 +23,7 @@ from amqtt_db.record import Kind, escape
 def class_plan(cls: type) -> EntitySpec:
     """Return how an attrs class or dataclass is read.  Raises ValueError for a class that cannot be filled.
 
-    A class with a structure hook of the user's own is made by it alone: what it refuses is not taken apart.
+    If a class has its own structure hook, only that hook creates it; what it rejects is not examined further.
     """
     if not is_record(cls):
         raise ValueError(f"{_class_name(cls)} is neither an attrs class nor a dataclass")
@@ -41,7 +41,7 @@ def class_plan(cls: type) -> EntitySpec:
 
 
 def _attribute_reader(names: list[str]) -> Callable[[Any], Values]:
-    """Return a function that reads attributes, dotted if nested; what is below None or not set is None."""
+    """Return a function that reads attributes, dotted if nested; below None, and if not set, they are None."""
     quick = attrgetter(*names) if len(names) > 1 else lambda instance: (attrgetter(names[0])(instance),)
 
     def read(instance: Any) -> Values:
@@ -78,14 +78,14 @@ def _fields(cls: type, prefix: str, parents: tuple[type, ...]) -> tuple[Field, .
 
 
 def _has_plain_init(cls: type) -> bool:
-    """Return True if no code of the user's runs when an instance is made."""
+    """Return True if creating an instance runs no user code."""
     own = ("__attrs_init__", "__attrs_post_init__", "__post_init__")
     parameters = getattr(cls, "__dataclass_params__", None)
     return not any(hasattr(cls, name) for name in own) and (parameters is None or parameters.init)
 
 
 def _is_plain(member: Any, field: Field, target: Any) -> bool:
-    """Return True if an attribute only holds what has passed a strict conversion, or a default that would pass."""
+    """Return True if an attribute can hold only strictly converted values, or a default that would pass."""
     if field.computed or getattr(member, "converter", None) or target not in STRICT:
         return False
     if converter.get_structure_hook(target) is not STRICT[target]:
@@ -137,7 +137,7 @@ def _bare(hint: Any) -> tuple[Any, bool]:
 
 
 def _is_plain_record(target: Any) -> bool:
-    """Return True if the attributes of a class become properties: no hook of the user makes it something else."""
+    """Return True if the attributes of a class become properties, and no user hook turns it into something else."""
     if not is_record(target):
         return False
     hooks = converter.get_structure_hook(target), converter.get_unstructure_hook(target)
@@ -180,7 +180,7 @@ def _kind_of_hook(hook: Any) -> Kind:
 
 
 def _seal(target: Any, kind: Kind) -> Convert:
-    """Return a function that makes an instance's attribute a plain value of ``kind``."""
+    """Return a function that turns an instance's attribute into a plain value of ``kind``."""
     plain = next((convert for base, convert in CONVERT.items() if DECLARED_KIND[base] == kind), None)
     unstructure = converter.get_unstructure_hook(target) if target is not Any else converter.unstructure
     if unstructure is identity:

@@ -1,4 +1,4 @@
-"""The cattrs converter that makes instances of users' classes, with hooks that never guess."""
+"""The cattrs converter that creates instances of users' classes, with hooks that never guess."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLLECTIONS: Final[Mapping[Any, Callable[[Any], Any]]] = {
 
 
 def _strict_hook(kind: type, convert: Convert) -> Hook:
-    """Return a hook for a type and, as cattrs dispatches, for its subclasses without a hook."""
+    """Return a hook for a type and, by cattrs's rules, for its subclasses that have none."""
 
     def hook(value: Any, target: Any) -> Any:
         converted = convert(value)
@@ -67,7 +67,7 @@ def is_record(target: Any) -> bool:
 
 
 def _record_hook(cls: type, made: Converter) -> Hook:
-    """Return the hook that cattrs generates for a class; it heeds overrides in Annotated."""
+    """Return the hook that cattrs generates for a class; it respects overrides in Annotated."""
     hints = get_type_hints(cls, include_extras=True)
     rules = {name: rule for name, hint in hints.items() if (rule := _annotated_rule(hint)) is not None}
     hook: Hook = make_dict_structure_fn(cls, made, _cattrs_detailed_validation=False, **rules)
@@ -107,7 +107,7 @@ def _is_collection(target: Any) -> bool:
 
 
 def _collection_hook(target: Any, made: Converter) -> Hook:
-    """Lists and sets from lists alone: cattrs would take text as a list of its letters."""
+    """Return a hook that makes lists and sets only from lists: cattrs would turn text into a list of letters."""
     collect = _COLLECTIONS[get_origin(target) or target]
     item = (*get_args(target), Any)[0]
     hook = made.get_structure_hook(item)

@@ -1,4 +1,4 @@
-"""Entities that are written down in the YAML: ``{temp: float, "current time": {type: datetime, format: epoch_s}}``."""
+"""Entities declared in the YAML: ``{temp: float, "current time": {type: datetime, format: epoch_s}}``."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ _UNQUOTED: Final[Mapping[str, str]] = {
     "False": "off (or no, or false)",
     "None": "null (or ~)",
 }
-"""Value read by YAML → the text that the user may have written."""
+"""Value that YAML reads → the text that the user may have written."""
 _OPTIONS: Final = ("format", "items", "optional", "type")
 _FORMATS: Final = ("iso8601", *EPOCHS)
 
 
 def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
-    """Return how an inline entity is read.  Raises SpecError with every mistake, by its path below ``where``."""
+    """Return how an inline entity is read.  Raises SpecError with every mistake and its path below ``where``."""
     problems: list[Problem] = []
     fields = _inline_fields(mapping, where, "", problems)
     if not mapping:
@@ -94,7 +94,7 @@ def _inline_field(key: str, attribute: str, spec: Any, where: str, path: str, pr
 
 
 def _is_object(spec: Any) -> bool:
-    """Return True if a mapping declares properties; with a name as its ``type`` it describes one property."""
+    """Return True if a mapping declares properties; if its ``type`` is a name, it describes one property."""
     return isinstance(spec, Mapping) and bool(spec) and not isinstance(spec.get("type"), str)
 
 
@@ -163,7 +163,7 @@ def _list_of(spec: Any, where: str, problems: list[Problem]) -> Convert:
 
 
 def _object_of(fields: tuple[Field, ...]) -> Convert:
-    """Return a function that converts the declared properties of an object; others stay as they are."""
+    """Return a function that converts the declared properties of an object and leaves the others unchanged."""
     inner = {field.key: _object_of(field.children) if field.children else field.convert for field in fields}
 
     def convert_object(value: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Conversions that never guess: ``'false'`` is not True, 1.9 is not 1, ``' 12 '`` is not a number.
 
-Each takes a decoded value and returns exactly its type, or raises an exception that means: not of this type.
+Each takes a decoded value and returns exactly its type, or raises an exception if the value is not of this type.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 
 
 def to_bool(value: Any) -> bool:
-    """Return a bool; nothing else passes."""
+    """Return a bool; nothing else is accepted."""
     return value if type(value) is bool else _refuse()
 
 
 def to_int(value: Any) -> int:
-    """Return a 64-bit integer, also from a float that is whole."""
+    """Return a 64-bit integer, also from a whole float."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and SMALLEST <= value <= LARGEST:
@@ -47,7 +47,7 @@ def to_int(value: Any) -> int:
 
 
 def to_float(value: Any) -> float:
-    """Return a double, also from an integer or a Decimal that loses nothing by it."""
+    """Return a double, also from an integer or a Decimal that it represents exactly."""
     if isinstance(value, float):
         return float(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -60,7 +60,7 @@ def to_float(value: Any) -> float:
 
 
 def to_str(value: Any) -> str:
-    """Return text; nothing else passes."""
+    """Return text; nothing else is accepted."""
     return str.__str__(value) if isinstance(value, str) else _refuse()
 
 
@@ -92,7 +92,7 @@ def to_date(value: Any) -> date:
 
 
 def to_time(value: Any) -> time:
-    """Return a time of day in UTC, also from ISO 8601 text such as ``12:34:56.789``; another time zone is refused."""
+    """Return a time of day in UTC, also from ISO 8601 text such as ``12:34:56.789``; other time zones are rejected."""
     if isinstance(value, str) and (found := _TIME(value)):
         clock, fraction = found.groups()
         whole = time.fromisoformat(clock[:8])
@@ -137,8 +137,8 @@ def to_any(value: Any) -> Any:
 def epoch_reader(per_second: int) -> Convert:
     """Return a conversion to a moment in UTC from a count since 1970, ``per_second`` to a second.
 
-    Takes integers, floats, Decimals, numbers as text and moments.  What is finer than a microsecond is dropped; a float
-    is rounded to the nearest microsecond.
+    Accepts integers, floats, Decimals, numbers as text and moments.  Anything finer than a microsecond is dropped; a
+    float is rounded to the nearest microsecond.
     """
     times, parts = max(1, 10**6 // per_second), max(1, per_second // 10**6)
     from_seconds = datetime.fromtimestamp
@@ -162,10 +162,10 @@ def epoch_reader(per_second: int) -> Convert:
 def strptime_reader(layout: str) -> Convert:
     """Return a conversion to a moment in UTC from text in a layout of :meth:`datetime.strptime`.
 
-    Raises ValueError for a layout that contains what strptime does not know.
+    Raises ValueError for a layout that strptime does not understand.
     """
     try:
-        datetime.strptime("", layout)  # noqa: DTZ007 - only the layout is of interest
+        datetime.strptime("", layout)  # noqa: DTZ007 - only the layout matters
     except ValueError as error:
         if "does not match" not in str(error) and "unconverted" not in str(error):
             raise ValueError(f"format: {layout!r} is not a strptime format: {error}") from None
@@ -179,7 +179,7 @@ def strptime_reader(layout: str) -> Convert:
 
 
 EPOCHS: Final[Mapping[str, int]] = {"epoch_s": 1, "epoch_ms": 1000, "epoch_us": 10**6, "epoch_ns": 10**9}
-"""Formats of moments that count since 1970, and how many of their units are a second."""
+"""Formats of moments counted since 1970, and how many of their units make a second."""
 
 CONVERT: Final[Mapping[type, Convert]] = {
     bool: to_bool,
@@ -197,7 +197,7 @@ CONVERT: Final[Mapping[type, Convert]] = {
 
 
 def to_column(convert: Convert, column: Sequence[Any]) -> Sequence[Any]:
-    """Convert many values, None as None; values of the right type are not looked at one by one."""
+    """Convert many values, None as None; if all have the right type, they are not examined one by one."""
     types = set(map(type, column)) - {type(None)}
     if len(types) == 1 and CONVERT.get(types.pop()) is convert:
         if convert in _PASSING:
@@ -208,7 +208,7 @@ def to_column(convert: Convert, column: Sequence[Any]) -> Sequence[Any]:
 
 
 _PASSING: Final = frozenset({to_bool, to_float, to_str, to_bytes, to_uuid})
-"""Conversions that return each value of their own type as it is."""
+"""Conversions that return each value of their own type unchanged."""
 
 DECLARED_KIND: Final[Mapping[type, Kind]] = {
     bool: "bool",
@@ -226,7 +226,7 @@ DECLARED_KIND: Final[Mapping[type, Kind]] = {
 
 
 def read_level(kind: Kind, text: str) -> Any:
-    """Return the text of a topic's level as a payload would give it for a property of ``kind``."""
+    """Return the text of a topic's level as a payload would contain it for a property of ``kind``."""
     if kind == "bool":
         return {"true": True, "false": False}[text]
     if kind == "int64":

@@ -1,4 +1,4 @@
-"""Times: of an event, as a property gives it; and as users write them."""
+"""Times: of events, from properties; and as users write them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LATEST: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
 
 
 def event_times(column: Sequence[Any], arrivals: Sequence[int]) -> Sequence[int]:
-    """Return the times of events from a column of their properties; the arrival if one is missing or absurd."""
+    """Return the times of events from a column of properties; the arrival time if one is missing or absurd."""
     if set(map(type, column)) == {datetime}:
         with suppress(TypeError):  # one has no zone
             times = list(map(to_micros, column))
@@ -61,7 +61,7 @@ def _event_micros(value: Any) -> int | None:
 
 
 def _epoch(value: Decimal) -> int:
-    """Use Decimal: a double holds 1700000000.123456, but not its product with a million."""
+    """Return a number as microseconds since 1970; Decimal, because a double cannot hold 1700000000.123456 × 10⁶."""
     for limit, factor in ((10**11, _SECOND), (10**14, 1000), (10**17, 1)):
         if abs(value) < limit:
             return round(value * factor)
@@ -69,7 +69,7 @@ def _epoch(value: Decimal) -> int:
 
 
 def read_time(text: str) -> datetime:
-    """Return a time as :data:`TIMES` says.  Raises ValueError."""
+    """Return a time written as :data:`TIMES` describes.  Raises ValueError."""
     ago = _AGO(text)
     try:
         if ago:
@@ -80,5 +80,5 @@ def read_time(text: str) -> datetime:
 
 
 def _read_iso(text: str) -> datetime:
-    """Return a moment of ISO 8601 text, or midnight of a date; the same on every Python."""
+    """Return the moment that ISO 8601 text means, or midnight of a date; the same on every Python version."""
     return to_datetime(f"{text}T00:00" if _DAY(text) else text)

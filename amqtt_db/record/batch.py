@@ -16,7 +16,7 @@ _record_fields = attrgetter("id", "part", "time_us", "topic", "session", "qos", 
 
 @attrs.frozen(eq=False)
 class RecordBatch(Sequence[Record]):
-    """Records of one shape, column by column: a record is made only when somebody asks for one.
+    """Records of one shape, column by column; a single record is created only on demand.
 
     All sequences have the same length; ``columns`` hold the values, one for each of the shape's properties.
     """
@@ -33,7 +33,7 @@ class RecordBatch(Sequence[Record]):
 
     @classmethod
     def of(cls, shape: Shape, records: Sequence[Record]) -> RecordBatch:
-        """Records of ``shape`` as a block; a block is one already."""
+        """Return records of ``shape`` as a batch; a batch is returned unchanged."""
         if isinstance(records, RecordBatch):
             return records
         if isinstance(records, RecordSlice):
@@ -92,14 +92,14 @@ class RecordBatch(Sequence[Record]):
 
 @attrs.frozen(eq=False)
 class RecordSlice(Sequence[Record]):
-    """The records of a block at some indexes, which rise: what becomes of the block may be shared out by them."""
+    """The records of a batch at some ascending indexes; what is made from the whole batch can be divided by them."""
 
     whole: RecordBatch
     indexes: Sequence[int]
 
     @property
     def shape(self) -> Shape:
-        """The shape of all records of the block."""
+        """The shape of all records of the batch."""
         return self.whole.shape
 
     @property

@@ -18,16 +18,16 @@ Kind = Literal[
 """The types of the project.
 
 Two of them never belong to a declared property: ``tagged`` keeps a value that its own kind's column would not return
-identically, and ``timestamp`` is a time given as microseconds since 1970 (UTC), as envelopes carry it.
+exactly, and ``timestamp`` is a time given as microseconds since 1970 (UTC), as envelopes carry it.
 """
 
 Pair = tuple[str, Kind]
-"""A property's path and the kind of its value: what a column can be for."""
+"""A property's path and the kind of its value; each pair can have a column."""
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-EXACT: Final = 2**53  # beyond it not every integer is a double
-MAX_DIGITS: Final = 4300  # of an integer: Python writes no longer one as text
+EXACT: Final = 2**53  # beyond it, not every integer is a double
+MAX_DIGITS: Final = 4300  # of an integer: Python does not write longer ones as text
 _TOO_LONG: Final = 10**MAX_DIGITS
 
 KIND_OF_TYPE: Final[Mapping[type, Kind]] = {
@@ -58,13 +58,13 @@ _RESEMBLANCES: Final[Sequence[tuple[Any, Callable[[Any], Any]]]] = (
     (Rational, lambda value: value),
     (Real, float),
 )
-"""Types, and how an instance of something like them becomes one of the project's."""
+"""Types, and how an instance of a similar type is converted to one of the project's."""
 
 
 def kind_of(value: object) -> Kind | None:
     """Return the kind of an undeclared value, None for None; integers beyond ±2⁵³ are ``int64`` or ``bigint``.
 
-    Raises TypeError for a value of another type than the project's, ValueError for an integer of too many digits.
+    Raises TypeError for a value that has none of the project's types, ValueError for an integer with too many digits.
     """
     if value is None:
         return None
@@ -83,10 +83,10 @@ def _bigint(value: int) -> Kind:
 
 
 def as_plain(value: Any) -> Any:
-    """Return a value whose type only resembles one of the project's as what it is, with all that it contains.
+    """Return a value of a similar type, and everything in it, converted to the project's types.
 
-    That is an instance of a subclass, such as an ``IntEnum`` or an ``OrderedDict``, any other mapping, and a number of
-    numpy.  What resembles nothing is returned as it is.
+    Similar are subclasses, such as an ``IntEnum`` or an ``OrderedDict``, any other mapping, and numpy's numbers.
+    Anything else is returned unchanged.
     """
     if isinstance(value, Mapping):
         return {str.__str__(key) if isinstance(key, str) else key: as_plain(inner) for key, inner in value.items()}
@@ -98,30 +98,30 @@ def as_plain(value: Any) -> Any:
 
 
 def natural_kind(value: Any) -> tuple[Kind, Any]:
-    """Return the kind that a value shows by itself, and the value as a column of that kind returns it."""
+    """Return the kind that a value has by itself, and the value as a column of that kind returns it."""
     kind = kind_of(value) or "json"
     return kind, float(value) if kind == "number" else value
 
 
 @attrs.frozen
 class TaggedValue:
-    """A value whose kind the value alone does not tell: a declared ``int64`` of 5, say."""
+    """A value whose kind cannot be told from the value alone, such as a declared ``int64`` of 5."""
 
     kind: Kind
     value: Any
 
 
 def tag(kind: Kind, value: Any) -> Any:
-    """Return ``value``, wrapped only if its kind would not be read off it again.
+    """Return ``value``, wrapped only if its kind could not be told from it.
 
-    A ``tagged`` value has no other kind than its own, nor has an integer whose kind is still ``number``.
+    A ``tagged`` value is never wrapped, nor is an integer whose kind is still ``number``.
     """
     is_natural = kind == "tagged" or (kind == "number" and type(value) is int) or kind_of(value) == kind
     return value if is_natural else TaggedValue(kind, value)
 
 
 def restored(path: str, value: Any) -> tuple[Pair, Any]:
-    """Return the pair and the value of a property that :func:`tag` made fit for JSON."""
+    """Return the pair and the value of a property that :func:`tag` prepared for JSON."""
     if isinstance(value, TaggedValue):
         return (path, value.kind), value.value
     kind, value = natural_kind(value)

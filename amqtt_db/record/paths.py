@@ -1,7 +1,7 @@
 """Property paths: the keys that lead to a value, joined by dots.
 
 What would make a path ambiguous, or what some database cannot hold, is escaped (see :func:`escape`).  So a path is
-always printable text, and its keys can always be told.
+always printable text, and its keys can always be recovered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-LEVELS: Final = 16  # deeper objects stay JSON: a path of hundreds of keys serves nobody
+LEVELS: Final = 16  # deeper objects stay JSON: a path of hundreds of keys is useless
 
 _SPECIAL = re.compile("[\\\\.\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[{]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\(.)")
@@ -20,7 +20,7 @@ _DOT = re.compile(r"(?<!\\)((?:\\\\)*)\.")
 
 @lru_cache(4096)
 def escape(key: str) -> str:
-    r"""Make one key of an object a safe part of a path.
+    r"""Return one key of an object as a safe part of a path.
 
     A dot, a backslash, a leading brace, control characters and lone surrogates become ``\.``, ``\\``, ``\{`` or
     ``\uXXXX``.
@@ -39,15 +39,15 @@ def unescape(part: str) -> str:
 
 
 def level_path(name: str) -> str:
-    """Return the path of a named topic level; no key of a payload has it, for a leading brace is escaped there."""
+    """Return the path of a named topic level; no payload key has it, because a leading brace is escaped there."""
     return f"{{{name}}}"
 
 
 def flatten(data: Mapping[str, Any], whole: Container[str] = ()) -> dict[str, Any]:
-    """Nested objects as path → value.
+    """Return nested objects as path → value.
 
-    An empty object stays, as the value ``{}``; so do objects below 16 levels, and those at the paths ``whole``.  Raises
-    TypeError for a key that is not text.
+    An empty object stays, as the value ``{}``; so do objects nested deeper than 16 levels, and those at the paths
+    ``whole``.  Raises TypeError for a key that is not text.
     """
     flat: dict[str, Any] = {}
     _flatten(data, "", flat, whole, LEVELS)
@@ -76,7 +76,7 @@ def unflatten(properties: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def nested(values: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
-    """Nested objects of values and the keys that lead to each; None values are left out."""
+    """Return nested objects made of values and the keys that lead to each; None values are left out."""
     data: dict[str, Any] = {}
     for keys, value in values:
         if value is not None:

@@ -1,4 +1,4 @@
-"""Records: typed messages, and the shapes that they share."""
+"""Records (typed messages), and the shapes that they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amqtt_db.record.kinds import Kind, Pair, restored, tag
 from amqtt_db.record.paths import unflatten
 
 ENVELOPE_NAMES: Final = ("id", "part", "time", "topic", "session", "qos", "retain")
-"""The columns of what a record has beside its properties, in the order of its fields."""
+"""The columns of what a record has besides its properties, in the order of its fields."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -80,7 +80,7 @@ class Record:
         return value
 
     def envelope(self) -> dict[str, Any]:
-        """Return what the record has beside its properties, by column name; ``time`` is in microseconds since 1970."""
+        """Return what the record has besides its properties, by column name; ``time`` is in microseconds since 1970."""
         return dict(zip(ENVELOPE_NAMES, _envelope(self), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Record:
         return {**self.envelope(), "time": self.time, "levels": self.levels(), "data": self.data()}
 
     def data(self) -> dict[str, Any]:
-        """Return the properties as the nested objects they came in; the topic's named levels are apart."""
+        """Return the properties as the nested objects they came in, without the topic's named levels."""
         named = zip(self.shape.paths, self.values, strict=True)
         return unflatten((path, value) for path, value in named if not path.startswith("{"))
 
@@ -98,20 +98,20 @@ class Record:
         return {path[1:-1]: value for path, value in named if path.startswith("{") and value is not None}
 
     def properties(self) -> dict[str, tuple[Kind, Any]]:
-        """Path → (kind, value) of the properties that are present: what two equal records agree on."""
+        """Return path → (kind, value) of the properties that are present; equal for equal records."""
         pairs = zip(self.shape.properties, self.values, strict=True)
         return {path: (kind, value) for (path, kind), value in pairs if value is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the properties by path, fit for a column of kind ``json``; :meth:`with_json` is the way back."""
+        """Return the properties by path, for a column of kind ``json``; :meth:`with_json` reverses this."""
         return {path: tag(kind, value) for path, (kind, value) in self.properties().items()}
 
     def with_json(self, properties: Mapping[str, Any]) -> Record:
-        """Return the record with the properties that :meth:`to_json` gave."""
+        """Return the record with the properties that :meth:`to_json` returned."""
         return self.with_values(dict(restored(path, value) for path, value in properties.items()))
 
     def with_values(self, values: Mapping[Pair, Any]) -> Record:
-        """Return the record with other properties, given by (path, kind); they get the order of their paths."""
+        """Return the record with other properties, given by (path, kind) and put in the order of their paths."""
         shape, pick = in_order(tuple(values))
         found = pick(tuple(values.values()))
         return Record(self.id, self.part, self.time_us, self.topic, self.session, self.qos, self.retain, found, shape)
@@ -121,9 +121,9 @@ _SETTERS: Final = [getattr(Record, field.name).__set__ for field in attrs.fields
 
 
 def records_of(ids: Sequence[int], *others: Iterable[Any]) -> list[Record]:
-    """Records given by their fields, column by column in a record's order.
+    """Return records from their fields, given column by column in a record's order.
 
-    The slots are set one column at a time: the initialiser of a frozen class takes twice as long.
+    Slots are set one column at a time: the initialiser of a frozen class takes twice as long.
     """
     records = list(map(Record.__new__, repeat(Record, len(ids))))
     for fill, column in zip(_SETTERS, (ids, *others), strict=True):
@@ -140,7 +140,7 @@ def picker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]
 
 @lru_cache(4096)
 def in_order(pairs: tuple[Pair, ...]) -> tuple[Shape, Callable[[Sequence[Any]], tuple[Any, ...]]]:
-    """Return the shape of ``pairs`` in the order of their paths, and a function that reorders their values alike."""
+    """Return the shape of ``pairs`` in the order of their paths, and a function that reorders values to match."""
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
     return Shape(tuple(pairs[index] for index in order)), picker(order)
 

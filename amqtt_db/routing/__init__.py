@@ -1,1 +1,1 @@
-"""Which route a topic takes, and the way of its payloads to records."""
+"""Which route a topic takes, and how its payloads become records."""

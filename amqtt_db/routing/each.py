@@ -20,11 +20,11 @@ class Capture:
 
 @attrs.frozen
 class Each:
-    """What becomes records of their own.
+    """What becomes separate records.
 
-    ``path`` leads to lists, or to objects by captures; it is empty if the message itself is the list.  An item takes
-    the place of its list, or with ``prefix`` false that of the object around it.  ``parallel`` are the paths of lists
-    whose items at the same place belong together.
+    ``path`` leads to lists, or through captures to objects; it is empty if the message itself is the list.  An item
+    replaces its list, or if ``prefix`` is false the object around it.  ``parallel`` are the paths of lists whose items
+    at the same position belong together.
     """
 
     path: tuple[str | Capture, ...] = ()
@@ -74,7 +74,7 @@ def _spread(path: Sequence[str | Capture], prefix: bool, data: Any) -> Iterator[
 def _spread_keys(
     capture: Capture, path: Sequence[str | Capture], prefix: bool, data: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, str], Any]]:
-    """Yield what is below each key; single values beside objects belong to all of these."""
+    """Yield what is below each key; single values next to objects belong to each of the objects."""
     chosen = {key: value for key, value in data.items() if isinstance(value, (Mapping, list))} or data
     rest = {key: value for key, value in data.items() if key not in chosen}
     for key, inner in chosen.items():
@@ -102,7 +102,7 @@ def _with_keys(captured: Mapping[str, str], item: Any) -> Any:
 
 
 def _spread_parallel(paths: Sequence[tuple[str, ...]], data: Any) -> Iterator[Any]:
-    """Yield an object for each place of parallel lists; beyond the end of a shorter one its property is absent."""
+    """Yield an object for each position of parallel lists; beyond the end of a shorter list its property is absent."""
     found = {path: values for path in paths if isinstance(values := find(data, path), list)}
     if not found:
         yield data

@@ -1,4 +1,4 @@
-"""How declared properties are read: where they are in a record, and what is done to their values before typing."""
+"""How declared properties are read: where they are in a record, and how their values change before typing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import attrs
 _TEXT_NUMBER: Final = re.compile(r"([+-]?(?:0|[1-9]\d*)([.,]\d+)?([eE][+-]?\d+)?)\s*(\D{0,12})", re.ASCII)
 _ONE: Final = Decimal(1)
 _ZERO: Final = Decimal(0)
-_LONGEST_NUMBER: Final = 64  # characters; longer digits are rather an identifier
+_LONGEST_NUMBER: Final = 64  # characters; more digits are probably an identifier
 
 
 @attrs.frozen
 class Reading:
     """How one property is read.
 
-    ``source`` are the keys that lead to it in a record.  ``meanings`` replaces values by others.  A text that is a
-    number is read as one if ``numbers`` is not empty, see :func:`read_number`; ``unit`` may stand behind it.  A number
-    is multiplied by ``scale``, and ``offset`` is added.
+    ``source`` are the keys that lead to it in a record.  ``meanings`` maps values to others.  Text that is a number is
+    read as one if ``numbers`` is not empty, see :func:`read_number`; ``unit`` may follow it.  A number is multiplied
+    by ``scale``, then ``offset`` is added.
     """
 
     source: tuple[str, ...]
@@ -33,7 +33,7 @@ class Reading:
     offset: Decimal = _ZERO
 
     def read(self, value: Any) -> Any:
-        """Return what a value of the record means; one that cannot be read stays as it is."""
+        """Return what a value of the record means; one that cannot be read is unchanged."""
         if isinstance(value, (str, int, float)) and value in self.meanings:
             return self.meanings[value]
         if isinstance(value, str) and self.numbers:
@@ -46,9 +46,9 @@ class Reading:
 
 
 def read_number(accepted: Set[str], text: str) -> float | int | None:
-    """Return the number that a text is, None if it is none.
+    """Return the number that the text means, or None if it is not a number.
 
-    ``accepted`` may have ``comma``, for a decimal comma, and ``unit``, for any unit behind the number.
+    ``accepted`` may contain ``comma``, for a decimal comma, and ``unit``, for any unit after the number.
     """
     found = _TEXT_NUMBER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
     if found is None or (found[4] and "unit" not in accepted) or ("," in found[1] and "comma" not in accepted):

@@ -1,8 +1,8 @@
 """Plain data → typed values: what one route's messages become before their envelopes are added.
 
 A :class:`RecordBuilder` types the objects of one route.  Objects with the same keys are typed together, column by
-column; any other object is typed alone, and a set of keys and kinds that is known costs a dictionary look-up.  A
-:class:`TopicHandler` adds what is particular to one topic: its levels, and where its records go.
+column; any other object is typed alone, and a known set of keys and kinds costs a dictionary lookup.  A
+:class:`TopicHandler` adds what is specific to one topic: its levels, and where its records go.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from amqtt_db.routing.each import Each, spread
 from amqtt_db.routing.reshape import names_in, reshape_message, reshape_record
 from amqtt_db.routing.route import Route
 
-MAX_SHAPES: Final = 4096  # more are forgotten and learnt again
+MAX_SHAPES: Final = 4096  # if there are more, all are forgotten and learnt again
 
 # Types → kinds, but objects apart from lists: they are flattened first.
 _OBJECT: Final = "object"
@@ -41,7 +41,7 @@ _Pick = Callable[[Mapping[str, Any]], RecordValues]
 class TimedShape:
     """A shape of a route's records, with the index of the value that is the event's time.
 
-    A builder has one for each shape, so they are told apart by identity.
+    A builder has only one per shape, so they can be compared by identity.
     """
 
     shape: Shape
@@ -61,7 +61,7 @@ class TypedRecord(NamedTuple):
 class TypedColumns:
     """Many records of one shape, column by column, without envelopes and without the topics' levels.
 
-    ``has_gaps`` tells that a property which is not declared is absent from some of them.
+    ``has_gaps`` is true if an undeclared property is absent from some of them.
     """
 
     timed_shape: TimedShape
@@ -72,11 +72,12 @@ class TypedColumns:
 
 @attrs.frozen
 class TopicLevels:
-    """The named levels of a topic, by what becomes of them.
+    """The named levels of a topic, grouped by how they are stored.
 
     ``values`` follow the values of each record.  ``declared`` are those that the entity declares, typed: they are used
-    where a message leaves the property out.  ``mistyped`` are the pairs of those that do not have their declared type,
-    whose text ends ``values``; ``fault`` is the reason why no message may be stored for that (``mismatch: reject``).
+    if a message lacks the property.  ``mistyped`` are the pairs of those that do not have their declared type; their
+    text is at the end of ``values``.  ``fault`` is the reason if this keeps messages from being stored
+    (``mismatch: reject``).
     """
 
     values: tuple[str, ...] = ()
@@ -90,7 +91,7 @@ class TopicLevels:
         return not (self.declared or self.mistyped or self.fault)
 
     def complete(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the object with the levels that the entity declares where it leaves their properties out."""
+        """Return the object with the levels that the entity declares for properties that it lacks."""
         missing = {name: level for name, level in self.declared.items() if data.get(name) is None}
         return {**data, **missing} if missing else data
 
@@ -99,7 +100,7 @@ class RecordBuilder:
     """Types the decoded data of one route's messages.
 
     ``levels`` names the topics' levels that are stored as text.  ``is_single`` is true if a message is one record,
-    ``types_columns`` if :meth:`type_columns` may be asked, ``has_time`` if a property is the event's time.
+    ``types_columns`` if :meth:`type_columns` may be called, ``has_time`` if a property is the event's time.
     :meth:`type_object` types one object, given the levels of its topic.
     """
 
@@ -120,7 +121,7 @@ class RecordBuilder:
         self._forget_shapes()
 
     def limit_memory(self) -> None:
-        """Forget the shapes met so far if they have become too many.  Call it between batches only."""
+        """Forget the known shapes if there are too many.  Call this only between batches."""
         if len(self._known) > MAX_SHAPES or len(self._timed_shapes) > MAX_SHAPES:
             self._forget_shapes()
 
@@ -142,7 +143,7 @@ class RecordBuilder:
             yield _as_object(data)
 
     def decoder(self, levels: Mapping[str, str]) -> Decoder:
-        """Return what makes data of a payload, as the route wants it; ``levels`` are those of the topic."""
+        """Return a function that decodes and reshapes a payload; ``levels`` are those of the topic."""
         decode, reshaping = self.route.decode, self.route.reshaping
         if not reshaping.changes_messages and not reshaping.changes_records:
             return decode
@@ -161,9 +162,9 @@ class RecordBuilder:
         return reshape_record(reshaping, data) if reshaping.changes_records else data
 
     def type_columns(self, names: Sequence[str], columns: RecordColumns) -> TypedColumns | None:
-        """Type many objects with the keys ``names``; return None if they must be looked at one by one.
+        """Type many objects with the keys ``names``; return None if they must be typed one by one.
 
-        That is so if a property is an object, has values of several kinds, or some that deviate from what is declared.
+        That is the case if a property is an object, or has values of several kinds or not of the declared one.
         """
         entity, absent = self.route.entity, (None,) * len(columns[0])
         given = dict(zip(names, columns, strict=True))
@@ -191,7 +192,7 @@ class RecordBuilder:
         return TypedRecord(timed_shape, pick(data) + levels.values)
 
     def _type_declared(self, data: dict[str, Any], levels: TopicLevels) -> TypedRecord:
-        """Type an object that the route's entity describes; what deviates is treated by the route's policies."""
+        """Type an object that the route's entity describes; the route's policies apply to what does not match."""
         if levels.fault is not None:
             raise levels.fault
         values, mismatched, unknown = self._entity.structure(levels.complete(data))
@@ -215,7 +216,7 @@ class RecordBuilder:
         return dropped, len(mismatched) if route.mismatch == "null" else 0
 
     def _learn(self, key: tuple[Any, ...], data: Mapping[str, Any]) -> tuple[TimedShape, _Pick]:
-        """Learn a new set of keys and kinds; null values are absent.  Flattened data has its paths for keys."""
+        """Learn a new set of keys and kinds; null values are absent.  The keys of flattened data are paths."""
         present = [name for name, value in data.items() if value is not None]
         path_of = (lambda name: name) if len(key) > 2 else escape
         timed_shape = self._timed_shape(tuple((path_of(name), _kind_by_type(data[name])) for name in present))
@@ -223,7 +224,7 @@ class RecordBuilder:
         return self._known[key]
 
     def _timed_shape(self, pairs: tuple[Pair, ...], more_levels: tuple[Pair, ...] = ()) -> TimedShape:
-        """Return the one TimedShape for some properties and the topic's levels."""
+        """Return the only TimedShape for these properties and the topic's levels."""
         shape = Shape((*pairs, *self._level_pairs, *more_levels))
         timed_shape = self._timed_shapes.get(shape)
         if timed_shape is None:
@@ -255,7 +256,7 @@ class TopicHandler:
         return [type_object(item, levels) for item in self.builder.items(data)]
 
     def explain(self, fault: Exception) -> Rejected:
-        """Return what decoding or typing has raised as what a user reads of the dead letter."""
+        """Return an error from decoding or typing as the reason that the user sees in the dead letter."""
         if isinstance(fault, EntityError):
             return EntityError(f"route {self.filter}: {self._place()}: {fault}")
         if isinstance(fault, Rejected):
@@ -263,7 +264,7 @@ class TopicHandler:
         return StructureError(f"route {self.filter}: {describe_fault(fault)}")
 
     def _place(self) -> str:
-        """Return the table's name if it is the user's choice; a table that a topic has to itself is named later."""
+        """Return the table's name if the user chose it; a topic's own table is named later."""
         if self.destination.key != self.topic:
             with suppress(Rejected):
                 return f"table {self.builder.route.bound(self.destination).tables()[0].name}"
@@ -271,7 +272,7 @@ class TopicHandler:
 
 
 def escape_path(path: str) -> str:
-    """Return the path that ``time:`` means, which may be the bare name of a property with odd letters."""
+    """Return the path that ``time:`` means; it may be the unescaped name of a property with unusual characters."""
     return path if "\\" in path else ".".join(escape(key) for key in path.split("."))
 
 
@@ -304,7 +305,7 @@ def _as_object(data: Any) -> dict[str, Any]:
 
 
 def _flatten_any(data: dict[str, Any]) -> dict[str, Any]:
-    """Flatten an object; values of types that only resemble the project's are taken as what they are."""
+    """Flatten an object; values of similar types are converted to the project's types."""
     flat = flatten(data)
     return flat if set(map(type, flat.values())) <= _KNOWN else flatten(as_plain(data))
 
@@ -314,9 +315,9 @@ def _as_known_type(value: Any) -> Any:
 
 
 def _type_undeclared(given: Mapping[str, Sequence[Any]]) -> dict[Pair, Sequence[Any]] | None:
-    """Return columns by the pairs that their values have in common, without those of null alone; None if some differ.
+    """Return columns by the pair that all their values share, without all-null columns; None if some values differ.
 
-    None as well for a name that is not text.
+    Also return None for a name that is not text.
     """
     found: dict[Pair, Sequence[Any]] = {}
     for name, column in given.items():
@@ -329,13 +330,13 @@ def _type_undeclared(given: Mapping[str, Sequence[Any]]) -> dict[Pair, Sequence[
 
 @lru_cache(1024)
 def _kinds_of_types(types: frozenset[type]) -> frozenset[Kind] | None:
-    """Return the kinds of values of these types; None if the types alone do not tell."""
+    """Return the kinds of values of these types; None if the types alone do not determine them."""
     there = types - {type(None)}
     return frozenset(KIND_OF_TYPE[one] for one in there) if there <= _FLAT else None
 
 
 def _kind_by_type(value: Any) -> Kind:
-    """Return the kind by type alone; whether a number is exact is seen where columns are encoded."""
+    """Return the kind by type alone; whether a number is exact is checked when columns are encoded."""
     try:
         return KIND_OF_TYPE[type(value)]
     except KeyError:

@@ -1,6 +1,6 @@
-"""What a route changes in plain data before it is typed: reach in, leave out, rename, and read text as values.
+"""What a route changes in plain data before it is typed: lift, drop and rename properties, and read text as values.
 
-All functions are pure.  What a message is called here is what its decoder returned: an object, or a single value.
+All functions are pure.  A message here is what its decoder returned: an object, or a single value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OUTSIDE: Final = "outside"
 
 @attrs.frozen
 class Pairs:
-    """A list of objects with a name and a value each: the path of the list, and the two keys."""
+    """A list of objects, each with a name and a value: the path of the list, and the two keys."""
 
     path: tuple[str, ...]
     name: str = "name"
@@ -36,13 +36,13 @@ class Reshaping:
     """What a route changes in its messages.
 
     The properties of the object at ``root`` become the message's own.  ``pairs`` makes properties of a list.
-    ``property`` names the property that a message is, by levels of its topic: ``{kind}.{name}``.
+    ``property`` makes the message one property, named by levels of its topic: ``{kind}.{name}``.
 
-    In each record, properties whose paths match a pattern in ``drop`` are left out, those in ``rename`` get another
-    path.  Texts in ``booleans`` become true or false.  With ``numbers``, texts that are numbers become numbers: also
-    those with a comma if it has ``comma``, and those with a unit behind them, which is dropped, if it has ``unit``.
-    Texts that are dates and times without a zone get the offset of ``timezone``.  ``readings`` says of declared
-    properties, by the keys that lead to them, how they are read.
+    In each record, properties whose paths match a pattern in ``drop`` are left out, and those in ``rename`` get another
+    path.  Text in ``booleans`` becomes true or false.  With ``numbers``, text that is a number becomes a number: also
+    with a comma if ``numbers`` has ``comma``, and followed by a unit, which is dropped, if it has ``unit``.  Dates with
+    times but no zone get the offset of ``timezone``.  ``readings`` says how declared properties are read, by the keys
+    that lead to them.
     """
 
     root: tuple[str, ...] = ()
@@ -67,13 +67,13 @@ class Reshaping:
 
     @cached_property
     def dropped(self) -> re.Pattern[str]:
-        """The paths to leave out: ``*`` stands for anything, and a path takes along all that is below it."""
+        """The paths to leave out: ``*`` matches any text, and everything below a path is left out too."""
         patterns = (re.escape(path).replace(r"\*", ".*") for path in self.drop)
         return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
 
 
 def reshape_message(reshaping: Reshaping, levels: Mapping[str, str], data: Any) -> Any:
-    """Return a message as a route wants it, given the named levels of its topic."""
+    """Return a message as its route reshapes it, given the named levels of its topic."""
     if isinstance(data, Mapping):
         if reshaping.root:
             data = _lift(data, reshaping.root)
@@ -86,7 +86,7 @@ def reshape_message(reshaping: Reshaping, levels: Mapping[str, str], data: Any) 
 
 
 def reshape_record(reshaping: Reshaping, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's object as a route wants it."""
+    """Return a record's object as its route reshapes it."""
     edited = _edit(reshaping, data, "")
     for old, new in reshaping.rename.items():
         edited = _rename(edited, split_path(old), split_path(new))
@@ -103,7 +103,7 @@ def names_in(template: str | None) -> frozenset[str]:
 
 
 def hoist(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with the properties of both; if both have a name, that of ``outer`` goes below ``outside``."""
+    """Return an object with the properties of both; if a name is in both, that of ``outer`` goes under ``outside``."""
     clashing = {name: value for name, value in outer.items() if name in inner}
     others = {name: value for name, value in outer.items() if name not in inner}
     if not clashing:
@@ -112,14 +112,14 @@ def hoist(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """Return ``name``, with as many underscores as it takes to be different from all that are taken."""
+    """Return ``name``, with as many underscores added as it takes to differ from all taken names."""
     while name in taken:
         name += "_"
     return name
 
 
 def without(data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Return an object without the property that some keys lead to, and without objects that are empty then."""
+    """Return an object without the property that the keys lead to, and without objects that this leaves empty."""
     first, *rest = keys
     others = {name: value for name, value in data.items() if name != first}
     if not rest or not isinstance(data.get(first), Mapping):
@@ -129,7 +129,7 @@ def without(data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def find(data: Any, keys: Sequence[str]) -> Any:
-    """Return the value that some keys lead to, None if there is none."""
+    """Return the value that the keys lead to, or None."""
     for key in keys:
         if not isinstance(data, Mapping) or key not in data:
             return None
@@ -138,7 +138,7 @@ def find(data: Any, keys: Sequence[str]) -> Any:
 
 
 def replaced(data: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return an object with another value at the place that some keys lead to."""
+    """Return an object with another value where the keys lead."""
     first, *rest = keys
     inner = data.get(first)
     below = replaced(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value
@@ -152,7 +152,7 @@ def _lift(data: Mapping[str, Any], root: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _spell_out(data: Mapping[str, Any], pairs: Pairs) -> Mapping[str, Any]:
-    """Make properties of a list of names and values; items that are no such pair, or have a name twice, stay in it."""
+    """Turn a list of names and values into properties; items that are not such a pair, or repeat a name, stay in it."""
     items = find(data, pairs.path)
     if not isinstance(items, list):
         return data
@@ -169,7 +169,7 @@ def _spell_out(data: Mapping[str, Any], pairs: Pairs) -> Mapping[str, Any]:
 
 
 def _properties_of(item: Any, pairs: Pairs) -> dict[str, Any]:
-    """Return what a pair makes: a property, and one for each of its further keys; nothing for what is no pair."""
+    """Return the properties from a pair: its value, and one for each further key; none if it is not a pair."""
     if not isinstance(item, Mapping) or pairs.value not in item or not isinstance(item.get(pairs.name), str):
         return {}
     name = item[pairs.name]
@@ -178,7 +178,7 @@ def _properties_of(item: Any, pairs: Pairs) -> dict[str, Any]:
 
 
 def _edit(reshaping: Reshaping, data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return an object without what is dropped, with its texts read as values."""
+    """Return an object without what is dropped, and with text read as values."""
     result: dict[str, Any] = {}
     for key, value in data.items():
         path = prefix + escape(key) if isinstance(key, str) else prefix
@@ -208,10 +208,10 @@ def _read_text(reshaping: Reshaping, text: str) -> Any:
 
 
 def _with_offset(zone: ZoneInfo, text: str) -> str:
-    """Add the offset that a zone has at a local time; of two such times in autumn it is the first."""
+    """Add a zone's offset at a local time; if the time occurs twice in autumn, the first one."""
     try:
         offset = datetime.fromisoformat(text[:19]).replace(tzinfo=zone).strftime("%z")
-    except ValueError:  # no such day or hour
+    except ValueError:  # there is no such day or hour
         return text
     return f"{text}{offset[:3]}:{offset[3:5]}"
 

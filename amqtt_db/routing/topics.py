@@ -1,6 +1,6 @@
 """Topic filters: MQTT's own, and named levels such as ``home/{room}/climate``.
 
-A named level covers exactly one level, as ``+`` does, and keeps what it found there.
+A named level covers exactly one level, as ``+`` does, and returns the text of that level.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import attrs
 from amqtt_db.tagged import is_clean
 
 _WHOLE_LEVEL: Final = "[^/]*"
-_LONGEST_TOPIC: Final = 65535  # bytes, for MQTT writes a length into two
+_LONGEST_TOPIC: Final = 65535  # bytes: MQTT encodes a length in two
 
 
 @attrs.frozen
 class TopicFilter:
     """Covers topics, and names some of their levels.
 
-    ``text`` is the filter as it was written, ``mqtt`` the same with ``+`` for its named levels, ``names`` the names in
-    their order.  Make one with :meth:`parse`.
+    ``text`` is the filter as written, ``mqtt`` the same with ``+`` for its named levels, ``names`` the names in order.
+    Create one with :meth:`parse`.
     """
 
     text: str
@@ -32,7 +32,7 @@ class TopicFilter:
 
     @classmethod
     def parse(cls, text: str) -> TopicFilter:
-        """Return the filter that a text means.  Raises ValueError with every mistake in it."""
+        """Return the filter that the text means.  Raises ValueError with every mistake in it."""
         levels = text.split("/")
         names = tuple(level[1:-1] for level in levels if _is_named(level))
         mistakes = [*_whole_mistakes(text), *_level_mistakes(levels), *_name_mistakes(names)]
@@ -42,7 +42,7 @@ class TopicFilter:
         return cls(text, mqtt, names, re.compile(_pattern(levels)).fullmatch)
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """Return the named levels of a covered topic (``{}`` for a filter without names), None for another topic.
+        """Return the named levels of a covered topic (``{}`` for a filter without names), or None for any other topic.
 
         A filter that begins with a wildcard or a named level covers no topic that begins with ``$``.
         """
