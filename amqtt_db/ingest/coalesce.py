@@ -1,4 +1,4 @@
-"""Sending in one piece what one commit of the journal has released."""
+"""Sending together what one commit of the journal has released."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class GatheringWriter(Protocol):
     """A connection's writer that gathers what is written while its coalescer holds."""
 
     def send(self) -> None:
-        """Send what was gathered, in one piece."""
+        """Send everything that was gathered, in one piece."""
 
 
 class WriteCoalescer:
     """While it holds, its writers gather what is written; when it is flushed, each sends that in one piece.
 
     A system call per message is the most expensive thing a broker does.  The acknowledgements of one commit are all
-    written in the same turn of the event loop, so a connection can send them together and none of them later.
+    written in the same turn of the event loop, so a connection can send them together without delaying any.
     """
 
     def __init__(self) -> None:
@@ -27,15 +27,15 @@ class WriteCoalescer:
         self._writers: list[GatheringWriter] = []
 
     def hold(self) -> None:
-        """Have writers gather from now on."""
+        """Make writers gather from now on."""
         self.is_holding = True
 
     def add(self, writer: GatheringWriter) -> None:
-        """Have a writer send at the next flush."""
+        """Make a writer send at the next flush."""
         self._writers.append(writer)
 
     def flush_all(self) -> None:
-        """Have all writers send what they gathered, and gather no longer."""
+        """Make all writers send what they gathered, and stop gathering."""
         self.is_holding = False
         writers, self._writers = self._writers, []
         for writer in writers:

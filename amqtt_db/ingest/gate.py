@@ -1,4 +1,4 @@
-"""Bounding what publishers bring into memory: a gate while too much waits, and a budget for unfinished packets."""
+"""Limiting the memory that publishers use: a gate while too much is waiting, and a budget for unfinished packets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class BackpressureGate:
-    """Open or closed; publishers wait while it is closed."""
+    """A gate, open or closed; publishers wait while it is closed."""
 
     def __init__(self) -> None:
         self._opened = asyncio.Event()
@@ -17,12 +17,12 @@ class BackpressureGate:
         self.closed = False
 
     def close(self) -> None:
-        """Let nobody pass from now on."""
+        """Make everyone wait from now on."""
         self.closed = True
         self._opened.clear()
 
     def open(self) -> None:
-        """Let everybody pass."""
+        """Let everyone pass."""
         self.closed = False
         self._opened.set()
 
@@ -32,7 +32,7 @@ class BackpressureGate:
 
 
 class MemoryBudget:
-    """Bytes that large packets of all connections share while they arrive; whoever finds too few left waits in turn.
+    """Bytes that large packets of all connections share while they arrive; if too few are left, a packet waits in turn.
 
     A single packet that is larger than the whole budget may arrive alone.
     """

@@ -1,8 +1,8 @@
 """Group commit: from an event loop into the journal.
 
 Entries are appended in memory and committed together after one more turn of the event loop, so a group holds whatever
-arrived meanwhile.  The commit runs on the loop itself, because handing it to a thread costs more than a fast disk
-takes.  If commits turn out to be slow, a thread does them and the loop goes on.
+arrived in the meantime.  The commit runs on the loop itself, because handing it to a thread takes longer than a fast
+disk.  If commits turn out to be slow, a thread does them and the loop goes on.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from amqtt_db.journal import NO_LONGER_FULL, Entry, Journal, Progress, read_prog
 logger = logging.getLogger(__name__)
 
 HIGH: Final = 4 * 2**20
-"""Bytes in memory, waiting for the journal, beyond which clients that publish are held back."""
+"""Bytes in memory, waiting for the journal, beyond which publishing clients are held back."""
 MOST: Final = 64 * 2**20
 """Bytes in memory beyond which not even connections are recorded."""
 
 _LOW: Final = HIGH // 2
-_LINGER_BYTES: Final = 64 * 2**10  # a group that is larger does not linger
+_LINGER_BYTES: Final = 64 * 2**10  # a larger group does not linger
 _SLOW: Final = 0.002
 _FAST: Final = 0.001
 _WEIGHT: Final = 0.05
@@ -37,22 +37,22 @@ _TRIM_PAUSE: Final = 0.01
 
 
 class CommitFuture(asyncio.Future[None]):
-    """Done once a group is committed.  Many tasks await it, so none of them can cancel it for the others."""
+    """Done once a group is committed.  Many tasks await it, so none may cancel it for the others."""
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel nothing: a cancelled task is told so when the group is committed."""
+        """Do nothing: a cancelled task learns that when the group is committed."""
         return False
 
     def abandon(self) -> None:
-        """Cancel it for everybody who waits: the group will not be committed."""
+        """Cancel it for all waiting tasks: the group will not be committed."""
         super().cancel()
 
 
 class GroupCommit:
     """Appends to a journal and commits in groups; belongs to one event loop, which need not run yet.
 
-    ``gate`` is closed while too many bytes wait in memory.  ``coalescer`` holds while the tasks run that waited for a
-    commit.  With ``linger``, a small group waits so many seconds for more entries before it is committed.
+    ``gate`` is closed while too many bytes wait in memory.  ``coalescer`` holds while the tasks that waited for a
+    commit run.  With ``linger``, a small group waits that many seconds for more entries before it is committed.
     """
 
     def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop | None = None, *, linger: float = 0.0) -> None:
@@ -93,7 +93,7 @@ class GroupCommit:
 
     @property
     def blocked(self) -> bool:
-        """True if the journal is full or cannot be written; then only small entries that must not be lost go in."""
+        """True if the journal is full or cannot be written; it then takes only small entries that must not be lost."""
         return self._failing or self._full
 
     @property
@@ -104,7 +104,7 @@ class GroupCommit:
     def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> CommitFuture:
         """Append an entry, see :meth:`Journal.append`; the future returned is done once the entry is committed.
 
-        After :meth:`close` nothing is taken, and the future is cancelled: its waiters must not hold up the shutdown.
+        After :meth:`close` nothing is accepted, and the future is cancelled, so that nothing delays the shutdown.
         """
         if self._closed:
             return _abandoned(self._loop)
@@ -122,7 +122,7 @@ class GroupCommit:
     def extend(self, entries: Sequence[Entry]) -> CommitFuture:
         """Append many entries at once; the future returned is done once all of them are committed.
 
-        They get neighbouring positions, the first of them :attr:`position`.  After :meth:`close`: see :meth:`append`.
+        They get consecutive positions, beginning with :attr:`position`.  After :meth:`close`: see :meth:`append`.
         """
         if self._closed:
             return _abandoned(self._loop)
@@ -152,20 +152,20 @@ class GroupCommit:
     def remember(self, scope: str, key: str, value: bytes | None) -> None:
         """Keep a note, see :meth:`Journal.remember`; the future of the next entries is done once it is committed.
 
-        Those may be none: ``extend(())``.
+        There may be no entries: ``extend(())``.
         """
         self._journal.remember(scope, key, value)
 
     def notes(self, scope: str) -> Mapping[str, bytes]:
-        """Return the current notes of a scope, also those that are not committed yet."""
+        """Return the current notes of a scope, including those that are not committed yet."""
         return self._journal.notes(scope)
 
     def refuse(self) -> None:
-        """Count a message that is not taken."""
+        """Count a message that is not accepted."""
         self._journal.refuse()
 
     async def wait_for_room(self, size: int) -> None:
-        """Wait until the journal takes entries again, with ``size`` bytes to append."""
+        """Wait until the journal has room again for ``size`` bytes."""
         self._held += size
         try:
             self._review()
@@ -192,7 +192,7 @@ class GroupCommit:
             self._commit(aside=False)
 
     async def close(self) -> None:
-        """Commit what was appended, if possible, and close the journal.  Nobody waits for it afterwards."""
+        """Commit what was appended, if possible, and close the journal.  Afterwards nothing waits for it."""
         await self.flush()
         if self._closed:
             return
@@ -208,7 +208,7 @@ class GroupCommit:
         self._journal.close()
 
     def _schedule(self) -> None:
-        """Commit after one more turn of the loop, after lingering, or after the commit that is under way."""
+        """Commit after one more turn of the loop, after lingering, or after the current commit."""
         self._scheduled = True
         if self._writing is not None:
             return
@@ -230,7 +230,7 @@ class GroupCommit:
             self._schedule_now()
 
     def _react(self) -> None:
-        """Do what follows from having much in memory, or a full journal."""
+        """React to too many bytes in memory, or a full journal."""
         self._stop_lingering()
         self._review()
 
@@ -320,7 +320,7 @@ class GroupCommit:
             self._trim_causes.resolve()
 
     def _review(self) -> None:
-        """Decide whether entries are taken, and whether clients may go on publishing."""
+        """Decide whether entries are accepted, and whether clients may go on publishing."""
         journal = self._journal
         full = journal.size >= journal.max_size * (NO_LONGER_FULL if self._full else 1)
         if full != self._full:

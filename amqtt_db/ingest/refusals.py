@@ -1,4 +1,4 @@
-"""Counting what is not taken, and telling why without flooding the log."""
+"""Counting what is refused, and logging why without flooding the log."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _QUIET_SECONDS: Final = 60.0
 
 
 class RepeatLimit:
-    """Lets the first of many equal events through, and then one a minute, with the number of those between."""
+    """Lets the first of many equal events pass, then one a minute, with the number of those in between."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._seen: dict[object, tuple[float, int]] = {}
 
     def admit(self, event: object) -> int | None:
-        """Return how many events were held back since the last one that passed; None to hold this one back too."""
+        """Return how many events were held back since the last one that passed, or None to hold this one back too."""
         now = self._clock()
         passed_at, held_back = self._seen.get(event, (now - _QUIET_SECONDS, 0))
         if now - passed_at < _QUIET_SECONDS:
@@ -34,7 +34,7 @@ class RepeatLimit:
 
 
 class Refusals:
-    """Counts messages that are refused because of how they are, and logs each reason once a minute at most."""
+    """Counts messages that are refused because they are invalid, and logs each reason at most once a minute."""
 
     def __init__(self, group_commit: GroupCommit) -> None:
         self._group_commit = group_commit

@@ -24,11 +24,11 @@ if sys.path[:1] == [""]: sys.path.pop(0)
 from amqtt_db.writer.process import run_writer
 sys.exit(run_writer())"""
 WORKER: Final = (sys.executable, "-c", _RUN)
-"""Code that runs the writer; unlike ``-m``, it does not prefer modules in the current directory to Python's own."""
+"""Code that runs the writer; unlike ``-m``, it does not prefer modules in the current directory over Python's own."""
 MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has logged why."""
 BLOATED: Final = 75
-"""Exit status of a child that has used too much memory and is to be replaced."""
+"""Exit status of a child that has used too much memory and must be replaced."""
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
@@ -37,14 +37,14 @@ _EXPECTED: Final[Mapping[int | str, str]] = {
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY_SECONDS: Final = 60.0
-_SILENCE: Final = 0.5  # seconds of waiting that need no explanation
+_SILENCE: Final = 0.5  # seconds of waiting that need no log line
 
 
 def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
     """Return a writer's job as one line of JSON, for its standard input.
 
-    ``config`` is a plugin section of the broker's YAML, ``where`` its path there; ``niceness`` is added to this
-    process's own.  The child logs at this process's level.
+    ``config`` is a plugin section of the YAML, ``where`` its path there; ``niceness`` is added to this process's own.
+    The child logs at this process's level.
     """
     level = logging.getLogger("amqtt_db").getEffectiveLevel()
     job = {"where": where, "config": config, "level": level, "niceness": niceness}
@@ -54,9 +54,9 @@ def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> b
 class Supervisor:
     """Runs a command as a child process, and starts it again whenever it ends.
 
-    The child gets ``job`` as the first line of its standard input, so nothing secret is on its command line.  It must
-    end by itself when its standard input ends, which happens when it is to stop and when this process dies.  It is in
-    a session of its own, so a terminal's Ctrl-C reaches only this process.
+    The child gets ``job`` as the first line of its standard input, so its command line contains no secrets.  It must
+    end by itself when its standard input ends, which happens when it should stop and when this process dies.  It has
+    its own session, so a terminal's Ctrl-C reaches only this process.
     """
 
     def __init__(self, job: bytes, command: Sequence[str] = WORKER, *, drain: float = 12.0, kill: float = 2.0) -> None:
@@ -82,7 +82,7 @@ class Supervisor:
         self._task = asyncio.create_task(self._keep_running(), name="amqtt_db supervisor")
 
     async def stop(self) -> None:
-        """Stop the child: let it end by itself, or terminate it, or kill it; return when it is gone."""
+        """Stop the child: let it end by itself, else terminate it, else kill it; return when it is gone."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -102,7 +102,7 @@ class Supervisor:
             await process.wait()
 
     async def _has_drained(self, process: Process) -> bool:
-        """Wait for the child to end by itself; return True if it does in time.  Log that if it takes a while."""
+        """Wait for the child to end by itself; return True if it does so in time.  If it takes a while, log that."""
         silence = min(_SILENCE, self._drain)
         if await _ended(process, silence):
             return True

@@ -12,8 +12,8 @@ Result = TypeVar("Result")
 async def wait_within(awaitable: Awaitable[Result], seconds: float) -> Result:
     """Return the result of ``awaitable``.  Raises asyncio.TimeoutError if it takes longer.
 
-    Until Python 3.12 ``asyncio.wait_for`` loses a cancellation that comes together with the result; whoever cancelled
-    would then wait in vain.
+    Before Python 3.12, ``asyncio.wait_for`` loses a cancellation that comes together with the result; whoever
+    cancelled would then wait forever.
     """
     future = asyncio.ensure_future(awaitable)
     try:

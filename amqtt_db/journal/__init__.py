@@ -1,21 +1,21 @@
-"""The durable spool between the broker and the writer.
+"""The durable queue between the broker or bridge and the writer.
 
-Once :meth:`Journal.commit` has returned, its entries are as safe as ``sync`` says, survive a kill of any process, and
-are read back exactly and in order by any number of other processes, which never hold up the owner.
+Once :meth:`Journal.commit` has returned, its entries are as safe as ``sync`` says, survive the killing of any process,
+and can be read exactly and in order by any number of other processes, which never block the owner.
 
 The journal is an SQLite file in WAL mode.  One process owns it, which a lock on ``<path>.lock`` ensures, and only the
-owner writes to it.  Entries lie in groups, one row each: the position of the first entry, their number, and a blob that
-:mod:`amqtt_db.journal.group` explains.  Positions ascend and may have gaps.  The next one comes from the groups in the
-file and from a stored number that is moved whenever groups are deleted.  Notes are small values by scope and key that
-are committed with the entries and outlive them.
+owner writes to it.  Entries are stored in groups, one row each: the position of the first entry, the number of entries,
+and a blob that :mod:`amqtt_db.journal.group` explains.  Positions ascend and may have gaps.  The next one comes from
+the groups in the file and from a stored number that is updated whenever groups are deleted.  Notes are small values by
+scope and key that are committed with the entries and outlive them.
 
 Each opening by an owner begins a generation with a random token, which is on disk before anything else, whatever
-``sync`` says.  So a position together with its token is never used twice, even if a power failure takes back entries
-that were not synced yet, or somebody restores a copy.  The first entry of a generation is of kind START.  In the file
-the table of generations is called ``opening``.
+``sync`` says.  So a position together with its token is never used twice, even if a power failure undoes entries that
+were not synced yet, or somebody restores a copy.  The first entry of a generation is of kind START.  In the file the
+table of generations is called ``opening``.
 
-The process that stores the entries elsewhere reports how far it got (:mod:`amqtt_db.journal.progress`); the owner
-deletes the groups behind it inside its own commits.  The file keeps its size; the space inside is used again.
+The process that stores the entries elsewhere reports how far it has got (:mod:`amqtt_db.journal.progress`); the owner
+deletes the groups before that position in its own commits.  The file keeps its size; the space inside is reused.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _CREATE_TABLES: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
 )
-# Not in the schema: journals that were made before there were notes get the table when their owner opens them.
+# Not in the schema: journals older than notes get the table when their owner opens them.
 CREATE_NOTES: Final = """
 CREATE TABLE IF NOT EXISTS note
 (scope TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (scope, key)) WITHOUT ROWID
@@ -52,7 +52,7 @@ def lock(path: Path) -> int:
 
 
 def lock_file(path: Path) -> Path:
-    """Return the file that the owner of a journal locks."""
+    """Return the path of the file that a journal's owner locks."""
     return beside(path, ".lock")
 
 
@@ -73,7 +73,7 @@ def connect_owner(path: Path) -> sqlite3.Connection:
 
 
 def create(path: Path) -> sqlite3.Connection:
-    """Create an empty journal without a write-ahead log, so that each transaction is in the one file when it ends."""
+    """Create an empty journal without a write-ahead log, so that a finished transaction is in the one file."""
     _make(path)
     connection = sqlite3.connect(path, isolation_level=None)
     _create_tables(connection)
@@ -92,7 +92,7 @@ def beside(path: Path, end: str) -> Path:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in the directory of ``path`` durable."""
+    """Make the file names in the directory of ``path`` durable."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -101,7 +101,7 @@ def sync_directory(path: Path) -> None:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Return a connection that can only read, so it never holds up the owner.  Raises JournalError."""
+    """Return a read-only connection, which never blocks the owner.  Raises JournalError."""
     if not path.exists():
         raise JournalError(f"journal {path}: it does not exist yet; the broker creates it when it starts")
     with explained(path):
@@ -119,7 +119,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 def must_read_as_is(path: Path) -> bool:
     """Return True if a SQLite file must be read without its -wal and -shm files, as SQLite's ``immutable`` does.
 
-    That is so if no program has the file open, and this user may not create those files, or would own them.
+    That is the case if no program has the file open, and this user may not create those files, or would own them.
     """
     may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return not may_write and not beside(path, "-wal").exists()
@@ -127,7 +127,7 @@ def must_read_as_is(path: Path) -> bool:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the errors of SQLite and of the operating system into a JournalError that says what to do."""
+    """Turn errors from SQLite and the operating system into a JournalError that says what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""Locked files: only one process has a lock, and it ends with that process, however that ends."""
+"""Locked files: only one process can hold a lock, and it ends with that process, however that ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def try_lock(path: str | Path) -> int | None:
-    """Lock a file, creating it with mode 0600 if it is missing; return its descriptor, None if it is locked already.
+    """Lock a file, creating it with mode 0600 if it is missing; return its descriptor, or None if it is locked.
 
     Closing the descriptor unlocks the file.  Raises OSError if the file cannot be opened.
     """
@@ -25,7 +25,7 @@ def try_lock(path: str | Path) -> int | None:
 
 
 def is_locked(file: int) -> bool:
-    """Return True if another process has locked an open file; try a shared lock and give it back at once."""
+    """Return True if another process has locked an open file; try a shared lock and release it at once."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

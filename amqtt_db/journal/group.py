@@ -1,9 +1,9 @@
-"""The layout of a group of neighbouring entries in one blob, column by column.
+"""The layout of a group of consecutive entries in one blob, column by column.
 
 A blob is: one byte with the version of this layout; a CRC-32 of all that follows; then for all entries their times and
 sessions (int64), topic and payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all
-payloads.  Writing or reading a group costs a handful of calls, however many entries it has.  SQLite has no checksum of
-its own outside the WAL: without this one a damaged payload would be stored as if it had been published.
+payloads.  Writing or reading a group takes a handful of calls, however many entries it has.  SQLite has no checksums
+outside the WAL: without this one, a damaged payload would be stored as if it had been published.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from amqtt_db.errors import JournalError
 from amqtt_db.message import CONNECT, flags
 
 Entry = tuple[int, int, int, bytes, bytes]
-"""Time, flags, session, topic and payload; the position follows from the place in the group."""
+"""Time, flags, session, topic and payload; the position follows from the index in the group."""
 
 LAYOUT_VERSION: Final = 2
 FIXED: Final = calcsize("<qqIIB")
 """Bytes that an entry takes besides its topic and payload."""
 OTHER_KINDS: Final = flags(CONNECT)
-"""The lowest flags that do not belong to a published message."""
+"""The lowest value of flags that does not belong to a published message."""
 
 DAMAGED: Final = (
     "a group of the journal is damaged; restart the broker, which sets the file aside and keeps everything readable"

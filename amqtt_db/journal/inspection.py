@@ -1,6 +1,6 @@
-"""Looking into a journal: what it holds, what is wrong with it, and its messages for another program.
+"""Inspecting a journal: what it holds, what is wrong with it, and its messages for other programs.
 
-Nothing here changes the journal, or holds up its owner.
+Nothing here changes the journal or blocks its owner.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ALL_GROUPS: Final = "SELECT first, count, opening, blob FROM entries ORDER BY f
 
 @attrs.frozen
 class GenerationInfo:
-    """The contents of one generation: positions from ``first`` up to ``end``, bytes as in the file."""
+    """The contents of one generation: positions from ``first`` up to ``end`` (excluded), bytes as in the file."""
 
     token: str
     first: int
@@ -46,7 +46,7 @@ class GenerationInfo:
 
 @attrs.frozen
 class JournalInfo:
-    """The contents of a journal; ``progress`` is the last that its writer reported, None if it never did."""
+    """The contents of a journal; ``progress`` is what its writer last reported, None if it never did."""
 
     path: Path
     generations: tuple[GenerationInfo, ...]
@@ -55,12 +55,12 @@ class JournalInfo:
 
     @property
     def messages(self) -> int:
-        """The messages in the journal, stored elsewhere or not."""
+        """The number of messages in the journal, stored elsewhere or not."""
         return sum(generation.messages for generation in self.generations)
 
     @property
     def bytes(self) -> int:
-        """The bytes that count towards ``max_size``."""
+        """The number of bytes that count towards ``max_size``."""
         return sum(generation.bytes for generation in self.generations)
 
 

@@ -33,9 +33,9 @@ _ROW_BYTES: Final = 32
 _TRIM_GROUPS: Final = 64
 _TRIM_BYTES: Final = 8 * 2**20
 _SYNC_SECONDS: Final = 1.0
-_BUSY_MILLISECONDS: Final = 100  # an event loop may stand still meanwhile
+_BUSY_MILLISECONDS: Final = 100  # an event loop may be blocked in the meantime
 
-# A commit that failed may have reached the disk all the same; then the same row is there already.
+# A failed commit may have reached the disk all the same; then the same row is already there.
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)"
 _TRIM_LIMIT: Final = """
 SELECT min(:position, coalesce((SELECT min(first) FROM opening WHERE number > known.number), :position))
@@ -54,9 +54,8 @@ _DELETE_NOTE: Final = "DELETE FROM note WHERE scope = ? AND key = ?"
 class Journal:
     """The owner's side of a journal: append, commit, trim.
 
-    Not for several threads at once, with one exception: while :meth:`write` runs in another thread, this one may
-    :meth:`append`, :meth:`extend`, :meth:`remember` and :meth:`refuse`, and read the properties.  All sizes are in
-    bytes.
+    Not thread-safe, with one exception: while :meth:`write` runs in another thread, this one may call :meth:`append`,
+    :meth:`extend`, :meth:`remember` and :meth:`refuse`, and read the properties.  All sizes are in bytes.
     """
 
     def __init__(self, path: Path, lock: int, connection: sqlite3.Connection, max_size: int, sync: Sync) -> None:
@@ -95,7 +94,7 @@ class Journal:
         ``always`` until the disk has it, ``1s`` until the operating system has it, with the disk following within a
         second, ``never`` leaves the disk to the operating system.
 
-        A damaged journal is set aside, and what can be read of it is kept (:mod:`amqtt_db.journal.salvage`).
+        A damaged journal is set aside, and everything readable in it is kept (:mod:`amqtt_db.journal.salvage`).
 
         Raises JournalInUse if it has an owner, JournalError if it cannot be created, opened or recognised.
         """
@@ -121,7 +120,7 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """The bytes that wait in the journal: appended, and not trimmed."""
+        """The bytes that wait in the journal: appended and not yet trimmed."""
         return self._live + self._sealed_bytes + self._appended_bytes
 
     @property
@@ -131,7 +130,7 @@ class Journal:
 
     @property
     def full(self) -> bool:
-        """True if ``max_size`` is reached.  The journal still takes entries then; its user decides."""
+        """True if ``max_size`` is reached.  The journal still accepts entries; its user decides."""
         return self._live + self._sealed_bytes + self._appended_bytes >= self.max_size
 
     @property
@@ -141,7 +140,7 @@ class Journal:
 
     @property
     def busy(self) -> bool:
-        """True if a commit would have anything to do: entries, notes, trimming, syncing, counting, trying again."""
+        """True if a commit would have anything to do: entries, notes, trimming, syncing, counting, retrying."""
         entries = self._appended or self._sealed or self._changed_notes or self._sealed_notes
         again = self._failed or self._suspicious
         return bool(entries or again or self._trimming or self._refused != self._refused_stored) or self._sync_due()
@@ -149,8 +148,8 @@ class Journal:
     def append(self, flags: int, time: int, session: int, topic: bytes, payload: bytes) -> int:
         """Append an entry in memory and return its position; the next successful commit makes it durable.
 
-        ``flags`` as by :func:`amqtt_db.message.flags`; ``time`` in microseconds since 1970 (UTC); ``session`` is the
-        position of a CONNECT entry, or 0.
+        ``flags`` are as returned by :func:`amqtt_db.message.flags`; ``time`` is in microseconds since 1970 (UTC);
+        ``session`` is the position of a CONNECT entry, or 0.
         """
         position = self._next
         self._next = position + 1
@@ -167,13 +166,13 @@ class Journal:
         return position
 
     def refuse(self, count: int = 1) -> None:
-        """Count messages that were not taken; the next commit stores the number."""
+        """Count messages that were not accepted; the next commit stores the number."""
         self._refused += count
 
     def remember(self, scope: str, key: str, value: bytes | None) -> None:
-        """Keep a small note beside the entries, or delete it with None; the next successful commit makes it durable.
+        """Keep a small note with the entries, or delete it with None; the next successful commit makes it durable.
 
-        It is committed in one transaction with everything appended until then.  Notes outlive trimming and restarts.
+        It is committed in one transaction with everything appended so far.  Notes outlive trimming and restarts.
         """
         notes = self._notes.setdefault(scope, {})
         if value is None:
@@ -183,13 +182,13 @@ class Journal:
         self._changed_notes.append((scope, key, value))
 
     def notes(self, scope: str) -> Mapping[str, bytes]:
-        """Return the current notes of a scope, also those that are not committed yet."""
+        """Return the current notes of a scope, including those that are not committed yet."""
         return self._notes.get(scope, {})
 
     def trim(self, progress: Progress) -> None:
-        """Let the next commits delete the groups that lie wholly behind ``progress``, a bounded number each.
+        """Let the next commits delete groups that lie entirely before ``progress``, a limited number each.
 
-        A token that this journal does not know trims nothing.  Raises JournalError.
+        An unknown token trims nothing.  Raises JournalError.
         """
         with explained(self.path):
             row = self._connection.execute(_TRIM_LIMIT, attrs.asdict(progress)).fetchone()
@@ -198,16 +197,16 @@ class Journal:
             self._trimming = True
 
     def commit(self) -> int:
-        """Commit everything that was appended, in one transaction; return the position behind it.
+        """Commit everything that was appended, in one transaction; return the position after it.
 
-        Raises JournalError if it cannot; everything stays as it was, to be committed again.
+        Raises JournalError if that fails; everything is kept, to be committed again.
         """
         behind = self.seal()
         self.write()
         return behind
 
     def seal(self) -> int:
-        """Make what was appended ready for :meth:`write`; return the position behind it."""
+        """Prepare what was appended for :meth:`write`; return the position after it."""
         first = self._next - len(self._appended)
         for group in split_groups(self._appended):
             blob = encode_group(group)
@@ -222,9 +221,9 @@ class Journal:
         return self._next
 
     def write(self) -> None:
-        """Commit everything that was sealed, and trim.  Raises JournalError if it cannot; it may be repeated.
+        """Commit everything that was sealed, and trim.  Raises JournalError if that fails; it may be repeated.
 
-        After a failure, and once :meth:`check_file` has found the file gone, it raises as long as the file is gone.
+        After a failure, and once :meth:`check_file` has found the file missing, it raises until the file is back.
         """
         try:
             with explained(self.path):
@@ -239,9 +238,9 @@ class Journal:
         self._failed = False
 
     def check_file(self) -> None:
-        """Find out whether somebody has removed or replaced the file; then nothing more is committed.
+        """Check whether the file was removed or replaced; if so, nothing more is committed.
 
-        SQLite would go on to write into a file that no other process can find.
+        SQLite would keep writing to a file that no other process can find.
         """
         self._suspicious = self._suspicious or self._is_displaced()
 
@@ -265,7 +264,7 @@ class Journal:
         self._suspicious = False
 
     def _begin(self) -> None:
-        """Write this opening's token and its START entry, and learn what the file holds."""
+        """Write this opening's token and its START entry, and read what the file holds."""
         with explained(self.path):
             execute = self._connection.execute
             meta = dict(execute("SELECT name, value FROM meta").fetchall())
@@ -295,7 +294,7 @@ class Journal:
         syncing = self._sync_due()
         trimmed = None
         if len(rows) == 1 and not (notes or self._trimming or syncing or refused != self._refused_stored):
-            self._connection.execute(_PUT, rows[0])  # a transaction of its own, at the price of one statement
+            self._connection.execute(_PUT, rows[0])  # its own transaction, for the price of one statement
         else:
             trimmed = self._work(rows, notes, refused, syncing)
         self._refused_stored = refused
@@ -334,7 +333,7 @@ class Journal:
         self._connection.executemany("UPDATE meta SET value = ? WHERE name = ?", values)
 
     def _delete_behind(self) -> list[tuple[int, int]]:
-        """Delete groups behind the trim limit; return their (first, size)."""
+        """Delete groups before the trim limit; return their (first, size)."""
         execute = self._connection.execute
         found = execute(_BEHIND, {"limit": self._trim_limit, "most": _TRIM_GROUPS}).fetchall()
         found = found[: fitting((size for _, size in found), _TRIM_BYTES)]

@@ -1,4 +1,4 @@
-"""A reader's progress through a journal, reported to the owner in a small file beside it."""
+"""A reader's progress through a journal, reported to the owner in a small file next to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress:
 
 
 def write_progress(path: Path | str, token: str, position: int) -> None:
-    """Report to the owner of the journal at ``path`` what need not be kept.  Raises JournalError."""
+    """Report to the owner of the journal at ``path`` what it need not keep.  Raises JournalError."""
     new = f"{path}.progress.new"
     with explained(Path(path)):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,4 +1,4 @@
-"""Reading a journal from another process than its owner's: its generations, its entries, and how many wait."""
+"""Reading a journal from a process that does not own it: its generations, its entries, and how many are waiting."""
 
 from __future__ import annotations
 
@@ -43,20 +43,22 @@ class Generation:
 
 
 class JournalReader:
-    """Reads a journal while its owner writes to it, from any process; never holds the owner up.
+    """Reads a journal from any process, while its owner writes to it; never blocks the owner.
 
     All methods raise JournalError if the file cannot be read.
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Open the journal at ``path``.  Raises JournalError, also if it does not exist yet: then try again later."""
+        """Open the journal at ``path``.  Raises JournalError, also if it does not exist yet; if so, try again later."""
         self.path = Path(path)
-        self._identity = journal_file.identity(self.path)  # before: what takes the file's place meanwhile is noticed
+        self._identity = journal_file.identity(
+            self.path
+        )  # before opening, so that a file that replaces it meanwhile is noticed
         self._connection = journal_file.connect_reader(self.path)
         self._version: int | None = None
 
     def generations(self) -> tuple[Generation, ...]:
-        """Return the generations that the journal knows, oldest first; those wholly trimmed may be missing."""
+        """Return the generations in the journal, oldest first; fully trimmed ones may be missing."""
         rows = self._all("SELECT token, first, previous FROM opening ORDER BY number", {})
         return tuple(Generation(*row) for row in rows)
 
@@ -95,7 +97,7 @@ class JournalReader:
         return whole + sum(flag < OTHER_KINDS for part in cut for flag in part)
 
     def refused(self) -> int:
-        """Return how many messages its owners have refused so far, because it was full or could not be written."""
+        """Return how many messages its owners have refused so far."""
         return int(self._all("SELECT value FROM meta WHERE name = 'refused'", {})[0][0])
 
     def size(self) -> int:

@@ -1,8 +1,8 @@
-"""Salvaging a damaged journal: it is set aside, never emptied, and a new one is made of all that can still be read.
+"""Salvaging a damaged journal: it is set aside, not deleted, and a new one gets everything that can still be read.
 
-A disk that forgot or changed what it had confirmed damages a journal; a killed process or a power failure does not.
-The order of the steps makes sure that nothing is missing if the process dies in between: the new file is complete,
-under a name of its own, before the damaged one is moved.
+A disk that lost or changed what it had confirmed damages a journal; a killed process or a power failure does not.
+The order of the steps ensures that nothing is lost if the process dies in between: the new file is complete, under a
+temporary name, before the damaged one is moved.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ GroupRow = tuple[int, int, int, int, int, bytes]
 """A group as it is in the file: first, count, messages, opening, size, blob."""
 
 _ScanResult = tuple[list[int], int | None]
-"""First positions of sound groups, and the last position that could be read; None if the whole range could."""
+"""First positions of intact groups, and the last position that could be read; None if the whole range could."""
 
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68  # bytes into the file [https://www.sqlite.org/fileformat2.html#database_header]
 _LAST_POSITION: Final = 2**40
 _NO_ROW: Final = -1
-_BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter by what SQLite says about damaged names
+_BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter from what SQLite says about damaged names
 _MOST_TRIES: Final = 50_000
 _STRAYS: Final = "SELECT count(*) FROM entries WHERE opening NOT IN (SELECT number FROM opening)"
 _BRING_HOME: Final = """
@@ -69,9 +69,9 @@ class Salvage:
 
 
 def mend(path: Path) -> None:
-    """If the journal at ``path`` is damaged, set it aside and put what can be read of it in its place.
+    """If the journal at ``path`` is damaged, set it aside and replace it with everything that can be read.
 
-    The caller owns the journal.  Raises JournalError if that cannot be done, which changes nothing.
+    The caller owns the journal.  Raises JournalError, and changes nothing, if that cannot be done.
     """
     ready = journal_file.beside(path, ".mended")
     if not ready.exists():
@@ -112,7 +112,7 @@ def damage(path: Path) -> str | None:
 def _first_damage(path: Path) -> str | None:
     with closing(_look(path)) as connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-            return None  # another version's, which is told when it is opened
+            return None  # another version's, which is reported when it is opened
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             return str(verdict).splitlines()[-1]
@@ -134,7 +134,7 @@ def readable(path: Path) -> Iterator[GroupRow]:
 
 
 def _search(connection: sqlite3.Connection, most: int) -> Iterator[int]:
-    """Yield first positions of sound groups: read a range from both ends until it breaks, halve the rest, and go on.
+    """Yield first positions of intact groups: read a range from both ends until it breaks, halve the rest, and go on.
 
     ``most``: the largest possible number of entries, used if the last one cannot be read; positions have gaps.
     """
@@ -182,7 +182,7 @@ def _is_sound(row: GroupRow) -> bool:
 
 
 def _copy(path: Path, ready: Path) -> Salvage:
-    """Make a journal of what can be read of the one at ``path``; it gets the name ``ready`` when it is on disk."""
+    """Create a journal from what can be read of the one at ``path``; once on disk, it gets the name ``ready``."""
     part = journal_file.beside(path, ".mending")
     journal_file.remove(part)
     found = Salvage()
@@ -205,7 +205,7 @@ def _copy(path: Path, ready: Path) -> Salvage:
 
 
 def _openings(path: Path) -> list[tuple[int, str, int, str | None]]:
-    """Return the openings, or an empty list if they cannot be read: they are few, and lie on one page."""
+    """Return the openings, or an empty list if they cannot be read: they are few, on one page."""
     if not _is_journal(path):
         return []
     with closing(_insist(path)) as connection, suppress(*_BROKEN):
@@ -214,7 +214,7 @@ def _openings(path: Path) -> list[tuple[int, str, int, str | None]]:
 
 
 def _adopt(path: Path, target: sqlite3.Connection) -> None:
-    """Give entries whose openings are lost the last opening that was reported: its checkpoint says what is stored."""
+    """Assign entries whose openings are lost to the last reported opening: its checkpoint says what is stored."""
     progress = read_progress(path)
     token = secrets.token_hex(16) if progress is None else progress.token
     first = target.execute("SELECT min(first) FROM entries").fetchone()[0]
@@ -231,7 +231,7 @@ def _meta(path: Path) -> list[tuple[int, str]]:
 
 
 def _notes(path: Path) -> list[tuple[str, str, bytes]]:
-    """Return the notes beside the entries, or an empty list if they cannot be read or there never were any."""
+    """Return the notes, or an empty list if they cannot be read or there never were any."""
     if not _is_journal(path):
         return []
     with closing(_insist(path)) as connection, suppress(*_BROKEN):
@@ -242,7 +242,7 @@ def _notes(path: Path) -> list[tuple[str, str, bytes]]:
 def _set_aside(path: Path) -> Path:
     """Rename the files of a journal; return the new name of the first."""
     aside = journal_file.beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
-    journal_file.beside(path, "-shm").unlink(missing_ok=True)  # SQLite makes it again
+    journal_file.beside(path, "-shm").unlink(missing_ok=True)  # SQLite creates it again
     if _file_size(journal_file.beside(path, "-wal")):
         os.rename(journal_file.beside(path, "-wal"), journal_file.beside(aside, "-wal"))
     if path.exists():
@@ -251,7 +251,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def _is_journal(path: Path) -> bool:
-    """Return True if the file begins as a journal does."""
+    """Return True if the file begins like a journal."""
     try:
         with path.open("rb") as file:
             head = file.read(_ID_AT + 4)
@@ -263,14 +263,14 @@ def _is_journal(path: Path) -> bool:
 
 
 def _look(path: Path) -> sqlite3.Connection:
-    """Return a connection that can only read; it opens damaged files too."""
+    """Return a read-only connection; it opens damaged files too."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", isolation_level=None, uri=True)
     connection.text_factory = lambda raw: raw.decode(errors="replace")
     return connection
 
 
 def _insist(path: Path) -> sqlite3.Connection:
-    """Return the same with a setting that lets SQLite read as far as it can in a truncated file."""
+    """Return it with a setting that lets SQLite read a truncated file as far as possible."""
     connection = _look(path)
     connection.execute("PRAGMA writable_schema = ON")
     return connection

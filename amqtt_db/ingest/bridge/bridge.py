@@ -1,4 +1,4 @@
-"""The bridge: connections to brokers, kept alive, into one journal, beside one supervised writer."""
+"""The bridge: keeps connections to brokers alive, writes into one journal, and supervises one writer."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Link:
         self._session = Session(notes, settings.window, drop=settings.duplicates == "drop")
         self._version: Version = V311 if settings.protocol == "3.1.1" else V5
         self._has_worked = False
-        self._cut_short = 0  # connections that the broker has closed soon after they were made, one after the other
-        self._worked = 0  # connections that have ended after they were used
+        self._cut_short = 0  # consecutive connections that the broker has closed soon after they were made
+        self._worked = 0  # connections that worked and have ended
         self._state: LinkState | None = None
         self._connection: BrokerConnection | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_WAIT)
         self._causes = OncePerCause()
 
     async def run(self) -> None:
-        """Connect, and connect again after each end, until cancelled; then leave in order."""
+        """Connect, and reconnect after each end, until cancelled; then disconnect cleanly."""
         try:
             while True:
                 pause = await self._serve()
@@ -75,7 +75,7 @@ class Link:
             self._group_commit.remember(LINK_SCOPE, self.subscription.scope, state.encode())
 
     async def _serve(self) -> float:
-        """Serve one connection until it ends; return how many seconds to wait before the next one."""
+        """Serve one connection until it ends; return the seconds to wait before the next one."""
         connection = BrokerConnection(
             self.settings, self._version, self._session, self.subscription, self._group_commit
         )
@@ -83,7 +83,7 @@ class Link:
         return self._pause_after(unreachable or await self._stay(connection))
 
     async def _stay(self, connection: BrokerConnection) -> Ending:
-        """Wait for the end of a connection; return what it means, which depends on those before."""
+        """Wait for the end of a connection; return its meaning, which depends on earlier ends."""
         self._connection, started = connection, monotonic()
         ending = await asyncio.shield(connection.ended)
         self._connection = None
@@ -110,7 +110,7 @@ class Link:
         elif self._causes.is_new(ending.reason):
             logger.error("%s: the broker %s; reconnecting until it works", self.settings.url, ending.reason)
         pause = _LONGEST_WAIT if ending.is_rival else self._backoff.next_pause()
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all clients come at once
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that clients do not all reconnect at once
 
 
 class Bridge:
@@ -127,7 +127,7 @@ class Bridge:
             self._group_commit.remember(LINK_SCOPE, gone, None)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set; then leave the brokers, let the writer store what is left, and close."""
+        """Run until ``stop`` is set; then disconnect, let the writer store what is left, and close."""
         if self._writer is not None:
             self._writer.start()
         tasks = [asyncio.create_task(link.run(), name=f"amqtt_db {link.settings.url}") for link in self.links]

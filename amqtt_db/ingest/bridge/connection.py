@@ -40,7 +40,7 @@ _GREETING_SECONDS: Final = 5.0
 
 
 class BrokerConnection(Peer):
-    """One connection; use a new one for each attempt.  ``ended`` is done when it has come to its end."""
+    """One connection; use a new one for each attempt.  ``ended`` is done when the connection has ended."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class BrokerConnection(Peer):
 
     @property
     def is_working(self) -> bool:
-        """True while messages can come."""
+        """True while messages can arrive."""
         return self.is_streaming and not self.ended.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,7 +102,7 @@ class BrokerConnection(Peer):
             self._take()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end; nothing is acknowledged any more."""
+        """Note the end; nothing more is acknowledged."""
         said = f" ({exc})" if exc is not None and str(exc) else ""
         if isinstance(exc, SSLError):
             self.end(Ending(describe_failure(exc)))
@@ -112,7 +112,7 @@ class BrokerConnection(Peer):
             self.end(Ending(f"closed the connection without an answer to CONNECT{said}", is_older=True))
 
     def end(self, ending: Ending) -> None:
-        """Close the connection, for one reason: the first."""
+        """Close the connection; the first reason given counts."""
         self._waiting.clear()
         if self._transport is not None:
             self._transport.close()
@@ -122,7 +122,7 @@ class BrokerConnection(Peer):
                 self._group_commit.append(flags(DISCONNECT), time_ns() // 1000, self._position, b"", b"")
 
     async def close(self) -> None:
-        """Acknowledge what is being committed, say goodbye, and close; the broker keeps the session."""
+        """Acknowledge what is being committed, send DISCONNECT, and close; the broker keeps the session."""
         if self._transport is not None and not self.ended.done():
             self._pause()
             self._waiting.clear()
@@ -133,7 +133,7 @@ class BrokerConnection(Peer):
         self.end(Ending("was left"))
 
     def tick(self) -> None:
-        """Do the periodic work: pings, noticing a dead connection, and going on when the journal has room again."""
+        """Do the periodic work: send pings, detect a dead connection, and go on when the journal has room again."""
         now = monotonic()
         if self._paused_at is not None and now - self._paused_at > _LONGEST_PING_PAUSE:
             self._resume()
@@ -193,7 +193,7 @@ class BrokerConnection(Peer):
         )  # fmt: skip
 
     def _take(self) -> None:
-        """Journal what is waiting, unless the journal is full: then it is neither taken nor acknowledged."""
+        """Journal what is waiting; if the journal is full, neither take nor acknowledge it."""
         if self._group_commit.blocked:
             kept = [packet for packet in self._waiting if isinstance(packet, Pubrel) or packet.qos]
             for _ in range(len(self._waiting) - len(kept)):
@@ -226,7 +226,7 @@ class BrokerConnection(Peer):
             self._sent_at = monotonic()
 
     def _pause(self) -> None:
-        """Read nothing while a commit is under way: one read then brings many messages."""
+        """Read nothing during a commit, so that the next read brings many messages."""
         if self._paused_at is None and self._transport is not None:
             self._transport.pause_reading()
             self._paused_at = monotonic()

@@ -1,4 +1,4 @@
-"""From the filters of routes to those of a subscription: as few as possible, and no two that match one topic.
+"""From the routes' filters to a subscription's: as few as possible, and no two that match the same topic.
 
 Some brokers deliver a message once for each filter of a client that matches it.
 """
@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 
 def cover(filters: Iterable[str]) -> list[str]:
-    """Return filters that cover all of ``filters``, sorted, no two of which match one topic.
+    """Return filters that cover all of ``filters``, sorted, no two of which match the same topic.
 
-    Filters that overlap without one covering the other are joined: what they match beside that goes to no route, and
-    is counted as ignored.
+    Filters that overlap without one covering the other are joined: additional messages that the result matches go to
+    no route, and are counted as ignored.
     """
     found: list[str] = []
     for topic_filter in filters:
@@ -40,7 +40,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def _is_hidden(one: str, other: str) -> bool:
-    """Return True if one first level begins with $, which the other one, a wildcard, does not match."""
+    """Return True if one first level begins with $ and the other is a wildcard, which does not match it."""
     return (one.startswith("$") and other in ("+", "#")) or (other.startswith("$") and one in ("+", "#"))
 
 

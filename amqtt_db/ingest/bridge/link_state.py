@@ -15,9 +15,9 @@ LINK_SCOPE: Final = "bridge brokers"
 
 @attrs.frozen
 class LinkState:
-    """Whether a broker is connected, and since when; the counts begin with the bridge's process.
+    """Whether a broker is connected, and since when; the counts start with the bridge's process.
 
-    ``recognized`` messages were delivered again and not stored again; ``unproven`` ones may be stored twice.
+    ``recognized`` messages were redelivered and not stored again; ``unproven`` ones may be stored twice.
     """
 
     url: str
@@ -28,19 +28,19 @@ class LinkState:
     unproven: int = 0
 
     def encode(self) -> bytes:
-        """Return the note that stands for this state."""
+        """Return the note for this state."""
         return orjson.dumps(attrs.asdict(self))
 
 
 def decode_states(notes: Mapping[str, bytes]) -> tuple[LinkState, ...]:
-    """Return what notes say, by URL."""
+    """Return the states in notes, sorted by URL."""
     found = [orjson.loads(note) for note in notes.values()]
     states = [LinkState(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in found]
     return tuple(sorted(states, key=lambda state: state.url))
 
 
 def next_state(before: LinkState | None, url: str, is_connected: bool, *counts: int) -> LinkState:
-    """Return the state now; ``counts``: connections, recognized and unproven messages."""
+    """Return the new state; ``counts``: connections, recognized and unproven messages."""
     since = before.since if before is not None and before.is_connected == is_connected else _now()
     return LinkState(url, is_connected, since, *counts)
 

@@ -17,7 +17,7 @@ Version = Literal[4, 5]
 V311: Final[Version] = 4
 V5: Final[Version] = 5
 LARGEST_PACKET: Final = 268_435_455
-"""The most bytes that MQTT allows behind a packet's fixed header."""
+"""The most bytes that MQTT allows after a packet's fixed header."""
 
 PINGREQ: Final = b"\xc0\x00"
 
@@ -55,7 +55,7 @@ class MalformedPacket(AmqttDbError):  # noqa: N818 - it reads as what was receiv
 
 
 class Publish(NamedTuple):
-    """A message.  ``packet_id`` is 0 for QoS 0."""
+    """A message.  At QoS 0, ``packet_id`` is 0."""
 
     topic: bytes
     payload: bytes
@@ -94,7 +94,7 @@ class Unsuback:
 
 @attrs.frozen
 class Pubrel:
-    """The release of a QoS 2 message."""
+    """PUBREL: the broker releases a QoS 2 message."""
 
     packet_id: int
 
@@ -119,7 +119,7 @@ class PacketReader:
     """Cuts packets out of received bytes.  Raises MalformedPacket for what MQTT does not allow."""
 
     def __init__(self, version: Version, most: int = LARGEST_PACKET) -> None:
-        """``most``: bytes that one packet may have behind its fixed header."""
+        """``most``: bytes that one packet may have after its fixed header."""
         self._version = version
         self._most = most
         self._rest = bytearray()
@@ -172,7 +172,7 @@ class PacketReader:
 
 
 def _long_length(data: bytes | bytearray, start: int) -> tuple[int, int]:
-    """Return the length that is encoded at ``start`` and where it ends; (0, 0) if it is not complete."""
+    """Return the length encoded at ``start`` and where it ends; (0, 0) if it is not complete."""
     length = shift = 0
     for position in range(start, min(start + 4, len(data))):
         byte = data[position]
@@ -346,22 +346,22 @@ def unsubscribe(version: Version, packet_id: int, filters: Sequence[str]) -> byt
 
 
 def puback(packet_id: int) -> bytes:
-    """Return a PUBACK: a message of QoS 1 is on disk."""
+    """Return a PUBACK: a QoS 1 message is on disk."""
     return b"\x40\x02" + _UINT16.pack(packet_id)
 
 
 def pubrec(packet_id: int) -> bytes:
-    """Return a PUBREC: a message of QoS 2 is on disk."""
+    """Return a PUBREC: a QoS 2 message is on disk."""
     return b"\x50\x02" + _UINT16.pack(packet_id)
 
 
 def pubcomp(packet_id: int) -> bytes:
-    """Return a PUBCOMP: the packet id of a message of QoS 2 is forgotten."""
+    """Return a PUBCOMP: the packet id of a QoS 2 message is free again."""
     return b"\x70\x02" + _UINT16.pack(packet_id)
 
 
 def disconnect(version: Version, code: int = 0, *, ends_session: bool = False) -> bytes:
-    """Return a DISCONNECT; neither its code nor the end of the session has a place in MQTT 3.1.1."""
+    """Return a DISCONNECT; in MQTT 3.1.1 it carries neither a code nor the end of the session."""
     if version == V5 and ends_session:
         return _packet(0xE0, bytes((code, 5, SESSION_EXPIRY)) + _UINT32.pack(0))
     return b"\xe0\x01" + bytes((code,)) if version == V5 and code else b"\xe0\x00"

@@ -1,4 +1,4 @@
-"""What a connection to a broker has in common with one that only asks: how it ends, and what refusals mean."""
+"""What the bridge's connection shares with the one for `check`: how it ends, and what refusals mean."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ending:
     """The end of a connection; its ``reason`` completes "the broker …".
 
     ``is_older`` if the broker may know only another version of MQTT, ``is_rival`` if another client has taken over,
-    ``is_unexplained`` if the broker has closed a connection that worked, and does not say why.
+    ``is_unexplained`` if the broker has closed a working connection without saying why.
     """
 
     reason: str
@@ -44,11 +44,11 @@ class Peer(asyncio.Protocol):
 
     @abstractmethod
     def end(self, ending: Ending) -> None:
-        """Close the connection, for one reason: the first."""
+        """Close the connection; the first reason given counts."""
 
 
 def mqtt_name(version: Version) -> str:
-    """Return the version of MQTT as its users write it."""
+    """Return the version of MQTT as people write it."""
     return "5" if version == V5 else "3.1.1"
 
 
@@ -62,7 +62,7 @@ def explain_refusal(connack: Connack, version: Version) -> Ending:
 
 
 def explain_disconnect(packet: Disconnect, client_id: str) -> Ending:
-    """Return why a broker says goodbye."""
+    """Return why a broker sent DISCONNECT."""
     is_rival = packet.code == _TAKEN_OVER
     reason = f"ended the connection with code 0x{packet.code:02x}"
     if is_rival:
@@ -71,12 +71,12 @@ def explain_disconnect(packet: Disconnect, client_id: str) -> Ending:
 
 
 def suspect_rival(client_id: str) -> Ending:
-    """Return what connections mean that the broker closes again and again soon after they were made."""
+    """Return the probable reason why a broker closes several connections soon after they are made."""
     reason = f"closes connections soon after they are made: another client may use the client id {client_id}"
     return Ending(f"{reason}; {_MAKE_PEACE}", is_rival=True)
 
 
 def _with_words(reason: str, packet: Connack | Disconnect) -> str:
-    """Return a reason with the broker's own words behind it."""
+    """Return a reason followed by the broker's own words."""
     said = packet.properties.get(packets.REASON)
     return f"{reason} ({said})" if said else reason

@@ -1,4 +1,4 @@
-"""Asking a broker what it grants, with a client id and a session that end with the question."""
+"""Asking a broker what it grants, with a separate client id and a temporary session."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _DROPPED: Final = "$SYS/broker/publish/messages/dropped"
 
 @attrs.frozen
 class Grant:
-    """What a broker has answered: ``properties`` of its CONNACK, and a QoS, or a code from 0x80, for each filter.
+    """A broker's answer: ``properties`` of its CONNACK, and a QoS, or a code from 0x80 on, for each filter.
 
-    ``dropped`` is how many messages it has dropped for all its clients since it was started, None if it does not say.
+    ``dropped`` is how many messages it has dropped for all its clients since it started, None if it does not say.
     """
 
     version: Version
@@ -49,7 +49,7 @@ class Grant:
 
 
 async def ask_broker(settings: BrokerSettings, filters: Sequence[str]) -> Grant | Ending:
-    """Return what a broker grants to the bridge, or why there is no connection.  A running bridge is not disturbed."""
+    """Return what a broker grants to the bridge, or why there is no connection, without disturbing a running bridge."""
     versions = {"5": (V5,), "3.1.1": (V311,), "auto": (V5, V311)}[settings.protocol]
     answer: Grant | Ending = Ending("was not asked")
     for version in versions:
@@ -73,7 +73,7 @@ async def _ask_once(settings: BrokerSettings, version: Version, filters: Sequenc
 
 
 class Probe(Peer):
-    """Connects, subscribes and leaves; ``answer`` is done then."""
+    """Connects, subscribes and disconnects; then ``answer`` is done."""
 
     def __init__(self, settings: BrokerSettings, version: Version, filters: Sequence[str]) -> None:
         self.answer: asyncio.Future[Grant | Ending] = asyncio.get_running_loop().create_future()
@@ -91,7 +91,7 @@ class Probe(Peer):
         return self._connack is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send CONNECT, as the bridge would, under another name."""
+        """Send CONNECT, as the bridge would, with another client id."""
         self._transport = cast(asyncio.Transport, transport)
         s = self._settings
         self._transport.write(
@@ -102,7 +102,7 @@ class Probe(Peer):
         )  # fmt: skip
 
     def data_received(self, data: bytes) -> None:
-        """Take the broker's answers; messages are of no interest."""
+        """Take the broker's answers; ignore messages."""
         try:
             for packet in self._reader.feed(data):
                 if not self.answer.done():
@@ -111,8 +111,8 @@ class Probe(Peer):
             self.end(Ending(f"sent what MQTT forbids ({error})"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note an end that comes too early."""
-        if self._grant is not None:  # some brokers leave when they are asked for what they do not show
+        """Note an early end."""
+        if self._grant is not None:  # some brokers disconnect when asked for what they do not publish
             self._finish(self._grant)
         elif isinstance(exc, SSLError):
             self.end(Ending(describe_failure(exc)))
@@ -120,7 +120,7 @@ class Probe(Peer):
             self.end(Ending("closed the connection without an answer", is_older=not self.is_greeted))
 
     def end(self, ending: Ending) -> None:
-        """Close the connection, for one reason: the first."""
+        """Close the connection; the first reason given counts."""
         self._finish(ending)
 
     def _take_answer(self, packet: Packet) -> None:
@@ -141,7 +141,7 @@ class Probe(Peer):
             self.end(explain_disconnect(packet, probe_id(self._settings.client_id)))
 
     def _ask_for_counter(self) -> None:
-        """Ask for the number of dropped messages, and leave soon if it does not come."""
+        """Ask for the number of dropped messages; if it does not come soon, disconnect."""
         if self._transport is not None and self._grant is not None:
             self._transport.write(packets.subscribe(self._version, 2, [_DROPPED], 0))
             asyncio.get_running_loop().call_later(_COUNTER_SECONDS, self._leave, self._grant)
@@ -160,5 +160,5 @@ class Probe(Peer):
 
 
 def probe_id(client_id: str) -> str:
-    """Return a client id for questions, the same each time, so that an interrupted one leaves nothing behind."""
+    """Return the client id for a probe, always the same, so that an interrupted probe leaves nothing behind."""
     return f"amqttdbcheck{hashlib.blake2b(client_id.encode(), digest_size=5).hexdigest()}"

@@ -1,14 +1,14 @@
 """A session at a broker: what outlives a connection, so that each message is stored once.
 
-Pure: packets go in; entries for the journal, notes that are committed in the same transaction, and acknowledgements to
-send after that commit come out.  Notes make the session again after a restart.
+Pure: packets go in; entries for the journal, notes to commit in the same transaction, and acknowledgements to send
+after that commit come out.  After a restart, the session is restored from its notes.
 
-A broker delivers again what it has seen no acknowledgement for.  At QoS 2 the packet ids between PUBLISH and PUBREL
-tell.  At QoS 1 an acknowledgement may have been lost, and the id may already mean another message; so a message is
-taken for a redelivered one only if all of this holds: the broker has kept the session; it says that it delivers again;
-the last message with this id, fewer than 32,767 messages ago, had the same content; ids have been given in turn for
-longer than four windows, so none is used again early; and this connection's first id is not 1 or 2, with which a broker
-begins that gives new ids on every connection.
+A broker redelivers messages whose acknowledgement it has not seen.  At QoS 2, packet ids between PUBLISH and PUBREL
+identify them.  At QoS 1 an acknowledgement may have been lost, and the id may already belong to another message.  So a
+message counts as redelivered only if all of this holds: the broker has kept the session and marks the message as
+redelivered; the last message with this id, fewer than 32,767 messages ago, had the same content; ids have been assigned
+in sequence for more than four windows, so none is reused early; and this connection's first id is not 1 or 2, where
+brokers start that assign new ids on every connection.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RENUMBERED: Final = (1, 2)
 _STATE: Final = "state"
 _RECENT: Final = "recent "
 _UNRELEASED: Final = "unreleased "
-_COUNTS: Final = Struct("<qHq")  # messages with an id, the last id, how many ids were in turn
+_COUNTS: Final = Struct("<qHq")  # messages with an id, the last id, how many ids were in sequence
 _SESSION_CHECKSUM_BYTES: Final = 6
 
 
@@ -44,8 +44,8 @@ _SESSION_CHECKSUM_BYTES: Final = 6
 class Received:
     """The result of some packets: append ``entries``, commit them with ``notes``, then send ``acknowledgements``.
 
-    ``recognized`` messages were stored before and are not again; ``unproven`` ones look like it, without proof, and
-    are.
+    ``recognized`` messages were stored before and are not stored again; ``unproven`` ones look the same but are stored
+    again, because there is no proof.
     """
 
     entries: list[Entry]
@@ -59,13 +59,13 @@ class Session:
     """One session at one broker."""
 
     def __init__(self, notes: Mapping[str, bytes], window: int, *, drop: bool = True) -> None:
-        """``notes`` are all of this session that were committed; without ``drop``, QoS 1 is stored as it comes."""
+        """``notes`` are all committed notes of this session; without ``drop``, all QoS 1 messages are stored."""
         self._window = window
         self._drop = drop
         self._checksums = array("Q", bytes(8 * _IDS))
         self._numbers = array("q", bytes(8 * _IDS))
         self._unreleased: dict[int, int] = {}
-        self._blocks: dict[int, int] = {}  # number of the first message → how many, of each note in the journal
+        self._blocks: dict[int, int] = {}  # number of the first message → how many, for each note in the journal
         self._count, self._last_id, self._in_turn = _COUNTS.unpack(notes.get(_STATE, bytes(_COUNTS.size)))
         self._present = False
         self._skip_retained = False
@@ -80,9 +80,9 @@ class Session:
         return self._in_turn > _PROOF_WINDOWS * self._window and not self._renumbers
 
     def connected(self, present: bool, window: int, *, skip_retained: bool = False) -> None:
-        """Begin with a new connection; ``present``: the broker has kept the session.
+        """Start on a new connection; ``present``: the broker has kept the session.
 
-        With ``skip_retained``, messages that are marked as retained are acknowledged and not stored.
+        With ``skip_retained``, messages marked as retained are acknowledged but not stored.
         """
         self._window = window
         self._skip_retained = skip_retained
@@ -93,7 +93,7 @@ class Session:
             self._forget()
 
     def receive(self, packets: Iterable[Publish | Pubrel], time: int, connection: int) -> Received:
-        """Take packets in the order of their arrival; they become durable with the next commit.
+        """Take packets in order of arrival; they become durable with the next commit.
 
         ``time`` in microseconds since 1970; ``connection`` is the position of its CONNECT entry, or 0.
         """
@@ -133,7 +133,7 @@ class Session:
         return Received(entries, notes, b"".join(acknowledgements), recognized, unproven)
 
     def acknowledged(self, packets: Iterable[Publish | Pubrel]) -> None:
-        """Note that the acknowledgements of ``packets`` were sent on the connection that they came through."""
+        """Note that the acknowledgements of ``packets`` were sent, on the same connection."""
         for packet in packets:
             self._here.discard(packet.packet_id)
 
@@ -141,7 +141,7 @@ class Session:
         number = packet.packet_id
         if packet.qos == 2:
             return self._unreleased.get(number) == checksum
-        if number in self._here:  # a broker that repeats what is not acknowledged, on the same connection
+        if number in self._here:  # a broker that redelivers on the same connection what is not acknowledged
             return self._checksums[number] == checksum
         may_be = packet.dup and self._drop and self._present and self.is_proven
         return may_be and self._seen_lately(number, checksum)
@@ -158,7 +158,7 @@ class Session:
         self._numbers[number] = self._count
 
     def _remember(self, recent: list[tuple[int, int]]) -> Iterator[Note]:
-        """Yield notes of the newest ids, and the deletion of those that are too old to matter."""
+        """Yield notes for the newest ids, and deletions of notes that are too old to matter."""
         first = self._count - len(recent) + 1
         self._blocks[first] = len(recent)
         yield f"{_RECENT}{first}", array("Q", [checksum << 16 | number for number, checksum in recent]).tobytes()
@@ -171,7 +171,7 @@ class Session:
         yield _STATE, _COUNTS.pack(self._count, self._last_id, self._in_turn)
 
     def _forget(self) -> None:
-        """The broker has begun a new session: ids mean nothing any more."""
+        """Forget all ids: the broker has started a new session."""
         self._to_forget += [(f"{_RECENT}{first}", None) for first in self._blocks]
         self._to_forget += [(f"{_UNRELEASED}{number}", None) for number in self._unreleased]
         self._to_forget.append((_STATE, None))

@@ -1,4 +1,4 @@
-"""What a session is subscribed to: remembered in the journal, so that only changes are asked for."""
+"""What a session is subscribed to: remembered in the journal, so that only changes are requested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _FILTERS: Final = "filters"
 _FAILURE: Final = 0x80
-# Some brokers go on counting message ids from the SUBSCRIBE's, and a session looks at whether those begin at 1.
+# Some brokers continue message ids from the SUBSCRIBE's, and a session checks whether those begin at 1.
 _SUBSCRIBE_ID: Final = 1
 _UNSUBSCRIBE_ID: Final = 2
 
@@ -39,7 +39,7 @@ class Subscription:
 
     @property
     def granted(self) -> dict[str, int]:
-        """The QoS asked for of each filter that the broker has granted, in this or in an earlier process."""
+        """The requested QoS of each filter that the broker has granted, in this or an earlier process."""
         note = self._group_commit.notes(self.scope).get(_FILTERS)
         return {} if note is None else orjson.loads(note)
 
@@ -65,7 +65,7 @@ class Subscription:
         return sent
 
     def answered(self, suback: Suback) -> None:
-        """Remember what is granted, and tell what is not."""
+        """Remember what is granted, and log what is not."""
         granted, url = self.granted, self._settings.url
         for topic_filter, code in zip(self._asked, suback.codes, strict=False):
             if code >= _FAILURE:
@@ -80,7 +80,7 @@ class Subscription:
         logger.info("%s: subscribed to %s", url, ", ".join(granted) or "nothing")
 
     def count(self, received: Received) -> None:
-        """Count redelivered messages, and tell once that some may be stored twice."""
+        """Count redelivered messages, and log once that some may be stored twice."""
         self.recognized += received.recognized
         if received.unproven and not self.unproven:
             logger.warning(

@@ -1,4 +1,4 @@
-"""TLS to a broker, and what to say if no connection can be made."""
+"""TLS to a broker, and messages for connections that fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings, TlsSettings
 
-# By OpenSSL's codes for what is wrong with a certificate.
+# By OpenSSL's code for the problem with a certificate.
 _NO_AUTHORITY: Final = "that no trusted authority has signed: set `tls.ca` to that authority's file"
 _OTHER_HOST: Final = "for another host: `url` must contain one of its names"
 _UNTRUSTED: Final[Mapping[int, str]] = {
@@ -18,7 +18,7 @@ _UNTRUSTED: Final[Mapping[int, str]] = {
     **dict.fromkeys((18, 19, 20, 21), _NO_AUTHORITY),
     **dict.fromkeys((62, 64), _OTHER_HOST),
 }
-# By parts of OpenSSL's reasons; the first that fits is told.
+# By part of OpenSSL's reason; the first match is reported.
 _ALERTS: Final[Mapping[str, str]] = {
     "CERTIFICATE_REQUIRED": "asks for a client certificate: set `tls.certificate` and `tls.key`",
     "UNKNOWN_CA": "does not know the authority that signed the client certificate: check `tls.certificate`",
@@ -37,7 +37,7 @@ class UnusableFile(OSError):  # noqa: N818 - it reads as what the file is
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the context of a TLS connection, None without TLS.  Raises UnusableFile for what is no certificate."""
+    """Return the context of a TLS connection, None without TLS.  Raises UnusableFile for a file of the wrong kind."""
     if settings.scheme not in ("mqtts", "wss"):
         return None
     tls = settings.tls
@@ -49,7 +49,7 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return why no connection could be made, and what to do about it; it completes "the broker …"."""
+    """Return why the connection failed, and what to do about it; this completes "the broker …"."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"presents a certificate {_UNTRUSTED.get(error.verify_code, 'that is not valid')} ({error.verify_message})"

@@ -1,4 +1,4 @@
-"""The way to a broker: TCP, with TLS and WebSocket if its URL says so."""
+"""The transport to a broker: TCP, with TLS and WebSocket if its URL says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONNECT_SECONDS: Final = 15.0
 
 
 async def open_transport(settings: BrokerSettings, peer: Peer) -> Ending | None:
-    """Connect ``peer`` to a broker; return why that cannot be done, or None."""
+    """Connect ``peer`` to a broker; return None, or why that failed."""
     loop = asyncio.get_running_loop()
     try:
         context = tls_context(settings)

@@ -1,4 +1,4 @@
-"""WebSocket between a transport and a connection to a broker: MQTT in binary frames, as section 6 of MQTT 5 says."""
+"""WebSocket between a transport and a connection to a broker: MQTT in binary frames (MQTT 5, section 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amqtt_db.ingest.bridge.peer import Ending, Peer
 
 
 class WebSocket(asyncio.Protocol):
-    """A protocol towards the network, and a transport towards a connection."""
+    """A protocol for the network, and a transport for a connection."""
 
     def __init__(self, connection: Peer, url: str) -> None:
         """``url`` is the broker's, with its path."""
@@ -37,7 +37,7 @@ class WebSocket(asyncio.Protocol):
         self._pass_on()
 
     def eof_received(self) -> None:
-        """Note that the broker sends nothing more."""
+        """Note that the broker will send nothing more."""
         self._protocol.receive_eof()
         self._pass_on()
 
@@ -87,7 +87,7 @@ class WebSocket(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        """Send what WebSocket has to say."""
+        """Send WebSocket's own output."""
         for data in self._protocol.data_to_send():
             if data and not self.is_closing():
                 cast(asyncio.Transport, self._transport).write(data)

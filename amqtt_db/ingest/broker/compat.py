@@ -1,6 +1,6 @@
-"""Everything that the plugin needs of amqtt's internals, and a check that it is still there.
+"""Everything that the plugin needs from amqtt's internals, and a check that it is still there.
 
-Written for amqtt 0.12.  Whoever moves to another version of amqtt runs the tests and looks here first.
+Written for amqtt 0.12.  To move to another version of amqtt, run the tests and look here first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _BYTES_REPR: Final = re.compile(r"""b(['"]).*\\x[89a-f][0-9a-f].*\1""", re.DOTALL)
 _CHUNK: Final = 2**16
 _QOS_2: Final = 4  # bit in the flags of a PUBLISH
-_TRIAL_SECONDS: Final = 0.02  # a message of QoS 2 waits for its PUBREL, which never comes
+_TRIAL_SECONDS: Final = 0.02  # a QoS 2 message waits for its PUBREL, which never comes
 
 _STORING: Final = "no message can be stored before it is acknowledged"
 _EXACTLY_ONCE: Final = "messages of QoS 2 cannot be stored before PUBREC"
@@ -41,7 +41,7 @@ _SPEED: Final = "reading is slower"
 
 @attrs.frozen
 class _Missing:
-    """A part of amqtt that is not where it was; without a vital part the plugin cannot keep its promise."""
+    """A part of amqtt that is no longer there; without a vital part the plugin cannot keep its promise."""
 
     name: str
     loss: str
@@ -49,7 +49,7 @@ class _Missing:
 
 
 def require_amqtt(context: BrokerContext) -> None:
-    """Log an error if amqtt has changed so that something is lost; raise AmqttDbError if the promise is."""
+    """Log an error if a part of amqtt is missing; raise AmqttDbError if the promise cannot be kept without it."""
     missing = list(_missing_parts(context))
     if not missing:
         return
@@ -60,7 +60,7 @@ def require_amqtt(context: BrokerContext) -> None:
 
 
 async def check_order(loop: asyncio.AbstractEventLoop) -> None:
-    """Log an error if amqtt acknowledges a message before the plugin has it: try one of each QoS without a network."""
+    """Try a message of each QoS without a network; log an error if amqtt acknowledges it before the plugin has it."""
     early = []
     for qos in range(3):
         trial = _Trial()
@@ -81,7 +81,7 @@ async def check_order(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _Trial(asyncio.Queue[ApplicationMessage]):
-    """Stands in for a session's queue, other plugins and the network, and sees what amqtt does first."""
+    """Stands in for a session's queue, other plugins and the network, and notes the order of amqtt's actions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def _complain(losses: str) -> str:
 
 
 def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
-    """Yield what is missing of the parts that this module uses."""
+    """Yield those parts that this module uses and that are missing."""
     broker = getattr(context, "_broker_instance", None)
     stream = StreamReaderAdapter(asyncio.StreamReader(loop=context.loop))
     plugins: PluginManager[BrokerContext] = getattr(broker, "plugins_manager", None)  # type: ignore[assignment]
@@ -137,17 +137,17 @@ def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
 
 
 def broker_of(context: BrokerContext) -> Broker:
-    """Return the broker that a plugin's context belongs to: the handlers of its sessions are nowhere else."""
+    """Return the broker that a plugin's context belongs to: only it has the handlers of its sessions."""
     return context._broker_instance  # noqa: SLF001
 
 
 def is_ill_formed(text: str | None) -> bool:
-    """Return True if a text of a CONNECT packet was not UTF-8: amqtt then takes the repr of its bytes for the text."""
+    """Return True if text in a CONNECT packet was not UTF-8: amqtt then uses the repr of its bytes."""
     return text is not None and _BYTES_REPR.fullmatch(text) is not None
 
 
 def has_ended(handler: BrokerProtocolHandler) -> bool:
-    """Return True if a connection has come to its end, whether or not the broker has fired an event about it."""
+    """Return True if a connection has ended, whether or not the broker has fired an event about it."""
     stopped: asyncio.Event | None = getattr(handler, "_reader_stopped", None)
     return stopped is not None and stopped.is_set()
 
@@ -164,10 +164,10 @@ def receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
 
 
 def intercept_ends(broker: Broker) -> None:
-    """Close the socket of each connection that the broker has done with.
+    """Close the socket of each connection that the broker has finished with.
 
-    amqtt leaves it open if the client sent nothing or reset the connection.  On Python 3.12 such a socket holds up the
-    broker's shutdown forever.
+    amqtt leaves it open if the client sent nothing or reset the connection.  On Python 3.12 such a socket keeps the
+    broker from shutting down.
     """
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]] | None
     serve = getattr(broker, "stream_connected", None)
@@ -186,7 +186,7 @@ def intercept_ends(broker: Broker) -> None:
 def intercept_wills(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:
     """Call ``store`` before the broker publishes a will.
 
-    amqtt tells nobody of a will: it publishes it through its broadcast queue, as the only thing that has a QoS there.
+    amqtt fires no event for a will: it publishes it through its broadcast queue, where only wills have a QoS.
     """
     queue: asyncio.Queue[dict[str, Any]] | None = getattr(broker, "_broadcast_queue", None)
     if queue is None:
@@ -208,7 +208,7 @@ def intercept_qos_2(
 ) -> None:
     """Await ``take`` before the PUBREC of a message, and ``release`` before a PUBCOMP that amqtt would not send.
 
-    amqtt keeps a message of QoS 2 in memory until PUBREL, and answers nothing to a PUBREL after its own restart.
+    amqtt keeps a QoS 2 message in memory until PUBREL, and after a restart does not answer a PUBREL.
     """
     handle_publish, handle_pubrel = handler.handle_publish, handler.handle_pubrel
 

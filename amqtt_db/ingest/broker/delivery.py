@@ -1,8 +1,8 @@
 """The queue between a session's acknowledgements and the broker: the one place that every message passes.
 
-amqtt acknowledges a message of QoS 1 once ``put`` of the session's ``delivered_message_queue`` has returned; QoS 0 goes
-through ``put_nowait``.  A queue that first awaits the journal's commit delays exactly the acknowledgement.  Messages of
-QoS 2 are stored before they get here, see :mod:`amqtt_db.ingest.broker.qos2`.
+amqtt acknowledges a QoS 1 message once ``put`` of the session's ``delivered_message_queue`` has returned; QoS 0 goes
+through ``put_nowait``.  A queue that first awaits the journal's commit delays exactly the acknowledgement.  QoS 2
+messages are stored before they get here, see :mod:`amqtt_db.ingest.broker.qos2`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _RESERVED: Final = "published to a topic that is empty or begins with $, which i
 
 
 def is_topic(topic: str) -> bool:
-    """Return True if clients may publish to this topic, permission aside."""
+    """Return True if clients may publish to this topic, apart from permissions."""
     return topic != "" and topic[0] != "$" and "+" not in topic and "#" not in topic
 
 
 class JournalQueue(asyncio.Queue[ApplicationMessage]):
-    """Journals a session's messages before the broker has them.  ``connection`` is the position of its CONNECT."""
+    """Journals a session's messages before the broker gets them.  ``connection`` is the position of its CONNECT."""
 
     def __init__(
         self, group_commit: GroupCommit, refusals: Refusals, client_id: str, permission: Permission | None
@@ -49,7 +49,7 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         self._turns: asyncio.Task[None] | None = None
 
     async def put(self, item: ApplicationMessage) -> None:
-        """Take a message of QoS 1, which is durable when this returns, or one of QoS 2, which is released then."""
+        """Take a QoS 1 message, which is durable when this returns, or a QoS 2 message, which is then released."""
         if item.qos == 2:
             await self.release(item.packet_id or 0)
             if is_topic(item.topic):
@@ -65,7 +65,7 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         super().put_nowait(item)
 
     def put_nowait(self, item: ApplicationMessage) -> None:
-        """Take a message of QoS 0."""
+        """Take a QoS 0 message."""
         if not is_topic(item.topic):
             self._refuse()
         elif self._permission is None:
@@ -77,7 +77,7 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
                 self._turns = asyncio.create_task(self._take_turns(self._permission), name="amqtt_db QoS 0")
 
     async def take(self, packet: PublishPacket) -> None:
-        """Take a message of QoS 2 before its PUBREC; it is durable, or not to be stored, when this returns."""
+        """Take a QoS 2 message before its PUBREC; when this returns, it is durable or need not be stored."""
         topic, payload = packet.topic_name or "", packet.data or b""
         if not is_topic(topic):
             self._refuse()
@@ -87,11 +87,11 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
             await self._ledger.take(packet.packet_id or 0, topic.encode(), payload, packet.dup_flag, append)
 
     async def release(self, packet_id: int) -> None:
-        """Return when it is durable that a message of QoS 2 is released."""
+        """Return when the release of a QoS 2 message is durable."""
         await self._ledger.release(packet_id)
 
     def adopt(self, item: ApplicationMessage) -> None:
-        """Let the broker have a message that was stored, or refused, before."""
+        """Pass on to the broker a message that has already been stored or refused."""
         super().put_nowait(item)
 
     def _refuse(self) -> None:
@@ -114,7 +114,7 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         )
 
     async def _take_turns(self, permission: Permission) -> None:
-        """Ask for permission and store, message by message in the order of their arrival."""
+        """Ask for permission and store, one message at a time, in order of arrival."""
         while not self._in_turn.empty():
             item = self._in_turn.get_nowait()
             if await permission(item.topic):

@@ -1,6 +1,6 @@
-"""The plugin for an amqtt broker: journals what clients publish, before it is acknowledged.
+"""The plugin for an amqtt broker: journals what clients publish before it is acknowledged.
 
-Nothing here parses a payload or touches the target database; a process of its own does, which the plugin supervises.
+Nothing here parses a payload or touches the target database; a separate process does, which the plugin supervises.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 WHERE: Final = "plugins.amqtt_db.Plugin"
 
-_NICENESS: Final = 5  # of the writer: where processors are few, clients and broker come first, for the journal waits
+_NICENESS: Final = 5  # of the writer: with few processors, clients and broker come first, because the journal can wait
 _TICK: Final = 1.0
 _TICK_BLOCKED: Final = 0.1
-_UNFINISHED_BYTES: Final = 256 * 2**20  # of large packets that are still arriving, over all connections
+_UNFINISHED_BYTES: Final = 256 * 2**20  # bytes of large packets that are still arriving, over all connections
 _ILL_FORMED_CONNECT: Final = (
     "has a client id, user name or will topic that is not well-formed UTF-8 [MQTT-1.5.3-1] and is disconnected"
 )
@@ -55,7 +55,7 @@ _YOUNG_OBJECTS: Final = 10_000
 class Plugin(BasePlugin[BrokerContext]):
     """Stores what clients publish to the broker in a relational database.
 
-    Raises ConfigError or JournalError, after logging it, for amqtt passes on no more than its name.
+    Raises ConfigError or JournalError after logging it, because amqtt passes on only its name.
     """
 
     command: ClassVar[tuple[str, ...]] = WORKER
@@ -147,7 +147,7 @@ class Plugin(BasePlugin[BrokerContext]):
         _log_pending(self._journal)
 
     def _replace_queue(self, client_id: str, session: Session) -> JournalQueue:
-        """Give a session a queue that journals, with what its old one still holds: that is already acknowledged."""
+        """Give a session a queue that journals; it takes over the old one's acknowledged messages."""
         old = session.delivered_message_queue
         permission = self._permission(session) if self._filters else None
         new = JournalQueue(self._group_commit, self._refusals, client_id, permission)
@@ -215,7 +215,7 @@ def _log_pending(journal: Path) -> None:
 
 
 def _calm_collector() -> None:
-    """Run the garbage collector less often: what waits for a commit is young, plentiful and not garbage."""
+    """Run the garbage collector less often: messages waiting for a commit are young, many, and not garbage."""
     young, *old = gc.get_threshold()
     if 0 < young < _YOUNG_OBJECTS:
         gc.set_threshold(_YOUNG_OBJECTS, *old)

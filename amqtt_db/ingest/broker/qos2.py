@@ -1,8 +1,8 @@
-"""Messages of QoS 2 between PUBREC and PUBCOMP.
+"""QoS 2 messages between PUBREC and PUBCOMP.
 
-PUBREC hands a message over to the broker, so it is in the journal by then.  Until its sender has released the packet
-identifier, a note beside the entries remembers it: a sender that has not seen PUBREC sends the message again, and it
-must not be stored again, not even by another process.
+With PUBREC the broker takes over a message, so by then it is in the journal.  Until its sender has released the packet
+identifier, a note in the journal remembers it: a sender that has not seen PUBREC sends the message again, and it must
+not be stored again, not even by another process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Qos2Ledger:
     async def take(
         self, packet_id: int, topic: bytes, payload: bytes, is_repeated: bool, append: Callable[[], CommitFuture]
     ) -> None:
-        """Return when the message is in the journal; call ``append`` unless it is there already.
+        """Return when the message is in the journal; call ``append`` unless it is already there.
 
         ``is_repeated``: its sender says that it has sent it before.
         """
@@ -45,16 +45,16 @@ class Qos2Ledger:
         await append()
 
     async def release(self, packet_id: int) -> None:
-        """Return when it is durable that the next message with this packet identifier is another one."""
+        """Return when it is durable that this packet identifier is free for a new message."""
         self._taken.discard(packet_id)
         if self._key(packet_id) in self._group_commit.notes(_SCOPE):
             self._group_commit.remember(_SCOPE, self._key(packet_id), None)
         await self._group_commit.extend(())
 
     def _is_known(self, packet_id: int, checksum: bytes, is_repeated: bool) -> bool:
-        """Return True if the message was taken before, by this session or by one of the same client before it.
+        """Return True if the message was taken before, by this session or by an earlier one of the same client.
 
-        A client that has forgotten its own session uses the identifier for another message.
+        A client that has lost its own session uses the identifier for another message.
         """
         note = self._group_commit.notes(_SCOPE).get(self._key(packet_id))
         if note is None or note[:_CHECKSUM_BYTES] != checksum:
@@ -66,7 +66,7 @@ class Qos2Ledger:
 
 
 def forget_abandoned(group_commit: GroupCommit) -> None:
-    """Delete what no client has released or sent again for a week."""
+    """Delete the notes that no client has released or used again for a week."""
     oldest = int(time()) - _KEEP_SECONDS
     for key, note in list(group_commit.notes(_SCOPE).items()):
         if int.from_bytes(note[_CHECKSUM_BYTES:], "big") < oldest:

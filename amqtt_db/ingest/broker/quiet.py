@@ -12,14 +12,14 @@ _LOUD: Final = ("amqtt.broker", "amqtt.mqtt.protocol.handler")
 
 
 class RepeatFilter(logging.Filter):
-    """Passes a warning or error of each place in the code once a minute, and says how many were left out."""
+    """Passes one warning or error a minute from each place in the code, and says how many were left out."""
 
     def __init__(self) -> None:
         super().__init__()
         self._limit = RepeatLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True for a record that is to be logged."""
+        """Return True if a record should be logged."""
         if record.levelno < logging.WARNING:
             return True
         held_back = self._limit.admit((record.pathname, record.lineno))
@@ -30,11 +30,11 @@ class RepeatFilter(logging.Filter):
         return held_back is not None
 
     def install(self) -> None:
-        """Begin to filter."""
+        """Start filtering."""
         for name in _LOUD:
             logging.getLogger(name).addFilter(self)
 
     def remove(self) -> None:
-        """Filter no longer."""
+        """Stop filtering."""
         for name in _LOUD:
             logging.getLogger(name).removeFilter(self)

@@ -16,7 +16,7 @@ from amqtt_db.message import CONNECT, DISCONNECT, flags
 
 @attrs.frozen(eq=False)
 class Connection:
-    """An open connection: the position of its CONNECT entry, what serves it, and what it belongs to."""
+    """An open connection: the position of its CONNECT entry, its handler, and its session."""
 
     position: int
     handler: BrokerProtocolHandler
@@ -24,26 +24,26 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        """True if it has come to its end, whether or not the broker has fired an event about it."""
+        """True if it has ended, whether or not the broker has fired an event about it."""
         return has_ended(self.handler)
 
 
 class Connections:
     """Journals connections as they open and close.
 
-    A session can be served by one connection after another, or for a moment by two when a client takes over from
-    itself.  amqtt tells of an end by the session alone, sometimes after the next beginning, and sometimes not at all;
-    so each connection is asked itself.
+    A session can have one connection after another, or for a moment two when a client takes over its own session.
+    amqtt reports an end by session only, sometimes after the next connection has begun, and sometimes not at all; so
+    each connection is checked.
     """
 
     def __init__(self, group_commit: GroupCommit, keep_alive_grace: int = 0) -> None:
-        """``keep_alive_grace``: seconds that the broker adds to what clients ask for."""
+        """``keep_alive_grace``: seconds that the broker adds to each client's keep-alive time."""
         self._group_commit = group_commit
         self._grace = keep_alive_grace
         self._open: list[Connection] = []
 
     def opened(self, session: Session, handler: BrokerProtocolHandler) -> int:
-        """Journal a new connection; return the position of its CONNECT entry, 0 if there is no memory for it."""
+        """Journal a new connection; return the position of its CONNECT entry, or 0 if there is no memory for it."""
         self._close([connection for connection in self._open if connection.session is session])
         if self._group_commit.overwhelmed:
             return 0

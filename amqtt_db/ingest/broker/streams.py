@@ -16,7 +16,9 @@ from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
 from amqtt_db.ingest.waiting import wait_within
 
 _PUBLISH: Final = 3
-_MAX_LENGTH_BITS: Final = 28  # bits of a length; amqtt discards a packet with a longer one and reads on at a new header
+_MAX_LENGTH_BITS: Final = (
+    28  # bits of a length; amqtt discards a packet with a longer one and goes on with a new header
+)
 _QOS_3: Final = 6  # both bits of a QoS, which no packet may have
 _TURNS_BEFORE_END: Final = 2
 _SMALL: Final = 2**16  # bytes of a body that need no budget
@@ -34,16 +36,16 @@ class GatedReader(ReaderAdapter):
     """A connection's reader that stops before the body of a PUBLISH packet while its gate is closed.
 
     Between a packet's first byte and its body amqtt may give up reading when the keep-alive time is over, and would
-    lose its place in the stream; within a body it waits without end.  So only bodies are held back, and all other
-    packets pass.
+    lose its place in the stream; within a body it waits forever.  So only bodies are held back, and all other packets
+    pass.
 
-    amqtt reads a packet in some seven pieces.  They are cut from what was received at once, which saves the stream
-    more than the gate costs.
+    amqtt reads a packet in about seven pieces.  The reader cuts them from a buffer, which saves more than the gate
+    costs.
 
-    When the stream ends, amqtt cancels the tasks of all packets that it has just read; a client that publishes and
-    leaves in one breath would be lost altogether.  So the end is told only after these tasks have run once.
+    When the stream ends, amqtt cancels the tasks of all packets that it has just read, so it would lose everything
+    from a client that publishes and disconnects at once.  So the end is reported only after these tasks have run once.
 
-    A PUBLISH that no broker may accept, and a body that is too large or too slow, ends the stream; ``refuse`` is called
+    A PUBLISH that no broker may accept, or a body that is too large or too slow, ends the stream; ``refuse`` is called
     with the reason.
     """
 
@@ -81,7 +83,7 @@ class GatedReader(ReaderAdapter):
         start = self._at
         self._at = start + n
         data = self._held[start : self._at]
-        if self._at >= len(self._held):  # an idle connection must not hold its last message
+        if self._at >= len(self._held):  # an idle connection must not keep its last message in memory
             self._held, self._at = b"", 0
         if self._left:
             self._left = max(0, self._left - n)
@@ -92,7 +94,7 @@ class GatedReader(ReaderAdapter):
         return data
 
     def feed_eof(self) -> None:
-        """Acknowledge the end of the stream."""
+        """Note the end of the stream."""
         self._reader.feed_eof()
 
     async def _hold(self, n: int) -> None:
@@ -114,7 +116,7 @@ class GatedReader(ReaderAdapter):
     async def _read_large(self, n: int) -> bytes:
         """Return a body of ``n`` bytes, or fewer at the end of the stream.
 
-        It gets memory of its own, which the system takes back when it is no longer used.
+        It gets its own memory, which is returned to the system after use.
         """
         body, self._held, self._at = bytearray(self._held[self._at :]), b"", 0
         async with self._budget.reserve(n):
@@ -157,7 +159,7 @@ class GatedReader(ReaderAdapter):
             self._shift = -1
 
     def _read_topic(self, data: bytes) -> bytes:
-        """Check what amqtt reads of a PUBLISH before its payload: the length of the topic, and the topic."""
+        """Check what amqtt reads from a PUBLISH before the payload: the length of the topic, and the topic."""
         if self._topic_left:
             self._topic_left = -1
             if data == self._last_topic:
@@ -209,8 +211,8 @@ async def _run_others() -> None:
 class CoalescingWriter(WriterAdapter):
     """A TCP connection's writer that gathers while its coalescer holds.
 
-    amqtt writes each acknowledgement by itself, and asyncio sends it at once.  A WebSocket sends when it drains, so its
-    writer cannot gather.
+    amqtt writes each acknowledgement separately, and asyncio sends it at once.  A WebSocket sends when it drains, so
+    its writer cannot gather.
     """
 
     def __init__(self, writer: StreamWriterAdapter, coalescer: WriteCoalescer) -> None:
@@ -234,7 +236,7 @@ class CoalescingWriter(WriterAdapter):
             self._writer.write(b"".join(gathered))
 
     async def drain(self) -> None:
-        """Wait while the client takes less than it is sent."""
+        """Wait until the client has caught up with what was sent."""
         await self._writer.drain()
 
     def get_peer_info(self) -> tuple[str, int] | None:
