@@ -1,8 +1,8 @@
-"""Whose fault an error is: the one rule.
+"""Whose fault an error is: the only rule.
 
-What is raised while user code runs or user data is worked on belongs to the message: the batch is halved until the
-message stands alone, and becomes a dead letter.  What the database or its driver raises is the database's condition,
-and the batch is tried again, unless the database says that a value is at fault.
+For an error raised while user code runs or user data is processed, the message is to blame: the batch is halved until
+the message is alone and becomes a dead letter.  For an error raised by the database or its driver, the database is, and
+the batch is retried, unless the database says that a value is at fault.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from amqtt_db.errors import DatabaseError, Rejected, StructureError, describe_fa
 
 
 def rejection(engine: Engine, error: Exception) -> Rejected | None:
-    """Return why an error makes a dead letter of its message; None if it is the database's condition.
+    """Return why an error turns its message into a dead letter; None if the database is to blame.
 
-    What a database says may contain values, so mostly only the class of its error is told.
+    A database's text may contain values, so usually only the class of its error is shown.
     """
     if isinstance(error, Rejected):
         return error
@@ -30,7 +30,7 @@ def rejection(engine: Engine, error: Exception) -> Rejected | None:
 
 @contextmanager
 def blame_data(database: sa.Engine) -> Iterator[None]:
-    """Make what user data causes in the project's own code a StructureError; the database's errors stay as they are."""
+    """Turn errors that user data causes in the project's own code into StructureError; leave the database's errors."""
     try:
         yield
     except Exception as error:
@@ -40,7 +40,7 @@ def blame_data(database: sa.Engine) -> Iterator[None]:
 
 
 def _is_of_database(database: sa.Engine, error: Exception) -> bool:
-    if isinstance(error, sa.exc.StatementError):  # SQLAlchemy wraps also what a value raises before it is sent
+    if isinstance(error, sa.exc.StatementError):  # SQLAlchemy also wraps what a value raises before it is sent
         return isinstance(error, sa.exc.DBAPIError) or isinstance(error.orig, OSError)
     if isinstance(error, (sa.exc.CompileError, sa.exc.ArgumentError)):
         return False

@@ -1,14 +1,14 @@
-"""Who kills the writer: a note of what user code is working on, kept where it survives the process.
+"""Finding what kills the writer: a note of what user code is working on, which survives the process.
 
-User code decodes and types messages and lays out records, and may take the whole process with it.  While it runs, a
-small file says on which range; a range on which the writer died twice is run message by message, and a message on which
-it died twice again is to blame.  What user code is asked beside the messages, for views or retention, is noted as a
-task; one on which the writer died twice is left alone for a while.  The note is not synced to disk: it must survive a
-dead process, not a power cut.
+User code decodes and types messages and lays out records, and may kill the whole process.  While it runs, a small file
+names the range of messages; a range on which the writer died twice is run message by message, and a message on which it
+died twice more is to blame.  User code that runs outside batches, for views or retention, is noted as a task; one on
+which the writer died twice is skipped for a while.  The note is not synced to disk: it must survive a dead process, not
+a power cut.
 
-User code that does not come back is a death too.  A timer of the operating system ends the process, for no thread of
-Python can be relied on: a regular expression that runs wild never lets go of the interpreter's lock.  On the way out
-:mod:`faulthandler` writes behind the note where the code was.
+User code that does not return counts as a death too.  An operating system timer ends the process, because no Python
+thread can be relied on: a runaway regular expression never releases the interpreter's lock.  Before the process ends,
+:mod:`faulthandler` writes after the note where the code was.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from amqtt_db.message import Batch
 
 logger = logging.getLogger(__name__)
 
-FATAL: Final = 2  # deaths until a range is run message by message, and until a message or a task is to blame
+FATAL: Final = 2  # deaths before a range is run message by message, and before a message or a task is blamed
 LEFT_ALONE: Final = 3600.0  # seconds from a task's last death to its next attempt
-MOST_TASKS: Final = 20  # whose deaths are remembered
+MOST_TASKS: Final = 20  # tasks whose deaths are remembered
 _NOTE_SIZE: Final = 4096
 _FRAME: Final = re.compile(r'File "(.*)", line (\d+) in (.*)')
 _OWN: Final = str(Path(amqtt_db.__file__).parent)
@@ -44,7 +44,7 @@ _OWN: Final = str(Path(amqtt_db.__file__).parent)
 
 @attrs.frozen
 class Suspect:
-    """A range of positions of a generation, ``end`` excluded, how often the writer died on it, and of what if known."""
+    """A range of positions in a generation, ``end`` excluded; how often the writer died on it, and why, if known."""
 
     token: str = ""
     first: int = 0
@@ -59,21 +59,21 @@ class Suspect:
 
 @attrs.frozen
 class SuspectTask:
-    """The number of times that the writer died on a task, and the last time, in seconds since 1970."""
+    """How often the writer died on a task, and when it last did, in seconds since 1970."""
 
     deaths: int = 0
     died: float = 0.0
 
     @property
     def is_left_alone(self) -> bool:
-        """True if the writer died on it too often, and not long ago."""
+        """True if the writer died on it too often, and recently."""
         return self.deaths >= FATAL and time.time() - self.died < LEFT_ALONE
 
 
 class CrashGuard:
-    """The note beside a journal: ``path`` is its file, made private to the user.
+    """The note next to a journal: ``path`` is its file, made private to the user.
 
-    ``limit`` is how many seconds user code may take for one batch or task before it ends this process; 0 means no
+    ``limit`` is how many seconds user code may take for one batch or task before this process is ended; 0 means no
     limit.  There is one limit per process.
     """
 
@@ -98,17 +98,17 @@ class CrashGuard:
         return self._range.deaths >= FATAL and self._range.covers(token, position)
 
     def is_to_blame(self, token: str, position: int) -> bool:
-        """Return True if the writer died twice on this very message."""
+        """Return True if the writer died twice on exactly this message."""
         return self._single.deaths >= FATAL and self._single.covers(token, position)
 
     @property
     def reason(self) -> str:
-        """The reason why that message is to blame."""
+        """Why that message is to blame."""
         return f"it ended the writer twice{f': {self._single.cause}' if self._single.cause else ''}"
 
     @contextmanager
     def watch(self, batch: Batch) -> Iterator[None]:
-        """Note that user code is at work on a batch; a process that dies inside leaves the note behind."""
+        """Note that user code is working on a batch; a process that dies inside leaves the note behind."""
         first = batch.positions[0]
         if self.is_suspicious(batch.token, first):
             self._single = _again(self._single, batch)
@@ -121,9 +121,9 @@ class CrashGuard:
 
     @contextmanager
     def watch_task(self, name: str) -> Iterator[None]:
-        """Note that user code is at work on something that belongs to no batch.
+        """Note that user code is working on something that belongs to no batch.
 
-        Raises StructureError if the writer died of it twice, until some time has passed.
+        Raises StructureError if the writer has died on it twice, until some time has passed.
         """
         name = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()  # the note is small
         if self._tasks.get(name, SuspectTask()).is_left_alone:
@@ -136,18 +136,18 @@ class CrashGuard:
 
     @contextmanager
     def _run(self) -> Iterator[None]:
-        """Limit the time of what is noted, and take the note back, unless the process ends."""
+        """Limit the time of the noted work, and erase the note afterwards, unless the process ends."""
         try:
             with self._timed():
                 yield
         except Exception:
             self._write("")
             raise
-        self._write("")  # what is no Exception ends the process, and the note stays
+        self._write("")  # anything but an Exception ends the process, and the note stays
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Take the note back, and stop the clock, while something else than user code is at work."""
+        """Erase the note and stop the timer while something other than user code runs."""
         active = self._active
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._write("")
@@ -164,7 +164,7 @@ class CrashGuard:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _read_trace(self) -> str:
-        """Return where the user code was that took too long for the process before; the next trace replaces it."""
+        """Return where user code was when it took too long in the previous process; the next trace replaces it."""
         trace = os.pread(self._file, 65536, _NOTE_SIZE).decode(errors="replace")
         os.ftruncate(self._file, min(_NOTE_SIZE, os.fstat(self._file).st_size))
         os.lseek(self._file, _NOTE_SIZE, os.SEEK_SET)
@@ -174,7 +174,7 @@ class CrashGuard:
         return f"user code took longer than {self._limit:g} s{f', at {place}' if place else ''}" if trace else ""
 
     def _read(self, cause: str) -> None:
-        """Read what the process before has noted, and count its death if it died of user code."""
+        """Read the previous process's note, and count its death if user code killed it."""
         try:
             note = orjson.loads(os.pread(self._file, _NOTE_SIZE, 0).rstrip())
             suspects = {name: Suspect(**note[name]) for name in ("range", "single")}
@@ -192,7 +192,7 @@ class CrashGuard:
             logger.error("%s; the writer was ended and will try again: see `time_limit`", cause)
         self._range, self._single = suspects["range"], suspects["single"]
         self._tasks = dict(list(tasks.items())[-MOST_TASKS:])
-        self._write("")  # so that the next death is not counted as this one again
+        self._write("")  # so that this death is not counted twice
 
     def _write(self, active: str) -> None:
         self._active = active

@@ -2,7 +2,7 @@
 
 Objects with the same keys are typed together, column by column; all other messages are typed one by one.  A message
 that cannot be decoded or typed is rejected, whatever its decoder, its entity or its values raise; its neighbours are
-not concerned.
+not affected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RecordGroups = Mapping[RecordGroup, Sequence[Record]]
 
 @attrs.frozen
 class Rejection:
-    """A message that cannot be stored, the topic filter that it is counted under, the step that refuses it, and why."""
+    """A message that cannot be stored, the topic filter that it is counted under, the step that rejects it, and why."""
 
     message: Message
     filter: str
@@ -46,8 +46,8 @@ class Rejection:
 class DecodedBatch:
     """The result of decoding the entries up to ``end`` (excluded) of one generation.
 
-    ``connections`` are the entries that say which clients came and went, ``counts`` what is to be added to the counters
-    of each topic filter.
+    ``connections`` are the entries that say which clients connected and disconnected, ``counts`` what to add to the
+    counters of each topic filter.
     """
 
     number: int
@@ -59,7 +59,7 @@ class DecodedBatch:
 
 
 def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch:
-    """Return the records of a batch of the journal with a number; the router must have learnt the batch's topics."""
+    """Return the records of a batch of the journal with this number; the router must already know the topics."""
     for builder in router.builders:
         builder.limit_memory()
     decoder = _BatchDecoder(number, batch)
@@ -79,13 +79,13 @@ def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch
 
 
 def reject_message(number: int, batch: Batch, filter_: str, error: Rejected) -> DecodedBatch:
-    """Return the only message of a batch as a rejected one."""
+    """Return the only message of a batch as rejected."""
     rejection = Rejection(batch.message(0), filter_, error.step, str(error))
     return DecodedBatch(number, batch.end, rejected=[rejection], counts={filter_: Counter(dead=1)})
 
 
 def in_ascii(decoded: DecodedBatch) -> DecodedBatch:
-    """Return the batch with all text that is not records' in ASCII, for a database that cannot hold every character."""
+    """Return the batch with all text outside records in ASCII, for a database that cannot hold every character."""
     rejected = [attrs.evolve(one, reason=_escape(one.reason)) for one in decoded.rejected]
     connections = [_in_ascii(message) if message.kind == CONNECT else message for message in decoded.connections]
     return attrs.evolve(decoded, rejected=rejected, connections=connections)
@@ -102,14 +102,14 @@ def _escape(text: str) -> str:
 
 
 _Entry = tuple[int, TopicHandler, RecordValues]
-"""A message whose object may be typed together with others: its index in the batch, its handler, its values."""
+"""A message whose object may be typed together with others: its index in the batch, its handler and its values."""
 
 _Typed = tuple[int, TopicHandler, RecordValues, int]
 """A record without its envelope: its message's index in the batch, the handler, its values, its part's number."""
 
 
 class _BatchDecoder:
-    """Collects what the published messages of a batch become; :meth:`groups` ends it."""
+    """Collects what the published messages of a batch become; call :meth:`groups` last."""
 
     def __init__(self, number: int, batch: Batch) -> None:
         self.rejected: list[Rejection] = []
@@ -176,7 +176,7 @@ class _BatchDecoder:
                 self.count(handlers[0].filter, stored=len(indexes), dropped=typed.dropped)
                 return
         except Exception:
-            groups = groups[:1]  # one of them is to blame: typed alone, it is found
+            groups = groups[:1]  # one of them is to blame: typing each alone finds it
         for _, members in groups if len(groups) > 1 else ():
             self._type_together(names, [entries[member] for member in members])
         for index, handler, values in entries if len(groups) == 1 else ():
@@ -226,7 +226,7 @@ class _BatchDecoder:
     def _times(
         self, timed_shape: TimedShape, handler: TopicHandler, columns: RecordColumns, arrivals: Sequence[int]
     ) -> Sequence[int]:
-        """Return the records' times, and count those that should have had one of their own."""
+        """Return the records' times, and count the records whose own time is missing."""
         if not handler.builder.has_time:
             return arrivals
         missing, times = len(arrivals), arrivals

@@ -1,4 +1,4 @@
-"""Delete records with all their rows: because they are too old, or because their rows have moved elsewhere."""
+"""Delete records with all their rows: because they are too old, or because they have moved elsewhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.models.binding import BoundTable
 
-RAW: Final = sa.types.NullType()  # parameters are what the driver takes and returns
+RAW: Final = sa.types.NullType()  # parameters are passed to the driver as they are
 
-_AT_ONCE: Final = 300  # records in a statement, for a statement may have so many parameters
+_AT_ONCE: Final = 300  # records per statement, because parameters are limited
 
 Identity = tuple[int, int, Any]
 """A record's id and part, and its time as the driver has it."""
@@ -23,7 +23,7 @@ def erase(
 ) -> int:
     """Delete the rows of some records from tables, each given with its name, in the connection's transaction.
 
-    Return how many rows that were.
+    Return how many rows were deleted.
     """
     gone = 0
     if engine.hypertables is not None:

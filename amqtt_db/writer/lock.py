@@ -1,4 +1,4 @@
-"""One writer per journal: a locked file beside it, which also says with which routes its writer works.
+"""One writer per journal: a locked file next to it, which also identifies the writer's routes.
 
 The lock ends with the process, however that ends.
 """
@@ -20,9 +20,9 @@ from amqtt_db.routing.route import Route
 
 
 def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
-    """Become the journal's writer; return the locked file, to be kept open.
+    """Become the journal's writer; return the locked file, which must stay open.
 
-    Raises JournalInUse if there is one, JournalError if the file cannot be made.
+    Raises JournalInUse if there is another writer, JournalError if the file cannot be created.
     """
     path = _lock_file(journal)
     try:
@@ -31,12 +31,12 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
         raise JournalError(f"cannot create {path}: {error.strerror}; make the directory writable") from error
     if file is None:
         raise JournalInUse(f"another writer is using {journal}; stop it first")
-    os.pwrite(file, _digest(routes).encode(), 0)  # digests are equally long
+    os.pwrite(file, _digest(routes).encode(), 0)  # all digests have the same length
     return file
 
 
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
-    """Raise AmqttDbError if a writer with other routes or models is at work on the journal."""
+    """Raise AmqttDbError if a writer with other routes or models is using the journal."""
     with suppress(FileNotFoundError), _lock_file(journal).open("rb") as file:
         if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(

@@ -22,23 +22,23 @@ from amqtt_db.writer.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-IDLE: Final = 0.04  # seconds between looks at a quiet journal
+IDLE: Final = 0.04  # seconds between checks of a quiet journal
 LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
-GATHER: Final = 0.025  # seconds after a small batch: a commit keeps the disk as busy as one of many messages does
+GATHER: Final = 0.025  # seconds after a small batch: a small commit keeps the disk as busy as a large one
 SMALL: Final = 2500  # messages of a batch
-FIRST_WAIT: Final = 0.1  # seconds to the second attempt at a database that refuses
-LONGEST_WAIT: Final = 5.0  # seconds between attempts after many
+FIRST_WAIT: Final = 0.1  # seconds before the second attempt after an error of the database
+LONGEST_WAIT: Final = 5.0  # seconds between attempts, at most
 
 
 @attrs.define
 class Stop:
-    """A request to end: as soon as nothing is left to do, and in any case at the deadline."""
+    """A request to end: once nothing is left to do, and at the deadline in any case."""
 
     _requested: threading.Event = attrs.field(factory=threading.Event)
     _deadline: float = float("inf")
 
     def request(self, within: float) -> None:
-        """Ask the loop to store what is waiting, for at most ``within`` seconds, and then to end."""
+        """Ask the loop to store what is waiting, for at most ``within`` seconds, then to end."""
         self._deadline = time.monotonic() + within
         self._requested.set()
 
@@ -53,7 +53,7 @@ class Stop:
         return time.monotonic() > self._deadline
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but only until somebody asks the loop to end."""
+        """Sleep, but stop when the loop is asked to end."""
         if self.is_requested:
             time.sleep(min(seconds, max(0.0, self._deadline - time.monotonic())))
         else:
@@ -70,7 +70,7 @@ class BatchNotStored(Exception):  # noqa: N818 - it reads as what happened
 
 
 class WriterLoop:
-    """Brings a journal's messages into the database."""
+    """Moves a journal's messages to the database."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class WriterLoop:
         stop: Stop,
         is_bloated: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``is_bloated`` tells if the process has grown so much that it should be replaced by a fresh one."""
+        """``is_bloated`` returns True if the process has grown so much that a new one should replace it."""
         self._path = journal
         self._make_writer = make_writer
         self._guard = guard
@@ -98,10 +98,10 @@ class WriterLoop:
         self._collisions = 0
 
     def run(self) -> None:
-        """Store messages until asked to end; an error of the database or the journal only makes the loop wait."""
+        """Store messages until asked to end; an error from the database or the journal only makes the loop wait."""
         try:
             while not self._stop.is_overdue and not self._has_grown:
-                asked = self._stop.is_requested  # before the look, so that it sees all that was committed by then
+                asked = self._stop.is_requested  # before reading, so that it sees everything committed by then
                 worked = self._attempt_once()
                 if not worked and asked:
                     break
@@ -110,13 +110,13 @@ class WriterLoop:
             self._let_go()
 
     def _finish_views(self) -> None:
-        """Show what is stored, as far as there is time."""
+        """Refresh the views, as far as there is time."""
         end = time.monotonic() + LONGEST_FINISH
         if self._writer is not None:
             self._writer.finish_views(lambda: self._stop.is_overdue or time.monotonic() > end)
 
     def _attempt_once(self) -> bool:
-        """Make one round; return True if there is reason for another one at once."""
+        """Run once; return True if the next run should follow at once."""
         try:
             worked = self._round()
             self._relieved()
@@ -126,21 +126,21 @@ class WriterLoop:
                 self._stop.wait(GATHER)
         except BatchNotStored as failure:
             return self._recover(failure.error, failure.batch)
-        except Exception as error:  # whatever it is, nothing may be lost by ending
+        except Exception as error:  # whatever it is, ending must lose nothing
             return self._recover(error)
-        self._has_grown = worked and self._is_bloated()  # one that has stored nothing yet would be replaced in vain
+        self._has_grown = worked and self._is_bloated()  # replacing one that has stored nothing would not help
         return worked
 
     def _recover(self, error: Exception, batch: Batch | None = None) -> bool:
-        """Prepare for the next attempt after an error; return True if it may be made at once."""
+        """Prepare for the next attempt after an error; return True if it may follow at once."""
         if isinstance(error, CheckpointMoved) or self._is_collision(error):
-            self._let_go()  # also of what was learnt: perhaps a topic is assigned elsewhere now
+            self._let_go()  # also forget what was learnt: a topic may be assigned elsewhere now
             return True
         self._endure(error, batch)
         return not isinstance(error, JournalError)
 
     def _is_collision(self, error: Exception) -> bool:
-        """Return True if another writer was in the way, and this is not one time too many."""
+        """Return True if another writer was in the way, and that has not happened too often."""
         if self._writer is None or not self._writer.is_collision(error):
             return False
         self._collisions += 1
@@ -164,7 +164,7 @@ class WriterLoop:
         single = self._guard.is_suspicious(generation.token, batch.positions[0])
         if single:
             batch, _ = batch.split_at(1)
-        self._numbers.pop(generation.token)  # until the transaction is known to have happened, the checkpoint is not
+        self._numbers.pop(generation.token)  # until the transaction is known to be committed, the checkpoint is unknown
         try:
             writer.store(number, previous, position, batch)
         except Exception as error:
@@ -176,7 +176,7 @@ class WriterLoop:
         return True
 
     def _require_same_file(self, writer: Writer) -> None:
-        """Raise DatabaseError if the file has been deleted: what went into it is not stored."""
+        """Raise DatabaseError if the file has been deleted: what was written to it is not stored."""
         if writer.identity() != self._identity:
             raise DatabaseError("the database's file was deleted or replaced while it was being written to")
 
@@ -213,7 +213,7 @@ class WriterLoop:
             self._stop.wait(IDLE)
 
     def _endure(self, error: Exception, batch: Batch | None) -> None:
-        """Say once what is wrong, repair what can be repaired, and wait."""
+        """Log once what is wrong, repair what can be repaired, and wait."""
         complaint = describe(error)
         if self._causes.is_new(complaint):
             foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
@@ -223,7 +223,7 @@ class WriterLoop:
                 exc_info=None if foreseen else error,
             )
         is_repaired = self._repair(batch)
-        self._let_go()  # what was learnt may be of tables that are gone
+        self._let_go()  # what was learnt may be about tables that are gone
         if is_repaired:
             return
         self._stop.wait(self._backoff.next_pause())
@@ -251,7 +251,7 @@ class WriterLoop:
 
 
 def describe(error: Exception) -> str:
-    """Return an error as one line for the log: what the database said, without the values of the statement."""
+    """Return an error as one line for the log: what the database said, without the statement's values."""
     if isinstance(error, sa.exc.DBAPIError):
         return answer(error)
     if isinstance(error, (DatabaseError, JournalError)):

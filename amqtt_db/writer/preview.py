@@ -24,7 +24,7 @@ from amqtt_db.writer.topic_router import TopicRouter
 
 @attrs.frozen
 class Preview:
-    """``route`` is None where no route covers the topic; ``reason`` says why the sample would become a dead letter."""
+    """``route`` is None if no route covers the topic; ``reason`` says why the sample would become a dead letter."""
 
     route: Route | None
     records: tuple[Record, ...] = ()
@@ -33,12 +33,12 @@ class Preview:
 
     @property
     def is_stored(self) -> bool:
-        """True if the message would be stored, and neither ignored nor a dead letter."""
+        """True if the message would be stored, not ignored or made a dead letter."""
         return self.route is not None and self.route.stores and self.reason is None
 
 
 def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
-    """Send a sample through everything but the database, which is only looked at and never changed."""
+    """Send a sample through everything but the database, which is read but never changed."""
     router = TopicRouter(settings.routes)
     new = router.unassigned({topic.encode()})
     if not new:
@@ -60,7 +60,7 @@ def _batch(topic: str, payload: bytes) -> Batch:
 
 
 def _ddl(settings: Settings, groups: RecordGroups) -> list[str]:
-    """Return the DDL, found by doing it in a transaction that is rolled back; a missing file stays missing."""
+    """Return the DDL, found by running it in a transaction that is rolled back; a missing file is not created."""
     engine = engine_for(settings.database)
     database = engine.rehearse()
     catalog = Catalog(engine)

@@ -2,8 +2,8 @@
 
 It reads its job from standard input, a line of JSON made by :func:`amqtt_db.ingest.supervisor.encode_job`, and works
 until standard input ends, which happens however its parent ends.  Then it stores what it can within a deadline and
-exits.  If something holds it up, such as a server that does not answer, it exits all the same, and the journal keeps
-what is not committed.
+exits.  If something delays it, such as a server that does not answer, it exits anyway, and the journal keeps what is
+not committed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from amqtt_db.writer.loop import Stop, WriterLoop
 from amqtt_db.writer.writer import Writer
 
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
-GRACE: Final = 1.0  # seconds to end in order after that
+GRACE: Final = 1.0  # seconds to end cleanly after that
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run_writer() -> int:
 
 
 def exceeds_memory(limit: int) -> bool:
-    """Return True if this process uses more than ``limit`` bytes of memory; False if the system does not say."""
+    """Return True if this process uses more than ``limit`` bytes of memory; False if that is unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -65,10 +65,10 @@ def exceeds_memory(limit: int) -> bool:
 
 
 def lower_priority(niceness: int) -> None:
-    """Give way to other processes, by ``niceness``, if processors are few.
+    """Give way to other processes, by ``niceness``, if there are few processors.
 
-    Linux may share out the processors among sessions first, and look at niceness only within a session.  This process
-    has a session of its own, so the session gets the niceness as well: see sched(7), "The autogroup feature".
+    Linux may first divide the processors among sessions, and use niceness only within a session.  This process has its
+    own session, so the session gets the niceness as well: see sched(7), "The autogroup feature".
     """
     os.nice(niceness)
     if niceness:
@@ -77,7 +77,7 @@ def lower_priority(niceness: int) -> None:
 
 
 def calm_collector() -> None:
-    """Run the garbage collector less often: a batch makes some ten thousand tuples and no cycles."""
+    """Run the garbage collector less often: a batch creates some ten thousand tuples and no cycles."""
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
 
@@ -105,11 +105,11 @@ def _work(settings: Settings, stop: Stop) -> int:
 
 
 def _watch_parent(stop: Stop) -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would break the process's end
+    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would break the exit of the process
         pass
     stop.request(DEADLINE)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    faulthandler.dump_traceback_later(DEADLINE + GRACE, exit=True, file=nowhere)  # it needs no lock of Python's
+    faulthandler.dump_traceback_later(DEADLINE + GRACE, exit=True, file=nowhere)  # it needs none of Python's locks
 
 
 if __name__ == "__main__":

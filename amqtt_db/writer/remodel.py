@@ -1,10 +1,10 @@
-"""Move what is stored of a topic from one model to another, as the routes are now.
+"""Move a topic's stored records from one model to another, as the current routes say.
 
-A topic whose route has another model than its records gets a new current assignment; the old one is past.  Records of
-past assignments are written to the tables of the current one in their order; each transaction moves a batch and notes
-how far it got, so the work may be stopped and started again at any time, and while new messages keep arriving.  Readers
-find a record once, wherever it is.  When all are moved, every one is read back from both places and compared; only then
-is the past assignment done with, and its rows are deleted if that is asked for.
+A topic whose route's model differs from its records' gets a new current assignment; the old one becomes past.  Records
+of past assignments are written, in order, to the tables of the current one; each transaction moves a batch and notes
+how far it has got, so the work can be stopped and started again at any time, while new messages keep arriving.  Readers
+find each record once, wherever it is.  When all are moved, every one is read back from both places and compared; only
+then is the past assignment done, and its rows are deleted on request.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.topic_router import TopicRouter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
-BATCH: Final = 2000  # messages in a transaction
+BATCH: Final = 2000  # messages per transaction
 PAGE: Final = 2000  # rows read at a time
 PASSES: Final = 3
-"""Times that rows are deleted if there may be hypertables: a chunk that is being compressed hides its rows."""
+"""How often rows are deleted if there may be hypertables: a chunk that is being compressed hides its rows."""
 
-PATIENCE: Final = 10.0  # seconds to wait for whoever deletes or moves records
+PATIENCE: Final = 10.0  # seconds to wait for other processes that delete or move records
 
 _id_and_part = attrgetter("id", "part")
-"""Returns what identifies a record."""
+"""A function that returns what identifies a record."""
 
 
 class RemodelError(AmqttDbError):
-    """History cannot be rewritten as asked; nothing is lost, and it may be tried again."""
+    """Records cannot be moved as requested; nothing is lost, and it may be tried again."""
 
 
 @attrs.frozen
 class Move:
     """A topic's records in a past assignment, its ``sequence``-th; those up to id ``moved`` have been moved.
 
-    ``is_done`` is true if all have, and only their old rows are left.
+    ``is_done`` is true if all have been moved, and only their old rows are left.
     """
 
     past: Assignment
@@ -81,7 +81,7 @@ class Move:
 
 @attrs.frozen
 class MoveProgress:
-    """The state of a move: what is being done, and with how many records so far."""
+    """The state of a move: what is being done, and for how many records so far."""
 
     step: str
     records: int
@@ -91,9 +91,9 @@ class Remodel:
     """Moves stored records to the models that ``routes`` name; ``database`` is a URL.  Close it at the end."""
 
     def __init__(self, database: str, routes: Sequence[Route], clock: Callable[[], float] = time.time) -> None:
-        """``clock`` returns the seconds since 1970 by which records grow old.
+        """``clock`` returns seconds since 1970, by which the age of records is measured.
 
-        Raises DatabaseError for a table that a route names, and that cannot hold the rows of the route's model.
+        Raises DatabaseError if a table that a route names cannot hold the rows of the route's model.
         """
         self._snapshots = Snapshots(database)
         self._clock = clock
@@ -120,13 +120,13 @@ class Remodel:
             self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._named))
 
     def close(self) -> None:
-        """Refresh the views that are due, and give the connections back."""
+        """Refresh the views that are due, and release the connections."""
         self._views.finish()
         self._snapshots.close()
         self._database.dispose()
 
     def moves(self, topic: str = "#") -> list[Move]:
-        """Assign the topics that a filter covers as their routes say; return what there is to move or delete."""
+        """Assign the topics that a filter covers as their routes say; return what to move or delete."""
         wanted, table = TopicFilter.parse(topic), self._catalog.assignment
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
@@ -136,7 +136,7 @@ class Remodel:
             return [_move(row, current[row.topic]) for row in past if row.topic in current]
 
     def move(self, move: Move) -> Iterator[MoveProgress]:
-        """Rewrite, then compare.  Raises RemodelError if a record does not read back as it was."""
+        """Rewrite, then compare.  Raises RemodelError if a record reads back differently."""
         if move.is_done:
             return
         with self._maintenance():
@@ -147,9 +147,9 @@ class Remodel:
         self._views.refresh()
 
     def drop(self, move: Move) -> Iterator[MoveProgress]:
-        """Delete the rows of a move that is done, except from tables that still have records of the topic.
+        """Delete the rows of a finished move, except from tables that still have records of the topic.
 
-        Views are refreshed before: move all topics first, and then drop.
+        Views are refreshed before that: move all topics first, then drop.
         """
         self._views.finish()
         with self._maintenance():
@@ -159,7 +159,7 @@ class Remodel:
 
     @contextmanager
     def _maintenance(self) -> Iterator[None]:
-        """Hold the maintenance lock.  Raises RemodelError if somebody else holds it for long."""
+        """Hold the maintenance lock.  Raises RemodelError if another process holds it for long."""
         deadline = time.monotonic() + PATIENCE
         while True:
             with self._engine.maintenance(self._database) as is_mine:
@@ -184,7 +184,7 @@ class Remodel:
                 yield MoveProgress("deleted", done)
 
     def _assign(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Assignment]:
-        """Assign topics as their routes say, if they are not yet; return the assignments of those that have a route."""
+        """Assign topics as their routes say, if they are not yet; return the assignments of those with a route."""
         self._router = TopicRouter(self._routes)
         found = self._router.unassigned(topic.encode() for topic in topics)
         known = self._catalog.assignments(connection, found)
@@ -194,7 +194,9 @@ class Remodel:
         return {assignment.topic: assignment for assignment in assignments}
 
     def _rewrite(self, move: Move) -> Iterator[MoveProgress]:
-        self._make_room({(self._handler(move).destination, Shape(())): []})  # DDL waits for those who read the table
+        self._make_room(
+            {(self._handler(move).destination, Shape(())): []}
+        )  # DDL waits for processes that read the table
         current = self._tables(move.current)
         shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
         left = self._left_behind(move) - shared
@@ -211,7 +213,7 @@ class Remodel:
                 yield MoveProgress("rewritten", done)
 
     def _left_behind(self, move: Move) -> set[str]:
-        """Return the names of the tables in which records of the topic that have moved out left their old rows."""
+        """Return the names of the tables that still have old rows of the topic's moved records."""
         table = self._catalog.assignment
         here = (table.c.hash == key_hash(move.topic)) & (table.c.state == MOVED)
         with self._database.begin() as connection:
@@ -219,7 +221,7 @@ class Remodel:
         gone = [Assignment(row.topic, row.key, row.route, row.model) for row in rows]
         names: set[str] = set()
         for assignment in gone:
-            with suppress(ValueError):  # its model cannot be loaded any more, and wrote to no table of this one
+            with suppress(ValueError):  # its model can no longer be loaded, and wrote to no table of this one
                 names.update(name for _, name in self._tables(assignment).values())
         return names
 
@@ -227,7 +229,7 @@ class Remodel:
         return record.id, record.part, self._engine.bind("timestamp", record.time_us)
 
     def _plan_rows(self, move: Move, batch: Sequence[Record]) -> Sequence[RowBatch]:
-        """Return the rows of records in the current assignment's tables, which are made if they are missing."""
+        """Return the rows of records in the current assignment's tables; create these if they are missing."""
         destination = self._handler(move).destination
         groups: dict[RecordGroup, list[Record]] = {}
         for record in batch:
@@ -264,9 +266,9 @@ class Remodel:
             raise RemodelError(f"topic {move.topic}: another remodel is working on it; wait until it ends")
 
     def _compare(self, move: Move) -> Iterator[MoveProgress]:
-        """Raise RemodelError unless every record of the past assignment is in the current one, equal in everything.
+        """Raise RemodelError unless every record of the past assignment is in the current one, unchanged.
 
-        One that is too old to be kept may be missing: it is deleted here and there at different times.
+        One that is too old to be kept may be missing: the two places delete it at different times.
         """
         done, too_old = 0, self._too_old(move)
         with self._snapshots.take() as snapshot:
@@ -284,7 +286,7 @@ class Remodel:
         yield MoveProgress("compared", done)
 
     def _in_use(self, topic: str) -> list[Assignment]:
-        """Return the assignments in which a topic's records are looked for."""
+        """Return the assignments to search for a topic's records."""
         table = self._catalog.assignment
         query = sa.select(table).where((table.c.hash == key_hash(topic)) & (table.c.state != MOVED))
         with self._database.begin() as connection:
@@ -295,7 +297,7 @@ class Remodel:
         return (table.c.hash == key_hash(move.topic)) & (table.c.sequence == move.sequence)
 
     def _tables(self, assignment: Assignment) -> dict[str, tuple[BoundTable, str]]:
-        """The tables of an assignment's records by their keys, those that there are, each with its name."""
+        """Return the existing tables of an assignment's records, by key, each with its name."""
         tables = {table.key: table for table in _bound(assignment).tables() if not table.replaces}
         with self._database.begin() as connection:
             known = self._catalog.physical_tables(connection, tables)
@@ -343,7 +345,7 @@ def _walked(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> It
 
 
 def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
-    """Yield each old record with the new one that has its identity, or None; both come in that order."""
+    """Yield each old record with the new one of the same identity, or None; both inputs are in that order."""
     candidate = next(new, None)
     for one in old:
         while candidate is not None and _id_and_part(candidate) < _id_and_part(one):
@@ -352,14 +354,14 @@ def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tupl
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Yield some thousand records at a time, those of one message always together."""
+    """Yield a few thousand records at a time, keeping those of one message together."""
     messages = (list(parts) for _, parts in groupby(records, key=attrgetter("id")))
     while batch := [record for parts in islice(messages, BATCH) for record in parts]:
         yield batch
 
 
 def _equal(old: Record, new: Record) -> bool:
-    """Return True if two records say the same; an old one without values is not compared."""
+    """Return True if two records are equal; an old one without values is not compared."""
     envelope = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
     if envelope(old) != envelope(new):
         return False
@@ -370,5 +372,5 @@ def _equal(old: Record, new: Record) -> bool:
 
 
 def _exact(kind: Kind, value: Any) -> tuple[Kind, Any]:
-    """Return a value as something that differs for −0.0 and 0.0, and is equal for NaN and NaN."""
+    """Return a value in a form that differs for −0.0 and 0.0, and is equal for NaN and NaN."""
     return kind, repr(value) if kind in {"number", "json"} else value

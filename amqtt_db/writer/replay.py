@@ -22,18 +22,18 @@ from amqtt_db.writer.writer import Writer
 
 @attrs.frozen
 class Replayed:
-    """The outcome for one dead letter: ``reason`` says why it stays one; None means that it is stored now."""
+    """The outcome for one dead letter: ``reason`` says why it stays one, or is None if it is now stored."""
 
     id: int
     reason: str | None
 
 
 def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator[Replayed]:
-    """Try the dead letters of all topics that a filter covers, oldest first, each in a transaction of its own.
+    """Try the dead letters of all topics that a filter covers, oldest first, each in its own transaction.
 
-    ``database`` is its URL, ``routes`` are those of the configuration as it is now.
-    A letter that is stored now keeps its message's id, and moves from dead to stored in the counters.  Raises
-    DatabaseError if the database cannot be used; what was stored by then stays stored.
+    ``database`` is its URL, ``routes`` are those of the current configuration.
+    A letter that is now stored keeps its message's id, and moves from dead to stored in the counters.  Raises
+    DatabaseError if the database cannot be used; what was stored before that stays stored.
     """
     wanted = TopicFilter.parse(topic)
     require_database(database)

@@ -1,9 +1,9 @@
-"""Carry out ``keep:`` beside the batches: delete records that are older, in small steps.
+"""Carry out ``keep:`` between batches: delete older records in small steps.
 
 A round visits every group of tables with records of the routes' topics, current or past.  A hypertable whose rows are
-all kept equally long is left to the database, whose retention policy is kept up to date.  From all other tables a
-bounded number of records is deleted in one transaction, with all their rows, so that a reader sees the whole of a
-record or nothing of it.  Each step holds the database's maintenance lock, so nothing is deleted that is being moved.
+all kept equally long is left to the database, whose retention policy is kept up to date.  From all other tables, one
+transaction deletes a limited number of records with all their rows, so that a reader sees a record completely or not at
+all.  Each step holds the database's maintenance lock, so nothing is deleted while it is being moved.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from amqtt_db.writer.steady_clock import SteadyClock
 
 logger = logging.getLogger(__name__)
 
-STEP: Final = 500  # records deleted in a transaction
-SLICE: Final = 0.02  # seconds after which a step begins nothing more
+STEP: Final = 500  # records deleted per transaction
+SLICE: Final = 0.02  # seconds after which a step starts nothing new
 REST: Final = 9  # times as long as the step took, while messages wait
 ROUND: Final = 60.0  # seconds from the end of a round to the next
-PENALTY: Final = 10.0  # seconds to the next attempt after an error, or while somebody else has the lock
+PENALTY: Final = 10.0  # seconds to the next attempt after an error, or while another process has the lock
 _CLOCK: Final = "retention clock"
 DELAY: Final = timedelta(days=1)
 """The extra time that the database keeps chunks of values, compared with those of their messages.
 
-Policies are carried out at different times: a message without its values would be seen, values without their message
-are not.
+Policies are carried out at different times: a message without its values would be visible, but values without their
+message are not.
 """
 
 
 class Retention:
-    """Deletes what is too old; :meth:`step` does a little of it.  ``clock`` says by which time."""
+    """Deletes records that are too old; :meth:`step` does a little of the work.  ``clock`` returns the time."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Retention:
         self._causes = OncePerCause()
 
     def look_again(self) -> None:
-        """Let the next round begin as soon as this one ends, for there are new tables."""
+        """Start the next round as soon as this one ends, because there are new tables."""
         self._is_due_again = self._has_hypertables
 
     def step(self, *, quiet: bool) -> None:
@@ -82,7 +82,7 @@ class Retention:
             return
         try:
             pause = self._step(started + SLICE)
-        except Exception as error:  # also of a user's model: what is old may wait
+        except Exception as error:  # also from a user's model: old records can wait
             self._complain(error)
             self._work, pause = None, PENALTY
         took = time.monotonic() - started
@@ -95,7 +95,7 @@ class Retention:
                 pass
 
     def _step(self, deadline: float) -> float:
-        """Work until the deadline; return for how many seconds there is nothing to do."""
+        """Work until the deadline; return the seconds until there is more to do."""
         if not self._has_work and not self._policies():
             return float("inf")
         with self._engine.maintenance(self._database) as is_mine:
@@ -110,7 +110,7 @@ class Retention:
         return ROUND if self._has_work else float("inf")
 
     def _round(self) -> Iterator[int]:
-        """Do everything that is due, in small pieces; yield how many records each has deleted."""
+        """Do everything that is due, in small pieces; yield how many records each deleted."""
         self._set_clock()
         found, fault = yield from retention_groups(self._catalog, self._database, self._routes, self._watch)
         policies = self._policies()
@@ -125,7 +125,7 @@ class Retention:
             raise fault.__cause__ or fault
 
     def _set_clock(self) -> None:
-        """Let the clock begin with the time that is noted in the database; note the time."""
+        """Start the clock from the time noted in the database; note the current time."""
         meta = self._catalog.meta
         here = meta.c.name == _CLOCK
         with self._database.begin() as connection:
@@ -147,7 +147,7 @@ class Retention:
             return self._engine.hypertables.retention_policies(connection)
 
     def _keep(self, group: RetentionGroup, policies: Mapping[str, Keep]) -> Iterator[int]:
-        """Delete what is too old in a group; yield how many records each step has deleted."""
+        """Delete records that are too old from a group; yield how many each step deleted."""
         if not policies and not any(group.keeps.values()):
             return
         with self._database.begin() as connection:
@@ -165,7 +165,7 @@ class Retention:
             yield 0
 
     def _entrust(self, group: RetentionGroup, names: Mapping[str, str], policies: Mapping[str, Keep]) -> None:
-        """Set the retention policies of hypertables about which no other writer has a say."""
+        """Set the retention policies of hypertables that hold no other writer's topics."""
         wanted = {names[key]: group.longest and group.longest + DELAY for key in group.values if key in names}
         wanted[names[group.main.key]] = group.longest
         changed = {name: keep for name, keep in wanted.items() if name in policies and policies[name] != keep}

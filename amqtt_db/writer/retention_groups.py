@@ -1,4 +1,4 @@
-"""Find the groups of tables that records are deleted from, and how long the records of each topic are kept."""
+"""Find the groups of tables to delete old records from, and how long the records of each topic are kept."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from amqtt_db.models.spec import bound_model
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
-ASSIGNMENTS_AT_ONCE: Final = 2000  # read in a step
+ASSIGNMENTS_AT_ONCE: Final = 2000  # read per step
 
 Keep = timedelta | None
-"""The time that records are kept; None means without limit."""
+"""How long records are kept; None means forever."""
 
 
 @attrs.define
 class RetentionGroup:
     """A table of envelopes, the tables of their values, and how long the records of each topic in it are kept.
 
-    ``keeps`` has the topics that are in a route of this writer now; ``is_shared`` is true if there are others, which
-    another writer may know better.
+    ``keeps`` has the topics that now belong to a route of this writer; ``is_shared`` is true if there are others, which
+    may belong to another writer.
     """
 
     main: BoundTable
@@ -45,12 +45,12 @@ class RetentionGroup:
 
     @property
     def longest(self) -> Keep:
-        """Longest retention of any topic here; None if one is kept without limit, or may be."""
+        """The longest retention of any topic here; None if some topic is, or may be, kept forever."""
         kept = [keep for keep in self.keeps.values() if keep is not None]
         return max(kept) if kept and len(kept) == len(self.keeps) and not self.is_shared else None
 
     def sweeps(self, policy: Keep) -> Iterator[tuple[str | None, timedelta]]:
-        """Yield topics (None means all) and after how long their records are deleted, unless ``policy`` does."""
+        """Yield topics (None means all), and after how long to delete their records unless ``policy`` does."""
         are_alike = self.longest is not None and set(self.keeps.values()) == {self.longest}
         each = [(None, self.longest)] if are_alike else self.keeps.items()
         yield from ((topic, keep) for topic, keep in each if keep is not None and keep != policy)
@@ -59,10 +59,10 @@ class RetentionGroup:
 def retention_groups(
     catalog: Catalog, database: sa.Engine, routes: Sequence[Route], watch: Watch
 ) -> Generator[int, None, tuple[Sequence[RetentionGroup], Rejected | None]]:
-    """Return the groups of all topics that have ever been stored; yield 0 between the pages that are read.
+    """Return the groups of all topics that have ever been stored; yield 0 after each page that is read.
 
-    A topic that is assigned elsewhere than the routes say is not theirs.  Also return why a model cannot be asked, if
-    one cannot: its records may be in any of these tables, so all are shared.
+    A topic whose assignment differs from the routes does not belong to them.  If a model cannot be called, also return
+    why: its records may be in any of these tables, so all count as shared.
     """
     fault: Rejected | None = None
     found: dict[str, RetentionGroup] = {}
@@ -89,7 +89,7 @@ def retention_groups(
 
 
 def _pages(catalog: Catalog, database: sa.Engine) -> Iterator[Sequence[Any]]:
-    """Yield all assignments, some thousand at a time."""
+    """Yield all assignments, a few thousand at a time."""
     last = ("", 0)
     while True:
         with database.begin() as connection:
@@ -101,7 +101,7 @@ def _pages(catalog: Catalog, database: sa.Engine) -> Iterator[Sequence[Any]]:
 
 
 def _current_routes(rows: Iterable[Any], routes: Sequence[Route]) -> Iterator[tuple[str, Route]]:
-    """Yield the topics that are assigned as a route of this writer says, each with its route."""
+    """Yield the topics whose assignment matches a route of this writer, each with its route."""
     filters = [route.filter for route in routes]
     for row in rows:
         match = first_match(filters, row.topic) if row.state == CURRENT else None

@@ -1,4 +1,4 @@
-"""A clock that does not believe a sudden leap of the system's clock, so that no leap deletes what is kept."""
+"""A clock that does not trust a sudden jump of the system clock, so that no jump deletes records too early."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import attrs
 
 logger = logging.getLogger(__name__)
 
-LEAP: Final = 60.0  # seconds by which the system's clock may run ahead between two looks at it
-LONGEST_PAUSE: Final = 7 * 86_400.0  # seconds between two processes that need no proof
-PROOF: Final = 3600.0  # seconds without a leap, after which the system's clock is believed
+LEAP: Final = 60.0  # seconds by which the system clock may jump ahead between two readings
+LONGEST_PAUSE: Final = 7 * 86_400.0  # seconds between two processes that are trusted without proof
+PROOF: Final = 3600.0  # seconds without a jump after which the system clock is trusted
 
 
 @attrs.define
 class SteadyClock:
-    """Tells the time: the system's, unless that has just leapt ahead.
+    """Tells the time: the system's, unless that has just jumped ahead.
 
-    After a leap it goes on from the old time for an hour; if the system's clock is steady that long, it is believed.
+    After a jump it goes on from the old time; once the system clock has been steady for an hour, it is trusted again.
     ``wall`` returns seconds since 1970, ``monotonic`` seconds since any moment.
     """
 
@@ -33,7 +33,7 @@ class SteadyClock:
     _steady_since: float = attrs.field(default=float("-inf"), init=False)
 
     def start(self, last: float | None) -> None:
-        """Begin with the time that an earlier process told last, None if there was none."""
+        """Start from the last time of an earlier process, or None if there was none."""
         self._wall, self._monotonic = self.wall(), self.monotonic()
         self._told = self._wall
         if last is not None and self._wall - last > LONGEST_PAUSE:

@@ -1,6 +1,6 @@
-"""One transaction: rows, dead letters, sessions, counters and the checkpoint, all of a batch or nothing.
+"""One transaction: rows, dead letters, sessions, counters and the checkpoint; all of a batch or nothing.
 
-Committing a batch is the third and last step of its way through the writer.
+Committing is the third and last step of a batch in the writer.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from amqtt_db.writer.decoded import DecodedBatch, Rejection
 
 logger = logging.getLogger(__name__)
 
-COLLISIONS: Final = 3  # attempts that go wrong because another writer was in the way, until that is unusual
+COLLISIONS: Final = 3  # attempts that may fail because another writer was in the way before that is unusual
 
-_POSITION: Final = (1 << POSITION_BITS) - 1  # the bits of a message's id that are its position
+_POSITION: Final = (1 << POSITION_BITS) - 1  # the bits of a message's id that hold its position
 
 
 class CheckpointMoved(Exception):  # noqa: N818 - it reads as what happened
-    """Somebody else has stored this already: roll back, and read the checkpoint again."""
+    """Another process has already stored this: roll back, and read the checkpoint again."""
 
 
 class AssignmentsMoved(CheckpointMoved):
-    """Another process has assigned a topic elsewhere: forget what was learnt, and try again."""
+    """Another process has reassigned a topic: forget what was learnt, and try again."""
 
 
 class TransactionWriter:
-    """Reads and writes the project's own tables in the target database, in transactions of the caller's."""
+    """Reads and writes the project's own tables in the target database, in the caller's transactions."""
 
     def __init__(self, engine: Engine, catalog: Catalog) -> None:
         self._engine = engine
@@ -49,9 +49,9 @@ class TransactionWriter:
         self._add = _adding(catalog.counter)
 
     def register(self, connection: sa.Connection, token: str, first: int) -> tuple[int, int]:
-        """Return the number under which a journal's generation is known here, and its checkpoint.
+        """Return the number of a journal's generation in this database, and its checkpoint.
 
-        Raises AssignmentsMoved if a topic has been assigned elsewhere.
+        Raises AssignmentsMoved if a topic has been reassigned.
         """
         journal = self._catalog.journal
         self._engine.lock_schema(connection)
@@ -68,20 +68,20 @@ class TransactionWriter:
         return int(row.number), int(row.position)
 
     def require_known_assignments(self, connection: sa.Connection, *, lock: bool = False) -> None:
-        """Raise AssignmentsMoved if a topic has been assigned elsewhere since the routing versions were learnt.
+        """Raise AssignmentsMoved if a topic has been reassigned since the routing versions were learnt.
 
-        Unless the schema is locked, ``lock`` keeps them as they are until the transaction ends.
+        Unless the schema is locked, ``lock`` keeps them unchanged until the transaction ends.
         """
         now = self._read_routing_versions(connection, lock=lock)
         if any(now.get(number) != routing_version for number, routing_version in self._routing_versions.items()):
             raise AssignmentsMoved
 
     def forget_assignments(self) -> None:
-        """Forget the routing versions: nothing is known of assignments any more."""
+        """Forget the routing versions, and with them all assignments."""
         self._routing_versions.clear()
 
     def learn_assignments(self, connection: sa.Connection) -> None:
-        """Learn the routing versions: the assignments that this process knows are those of now."""
+        """Learn the routing versions: the assignments that this process knows are current."""
         self._routing_versions = self._read_routing_versions(connection, lock=False)
 
     def _read_routing_versions(self, connection: sa.Connection, *, lock: bool) -> dict[int, int]:
@@ -103,10 +103,10 @@ class TransactionWriter:
         start: int,
         previous: int | None,
     ) -> None:
-        """Write all of a batch in the connection's transaction, and move the checkpoint from ``start`` to its end.
+        """Write a whole batch in the connection's transaction, and move the checkpoint from ``start`` to its end.
 
-        ``previous`` is the number of the journal's generation before.  Raises CheckpointMoved if the checkpoint is not
-        at ``start``, or a topic has been assigned elsewhere.
+        ``previous`` is the number of the journal's previous generation.  Raises CheckpointMoved if the checkpoint is
+        not at ``start``, or a topic has been reassigned.
         """
         self._advance(connection, decoded, start)
         self._insert(connection, rows)
@@ -125,7 +125,9 @@ class TransactionWriter:
         table = self._catalog.dead_letter
         names = ("time", "filter", "topic", "session", "qos", "retain")
         query = sa.select(*(table.c[name] for name in names)).where(table.c.id == id_)
-        row = connection.execute(query.with_for_update()).one_or_none()  # another replay must not delete it meanwhile
+        row = connection.execute(
+            query.with_for_update()
+        ).one_or_none()  # another replay must not delete it in the meantime
         if row is None:
             raise CheckpointMoved
         sent = flags(PUBLISH, row.qos, bool(row.retain))
@@ -135,10 +137,9 @@ class TransactionWriter:
     def replace_dead_letter(
         self, connection: sa.Connection, decoded: DecodedBatch, rows: Sequence[RowBatch], message: int
     ) -> None:
-        """Store what a dead letter has become in its place.
+        """Replace a dead letter with what it has become.
 
-        Raises CheckpointMoved if it is no longer a dead letter, AssignmentsMoved if a topic has
-        been assigned elsewhere.
+        Raises CheckpointMoved if it is no longer a dead letter, AssignmentsMoved if a topic has been reassigned.
         """
         self.require_known_assignments(connection, lock=True)
         if delete_letters(connection, self._catalog, [message]) != 1:
@@ -217,7 +218,7 @@ class TransactionWriter:
         return self._clients[session]
 
     def _write_counts(self, connection: sa.Connection, decoded: DecodedBatch) -> None:
-        """Add to the counters in the order of filters: a writer and a replay never wait for each other crosswise."""
+        """Add to the counters in the order of filters, so that a writer and a replay cannot deadlock."""
         for text, counts in sorted(decoded.counts.items()):
             hash_ = key_hash(text)
             added = {"of": decoded.number, "hashed": hash_, **{f"new_{name}": counts[name] for name in COUNTS}}
@@ -229,7 +230,7 @@ class TransactionWriter:
 
 
 def _moving(journal: sa.Table) -> sa.Update:
-    """Return a checkpoint's compare-and-set, made once: to build a statement takes longer than to execute it."""
+    """Return a checkpoint's compare-and-set, built once: building a statement takes longer than executing it."""
     here = (journal.c.number == sa.bindparam("of")) & (journal.c.position == sa.bindparam("start"))
     here &= journal.c.routing_version == sa.bindparam("known")
     return journal.update().where(here).values(position=sa.bindparam("end"))
@@ -241,7 +242,7 @@ def _adding(counter: sa.Table) -> sa.Update:
 
 
 def clean_text(text: str) -> str:
-    """Return text that every database can hold: what none can is escaped."""
+    """Return text that every database can hold, escaping what some cannot."""
     return text if is_clean(text) else text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
