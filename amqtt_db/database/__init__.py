@@ -1,1 +1,1 @@
-"""The target database: engines, schema, names, lookups, system tables and views."""
+"""The target database: engines, schema, names, lookups, system tables, views."""

@@ -28,12 +28,12 @@ PAST: Final = "past"
 MOVED: Final = "moved"
 """States of an assignment: new records go to the current one; past ones hold older records and are read as well.
 
-Records that ``remodel`` has moved are read in the current one, and their old rows may be deleted.
+Records that ``remodel`` has moved are read from the current one, and their old rows may be deleted.
 """
 
 
 def key_hash(key: str) -> str:
-    """Return 128 bits of hash as text: a unique index on it works for keys of any length and with any spaces."""
+    """Return a 128-bit hash as text: a unique index on it works for keys of any length and with any spaces."""
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -48,7 +48,7 @@ class PhysicalTable:
 
 @attrs.frozen
 class Assignment:
-    """A topic's assignment: the ``key`` of the records' destination, and the route and model that put them there."""
+    """A topic's assignment: the ``key`` of its records' destination, and the route and model that put them there."""
 
     topic: str
     key: str
@@ -75,7 +75,7 @@ class Catalog:
         self.assignment = tables.assignment(build)
 
     def create(self, connection: sa.Connection) -> None:
-        """Upgrade the system tables, and create what is missing of them; call it with the schema locked.
+        """Upgrade the system tables, and create those that are missing; call this with the schema locked.
 
         Raises DatabaseError if they are newer than this program.
         """
@@ -108,7 +108,7 @@ class Catalog:
         return set(map(fold, connection.scalars(names)))
 
     def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
-        """Register a table that is about to be made."""
+        """Register a table that is about to be created."""
         row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
         connection.execute(self.table.insert(), row)
 
@@ -127,7 +127,7 @@ class Catalog:
         connection.execute(self.column.delete().where(here))
 
     def assignments(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Assignment]:
-        """Return the current assignments of those ``topics`` that have one."""
+        """Return the current assignments of ``topics``; some may have none."""
         table, found = self.assignment, {}
         for hashes in batched(map(key_hash, topics)):
             query = sa.select(table).where(table.c.hash.in_(hashes) & (table.c.state == CURRENT))
@@ -149,7 +149,7 @@ class Catalog:
         return set(connection.scalars(sa.select(self.assignment.c.model).distinct()))
 
     def add_assignments(self, connection: sa.Connection, assignments: Iterable[Assignment]) -> None:
-        """Make assignments the current ones of their topics; the ones before become past."""
+        """Make assignments the current ones of their topics; the previous ones become past."""
         table = self.assignment
         by_hash = {key_hash(new.topic): new for new in assignments}
         last: dict[str, int] = {}

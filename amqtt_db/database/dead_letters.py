@@ -1,7 +1,7 @@
-"""Dead letters: the messages that could not be stored, as they are in the database.
+"""Dead letters: messages that could not be stored, as the database holds them.
 
-A server limits what one statement may carry, and a payload may have 256 MB: what does not fit into the row of its
-letter follows in segments, rows of their own.
+A server limits the size of a statement, and a payload may have 256 MB: what does not fit into the letter's row follows
+in segments, which are separate rows.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from amqtt_db.record import EPOCH
 class DeadLetter:
     """One message that could not be stored.
 
-    ``time`` is its arrival, ``filter`` the topic filter of its route, ``step`` and ``reason`` say where and why it was
-    refused.  ``topic``, ``client`` and ``payload`` are bytes, exactly as they came; ``size`` is the payload's, in
-    bytes, also where the payload itself was not asked for and is None.
+    ``time`` is its arrival, ``filter`` the topic filter of its route; ``step`` and ``reason`` say where and why it was
+    rejected.  ``topic``, ``client`` and ``payload`` are bytes, exactly as received; ``size`` is the payload's size in
+    bytes, given even if the payload was not requested and is None.
     """
 
     id: int
@@ -64,7 +64,7 @@ def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
 
 
 def purge(database: str, ids: Iterable[int] | None = None) -> int:
-    """Delete dead letters for good: those with ``ids``, or all of them; return how many there were."""
+    """Delete dead letters permanently: those with ``ids``, or all of them; return how many there were."""
     engine = engine_for(database)
     target = engine.open(write=True)
     try:
@@ -85,7 +85,7 @@ def add_rest(connection: sa.Connection, catalog: Catalog, letter: int, payload: 
 
 
 def payload_of(connection: sa.Connection, catalog: Catalog, letter: int) -> bytes:
-    """Return the whole payload of a dead letter, read segment by segment.
+    """Return a dead letter's whole payload, read segment by segment.
 
     Raises NoResultFound if there is no such letter.
     """

@@ -13,9 +13,9 @@ from amqtt_db.routing.route import Hypertable, Ordering
 def hypertable_layout(table: BoundTable, known: PhysicalTable, wish: Hypertable) -> HypertableLayout:
     """Return how a table is split into chunks and compressed.
 
-    Columns that the route names and the table lacks are left out.  By default rows are segmented by the column that an
-    index of the model puts before the time, and ordered by time, newest first, and then by the rest of the key: so the
-    server sees without decompressing anything that a late message is no duplicate.
+    Columns that the route names but the table lacks are left out.  By default, rows are segmented by the column that
+    comes before the time in an index of the model, and ordered by time, newest first, then by the rest of the key: so
+    the server can tell without decompressing that a late message is not a duplicate.
     """
     columns = _nameable_columns(table, known)
     segments = tuple(columns[name] for name in wish.segment_by if name in columns) or tuple(_default_segment(table))
@@ -33,7 +33,7 @@ def _nameable_columns(table: BoundTable, known: PhysicalTable) -> Mapping[str, s
 
 
 def _default_segment(table: BoundTable) -> Iterator[str]:
-    """Yield the column that an index puts before the time, if there is one."""
+    """Yield the column that comes before the time in an index, if there is one."""
     for index in (table.primary_key, *table.indexes):
         if index[1:2] == ("time",):
             yield index[0]

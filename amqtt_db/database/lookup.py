@@ -1,9 +1,8 @@
 """Short ids for long keys: topics, properties, series.
 
-A key is found by a 128-bit hash of its bytes, for long text and trailing spaces break unique indexes.  New keys are
-written sorted, in a short transaction of their own, so that two writers never wait for each other crosswise.  An id
-that has been committed is final, so it may be remembered.  The schema makes a lookup's table with the tables that need
-it.
+A key is found by a 128-bit hash of its bytes, because long text and trailing spaces break unique indexes.  New keys are
+written sorted, in a separate short transaction, so that two writers cannot deadlock.  A committed id is final, so it
+may be cached.  The schema creates a lookup's table together with the tables that need it.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Lookup
 from amqtt_db.models.binding import lookup_key
 
-MAX_KEYS: Final = 1_000_000  # more are forgotten and looked up again
+MAX_KEYS: Final = 1_000_000  # if there are more, all are forgotten and looked up again
 
 Key = Any
-"""A text, or a tuple of texts for a lookup of several columns."""
+"""Text, or a tuple of texts for a lookup with several columns."""
 
 
 def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Table:
@@ -41,7 +40,7 @@ def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Ta
 
 
 def is_registered(catalog: Catalog, connection: sa.Connection, lookup: Lookup) -> bool:
-    """Return True if a lookup has its table.  Raises DatabaseError if another table or lookup has its name."""
+    """Return True if a lookup's table exists.  Raises DatabaseError if another table or lookup has its name."""
     names = {lookup.name, fold(lookup.name)}
     query = sa.select(catalog.table.c.key).where(catalog.table.c.name.in_(names))
     keys = set(connection.scalars(query))
@@ -81,7 +80,7 @@ class Lookups:
         return list(map(known.__getitem__, keys))
 
     def _asked(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
-        """Settle keys.  Raises DatabaseError, but what the database says of a key that it cannot hold as it is."""
+        """Look up or insert keys.  Raises DatabaseError, or the database's own error for a key that it cannot hold."""
         try:
             with self._aside():
                 return self._settle(lookup, keys)

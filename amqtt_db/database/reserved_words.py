@@ -1,8 +1,8 @@
-"""Words that mean something else than a column or a table to some engine, unless they are quoted.
+"""Words that, unless quoted, some engine does not accept as the name of a column or a table.
 
-They are what SQLite 3.40, PostgreSQL 18 and MariaDB 11 were found not to take for a column, and what MySQL 8.4 and 9
-reserve: keywords, and functions without parentheses such as ``current_time``.  One list serves all engines, so that a
-column has the same name on each.
+SQLite 3.40, PostgreSQL 18 and MariaDB 11 were found to reject them as column names, or MySQL 8.4 or 9 reserves them:
+keywords, and functions without parentheses such as ``current_time``.  One list serves all engines, so that a column has
+the same name on each.
 """
 
 from __future__ import annotations

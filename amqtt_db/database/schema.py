@@ -1,7 +1,8 @@
 """Known tables and columns, and the DDL for missing ones.
 
-DDL is additive: it creates tables and adds columns, and never drops or changes anything.  It runs in a transaction of
-its own, before the data's, with the schema locked and the catalogue read again: another writer may have been faster.
+DDL is additive: it creates tables and adds columns, and never drops or changes anything.  It runs in its own
+transaction, before the data's, with the schema locked and the catalogue read again: another writer may have been
+faster.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from amqtt_db.routing.route import Hypertable
 
 @attrs.frozen
 class Wanted:
-    """A table that records are about to need: for which route, and with how many property columns at most.
+    """A table that records will need: for which route, and with how many property columns at most.
 
-    ``hypertable`` says how the table is split into chunks, if it is.
+    ``hypertable`` says how the table is split into chunks, or is None.
     """
 
     table: BoundTable
@@ -42,7 +43,7 @@ class Wanted:
 class Schema:
     """The tables that this process knows, by key; :meth:`ensure` creates what is missing.
 
-    ``reserved`` are names that routes ask for with ``table:``; no topic gets them.
+    ``reserved`` are names that routes request with ``table:``; no topic gets them.
     """
 
     def __init__(self, engine: Engine, catalog: Catalog, reserved: Iterable[str] = ()) -> None:
@@ -67,14 +68,14 @@ class Schema:
         return self._tables.get(key)
 
     def is_ready(self, wanted: Wanted) -> bool:
-        """Return True if the table has every column it may have, and its hypertable settings are those of the route."""
+        """Return True if the table has every column that it may have, and the route's hypertable settings."""
         key = wanted.table.key
         known = None if key in self._lacking else self._tables.get(key)
         is_in_step = wanted.hypertable is None or key in self._in_step
         return known is not None and is_in_step and not _missing_pairs(known, self._limited(wanted))
 
     def require_hypertables(self, connection: sa.Connection, wish: Hypertable) -> Hypertables:
-        """Return the maker of hypertables.  Raises DatabaseError if the database cannot have any."""
+        """Return the engine's hypertables.  Raises DatabaseError if the database cannot have any."""
         made = self._engine.hypertables
         reason = "the database has no hypertables; leave it out" if made is None else made.missing(connection)
         if made is None or reason is not None:
@@ -107,9 +108,9 @@ class Schema:
         return ddl
 
     def reduce_columns(self, connection: sa.Connection, wanted: Wanted) -> bool:
-        """Ask for fewer columns of a table from now on; return False if it cannot have fewer.
+        """Request fewer columns for a table from now on; return False if it cannot have fewer.
 
-        Unregister columns that the database has refused.
+        Unregister columns that the database has rejected.
         """
         self._engine.lock_schema(connection)
         known = self._catalog.physical_tables(connection, [wanted.table.key]).get(wanted.table.key)
@@ -129,7 +130,7 @@ class Schema:
         return attrs.evolve(wanted, max_columns=min(room, wanted.max_columns))
 
     def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
-        """Read tables that are up to date from the catalogue."""
+        """Read up-to-date tables from the catalogue."""
         tables = self._catalog.physical_tables(connection, list(keys))
         self._tables.update(tables)
         self._in_step.update(tables)
@@ -183,7 +184,7 @@ class Schema:
     def _materialize(
         self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, present: set[str] | None
     ) -> list[str]:
-        """Create the table, or add the columns that it lacks; ``present`` are the folded names of those it has."""
+        """Create the table, or add the columns that it lacks; ``present`` are the folded names of its columns."""
         target = self._sql_table(known, table)
         if present is None:
             statements: list[sa.schema.ExecutableDDLElement] = [sa.schema.CreateTable(target)]
@@ -203,7 +204,9 @@ class Schema:
         kinds = {column.name: column.kind for column in table.columns}
         names: set[str] = set()
         for index in table.indexes:
-            wish = "_".join(("ix", known.name, *index))  # it always gets a tag: tables share the names of indexes
+            wish = "_".join(
+                ("ix", known.name, *index)
+            )  # it always gets a tag, because index names are shared by all tables
             name = unique(wish, known.key, {wish, *names}.__contains__, self._engine.name_limit)
             names.add(name)
             columns_of_index = self._engine.index_columns(table, index)
@@ -241,7 +244,7 @@ def _merge_wishes(group: list[Wanted]) -> Wanted:
 
 
 def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
-    """Return the pairs that get a new column; there may be no room for all."""
+    """Return the pairs that get a new column; there may not be room for all."""
     missing = [pair for pair in wanted.table.properties if pair not in known.columns]
     if wanted.table.overflow is None:
         return missing
@@ -251,7 +254,7 @@ def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:
 def _new_columns(known: PhysicalTable, wanted: Wanted, actual: set[str], engine: Engine) -> dict[Pair, str]:
     """Return names for the pairs that get a column now; the first kind of a property gets its plain name.
 
-    ``actual`` are the folded names of all columns that the table has, those added by hand included.
+    ``actual`` are the folded names of all columns that the table has, including those added by hand.
     """
     fixed = {fold(column.name) for column in wanted.table.columns}
     taken = fixed | {fold(name) for name in known.columns.values()} | actual
@@ -279,7 +282,7 @@ def _require_envelope(name: str, table: BoundTable, present: set[str]) -> None:
 def _add_columns(
     dialect: sa.Dialect, table: sa.Table, columns: list[sa.Column[object]], *, together: bool
 ) -> Iterator[sa.DDL]:
-    """Yield ALTER TABLE … ADD COLUMN; the columns are nullable, for there may be rows."""
+    """Yield ALTER TABLE … ADD COLUMN; the columns are nullable, because there may be rows."""
     quote = dialect.identifier_preparer.quote
     compiler = dialect.type_compiler_instance
     additions = [f"ADD COLUMN {quote(column.name)} {compiler.process(column.type)}" for column in columns]
@@ -298,7 +301,7 @@ def _missing_indexes(connection: sa.Connection, table: sa.Table) -> Iterator[sa.
 def columns_to_fill(known: PhysicalTable, table: BoundTable, shape: Shape, most: int | None = None) -> dict[Cell, str]:
     """Return the cells that records of a shape fill, with their columns' names, fixed ones first.
 
-    The overflow column is among them only if some pair of the shape has no column; at most ``most`` pairs have one.
+    They include the overflow column only if some pair of the shape has no column; at most ``most`` pairs have one.
     """
     stored = [pair for pair in table.properties if pair in known.columns]
     pairs = {pair: known.columns[pair] for pair in (stored if table.overflow is None else stored[:most])}

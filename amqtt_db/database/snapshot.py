@@ -20,7 +20,7 @@ _SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
 
 @attrs.frozen
 class Snapshot:
-    """An open connection, with the engine and the catalogue to read by."""
+    """An open connection, with the engine and the catalogue needed to read."""
 
     engine: Engine
     catalog: Catalog
@@ -28,7 +28,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Snapshots of one database, over connections that are kept.  Close it at the end."""
+    """Snapshots of one database, over pooled connections.  Close it at the end."""
 
     def __init__(self, url: str) -> None:
         self._engine = engine_for(url)
@@ -37,10 +37,10 @@ class Snapshots:
 
     @contextmanager
     def take(self) -> Iterator[Snapshot]:
-        """Read the database as it is at the first statement; later commits are not seen.
+        """Read the database as it is at the first statement, without later commits.
 
-        Raises DatabaseError with what the database answers if it cannot be read, and for one whose tables are older or
-        newer than this program.
+        Raises DatabaseError with the database's answer if it cannot be read, and if its tables are older or newer than
+        this program.
         """
         try:
             with _with_snapshots(self._database).begin() as connection:
@@ -50,7 +50,7 @@ class Snapshots:
             raise DatabaseError(answer(error)) from error
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Release the connections."""
         self._database.dispose()
 
 
@@ -66,19 +66,19 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 
 
 def require_tables(snapshot: Snapshot) -> None:
-    """Raise NoDatabaseYet if no writer has made its tables yet."""
+    """Raise NoDatabaseYet if no writer has created its tables yet."""
     if not sa.inspect(snapshot.connection).has_table(snapshot.catalog.assignment.name):
         raise NoDatabaseYet("the database is empty: its tables are created when the writer first starts")
 
 
 def require_database(url: str) -> None:
-    """Raise NoDatabaseYet if there is no database, or no writer has made its tables yet; create nothing."""
+    """Raise NoDatabaseYet if there is no database, or no writer has created its tables yet; create nothing."""
     with open_snapshot(url) as snapshot:
         require_tables(snapshot)
 
 
 def _with_snapshots(database: sa.Engine) -> sa.Engine:
-    """Return connections whose transactions see one state of the database; SQLite needs no level for that."""
+    """Return connections whose transactions see one state of the database; SQLite needs no isolation level for that."""
     levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
     return database.execution_options(isolation_level=_SNAPSHOT_LEVEL) if _SNAPSHOT_LEVEL in levels else database
 

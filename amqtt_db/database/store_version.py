@@ -1,9 +1,9 @@
 """The version of the project's own tables: which one a database has, and how an older one is upgraded.
 
-``mqtt_meta`` says it.  Databases of version 0 have no such table: they were made before versions were counted.
+``mqtt_meta`` holds it.  Databases of version 0 have no such table: they are older than version numbers.
 
-To change the system tables, raise :data:`STORE_VERSION` and add a step to :data:`_STEPS`.  A step looks at what is
-there before each statement: where DDL commits by itself, a writer that was killed in the middle starts it again.
+To change the system tables, increase :data:`STORE_VERSION` and add a step to :data:`_STEPS`.  A step checks what exists
+before each statement: if DDL commits implicitly, a step that was killed halfway runs again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VERSION_NAME: Final = "version"
 
 
 def require_version(connection: sa.Connection) -> None:
-    """Raise DatabaseError if a database that is not empty has another version than this program reads."""
+    """Raise DatabaseError if a database is not empty and does not have the version that this program reads."""
     found = stored_version(connection)
     if found is not None and found < STORE_VERSION:
         raise DatabaseError(
@@ -42,9 +42,9 @@ def require_version(connection: sa.Connection) -> None:
 
 
 def upgrade(connection: sa.Connection, engine: Engine) -> None:
-    """Bring older system tables to :data:`STORE_VERSION`, all but the number; call it with the schema locked.
+    """Upgrade older system tables to :data:`STORE_VERSION`, except for the number; call this with the schema locked.
 
-    Raises DatabaseError if they are newer, or if the database refuses a step.
+    Raises DatabaseError if they are newer, or if the database rejects a step.
     """
     found = stored_version(connection)
     _refuse_newer(found)
@@ -59,7 +59,7 @@ def upgrade(connection: sa.Connection, engine: Engine) -> None:
 
 
 def write_version(connection: sa.Connection, meta: sa.Table) -> None:
-    """Note that the system tables have this version."""
+    """Record that the system tables have this version."""
     noted, here = str(STORE_VERSION), meta.c.name == _VERSION_NAME
     if connection.scalar(sa.select(meta.c.value).where(here)) != noted:
         connection.execute(meta.delete().where(here))
@@ -94,7 +94,7 @@ def _refuse_newer(found: int | None) -> None:
 
 
 def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
-    """Rename what has a plainer name now, and forget what is no longer noted."""
+    """Rename what has a plainer name now, and drop what is no longer stored."""
     with _past_broken_views(connection):
         for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment")):
             if sa.inspect(connection).has_table(old):
@@ -104,12 +104,12 @@ def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
         connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
         connection.exec_driver_sql("DELETE FROM mqtt_catalog WHERE property = '{}'")  # the column extra of views
     _name_models(connection)
-    with _past_broken_views(connection):  # the last step, for it tells version 0
+    with _past_broken_views(connection):  # last, because this identifies version 0
         connection.exec_driver_sql(f"ALTER TABLE {_JOURNAL} RENAME COLUMN {_OLD_COLUMN} TO routing_version")
 
 
 def _name_models(connection: sa.Connection) -> None:
-    """Name models in assignments by their registered names, no longer by the modules of their classes."""
+    """Name models in assignments by their registered names instead of the modules of their classes."""
     table = sa.table("mqtt_assignment", sa.column("model"))
     for old in connection.scalars(sa.select(table.c.model).distinct()).all():
         new = old
@@ -122,7 +122,7 @@ def _name_models(connection: sa.Connection) -> None:
 
 @contextmanager
 def _past_broken_views(connection: sa.Connection) -> Iterator[None]:
-    """Let SQLite rename though some view names a table that somebody has dropped."""
+    """Let SQLite rename tables even if some view names a table that was dropped."""
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -134,7 +134,7 @@ def _past_broken_views(connection: sa.Connection) -> Iterator[None]:
 
 
 def _rename_in_views(connection: sa.Connection, engine: Engine, old: str, new: str) -> None:
-    """Make all views name a table as it is called now; where the database has seen to that itself, none is left."""
+    """Make all views use a table's new name; if the database has already done so, there is nothing to do."""
     inspector, quote = sa.inspect(connection), connection.dialect.identifier_preparer.quote_identifier
     plain = connection.execution_options(no_parameters=True)
     for view in inspector.get_view_names():
@@ -150,7 +150,7 @@ def _rename_in_views(connection: sa.Connection, engine: Engine, old: str, new: s
 
 
 def _to_version_2(connection: sa.Connection, engine: Engine) -> None:
-    """Count messages whose payload is empty, and records without a time of their own."""
+    """Add counters for messages with an empty payload, and for records without a time of their own."""
     quote = connection.dialect.identifier_preparer.quote
     type_ = engine.types["int64"].compile(connection.dialect)
     for name in _COUNTS_SINCE_2 - _names_of_columns(sa.inspect(connection), _COUNTER):
@@ -158,4 +158,4 @@ def _to_version_2(connection: sa.Connection, engine: Engine) -> None:
 
 
 _STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {0: _to_version_1, 1: _to_version_2}
-"""Version → what makes the next one of it."""
+"""Version → the step that upgrades it to the next."""

@@ -14,16 +14,16 @@ from amqtt_db.record import Kind
 COUNTS: Final = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled", "time_missing")
 """The counters of a topic filter.
 
-Messages stored, dead, ignored, empty; records made; properties dropped; values nulled; records with the time of their
-arrival although the route names a property for it.
+Messages stored, dead, ignored, empty; records made; properties dropped; values nulled; records that got their
+arrival time although the route names a property for the time.
 """
 
 _HASH_LENGTH: Final = 32  # hexadecimal digits
-_NAME_LENGTH: Final = 128  # characters, more than any engine's names have bytes
+_NAME_LENGTH: Final = 128  # characters: more than the limit in bytes on any engine's names
 
 
 class Builder:
-    """Makes tables for one engine, all in one ``metadata``."""
+    """Creates tables for one engine, all in one ``metadata``."""
 
     def __init__(self, engine: Engine) -> None:
         self.metadata = sa.MetaData()
@@ -153,7 +153,7 @@ def view(build: Builder) -> sa.Table:
 
 
 def assignment(build: Builder) -> sa.Table:
-    """Return the table that says where each topic's records are, and were before."""
+    """Return the table that says where each topic's records are, and where they were before."""
     return build.table(
         "mqtt_assignment",
         sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),

@@ -1,7 +1,7 @@
 """Relational models: which tables there are, what to write for a record, and how to read it back.
 
-Everything an author of a model needs can be imported from here.  A route names a built-in model, a dotted path to one
-of the user's own, or an entry point.
+Everything that an author of a model needs can be imported from here.  A route names a built-in model, a dotted path to
+the user's own, or an entry point.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _LAZY: Final[Mapping[str, str]] = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a built-in model when it is first asked for."""
+    """Import a built-in model on first use."""
     if name in _LAZY:
         return getattr(import_module(f"amqtt_db.models.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

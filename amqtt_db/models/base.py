@@ -1,8 +1,8 @@
 """The interface of a model, and the types that an author fills in.
 
 A model is a frozen attrs class; its fields are its options in the YAML.  It is pure: it never sees a database.  It
-says which tables there are, what to write for a record, and how to read the record back.  Envelopes, keys, the time
-index and names of columns are added by :mod:`amqtt_db.models.binding`.
+says which tables there are, what to write for a record, and how to read the record back.
+:mod:`amqtt_db.models.binding` adds envelopes, keys, the time index and column names.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import attrs
 from amqtt_db.record import Kind, Pair, Record, Shape
 
 Cell = str | Pair
-"""Names a column of a table: a fixed one by its name, a property's by its (path, kind)."""
+"""Identifies a column of a table: a fixed one by its name, a property's by its (path, kind)."""
 
 Row = Mapping[Any, Any]
 """The cells of a row.  Cells that are absent or None are NULL."""
 
 TableName = str | None
-"""A table's name within its model; None for the table that each topic has to itself."""
+"""A table's name within its model; None for a table per topic."""
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:
@@ -45,8 +45,8 @@ def _lookup(lookup: str | Lookup | None) -> Lookup | None:
 class Column:
     """A fixed column: its name, the kind of its values, and whether it may be NULL.
 
-    A column with a ``lookup`` holds ids and needs no kind.  The model writes and reads texts (tuples of texts for a
-    lookup of several columns).  ``lookup="device"`` is short for ``Lookup("device", ["device"])``.
+    A column with a ``lookup`` holds ids and needs no kind.  The model writes and reads text (tuples of texts for a
+    lookup with several columns).  ``lookup="device"`` is short for ``Lookup("device", ["device"])``.
     """
 
     name: str
@@ -73,16 +73,16 @@ def _indexes(indexes: Iterable[Iterable[str]]) -> tuple[tuple[str, ...], ...]:
 
 @attrs.frozen
 class Table:
-    """A table of a model.  Its name is its identity; with the name None each topic has a table, named after it.
+    """A table of a model, identified by its name; with the name None, each topic has a table named after it.
 
     The first table of a model is the record's own, with one row for each record: the envelope (``id``, ``part``,
     ``time``, ``topic``, ``session``, ``qos``, ``retain``), its key and the indexes by time are added to ``columns``.
-    Every other table is a detail table: ``id`` and ``part`` are added, and begin its key; ``key`` names what follows.
-    A ``key`` that names ``id`` itself is taken as it is.  A column with the name of one of the envelope is the
-    envelope's, and is filled without the model's doing.
+    Every other table is a detail table: ``id`` and ``part`` are added and begin its key; ``key`` names the rest.  A
+    ``key`` that contains ``id`` is used unchanged.  A column with the name of an envelope column is filled
+    automatically.
 
-    ``properties`` are (path, kind) pairs that want a column each; those that get none, for want of room, go as JSON
-    into the fixed column ``overflow``.
+    ``properties`` are the (path, kind) pairs that need a column each; those for which there is no room go as JSON into
+    the fixed column ``overflow``.
 
     In a table that ``replaces``, a row replaces an older one with the same ``key``; ``id``, ``part`` and ``time`` of
     the newest record are added.  Records are never read back from it.
@@ -99,7 +99,7 @@ class Table:
 
 @attrs.frozen(cache_hash=True)
 class Destination:
-    """A destination: ``key`` is a topic for a model with tables per topic, otherwise made from the route's filter.
+    """Where records go: ``key`` is a topic for a model with tables per topic, otherwise made from the route's filter.
 
     ``route`` is the route's topic filter.  ``declared`` holds the paths that its entity declares (None without one),
     ``unknown`` its policy for other properties.
@@ -118,16 +118,16 @@ class Destination:
 
 @attrs.frozen
 class OwnColumns:
-    """A layout: each property is a column of the record's table, and what has none is in the table's ``overflow``."""
+    """A layout: each property is a column of the record's table; those without one are in the table's ``overflow``."""
 
 
 @attrs.frozen
 class ValueRows:
     """A layout: each property is a row of a detail table.
 
-    ``path`` names the fixed column that says which: its lookup's last part is the property's path.  ``columns`` names
-    the fixed column that holds values of a kind; one of kind ``tagged`` may hold those of several kinds.  Where the
-    column ``exact`` is filled, it alone has the value, and another one at most a number near it.
+    ``path`` names the fixed column that identifies the property: the last part of its lookup is the property's path.
+    ``columns`` names the fixed column for values of each kind; one of kind ``tagged`` may hold several kinds.  If the
+    column ``exact`` is filled, it holds the value, and another column at most a number close to it.
     """
 
     path: str
@@ -139,8 +139,8 @@ class ValueRows:
 class Documents:
     """A layout: all properties are in one fixed column of the record's table.
 
-    ``data`` names it: JSON objects as they were nested, with values that JSON has no type for as text.  ``kinds`` names
-    the column that says of which kind these are, by path; ``levels`` the one with the topic's named levels.
+    ``data`` names it: JSON objects nested as published, with text for values that JSON has no type for.  ``kinds``
+    names the column with the kinds of these values, by path; ``levels`` the one with the topic's named levels.
     """
 
     data: str
@@ -149,7 +149,7 @@ class Documents:
 
 
 Layout = OwnColumns | ValueRows | Documents
-"""The place of property values in a model's tables, for SQL."""
+"""Where SQL finds property values in a model's tables."""
 
 
 ENVELOPE: Final = (
@@ -161,7 +161,7 @@ ENVELOPE: Final = (
     Column("qos", "int64", nullable=False),
     Column("retain", "bool", nullable=False),
 )
-"""The columns that the record's own table of every model has."""
+"""The columns that every model's own table has."""
 
 
 class Model(ABC):
@@ -187,15 +187,15 @@ class Model(ABC):
         """
 
     def layout(self) -> Layout | None:
-        """Return where SQL finds the properties; None means that the route has no view."""
+        """Return where SQL finds the properties; None means no view."""
         return None
 
     def extra_columns(self) -> Iterable[Column]:
-        """Return columns that the record's own table has beside those of :meth:`tables`."""
+        """Return columns that the record's own table has in addition to those from :meth:`tables`."""
         return ()
 
     def extra_values(self, record: Record) -> Mapping[str, Any]:
-        """Return what to write into the extra columns.  They are not read back."""
+        """Return the values for the extra columns.  They are not read back."""
         return {}
 
     def extra_indexes(self) -> Iterable[Sequence[str]]:

@@ -1,4 +1,4 @@
-"""A model bound to the place where its records go: keys, the envelope, names and indexes of its tables.
+"""A model bound to a destination: keys, envelope, names and indexes of its tables.
 
 Everything outside this package calls a model through :class:`BoundModel`.
 """
@@ -34,10 +34,10 @@ KEY: Final = ("id", "part")
 """The columns that identify a record."""
 
 RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
-"""Records of one shape → per table key the tuples to insert, in the order of the cells that the maker was made for."""
+"""Records of one shape → the tuples to insert by table key, in the order of the cells given to the maker."""
 
 RecordReader = Callable[[Mapping[str, Columns]], Sequence[Record]]
-"""Rows by table key, column by column in the order of the cells that the reader was made for → their records."""
+"""Rows by table key, column by column in the order of the cells given to the reader → their records."""
 
 _NOTHING: Final = Shape(())
 _OF_ENVELOPE: Final[Mapping[str, Column]] = {column.name: column for column in ENVELOPE}
@@ -48,10 +48,9 @@ _KEY_KINDS: Final[frozenset[Kind]] = frozenset({"bool", "date", "int64", "timest
 class BoundTable:
     """A table as the database gets it.
 
-    ``key`` identifies it for ever; ``name`` is the preferred name, used verbatim if ``exact``.  ``columns`` are the
-    fixed ones, ``properties`` the (path, kind) pairs that want a column; a pair that gets none, for want of room, goes
-    as JSON into the fixed column ``overflow``.  Rows of a table that ``replaces`` take the place of older ones with the
-    same primary key.
+    ``key`` identifies it permanently; ``name`` is the preferred name, used verbatim if ``exact``.  ``columns`` are the
+    fixed ones, ``properties`` the (path, kind) pairs that need a column; a pair for which there is no room goes as JSON
+    into the fixed column ``overflow``.  Rows of a table that ``replaces`` replace older ones with the same primary key.
     """
 
     key: str
@@ -69,7 +68,7 @@ class BoundTable:
 class Query:
     """The rows that hold records: those of ``table`` (its key), one for each (id, part).
 
-    The rows of each of the tables ``details`` (their keys) belong to it by the columns ``on``.
+    The rows of the tables ``details`` (their keys) belong to them by the columns ``on``.
     """
 
     table: str
@@ -79,7 +78,7 @@ class Query:
 
 @attrs.frozen
 class BoundModel:
-    """A model, where its records go, and whether its tables have the time in their keys, as hypertables need it."""
+    """A model, where its records go, and whether its tables have the time in their keys, as hypertables need."""
 
     model: Model
     destination: Destination
@@ -97,9 +96,9 @@ class BoundModel:
 
     @cached_property
     def is_uniform(self) -> bool:
-        """True if one row is made of each record, in their order, that depends on the cells but not the destination.
+        """True if each record makes one row, in order, that depends on the cells but not on the destination.
 
-        The rows of many destinations are then made together.
+        If so, the rows of many destinations are made together.
         """
         return len(self.tables()) == 1 and _is_in_effect(self.model, "maker")
 
@@ -108,7 +107,7 @@ class BoundModel:
         return tuple(self.named_tables(shape).values())
 
     def named_tables(self, shape: Shape = _NOTHING) -> dict[TableName, BoundTable]:
-        """Return the same tables by the names that they have within the model."""
+        """Return the same tables by their names within the model."""
         with calling(self.model, "tables"):
             first, *others = tables_of(self.model, shape)
             return {first.name: self._main(first), **{table.name: self._other(table) for table in others}}
@@ -121,12 +120,12 @@ class BoundModel:
 
     @cached_property
     def joins(self) -> bool:
-        """True if records are read from the rows of the first table joined with those of the only detail table."""
+        """True if records are read by joining the first table with the only detail table."""
         return len(self.query.details) == 1 and _is_in_effect(self.model, "reader")
 
     @property
     def layout(self) -> Layout | None:
-        """The place where SQL finds the properties; None if a subclass stores them in a different way."""
+        """Where SQL finds the properties; None if a subclass stores them differently."""
         with calling(self.model, "layout"):
             layout = layout_of(self.model)
         return layout if isinstance(layout, OwnColumns) or _is_in_effect(self.model, "layout") else None
@@ -169,9 +168,9 @@ class BoundModel:
         return make
 
     def reader(self, cells: Mapping[str, Sequence[Cell]]) -> RecordReader:
-        """Return a function that makes records of rows; ``cells`` names their columns, by table key.
+        """Return a function that turns rows into records; ``cells`` names their columns, by table key.
 
-        Where the model joins, the rows of the detail table have joined those of the first one.
+        If the model joins, the rows are those of the first table joined with the detail table's.
         """
         query = self.query
         fast = None
@@ -183,7 +182,7 @@ class BoundModel:
         return lambda columns: read(columns[query.table])
 
     def plain_reader(self, cells: Mapping[str, Sequence[Cell]]) -> RecordReader:
-        """Return a function that makes records by the model's ``read``; its rows have not been joined."""
+        """Return a function that makes records with the model's ``read``, from rows that are not joined."""
         model = self.model
         names = {table.key: name for name, table in self.named_tables().items()}
         main, *details = (key for key in names if key in cells)
@@ -217,7 +216,7 @@ class BoundModel:
         if self.timed and "time" not in key:
             at = key.index("part") + 1
             key = (*key[:at], "time", *key[at:])
-        if self.timed:  # chunks are found by the time
+        if self.timed:  # chunks are found by time
             indexes = tuple((*index[:-1], "time") if index[-1] == "id" else index for index in indexes)
         if key[:2] != KEY:
             indexes = (*indexes, self._record_key)
@@ -253,7 +252,7 @@ class BoundModel:
 
     def _key(self, name: TableName) -> str:
         if name is None and not self.timed:
-            return self.destination.key  # no topic of a client begins with $
+            return self.destination.key  # no client's topic begins with $
         return table_key(self.destination.key if name is None else name, timed=self.timed)
 
 
@@ -263,17 +262,17 @@ def bind(model: Model, destination: Destination, *, timed: bool) -> BoundModel:
 
 
 def table_key(name: str, *, timed: bool) -> str:
-    """Return what a table of a given name is registered under; with the time in its key it is another table."""
+    """Return the key under which a named table is registered; with the time in its key it is another table."""
     return f"$timed/{name}" if timed else f"$table/{name}"
 
 
 def lookup_key(lookup: Lookup) -> str:
-    """Return what the table of a lookup is registered under."""
+    """Return the key under which a lookup's table is registered."""
     return f"$lookup/{lookup.name}({','.join(lookup.columns)})"
 
 
 def lookups_of(bound: BoundModel) -> list[Lookup]:
-    """Return the lookups that a model's tables have columns over, each once."""
+    """Return the lookups that the columns of a model's tables use, each once."""
     found = (column.lookup for table in bound.tables() for column in table.columns if column.lookup is not None)
     return list(dict.fromkeys(found))
 
@@ -284,7 +283,7 @@ def exact_tables(bound: BoundModel) -> list[BoundTable]:
 
 
 def _column(name: str, own: Mapping[str, Column], *, in_key: bool) -> Column:
-    """Return a column by its name: one of the envelope, perhaps with the model's lookup, or the model's."""
+    """Return a column by name: an envelope column, perhaps with the model's lookup, or the model's own."""
     if name not in _OF_ENVELOPE:
         return attrs.evolve(own[name], nullable=False) if in_key else own[name]
     return attrs.evolve(_OF_ENVELOPE[name], lookup=own[name].lookup) if name in own else _OF_ENVELOPE[name]
@@ -299,7 +298,7 @@ _RELIED_ON: Final[Mapping[str, Sequence[str]]] = {
 
 
 def _is_in_effect(model: Model, method: str) -> bool:
-    """Return False if a subclass has changed what a method of its parent class relies on, or has no such method."""
+    """Return False if the method does not exist, or a subclass has overridden what its parent's method relies on."""
     line = type(model).__mro__
     definers = {name: next((cls for cls in line if name in vars(cls)), None) for name in (method, *_RELIED_ON[method])}
     definer = definers[method]
@@ -322,7 +321,7 @@ def _with_extra(
     cells: Sequence[Cell],
     extra: Iterable[str],
 ) -> RowMaker:
-    """Return a maker that also fills the extra columns, which stand side by side in ``cells``."""
+    """Return a maker that also fills the extra columns, which are adjacent in ``cells``."""
     names = [cell for cell in cells if isinstance(cell, str) and cell in set(extra)]
     at = cells.index(names[0]) if names else 0
 
@@ -338,7 +337,7 @@ def _with_extra(
 
 
 def _laid(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...]:
-    """Return a row as a tuple in the order of ``cells``; properties that have no cell go into the cell ``overflow``."""
+    """Return a row as a tuple in the order of ``cells``; properties without a cell go into the cell ``overflow``."""
     homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in cells]
     if overflow is None or not homeless:
         return tuple(map(row.get, cells))

@@ -1,4 +1,4 @@
-"""Calls of a model's methods: what it returns is checked, what it raises becomes the message's fault."""
+"""Calls of a model's methods: results are checked, and for errors the message is blamed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from amqtt_db.record import ENVELOPE_NAMES, KINDS, Shape
 _KINDS: Final = frozenset(KINDS)
 
 Watch = Callable[[str], AbstractContextManager[None]]
-"""Notes that the model with a spec is at work, beside the messages, for the case that it ends the process."""
+"""Notes that the model with this spec is being called outside batches, in case it kills the process."""
 
 
 def unwatched(_: str) -> AbstractContextManager[None]:
-    """Note nothing: for processes of which nobody starts another one."""
+    """Note nothing: for processes that nobody restarts."""
     return nullcontext()
 
 
 @contextmanager
 def asking(spec: str, watch: Watch) -> Iterator[None]:
-    """Ask the model with a spec something beside the messages.  Raises Rejected and nothing else."""
+    """Call the model with this spec outside batches.  Raises only Rejected."""
     with watch(spec), blame_message():
         yield
 
 
 def calling(model: Model, method: str) -> AbstractContextManager[None]:
-    """Make whatever a method of a model raises a StructureError that names it."""
+    """Turn whatever a model's method raises into a StructureError that names the method."""
     return blame_message(f"{type(model).__name__}.{method}")
 
 
@@ -58,7 +58,7 @@ def layout_of(model: Model) -> Layout | None:
 
 
 def _faults(tables: tuple[Any, ...]) -> Iterator[str]:
-    """Yield what is wrong with the tables that a model wants."""
+    """Yield what is wrong with a model's tables."""
     if not tables:
         yield "there is no table"
     for table in tables:

@@ -53,21 +53,21 @@ _FROM_JSON: Final[Mapping[Kind, Callable[[Any], Any]]] = {
 }
 
 _TOLD: Final = frozenset({*_TO_JSON, "int64", "json"})
-"""Kinds of which some values at least do not tell themselves in JSON."""
+"""Kinds with values whose kind cannot be told from JSON."""
 
 
 @attrs.frozen
 class Document(FastModel):
-    """``mqtt_document``: the envelope, ``data`` as it came, and what JSON does not tell beside it.
+    """``mqtt_document``: the envelope, ``data`` as it came, and columns for what JSON cannot express.
 
     ``kinds`` names the kinds of properties that JSON has no type for (they are text in ``data``), ``levels`` holds the
-    named levels of the topic.  ``prefix`` replaces ``mqtt`` in the table's name, for routes with a table of their own.
+    topic's named levels.  ``prefix`` replaces ``mqtt`` in the table's name, for routes with their own table.
     """
 
     prefix: str = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
-        """Yield always the same one: no property ever needs DDL."""
+        """Yield the same table for every shape: no property ever needs DDL."""
         documents = Column("data", "json", nullable=False), Column("kinds", "json"), Column("levels", "json")
         yield Table(self._name, [Column("topic", lookup=TOPIC_LOOKUP), *documents])
 
@@ -93,14 +93,14 @@ class Document(FastModel):
         return envelope.with_values(values)
 
     def layout(self) -> Layout | None:
-        """Return which columns the JSON is in."""
+        """Say which columns hold the JSON."""
         return Documents("data", "kinds", "levels")
 
     @property
     def _name(self) -> str:
         return f"{self.prefix}_document"
 
-    # what follows makes it fast
+    # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
         """Return a function that makes whole columns of documents."""
@@ -132,7 +132,7 @@ def _needs_kind(kind: Kind, value: Any) -> bool:
 
 
 def _nester(paths: Sequence[tuple[str, ...]]) -> Callable[[Columns, int], list[dict[str, Any]]]:
-    """From columns of properties to objects, nested by the keys that lead to each; what is None is left out."""
+    """Return a function from columns of properties to objects, nested by the keys to each; None is left out."""
     names = [path[-1] for path in paths]
     is_flat = all(len(path) == 1 for path in paths)
 
@@ -151,7 +151,7 @@ def _to_json(pair: Pair, column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _kinds(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
-    """The column ``kinds``; mostly it is the same for all records, and then the same object."""
+    """Return the column ``kinds``; if it is the same for all records, as usual, it is one shared object."""
     needs = [_all_need(kind, column) for (_, kind), column in zip(pairs, columns, strict=True)]
     if None not in needs:
         return repeat({path: kind for (path, kind), need in zip(pairs, needs, strict=True) if need} or None, count)
@@ -176,7 +176,7 @@ def _all_need(kind: Kind, column: Sequence[Any]) -> bool | None:
 
 
 def _level_cells(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
-    """The column ``levels``; records whose levels are the same texts share the JSON."""
+    """Return the column ``levels``; records with the same levels share the JSON."""
     if not columns:
         return repeat(None, count)
     names, rows = [name for name, _ in pairs], list(zip(*columns, strict=True))

@@ -10,28 +10,28 @@ from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Pair, Record, RecordBatch, Shape, in_order, records_of
 
 BatchMaker = Callable[[RecordBatch], Mapping[TableName, list[tuple[Any, ...]]]]
-"""Records of one shape → the tuples to insert by table, in the order of the cells that the maker was made for."""
+"""Records of one shape → the tuples to insert by table, in the order of the cells given to the maker."""
 
 BatchReader = Callable[[Columns], Sequence[Record]]
-"""Rows, column by column in the order of the cells that the reader was made for → their records."""
+"""Rows, column by column in the order of the cells given to the reader → their records."""
 
 
 class FastModel(Model):
-    """A model with a faster way to write, to read, or both.  Neither may differ from ``write`` and ``read``."""
+    """A model with a faster way to write, read, or both, with the same results as ``write`` and ``read``."""
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
         """Return a function that makes the rows of many records of ``shape``; None if there is none.
 
-        ``cells`` gives the cells to fill by table, envelope and keys included; not the extra columns.
+        ``cells`` lists the cells to fill by table, including the envelope and keys, but not the extra columns.
         """
         return None
 
     def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
-        """Return a function that makes records of many rows; None if there is none.
+        """Return a function that turns many rows into records; None if there is none.
 
-        ``cells`` names the columns of the record's table and, where there is one detail table, of the rows that join
-        in.  A record with several of these comes as several rows, one after the other; one without any comes as one,
-        with None in their columns.
+        ``cells`` names the columns of the record's table and, if there is exactly one detail table, of its joined rows.
+        A record with several detail rows comes as several consecutive rows; one without any comes as one row, with None
+        in their columns.
         """
         return None
 

@@ -22,11 +22,12 @@ _COLUMNS: Final[Mapping[Kind, str]] = {kind: "value" if kind == "number" else "t
 
 @attrs.frozen
 class Narrow(FastModel):
-    """``mqtt_point`` lies in the order of series and time, numbers in ``value``, everything else tagged in ``text``.
+    """``mqtt_point`` is sorted by series and time, with numbers in ``value`` and everything else tagged in ``text``.
 
-    Integers and decimals of a kind of their own are in both: exactly in ``text``, as the nearest double in ``value``.
+    Integers and decimals that have their own kind are in both: exact in ``text``, and as the nearest double in
+    ``value``.
 
-    ``prefix`` replaces ``mqtt`` in the names of the tables, for routes with tables of their own.
+    ``prefix`` replaces ``mqtt`` in the table names, for routes with their own tables.
     """
 
     prefix: str = "mqtt"
@@ -51,7 +52,7 @@ class Narrow(FastModel):
         )
 
     def layout(self) -> Layout | None:
-        """Return that numbers are apart, and everything else is tagged."""
+        """Say that numbers have their own column, and everything else is tagged."""
         return ValueRows("series", _COLUMNS, exact="text")
 
     @property
@@ -62,7 +63,7 @@ class Narrow(FastModel):
     def _points(self) -> str:
         return f"{self.prefix}_point"
 
-    # what follows makes it fast
+    # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
         """Return two list comprehensions."""
@@ -109,9 +110,9 @@ def _cells(kind: Kind, value: Any) -> tuple[float | None, Any]:
 
 
 def _nearest(number: Any) -> float | None:
-    """The double nearest to an integer or a decimal; None where that is none which every database holds."""
+    """Return the double nearest to an integer or a decimal; None if not every database can hold it."""
     try:
-        nearest = float(number) + 0.0  # which makes −0.0 a zero
+        nearest = float(number) + 0.0  # which turns −0.0 into zero
     except (OverflowError, ValueError):  # too large; a signalling NaN
         return None
     return nearest if isfinite(nearest) else None

@@ -1,4 +1,4 @@
-"""JSON texts of many objects with the same keys, written column by column: most of each text is known beforehand."""
+"""JSON of many objects with the same keys, written column by column: most of the text is the same for all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 def object_writer(paths: Sequence[Sequence[str]]) -> ObjectWriter:
-    """Writes objects from columns of values, each value under the keys that lead to it.
+    """Return a function that writes objects from columns of values, each value under the keys that lead to it.
 
-    The texts are those of :func:`tagged.dumps`; None where that is not certain at a glance, or where something is
-    absent.
+    The text is what :func:`tagged.dumps` would return; it is None if a quick look cannot tell, or something is absent.
     """
     if not _is_tree(paths) or not all(map(_is_plain_key, (key for path in paths for key in path))):
         return lambda columns: None
@@ -51,7 +50,7 @@ def _is_plain_key(key: str) -> bool:
 
 
 def _parts(level: Mapping[str, Any]) -> Iterator[str | int]:
-    """The text of an object, with the indexes of columns where their values are to be."""
+    """Return the text of an object, with the indexes of columns in place of their values."""
     mark = "{"
     for key, inside in level.items():
         yield f"{mark}{orjson.dumps(key).decode()}:"
@@ -64,13 +63,13 @@ def _parts(level: Mapping[str, Any]) -> Iterator[str | int]:
 
 
 def _json_texts(column: Sequence[Any]) -> Sequence[str] | None:
-    """The JSON texts of values of one type."""
+    """Return the JSON of values of one type."""
     types = set(map(type, column))
     try:
         if types == {bool} or (types and types <= _NUMBERS):
             return _texts_of_numbers(column)
         return _texts_of_texts(column) if types == {str} else None
-    except TypeError:  # an integer that is no double, a lone surrogate
+    except TypeError:  # an integer that is not a double, a lone surrogate
         return None
 
 
@@ -80,7 +79,7 @@ def _texts_of_numbers(column: Sequence[Any]) -> Sequence[str] | None:
 
 
 def _texts_of_texts(column: Sequence[str]) -> Sequence[str] | None:
-    """Lines of one text, in which the only backslashes are then those between them."""
+    """Return the lines of one JSON text, in which the only backslashes are those between lines."""
     lines = "\n".join(column)
     written = orjson.dumps(lines).decode()[1:-1]
     texts = written.split("\\n")

@@ -23,7 +23,7 @@ _converter: Final = cattrs.Converter()
 def to_spec(model: Model, *, timed: bool = False) -> str:
     """Return a model's registered name (its dotted path if it has none) and its options, as text.
 
-    ``timed`` says that its tables have the time in their keys; it is remembered beside the options.
+    ``timed`` means that its tables have the time in their keys; it is stored with the options.
     """
     options: dict[str, Any] = attrs.asdict(model)  # type: ignore[arg-type]
     name = registry.name_of(type(model), BUILTIN, _GROUP)
@@ -33,9 +33,9 @@ def to_spec(model: Model, *, timed: bool = False) -> str:
 
 @lru_cache(1024)
 def from_spec(spec: str) -> tuple[Model, bool]:
-    """Return the model that :func:`to_spec` made a text of, and whether its tables have the time in their keys.
+    """Return the model that :func:`to_spec` described, and whether its tables have the time in their keys.
 
-    Raises ValueError if its class cannot be loaded, or is no model.
+    Raises ValueError if its class cannot be loaded, or is not a model.
     """
     ((name, options),) = orjson.loads(spec).items()
     found = registry.load(name, BUILTIN, _GROUP)

@@ -29,9 +29,9 @@ EXTRA: Final = "extra"
 
 @attrs.frozen
 class Wide(FastModel):
-    """The friendliest SQL: ``SELECT time, temp FROM climate``.
+    """The simplest SQL: ``SELECT time, temp FROM climate``.
 
-    ``table`` names one table for all topics of the route; without it each topic has a table of its own, named after it.
+    ``table`` names one table for all topics of the route; without it, each topic has its own table, named after it.
     """
 
     table: str | None = None
@@ -50,18 +50,18 @@ class Wide(FastModel):
         return envelope.with_values(dict(_properties(row)))
 
     def layout(self) -> Layout | None:
-        """Return that the columns are as they are, also for a subclass, whatever it puts into them."""
+        """Say that each property is a column, also for a subclass, whatever it stores in them."""
         return OwnColumns()
 
-    # what follows makes it fast
+    # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
-        """Return a function that puts columns side by side."""
+        """Return a function that zips the columns."""
         fill = _filler(shape, cells[self.table][len(ENVELOPE_NAMES) :])
         return lambda batch: {self.table: list(zip(*batch.envelope, *fill(batch), strict=True))}
 
     def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
-        """Return a reader of whole pages; only rows with tagged values or ``extra`` are looked at one by one."""
+        """Return a reader of whole pages; only rows with tagged values or ``extra`` are read one by one."""
         envelope = [cells.index(name) for name in ENVELOPE_NAMES]
         own = [(cell, index) for index, cell in enumerate(cells) if isinstance(cell, tuple) and not _is_tagged(cell)]
         odd = [index for index, cell in enumerate(cells) if cell == EXTRA or _is_tagged(cell)]
@@ -91,7 +91,7 @@ def _is_tagged(cell: Cell) -> bool:
 
 
 def _filled(columns: Sequence[Sequence[Any]]) -> list[int]:
-    """The rows in which some column has a value."""
+    """Return the rows in which some column has a value."""
     found = (
         number
         for column in columns
@@ -103,7 +103,7 @@ def _filled(columns: Sequence[Sequence[Any]]) -> list[int]:
 
 
 def _by_presence(columns: Sequence[tuple[Pair, Sequence[Any]]]) -> tuple[Iterable[Shape], Iterable[tuple[Any, ...]]]:
-    """Row by row the shape of what is present, and its values."""
+    """Return, row by row, the shape of the present properties, and their values."""
     absent = [column.count(None) for _, column in columns]
     some = [(pair, column) for (pair, column), count in zip(columns, absent, strict=True) if count < len(column)]
     pairs, present = tuple(pair for pair, _ in some), [column for _, column in some]
@@ -127,7 +127,7 @@ def _present(
 
 
 def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[RecordBatch], list[Iterable[Any]]]:
-    """From a block to the columns of ``cells``, in their order."""
+    """Return a function from a batch to the columns of ``cells``, in order."""
     destinations = {pair: index for index, pair in enumerate(shape.properties)}
     indexes = [destinations.get(cell) if isinstance(cell, tuple) else None for cell in cells]
     extra = cells.index(EXTRA) if EXTRA in cells else None

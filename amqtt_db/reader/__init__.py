@@ -24,16 +24,16 @@ def read(
     limit: int | None = None,
     newest: bool = False,
 ) -> Iterator[Record]:
-    """Yield the records of all topics that an MQTT filter covers, in the order of their times, whatever the models.
+    """Yield the records of all topics that an MQTT filter covers, in time order, whatever their models.
 
     ``database`` is a SQLAlchemy URL, or the settings that name one.  ``since`` (inclusive) and ``until`` (exclusive)
-    bound the records' times: datetimes with a zone, or texts such as ``2026-01-31T12:00`` (UTC) and ``24h`` (ago).
-    ``limit`` is how many records come at most; ``newest`` turns the order round.  Equal times are ordered by id and
-    part, and the properties of a record by path.  Records are fetched a page at a time, from the database as it was
-    when the first one was asked for; close the iterator if you stop halfway.
+    limit the records' times: datetimes with a zone, or text such as ``2026-01-31T12:00`` (UTC) and ``24h`` (ago).
+    ``limit`` is the maximum number of records; ``newest`` reverses the order.  Records with equal times are ordered by
+    id and part, and the properties of a record by path.  Records are fetched a page at a time, from the database as it
+    was when the first one was requested; close the iterator if you stop halfway.
 
-    Raises ValueError at once for an argument that is wrong, and DatabaseError, when the first record is asked for, if
-    the database cannot be read.
+    Raises ValueError at once for a wrong argument, and DatabaseError, when the first record is requested, if the
+    database cannot be read.
     """
     return _read(url_of(database), Selection.of(topic, since, until, limit, newest=newest))
 

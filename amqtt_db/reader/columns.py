@@ -21,7 +21,7 @@ Decode = Callable[[ColumnValues], ColumnValues]
 
 @attrs.frozen(eq=False)
 class StoredTable:
-    """A table of a model as it is in the database, with all columns that the project knows of."""
+    """A model's table as it is in the database, with all columns that the project knows."""
 
     table: BoundTable
     target: sa.TableClause
@@ -56,12 +56,12 @@ class StoredTable:
         return self._guarded(_decode_different(decode) if repeats else _decode_each(decode), self.names[cell])
 
     def _guarded(self, decode: Decode, name: str) -> Decode:
-        """Name the column in the error about a value that its kind does not allow."""
+        """Make an error about a value that its kind does not allow name the column."""
 
         def decode_page(values: ColumnValues) -> ColumnValues:
             try:
                 return decode(values)
-            except Exception as error:  # of a type that neither driver nor decoder has foreseen
+            except Exception as error:  # of a type that neither driver nor decoder expects
                 raise DatabaseError(
                     f"column {name} of table {self.target.name} holds a value that cannot be read: "
                     f"{type(error).__name__}; correct it or delete its row"

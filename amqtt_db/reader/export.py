@@ -57,7 +57,7 @@ def export(
 
 
 def _batch_lines(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield lines many at a time; those before an error come before it."""
+    """Yield many lines at a time; before an error, yield the lines that precede it."""
     chunk: list[str] = []
     try:
         for line in lines:
@@ -74,11 +74,11 @@ def _batch_lines(lines: Iterable[str]) -> Iterator[list[str]]:
 def json_lines(found: Iterable[Record]) -> Iterator[str]:
     """Yield a line for each record: a JSON object with the envelope, ``levels`` and ``data``, nested as it came.
 
-    What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes.  Lines are printable: characters that
-    could command a terminal are escapes of JSON.
+    Values that JSON has no type for are tagged, as :mod:`amqtt_db.tagged` describes.  Lines are printable: characters
+    that could control a terminal are JSON escapes.
     """
     for record in found:
-        is_exact = max(record.id, record.session or 0) <= EXACT  # beyond, many programs would round it
+        is_exact = max(record.id, record.session or 0) <= EXACT  # many programs would round larger ones
         envelope = orjson.dumps(_make_envelope(record)).decode() if is_exact else tagged.dumps(_make_envelope(record))
         line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
         yield f"{line if line.isprintable() else _make_printable(line)}\n"
@@ -103,11 +103,11 @@ def _escape_as_json(letter: str) -> str:
 
 
 def csv_lines(read: Callable[[], Iterable[Record]]) -> Iterator[str]:
-    """Yield a header, and a line for each record that ``read`` gives: the envelope, and a column for each property.
+    """Yield a header, and a line for each record from ``read``: the envelope, and a column for each property.
 
-    ``read`` is called twice, first to find the columns, and must give the same records both times.  A property has the
-    name of its path; one that is named like a part of the envelope is ``data.time``, say.  A property that is absent
-    is nothing, an empty text is ``""``.
+    ``read`` is called twice, first to find the columns, and must return the same records both times.  A property is
+    named by its path, or, if that is the name of an envelope column, by a name such as ``data.time``.  An absent
+    property is an empty field; empty text is ``""``.
     """
     paths = sorted(_find_paths(read()))
     yield _csv_line([*_ENVELOPE, *map(_csv_header, paths)])

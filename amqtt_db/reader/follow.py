@@ -1,4 +1,4 @@
-"""Records as they come: what was stored since the last look."""
+"""Records as they arrive: what was stored since the last query."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
 from amqtt_db.record import Record
 from amqtt_db.routing.topics import TopicFilter
 
-_BEFORE: Final = (-1, -1)  # no record's id and part
+_BEFORE: Final = (-1, -1)  # not the id and part of any record
 
 
 def follow(database: str | Settings, topic: str = "#", *, last: int = 0, interval: float = 1.0) -> Iterator[Record]:
     """Yield the ``last`` newest records of the topics that a filter covers, then each new one as it is stored.
 
-    ``database`` is a SQLAlchemy URL, or the settings that name one.  The iterator never ends by itself: it looks again
-    after ``interval`` seconds.  Close it to stop.  Raises ValueError at once for an argument that is wrong, and
-    DatabaseError if the database cannot be read; then call ``follow`` again.
+    ``database`` is a SQLAlchemy URL, or the settings that name one.  The iterator never ends by itself: it queries
+    again after ``interval`` seconds.  Close it to stop.  Raises ValueError at once for a wrong argument, and
+    DatabaseError if the database cannot be read; if so, call ``follow`` again.
     """
     return _follow(Follower(database, topic), last, interval)
 
@@ -38,10 +38,10 @@ def _follow(follower: Follower, last: int, interval: float) -> Iterator[Record]:
 
 
 class Follower:
-    """The newest records of the topics that a filter covers, and then those that are stored after them, each once.
+    """The newest records of the topics that a filter covers, then those that are stored after them, each once.
 
-    The checkpoints say what is new: they move in the transaction that stores records, so neither late times nor several
-    journals confuse it.  A dead letter that is replayed is not new.
+    The checkpoints show what is new: they move in the transaction that stores records, so neither late times nor
+    several journals cause confusion.  A replayed dead letter is not new.
     """
 
     def __init__(self, database: str | Settings, topic: str = "#") -> None:
@@ -51,7 +51,7 @@ class Follower:
         self._last: dict[int, tuple[int, int]] = {}
 
     def newest(self, count: int) -> list[Record]:
-        """Return the ``count`` newest records in the order of their times; :meth:`news` goes on from here.
+        """Return the ``count`` newest records in time order; :meth:`news` continues from here.
 
         Raises DatabaseError if the database cannot be read.
         """
@@ -63,7 +63,7 @@ class Follower:
     def news(self) -> Iterator[Record]:
         """Yield what was stored since the last call, journal by journal in order of arrival.
 
-        Raises as :meth:`newest`; the next call goes on behind the last record.
+        Raises as :meth:`newest`; the next call continues after the last record.
         """
         with open_snapshot(self._url) as snapshot:
             for number, position in _stored_positions(snapshot).items():
@@ -74,7 +74,7 @@ class Follower:
                     self._seen[number] = position
 
     def _behind_last(self, number: int, found: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records of a journal that were not seen before an error."""
+        """Yield those records of a journal that were not yielded before an error."""
         last = self._last.get(number, _BEFORE)
         for record in found:
             if (record.id, record.part) > last:

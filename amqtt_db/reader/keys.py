@@ -1,4 +1,4 @@
-"""From short ids back to the keys that they stand for."""
+"""From short ids back to their keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amqtt_db.database.lookup import Key, lookup_table
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Lookup
 
-_CAPACITY: Final = 200_000  # keys; if there are more, all are forgotten and looked up again
+_CAPACITY: Final = 200_000  # keys; if there are more, all are dropped and looked up again
 
 
 class LookupCache:
@@ -36,7 +36,7 @@ class LookupCache:
         return known
 
     def find_ids(self, lookup: Lookup, texts: Iterable[str]) -> set[int]:
-        """Return the ids of those texts that have one, in a lookup of one column."""
+        """Return the ids of those texts that have one, in a lookup with one column."""
         table = self._table(lookup)
         queries = (sa.select(table.c.id).where(table.c.hash.in_(chunk)) for chunk in batched(map(key_hash, texts)))
         return {id_ for query in queries for id_ in self._snapshot.connection.scalars(query)}

@@ -1,4 +1,4 @@
-"""Plan how to find the rows of some topics, and how to make records of them."""
+"""Plan how to find the rows of some topics, and how to turn them into records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PageRows = Sequence[Any]
 """Tuples as the driver returns them."""
 
 MakeRecords = Callable[[PageRows, Sequence[PageRows]], Sequence[Record]]
-"""Makes records of a page of rows, and of those in each table that is read apart."""
+"""Turns a page of rows, and those in each separately read table, into records."""
 
 MAX_SINGLE_TOPICS: Final = 100
-"""Up to this many topics of a table are found one by one through its index; more by a scan of all rows."""
+"""Up to this many topics of a table are found one by one by its index; more by scanning all rows."""
 
 
 @attrs.frozen(eq=False)
@@ -30,7 +30,7 @@ class RecordPath:
     """The rows of a source, either of one topic or of all that are wanted.
 
     ``topic`` is the value of the column ``topic`` for one topic, None for all.  ``topics`` are the wanted values of
-    that column, None if all that are found are wanted.
+    that column, None if all are wanted.
     """
 
     source: Source
@@ -41,7 +41,7 @@ class RecordPath:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """The cells of a row in their order; those of the main table win over others of the same name."""
+        """The cells of a row, in order; those of the main table take precedence over others of the same name."""
         more = () if self.joined is None else (cell for cell in self.joined.names if cell not in self.main.names)
         return (*self.main.names, *more)
 
@@ -52,7 +52,7 @@ class RecordPath:
 
     @property
     def apart(self) -> tuple[StoredTable, ...]:
-        """The detail tables that are read by statements of their own."""
+        """The detail tables that are read by separate statements."""
         return self.details if self.joined is None else ()
 
     @property
@@ -80,7 +80,7 @@ class RecordPath:
                 decoded[table.table.key] = _decoded(decode, found)
             try:
                 return read(decoded)
-            except Exception as error:  # of a type that no model has foreseen
+            except Exception as error:  # of a type that no model expects
                 raise self._unreadable(error) from error
 
         return make
@@ -104,7 +104,7 @@ def _decoded(decoders: Sequence[Decode | None], rows: PageRows) -> Sequence[Sequ
 
 
 def plan_paths(snapshot: Snapshot, keys: LookupCache, wanted: Sequence[Source], *, scan: bool) -> Iterator[RecordPath]:
-    """Yield how to read each source that has tables already.  With ``scan`` never plan one query per topic."""
+    """Yield how to read each source whose tables exist.  With ``scan``, never plan one query per topic."""
     known = find_tables(snapshot, wanted)
     for source in wanted:
         query, tables = source.query, source.tables()

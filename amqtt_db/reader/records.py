@@ -18,7 +18,7 @@ from amqtt_db.reader.sources import Source, find_sources
 from amqtt_db.reader.walk import walk
 from amqtt_db.record import Record
 
-ROWS: Final = 20_000  # rows in memory, about, however many walks share them
+ROWS: Final = 20_000  # approximate rows in memory, however many walks share them
 _PAGE_ROWS: Final = (32, 2000)  # rows fetched at a time, at least and at most
 
 _get_identity = attrgetter("id", "part")
@@ -36,7 +36,9 @@ def read_records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
     size = min(largest, max(smallest, ROWS // (len(paths) or 1)))
     if wanted.limit is not None:
         size = max(1, min(size, wanted.limit))
-    snapshot.connection.execution_options(compiled_cache={})  # SQLAlchemy's own has room for few tables' statements
+    snapshot.connection.execution_options(
+        compiled_cache={}
+    )  # SQLAlchemy's own has room for the statements of only a few tables
 
     def skip(error: DatabaseError) -> None:
         unread[str(error)] += 1
@@ -59,7 +61,7 @@ def _describe_unread(unread: Mapping[str, int]) -> Iterator[str]:
 
 
 def _merge_duplicates(merged: Iterable[Record], found: Iterable[Source]) -> Iterator[Record]:
-    """Yield each record once, even while two tables hold it: the one that has its properties."""
+    """Yield each record once, even while two tables hold it, choosing the one that has properties."""
     destinations = Counter(topic for source in found for topic in source.topics)
     if all(count == 1 for count in destinations.values()):
         return iter(merged)

@@ -1,4 +1,4 @@
-"""A selection of records: of which topics and times, how many, and in which order."""
+"""A selection of records: which topics and times, how many, and in which order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Order:
 
 
 BY_TIME: Final = Order(("time", "id", "part"))
-"""The order that models have indexes for; it is meaningful across journals."""
+"""The order that models have indexes for; it is valid across journals."""
 
 NEWEST: Final = Order(("time", "id", "part"), descending=True)
 
@@ -60,7 +60,7 @@ class Selection:
         *,
         newest: bool = False,
     ) -> Selection:
-        """Return a selection as a user states it.  Raises ValueError for a wrong filter, time or limit."""
+        """Return the selection that a user describes.  Raises ValueError for a wrong filter, time or limit."""
         if limit is not None and not 0 <= limit < 2**63:
             raise ValueError(f"limit is {limit}; it must be between 0 and 2**63 - 1")
         order = NEWEST if newest else BY_TIME
@@ -68,7 +68,7 @@ class Selection:
 
     @property
     def exact(self) -> str | None:
-        """The only topic that is covered, None where the filter has wildcards."""
+        """The only topic that the filter covers, None if it has wildcards."""
         levels = self.topic.mqtt.split("/")
         return None if "+" in levels or "#" in levels else self.topic.mqtt
 

@@ -16,15 +16,15 @@ from amqtt_db.models.binding import BoundModel, BoundTable, Query
 from amqtt_db.models.spec import bound_model
 from amqtt_db.reader.selection import Selection
 
-_MAX_KEYS: Final = 500  # keys that one statement may name
+_MAX_KEYS: Final = 500  # keys per statement
 
 
 @attrs.frozen(eq=False)
 class Source:
     """A model's tables, and the wanted topics in them.
 
-    ``current`` are the topics that are still written here.  ``complete`` is true if the table holds no other topics,
-    also of other models.
+    ``current`` are the topics that are still written here.  ``complete`` is true if the table holds no other topics, of
+    this or another model.
     """
 
     model: BoundModel
@@ -71,9 +71,9 @@ def find_sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
         except DatabaseError:
             if is_wanted:
                 raise
-            is_complete = False  # there may be records of others in any table
+            is_complete = False  # any table may hold records of others
             continue
-        settled.setdefault(query.table, set()).add(row.topic)  # what has moved away may still lie there
+        settled.setdefault(query.table, set()).add(row.topic)  # moved records may still be there
         if is_wanted:
             found.setdefault((bound.model, query), _Found(bound)).add(row)
     return [

@@ -1,4 +1,4 @@
-"""SELECT statements that fetch one page of a model's rows in an order that an index has."""
+"""SELECT statements that fetch one page of a model's rows in the order of an index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amqtt_db.models.binding import Query
 from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.selection import Order
 
-_NULL: Final = sa.types.NullType()  # parameters are what the driver takes and returns
+_NULL: Final = sa.types.NullType()  # parameters are passed to the driver as they are
 
 
 @attrs.frozen(eq=False)
@@ -28,7 +28,7 @@ class Bounds:
 def page_statement(main: StoredTable, order: Order, bounds: Bounds, *, following: bool) -> sa.Select[Any]:
     """Return the statement for ``size`` rows of the main table in order.
 
-    ``following`` makes it the rows behind the one that the parameters ``after_<field>`` name.
+    With ``following``, these are the rows after the one that the parameters ``after_<field>`` name.
     """
     columns = main.target.c
     where = _bounds(columns, order, bounds, following=following)
@@ -65,7 +65,7 @@ def _same_record(page: sa.Subquery, query: Query, details: StoredTable) -> sa.Co
 def _bounds(columns: Any, order: Order, bounds: Bounds, *, following: bool) -> list[sa.ColumnElement[bool]]:
     """Return the conditions on the order's first field.
 
-    A following page begins at its key alone: of two lower bounds a database may use the weaker one.
+    A following page is bounded only by its key: of two lower bounds, a database may use the weaker one.
     """
     first = columns[order.fields[0]]
     where = []
@@ -100,7 +100,7 @@ def _parameter(name: str) -> sa.BindParameter[Any]:
 def fetch_rows(
     engine: Engine, connection: sa.Connection, select: sa.Select[Any], parameters: Mapping[str, Any]
 ) -> Sequence[Any]:
-    """Return the rows of a query as the driver makes them; a value that it cannot make comes as text."""
+    """Return the rows of a query as the driver returns them; a value that it cannot represent comes as text."""
 
     def fetch() -> Sequence[Any]:
         with connection.execute(select, parameters) as result:

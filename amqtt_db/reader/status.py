@@ -1,4 +1,4 @@
-"""Count the messages: received = stored + dead + ignored + empty + pending; refused ones are counted apart."""
+"""Count the messages: accepted = stored + dead + ignored + empty + pending; refused ones are counted separately."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from amqtt_db.errors import DatabaseError, JournalError, NoDatabaseYet, format_c
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
 from amqtt_db.journal import NO_LONGER_FULL, JournalReader
 
-_Checkpoints = Mapping[str, tuple[int, int]]  # a generation's token → its number, and the position it is stored up to
+_Checkpoints = Mapping[
+    str, tuple[int, int]
+]  # a generation's token → its number, and the position up to which it is stored
 
 
 @attrs.frozen
 class JournalStatus:
-    """The newest generation of the journal that the database knows: its number, its checkpoint, and what waits."""
+    """The journal's newest generation in the database: its number, its checkpoint, and how many messages wait."""
 
     number: int
     position: int
@@ -30,8 +32,8 @@ class JournalStatus:
 class TopicCounts:
     """Counters of one topic filter (``""`` for messages without a route).
 
-    Of messages: stored, dead, ignored, and empty ones, which make no record.  Of records: how many, and how many
-    properties were dropped or set to null, and how many have the time of their arrival for want of a better one.
+    For messages: stored, dead, ignored, and empty ones, which make no record.  For records: how many there are, how
+    many properties were dropped or set to null, and how many got their arrival time because their own was missing.
     """
 
     filter: str
@@ -47,7 +49,7 @@ class TopicCounts:
 
 @attrs.frozen
 class Status:
-    """The number of messages in each state; None stands for what could not be read, and ``errors`` say why.
+    """The number of messages in each state; None for what could not be read, with the reason in ``errors``.
 
     ``warnings`` say what weakens the promise, and where to look for help.
     """
@@ -82,7 +84,7 @@ def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
             require_tables(snapshot)
             weaknesses = tuple(snapshot.engine.weaknesses(snapshot.connection))
             return Status(counters=_counters(snapshot), warnings=weaknesses), _checkpoints(snapshot)
-    except NoDatabaseYet as error:  # then nothing is stored
+    except NoDatabaseYet as error:  # nothing is stored
         return Status(errors=(str(error),)), {}
     except DatabaseError as error:
         return Status(errors=(str(error),)), None
@@ -112,13 +114,13 @@ def _brokers(reader: JournalReader) -> tuple[LinkState, ...]:
 
 def _newest_journal(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:
     known = [generation for generation in reader.generations() if generation.token in checkpoints]
-    token = known[-1].token if known else None  # generations are registered one after the other
+    token = known[-1].token if known else None  # generations are registered in order
     number, position = checkpoints[token] if token else (0, 0)
     return JournalStatus(number, position, reader.pending(token, position))
 
 
 def _stuck(pending: int | None) -> Iterator[str]:
-    """Say where to look if messages wait and none is known to be stored."""
+    """Say where to look if messages are waiting and none is known to be stored."""
     if pending:
         yield (
             f"{format_count(pending, 'message')} pending: if that lasts, the log of the broker, or of"
@@ -127,7 +129,7 @@ def _stuck(pending: int | None) -> Iterator[str]:
 
 
 def _held_back(size: int, most: int) -> Iterator[str]:
-    """Warn of a full journal, which no counter shows: senders keep what it does not take."""
+    """Warn about a full journal, which no counter shows: senders keep the messages that it does not accept."""
     if size >= most * NO_LONGER_FULL:
         yield (
             f"the journal is full, or nearly full: {size} bytes, and max_size is {most}; while it is full, QoS 1 and 2"

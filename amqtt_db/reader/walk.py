@@ -1,6 +1,6 @@
 """A walk along a path in order: pages of rows, each found where the last one ended.
 
-No cursor stays open between pages, so a thousand walks may go side by side over one connection of any driver.
+No cursor stays open between pages, so a thousand walks may share one connection of any driver.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _readable(
 def _one_by_one(
     path: RecordPath, rows: PageRows, details: Sequence[PageRows]
 ) -> Iterator[tuple[PageRows, Sequence[PageRows]]]:
-    """Yield the rows of each record of a page, and its rows in each table that is read apart."""
+    """Yield the rows of each record of a page, and its rows in each separately read table."""
     identities = [_identity_of(tuple(table.names)) for table in path.apart]
     for name, found in groupby(rows, _identity_of(path.cells)):
         yield (
@@ -96,7 +96,7 @@ def _identity_of(cells: Sequence[Cell]) -> itemgetter[Any]:
 
 @attrs.frozen(eq=False)
 class _Pager:
-    """Fetches pages with two statements, one for the first and one for all others, made when they are needed."""
+    """Fetches pages with two statements, one for the first and one for all others, built on demand."""
 
     engine: Engine
     connection: sa.Connection
@@ -123,7 +123,7 @@ class _Pager:
         return fetch_rows(self.engine, self.connection, select, self._given(last, size))
 
     def details(self, last: tuple[Any, ...] | None, size: int) -> Sequence[PageRows]:
-        """Return the rows of each table that is read apart, for the page that ``fetch`` finds."""
+        """Return the rows of each separately read table, for the page that ``fetch`` finds."""
         page, given = self._page(following=last is not None), self._given(last, size)
         selects = [details_statement(page, self.path.source.query, table) for table in self.path.apart]
         return [fetch_rows(self.engine, self.connection, select, given) for select in selects]

@@ -50,7 +50,7 @@ _KIND_OF_PYTHON: Final[Mapping[type, str]] = {
     dict: "json",
 }
 _EXACT: Final = 9_007_199_254_740_992  # up to here every integer is a double
-_DEEP: Final = 16  # levels of keys; what lies below stays one JSON value
+_DEEP: Final = 16  # levels of keys; anything deeper stays one JSON value
 _MOST_SHOWN: Final = 5  # differences in a message
 
 
@@ -131,7 +131,7 @@ def is_of(declared: str, value: Any) -> bool:
 
 
 def told(record: Record) -> Told:
-    """Return a record that was read as plain data."""
+    """Return a record, as read, as plain data."""
     values: dict[Keys, Value] = {}
     for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
         keys: Keys = (None, path[1:-1]) if path.startswith("{") else split_path(path)

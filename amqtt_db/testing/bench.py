@@ -89,7 +89,7 @@ class Feed:
         self.start(end)
 
     def replay(self, first: int) -> None:
-        """Offer the stored messages from index ``first`` again, like a writer that has lost its state."""
+        """Offer the stored messages from index ``first`` on again, like a writer that has lost its state."""
         if first < self.stored:
             try:
                 self._writer.store(self.number, None, first + 1, self._batch(first, self.stored))

@@ -112,7 +112,7 @@ class ModelContract:
         law()
 
     def test_lookups_have_names_of_their_own(self) -> None:
-        """A lookup is declared alike wherever it is used, and has no name of a table."""
+        """A lookup is declared the same wherever it is used, and no table has its name."""
         first, *others = self.model.tables(Shape(()))
         tables = (attrs.evolve(first, columns=[*first.columns, *self.model.extra_columns()]), *others)
         faults = list(lookup_faults(tables))
@@ -237,7 +237,7 @@ class ModelContract:
         @given(strategies.histories(), st.randoms(use_true_random=False))
         @tries(8, database)
         def law(history: History, random: Any) -> None:
-            setting = attrs.evolve(history.setting, max_columns=None)  # which properties get the room does depend
+            setting = attrs.evolve(history.setting, max_columns=None)  # which properties get a column may differ
             order = list(range(len(history.messages)))
             random.shuffle(order)
             with self._bench(database, setting) as first, self._bench(database, setting) as second:

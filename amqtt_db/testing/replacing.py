@@ -1,4 +1,4 @@
-"""Tables whose rows replace older ones: what must be in them, in plain Python, and what is."""
+"""Tables whose rows replace older ones: what they must contain, in plain Python, and what they do contain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RowsByKey = Mapping[tuple[Any, ...], Mapping[str, Any]]
 
 
 def replacing_faults(url: str, model: BoundModel, records: Iterable[Record]) -> Iterator[str]:
-    """Yield sentences about rows that are not those of the newest of the records."""
+    """Yield sentences about rows that do not belong to the newest records."""
     written = list(records)
     for name, table in model.named_tables().items():
         if table.replaces:
@@ -61,7 +61,7 @@ def _stored_rows(url: str, table: BoundTable) -> RowsByKey:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in which integers and their doubles are the same: a reader gives the one for the other."""
+    """Return a value in which integers equal their doubles: a reader may return either."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

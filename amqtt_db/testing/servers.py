@@ -69,7 +69,7 @@ class Servers:
     def empty(self, kind: str) -> Iterator[str]:
         """Yield the URL of a database without tables; empty it at the end for the next test.
 
-        This is much cheaper than a new one, and as good for whoever makes nothing but tables and views.
+        This is much cheaper than a new one, and enough for tests that create only tables and views.
         """
         url = self._idle[kind].pop() if self._idle[kind] else self._create(kind)
         try:
@@ -77,7 +77,7 @@ class Servers:
         finally:
             try:
                 _empty(url)
-            except sa.exc.DBAPIError:  # somebody still holds on to a table
+            except sa.exc.DBAPIError:  # something still locks a table
                 self._drop(kind, url)
             else:
                 self._idle[kind].append(url)

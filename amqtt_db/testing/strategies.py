@@ -39,14 +39,14 @@ NASTY_NAMES: Final = (
     *("a", "b", "a.b", "a\\.b", "a\\", ".", "..", "\\", "{x}", "{site}", "{", "$x", "$int", "$$", "$typed"),
     *("\x00", "a\x00b", "\ud800", "\udfff", "\u2028", "?!", "!?", "%", "'", '"', ";", "a__text", "__proto__"),
 )
-"""Property names that once broke something."""
+"""Property names that have broken something before."""
 
 NASTY_TOPICS: Final = (
     *("a/b", "a_b", "A/B", "a", "/", "//", "/a", "a/", "a//b", "x" * 199 + "a", "x" * 199 + "b"),
     *("家/温度", "🏠/🌡", "بيت/حرارة", "living room/tv 'big'", 'x"; DROP TABLE mqtt_journal; --', "50%/a;b", "a\nb"),
     *("mqtt_message", "mqtt/journal", "id", "sqlite_x", "{site}", "site/{x}", "trailing "),
 )
-"""Topics that once broke something."""
+"""Topics that have broken something before."""
 
 NASTY_TEXTS: Final = (
     "",
@@ -180,7 +180,7 @@ def times() -> Strategy[int]:
 def shapes(draw: st.DrawFn) -> Shape:
     """Generate shapes: pairs whose paths can occur together in one payload.
 
-    Among them are some of the kind ``tagged``, as the writer makes them of values that a column would not return.
+    Some pairs have the kind ``tagged``, which the writer uses for values that a column would not return exactly.
     """
     kind: Strategy[Kind] = kinds() | st.just("tagged")
     data = draw(st.dictionaries(names(), kind | st.dictionaries(names(), kind, min_size=1, max_size=3), max_size=5))

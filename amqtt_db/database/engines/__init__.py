@@ -17,7 +17,7 @@ ENGINES: Final[Mapping[str, str]] = {
     "postgresql": "amqtt_db.database.engines.postgresql.PostgreSQL",
     "sqlite": "amqtt_db.database.engines.sqlite.SQLite",
 }
-"""Dialect names and where their engines are; others come from the entry point group ``amqtt_db.database.engines``."""
+"""Dialect names and where their engines are; others come from the entry point group ``amqtt_db.engines``."""
 
 
 def engine_for(url: str) -> Engine:

@@ -23,17 +23,17 @@ class HypertableLayout:
 
 
 class Hypertables(ABC):
-    """Makes and maintains tables in chunks by ``time``, which may be compressed and are deleted as a whole."""
+    """Creates and maintains tables in chunks by ``time``, which may be compressed and are deleted as a whole."""
 
     @abstractmethod
     def missing(self, connection: sa.Connection) -> str | None:
-        """Return why the database cannot have any, and what to do; None if it can."""
+        """Return why the database cannot have hypertables, and what to do; None if it can."""
 
     @abstractmethod
     def make(self, connection: sa.Connection, table: str, layout: HypertableLayout) -> list[str]:
-        """Make an empty table a hypertable, or change its settings; return the DDL that it took.
+        """Turn an empty table into a hypertable, or change its settings; return the DDL used.
 
-        Existing chunks stay as they are.
+        Existing chunks do not change.
         """
 
     @abstractmethod
@@ -46,4 +46,4 @@ class Hypertables(ABC):
 
     @abstractmethod
     def permit_deletes(self, connection: sa.Connection) -> None:
-        """Let the transaction delete rows of compressed layout, however many must be unpacked for it."""
+        """Let the transaction delete compressed rows, however many must be decompressed."""

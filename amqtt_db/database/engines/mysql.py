@@ -1,7 +1,7 @@
 """MariaDB 10.6 and newer, MySQL 8 and newer, through PyMySQL.
 
-DDL commits whatever is open, so the lock on the schema is a named one that the connection holds.  DOUBLE has neither
-NaN, infinities nor −0.0; DECIMAL would change what it stores, so decimals are text.
+DDL commits the open transaction, so the schema lock is a named one that the connection holds.  DOUBLE has no NaN,
+infinities or −0.0; DECIMAL would change its values, so decimals are text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _DATABASE: Final = "LEFT(SHA2(DATABASE(), 256), 32)"
 _LOCK: Final = f"CONCAT('amqtt_db.', {_DATABASE})"
 _MAINTENANCE: Final = f"CONCAT('amqtt_db.maintenance.', {_DATABASE})"
 _LOCK_SECONDS: Final = 30
-_LEAST_PACKET: Final = 2**20  # bytes of a packet that the longest topic, property name and client id fit into
+_LEAST_PACKET: Final = 2**20  # bytes of a packet with room for the longest topic, property name and client id
 _KEY_LENGTH: Final = 191  # characters of a text in an index
 
 _TABLE_OPTIONS: Final[Mapping[str, Any]] = {
@@ -68,7 +68,7 @@ _VALUE_ERRORS: Final = frozenset(
         1264, 1265, 1292, 1366, 1367, 1406, 1411, 1690,  # out of range, incorrect, too long
         1300, 1301,  # malformed text, a result beyond the packet
         1526,  # no partition for a value
-        1644,  # a user's trigger raises it
+        1644,  # raised by a user's trigger
         3140, 3819, 4025,  # malformed JSON; CHECK constraints of MySQL and MariaDB
     }
 )  # fmt: skip
@@ -86,7 +86,7 @@ _ADVICE: Final[Mapping[int | None, str]] = {
     1044: _GRANT, 1142: _GRANT, 1143: _GRANT,  # a database, a table, a column
     1045: _LOGIN, 1698: _LOGIN,  # with a password, without one
 }  # fmt: skip
-"""Advice by the number of the server's error, for users who may not do what they try."""
+"""Advice by the server's error number, for missing privileges."""
 
 
 def _numbers(column: Sequence[Any]) -> Sequence[Any]:
@@ -176,7 +176,7 @@ class MySQL(Engine):
     }
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Use UTC, strict mode and READ COMMITTED; for reading only, read-only transactions."""
+        """Use UTC, strict mode and READ COMMITTED; for reading, read-only transactions."""
         url = sa.make_url(self.url).set(drivername="mysql+pymysql")
         connect = {name: value for name, value in (("connect_timeout", 10),) if name not in url.query}
         flags = int(str(url.query.get("client_flag", 0))) | (CLIENT.MULTI_STATEMENTS if write else 0)
@@ -189,23 +189,23 @@ class MySQL(Engine):
         return engine
 
     def lock_schema(self, connection: sa.Connection) -> None:
-        """A named lock, held until the connection goes back to its pool.  Raises Busy if it takes too long."""
+        """Take a named lock until the connection returns to its pool.  Raises Busy if that takes too long."""
         lock_schema(connection, _LOCK_SECONDS)
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """Take a named lock in a session that does nothing else."""
+        """Take a named lock in a separate session."""
         with database.connect() as connection:
             is_mine = connection.exec_driver_sql(f"SELECT GET_LOCK({_MAINTENANCE}, 0)").scalar_one() == 1
             connection.commit()
             try:
                 yield is_mine
             finally:
-                with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
+                with suppress(sa.exc.DBAPIError):  # a lost session has lost the lock anyway
                     connection.exec_driver_sql(f"DO RELEASE_LOCK({_MAINTENANCE})")
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
-        """INSERT many rows, in as few statements and packets as the server allows."""
+        """INSERT rows in as few statements and packets as the server allows."""
         driver: pymysql.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         try:
             mysql_rows.insert(driver, row_batches, _packet_size(connection))
@@ -213,7 +213,7 @@ class MySQL(Engine):
             raise _explained(error) or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
-        """Give indexes on text a length, which they need."""
+        """Give indexes on text the length that they need."""
         lengths = {name: _KEY_LENGTH for name, kind in columns if self.types[kind] is _LONG_TEXT}
         return {"mysql_length": lengths} if lengths else {}
 
@@ -226,18 +226,18 @@ class MySQL(Engine):
         return kind not in _HOLDS or _HOLDS[kind](value)
 
     def is_value_fault(self, error: BaseException) -> bool:
-        """Blame values out of range or malformed, constraints, and a user's trigger."""
+        """Blame values that are out of range or malformed, constraints, and a user's trigger."""
         origin = driver_error(error)
         if isinstance(origin, (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError, OverflowError)):
             return True
         return _number(origin) in _VALUE_ERRORS
 
     def is_collision(self, error: BaseException) -> bool:
-        """Look for deadlocks, lock timeouts, and rows that were changed since they were read."""
+        """Look for deadlocks, lock timeouts, and rows that have changed since they were read."""
         return _number(driver_error(error)) in _COLLISIONS
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """Look for too many locks, a row beyond a page, too many columns, and a statement timeout."""
+        """Look for too many locks, a row larger than a page, too many columns, and a statement timeout."""
         return _number(driver_error(error)) in _TOO_BIG
 
     def segment_size(self, connection: sa.Connection) -> int:
@@ -245,7 +245,7 @@ class MySQL(Engine):
         return min(super().segment_size(connection), _packet_size(connection) // 4)
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Look at the settings with which the server may lose what it has committed, or takes too little."""
+        """Check the settings that may make the server lose committed data, or accept too little."""
         for name, strong in (("innodb_flush_log_at_trx_commit", {1, 3}), ("innodb_doublewrite", {1, "ON"})):
             value = connection.exec_driver_sql(f"SELECT @@GLOBAL.{name}").scalar_one()
             if value not in strong:
@@ -260,7 +260,7 @@ class MySQL(Engine):
 
 
 def lock_schema(connection: sa.Connection, seconds: int) -> None:
-    """Take the lock on the schema.  Raises Busy if it takes longer than so many seconds."""
+    """Take the schema lock.  Raises Busy if that takes too many seconds."""
     connection.info["amqtt_db_locked"] = True
     if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
         raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one keeps waiting")
@@ -271,7 +271,7 @@ def _packet_size(connection: sa.Connection) -> int:
 
 
 def _unlock(connection: pymysql.Connection[Any] | None, record: Any) -> None:
-    """Release the lock on the schema; a connection that is gone has lost it anyway."""
+    """Release the schema lock; a lost connection has lost it anyway."""
     if record.info.pop("amqtt_db_locked", False) and connection is not None:
         with suppress(pymysql.err.Error), connection.cursor() as cursor:
             cursor.execute(f"DO RELEASE_LOCK({_LOCK})")

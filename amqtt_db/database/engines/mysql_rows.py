@@ -1,8 +1,8 @@
-"""Rows into MariaDB and MySQL: INSERT statements of many rows, and packets of many statements.
+"""Rows into MariaDB and MySQL: INSERT statements with many rows, and packets with many statements.
 
-Rows are written out column by column: measured, that is faster than the driver's ``executemany`` and than LOAD DATA.
-Where many tables get a few rows each, their statements share packets, which took half the time and a third of the
-processor's.  A packet stays below the server's ``max_allowed_packet``.
+Rows are written as text column by column, which measurably beats the driver's ``executemany`` and LOAD DATA.  If many
+tables get a few rows each, their statements share packets, which takes half the time and a third of the processor time.
+A packet stays below the server's ``max_allowed_packet``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from amqtt_db.database.engines.encoding import present
 from amqtt_db.errors import Rejected
 from amqtt_db.record import Kind
 
-_ROOM: Final = 4096  # bytes of a packet that are not rows
+_ROOM: Final = 4096  # bytes of a packet other than rows
 _STATEMENTS: Final = 100  # in a packet
 _NO_DEFAULT: Final = 1364
 
 
 def insert(driver: pymysql.Connection[Any], row_batches: Iterable[RowBatch], packet: int) -> None:
-    """Append rows, in the order of the batches; a packet has at most so many bytes.
+    """Append rows, in the order of the batches, in packets of limited size.
 
-    Raises Rejected where one row does not fit into a packet.
+    Raises Rejected if one row does not fit into a packet.
     """
     statements = ((row_batch, statement) for row_batch in row_batches for statement in _statements(row_batch, packet))
     with driver.cursor() as cursor:
@@ -61,7 +61,7 @@ def _packets(statements: Iterable[tuple[RowBatch, bytes]], most: int) -> Iterato
 
 
 def _statements(row_batch: RowBatch, packet: int) -> Iterator[bytes]:
-    """INSERT statements of at most ``packet`` bytes.  Raises Rejected where one row does not fit."""
+    """Yield INSERT statements of at most ``packet`` bytes.  Raises Rejected if one row does not fit."""
     columns = ", ".join(map(_quoted_name, row_batch.columns))
     head = f"INSERT INTO {_quoted_name(row_batch.table)} ({columns}) VALUES (".encode()  # noqa: S608
     tail = _replacing(row_batch).encode()
@@ -75,8 +75,8 @@ def _statements(row_batch: RowBatch, packet: int) -> Iterator[bytes]:
 def _replacing(row_batch: RowBatch) -> str:
     """Return the clause by which rows replace older ones; empty if they do not.
 
-    Assignments are made one after the other, so what says which row is newer is assigned last, ``time`` at the end: at
-    each step the comparison still has the same answer, or the values that it is about are equal.
+    Assignments run one after the other, so the columns that decide which row is newer are assigned last, ``time`` at
+    the end: at each step the comparison still has the same result, or the compared values are equal.
     """
     if not row_batch.replaces:
         return ""
@@ -89,13 +89,13 @@ def _replacing(row_batch: RowBatch) -> str:
 
 
 def _row_literals(row_batch: RowBatch, room: int) -> list[str]:
-    """Rows written out, without their parentheses.  Raises Rejected where one value does not fit into ``room``."""
+    """Return rows as text, without their parentheses.  Raises Rejected if one value does not fit into ``room``."""
     columns = list(zip(*row_batch.rows, strict=True))
     for kind, column in zip(row_batch.kinds, columns, strict=True):
         if kind == "bytes" or kind not in _LITERALS:
             sizes = list(map(len, present(column)))
             if sum(sizes) > room:
-                _require_room(max(sizes), room, row_batch.table)  # before it is copied again and again
+                _require_room(max(sizes), room, row_batch.table)  # before it is copied several times
     written = [_LITERALS.get(kind, _quoted)(column) for kind, column in zip(row_batch.kinds, columns, strict=True)]
     return list(map(",".join, zip(*written, strict=True)))
 
@@ -136,7 +136,7 @@ def _plain_literal(make: Callable[[Any], str]) -> Callable[[Sequence[Any]], Iter
 
 
 def _quoted(column: Sequence[Any]) -> Iterable[str]:
-    """Return literals of texts; most columns hold nothing that needs an escape."""
+    """Return literals of texts; most columns contain nothing that needs escaping."""
     joined = "".join(present(column))
     if "'" in joined or "\\" in joined:
         column = [value and value.replace("\\", "\\\\").replace("'", "\\'") for value in column]

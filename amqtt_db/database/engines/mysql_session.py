@@ -1,7 +1,7 @@
 """Settings of every session with MariaDB or MySQL, set by the session itself.
 
-A server, or an ``init_connect`` of it, may have other defaults: some change results in silence, such as
-``sql_select_limit``, which cuts them off.
+A server, or its ``init_connect``, may have other defaults.  Some silently change results, such as
+``sql_select_limit``, which truncates them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "completion_type": "'NO_CHAIN'",  # a commit opens no transaction and closes no connection
     "foreign_key_checks": "1",
     "max_join_size": "18446744073709551615",
-    "max_sort_length": "1024",  # bytes by which texts are ordered
+    "max_sort_length": "1024",  # bytes of a text that are used for sorting
     "net_read_timeout": "60",
     "net_write_timeout": "60",
     "sql_auto_is_null": "0",
@@ -35,7 +35,7 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 """Session variables that change results, encodings, limits or locks, and the values that the project relies on.
 
-``max_statement_time`` and ``max_execution_time`` stay as they are: an administrator means them, and the writer makes
+``max_statement_time`` and ``max_execution_time`` are not changed: an administrator chose them, and the writer makes
 its batches smaller.
 """
 
@@ -52,7 +52,7 @@ _TCP: Final[Mapping[str, int]] = {
 }
 """Options of the connection's socket, as far as the system has them; seconds, but the last in milliseconds.
 
-A server whose host has vanished, without a word, is given up after 25 seconds.
+If a server's host silently disappears, the connection is given up after 25 seconds.
 """
 
 
@@ -62,7 +62,7 @@ def prepare_writer(connection: pymysql.Connection[Any], record: Any) -> None:
 
 
 def prepare_reader(connection: pymysql.Connection[Any], record: Any) -> None:
-    """Prepare a new connection that only reads."""
+    """Prepare a new read-only connection."""
     _prepare(connection, record, _SET, _ISOLATION, _READ_ONLY)
 
 
@@ -77,7 +77,7 @@ def _prepare(connection: pymysql.Connection[Any], record: Any, *statements: str)
 
 
 def _watch_host(connection: pymysql.Connection[Any]) -> None:
-    """Have the system notice within 25 seconds that the server's host has vanished."""
+    """Make the system notice within 25 seconds that the server's host has disappeared."""
     found = connection._sock  # type: ignore[attr-defined]  # noqa: SLF001 - PyMySQL has no parameter for it
     if isinstance(found, socket.socket) and found.family != socket.AF_UNIX:
         for name, value in _TCP.items():

@@ -1,6 +1,6 @@
 """MariaDB's and MySQL's SQL for views: JSON by ``JSON_EXTRACT``.
 
-What it cannot turn back is NULL: text with U+0000 in tagged JSON, and what lies in an object with such a key.
+What it cannot decode is NULL: text with U+0000 in tagged JSON, and everything in an object with such a key.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from amqtt_db.database.engines.mysql import lock_schema
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.record import Kind
 
-_WAIT_SECONDS: Final = 1  # second, the shortest that both servers know
+_WAIT_SECONDS: Final = 1  # second, the shortest that both servers accept
 
 _NUMBER_TYPES: Final = ("INTEGER", "UNSIGNED INTEGER", "DOUBLE")  # what MySQL calls large integers in JSON text
 _INT64: Final = f"BETWEEN {-(2**63)} AND {2**63 - 1}"
-_END: Final = "."  # after texts that are compared: the collation leaves out spaces at the end
+_END: Final = "."  # added to texts before comparing: the collation ignores trailing spaces
 _ODD: Final = "'inf', '-inf', 'nan', '-0.0'"
 
 
@@ -74,28 +74,28 @@ class MySQLViews(ViewSQL[_MysqlPlace]):
                 connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {usual}")
 
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
-        """Readers see the one before or the one after."""
+        """Replace it atomically: readers see the old view or the new one."""
         plain = connection.execution_options(no_parameters=True)
         plain.exec_driver_sql(f"CREATE OR REPLACE VIEW {self.name(view)} AS {select}")
 
     def text(self, value: str) -> str:
-        """A literal; a backslash is an escape."""
+        """Return a literal; backslashes are escaped."""
         return _literal(value)
 
     def is_text(self, column: str, value: str) -> str:
-        """Spaces before an end count; the first condition is for an index."""
+        """Compare with trailing spaces; the first condition is for an index."""
         return f"{super().is_text(column, value)} AND CONCAT({column}, '{_END}') = {self.text(value + _END)}"
 
     def null(self, kind: Kind) -> str:
-        """NULL: what a column of a view can be is known only for some types."""
+        """Return NULL without a cast: only some types have one."""
         return "NULL"
 
     def shown(self, kind: Kind, column: str) -> str:
-        """MySQL writes what it takes out of JSON in an order of its own, so a column's JSON is written by it too."""
+        """Let MySQL rewrite a column's JSON: it writes extracted JSON in its own order, and both must look the same."""
         return f"CAST({column} AS JSON)" if kind in {"json", "tagged"} and not self._dialect.is_mariadb else column
 
     def at(self, document: str, keys: Sequence[str]) -> _MysqlPlace:
-        """Keys are written as tagged JSON writes them."""
+        """Write keys as tagged JSON does."""
         return _MysqlPlace(document, _path_to(*keys))
 
     def text_at(self, place: _MysqlPlace) -> str:
@@ -103,19 +103,19 @@ class MySQLViews(ViewSQL[_MysqlPlace]):
         return place.text
 
     def json_at(self, place: _MysqlPlace) -> str:
-        """As it was written: MariaDB puts blanks into what it extracts, MySQL has no function against them."""
+        """Return JSON as written: MariaDB adds spaces to what it extracts; MySQL has no function to remove them."""
         return f"JSON_COMPACT({place.json})" if self._dialect.is_mariadb else place.json
 
     def is_list_or_empty(self, place: _MysqlPlace) -> str:
-        """An empty list has no length either."""
+        """Check for length 0, too, which an empty object has."""
         return f"{place.type} = 'ARRAY' OR {place.length} = 0"
 
     def from_text(self, kind: Kind, text: str) -> str:
-        """By CAST, and by arithmetic for times with a zone."""
+        """Use CAST, and arithmetic for times with a zone."""
         return _from_text(kind, text)
 
     def untagged(self, kind: Kind, place: _MysqlPlace) -> str:
-        """By the JSON type, and by the tags of what JSON has no type for."""
+        """Go by the JSON type, and by the tags of values that JSON has no type for."""
         if kind == "json":
             typed = _below(place, "$typed", 1)
             return (
@@ -165,7 +165,7 @@ def _is_tag_object(place: _MysqlPlace) -> str:
 
 
 def _is_unfit(place: _MysqlPlace) -> str:
-    """Return a condition: true for a value that a column of its own kind would not return identically."""
+    """Return a condition: true for a value that a column of its own kind would not return exactly."""
     number, text = (_below(place, tag).text for tag in ("$number", "$text"))
     return f"({number} IN ({_ODD}) OR {text} REGEXP {_literal(chr(92) * 2 + 'ud[89a-f]')})"
 

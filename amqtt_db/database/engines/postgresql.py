@@ -1,7 +1,7 @@
 """PostgreSQL 14 and newer, through psycopg 3.
 
-A commit waits for the server's disk (``synchronous_commit=on``).  Text cannot hold U+0000, NUMERIC neither exponents
-nor NaN nor −0; such values are kept tagged.
+A commit waits for the server's disk (``synchronous_commit=on``).  Text cannot hold U+0000, and NUMERIC cannot hold
+exponents, NaN or −0; such values are stored tagged.
 """
 
 from __future__ import annotations
@@ -53,14 +53,12 @@ _PARENT: Final = sa.text(
     "SELECT parent.relname FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent "
     "WHERE inhrelid = to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:chunk AS text)))"
 )
-_OFFSET: Final = to_micros(
-    datetime(2000, 1, 1, tzinfo=timezone.utc)
-)  # from here a binary timestamp counts microseconds
+_OFFSET: Final = to_micros(datetime(2000, 1, 1, tzinfo=timezone.utc))  # binary timestamps count microseconds from here
 _MOST_DIGITS: Final = 131_072  # before the point; after it a NUMERIC has at most 16,383
 
 
 def _require_python_value(value: Any) -> Any:
-    """Return a value unless it is text, in place of one that Python has no type for."""
+    """Return a value; raise an error for text, which stands for a value that Python has no type for."""
     if isinstance(value, str):
         raise ValueError
     return value
@@ -128,15 +126,15 @@ _BIND: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "datetime": utc,
     "json": tagged.dumps,
 }
-"""Kinds whose parameters differ from the fields of a COPY."""
+"""Kinds whose parameters differ from their fields in a COPY."""
 
 
 class PostgreSQL(Engine):
-    """PostgreSQL; ``postgresql://`` means psycopg, whatever SQLAlchemy takes for its default."""
+    """PostgreSQL; ``postgresql://`` means psycopg, whatever SQLAlchemy's default is."""
 
     name_limit: ClassVar[int] = 63
     max_columns: ClassVar[int] = 400
-    most_columns: ClassVar[int] = 1500  # PostgreSQL's own limit is 1,600, dropped columns counted
+    most_columns: ClassVar[int] = 1500  # PostgreSQL's own limit is 1,600, including dropped columns
     hypertables: ClassVar[Hypertables | None] = Timescale()
     types: ClassVar[Mapping[Kind, sa.types.TypeEngine[Any]]] = {
         "bool": sa.BOOLEAN(),
@@ -175,7 +173,7 @@ class PostgreSQL(Engine):
     }
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Name the connections ``amqtt_db``, in UTC; for reading only, their transactions are read-only."""
+        """Name the connections ``amqtt_db`` and use UTC; for reading, make transactions read-only."""
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
         given = {name: value for name, value in PARAMETERS.items() if name not in url.query}
         engine = sa.create_engine(
@@ -192,18 +190,18 @@ class PostgreSQL(Engine):
         return engine
 
     def lock_schema(self, connection: sa.Connection) -> None:
-        """Take an advisory lock; later locks of the transaction wait for 5 seconds at most."""
+        """Take an advisory lock; later locks of the transaction wait at most 5 seconds."""
         connection.execute(_LOCK_SCHEMA, {"key": _LOCK})
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """Take an advisory lock in a transaction that does nothing else."""
+        """Take an advisory lock in a separate transaction."""
         with database.connect() as connection:
             is_mine = connection.scalar(_TRY_MAINTENANCE, {"key": _MAINTENANCE})
             try:
                 yield bool(is_mine)
             finally:
-                with suppress(sa.exc.DBAPIError):  # a session that is gone has lost it anyway
+                with suppress(sa.exc.DBAPIError):  # a lost session has lost the lock anyway
                     connection.rollback()
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
@@ -242,14 +240,14 @@ class PostgreSQL(Engine):
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"40001", "40P01", "55P03"}
 
     def tolerate_values(self, connection: sa.Connection, error: BaseException) -> bool:
-        """Infinity, years beyond 1 to 9999, and 24:00 come as text if the driver refused them."""
+        """Return infinity, years outside 1 to 9999, and 24:00 as text if the driver has rejected them."""
         is_refused = isinstance(error, psycopg.DataError) and error.sqlstate is None
         if is_refused:
             load_any_time(connection.connection.driver_connection)  # type: ignore[arg-type]
         return is_refused
 
     def reason(self, error: BaseException) -> str | None:
-        """Explain index keys beyond 2,704 compressed bytes: the server says how many, and in which index."""
+        """Explain index keys above 2,704 compressed bytes: the server says how many bytes, and in which index."""
         origin = driver_error(error)
         if not isinstance(origin, psycopg.errors.ProgramLimitExceeded) or "index" not in str(origin):
             return None
@@ -259,12 +257,12 @@ class PostgreSQL(Engine):
         )
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """Look for too many locks, a row beyond a page, too many columns, and a statement timeout."""
+        """Look for too many locks, a row larger than a page, too many columns, and a statement timeout."""
         origin = driver_error(error)
         return isinstance(origin, psycopg.Error) and origin.sqlstate in {"53200", "54000", "54011", "57014"}
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Look at the settings with which the server may lose what it has committed."""
+        """Check the settings that may make the server lose committed data."""
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             value = connection.exec_driver_sql(f"SHOW {setting}").scalar_one()
             if value not in {"on", "remote_apply"}:
@@ -303,7 +301,7 @@ def _foreign_column(database: sa.Engine, error: psycopg.Error, row_batches: Sequ
 
 
 def _parent(database: sa.Engine, schema: str, chunk: str, row_batches: Sequence[RowBatch]) -> str:
-    """Return the table of a chunk or a partition; one created in the failed transaction is gone."""
+    """Return the table of a chunk or a partition; one created in the failed transaction no longer exists."""
     with database.connect() as connection:
         found = connection.scalar(_PARENT, {"schema": schema, "chunk": chunk})
     tables = {row_batch.table for row_batch in row_batches}

@@ -1,9 +1,9 @@
-"""Rows into PostgreSQL: binary COPY for many of a table, one statement for the few of many tables.
+"""Rows into PostgreSQL: binary COPY for many rows of a table, one statement for a few rows of many tables.
 
-A COPY takes three exchanges with the server, whatever it carries.  Measured (``benchmarks/small_groups.py``), tables
-that get a row each take a third of the time where the INSERTs of many are parts of one statement, in its WITH; beyond
-some hundred tables its planning takes longer than further statements.  Parameters are what a COPY would hold, in the
-binary format and without a type: as with COPY, a column of another type refuses them where it could otherwise round.
+A COPY takes three exchanges with the server, whatever it contains.  Tables that get a row each take a third of the time
+if many INSERTs are parts of one statement, in its WITH (measured by ``benchmarks/small_groups.py``); beyond some
+hundred tables, planning it takes longer than several statements.  Parameters are sent as in a COPY, in binary format
+and without a type: as with COPY, a column of another type rejects them instead of rounding.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ RULED: Final = (
     b"SELECT relname FROM pg_class WHERE relhasrules AND relkind IN ('r', 'p') "
     b"AND relnamespace = to_regnamespace(current_schema()::text)"
 )
-"""Finds tables with rules: an INSERT would follow them, a COPY does not."""
+"""Finds tables with rules: an INSERT would apply them, a COPY does not."""
 
 
 def insert(driver: psycopg.Connection[Any], row_batches: Iterable[RowBatch], ruled: Container[str]) -> None:
-    """Append rows, in the order of the batches; those of the tables in ``ruled`` by COPY alone."""
+    """Append rows, in the order of the batches; for tables in ``ruled`` use only COPY."""
     for few, some in groupby(row_batches, lambda row_batch: row_batch.table not in ruled and _is_few(row_batch)):
         if few:
             insert_together(driver, list(some))
@@ -84,7 +84,7 @@ def copy(driver: psycopg.Connection[Any], row_batch: RowBatch) -> None:
 
 
 def replace(driver: psycopg.Connection[Any], row_batch: RowBatch) -> None:
-    """Put rows in the place of older ones with the same key."""
+    """Insert rows that replace older ones with the same key."""
     head, clause = _head(row_batch.table, row_batch.columns), on_conflict(_quoted, row_batch)
     width = len(row_batch.columns)
     with _cursor(driver) as cursor:
@@ -101,7 +101,7 @@ def _cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
 
 
 def insert_together(driver: psycopg.Connection[Any], row_batches: Sequence[RowBatch]) -> None:
-    """Append rows by a statement for many tables at a time."""
+    """Append rows with one statement for many tables at a time."""
     with _cursor(driver) as cursor:
         for some in batched(row_batches, _TABLES):
             parameters = list(chain.from_iterable(map(_parameters, some)))
@@ -109,7 +109,7 @@ def insert_together(driver: psycopg.Connection[Any], row_batches: Sequence[RowBa
 
 
 def _statement(row_batches: Sequence[RowBatch]) -> bytes:
-    """Return the last batch's INSERT, with those of the others before it."""
+    """Return the last batch's INSERT, preceded by those of the others."""
     parts, first = [], 1
     for row_batch in row_batches:
         parts.append(
@@ -150,7 +150,7 @@ _DUMPERS: Final[Mapping[type, type[Dumper]]] = {
     UUID: _untyped(uuid.UUIDBinaryDumper),
 }
 _MAKERS: Final[Mapping[Kind, type]] = {"number": float, "bigint": Decimal}
-"""Kinds of numbers, and the type that makes an integer one of them."""
+"""Kinds of numbers, and the type that converts an integer to each."""
 
 
 @lru_cache(16_384)  # no fewer than tables that one batch may fill

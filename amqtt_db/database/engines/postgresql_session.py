@@ -1,9 +1,9 @@
 """Settings of every session with PostgreSQL, set by the session itself.
 
-A server, a database or a user may have other defaults: some change results in silence, such as
-``extra_float_digits = 0``.  On a connection of its own the project sets them once.  Behind a pooler such as PgBouncer a
-server's connection serves many clients, so there each transaction sets them for itself alone (``SET LOCAL``), and
-nothing is left behind.
+A server, a database or a user may have other defaults.  Some silently change results, such as
+``extra_float_digits = 0``.  On its own connection the project sets them once.  Behind a pooler such as PgBouncer, a
+server's connection serves many clients, so each transaction sets them only for itself (``SET LOCAL``), and nothing is
+left behind.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from amqtt_db.database.engines import postgresql_rows
 SETTINGS: Final[Mapping[str, str]] = {
     "bytea_output": "hex",
     "datestyle": "ISO, MDY",
-    "extra_float_digits": "1",  # 0 or less rounds doubles when they are read
-    "idle_in_transaction_session_timeout": "0",  # the maintenance lock is a transaction that waits
+    "extra_float_digits": "1",  # 0 or less would round doubles when they are read
+    "idle_in_transaction_session_timeout": "0",  # the maintenance lock is an idle transaction
     "intervalstyle": "postgres",
-    "lock_timeout": "0",  # where a wait is bounded, the transaction says so itself
+    "lock_timeout": "0",  # a transaction with a limited wait sets it itself
     "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
     "synchronous_commit": "on",  # a commit waits for the server's disk
@@ -36,7 +36,7 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 """Settings that change results, encodings, limits or locks, and the values that the project relies on.
 
-``statement_timeout`` and ``default_transaction_read_only`` stay as they are: an administrator means them, and the
+``statement_timeout`` and ``default_transaction_read_only`` are not changed: an administrator chose them, and the
 writer copes with both.
 """
 
@@ -51,7 +51,7 @@ PARAMETERS: Final[Mapping[str, Any]] = {
 }
 """Parameters of every connection that the URL does not set; times in seconds.
 
-A server whose host has vanished, without a word, is given up after 25 seconds.
+If a server's host silently disappears, the connection is given up after 25 seconds.
 """
 
 _SET: Final = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
@@ -69,7 +69,7 @@ def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
 def prepare_reader(connection: psycopg.Connection[Any], record: Any) -> None:
     """Prepare a new connection, and note whether it leads to a pooler."""
     connection.adapters.register_loader("jsonb", TextLoader)
-    connection.autocommit = True  # a server may end a transaction that waits, and the settings are not there yet
+    connection.autocommit = True  # a server may end an idle transaction, and the settings are not applied yet
     record.info[_POOLED] = _is_pooled(connection)
     if not record.info[_POOLED]:
         connection.execute(_SET.encode())
@@ -104,12 +104,12 @@ class _AnyTime(TimeLoader):
 
 
 def begin(connection: sa.Connection) -> None:
-    """Set what the transaction relies on, if its connection is a pooler's."""
+    """Apply the settings to the transaction, if its connection leads to a pooler."""
     if connection.info[_POOLED]:
         connection.exec_driver_sql(_SET_LOCAL)
 
 
 def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
-    """Return True if another process answers than the one that took the connection: a pooler is in between."""
+    """Return True if the process that answers is not the one that took the connection: there is a pooler in between."""
     (answering,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
     return bool(answering != connection.info.backend_pid)

@@ -1,6 +1,6 @@
 """PostgreSQL's SQL for views: JSON by ``jsonb``.
 
-What its SQL cannot turn back is NULL: text with U+0000, and what lies in an object with such a key.
+What its SQL cannot decode is NULL: text with U+0000, and everything in an object with such a key.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from amqtt_db.errors import Busy
 from amqtt_db.record import Kind
 
 _TAGGED: Final = ("bytes", "date", "datetime", "decimal", "time", "uuid")
-"""Kinds whose values are an object with one key in tagged JSON, and text in a document."""
+"""Kinds whose values are objects with one key in tagged JSON, and text in a document."""
 
 _TAGS: Final = ", ".join(f"'${name}'" for name in ("int", "number", "text", *_TAGGED))
 _INT64: Final = f"BETWEEN {-(2**63)} AND {2**63 - 1}"
 
 
 class PostgreSQLViews(ViewSQL[str]):
-    """Views on PostgreSQL; a changed one is replaced, so that grants and views upon it stay."""
+    """Views on PostgreSQL; a changed one is replaced, so that grants and dependent views remain."""
 
     @contextmanager
     def with_short_timeout(self, engine: Engine, database: sa.Engine) -> Iterator[sa.Connection]:
-        """``statement_timeout`` bounds the wait for the schema, ``lock_timeout`` that for whoever reads the view."""
+        """Limit the wait for the schema by ``statement_timeout``, and for readers of the view by ``lock_timeout``."""
         with database.begin() as connection:
             connection.exec_driver_sql("SET LOCAL statement_timeout = '500ms'")
             try:
@@ -40,7 +40,7 @@ class PostgreSQLViews(ViewSQL[str]):
             yield connection
 
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
-        """Columns only come at the end, so REPLACE does, unless somebody has changed the view by hand."""
+        """Use REPLACE, because new columns come at the end, unless somebody has changed the view by hand."""
         plain = connection.execution_options(no_parameters=True)
         made = f"VIEW {self.name(view)} AS {select}"
         try:
@@ -51,29 +51,29 @@ class PostgreSQLViews(ViewSQL[str]):
             plain.exec_driver_sql(f"CREATE {made}")
 
     def at(self, document: str, keys: Sequence[str]) -> str:
-        """An expression for a value of type ``jsonb``."""
+        """Return an expression for a value of type ``jsonb``."""
         return f"({' -> '.join((f'{document}::jsonb', *map(self._key, keys)))})"
 
     def text_at(self, place: str) -> str:
-        """An empty path leads to the value itself."""
+        """Use an empty path, which leads to the value itself."""
         return f"({place} #>> '{{}}')"
 
     def json_at(self, place: str) -> str:
-        """The value is of that type already."""
+        """Return the value unchanged: it already has that type."""
         return place
 
     def is_list_or_empty(self, place: str) -> str:
-        """By its type."""
+        """Go by the JSON type."""
         return f"jsonb_typeof({place}) = 'array' OR {place} = '{{}}'"
 
     def untagged(self, kind: Kind, place: str) -> str:
-        """By the JSON type, and by the tags of what JSON has no type for."""
+        """Go by the JSON type, and by the tags of values that JSON has no type for."""
         if kind == "tagged":
             return f"CASE WHEN {place} ? '$text' THEN '{{\"$text\":' || ({place} -> '$text')::text || '}}' END"
         return _untagged(kind, place)
 
     def from_text(self, kind: Kind, text: str) -> str:
-        """By casts."""
+        """Use casts."""
         return _from_text(kind, text)
 
     def _key(self, key: str) -> str:

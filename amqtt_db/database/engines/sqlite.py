@@ -1,8 +1,8 @@
 """SQLite: the embedded default.
 
 Transactions begin IMMEDIATE, so that a writer waits for its turn instead of failing halfway; ``synchronous=FULL`` makes
-a commit durable before the checkpoint is believed.  REAL columns lose −0.0 and NaN (SQLite stores an integer and NULL),
-text must be valid UTF-8; such values are kept tagged.
+a commit durable before the checkpoint is relied on.  REAL columns lose −0.0 and NaN (SQLite stores an integer and
+NULL), and text must be valid UTF-8; such values are stored tagged.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from amqtt_db.journal.file_lock import try_lock
 from amqtt_db.models.binding import KEY, BoundTable
 from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
-_BUSY_TIMEOUT: Final = 5.0  # seconds to wait for others who write
+_BUSY_TIMEOUT: Final = 5.0  # seconds to wait for other writers
 _RETRY_PAUSE: Final = 0.01
 _QUOTE: Final = sqlite.dialect().identifier_preparer.quote
 _NAIVE_EPOCH: Final = EPOCH.replace(tzinfo=None)
@@ -69,7 +69,7 @@ def _read_datetime(text: str, read: Callable[[str], datetime] = datetime.fromiso
         moment = read(text + "+00:00")
     except ValueError:
         return _edited(text)
-    return moment if moment.tzinfo else _edited(text)  # a date alone takes + for what is before a time
+    return moment if moment.tzinfo else _edited(text)  # after a bare date, + would separate a time
 
 
 def _read_timestamp(text: str, read: Callable[[str], datetime] = datetime.fromisoformat) -> int:
@@ -81,7 +81,7 @@ def _read_timestamp(text: str, read: Callable[[str], datetime] = datetime.fromis
 
 def _edited(text: str) -> datetime:
     """Parse a timestamp that was edited by hand; no zone means UTC."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know Z
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not accept Z
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else utc(moment)
 
 
@@ -102,7 +102,7 @@ def _is_blamable(error: BaseException | None) -> bool:
 
 
 def _is_too_much(error: BaseException | None) -> bool:
-    """Return True for more columns than this build of SQLite takes; a locked database raises the same class."""
+    """Return True if there are too many columns for this SQLite; a locked database raises the same class."""
     words = ("too many SQL variables", "too many columns")
     return isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in words)
 
@@ -118,8 +118,8 @@ class SQLite(Engine):
 
     name_limit: ClassVar[int] = 63  # SQLite has no limit; PostgreSQL's makes names portable
     max_columns: ClassVar[int] = 1000
-    most_columns: ClassVar[int] = 1900  # SQLite's own limit is 2,000, all columns counted
-    serial: ClassVar[sa.types.TypeEngine[Any]] = sa.Integer()  # no other type is counted
+    most_columns: ClassVar[int] = 1900  # SQLite's own limit is 2,000, for all columns
+    serial: ClassVar[sa.types.TypeEngine[Any]] = sa.Integer()  # SQLite counts no other type
     adds_many: ClassVar[bool] = False
     alike: ClassVar[Mapping[type, type]] = {**Engine.alike, datetime: str, date: str, time: str}  # times are texts
     table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
@@ -167,15 +167,15 @@ class SQLite(Engine):
     }
 
     def options_of(self, table: BoundTable) -> Mapping[str, Any]:
-        """Leave out row ids, unless a row holds a document: large rows in the tree of the key take twice the space."""
+        """Omit row ids, unless a row holds a document: large rows in the key's tree take twice the space."""
         return {} if _has_row_ids(table) else self.table_options
 
     def index_columns(self, table: BoundTable, index: Sequence[str]) -> Sequence[str]:
-        """Return the columns of an index; where rows have ids, those of the key are not in it by themselves."""
+        """Return the columns of an index; if rows have ids, those of the key must be added."""
         return (*index, *(name for name in KEY if name not in index)) if _has_row_ids(table) else index
 
     def open(self, *, write: bool) -> sa.Engine:
-        """Use WAL mode; for reading only, the file must exist and is never changed."""
+        """Use WAL mode; for reading, the file must exist and is never changed."""
         if write:
             self._make_file()
             url = sa.make_url(self.url)
@@ -191,12 +191,12 @@ class SQLite(Engine):
         return engine
 
     def _version(self) -> tuple[int, int]:
-        """Return what changes whenever the file does: its time and size."""
+        """Return the file's time and size, which change whenever it does."""
         status = os.stat(self._path or "")
         return status.st_mtime_ns, status.st_size
 
     def _require_version(self, version: tuple[int, int]) -> None:
-        """Raise DatabaseError if a file that was read without locks has changed meanwhile."""
+        """Raise DatabaseError if a file has changed while it was read without locks."""
         if self._version() != version:
             raise DatabaseError(
                 f"the database {self._path} was written to while it was being read, and this user may not lock it;"
@@ -204,18 +204,18 @@ class SQLite(Engine):
             )
 
     def rehearse(self) -> sa.Engine:
-        """Leave a missing file missing, and rehearse in memory."""
+        """If the file is missing, do not create it; rehearse in memory."""
         path = self._path
         return self.open(write=True) if path is None or path.exists() else type(self)("sqlite://").open(write=True)
 
     @cached_property
     def _path(self) -> Path | None:
-        """The file; None for a database in memory."""
+        """The database's file, or None if it is in memory."""
         name = sa.make_url(self.url).database
         return Path(name).absolute() if name else None
 
     def _make_file(self) -> None:
-        """Create the file with mode 0600; SQLite gives the files beside it the same mode."""
+        """Create the file with mode 0600; SQLite gives its other files the same mode."""
         path = self._path
         if path is None:
             return
@@ -242,7 +242,7 @@ class SQLite(Engine):
 
     @contextmanager
     def maintenance(self, database: sa.Engine) -> Iterator[bool]:
-        """Lock a file beside the database's; SQLite's own locks end with a transaction."""
+        """Lock a file next to the database; SQLite's own locks end with a transaction."""
         file = try_lock(f"{database.url.database}.maintenance")
         try:
             yield file is not None
@@ -251,7 +251,7 @@ class SQLite(Engine):
                 os.close(file)
 
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
-        """Call the driver's ``executemany``: for a single row SQLAlchemy takes as long as SQLite."""
+        """Call the driver's ``executemany``: for a single row, SQLAlchemy takes as long as SQLite itself."""
         execute = connection.connection.driver_connection.executemany  # type: ignore[union-attr]
         for row_batch in row_batches:
             try:
@@ -284,11 +284,11 @@ class SQLite(Engine):
         return isinstance(origin, sqlite3.OperationalError) and "database is locked" in str(origin)
 
     def is_size_fault(self, error: BaseException) -> bool:
-        """Look for more columns than this build of SQLite takes in a statement or a table."""
+        """Look for more columns than this SQLite allows in a statement or a table."""
         return _is_too_much(driver_error(error))
 
     def identity(self) -> object:
-        """Identify the file: an open one may be deleted, and goes on taking rows that nobody will find."""
+        """Identify the file: an open one may be deleted, and still accepts rows that nobody will find."""
         try:
             status = os.stat(self._path or "")
         except OSError:
@@ -296,7 +296,7 @@ class SQLite(Engine):
         return status.st_dev, status.st_ino
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
-        """Find none: the writer sets what it needs on its own connection."""
+        """Yield nothing: the writer sets what it needs on its own connection."""
         return ()
 
 
@@ -308,7 +308,7 @@ def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
-    """Retry, for the busy timeout does not apply here: of several that open a new file, all but one fail at once."""
+    """Retry, because the busy timeout does not apply here: if several open a new file, all but one fail at once."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,7 +1,7 @@
 """SQLite's SQL for views: JSON by ``json_extract``.
 
-What its SQL cannot turn back: bytes in JSON stay base64 text; text with U+0000 in tagged JSON is NULL, and so is what
-lies in an object with such a key.
+What its SQL cannot decode: bytes in JSON stay base64 text; text with U+0000 in tagged JSON is NULL, and so is
+everything in an object with such a key.
 """
 
 # ruff: noqa: S608 - every name and every literal is quoted
@@ -41,7 +41,7 @@ class _SqlitePlace:
 
     @property
     def value(self) -> str:
-        """The value: a number, a text, 0 or 1; an array or an object as JSON."""
+        """The value: a number, text, 0 or 1; an array or an object as JSON."""
         return f"json_extract({self.document}, {quote_literal(self.path)})"
 
     def at(self, step: str) -> _SqlitePlace:
@@ -62,7 +62,7 @@ class _SqlitePlace:
 
 
 class SQLiteViews(ViewSQL[_SqlitePlace]):
-    """Views on SQLite; a changed one is dropped and made again in one transaction."""
+    """Views on SQLite; a changed one is dropped and created again in one transaction."""
 
     @contextmanager
     def with_short_timeout(self, engine: Engine, database: sa.Engine) -> Iterator[sa.Connection]:
@@ -78,32 +78,32 @@ class SQLiteViews(ViewSQL[_SqlitePlace]):
                 driver.execute(f"PRAGMA busy_timeout = {usual}")
 
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
-        """DROP and CREATE; readers see the one before or the one after."""
+        """DROP and CREATE in one transaction: readers see the old view or the new one."""
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {self.name(view)}")
         connection.exec_driver_sql(f"CREATE VIEW {self.name(view)} AS {select}")
 
     def at(self, document: str, keys: Sequence[str]) -> _SqlitePlace:
-        """Keys are written as tagged JSON writes them."""
+        """Write keys as tagged JSON does."""
         return reduce(_SqlitePlace.key, keys, _SqlitePlace(document))
 
     def text_at(self, place: _SqlitePlace) -> str:
-        """A value that is text; numbers are what they are."""
+        """Return the value; numbers are not converted to text."""
         return place.value
 
     def json_at(self, place: _SqlitePlace) -> str:
-        """Text: SQLite has no type for JSON."""
+        """Return text: SQLite has no type for JSON."""
         return _json_text(place)
 
     def is_list_or_empty(self, place: _SqlitePlace) -> str:
-        """By its type."""
+        """Go by the JSON type."""
         return f"{place.type} = 'array' OR {place.value} = '{{}}'"
 
     def untagged(self, kind: Kind, place: _SqlitePlace) -> str:
-        """By the JSON type, and by the tags of what JSON has no type for."""
+        """Go by the JSON type, and by the tags of values that JSON has no type for."""
         return _untagged(kind, place)
 
     def from_text(self, kind: Kind, text: str) -> str:
-        """By CAST, and by cutting times at known positions."""
+        """Use CAST, and cut times at known positions."""
         return _from_text(kind, text)
 
 
@@ -181,7 +181,7 @@ def _from_text(kind: Kind, text: str) -> str:
 
 
 def _fraction(text: str, at: int) -> str:
-    """Return the microseconds of a time whose point would be at a position."""
+    """Return the microseconds of a time, given where its decimal point would be."""
     return f"CASE substr({text}, {at}, 1) WHEN '.' THEN substr({text}, {at}, 7) ELSE '.000000' END"
 
 

@@ -1,6 +1,6 @@
 """TimescaleDB 2: hypertables, compression and retention policies.
 
-The functions' older names are used, which all versions from 2.0 on know.  See https://docs.tigerdata.com/api/latest/.
+It uses the functions' older names, which all versions from 2.0 on accept.  See https://docs.tigerdata.com/api/latest/.
 """
 
 # ruff: noqa: S608 - every name and every literal is quoted
@@ -49,7 +49,7 @@ _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def refusal(error: psycopg.Error) -> Rejected | None:
-    """Return why a chunk refuses a row, or None if an error means something else."""
+    """Return why a chunk refuses a row, or None if the error means something else."""
     said, reason = _REFUSALS.get(error.sqlstate or "", ("", ""))
     return Rejected(f"{reason}, then replay") if said and said in str(error) else None
 
@@ -58,11 +58,11 @@ class Timescale(Hypertables):
     """PostgreSQL with the extension."""
 
     def missing(self, connection: sa.Connection) -> str | None:
-        """Say so if the extension has not been created in the database."""
+        """Return a reason if the extension has not been created in the database."""
         return _MISSING if _schema(connection) is None else None
 
     def make(self, connection: sa.Connection, table: str, layout: HypertableLayout) -> list[str]:
-        """Use statements without parameters, so that they can be shown."""
+        """Use statements without parameters, because they are shown to users."""
         done = []
         if table not in self.retention_policies(connection):
             done.append(_create(connection, table, layout))
@@ -88,7 +88,7 @@ class Timescale(Hypertables):
             _run(connection, f"SELECT {schema}.add_retention_policy({name}, {after})")
 
     def permit_deletes(self, connection: sa.Connection) -> None:
-        """Zero is no limit; where there is no extension, the setting means nothing."""
+        """Set the limit to zero, which means none; without the extension the setting has no effect."""
         _run(connection, "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
 
@@ -129,7 +129,7 @@ def _length(connection: sa.Connection, name: str) -> Any:
 
 
 def _layout(connection: sa.Connection, name: str) -> tuple[tuple[str, ...], tuple[Ordering, ...]]:
-    """Return how new chunks are compressed: the segments, and the order in them."""
+    """Return how new chunks are compressed: the segments, and the order within them."""
     columns = "attname, segmentby_column_index, orderby_column_index, orderby_asc"
     source = "timescaledb_information.compression_settings"
     rows = _all_rows(connection, f"SELECT {columns} FROM {source} WHERE {_HERE.format(name)}")

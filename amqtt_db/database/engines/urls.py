@@ -1,6 +1,6 @@
 """Checks of a database URL, made before anything connects.
 
-The broker's process does without SQLAlchemy, and so does this module.
+The broker's process does not import SQLAlchemy, so neither does this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SERVER: Final = re.compile(
     r"(?:\?[^=@]*(?:=.*)?)?",
     re.DOTALL,
 )
-"""The part of a server's URL after ``://``, read as SQLAlchemy does, but without a misplaced @."""
+"""The part of a server's URL after ``://``, as SQLAlchemy parses it, but without a misplaced @."""
 
 _ESCAPES: Final = "in the user name and password, write %40 for @, %3A for :, %2F for /, %3F for ? and %25 for %"
 
@@ -37,7 +37,7 @@ _ESCAPES: Final = "in the user name and password, write %40 for @, %3A for :, %2
 class _Server:
     """Facts about a server that are known before connecting.
 
-    ``extra`` of this project brings the ``driver``; ``has_default`` is true if a URL may leave out the database.
+    This project's ``extra`` installs the ``driver``; ``has_default`` is true if a URL may omit the database.
     """
 
     driver: str
@@ -56,12 +56,12 @@ _MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html
 
 
 def dialect_of(url: str) -> str:
-    """Return the name before the driver, by which an engine is registered."""
+    """Return the dialect in a URL, under which an engine is registered."""
     return url.partition(":")[0].partition("+")[0]
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError, saying what would be right, for a URL that no engine takes or whose driver is missing."""
+    """Raise ValueError, saying what would be right, for a URL that no engine accepts or whose driver is missing."""
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError("not a database URL; expected e.g. sqlite:///mqtt.db")
@@ -77,14 +77,14 @@ def check_url(url: str) -> None:
 
 
 def file_of(url: str) -> Path | None:
-    """The file that a database is; None for one behind a server."""
+    """Return a database's file, or None for a server's database."""
     return Path(unquote(url.partition("://")[2].partition("?")[0][1:])) if dialect_of(url) == "sqlite" else None
 
 
 def problem(url: str) -> str | None:
-    """The reason why the database can never be used, and what to do; None if it may be usable.
+    """Return why the database can never be used, and what to do; None if it may be usable.
 
-    A server that does not answer may answer later; a file in a directory that does not exist is a mistake.
+    A server that does not answer may answer later; a file in a missing directory is a mistake.
     """
     path = file_of(url)
     return None if path is None else file_problem("database", path) or _content_problem(path)
@@ -130,8 +130,7 @@ def _check_server(dialect: str, given: str | None, rest: str) -> None:
 def _checked_name(rest: str) -> str | None:
     """Return the database that a server's URL names.
 
-    Raises ValueError, showing nothing of the URL, if it is malformed: parts of a password may be
-    anywhere in such a URL.
+    Raises ValueError if it is malformed, without showing any of it: parts of a password may be anywhere in such a URL.
     """
     match = _SERVER.fullmatch(rest)
     if match is None:

@@ -20,7 +20,7 @@ _BUILTIN_VIEWS: Final[Mapping[str, str]] = {
     "postgresql": "amqtt_db.database.engines.postgresql_views.PostgreSQLViews",
     "sqlite": "amqtt_db.database.engines.sqlite_views.SQLiteViews",
 }
-"""Dialect names and what makes their views; others come from the entry point group ``amqtt_db.views``."""
+"""Dialect names and the classes that write their views; others come from the entry point group ``amqtt_db.views``."""
 
 
 Place = TypeVar("Place")
@@ -30,7 +30,7 @@ _NEVER_DECLARED: Final[frozenset[Kind]] = frozenset({"number", "text", "bool", "
 """Kinds that a document never declares."""
 
 _INTEGERS: Final[frozenset[Kind]] = frozenset({"int64", "bigint"})
-"""Kinds that a document declares only for numbers that JSON would take for others."""
+"""Kinds that a document declares only for numbers that JSON would read as another kind."""
 
 
 class ViewSQL(ABC, Generic[Place]):
@@ -43,7 +43,7 @@ class ViewSQL(ABC, Generic[Place]):
     @contextmanager
     @abstractmethod
     def with_short_timeout(self, engine: Engine, database: sa.Engine) -> Iterator[sa.Connection]:
-        """Open a transaction with the schema locked that waits for no lock longer than a second."""
+        """Open a transaction with the schema locked, in which no lock is waited for longer than a second."""
         yield NotImplemented
 
     @abstractmethod
@@ -81,8 +81,8 @@ class ViewSQL(ABC, Generic[Place]):
     def member(self, kind: Kind, data: str, kinds: str, path: str) -> str:
         """Return the property at ``path`` of a document as a column of ``kind`` has it; NULL if it is of another kind.
 
-        ``data`` is the document; ``kinds`` has the kinds by path that it declares.  An object is a value, and no
-        nesting, where its kind is declared.
+        ``data`` is the document; ``kinds`` has the kinds that it declares, by path.  An object whose kind is declared
+        is a value, not nesting.
         """
         place, declared = self.at(data, split_path(path)), self.text_at(self.at(kinds, [path]))
         if kind == "json":
@@ -117,7 +117,7 @@ def quote_literal(text: str) -> str:
 
 
 def view_sql(engine: Engine, dialect: sa.Dialect) -> ViewSQL[Any] | None:
-    """Return the SQL for views of an engine's database, None if nobody has written it."""
+    """Return the SQL for views of an engine's database, or None if there is none."""
     try:
         made: ViewSQL[Any] = registry.load(dialect_of(engine.url), _BUILTIN_VIEWS, "amqtt_db.views")(engine, dialect)
     except ValueError:
