@@ -15,11 +15,23 @@ if TYPE_CHECKING:
     from amqtt_db.reader import read
     from amqtt_db.reader.export import export
     from amqtt_db.reader.follow import follow
+    from amqtt_db.reader.latest import latest
     from amqtt_db.record import Record
 
     __version__: str
 
-__all__ = ["Plugin", "Record", "Settings", "__version__", "errors", "export", "follow", "load_settings", "read"]
+__all__ = [
+    "Plugin",
+    "Record",
+    "Settings",
+    "__version__",
+    "errors",
+    "export",
+    "follow",
+    "latest",
+    "load_settings",
+    "read",
+]
 
 _MODULES: Final = {
     "Plugin": "amqtt_db.ingest.broker.plugin",
@@ -27,6 +39,7 @@ _MODULES: Final = {
     "Settings": "amqtt_db.config",
     "export": "amqtt_db.reader.export",
     "follow": "amqtt_db.reader.follow",
+    "latest": "amqtt_db.reader.latest",
     "load_settings": "amqtt_db.config",
     "read": "amqtt_db.reader",
 }

@@ -76,6 +76,13 @@ class Batch:
         m = message
         return cls(token, [m.position], [m.time], [m.flags], [m.session], [m.topic], [m.payload], m.position + 1)
 
+    @classmethod
+    def of_topics(cls, topics: Sequence[bytes]) -> Batch:
+        """Return a batch of messages of which nothing but the topics matters."""
+        count = len(topics)
+        nothing = [0] * count
+        return cls("", range(count), nothing, [flags(PUBLISH)] * count, nothing, topics, [b""] * count, count)
+
     def __len__(self) -> int:
         return len(self.positions)
 

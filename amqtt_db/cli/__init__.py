@@ -29,6 +29,7 @@ for command in (
 ):
     app.command()(command)
 app.command("topics")(data.show_topics)
+app.command("latest")(data.show_latest)
 
 
 def main() -> None:

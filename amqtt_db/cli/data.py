@@ -1,4 +1,4 @@
-"""The commands for stored records: `status`, `topics`, `export`, `tail`, `remodel`."""
+"""The commands for stored records: `status`, `topics`, `latest`, `export`, `tail`, `remodel`."""
 
 from __future__ import annotations
 
@@ -50,6 +50,30 @@ def show_topics(path: Config = None, topic: Topic = "#", as_json: AsJson = False
             print_json([attrs.asdict(one) for one in found])
         else:
             print_result(show.render_topics(found) if found else "Nothing is stored yet.", soft_wrap=True)
+
+
+def show_latest(
+    path: Config = None,
+    topic: Topic = "#",
+    as_json: AsJson = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="First add the newest values of what was stored before `latest` was set.")
+    ] = False,
+) -> None:
+    """Show the newest values of each device, for the routes with `latest`."""
+    from amqtt_db.reader.latest import latest as read_states  # noqa: PLC0415
+
+    with error_boundary():
+        settings = read_settings(path)
+        if rebuild:
+            from amqtt_db.writer.fill_latest import fill_latest  # noqa: PLC0415
+
+            fill_latest(settings, topic)
+        states = list(read_states(settings, topic))
+        if as_json:
+            print_text(show.states_as_json(states))
+        else:
+            print_result(show.render_states(states) if states else "No newest values are stored yet.", soft_wrap=True)
 
 
 def export(

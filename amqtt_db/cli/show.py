@@ -32,6 +32,7 @@ from amqtt_db.routing.route import Route, format_duration
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.database.dead_letters import DeadLetter
     from amqtt_db.ingest.bridge.link_state import LinkState
+    from amqtt_db.reader.latest import DeviceState
     from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
     from amqtt_db.reader.topics import StoredTopic
     from amqtt_db.writer.preview import Preview
@@ -168,6 +169,34 @@ def _describe_topic(one: StoredTopic) -> str:
 def format_record(found: Record) -> str:
     """Return a record as one line: its time (UTC), its topic, and its data as JSON."""
     return escape_text(f"{found.time:%Y-%m-%d %H:%M:%S.%f}  {found.topic}  {tagged.dumps(found.data())}")
+
+
+def render_states(states: Iterable[DeviceState]) -> RenderableType:
+    """Return a line for each device, and one for each of its properties with the time (UTC) that it is from."""
+    return Text("\n".join(line for state in states for line in _describe_state(state)))
+
+
+def _describe_state(state: DeviceState) -> Iterator[str]:
+    yield escape_text(state.device)
+    for path, value in state.values.items():
+        yield escape_text(f"    {state.times[path]:%Y-%m-%d %H:%M:%S}  {path} = {tagged.dumps(value)}")
+
+
+def states_as_json(states: Iterable[DeviceState]) -> str:
+    """Return the newest values of devices as a JSON list; what JSON has no type for is tagged."""
+    return tagged.dumps(
+        [
+            {
+                "device": state.device,
+                "topic": state.topic,
+                "time": state.time.isoformat(timespec="microseconds"),
+                "levels": dict(state.levels),
+                "values": state.values,
+                "times": {path: time.isoformat(timespec="microseconds") for path, time in state.times.items()},
+            }
+            for state in states
+        ]
+    )
 
 
 def render_dead_letters(letters: Sequence[DeadLetter]) -> RenderableType:

@@ -15,6 +15,7 @@ import attrs
 import cattrs
 
 from amqtt_db import decode, registry
+from amqtt_db.config.latest import read_latest
 from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_readings, read_reshaping
 from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, found, text, whole_number
@@ -35,7 +36,7 @@ from amqtt_db.routing.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
     "topic", "store", "model", "decode", "entity", "time", "unknown", "mismatch", "max_columns", "max_tables",
-    "hypertable", "keep", *PAYLOAD_KEYS,
+    "hypertable", "keep", "latest", *PAYLOAD_KEYS,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def _route(item: Node) -> Route | None:
     decoder = _decoder(section.child("decode"))
     declared, readings = read_readings(section.child("entity"))
     entity = _entity(section.child("entity"), declared)
-    options = _contract(section, entity)
+    options = _contract(section, entity, filter_)
     options["reshaping"] = read_reshaping(section, () if filter_ is None else filter_.names, readings)
     route = None
     if filter_ is not None and model is not None and decoder is not None:
@@ -125,7 +126,7 @@ def _ignoring(section: Node, filter_: TopicFilter | None) -> Route | None:
     return None if filter_ is None else Route(filter_, Wide(), bytes, stores=False)
 
 
-def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
+def _contract(section: Node, entity: Entity | None, filter_: TopicFilter | None) -> dict[str, Any]:
     unknown = section.child("unknown")
     each = read_each(section)
     is_closed = unknown.value is None and section.child("entity").value is not None
@@ -136,6 +137,7 @@ def _contract(section: Node, entity: Entity | None) -> dict[str, Any]:
             Unknown, unknown.read(choice("add", "extra", "ignore", "reject"), "extra" if is_closed else "add")
         ),
         "mismatch": cast(Mismatch, _mismatch(section).read(choice("variant", "null", "reject"), "variant")),
+        "latest": read_latest(section, entity, () if filter_ is None else filter_.names),
         "max_columns": section.child("max_columns").read(whole_number(1, MOST_COLUMNS), None),
         "max_tables": section.child("max_tables").read(whole_number(1, MOST_TABLES), 1000),
     }

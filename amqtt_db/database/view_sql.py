@@ -13,6 +13,7 @@ from amqtt_db.database.catalog import CURRENT, PhysicalTable, key_hash
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.models.base import ENVELOPE, Column, Documents, Layout, Lookup, OwnColumns, ValueRows
 from amqtt_db.models.binding import BoundTable
+from amqtt_db.models.latest import LATEST_DEVICES
 from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair, split_path
 from amqtt_db.tagged import is_clean
@@ -38,7 +39,7 @@ class ViewSource:
     def fixed(self) -> Mapping[Pair, Column]:
         """The columns that the model adds to the envelope, by their entries in the catalogue."""
         table, layout = self.main[0], self.layout
-        known = {table.overflow, *(column.name for column in ENVELOPE)}
+        known = {table.overflow, *self.on, *(column.name for column in ENVELOPE)}
         if isinstance(layout, Documents):
             known.update((layout.data, layout.kinds, layout.levels))
         return {
@@ -108,6 +109,11 @@ def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: Vie
     column = f"m.{sql.name('topic')}"
     if view.key == table.key:
         return
+    if is_latest(view.key):
+        own_routes = " OR ".join(sql.is_text("d.route", route) for route in view.routes)
+        devices = f"{sql.name(LATEST_DEVICES.name)} d WHERE {own_routes}"
+        yield f"m.{sql.name('device')} IN (SELECT d.id FROM {devices})"
+        return
     if not view.key.startswith("$"):
         own = f"(SELECT id FROM {sql.name(lookup.name)} WHERE hash = {sql.text(key_hash(view.key))})" if lookup else ""
         yield f"{column} = {own}" if own else sql.is_text(column, view.key)
@@ -121,6 +127,16 @@ def _of_topics(view: View, table: PhysicalTable, lookup: Lookup | None, sql: Vie
         return
     topics = f"{sql.name(lookup.name)} x JOIN {assignments} ON p.hash = x.hash"
     yield f"{column} IN (SELECT x.id FROM {topics} WHERE {here})"
+
+
+def latest_key(route: str) -> str:
+    """Return the key of the view of a route's newest values."""
+    return f"$latest/{route}"
+
+
+def is_latest(key: str) -> bool:
+    """Return True if a view's key means newest values."""
+    return key.startswith("$latest/")
 
 
 def is_route(key: str) -> bool:

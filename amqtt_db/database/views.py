@@ -15,11 +15,12 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
-from amqtt_db.database.view_sql import View, ViewSource, is_property, is_route, path_lookup, select
+from amqtt_db.database.view_sql import View, ViewSource, is_latest, is_property, is_route, path_lookup, select
 from amqtt_db.errors import Rejected
 from amqtt_db.models.base import ENVELOPE, Destination, Layout, OwnColumns, ValueRows
 from amqtt_db.models.binding import BoundTable, Query
 from amqtt_db.models.calls import Watch, asking, unwatched
+from amqtt_db.models.latest import LATEST_LAYOUT, LATEST_RECORDS, LATEST_VALUES
 from amqtt_db.models.spec import bound_model
 from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair
@@ -33,13 +34,15 @@ class Wish:
     """A view to create or update: the properties that may have a column.
 
     ``routes`` are the topic filters of the routes whose records it shows: more than one where they share the table
-    that it is named after.  ``max_columns`` bounds how many columns are given to properties.
+    that it is named after.  ``max_columns`` bounds how many columns are given to properties.  ``name`` is the wished
+    name; without one a view is named after what it shows.
     """
 
     destination: Destination
     routes: tuple[str, ...]
     pairs: tuple[Pair, ...] = ()
     max_columns: int = 1000
+    name: str = ""
 
 
 @attrs.frozen
@@ -58,6 +61,13 @@ class _Stored:
     query: Query
     tables: tuple[BoundTable, ...]
     layout: Layout | None
+
+
+_STORED_LATEST: Final = _Stored(
+    Query(LATEST_RECORDS.key, (LATEST_VALUES.key,), LATEST_RECORDS.primary_key),
+    (LATEST_RECORDS, LATEST_VALUES),
+    LATEST_LAYOUT,
+)
 
 
 class Views:
@@ -182,6 +192,9 @@ class Views:
         return {key: tuple(one for one in found if one is not None) for key, found in sources.items()}, faults
 
     def _stored(self, connection: sa.Connection, key: str, routes: Sequence[str]) -> Iterator[_Stored]:
+        if is_latest(key):
+            yield _STORED_LATEST
+            return
         assignment = self._catalog.assignment
         if not key.startswith("$"):
             here = assignment.c.hash == key_hash(key)
@@ -289,7 +302,9 @@ def _source(stored: _Stored, known: Mapping[str, PhysicalTable]) -> ViewSource |
 
 
 def _first_name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:
-    """After the table where a view shows one, otherwise after the route's topic filter."""
+    """Return the wished name, or one after the table where a view shows one, otherwise after the route's filter."""
+    if wish.name:
+        return wish.name
     last = sources[-1]
     base = last.main[1].name if isinstance(last.layout, OwnColumns) else clean(engine.nameable(wish.destination.route))
     return f"{base}_view" if base.strip("_") else "all_view"

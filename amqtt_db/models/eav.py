@@ -48,7 +48,7 @@ class Eav(FastModel):
 
     def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
         """Return the record of a message and its values."""
-        return envelope.with_values(dict(map(_value, rows[self._values])))
+        return envelope.with_values(dict(map(read_value, rows[self._values])))
 
     def layout(self) -> Layout | None:
         """Return that there is a column per kind."""
@@ -103,7 +103,8 @@ class Eav(FastModel):
         return read
 
 
-def _value(row: Row) -> tuple[Pair, Any]:
+def read_value(row: Row) -> tuple[Pair, Any]:
+    """Return the property in a row of values, and its value.  Raises ValueError if it has none."""
     for kind, column in VALUE_COLUMNS.items():
         value = row[column]
         if value is not None:

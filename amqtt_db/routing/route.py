@@ -10,9 +10,10 @@ import attrs
 from amqtt_db.decode import Decoder
 from amqtt_db.entity import Entity
 from amqtt_db.models.base import Destination, Model
-from amqtt_db.models.binding import BoundModel, bind
+from amqtt_db.models.binding import BoundModel, BoundTable, bind
+from amqtt_db.models.latest import LATEST_RECORDS, LATEST_VALUES
 from amqtt_db.routing.each import Each
-from amqtt_db.routing.reshape import Reshaping
+from amqtt_db.routing.reshape import Reshaping, names_in
 from amqtt_db.routing.topics import TopicFilter
 
 Unknown = Literal["add", "extra", "ignore", "reject"]
@@ -57,6 +58,16 @@ class Hypertable:
 
 
 @attrs.frozen
+class Latest:
+    """The devices whose newest values a route keeps: those that the properties or levels at ``paths`` name.
+
+    Without paths each topic is one, or the topics that differ in nothing but the levels that name a property.
+    """
+
+    paths: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class Route:
     """One entry of ``routes:``, ready for use.
 
@@ -66,7 +77,8 @@ class Route:
     that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
     engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
     tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
-    have the time in their keys, as hypertables need it.  Without ``stores`` the messages are ignored.
+    have the time in their keys, as hypertables need it.  ``latest`` is None if no newest values are kept apart.
+    Without ``stores`` the messages are ignored.
     """
 
     filter: TopicFilter
@@ -83,8 +95,23 @@ class Route:
     hypertable: Hypertable | None = None
     keep: timedelta | None = None
     timed: bool = False
+    latest: Latest | None = None
     stores: bool = True
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
         """Return the model with the tables that it has at a destination."""
         return bind(self.model, destination, timed=self.timed)
+
+    @property
+    def latest_tables(self) -> tuple[BoundTable, ...]:
+        """The tables of the newest values; none if the route does not keep them."""
+        return () if self.latest is None else (LATEST_RECORDS, LATEST_VALUES)
+
+    def without_property(self, topic: str) -> str:
+        """Return a topic of the route without the levels that name a property."""
+        naming = names_in(self.reshaping.property)
+        if not naming:
+            return topic
+        parts = self.filter.text.split("/")
+        named = {index for index, part in enumerate(parts) if part[1:-1] in naming}
+        return "/".join(level for index, level in enumerate(topic.split("/")) if index not in named)

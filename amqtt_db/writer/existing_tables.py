@@ -34,7 +34,7 @@ def named_tables(routes: Iterable[Route], watch: Watch = unwatched) -> list[Name
     found: list[NamedTable] = []
     for route in routes:
         with suppress(Rejected), asking(to_spec(route.model, timed=route.timed), watch):
-            found += [(route, table) for table in route.bound().tables()]
+            found += [(route, table) for table in (*route.bound().tables(), *route.latest_tables)]
     return found
 
 

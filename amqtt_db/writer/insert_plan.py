@@ -3,79 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain, count
-from operator import itemgetter
 from typing import Any, Final
 
 import attrs
 
-from amqtt_db.database.engines.base import AGE, Engine
+from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.errors import StructureError
-from amqtt_db.models.base import Cell, Destination, Lookup
-from amqtt_db.models.binding import BoundModel, BoundTable, RowMaker
-from amqtt_db.record import Kind, Pair, Record, RecordSlice, Shape, kind_of, picker
+from amqtt_db.models.base import Cell, Destination
+from amqtt_db.models.binding import BoundModel, RowMaker
+from amqtt_db.record import Pair, Record, RecordSlice, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup
+from amqtt_db.writer.insert_target import InsertTarget, TargetRows, encode_rows, fitting_kind, target_of
+from amqtt_db.writer.latest_rows import LatestPlanner
 
 MAX_DESTINATIONS: Final = 100_000  # more are forgotten and met again
 MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
 MAX_PLANS: Final = 1024  # per destination; more are forgotten and compiled again
 MAX_ALL_PLANS: Final = 50_000  # of all destinations together
 MAX_UNION: Final = 10_000  # pairs; no table has so many columns
-
-
-@attrs.frozen(cache_hash=True)
-class InsertTarget:
-    """Columns of a table that rows are inserted into, and the kinds and lookups of their values.
-
-    ``optional`` are the indexes of fixed columns that may be left out where they are NULL throughout.  ``order`` names
-    the column whose order rows are inserted in, None: that of arrival.  ``replaces`` names the columns of the key if
-    rows take the place of older ones.
-    """
-
-    table: str
-    columns: tuple[str, ...]
-    kinds: tuple[Kind, ...]
-    lookups: tuple[Lookup | None, ...]
-    optional: tuple[int, ...] = ()
-    order: str | None = None
-    replaces: tuple[str, ...] = ()
-
-    def without(self, indexes: tuple[int, ...]) -> InsertTarget:
-        """Return the target without some columns."""
-        return _without(self, indexes) if indexes else self
-
-    def sort(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Return rows in the order of the key: a page of the table is then filled at once, not again and again."""
-        if self.replaces:
-            return self._newest(rows)
-        return rows if self.order is None else sorted(rows, key=itemgetter(self.columns.index(self.order)))
-
-    def _newest(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Return the newest row of each key, in the order of the keys: two writers never wait for each other."""
-        key, age = (picker([self.columns.index(name) for name in names]) for names in (self.replaces, AGE))
-        newest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-        for row in rows:
-            if age(row) >= age(newest.setdefault(key(row), row)):
-                newest[key(row)] = row
-        return [newest[one] for one in sorted(newest)]
-
-
-TargetRows = tuple[InsertTarget, Sequence[Any]]
-"""Encoded rows, and where they go."""
-
-
-@lru_cache(16_384)  # no fewer than tables that one batch may fill
-def _without(target: InsertTarget, indexes: tuple[int, ...]) -> InsertTarget:
-    kept = [index for index in range(len(target.columns)) if index not in indexes]
-    columns = tuple(target.columns[index] for index in kept)
-    kinds = tuple(target.kinds[index] for index in kept)
-    return InsertTarget(
-        target.table, columns, kinds, tuple(target.lookups[index] for index in kept), order=target.order
-    )
 
 
 @attrs.frozen
@@ -114,6 +63,7 @@ class InsertPlanner:
         self._schema = schema
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
         self._plans: dict[Destination, _Plans] = {}
+        self._latest = LatestPlanner(engine, lookups, self._routes)
         self._sharing: dict[Hashable, int] = {}
         self._numbers = count()
         self._compiled = 0
@@ -124,7 +74,7 @@ class InsertPlanner:
         limit = min(route.max_columns or self._engine.max_columns, self._engine.most_columns)
         return [
             Wanted(table, destination.route, limit, None if table.replaces else route.hypertable)
-            for table in self._plans_for(destination).model.tables(shape)
+            for table in (*self._plans_for(destination).model.tables(shape), *route.latest_tables)
         ]
 
     def missing(self, groups: Iterable[RecordGroup]) -> list[Wanted]:
@@ -149,7 +99,8 @@ class InsertPlanner:
                 continue
             made = plan.make(records)
             rows += [self._encode_without_empty(target, made[key]) for key, target in plan.targets.items() if made[key]]
-        return [*rows, *(share for some in shared.values() for share in self._share_out(some))]
+        shares = (share for some in shared.values() for share in self._share_out(some))
+        return [*rows, *shares, *self._latest.rows(filled)]
 
     def fit(self, record: Record) -> Record:
         """Return the record with every value under a kind whose column returns it identically."""
@@ -177,29 +128,19 @@ class InsertPlanner:
                 self._plans_for(destination).by_shape.pop(shape, None)
 
     def _encode_without_empty(self, target: InsertTarget, rows: Sequence[tuple[Any, ...]]) -> TargetRows:
-        empty, encoded = self._encode(target, rows)
+        empty, encoded = encode_rows(self._engine, self._lookups, target, rows)
         return target.without(empty), encoded
 
     def _share_out(self, some: Sequence[tuple[InsertPlan, RecordSlice]]) -> Iterator[TargetRows]:
         """Make rows together, then give them to the tables of their destinations."""
         (pattern, first), indexes = some[0], sorted(chain.from_iterable(part.indexes for _, part in some))
         ((key, like),) = pattern.targets.items()
-        empty, encoded = self._encode(like, pattern.make(first.whole.at(indexes))[key])
+        made = pattern.make(first.whole.at(indexes))[key]
+        empty, encoded = encode_rows(self._engine, self._lookups, like, made)
         row_at = dict(zip(indexes, encoded, strict=True)).__getitem__
         for plan, part in some:
             (target,) = plan.targets.values()
             yield target.without(empty), list(map(row_at, part.indexes))
-
-    def _encode(self, target: InsertTarget, rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[int, ...], Sequence[Any]]:
-        """Return the indexes of columns that may be left out, and the rows without these, encoded."""
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        empty = tuple(index for index in target.optional if columns[index].count(None) == len(rows))
-        target = target.without(empty)
-        columns = [column for index, column in enumerate(columns) if index not in empty]
-        for index, lookup in enumerate(target.lookups):
-            if lookup is not None:
-                columns[index] = self._lookups.ids(lookup, columns[index])
-        return empty, self._engine.encode(target.kinds, columns)
 
     def _plans_for(self, destination: Destination) -> _Plans:
         plans = self._plans.get(destination)
@@ -221,7 +162,7 @@ class InsertPlanner:
                 raise StructureError(f"table {table.name} does not exist")
             columns = columns_to_fill(known, table, filled, limit)
             cells[table.key] = tuple(columns)
-            targets[table.key] = _target(known.name, table, columns)
+            targets[table.key] = target_of(known.name, table, columns)
         make = plans.model.maker(shape, cells)
         plan = InsertPlan(make, targets, self._sharing_number(plans.model, shape, cells, targets))
         self._make_room(plans)
@@ -267,28 +208,3 @@ def _filled_shape(plans: _Plans, shape: Shape) -> Shape:
         plans.union.clear()
     plans.union.update(dict.fromkeys(shape.properties))
     return Shape(tuple(plans.union)) if len(plans.union) <= 2 * len(shape.properties) + 8 else shape
-
-
-def _target(name: str, table: BoundTable, columns: Mapping[Cell, str]) -> InsertTarget:
-    fixed = {column.name: column for column in table.columns}
-    kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
-    lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
-    names = tuple(columns.values())
-    if table.replaces:
-        return InsertTarget(name, names, kinds, lookups, replaces=table.primary_key)
-    optional = tuple(index for index, cell in enumerate(columns) if isinstance(cell, str) and fixed[cell].nullable)
-    first = fixed[table.primary_key[0]]
-    return InsertTarget(name, names, kinds, lookups, optional, columns[first.name] if first.lookup else None)
-
-
-def fitting_kind(engine: Engine, kind: Kind, value: Any) -> Kind:
-    """Return the kind whose column returns a value (not None) identically: ``kind`` if it does."""
-    for wish in (kind, kind_of(value)):
-        if wish is not None and engine.holds(wish, value) and _is_of_kind(wish, value):
-            return wish
-    return "tagged"
-
-
-def _is_of_kind(kind: Kind, value: Any) -> bool:
-    """Return False for an integer that no double holds: it is not a number, whatever its type says."""
-    return kind != "number" or not isinstance(value, int) or kind_of(value) == "number"

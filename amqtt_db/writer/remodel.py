@@ -21,7 +21,6 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, MOVED, Assignment, Catalog, key_hash
 from amqtt_db.database.engines import engine_for
-from amqtt_db.database.engines.base import RowBatch
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
 from amqtt_db.database.snapshot import Snapshot, Snapshots
@@ -41,6 +40,7 @@ from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.erase import Identity, erase
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.topic_router import TopicRouter
 from amqtt_db.writer.view_refresh import ViewKeeper
@@ -204,7 +204,7 @@ class Remodel:
         moved, done = move.moved, 0
         with self._snapshots.take() as snapshot:
             for batch in _batches(_records(snapshot, move.past, after=moved)):
-                rows = [some for some in self._plan_rows(move, batch) if some.table not in shared]
+                rows = merge_rows(some for some in self._plan_rows(move, batch) if some[0].table not in shared)
                 with self._database.begin() as connection:
                     self._advance(connection, move, moved, batch[-1].id)
                     erase(connection, self._engine, stale, [self._identified(record) for record in batch])
@@ -228,7 +228,7 @@ class Remodel:
     def _identified(self, record: Record) -> Identity:
         return record.id, record.part, self._engine.bind("timestamp", record.time_us)
 
-    def _plan_rows(self, move: Move, batch: Sequence[Record]) -> Sequence[RowBatch]:
+    def _plan_rows(self, move: Move, batch: Sequence[Record]) -> Sequence[TargetRows]:
         """Return the rows of records in the current assignment's tables; create these if they are missing."""
         destination = self._handler(move).destination
         groups: dict[RecordGroup, list[Record]] = {}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 
-from amqtt_db.database.engines.base import RowBatch, Unfit
+from amqtt_db.database.engines.base import Unfit
 from amqtt_db.record import Record, RecordSlice
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
-from amqtt_db.writer.insert_plan import InsertPlanner, InsertTarget, TargetRows
+from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.insert_target import TargetRows
 
 
 @attrs.frozen
@@ -20,8 +20,8 @@ class Misfits:
     groups: Sequence[RecordGroup]
 
 
-def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[RowBatch] | Misfits:
-    """Return the rows of all records by table; the schema must have room for them."""
+def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRows] | Misfits:
+    """Return the rows of all records by target; the schema must have room for them."""
     together: dict[int, list[tuple[RecordGroup, Sequence[Record]]]] = {}
     for group, records in groups.items():
         whole = records.whole if isinstance(records, RecordSlice) else records
@@ -32,7 +32,7 @@ def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[RowBatch
         made, unfit = _rows_or_misfits(some, planner)
         rows += made
         misfits += unfit
-    return Misfits(misfits) if misfits else _merge_rows(rows)
+    return Misfits(misfits) if misfits else rows
 
 
 def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> RecordGroups:
@@ -60,19 +60,3 @@ def _rows_or_misfits(
     rows, misfits = _rows_or_misfits(some[:middle], planner)
     more_rows, more_misfits = _rows_or_misfits(some[middle:], planner)
     return [*rows, *more_rows], [*misfits, *more_misfits]
-
-
-def _merge_rows(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
-    """Return one batch per target, in the order of the tables' names: two writers never wait for each other crosswise.
-
-    Rows whose target has an order are brought into it.
-    """
-    merged: dict[InsertTarget, list[Any]] = {}
-    for target, some in rows:
-        if some:
-            merged.setdefault(target, []).extend(some)
-    targets = sorted(merged, key=lambda target: (target.table, target.columns))
-    return [
-        RowBatch(target.table, target.columns, target.kinds, target.sort(merged[target]), target.replaces)
-        for target in targets
-    ]

@@ -12,7 +12,6 @@ from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination
 from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.routing.records import RecordBuilder, TopicHandler
-from amqtt_db.routing.reshape import names_in
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
@@ -131,12 +130,8 @@ def _assign(topic: str, route: Route, tables: int) -> Assignment:
 
 def _group_of(topic: str, route: Route) -> str:
     """Return the key of a topic's table: the topic, without the levels that name a property and so share a table."""
-    naming = names_in(route.reshaping.property)
-    if not naming:
-        return topic
-    levels, parts = topic.split("/"), route.filter.text.split("/")
-    named = {index for index, part in enumerate(parts) if part[1:-1] in naming}
-    return f"$/{'/'.join(level for index, level in enumerate(levels) if index not in named)}"
+    device = route.without_property(topic)
+    return topic if device == topic else f"$/{device}"
 
 
 def _is_current(assignment: Assignment, route: Route) -> bool:

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import COUNTS, Catalog, key_hash
 from amqtt_db.database.dead_letters import add_rest, delete_letters, payload_of
-from amqtt_db.database.engines.base import Engine, RowBatch
+from amqtt_db.database.engines.base import Engine
 from amqtt_db.errors import format_count
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
 from amqtt_db.writer.blame import blame_data
 from amqtt_db.writer.decoded import DecodedBatch, Rejection
+from amqtt_db.writer.insert_target import TargetRows, merge_rows
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class TransactionWriter:
         self,
         connection: sa.Connection,
         decoded: DecodedBatch,
-        rows: Sequence[RowBatch],
+        rows: Sequence[TargetRows],
         start: int,
         previous: int | None,
     ) -> None:
@@ -135,7 +136,7 @@ class TransactionWriter:
         return Message(id_ & _POSITION, row.time, sent, (row.session or 0) & _POSITION, row.topic, payload), row.filter
 
     def replace_dead_letter(
-        self, connection: sa.Connection, decoded: DecodedBatch, rows: Sequence[RowBatch], message: int
+        self, connection: sa.Connection, decoded: DecodedBatch, rows: Sequence[TargetRows], message: int
     ) -> None:
         """Replace a dead letter with what it has become.
 
@@ -147,9 +148,9 @@ class TransactionWriter:
         self._insert(connection, rows)
         self._write_counts(connection, decoded)
 
-    def _insert(self, connection: sa.Connection, rows: Sequence[RowBatch]) -> None:
+    def _insert(self, connection: sa.Connection, rows: Sequence[TargetRows]) -> None:
         with blame_data(connection.engine):
-            self._engine.insert(connection, rows)
+            self._engine.insert(connection, merge_rows(rows))
 
     def _advance(self, connection: sa.Connection, decoded: DecodedBatch, start: int) -> None:
         known = {"of": decoded.number, "start": start, "known": self._routing_versions[decoded.number]}

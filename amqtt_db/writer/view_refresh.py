@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Assignment, Catalog
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
+from amqtt_db.database.naming import clean
+from amqtt_db.database.view_sql import latest_key
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause, Rejected
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
@@ -26,7 +28,7 @@ from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.existing_tables import NamedTable, names_of
-from amqtt_db.writer.insert_plan import fitting_kind
+from amqtt_db.writer.insert_target import fitting_kind
 from amqtt_db.writer.transaction import COLLISIONS
 
 logger = logging.getLogger(__name__)
@@ -152,11 +154,11 @@ class ViewKeeper:
                 wish = self._wish(destination)
                 own = self._views.key_of(connection, destination, wish.routes)
                 keys = dict.fromkeys((own, *self._views.related(connection, destination)))
-                views[destination.key] = set(keys)
-                for key in keys:
-                    before = wishes.get(key, wish)
-                    pairs = tuple(dict.fromkeys((*before.pairs, *wish.pairs)))
-                    wishes[key] = attrs.evolve(before, pairs=pairs)
+                wanted = {**dict.fromkeys(keys, wish), **self._wish_latest(wish)}
+                views[destination.key] = set(wanted)
+                for key, one in wanted.items():
+                    before = wishes.get(key, one)
+                    wishes[key] = attrs.evolve(before, pairs=tuple(dict.fromkeys((*before.pairs, *one.pairs))))
             names, faults = self._views.refresh(connection, sql, wishes)
         for name in names:
             logger.info("view %s updated", name)
@@ -181,6 +183,15 @@ class ViewKeeper:
         routes = self._sharing.get(destination.route, (destination.route,))
         return Wish(destination, routes, columns, self._max_columns(destination))
 
+    def _wish_latest(self, wish: Wish) -> dict[str, Wish]:
+        """Return the view of the newest values, by its key, if the route keeps them."""
+        routes = tuple(text for text in wish.routes if self._routes[text].latest is not None)
+        if wish.destination.route not in routes:
+            return {}
+        table = self._routes[routes[0]].bound().tables()[0]
+        base = table.name if table.exact and table.overflow is not None else clean(self._engine.nameable(routes[0]))
+        return {latest_key(routes[0]): attrs.evolve(wish, routes=routes, name=f"{base.strip('_') or 'all'}_latest")}
+
     def _max_columns(self, destination: Destination) -> int:
         return self._routes[destination.route].max_columns or self._engine.max_columns
 
@@ -189,9 +200,9 @@ class ViewKeeper:
         if len(self._noted) >= MAX_NOTED:
             self._forget_all_but_due()
         self._noted.add((destination, shape))
-        if layout is None:
+        if layout is None and not self._routes[destination.route].latest_tables:
             return
-        if destination.key not in self._unchecked:
+        if layout is not None and destination.key not in self._unchecked:
             kinds = {kind for kind in _CHECKED if kind in self._engine.encoders and not _has_column(layout, kind)}
             self._unchecked.update({destination.key: kinds} if kinds else {})
         pairs = self._pairs.setdefault(destination.key, {})

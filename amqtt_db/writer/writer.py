@@ -17,18 +17,22 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog
-from amqtt_db.database.engines.base import Engine, RowBatch, is_collision
+from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import DatabaseError, Rejected, StructureError, blame_message
 from amqtt_db.message import POSITION_BITS, Batch
+from amqtt_db.models.latest import LATEST_NAMES
+from amqtt_db.record import Record
+from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode_batch, in_ascii, reject_message
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.steady_clock import SteadyClock
@@ -167,6 +171,18 @@ class Writer:
             return str(reason)
         return None
 
+    def fill_latest(self, records: Sequence[Record]) -> None:
+        """Keep the newest values of records that are stored already, if their routes say so."""
+        batch = Batch.of_topics([record.topic.encode() for record in records])
+        self._assign_topics(batch)
+        groups: dict[RecordGroup, list[Record]] = {}
+        for record, handler in zip(records, self._router.handlers(batch.topics), strict=True):
+            if isinstance(handler, TopicHandler) and handler.builder.route.latest is not None:
+                groups.setdefault((handler.destination, record.shape), []).append(record)
+        _, rows = self._fit_rows(batch, groups)
+        with self._database.begin() as connection, blame_data(self._database):
+            self._engine.insert(connection, merge_rows(some for some in rows if some[0].table in LATEST_NAMES))
+
     def reset(self) -> None:
         """Forget where topics are assigned: somebody has moved them."""
         self._router = TopicRouter(self._routes)
@@ -203,7 +219,7 @@ class Writer:
         """Make the only message of a batch a dead letter."""
         self._commit(reject_message(number, batch, self._router.filter_of(batch.topics[0]), error), (), start, previous)
 
-    def _commit(self, decoded: DecodedBatch, rows: Sequence[RowBatch], start: int, previous: int | None) -> None:
+    def _commit(self, decoded: DecodedBatch, rows: Sequence[TargetRows], start: int, previous: int | None) -> None:
         try:
             self._write(decoded, rows, start, previous)
         except Exception as error:
@@ -211,28 +227,33 @@ class Writer:
                 raise
             self._write(in_ascii(decoded), rows, start, previous)
 
-    def _write(self, decoded: DecodedBatch, rows: Sequence[RowBatch], start: int, previous: int | None) -> None:
+    def _write(self, decoded: DecodedBatch, rows: Sequence[TargetRows], start: int, previous: int | None) -> None:
         with self._database.begin() as connection:
             self._target.write(connection, decoded, rows, start, previous)
 
-    def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[RowBatch]]:
+    def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[TargetRows]]:
         """Return what a batch's messages have become, and the rows of their records; the tables have room for these."""
         decoded = self._decode(number, batch)
-        rows = self._plan_rows(batch, decoded.groups)
+        groups, rows = self._fit_rows(batch, decoded.groups)
+        self._views.refresh()
+        return attrs.evolve(decoded, groups=groups), rows
+
+    def _fit_rows(self, batch: Batch, groups: RecordGroups) -> tuple[RecordGroups, Sequence[TargetRows]]:
+        """Return the records, in shapes whose columns return their values identically, and their rows."""
+        rows = self._plan_rows(batch, groups)
         if isinstance(rows, Misfits):
             with self._guard.watch(batch), blame_data(self._database):
-                decoded = attrs.evolve(decoded, groups=fit(decoded.groups, rows, self._planner))
-            rows = self._plan_rows(batch, decoded.groups)
+                groups = fit(groups, rows, self._planner)
+            rows = self._plan_rows(batch, groups)
             if isinstance(rows, Misfits):
                 raise StructureError("the database cannot hold a value of the message")
-        self._views.refresh()
-        return decoded, rows
+        return groups, rows
 
     def _decode(self, number: int, batch: Batch) -> DecodedBatch:
         with self._guard.watch(batch), blame_message():
             return decode_batch(number, batch, self._router)
 
-    def _plan_rows(self, batch: Batch, groups: RecordGroups) -> Sequence[RowBatch] | Misfits:
+    def _plan_rows(self, batch: Batch, groups: RecordGroups) -> Sequence[TargetRows] | Misfits:
         with self._guard.watch(batch), blame_data(self._database):
             self._views.note(groups)
             missing = self._planner.missing(groups)

@@ -30,7 +30,7 @@ MESSAGES = re.findall(r"^\| (20[\d :-]+) \| `(.*)` \| `(.*)` \|$", PAGE.read_tex
 def _stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store the page's messages in a new directory."""
     monkeypatch.chdir(tmp_path)
-    bench = Workbench(tmp_path, {"topic": "home/{room}/climate"}, {"topic": "#"})
+    bench = Workbench(tmp_path, {"topic": "home/{room}/climate", "latest": True}, {"topic": "#"})
     bench.send(*(Sent(topic, payload.encode()) for _, topic, payload in MESSAGES))
     bench.close()
 

@@ -81,8 +81,11 @@ def timestamp_text(moment: int) -> str:
 
 
 def timestamp_texts(column: Sequence[Any]) -> Sequence[Any]:
-    """Return :func:`timestamp_text` of each value."""
-    return [None if value is None else timestamp_text(value) for value in column]
+    """Return :func:`timestamp_text` of each value; the rows of one record have the same time, which is written once."""
+    if column[:1] != column[1:2]:
+        return [None if value is None else timestamp_text(value) for value in column]
+    texts = {value: None if value is None else timestamp_text(value) for value in set(column)}
+    return list(map(texts.__getitem__, column))
 
 
 def timestamps(column: Sequence[Any]) -> Sequence[Any]:

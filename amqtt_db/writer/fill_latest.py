@@ -1,0 +1,59 @@
+"""Fill the tables of newest values with what was stored before a route kept them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+
+from amqtt_db.config import Settings
+from amqtt_db.database.engines import engine_for
+from amqtt_db.database.snapshot import answer, require_database
+from amqtt_db.errors import DatabaseError
+from amqtt_db.reader import read
+from amqtt_db.record import Record
+from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.lock import require_same_routes
+from amqtt_db.writer.transaction import COLLISIONS
+from amqtt_db.writer.writer import Writer
+
+_RECORDS_AT_ONCE: Final = 2000
+
+
+def fill_latest(settings: Settings, topic: str = "#") -> None:
+    """Keep the newest values of all stored records whose topics a filter covers, if their routes say so.
+
+    It may be stopped and started again, also while messages arrive: an older value never replaces a newer one.  Raises
+    DatabaseError if the database cannot be used, AmqttDbError if a writer works by other routes.
+    """
+    require_database(settings.database)
+    require_same_routes(settings.journal.path, settings.routes)
+    with tempfile.TemporaryDirectory() as directory:
+        guard = CrashGuard(Path(directory) / "attempt")
+        writer = Writer(engine_for(settings.database), settings.routes, guard)
+        try:
+            writer.prepare()
+            found = read(settings, topic)
+            while records := list(islice(found, _RECORDS_AT_ONCE)):
+                _fill(writer, records)
+            writer.finish_views(lambda: False)
+        except DBAPIError as error:
+            raise DatabaseError(answer(error)) from error
+        finally:
+            writer.close()
+            guard.close()
+
+
+def _fill(writer: Writer, records: Sequence[Record]) -> None:
+    for _ in range(COLLISIONS):
+        try:
+            writer.fill_latest(records)
+            return
+        except Exception as error:
+            if not writer.is_collision(error):
+                raise
+    writer.fill_latest(records)
