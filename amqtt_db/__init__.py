@@ -1,4 +1,4 @@
-"""Store MQTT messages in a relational database: typed, in the model chosen for each topic, exactly once.
+"""Store MQTT messages in a relational database: typed, exactly once, in the model chosen for each topic.
 
 These names are the public interface; ``docs/api.md`` says what else is stable.  The command line is ``amqtt-db``.
 """

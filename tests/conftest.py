@@ -25,7 +25,7 @@ settings.load_profile("fast")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The fault suite is short unless it is asked to be long; the laws have an option of their own."""
+    """Add options: the fault suite is short by default; the laws have their own option."""
     laws.pytest_addoption(parser)
     group = parser.getgroup("faults")
     group.addoption("--rounds", type=int, default=1, help="how many times to run every fault of tests/faults")

@@ -1,4 +1,4 @@
-"""The house's rules: imports point one way, the broker's process stays light, the rooms are in the picture."""
+"""The package's rules: imports point one way, the broker's process stays light, and the docs name every package."""
 
 from __future__ import annotations
 

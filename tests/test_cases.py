@@ -47,7 +47,7 @@ def stored(topic: str, payload: Any, *records: Data) -> Turn:
 
 
 def plain(topic: str, *payloads: Any) -> list[Turn]:
-    """Messages that read back as they are, but for what JSON means: numbers are doubles, null is absent."""
+    """Messages that read back unchanged, except that JSON numbers are doubles and null is absent."""
     return [stored(topic, payload, _meant(payload)) for payload in payloads]
 
 
@@ -279,7 +279,7 @@ def test_what_has_no_route_is_counted(told: Told) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_dropped_table_is_made_again(model: str, site: Site) -> None:
-    """26: somebody's DROP costs what was in the table, but no message that comes after."""
+    """26: a DROP by hand loses the table's contents, but no later message."""
     bench = Workbench(site, {"topic": "#", "model": model})
     bench.send(("t", {"v": 1, "s": "x"}))
     for (table,) in bench.sql("SELECT name FROM mqtt_table WHERE substr(mqtt_table.key, 1, 7) <> '$lookup'"):

@@ -22,7 +22,7 @@ def test_a_dotted_path_leads_anywhere() -> None:
 
 
 def test_an_entry_point_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package offers names of its own, and a broken one says so."""
+    """An installed package provides its own names, and a broken one is reported."""
     info = tmp_path / "plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
@@ -36,7 +36,7 @@ def test_an_entry_point_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_allow_list_bounds_what_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listed packages and the project's own; nothing beside them, nor through what they have imported themselves."""
+    """Only listed packages and the project's own; nothing else, not even through modules that they have imported."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("import subprocess\nThing = int\n")
     (tmp_path / "minerals.py").write_text("raise SystemExit('it was imported')\n")

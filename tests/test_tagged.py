@@ -37,7 +37,7 @@ def test_the_text_is_clean_json(value: Any) -> None:
 
 
 def test_plain_json_stays_as_it_reads() -> None:
-    """A list of plain things is stored as plain JSON."""
+    """A list of plain values is stored as plain JSON."""
     assert tagged.dumps([1, 21.5, "a", None, True, {"b": []}]) == '[1,21.5,"a",null,true,{"b":[]}]'
 
 
@@ -49,7 +49,7 @@ def test_keys_that_look_like_tags_are_told_apart() -> None:
 
 
 def test_a_kind_that_the_value_does_not_tell_is_kept() -> None:
-    """A declared int64 of 5 comes back as int64, a number stays bare."""
+    """A declared int64 of 5 comes back as int64; a number has no tag."""
     assert tag("number", 5) == 5
     assert tagged.loads(tagged.dumps({"a": tag("int64", 5)})) == {"a": TaggedValue("int64", 5)}
 
@@ -64,7 +64,7 @@ def test_a_foreign_type_is_refused_by_name() -> None:
 
 @given(st.lists(st.none() | values | values.map(lambda value: EncodedJson(tagged.dumps(value)))))
 def test_what_is_written_already_stays_as_it_is(column: list[Any]) -> None:
-    """Beside what is not, and beside nothing."""
+    """Next to values that are not encoded yet, and alone."""
     texts = [value if value is None or isinstance(value, EncodedJson) else tagged.dumps(value) for value in column]
     found = tagged.dumps_all(column)
     assert found == texts

@@ -68,7 +68,7 @@ class Workbench:
         self._routes = routes(*entries, url=self.url)
         self.position = 1
         self.now = ARRIVAL / 1_000_000
-        """What the writer takes for the time, in seconds since 1970."""
+        """What the writer believes the time is, in seconds since 1970."""
         self._is_open = False
         if isinstance(where, Site):
             where.stack.callback(self.close)
@@ -157,7 +157,7 @@ class Workbench:
             database.dispose()
 
     def analyze(self) -> None:
-        """Let the server look at how many rows there are, as it does by itself some time after they came."""
+        """Make the server update its statistics, as it does some time after rows were inserted."""
         with connected(self.url) as connection:
             for name in sa.inspect(connection).get_table_names():
                 table = "TABLE " if connection.dialect.name == "mysql" else ""

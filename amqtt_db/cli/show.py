@@ -1,6 +1,6 @@
 """Render results for a terminal: routes, previews, status, dead letters, tables.
 
-Text from messages is untrusted: what could control a terminal is shown as an escape.
+Text from messages is untrusted: characters that could control a terminal are escaped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WIDEST = 200  # characters of a value in a table
 
 
 def escape_text(text: str | bytes) -> str:
-    """Return text with escapes for all that is not printable: no colours, no cursor moves, no reversed writing."""
+    """Return text with everything unprintable escaped: no colours, cursor movements or reversed writing."""
     decoded = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     return "".join(letter if letter.isprintable() else _escape_letter(letter) for letter in decoded)
 
@@ -79,7 +79,7 @@ def _format_model(model: Any) -> str:
 
 
 def render_preview(result: Preview) -> RenderableType:
-    """Describe what would become of a sample."""
+    """Describe what a sample would become."""
     if result.route is None:
         return Text("no route covers this topic: the message would be counted as ignored")
     parts: list[RenderableType] = [Text(f"route {escape_text(result.route.filter.text)}")]
@@ -96,7 +96,7 @@ def render_preview(result: Preview) -> RenderableType:
 
 
 def _describe_time(route: Route, record: Record) -> str:
-    """Return the time of a sample's record and where it was found, if its route names a property for it."""
+    """Return the time of a sample's record and where it was found, if its route has a ``time``."""
     if route.time is None:
         return ""
     for path in time_paths(route.time, route.each):
@@ -111,7 +111,7 @@ def escape_lines(text: str) -> str:
 
 
 def render_status(status: Status) -> RenderableType:
-    """Describe where the messages are; what could not be read comes first."""
+    """Describe how many messages are in each state; what could not be read comes first."""
     return Group(
         *(Text(f"error: {escape_text(error)}", style="red") for error in status.errors),
         *(() if status.counters is None else (_render_counters(status.counters),)),
@@ -138,7 +138,7 @@ def _render_journals(journals: Sequence[JournalStatus]) -> RenderableType:
 
 
 def _render_links(states: Sequence[LinkState]) -> RenderableType:
-    """Return a table of the brokers that are subscribed to."""
+    """Return a table of the brokers that the bridge subscribes to."""
     rows = [
         (
             escape_text(state.url), "connected" if state.is_connected else "not connected",
@@ -273,7 +273,7 @@ def _format_time(letter: DeadLetter) -> str:
 
 @attrs.frozen
 class Glimpse:
-    """A table as a newcomer sees it: its number of rows, its columns, and the last rows of those worth showing."""
+    """What the demo shows of a table: the number of rows, the columns, and the last rows of the interesting ones."""
 
     name: str
     count: int
@@ -309,7 +309,7 @@ def _quote_always(name: str) -> str:
 
 
 def render_glimpse(table: Glimpse) -> RenderableType:
-    """Return a table's last rows under its name, and the names of the columns that are not shown."""
+    """Return a table's last rows under its name, and the names of the hidden columns."""
     title = f"{escape_text(table.name)} · {format_count(table.count, 'row')}"
     hidden = ", ".join(column for column in table.columns if column not in table.shown)
     return Group(
@@ -318,7 +318,7 @@ def render_glimpse(table: Glimpse) -> RenderableType:
 
 
 def make_query(path: Path, table: Glimpse) -> str:
-    """Return a command that queries the table for its last rows, ready to be pasted into a shell."""
+    """Return a command that queries the table's last rows, ready to paste into a shell."""
     names = ", ".join(map(_quote_if_needed, table.shown))
     query = f"SELECT {names} FROM {_quote_if_needed(table.name)} ORDER BY time DESC LIMIT 5"  # noqa: S608 - names are quoted
     return shlex.join(["sqlite3", "-box", str(path), query])

@@ -122,7 +122,7 @@ def _ignoring(section: Node, filter_: TopicFilter | None) -> Route | None:
     if section.value["store"] is not False:
         section.child("store").fail(f"expected true or false, found {found(section.value['store'])}")
     for key in section.value.keys() & {*ROUTE_KEYS} - {"topic", "store"}:
-        section.child(key).fail("has no effect beside `store: false`; leave one of them out")
+        section.child(key).fail("has no effect with `store: false`; leave one of them out")
     return None if filter_ is None else Route(filter_, Wide(), bytes, stores=False)
 
 
@@ -221,7 +221,7 @@ def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model |
 @contextmanager
 def _tell_if_slow(what: str) -> Iterator[None]:
     """Log a warning if a user's class takes very long; nothing can stop it here."""
-    timer = Timer(_SLOW_SECONDS, logger.warning, ("%s has been making its tables for %g s", what, _SLOW_SECONDS))
+    timer = Timer(_SLOW_SECONDS, logger.warning, ("%s has been creating its tables for %g s", what, _SLOW_SECONDS))
     timer.daemon = True
     timer.start()
     try:
@@ -261,9 +261,9 @@ def _check_table_name(own: Collection[str], name: str) -> None:
     if not text(name).isprintable():
         raise ValueError("a table's name must not contain control characters")
     if len(name.encode()) > LONGEST:
-        raise ValueError(f"{name} has {len(name.encode())} bytes, and a table's name at most {LONGEST}; shorten it")
+        raise ValueError(f"{name} has {len(name.encode())} bytes; a table name may have at most {LONGEST}")
     if fold(name) in SYSTEM_TABLES and name not in own:
-        raise ValueError(f"{name} is a table of amqtt_db itself; choose another name")
+        raise ValueError(f"{name} is one of amqtt_db's own tables; choose another name")
     if fold(name).startswith(("sqlite_", "pg_")):
         raise ValueError(f"names that begin with {name.partition('_')[0]}_ belong to the database; choose another name")
 

@@ -71,7 +71,7 @@ def check_existing_tables(
         if odd is not None:
             raise DatabaseError(
                 f"table {table.name}, which route {route.filter.text} names, already holds the records of another "
-                f"model, and its columns are others, such as {odd}; choose another name"
+                f"model, with different columns, such as {odd}; choose another name"
             )
     return {table.key for _, table in wishes if table.key in forms and forms[table.key].lacks_some(table)}
 

@@ -1,8 +1,8 @@
 """journal → database: batches, one transaction each.
 
-A batch's way has three steps, each with a value of its own: *decode* it to typed records, *plan* the rows of these per
-table, *commit* them with the checkpoint.  All three assume that everything is in place and that every value fits.  Only
-an error brings in the careful path: see :mod:`amqtt_db.writer.blame` for whose fault it is.
+A batch is stored in three steps, each with its own value: *decode* it to typed records, *plan* their rows per table,
+*commit* them with the checkpoint.  All three assume that everything is in place and that every value fits.  Only an
+error leads to the careful path: see :mod:`amqtt_db.writer.blame` for whose fault it is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from amqtt_db.writer.view_refresh import ViewKeeper
 
 logger = logging.getLogger(__name__)
 
-TABLES_AT_ONCE: Final = 200  # that one transaction makes: a server has room for so many locks
+TABLES_AT_ONCE: Final = 200  # tables that one transaction creates: a server has room for this many locks
 
 
 class Writer:
@@ -51,7 +51,7 @@ class Writer:
     def __init__(
         self, engine: Engine, routes: Sequence[Route], guard: CrashGuard, clock: SteadyClock | None = None
     ) -> None:
-        """``clock`` tells the time by which records grow old."""
+        """``clock`` returns the time by which the age of records is measured."""
         self._engine = engine
         self._routes = routes
         self._guard = guard
@@ -67,7 +67,7 @@ class Writer:
         self.retention = Retention(engine, self._catalog, self._database, routes, clock, guard.watch_task)
 
     def prepare(self) -> Sequence[str]:
-        """Make the system tables and read the catalogue; return what the server's settings may lose, to be told."""
+        """Create the system tables and read the catalogue; return warnings about the server's settings."""
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
@@ -92,18 +92,18 @@ class Writer:
             return self._target.checkpoint(connection, number)
 
     def identity(self) -> object:
-        """Return what changes when the database is replaced by another one behind the writer's back."""
+        """Return a value that changes if the database is replaced while the writer is running."""
         return self._engine.identity()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Release the connections."""
         self._database.dispose()
 
     def store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
-        """Store a batch that begins at the checkpoint ``start``, or the dead letters that are in it.
+        """Store a batch that begins at the checkpoint ``start``, with any dead letters in it.
 
         ``number`` is that of the journal's generation, ``previous`` that of the generation before.  Raises
-        CheckpointMoved if another writer was there first, and whatever the database raises about its condition.
+        CheckpointMoved if another writer was faster, and any error for which the database is to blame.
         """
         if self._guard.is_to_blame(batch.token, batch.positions[0]):
             killer, rest = batch.split_at(1)
@@ -115,16 +115,16 @@ class Writer:
         self.retention.step(quiet=False)
 
     def do_idle_work(self) -> None:
-        """Do what can wait until there is nothing to store: refresh the views that are due, delete what is too old."""
+        """Do work that can wait until there is nothing to store: refresh views that are due, delete old records."""
         self._views.refresh(quiet=True)
         self.retention.step(quiet=True)
 
     def finish_views(self, is_late: Callable[[], bool]) -> None:
-        """Refresh all views that are due, for what this process knows of them ends with it; give up when it is late."""
+        """Refresh all views that are due, because only this process knows of them; give up when time is up."""
         self._views.finish(is_late)
 
     def repair(self, batch: Batch) -> bool:
-        """Make again what somebody dropped by hand of the tables that a batch needs; return False if nothing was."""
+        """Recreate tables and columns that a batch needs and somebody dropped; return False if there are none."""
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
@@ -136,7 +136,7 @@ class Writer:
         return bool(ddl)
 
     def is_collision(self, error: BaseException) -> bool:
-        """Return True if another writer was in the way, and the same may succeed at once."""
+        """Return True if another writer was in the way, and a retry may succeed at once."""
         return is_collision(self._engine, error)
 
     def dead_letters(self) -> list[tuple[int, bytes]]:
@@ -147,7 +147,7 @@ class Writer:
     def replay_one(self, id_: int) -> str | None:
         """Store the dead letter of a message; return why it cannot be stored, or None.
 
-        Raises CheckpointMoved if there is no such letter any more, AssignmentsMoved if this writer knows old
+        Raises CheckpointMoved if there is no longer such a letter, AssignmentsMoved if this writer knows outdated
         assignments.
         """
         with self._database.begin() as connection:
@@ -184,7 +184,7 @@ class Writer:
             self._engine.insert(connection, merge_rows(some for some in rows if some[0].table in LATEST_NAMES))
 
     def reset(self) -> None:
-        """Forget where topics are assigned: somebody has moved them."""
+        """Forget where topics are assigned: another process has reassigned some."""
         self._router = TopicRouter(self._routes)
         self._target.forget_assignments()
 
@@ -216,7 +216,7 @@ class Writer:
         return False
 
     def _reject(self, number: int, previous: int | None, start: int, batch: Batch, error: Rejected) -> None:
-        """Make the only message of a batch a dead letter."""
+        """Turn the only message of a batch into a dead letter."""
         self._commit(reject_message(number, batch, self._router.filter_of(batch.topics[0]), error), (), start, previous)
 
     def _commit(self, decoded: DecodedBatch, rows: Sequence[TargetRows], start: int, previous: int | None) -> None:
@@ -232,7 +232,7 @@ class Writer:
             self._target.write(connection, decoded, rows, start, previous)
 
     def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[TargetRows]]:
-        """Return what a batch's messages have become, and the rows of their records; the tables have room for these."""
+        """Return what a batch's messages have become, and the rows of their records, for which the tables have room."""
         decoded = self._decode(number, batch)
         groups, rows = self._fit_rows(batch, decoded.groups)
         self._views.refresh()
@@ -274,13 +274,13 @@ class Writer:
         return wanted
 
     def _assign_topics(self, batch: Batch) -> None:
-        """Settle, once for each topic, which route it has and where its records go."""
+        """Decide, once for each topic, which route it has and where its records go."""
         new = self._router.unassigned(batch.topics)
         if new:
             self._assign(batch, new)
 
     def _assign(self, batch: Batch, topics: Mapping[str, int]) -> None:
-        """Assign topics, halving them where one is at fault; no message of that one can be stored."""
+        """Assign topics, halving the list if one is at fault; no message of that topic can be stored."""
         try:
             self._assign_together(batch, topics)
             return
@@ -310,7 +310,7 @@ class Writer:
         self._views.moved(added, known)
 
     def _make_room(self, missing: Sequence[Wanted]) -> None:
-        """Run the DDL for what records need and the database lacks."""
+        """Run the DDL for everything that records need and the database lacks."""
         ddl = self._grow_stepwise(missing)
         self.retention.look_again()
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
@@ -319,7 +319,7 @@ class Writer:
             logger.info("adding %d tables and %d columns", tables, columns)
 
     def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
-        """Run the DDL for any number of tables, and learn what is there then; return the statements."""
+        """Run the DDL for any number of tables, and read the result; return the statements."""
         ddl: list[str] = []
         keys = sorted({wish.table.key for wish in wishes})
         for first in range(0, len(keys), TABLES_AT_ONCE):
@@ -330,9 +330,9 @@ class Writer:
         return ddl
 
     def _grow(self, wishes: Sequence[Wanted]) -> list[str]:
-        """Run the DDL for some tables; one that cannot have as many columns as it is allowed gets fewer.
+        """Run the DDL for some tables; one that cannot have as many columns as it may gets fewer.
 
-        Raises DatabaseError unless a name or a value of a message is at fault.
+        Raises DatabaseError unless a name or a value in a message is at fault.
         """
         try:
             with blame_data(self._database), self._database.begin() as connection:
@@ -354,7 +354,7 @@ class Writer:
 
 
 def _without_dead_letter(counts: Mapping[str, Counter[str]], filter_: str) -> Mapping[str, Counter[str]]:
-    """Return the counts of a message that is no longer a dead letter, which was counted under a topic filter."""
+    """Return the change in counts for a message that is no longer a dead letter, given its topic filter."""
     counted = Counter(counts.get(filter_, Counter()))
     counted.update(dead=-1)
     return {**counts, filter_: counted}

@@ -48,7 +48,7 @@ def test_a_refused_filter_or_connection_makes_a_broker_unusable() -> None:
 
 
 def test_a_group_needs_shared_subscriptions() -> None:
-    """A broker that says it has none is not usable, and that is said."""
+    """A broker that says it has none is not usable, and a warning says so."""
     shared, none = attrs.evolve(BROKER, group="store"), Grant(V5, {packets.SHARED_AVAILABLE: 0}, {"a": 1})
     assert not is_usable(shared, none)
     assert is_usable(BROKER, none)

@@ -64,7 +64,7 @@ def configuration(directory: Path, port: int = 0, **section: Any) -> Path:
 
 @contextmanager
 def running(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """``amqtt-db run`` as a process of its own that listens, and its port."""
+    """A listening ``amqtt-db run`` in a separate process, and its port."""
     command = [sys.executable, "-m", "amqtt_db", "run", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -207,7 +207,7 @@ def test_check_shows_that_no_route_covers_a_sample(tmp_path: Path) -> None:
     ],
 )
 def test_check_says_that_nobody_is_let_in(tmp_path: Path, plugins: dict[str, Any], is_said: bool) -> None:
-    """amqtt refuses every client where no plugin authenticates it; a plugin that cannot be judged is no reason."""
+    """amqtt refuses every client if no plugin authenticates; an unknown plugin is given the benefit of the doubt."""
     path = configuration(tmp_path)
     document = yaml.safe_load(path.read_text())
     mine = {"amqtt_db.Plugin": document["plugins"]["amqtt_db.Plugin"]}
@@ -397,7 +397,7 @@ def left_behind(directory: Path) -> Path:
 
 
 def test_status_says_where_to_look_when_nothing_is_stored(tmp_path: Path) -> None:
-    """Messages that wait are no news while a writer is at work; why one cannot store is in the log."""
+    """Waiting messages are not reported while a writer is storing; the log says why one cannot store."""
     told = invoke("status", left_behind(tmp_path)).stdout
     assert "warning: 1 message pending: if that lasts, the log of the broker, or of `amqtt-db write`, says" in " ".join(
         told.split()
@@ -426,7 +426,7 @@ def test_write_stores_what_is_in_the_journal(tmp_path: Path) -> None:
 
 
 def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with a line once it has waited for an end of the other one, and is not tried forever."""
+    """It waits for the other one to end, then gives up with one line."""
     path = configuration(tmp_path)
     monkeypatch.setattr("amqtt_db.cli.write.OTHER_WRITER_SECONDS", 0.3)
     lock = acquire_lock(tmp_path / "mqtt.journal", config.load_settings(path).routes)
@@ -438,7 +438,7 @@ def test_write_is_refused_beside_another_writer(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> None:
-    """Killed with -9 and started again at once: its writer may still store what it can, and the next one goes on."""
+    """After `kill -9` and a restart at once, the old writer may still store what it can, and the next one goes on."""
     path = left_behind(tmp_path)
     command = [sys.executable, "-m", "amqtt_db", "write", str(path)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
@@ -592,7 +592,7 @@ def test_what_is_no_topic_filter_is_said(command: tuple[str, ...], tmp_path: Pat
 
 
 def test_export_to_somebody_who_has_seen_enough(tmp_path: Path) -> None:
-    """``amqtt-db export | head`` ends without a word."""
+    """``amqtt-db export | head`` ends without an error."""
     path = feed(tmp_path, *(("a", {"n": n, "text": "x" * 1000}) for n in range(2000)))
     command = [sys.executable, "-m", "amqtt_db", "export", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -629,7 +629,7 @@ def test_tail(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_tail_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
-    """It says each cause once, and goes on with what came meanwhile."""
+    """It prints each cause once, then goes on with what was stored in the meantime."""
     path = feed(tmp_path, ("garden", {"n": 0}))
     command = [sys.executable, "-m", "amqtt_db", "tail", str(path), "--interval", "0.05"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

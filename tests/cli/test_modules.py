@@ -32,7 +32,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("start", [("-m", "amqtt_db"), ("-c", "from amqtt_db.cli import main; main()")])
 def test_the_command_line_finds_own_modules_last(start: tuple[str, str], directory: Path) -> None:
-    """`check` loads the decoder beside the YAML, and Python's own modules before those of the directory."""
+    """`check` loads a decoder from the current directory, but Python's own modules come first."""
     if start[0] == "-c":
         start = ("-c", f"import sys; sys.path.pop(0); {start[1]}")  # a console script has its own directory there
     command = [sys.executable, *start, "check", "broker.yaml"]

@@ -23,7 +23,7 @@ HUGE = "99999999999999999999"
 
 
 def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run ``amqtt-db`` as a process of its own."""
+    """Run ``amqtt-db`` in a separate process."""
     options = {"stdout": subprocess.PIPE, **options}
     command = [sys.executable, "-m", "amqtt_db", *map(str, arguments)]
     return subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False, **options)
@@ -45,7 +45,7 @@ def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes
     ids=lambda arguments: " ".join(arguments).encode(errors="replace").decode(),
 )
 def test_numbers_and_texts_that_nothing_can_hold(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """They are mistakes of the command line: exit code 2, no traceback."""
+    """They are mistakes on the command line: exit code 2, no traceback."""
     command = arguments[: 2 if arguments[0] == "dead" else 1]
     options = arguments[len(command) :]
     path = configuration(tmp_path)
@@ -158,7 +158,7 @@ def test_output_is_written_into_what_is_not_a_plain_file(tmp_path: Path) -> None
 
 
 def test_output_keeps_mode_and_link_of_a_file(tmp_path: Path) -> None:
-    """A symbolic link stays one, and its file is replaced when it is complete, with the mode that it had."""
+    """A symbolic link stays one, and its target is replaced when the output is complete, with the same mode."""
     path = feed(tmp_path, ("a", {"n": 1}))
     (tmp_path / "far").mkdir()
     file, link, fresh = tmp_path / "far" / "file", tmp_path / "link", tmp_path / "fresh"
@@ -247,7 +247,7 @@ def test_a_user_who_may_not_write_reads_what_a_stopped_broker_left() -> None:
 
 
 def test_a_database_that_changes_while_it_is_read_as_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may not write cannot lock it either; what was read is then an error."""
+    """A user who may not write cannot lock the file either, so reading a changed file is an error."""
     monkeypatch.setattr("amqtt_db.database.engines.sqlite.must_read_as_is", lambda _: True)
     feed(tmp_path, *(("a", {"n": number}) for number in range(3)))
     found = amqtt_db.read(f"sqlite:///{tmp_path}/mqtt.db")

@@ -61,7 +61,7 @@ def test_the_embedded_default_says_the_same() -> None:
 
 
 def test_the_embedded_default_is_a_copy() -> None:
-    """Whoever changes what they got changes nobody else's."""
+    """Changing one copy does not change the others."""
     config.broker_config(None)["plugins"].clear()
     assert "amqtt_db.Plugin" in config.broker_config(None)["plugins"]
 
@@ -153,7 +153,7 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 
 def test_a_filter_that_yaml_takes_for_a_comment() -> None:
-    """`topic: #` without quotes is no text at all; the message says how to write it."""
+    """`topic: #` without quotes is not text; the message says how to write it."""
     with pytest.raises(ConfigError, match="YAML reads it as a comment: topic: '#'"):
         config.load_section({"routes": [yaml.safe_load("topic: #")]})
 
@@ -313,7 +313,7 @@ def test_what_no_file_can_be_named_by(written: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_unset_environment_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each variable that is not set is a mistake of its own, with its name."""
+    """Each variable that is not set is a separate mistake, with its name."""
     monkeypatch.delenv("NO_SUCH_A", raising=False)
     monkeypatch.delenv("NO_SUCH_B", raising=False)
     with pytest.raises(ConfigError) as caught:
@@ -438,5 +438,5 @@ def test_the_broker_does_without_sqlalchemy() -> None:
     ],
 )
 def test_settings_that_can_never_work_are_mistakes(section: dict[str, Any], path: str, message: str) -> None:
-    """They are told with their path before anything starts."""
+    """They are reported with their path before anything starts."""
     assert message in problems(section)[path]

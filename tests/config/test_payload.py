@@ -63,10 +63,10 @@ def test_everything_of_a_payload_arrives() -> None:
         ({"entity": {"a": {"type": "float", "comma": 1}}}, "entity.a.comma", "expected true or false"),
         ({"entity": {"a": {"type": "float", "scael": 1}}}, "entity.a.scael", "is not an option"),
         ({"store": "no"}, "store", "expected true or false"),
-        ({"store": False, "keep": "9 days"}, "keep", "has no effect beside `store: false`"),
+        ({"store": False, "keep": "9 days"}, "keep", "has no effect with `store: false`"),
     ],
 )
 def test_a_mistake_in_a_payloads_keys(keys: dict[str, Any], path: str, says: str) -> None:
-    """It is told with its path."""
+    """It is reported with its path."""
     found = problems({"routes": [{"topic": "home/{device}/{name}", **keys}]})
     assert says in found[f"routes[0].{path}"]

@@ -42,7 +42,7 @@ _told = threading.Event()
 
 @attrs.frozen
 class Slow(Wide):
-    """A model whose tables take until somebody has been told."""
+    """A model that takes until a warning is logged to create its tables."""
 
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Wait for the warning."""
@@ -67,7 +67,7 @@ def test_a_slow_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         config.load_section({"routes": [{"topic": "t", "model": f"{__name__}.Slow"}]})
     finally:
         routes.logger.removeHandler(handler)
-    assert told[0] == "plugins.amqtt_db.Plugin.routes[0].model: Slow has been making its tables for 0.01 s"
+    assert told[0] == "plugins.amqtt_db.Plugin.routes[0].model: Slow has been creating its tables for 0.01 s"
 
 
 def test_a_model_of_ones_own() -> None:
@@ -91,7 +91,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "max_columns": (0, "max_columns"),
     "max_tables": ("many", "max_tables"),
     "hypertable": ({"chunk": "1 month", "segment_by": "time"}, "hypertable.chunk"),
-    "keep": ("for ever", "keep"),
+    "keep": ("forever", "keep"),
     "table": ("x", "table"),
 }
 
@@ -102,7 +102,7 @@ def test_mistakes_in_all_keys_of_a_route_are_shown_at_once() -> None:
     paths = {path for _, path in MISTAKES.values()}
     assert found.keys() == paths | {"hypertable.segment_by"}
     for key in ("topic", "model", "decode"):
-        route = {"topic": "t", "keep": "for ever", "hypertable": {"chunk": "1 month"}, key: MISTAKES[key][0]}
+        route = {"topic": "t", "keep": "forever", "hypertable": {"chunk": "1 month"}, key: MISTAKES[key][0]}
         assert route_problems(**route).keys() == {MISTAKES[key][1], "keep", "hypertable.chunk"}
 
 
@@ -157,14 +157,14 @@ def test_what_is_no_model(model: Any, part: str) -> None:
 @pytest.mark.parametrize(
     ("table", "part"),
     [
-        ("mqtt_topic", "a table of amqtt_db itself"),
-        ("MQTT_Journal", "a table of amqtt_db itself"),
+        ("mqtt_topic", "one of amqtt_db's own tables"),
+        ("MQTT_Journal", "one of amqtt_db's own tables"),
         ("sqlite_x", "belong to the database"),
         ("pg_x", "belong to the database"),
-        ("ä" * 31 + "xx", "64 bytes, and a table's name at most 63"),
+        ("ä" * 31 + "xx", "64 bytes; a table name may have at most 63"),
         ("a\x00b", "control characters"),
         ("", "empty"),
-        ("mqtt_message", "a table of amqtt_db itself"),
+        ("mqtt_message", "one of amqtt_db's own tables"),
     ],
 )
 def test_reserved_tables(table: str, part: str) -> None:

@@ -90,7 +90,7 @@ def test_a_hypertable_needs_no_settings(value: Any) -> None:
 
 
 def test_no_hypertable() -> None:
-    """`false` is as good as nothing."""
+    """`false` means the same as no key."""
     (route,) = _routes({"topic": "#", "hypertable": False})
     assert (route.hypertable, route.model) == (None, Wide())
 
@@ -208,7 +208,7 @@ def test_other_databases_have_no_hypertables(url: str, name: str) -> None:
 
 
 def test_a_database_that_is_none_is_one_mistake() -> None:
-    """Nothing is said about hypertables, for nobody can tell."""
+    """Nothing is reported about hypertables, because that cannot be known."""
     assert problems({"database": "postgres://h/d", "routes": [{"topic": "a", "hypertable": True}]}).keys() == {
         "database"
     }
@@ -228,7 +228,7 @@ def test_tables_of_its_own(topic: str, prefix: str) -> None:
 
 
 def test_each_route_has_its_own() -> None:
-    """Similar filters get different prefixes; a given prefix stays, and long filters make no long names."""
+    """Similar filters get different prefixes; a given prefix is kept, and long filters get short names."""
     entries: list[dict[str, Any]] = [
         {"topic": "a/b", "model": "document", "keep": "1 day"},
         {"topic": "a/{b}", "model": "narrow", "hypertable": True},

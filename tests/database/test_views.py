@@ -47,7 +47,7 @@ def sites(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> I
 
 @pytest.fixture(autouse=True)
 def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine is no reason to look at views later."""
+    """Do not delay views because the machine is slow."""
     monkeypatch.setattr(keeping, "REST_FACTOR", 0.0)
     monkeypatch.setattr(keeping, "RETRY_PAUSE", 0.0)
 
@@ -234,7 +234,7 @@ DECLARED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("unknown", ["extra", "add"])
 def test_declared_types_are_the_same_from_every_model(unknown: str, sites: list[Site]) -> None:
-    """Dates, decimals, UUIDs and integers as in a column of their own; undeclared ones where the policy puts them."""
+    """Dates, decimals, UUIDs and integers look as in their own columns; undeclared properties follow the policy."""
     made = benches(sites, entity=ENTITY, unknown=unknown)
     for bench in made:
         bench.send(*(("home/x/climate", payload) for payload in DECLARED))
@@ -294,7 +294,7 @@ def test_each_topics_table_has_its_view(site: Site) -> None:
 
 
 def test_two_routes_in_the_same_tables_have_their_own_views(tmp_path: Path) -> None:
-    """Each shows its own topics, new ones without being made anew; a topic that moves takes its records along."""
+    """Each shows its own topics, and new ones without being recreated; a topic that moves takes its records along."""
     bench = Workbench(tmp_path, {"topic": "a/+", "model": "eav"}, {"topic": "b/+", "model": "eav"})
     bench.send(("a/1", {"v": 1}), ("b/1", {"v": 2}))
     statements = bench.sql("SELECT sql FROM sqlite_master WHERE type = 'view' ORDER BY name")
@@ -380,7 +380,7 @@ def _about_views(bench: Workbench, payload: dict[str, Any]) -> int:
 
 
 def test_a_restart_changes_no_view(tmp_path: Path) -> None:
-    """Views that are right stay as they are; one that somebody dropped is made again."""
+    """Correct views are not changed; a dropped one is created again."""
     bench = Workbench(tmp_path, {**ROUTE, "model": "document"})
     bench.send(("home/a/climate", {"temp": 1, "v": 1}))
     bench.restart()
@@ -496,7 +496,7 @@ class Plain(Wide):
 
 
 def test_a_model_without_a_layout_has_no_view(tmp_path: Path) -> None:
-    """Its records are stored all the same; a subclass of Wide without a layout of its own has a view."""
+    """Its records are still stored; a subclass of Wide without its own layout has a view."""
     bench = Workbench(
         tmp_path,
         {"topic": "a", "model": "tests.database.test_views.Plain"},
@@ -509,7 +509,7 @@ def test_a_model_without_a_layout_has_no_view(tmp_path: Path) -> None:
 
 @attrs.frozen
 class Computing(Wide):
-    """A user's model with columns beside the envelope: a number, a time, and a topic by its id."""
+    """A user's model with columns in addition to the envelope: a number, a time, and a topic by its id."""
 
     table: str | None = "climate"
 

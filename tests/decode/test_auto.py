@@ -87,7 +87,7 @@ def test_json_is_what_json_says(value: Any) -> None:
 
 @given(st.text().filter(lambda text: text.strip("\ufeff\0 \t\r\n")[:1] not in ("", "{", "[", '"')))
 def test_text_is_kept(text: str) -> None:
-    """Text that is no JSON is kept, without a byte order mark and without null characters at its end."""
+    """Text that is not JSON is kept, without a byte order mark or null characters at its end."""
     found = auto(text.encode())
     if isinstance(found, str):
         assert found == text.removeprefix("\ufeff").rstrip("\0")

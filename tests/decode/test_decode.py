@@ -162,7 +162,7 @@ def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
 
 @given(trees, st.data())
 def test_damaged_payloads_are_decoded_or_refused(data: Any, draw: st.DataObject) -> None:
-    """So it is with a payload of which a piece is missing or wrong."""
+    """The same holds for a payload with a missing or wrong part."""
     for spec, write in (("json", lambda tree: json.dumps(tree).encode()), ("cbor", cbor2.dumps)):
         payload = bytearray(write(data))
         payload[draw.draw(st.integers(0, len(payload) - 1))] = draw.draw(st.integers(0, 255))
@@ -196,7 +196,7 @@ def test_bytes_are_verbatim() -> None:
 
 
 def test_a_struct_has_names() -> None:
-    """Pad bytes have none, a repeat count has several, a text field has one."""
+    """Pad bytes have no name, a repeat count has several, a text field has one."""
     spec = {"struct": {"format": "<h2x2B4s?", "names": ["t", "a", "b", "tag", "ok"]}}
     payload = struct.pack("<h2x2B4s?", -5, 1, 2, b"ab", True)
     assert decode(spec, payload) == {"t": -5, "a": 1, "b": 2, "tag": b"ab\0\0", "ok": True}
@@ -263,7 +263,7 @@ def test_msgpack_keeps_types() -> None:
     ],
 )
 def test_what_is_no_msgpack_has_a_reason(payload: bytes, says: str) -> None:
-    """Unknown extensions and keys that are no text are refused, too."""
+    """Unknown extensions and keys that are not text are rejected, too."""
     told = reason("msgpack", payload)
     assert says in told
     assert UNTOLD not in told
@@ -297,12 +297,12 @@ def test_cbor_keeps_types() -> None:
     ],
 )
 def test_what_is_no_cbor_has_a_reason(payload: bytes, says: str) -> None:
-    """Unknown tags, simple values and keys that are no text are refused, too."""
+    """Unknown tags, simple values and keys that are not text are rejected, too."""
     assert says in reason("cbor", payload)
 
 
 def test_shared_references_do_not_unfold() -> None:
-    """A few bytes that stand for 2⁴⁰ items are refused at once."""
+    """A few bytes that mean 2⁴⁰ items are rejected at once."""
     bomb: list[Any] = [1]
     for _ in range(40):
         bomb = [bomb, bomb]
@@ -313,7 +313,7 @@ def test_shared_references_do_not_unfold() -> None:
 def test_a_missing_library_is_a_mistake_of_the_configuration(
     name: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any message becomes a dead letter for want of it."""
+    """It is reported before any message becomes a dead letter because of it."""
     monkeypatch.setitem(sys.modules, library, None)
     assert problems(["gzip", name]) == [
         f"decode[1].{name}: needs the library {library}: pip install 'amqtt_db[{name}]'"
@@ -324,7 +324,7 @@ def test_a_missing_library_is_a_mistake_of_the_configuration(
 def test_a_library_that_does_not_import_is_named_by_each_message(
     name: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The writer starts all the same, and a dead letter says what to install."""
+    """The writer still starts, and a dead letter says what to install."""
     real = builtins.__import__
 
     def without(wanted: str, *args: Any, **kwargs: Any) -> Any:

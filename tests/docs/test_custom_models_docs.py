@@ -96,7 +96,7 @@ def test_a_model_from_scratch_stores_and_finds(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("modules")
 def test_a_lookup_gives_ids_to_devices(tmp_path: Path) -> None:
-    """The texts are in the lookup's table, once each, and the index is there."""
+    """Each text is in the lookup's table once, and the index exists."""
     bench = Workbench(tmp_path, *routes("my_devices"))
     bench.send(*((f"home/{room}/{device}", {"v": 1}) for room in "ab" for device in ("lamp", "door")))
     query = "SELECT d.device, count(*) FROM readings r JOIN device d ON d.id = r.device GROUP BY 1 ORDER BY 1"

@@ -117,7 +117,7 @@ def test_every_command_exists(block: CodeBlock, command: list[str]) -> None:
 
 
 def _run_beside_mosquitto(page: Path, arguments: list[str]) -> None:
-    """Run a command that is documented for a broker on this machine."""
+    """Run a documented command that needs a broker on this machine."""
     if MOSQUITTO is not None:
         with Mosquitto(Path.cwd()) as broker:
             _run(page, [broker.url if argument == LOCAL else argument for argument in arguments])

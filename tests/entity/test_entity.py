@@ -58,7 +58,7 @@ CLIMATE = Entity.inline(
 
 
 def test_the_shape_has_declared_kinds_in_their_order() -> None:
-    """Objects flatten, and a dot in a name is no object."""
+    """Objects are flattened, and a dot in a name does not mean an object."""
     assert CLIMATE.shape.properties == (
         ("temp", "number"),
         ("count", "int64"),
@@ -413,7 +413,7 @@ def test_null_is_absence() -> None:
 
 
 def test_a_required_attribute_must_be_there_and_right() -> None:
-    """Without it there is no instance; the reason names it and repeats no value."""
+    """Without it no instance is created; the reason names it and reveals no value."""
     entity = Entity.from_class(Climate)
     assert "property 'temp' is missing" in refusal(entity, {"rh": 1.0})
     told = refusal(entity, {"temp": UNTOLD})
@@ -468,7 +468,7 @@ class Sensor:
 
 
 def test_a_dataclass_is_an_entity() -> None:
-    """With computed fields, and with a reason of its own where it gives one."""
+    """With computed fields, and with its own reason if it gives one."""
     entity = Entity.from_class(Sensor)
     assert entity.declared >= {"value", "unit", "note", "scaled"}
     assert _stored(entity, {"value": 2.5})["scaled"] == 25.0

@@ -18,7 +18,7 @@ _ROOM: Final = 64 * 1024
 
 @contextmanager
 def small_disk(path: Path, size: int) -> Iterator[Path]:
-    """A directory at ``path``; as far as this user can make one, it is a file system of its own with ``size`` bytes."""
+    """A directory at ``path``; if this user can create one, it is a separate file system of ``size`` bytes."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "faults", str(path)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
@@ -31,16 +31,16 @@ def small_disk(path: Path, size: int) -> Iterator[Path]:
 
 
 def require_own(disk: Path) -> None:
-    """Skip a test that only a file system of its own will do for."""
+    """Skip a test that needs a separate file system."""
     if not disk.is_mount():
         pytest.skip("a small file system needs root: run this fault as root, in a container of its own")
 
 
 @contextmanager
 def full(disk: Path, process: int = 0) -> Iterator[str]:
-    """All space of a disk is taken meanwhile; yields what SQLite says of it.
+    """Fill all space on a disk; yield SQLite's error message for it.
 
-    Where the disk is no file system of its own, no file that ``process`` writes may grow.
+    If the disk is not a separate file system, no file that ``process`` writes may grow.
     """
     if disk.is_mount():
         ballast = _fill(disk)
@@ -54,7 +54,7 @@ def full(disk: Path, process: int = 0) -> Iterator[str]:
 
 
 def made_read_only(disk: Path, database: Path) -> bool:
-    """See that whoever opens a database on a disk cannot write it; False as long as somebody has it open."""
+    """Make a database on a disk read-only for whoever opens it; return False while it is open elsewhere."""
     if disk.is_mount():
         return _remounted(disk, "ro")
     database.chmod(0o400)  # which means nothing to root

@@ -12,10 +12,10 @@ from tests.faults.scene import Scene, Verdict
 
 @contextmanager
 def judged(scene: Scene, count: Callable[[Verdict], None], first: int = 300, **judging: Any) -> Iterator[Load]:
-    """A load on a scene, of which ``first`` messages are acknowledged before the context begins.
+    """A load on a scene; ``first`` messages are acknowledged before the context begins.
 
     At its end the clients end, all that was acknowledged is stored, nothing has become a dead letter, and it counts.
-    Where the context fails the clients are told to end, too.
+    If the context fails, the clients are stopped, too.
     ``judging`` is what :meth:`Scene.judge` may be told.
     """
     load = Load(scene.port)

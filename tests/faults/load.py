@@ -54,7 +54,7 @@ class Ledger:
 
 
 class Load:
-    """Clients in a thread of their own, from now until :meth:`end`."""
+    """Clients in a separate thread, from now until :meth:`end`."""
 
     def __init__(
         self,

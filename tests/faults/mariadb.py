@@ -50,7 +50,7 @@ class MariaDB:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """It stands still meanwhile: connections stay open, and nobody answers."""
+        """It is paused: connections stay open, but nothing answers."""
         process = self._process()
         os.kill(process, signal.SIGSTOP)
         try:
@@ -60,7 +60,7 @@ class MariaDB:
 
     @contextmanager
     def account(self) -> Iterator[str]:
-        """The URL of a new database, as its owner, who is no superuser."""
+        """The URL of a new database for its owner, who is not a superuser."""
         name = f"faults{next(self._numbers)}"
         grant = f"GRANT ALL ON {name}.* TO {name}@localhost"
         execute(self._url, f"CREATE DATABASE {name}", f"CREATE USER {name}@localhost", grant)

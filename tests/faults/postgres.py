@@ -45,7 +45,7 @@ class Cluster:
             self._run("pg_ctl", "start", "-w", "-l", str(self.directory / "log"), "-o", options)
 
     def stop(self) -> None:
-        """Stop it in order, though without waiting for whoever is connected."""
+        """Stop it cleanly, but without waiting for clients."""
         self._run("pg_ctl", "stop", "-w", "-m", "fast")
 
     def crash(self) -> None:
@@ -58,7 +58,7 @@ class Cluster:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """All its processes stand still meanwhile: connections stay open, and nobody answers."""
+        """All its processes are paused: connections stay open, but nothing answers."""
         processes = self._processes()
         for process in processes:
             with suppress(ProcessLookupError):
@@ -87,7 +87,7 @@ class Cluster:
 
     @contextmanager
     def account(self) -> Iterator[str]:
-        """The URL of a new database, as its owner, who is no superuser."""
+        """The URL of a new database for its owner, who is not a superuser."""
         with self.database() as url:
             name = _name(url)
             self.execute(f"CREATE ROLE {name} LOGIN")

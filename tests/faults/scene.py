@@ -40,7 +40,7 @@ class Verdict:
 
 
 class Scene(BrokerProcess):
-    """``amqtt-db run`` in a directory of its own, and what a user sees in its database."""
+    """``amqtt-db run`` in its own directory, and what a user sees in its database."""
 
     def __init__(self, directory: Path, url: str | None = None, *, jumping: str | None = None, **section: Any) -> None:
         directory.mkdir(exist_ok=True)
@@ -95,7 +95,7 @@ class Scene(BrokerProcess):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The writer stands still meanwhile."""
+        """The writer is paused."""
         writer = self.writer()
         os.kill(writer, signal.SIGSTOP)
         try:
@@ -106,7 +106,7 @@ class Scene(BrokerProcess):
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """``amqtt-db write`` meanwhile, in the place of a broker that has gone."""
+        """Run ``amqtt-db write`` in place of a broker that has ended."""
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "amqtt_db", "write", str(self.config)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)

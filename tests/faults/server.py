@@ -27,10 +27,10 @@ class Server(Protocol):
         """End it in the middle of whatever it does."""
 
     def paused(self) -> AbstractContextManager[None]:
-        """All its processes stand still meanwhile: connections stay open, and nobody answers."""
+        """All its processes are paused: connections stay open, but nothing answers."""
 
     def account(self) -> AbstractContextManager[str]:
-        """The URL of a new database, as its owner, who is no superuser."""
+        """The URL of a new database for its owner, who is not a superuser."""
 
     def crowded(self, url: str) -> AbstractContextManager[str]:
         """The account has lost its connections, and gets no other."""

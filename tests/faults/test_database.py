@@ -22,7 +22,7 @@ from tests.faults.server import Server
 
 @pytest.mark.fault("database absent at start ({server})")
 def test_absent_at_start(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
-    """No server yet: the broker takes messages all the same, and stores them later; each cause is said once.
+    """Without a server the broker still accepts messages and stores them later; each cause is logged once.
 
     A server that has been started says for a moment that it is not ready, which is another cause.
     """

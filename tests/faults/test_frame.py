@@ -11,7 +11,7 @@ from tests.faults.scene import Scene, Verdict
 
 
 def test_the_clients_end_where_a_test_fails(tmp_path: Path) -> None:
-    """The failure is told as it is, nothing is counted, and no client goes on trying."""
+    """The failure is reported unchanged, nothing is counted, and no client keeps trying."""
     format_count: list[Verdict] = []
     with pytest.raises(ZeroDivisionError), judged(Scene(tmp_path), format_count.append, first=0) as load:
         raise ZeroDivisionError

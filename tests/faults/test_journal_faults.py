@@ -42,7 +42,7 @@ def test_disk_full(tmp_path: Path, count: Count, round_: int) -> None:
 
 
 def _at_qos_0(scene: Scene, first: int) -> Ledger:
-    """A hundred messages that nobody acknowledges; when they are read, what was committed before is acknowledged."""
+    """A hundred QoS 0 messages, which have no acknowledgement; when they are read, earlier ones are acknowledged."""
     return Load(scene.port, 1, most=100, first=first, qos=(0,)).finished()
 
 
@@ -75,7 +75,7 @@ amqtt_db.cli.main()
 
 
 def _as_somebody(scene: Scene) -> subprocess.CompletedProcess[str]:
-    """Start a broker as a user for whom permissions count, which they do not for root."""
+    """Start a broker as an ordinary user, because permissions do not apply to root."""
     command = [sys.executable, "-m", "amqtt_db", "run", str(scene.config)]
     if os.geteuid() != 0:
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=scene.directory)

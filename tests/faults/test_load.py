@@ -1,4 +1,4 @@
-"""Loads and neighbours that nobody planned for: all that is acknowledged is stored, and the broker stays alive."""
+"""Unexpected loads and misbehaving clients: everything acknowledged is stored, and the broker keeps running."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_many_clients(tmp_path: Path, count: Count, round_: int, scale: int) -> 
 
 @pytest.mark.fault("50,000 messages and goodbye")
 def test_a_client_that_leaves_at_once(tmp_path: Path, count: Count, round_: int, scale: int) -> None:
-    """Tens of thousands at QoS 0 in one breath, then DISCONNECT: each of them is stored."""
+    """Tens of thousands of QoS 0 messages at once, then DISCONNECT: each of them is stored."""
     most = 50_000 if scale > 1 else 20_000
     with Scene(tmp_path) as scene:
         with RawClient(scene.port, "much") as client:
@@ -66,7 +66,7 @@ def test_a_large_payload(tmp_path: Path, count: Count, round_: int, scale: int) 
 
 @pytest.mark.fault("a client that sends a byte now and then")
 def test_a_slow_client(tmp_path: Path, count: Count, round_: int) -> None:
-    """Fifty clients stop in the middle of a packet: nobody else waits for them, and a half message is none."""
+    """Fifty clients stop in the middle of a packet: no other client waits, and half a message is not stored."""
 
     async def stall(port: int, ready: asyncio.Event, done: asyncio.Event) -> None:
         connection = Connection(port, f"slow{id(ready)}{time.monotonic_ns()}")
@@ -168,7 +168,7 @@ def _with_decoder(directory: Path, **writer: Any) -> Scene:
 
 
 def _bad(scene: Scene, *deeds: str) -> tuple[Ledger, Ledger]:
-    """A load with a bad message for each deed, all in the journal at once; the good messages, and the bad ones."""
+    """A load with one bad message of each kind, all in the journal together; the good messages, and the bad ones."""
     with scene.held():
         return _waiting(scene, *deeds)
 

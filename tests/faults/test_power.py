@@ -29,7 +29,7 @@ WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
 
 @contextmanager
 def frozen(scene: Scene) -> Iterator[None]:
-    """Neither broker nor writer moves meanwhile."""
+    """Broker and writer are both paused."""
     assert scene.process is not None
     processes = [scene.process.pid, scene.writer()]
     for process in processes:
@@ -48,7 +48,7 @@ def _stands_still(process: int) -> bool:
 
 
 def take(scene: Scene, names: str, directory: Path) -> None:
-    """Copy files of a scene as they are at this instant; what SQLite shares in memory is lost."""
+    """Copy the files of a scene as they are now, without SQLite's shared memory."""
     directory.mkdir(exist_ok=True)
     with frozen(scene):
         for file in scene.directory.glob(names):
@@ -78,7 +78,7 @@ def test_everything_at_one_instant(tmp_path: Path, rng: random.Random, count: Co
 
 @pytest.mark.fault("power loss in the database's log")
 def test_the_database_loses_the_end_of_its_log(tmp_path: Path, rng: random.Random, count: Count, round_: int) -> None:
-    """An SQLite database cut anywhere in its log, beside a journal that still has everything: stored once."""
+    """An SQLite database cut anywhere in its log, with a complete journal: everything is stored once."""
     after = tmp_path / "after"
     with Scene(tmp_path / "before") as scene:
         with scene.held():
@@ -178,7 +178,7 @@ def _numbers(path: Path) -> list[int]:
 
 @pytest.mark.fault("a damaged journal: what can be read of it")
 def test_a_damaged_journal(tmp_path: Path, rng: random.Random, count: Count, round_: int) -> None:
-    """Pages full of noise: set aside under a name of its own, and all else is stored, once; the log says it."""
+    """A journal with pages of random bytes is set aside; everything else is stored once, and the log says so."""
     scene = Scene(tmp_path).start()
     with scene.held():
         ledger = Load(scene.port, most=250).finished()

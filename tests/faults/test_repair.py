@@ -1,4 +1,4 @@
-"""After the cause is mended, a replay stores exactly what can be stored now, and keeps the rest."""
+"""After the cause is fixed, a replay stores exactly what can be stored now, and keeps the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MENDED = BROKEN.replace("int(payload)", "int(payload.strip(b'\"'))")
 def test_replay_stores_what_was_mended(
     tmp_path: Path, count: Count, round_: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbers in quotes were dead, and are stored once each; what is no number stays, and says why; twice is once."""
+    """Numbers in quotes were dead letters, and are now stored once each; other text stays dead, with the reason."""
     decoder = tmp_path / "decoders.py"
     decoder.write_text(BROKEN)
     payloads: list[Any] = [number if number % 3 else str(number) for number in range(30)]

@@ -29,7 +29,7 @@ def test_its_rows_are_the_suites_faults() -> None:
 
 
 def test_a_run_writes_its_table(tmp_path: Path) -> None:
-    """Rounds add up, and what is around the markers stays."""
+    """Rounds add up, and everything outside the markers is unchanged."""
     tally = Tally()
     tally.add("one", Verdict(1000, 1500, 1))
     tally.add("one", Verdict(1000, 1500, 0))

@@ -1,4 +1,4 @@
-"""Clocks that jump, and times that nobody expects: every message is stored, in the order in which it came."""
+"""Clocks that jump, and unusual times: every message is stored, in order of arrival."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TIMES = {
     "2026-02-30T00:00:00": None,
     "yesterday": None,
 }
-"""What a payload says → what the column of its declared type has; None: the text is kept beside it."""
+"""Payload → the value in the column of its declared type; None: the text is kept in a separate column."""
 
 
 @pytest.mark.fault("the clock set back an hour and forward a year")

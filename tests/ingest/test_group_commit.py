@@ -1,4 +1,4 @@
-"""Group commit, as the plugin and the bridge use it: what is told as committed is in the journal."""
+"""Group commit, as the plugin and the bridge use it: what it reports as committed is in the journal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(path: Path, scenario: Callable[[GroupCommit], Awaitable[None]], *, linge
 
 
 def test_many_entries_in_one_call_get_neighbouring_positions(tmp_path: Path) -> None:
-    """When the future of `extend` is done, all its entries are in the journal, in order, beside those of `append`."""
+    """When the future of `extend` is done, all its entries are in the journal, in order, next to those of `append`."""
     path = tmp_path / "journal"
 
     async def scenario(group_commit: GroupCommit) -> None:
@@ -64,7 +64,7 @@ def test_many_entries_in_one_call_get_neighbouring_positions(tmp_path: Path) -> 
 
 
 def test_a_listener_hears_of_committed_positions_only(tmp_path: Path) -> None:
-    """After each commit it gets the position behind it, before anything written meanwhile is sent."""
+    """After each commit it gets the position after it, before anything written in the meantime is sent."""
     path = tmp_path / "journal"
     heard: list[int] = []
 
@@ -148,7 +148,7 @@ def test_nothing_is_acknowledged_once_the_file_is_known_to_be_gone(
 
 
 def test_a_note_is_durable_when_the_future_of_the_next_entries_is_done(tmp_path: Path) -> None:
-    """That holds without any entry, too."""
+    """Even if there are no entries."""
     path = tmp_path / "journal"
 
     async def scenario(group_commit: GroupCommit) -> None:
@@ -162,7 +162,7 @@ def test_a_note_is_durable_when_the_future_of_the_next_entries_is_done(tmp_path:
 
 
 def test_what_comes_after_the_end_is_not_taken(tmp_path: Path) -> None:
-    """A closed group commit gives back a cancelled future, which nobody takes for an acknowledgement."""
+    """A closed group commit returns a cancelled future, which is not taken as an acknowledgement."""
 
     async def scenario(group_commit: GroupCommit) -> None:
         await group_commit.close()

@@ -86,7 +86,7 @@ def exists(pid: int) -> bool:
 
 
 def test_the_child_gets_its_order_and_ends_by_itself(log: Path) -> None:
-    """One line of input, a session of its own; when its input ends it may finish."""
+    """It gets one line of input and its own session; when its input ends, it may finish."""
 
     async def scenario() -> None:
         supervisor = Supervisor(b'{"a":\n1}', command(OBEDIENT, log))
@@ -121,7 +121,7 @@ def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFix
 
 
 def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCaptureFixture) -> None:
-    """Status 2 is told, and not repeated in a tight loop; nor does it delay the end."""
+    """Status 2 is logged and not retried in a tight loop; it does not delay the shutdown."""
 
     async def scenario() -> None:
         supervisor = Supervisor(b"job", (sys.executable, "-c", "raise SystemExit(2)"))
@@ -141,7 +141,7 @@ def test_a_child_that_cannot_be_configured_is_not_hurried(caplog: pytest.LogCapt
 def test_a_child_that_ends_at_a_limit_is_replaced_at_once(
     end: str, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its limits are pauses enough: however often it happens, there is no longer wait each time."""
+    """Its limits are pause enough: the wait does not grow, however often this happens."""
 
     async def scenario() -> None:
         supervisor = Supervisor(b"job", (sys.executable, "-c", f"import signal, sys; {end}"))
@@ -169,9 +169,9 @@ def test_a_child_that_cannot_be_started_is_told(caplog: pytest.LogCaptureFixture
 
 
 def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One that ignores the end of its input and SIGTERM is gone all the same when ``stop`` returns.
+    """Even one that ignores the end of its input and SIGTERM is gone when ``stop`` returns.
 
-    That it is waited for is told, and for how long.
+    The wait is logged, with its limit.
     """
     caplog.set_level(logging.INFO, "amqtt_db")
 

@@ -10,7 +10,7 @@ from amqtt_db.ingest.waiting import wait_within
 
 
 def test_a_result_comes_in_time_or_not_at_all() -> None:
-    """What takes too long is cancelled; errors pass."""
+    """Work that takes too long is cancelled; errors are passed on."""
 
     async def work(seconds: float) -> int:
         await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""A Mosquitto and a bridge in processes of their own, as a user starts them, and a publisher."""
+"""Mosquitto and a bridge in separate processes, as a user starts them, and a publisher."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """Return a port that is not in use."""
     with closing(socket.socket()) as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1])
@@ -117,7 +117,7 @@ def publish(port: int, payloads: Iterable[str], topic: str = "t", qos: int = 1, 
 
 
 class BridgeProcess:
-    """``amqtt-db run`` with brokers; topics are stored in tables of their own."""
+    """``amqtt-db run`` with brokers; each topic has its own table."""
 
     def __init__(self, directory: Path, broker: Any, **document: Any) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""A broker in a process of its own, as a user starts it, and raw clients that do what libraries are too polite for."""
+"""A broker in a separate process, as a user starts it, and raw clients that do what libraries refuse to do."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class BrokerProcess:
 
 
 class RawClient:
-    """An MQTT 3.1.1 client on a bare socket: sends what it is told, keeps what was acknowledged."""
+    """An MQTT 3.1.1 client on a bare socket: sends what the test says, remembers what was acknowledged."""
 
     def __init__(self, port: int, name: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -167,7 +167,7 @@ class RawClient:
         self.socket.close()
 
     def disconnect(self) -> None:
-        """Say goodbye and close at once."""
+        """Send DISCONNECT and close at once."""
         self.socket.sendall(DISCONNECT)
         self.socket.close()
 

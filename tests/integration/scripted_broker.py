@@ -12,7 +12,7 @@ ACCEPTED = {V311: b"\x20\x02\x00\x00", V5: b"\x20\x03\x00\x00\x00"}
 
 
 class ScriptedBroker:
-    """Answers CONNECT by its version of MQTT, with nothing but an end if there is no answer, and SUBSCRIBE by codes.
+    """Answers CONNECT by MQTT version, or closes the connection if there is no answer; answers SUBSCRIBE by codes.
 
     It sends ``then`` behind that.
     """

@@ -73,7 +73,7 @@ def test_a_broker_that_restarts_is_connected_again(tmp_path: Path) -> None:
 
 
 def test_a_lost_session_is_an_error_and_subscribed_again(tmp_path: Path) -> None:
-    """A Mosquitto without persistence forgets it; messages may be missing, and that is said."""
+    """Mosquitto without persistence loses it; messages may be missing, and an error says so."""
     with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url) as bridge:
         broker.stop()
         broker.start()

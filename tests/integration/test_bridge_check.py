@@ -63,7 +63,7 @@ def is_session_kept(broker: Mosquitto, client_id: str) -> bool:
 
 
 def test_a_running_bridge_is_not_disturbed(tmp_path: Path) -> None:
-    """It is asked with a client id of its own."""
+    """The probe uses a different client id."""
     with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url) as bridge:
         until(lambda: bridge.logged("subscribed to #"), "the bridge is subscribed")
         assert check(tmp_path / "bridge.yaml")[0] == 0

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow]
     ids=["closes the connection", "code 1", "code 0x84"],
 )
 def test_a_broker_that_does_not_speak_mqtt_5_is_tried_with_3(tmp_path: Path, refusal: bytes) -> None:
-    """At once, and that is said."""
+    """At once, and that is logged."""
     answers = {V311: ACCEPTED[V311]}
     if refusal:
         answers[V5] = refusal
@@ -31,7 +31,7 @@ def test_a_broker_that_does_not_speak_mqtt_5_is_tried_with_3(tmp_path: Path, ref
 
 
 def test_amqtt_is_subscribed_with_3(tmp_path: Path) -> None:
-    """What is published there is stored by the bridge as well."""
+    """The bridge stores what is published to amqtt, too."""
     homes = [tmp_path / name for name in ("broker", "bridge")]
     for home in homes:
         home.mkdir()
@@ -57,7 +57,7 @@ def test_a_broker_that_grants_less_is_told(tmp_path: Path, codes: bytes, level: 
 
 
 def test_a_broker_says_that_the_client_id_is_taken_over(tmp_path: Path) -> None:
-    """It is told once with what to do, and the bridge does not throw the other client out at once."""
+    """It is logged once with what to do, and the bridge does not disconnect the other client at once."""
     with ScriptedBroker(ACCEPTED, then=b"\xe0\x01\x8e") as broker, BridgeProcess(tmp_path, broker.url) as bridge:
         until(lambda: bridge.logged("which has taken over: stop that one, or set another `client_id`"), "it is told")
     assert bridge.logged("connected with MQTT 5") == 1
@@ -67,7 +67,7 @@ def test_a_broker_says_that_the_client_id_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_another_client_with_the_same_client_id_is_suspected(tmp_path: Path, protocol: str) -> None:
-    """Mosquitto 2.0 says nothing, so it shows by connections that soon end.  It is told once, with what to do."""
+    """Mosquitto 2.0 gives no reason, so short connections are the sign.  It is logged once, with what to do."""
     homes = [tmp_path / name for name in ("one", "two")]
     for home in homes:
         home.mkdir()

@@ -108,7 +108,7 @@ def test_what_is_wrong_with_tls_is_told_once(
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    """With their place in the YAML and what to do; nobody is asked for a password at the terminal."""
+    """With their path in the YAML and what to do; nothing asks for a password at the terminal."""
     site = Site(tmp_path)
     certificate, key = site.client
     locked = tmp_path / "locked.key"

@@ -147,7 +147,7 @@ def test_a_stopped_broker_has_stored_everything(tmp_path: Path) -> None:
 
 
 def test_the_writer_never_outlives_its_broker(tmp_path: Path) -> None:
-    """After `kill -9` of the broker the writer drains what it can and ends by itself."""
+    """After `kill -9` of the broker, the writer stores what it can and ends by itself."""
     broker = BrokerProcess(tmp_path).start()
     with RawClient(broker.port, "c") as client:
         client.publish("a/b", ({"n": number} for number in range(1000)), 1)
@@ -202,7 +202,7 @@ def test_the_plugin_in_amqtts_own_broker(tmp_path: Path) -> None:
 
 
 def test_a_users_module_beside_the_configuration(tmp_path: Path) -> None:
-    """A decoder of one's own in the current directory: the broker's process and the writer's both find it."""
+    """The broker's and the writer's process both find a user's decoder in the current directory."""
     (tmp_path / "my_decoders.py").write_text("def shout(payload):\n    return {'text': payload.decode().upper()}\n")
     with BrokerProcess(tmp_path, routes=[{"topic": "#", "decode": "my_decoders.shout"}]) as broker:
         with RawClient(broker.port, "c") as client:

@@ -21,7 +21,7 @@ SECOND = 1_000_000
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """A journal of two openings: a connection with three messages, then one message of nobody's."""
+    """A journal with two openings: a connection with three messages, then a message without a connection."""
     path = tmp_path / "mqtt.journal"
     first = Journal.open(path, max_size=2**30, sync="never")
     session = first.append(flags(CONNECT), 1, 0, b"", b'{"client_id": "c\\u001b[31m"}')

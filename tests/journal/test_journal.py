@@ -153,7 +153,7 @@ def test_the_reader_gets_every_entry_once(groups: list[list[Entry]], max_message
 
 
 def test_reopening_goes_on_with_a_new_token(path: Path) -> None:
-    """Each opening has a token of its own, names the one before, and uses no position again."""
+    """Each opening has its own token, names the one before, and reuses no position."""
     first = opened(path)
     fill(first, 2)
     behind = first.next
@@ -373,7 +373,7 @@ def test_a_batch_that_starts_within_a_group_is_cut(path: Path) -> None:
 
 
 def test_trimming_deletes_only_what_is_wholly_behind(path: Path) -> None:
-    """A group of which one entry is not behind the progress stays."""
+    """A group with at least one entry after the progress is kept."""
     journal = opened(path)
     behind = fill(journal, 3)
     journal.trim(Progress(journal.token, behind[1] - 1))
@@ -525,7 +525,7 @@ def test_nobody_else_may_read_it(path: Path) -> None:
 
 
 def test_another_programs_database_is_left_alone(path: Path) -> None:
-    """A database that is no journal is refused by owner and reader, and not changed."""
+    """Owner and reader reject a database that is not a journal, and do not change it."""
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE mine (a)")
     other.close()
@@ -561,7 +561,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 
 def test_a_reader_needs_a_journal(path: Path) -> None:
-    """A reader that comes too early is told so, and creates nothing."""
+    """A reader that comes too early gets an error, and creates nothing."""
     with pytest.raises(JournalError, match="it does not exist yet; the broker creates it"):
         JournalReader(path)
     assert not path.exists()

@@ -135,7 +135,7 @@ def test_a_log_without_its_file_is_set_aside(path: Path) -> None:
 
 
 def test_another_version_is_not_taken_for_damage(path: Path) -> None:
-    """Its groups cannot be read; that is no reason to move it away."""
+    """Its groups cannot be read, but it is not moved away."""
     filled(path)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")

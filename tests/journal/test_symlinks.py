@@ -1,4 +1,4 @@
-"""Whoever may make files beside a journal must not lead its processes to write into other files."""
+"""A user who can create files next to a journal must not be able to make its processes write into other files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("end", FILES)
 def test_no_file_beside_the_journal_is_written_through_a_link(end: str, tmp_path: Path) -> None:
-    """The link is refused, and what it leads to is as it was."""
+    """The link is rejected, and its target is unchanged."""
     path, target = tmp_path / "mqtt.journal", tmp_path / "precious"
     target.write_text("precious")
     path.with_name(path.name + end).symlink_to(target)

@@ -1,4 +1,4 @@
-"""Tables of lookups have names like all others: nobody else gets them, and nobody loses his."""
+"""Lookup tables have names like all others: nothing else gets them, and no other table loses its name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_topic_with_the_name_of_a_lookup(order: tuple[Any, Any], together: boo
 
 
 def test_a_topic_that_was_there_before(site: Site) -> None:
-    """The writer says so at once, and names the lookup; another name is taken."""
+    """The writer reports that at once and names the lookup; another name works."""
     bench = Workbench(site, ALL)
     bench.send(THERE)
     with pytest.raises(DatabaseError, match="table device, which a model names for a lookup of device, already holds"):

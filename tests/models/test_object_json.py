@@ -1,4 +1,4 @@
-"""JSON texts of many objects, written column by column."""
+"""JSON of many objects, written column by column."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ columns = (
 
 @given(st.data(), paths)
 def test_the_texts_are_those_that_each_object_has_alone(data: st.DataObject, under: list[tuple[str, ...]]) -> None:
-    """Objects that are written together read as if each were written by itself."""
+    """Objects written together read as if each had been written alone."""
     if ("deep",) in under:
         return
     drawn = [data.draw(columns) for _ in under]

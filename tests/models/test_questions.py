@@ -49,7 +49,7 @@ def _messages() -> Iterator[Sent]:
 def asked(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Workbench]]:
-    """A model, and a database with some days of its records, of which the server knows how many there are."""
+    """A model, and a database with several days of its records and up-to-date statistics."""
     engine, model = request.param
     with ExitStack() as stack:
         site = stack.enter_context(make_site(servers, engine, tmp_path_factory.mktemp("asked")))

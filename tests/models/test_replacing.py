@@ -45,7 +45,7 @@ def newest(bench: Workbench) -> list[tuple[Any, ...]]:
 
 
 def test_the_newest_row_stays(site: Site) -> None:
-    """Of a batch and of several: late messages change nothing, NULL replaces a value, other keys are left alone."""
+    """In one batch and over several: late messages change nothing, NULL replaces a value, other keys are unaffected."""
     bench = Workbench(site, {"topic": "#", "model": MODEL, "time": "at"})
     bench.send(("a", {"at": 10, "v": 1, "note": "it's"}), ("a", {"at": 30, "v": 3}), ("a", {"at": 20, "v": 2}))
     assert newest(bench) == [("a", 0, 3.0, None, 2)]

@@ -15,7 +15,7 @@ from tests.workbench import Workbench
 @pytest.mark.parametrize("model", [Wide(), Wide(table="x"), Eav(), Document(prefix="d"), Narrow()], ids=str)
 @pytest.mark.parametrize("timed", [False, True])
 def test_a_built_in_model_has_its_registered_name(model: Model, timed: bool) -> None:
-    """No module is told, so that modules may move; the time in the keys is remembered."""
+    """No module is named, so modules may move; the time in the keys is remembered."""
     text = to_spec(model, timed=timed)
     ((name, options),) = json.loads(text).items()
     assert name in BUILTIN

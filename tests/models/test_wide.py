@@ -140,7 +140,7 @@ def test_properties_that_differ_in_case_are_two(site: Site) -> None:
 
 
 def test_property_names_of_any_kind_are_distinct_and_exact(site: Site) -> None:
-    """Empty, 300 bytes, SQL words, envelope names, dots beside nesting, NUL, surrogates, punctuation."""
+    """Empty, 300 bytes, SQL words, envelope names, dots next to nesting, NUL, surrogates, punctuation."""
     names = [*NASTY_TEXT, "x" * 300, "x" * 299 + "y", "?!", "!?", "rowid", "part", "qos", "retain", "session", "extra"]
     payload: dict[str, Any] = {name: index for index, name in enumerate(names)}
     payload["a"] = {"b": "nested"}

@@ -198,7 +198,7 @@ def test_many_topics_of_one_table(tmp_path: Path) -> None:
 
 
 def test_tables_of_too_many_topics(tmp_path: Path) -> None:
-    """Topics that had to share a table, for their route had enough of its own, are told apart."""
+    """Topics that share a table because their route has too many are distinguished."""
     bench = Workbench(tmp_path, {"topic": "#", "max_tables": 1})
     bench.send(*((topic, {"n": 1}) for topic in "abcabc"))
     assert tell(amqtt_db.read(bench.url, "b")) == [1, 4]
@@ -243,7 +243,7 @@ def test_several_detail_tables(site: Site) -> None:
 
 @contextmanager
 def statements() -> Iterator[list[tuple[str, Any]]]:
-    """Every SELECT on tables of records that is executed meanwhile, with its parameters."""
+    """Yield every SELECT on tables of records that is executed inside, with its parameters."""
     seen: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, sql: str, parameters: Any, *_: object) -> None:
@@ -315,7 +315,7 @@ def test_memory_does_not_grow_with_the_answer(tmp_path: Path) -> None:
 
 
 def test_what_is_stored_meanwhile_is_not_read(site: Site) -> None:
-    """A reading shows one state of the database, however long it takes."""
+    """A reader sees one state of the database, however long it takes."""
     bench = filled(site, "wide", 5000)
     records = amqtt_db.read(bench.url)
     next(records)
@@ -369,7 +369,7 @@ def test_what_is_no_url_is_refused_at_once(url: str, reason: str) -> None:
 
 
 def test_a_damaged_database_is_an_error_of_one_line(tmp_path: Path) -> None:
-    """That holds if the damage shows only while rows are fetched, too."""
+    """The same holds if the damage is found only while rows are fetched."""
     bench = Workbench(tmp_path, {"topic": "#", "model": {"wide": {"table": "all"}}})
     bench.send(*(("t", {"text": "x" * 2000}) for _ in range(1000)))
     bench.close()
@@ -390,7 +390,7 @@ def test_a_damaged_database_is_an_error_of_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_times_that_somebody_edited_by_hand_are_those_that_were_meant(written: str, tmp_path: Path) -> None:
-    """In the column of the time and in a property's, with a zone or without, which means UTC as everywhere."""
+    """In the column `time` and in a property's, with or without a zone; without, they are UTC."""
     bench = Workbench(tmp_path, {"topic": "t", "entity": {"at": "datetime", "day": "datetime"}})
     bench.send(("t", {"at": "2026-01-01T00:00:00Z", "day": "2026-01-01T00:00:00Z"}))
     bench.sql("UPDATE t SET time = ?, at = ?, day = '2024-01-01'", (written, written))
@@ -566,7 +566,7 @@ def test_what_no_model_writes_is_an_error_that_names_the_table(
 
 
 def test_following_yields_what_is_stored_meanwhile(tmp_path: Path) -> None:
-    """The newest ones first, then each new one; nothing before the call unless it is asked for."""
+    """The newest ones first, then each new one; earlier ones only on request."""
     bench = Workbench(tmp_path)
     bench.send(*(("t", {"n": number}) for number in range(3)))
     found = amqtt_db.follow(bench.url, "t", last=2, interval=0.01)

@@ -26,7 +26,7 @@ from amqtt_db.record import Kind, kind_of
     ],
 )
 def test_kinds_of_undeclared_values(value: Any, kind: Kind | None) -> None:
-    """true stays apart from 1, and integers that no double holds from other numbers."""
+    """true is distinguished from 1, and integers beyond a double from other numbers."""
     assert kind_of(value) == kind
 
 

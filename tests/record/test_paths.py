@@ -47,7 +47,7 @@ def _unflattened(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_dot_in_a_key_and_nesting_stay_apart() -> None:
-    """``a.b`` beside nested ``a: {b}`` gives two properties."""
+    """``a.b`` and nested ``a: {b}`` are two properties."""
     assert flatten({"a.b": 1, "a": {"b": 2}}) == {"a\\.b": 1, "a.b": 2}
 
 

@@ -45,7 +45,7 @@ def test_without_prefix_items_come_up() -> None:
 
 
 def test_keys_become_a_property() -> None:
-    """The path names it; single values beside objects belong to every record."""
+    """The path names it; single values next to objects belong to every record."""
     assert records("{sensor}", {"3c61": {"temp": 1}, "a1b2": {"temp": 2}, "gw": "x"}) == [
         {"gw": "x", "temp": 1, "sensor": "3c61"},
         {"gw": "x", "temp": 2, "sensor": "a1b2"},

@@ -39,7 +39,7 @@ def test_a_message_without_the_root_is_left_as_it_is(data: Any) -> None:
 
 
 def test_pairs_become_properties() -> None:
-    """Further keys of a pair are named after both; items that are no pair stay in the list."""
+    """Further keys of a pair are named after both; items that are not pairs stay in the list."""
     left = [{"name": "t", "value": 3}, {"value": 4}, 5]
     tags = [{"name": "t", "value": 1, "q": True}, {"name": "p", "value": 2.5}, *left]
     assert message({"node": "n", "tags": tags}, pairs=Pairs(("tags",))) == {
@@ -69,7 +69,7 @@ def test_dropped_properties_take_along_what_is_below_them() -> None:
 
 
 def test_renamed_properties_never_replace_others() -> None:
-    """A path that is taken stays with its owner."""
+    """A path that is taken is not replaced."""
     data = {"AM2301": {"Temperature": 20, "Humidity": 50}, "hum": 1}
     assert record(data, rename={"AM2301.Temperature": "temp", "AM2301.Humidity": "hum", "gone": "x"}) == {
         "AM2301": {"Humidity": 50},
@@ -79,7 +79,7 @@ def test_renamed_properties_never_replace_others() -> None:
 
 
 def test_texts_are_read_as_truth_and_numbers() -> None:
-    """Only texts that are exactly such; identifiers with leading zeros and very long digits stay text."""
+    """Only text that matches exactly; identifiers with leading zeros and very long numbers stay text."""
     booleans = {"ON": True, "OFF": False}
     data = {"a": "ON", "b": {"c": "OFF", "d": "on"}, "n": "21.50", "i": "-7", "e": "1e3", "z": "007", "l": "9" * 80}
     assert record(data, booleans=booleans, numbers={"text"}) == {
@@ -110,7 +110,7 @@ def test_texts_are_read_as_truth_and_numbers() -> None:
     ],
 )
 def test_times_without_a_zone_get_the_offset(text: str, expected: str) -> None:
-    """Of a time that comes twice in autumn, the first; other texts stay as they are."""
+    """If a time occurs twice in autumn, the first one; other text is unchanged."""
     assert record({"a": {"t": text}}, timezone=ZoneInfo("Europe/Berlin")) == {"a": {"t": expected}}
 
 

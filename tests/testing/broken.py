@@ -52,7 +52,7 @@ class NamesAnUndeclaredTable(Document):
     """Has rows for a table that there is not."""
 
     def write(self, record: Record) -> Rows:
-        """With a row for nobody."""
+        """Write a row for an undeclared table."""
         yield from Document.write(self, record)
         if record.qos == 2:
             yield "nowhere", {}

@@ -34,7 +34,7 @@ TOLD = Told(2**40 + 1, 0, 5, "a/b", None, 1, True, {("v",): ("number", 1.0)})
     ],
 )
 def test_what_differs_is_not_the_same(left: Any, right: Any) -> None:
-    """Types, signs of zero and scales are told apart, also inside lists and objects."""
+    """Types, signs of zero and scales are distinguished, also inside lists and objects."""
     assert not same(left, right)
     assert not same(right, left)
     assert same(left, left)
@@ -46,7 +46,7 @@ def test_nan_is_the_same_as_nan() -> None:
 
 
 def test_what_is_expected_of_a_message() -> None:
-    """Paths, kinds, levels, envelope: as somebody would write them down who has read the documentation."""
+    """Paths, kinds, levels, envelope: as a reader of the documentation would expect them."""
     sent = Sent("attic/x", ({"n": 21, "big": 2**53 + 1, "o": {"p": None, "e": {}}, "l": [1]}, {}), 7, 3, 2, True)
     first, second = expected(sent, 2, 9, Setting("{site}/#"))
     assert (first.id, first.part, first.time, first.session) == (2 * 2**40 + 9, 0, 7, 2 * 2**40 + 3)

@@ -47,7 +47,7 @@ LOSING = {"rows_mean_the_records_they_were_made_of", "fast_and_plain_readers_agr
 
 @attrs.frozen
 class Case:
-    """A broken model, what is said of it, the laws that it must fail, and those that it may fail for that reason."""
+    """A broken model, the expected message, the laws that it must fail, and those that it may fail as a result."""
 
     model: Callable[[], Model]
     says: str
@@ -168,7 +168,7 @@ class TestShort(ModelContract):
 
 
 def test_many_examples_spare_nobody() -> None:
-    """A profile for the night tries every database as hard."""
+    """A nightly profile tries every database equally hard."""
     with tried(1000):
         assert tries(1, attrs.evolve(SQLITE, thorough=False)).max_examples == 1000
 

@@ -43,7 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_server_starts_once_when_it_is_needed_and_stops_at_the_end(started: list[str]) -> None:
-    """Lazily, and only those that somebody asks for."""
+    """Lazily, and only those that are needed."""
     made = Servers()
     assert started == []
     assert made.url("fake") == made.url("fake")
@@ -111,7 +111,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_database_is_empty_whoever_had_it_before(kind: str, tmp_path: Path) -> None:
-    """The same one again, without the tables and views of the test before."""
+    """The same database is reused, without the tables and views of the previous test."""
     with needed(kind):
         SERVERS.url(kind)
     for _ in range(2):

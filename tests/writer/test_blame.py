@@ -58,7 +58,7 @@ def require_neighbours(bench: Workbench, sent: list[tuple[str, Any]]) -> None:
 
 @pytest.mark.parametrize("head", ["a,b", "a"])
 def test_a_surplus_field_of_csv_is_its_messages_fault(head: str, tmp_path: Path) -> None:
-    """A key that is no text: the message is a dead letter, good ones with the same keys beside it are stored."""
+    """A key that is not text makes the message a dead letter; good ones with the same keys are stored."""
     bench = Workbench(tmp_path, {"topic": "csv/#", "decode": f"{USER}.read_csv"}, GOOD)
     rows = [("csv/x", f"{head}\n1,2\n".encode()), ("good/x", {"v": 1.0}), ("csv/y", f"{head}\n1\n".encode())]
     bench.send(*rows)
@@ -71,7 +71,7 @@ def test_a_surplus_field_of_csv_is_its_messages_fault(head: str, tmp_path: Path)
 @pytest.mark.parametrize("model", BUILTIN)
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, model: str, tmp_path: Path) -> None:
-    """Decoders return an OrderedDict, an IntEnum or a number of numpy; alone and beside plain ones."""
+    """Decoders return an OrderedDict, an IntEnum or a numpy number, alone and next to plain values."""
     bench = Workbench(tmp_path, {"topic": "moody/#", "decode": f"{USER}.decode", "model": model})
     bench.send(("moody/a", name.encode()), ("moody/a", {"a": 1}), ("moody/a", name.encode()))
     assert bench.dead() == []
@@ -83,7 +83,7 @@ def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, model: s
 @pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE, *HARMLESS])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_of_a_model_that_misbehaves_costs_only_its_messages(method: str, mood: str, tmp_path: Path) -> None:
-    """That holds after a restart, too, and the views of others are made."""
+    """After a restart, too; and the views of other routes are created."""
     bench = Workbench(tmp_path, moody(method, mood), GOOD)
     sent: list[tuple[str, Any]] = [
         ("good/a", {"v": 1.0}), ("moody/a", {"bad": 1.0}), ("moody/b", {"fine": 1.0}), ("good/a", {"v": 2.0})
@@ -152,7 +152,7 @@ while bench.position < 5:
 @pytest.mark.parametrize("mood", ["hang", "exit", "polite exit"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_hangs_or_exits_costs_only_its_message(method: str, mood: str, tmp_path: Path) -> None:
-    """The writer is ended, and started again by whoever supervises it; neighbours are stored all the same."""
+    """The writer is ended, and its supervisor restarts it; neighbours are stored."""
     command = [sys.executable, "-c", DEADLY, str(tmp_path), method, mood]
     codes: list[int] = []
     while not codes or (codes[-1] and len(codes) < 8):
@@ -189,7 +189,7 @@ def test_a_model_that_never_says_its_tables_costs_only_its_messages(
 
 
 def test_a_model_that_is_gone_stops_only_its_own_view(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The class of an assignment cannot be imported any more: that is said once, and the views of others are made."""
+    """If an assignment's class can no longer be imported, that is logged once, and other views are created."""
     bench = Workbench(tmp_path, {"topic": "lab/#", "model": "eav"}, GOOD)
     bench.send(("lab/a", {"v": 1.0}))
     past = "'gone', 'lab/#', '{\"gone_package.Model\": {}}'"
@@ -227,7 +227,7 @@ def test_a_dead_letter_of_a_model_says_where(tmp_path: Path) -> None:
 
 
 def test_replay_tells_what_user_code_raises(tmp_path: Path) -> None:
-    """A dead letter that cannot be stored now either stays one."""
+    """A dead letter that still cannot be stored stays one."""
     bench = Workbench(tmp_path, moody("tables", "value error"))
     bench.send(("moody/a", {"bad": 1}), Sent("moody/a", b"recursion"))
     first, second = (letter.id for letter in bench.dead())
@@ -274,7 +274,7 @@ def test_a_character_that_the_database_lacks_is_its_messages_fault(
 
 
 def test_a_reason_or_a_client_with_such_a_character_is_noted_in_ascii(latin: Site) -> None:
-    """A dead letter and a connection are noted all the same."""
+    """A dead letter and a connection are still recorded."""
     route = {"topic": "t", "entity": {"你好": "int"}, "mismatch": "reject"}
     bench = Workbench(latin, route)
     details = json.dumps({"client_id": "你好", "username": "ü"}).encode()

@@ -1,4 +1,4 @@
-"""Tables that another model has made: what a route's model cannot be laid into is told before anything is stored."""
+"""Tables that another model has created: a route's model that does not fit is reported before anything is stored."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_table_that_was_left_empty_keeps_its_form(site: Site) -> None:
 
 
 def test_a_table_that_was_made_anew_has_its_last_form(site: Site) -> None:
-    """Of two models that have made it, the one before is refused."""
+    """If two models have created it, the earlier one is rejected."""
     bench = Workbench(site, {"topic": "#", "model": EAV})
     bench.send(("t", {"v": 1}))
     bench.close()
@@ -152,7 +152,7 @@ def test_remodel_is_refused_as_the_writer_is(site: Site) -> None:
 
 
 def test_a_column_that_was_added_is_in_nobodys_way(site: Site) -> None:
-    """A model of one's own has added one that it always fills, so it may be empty; rows without it fit."""
+    """A user's model has added a nullable column that it always fills; rows without it fit."""
     plain = {"wide": {"table": "c"}}
     bench = Workbench(site, {"topic": "#", "model": plain})
     bench.send(("t", {"v": 1}))
@@ -165,7 +165,7 @@ def test_a_column_that_was_added_is_in_nobodys_way(site: Site) -> None:
 
 
 def test_a_column_that_a_newer_model_has_is_added_before_it_is_written_to(site: Site) -> None:
-    """No batch fails for want of it."""
+    """No batch fails because it is missing."""
     bench = Workbench(site, {"topic": "#", "model": {"wide": {"table": "c"}}})
     bench.send(("t", {"v": 1}))
     bench.restart({"topic": "#", "model": _sealed()})
@@ -193,7 +193,7 @@ def test_a_column_must_be_what_the_model_takes_it_for(before: Any, after: Any, s
 
 
 def test_what_users_do_to_a_table_is_in_nobodys_way(site: Site) -> None:
-    """Their own columns, filled by default; a key that is larger than it must be; types that will do as well."""
+    """Their own columns with defaults, a larger key than necessary, and compatible types."""
     bench = Workbench(site, {"topic": "#", "model": {"wide": {"table": "c"}}})
     bench.send(("t", {"v": 1}))
     bench.close()

@@ -13,7 +13,7 @@ from tests.workbench import routes
 
 
 def test_one_writer_per_journal(tmp_path: Path) -> None:
-    """The second one is told which journal and what to do."""
+    """The second one gets an error that names the journal and what to do."""
     lock = acquire_lock(tmp_path / "journal", ())
     with pytest.raises(JournalError, match="another writer is using"):
         acquire_lock(tmp_path / "journal", ())
@@ -22,7 +22,7 @@ def test_one_writer_per_journal(tmp_path: Path) -> None:
 
 
 def test_a_writer_with_other_routes_is_in_the_way(tmp_path: Path) -> None:
-    """While it works, whoever has other routes or models is told to restart its broker; afterwards nobody is."""
+    """While it is running, a process with other routes or models gets an error; afterwards it does not."""
     journal, old, new = tmp_path / "journal", routes({"topic": "t"}), routes({"topic": "t", "model": "eav"})
     require_same_routes(journal, new)
     lock = acquire_lock(journal, old)

@@ -128,7 +128,7 @@ def test_a_database_that_is_away_at_start(tmp_path: Path, caplog: pytest.LogCapt
 
 @pytest.mark.slow
 def test_a_database_locked_by_another_program(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is lost while somebody else holds the lock longer than the writer cares to wait."""
+    """Nothing is lost while another program holds the lock longer than the writer waits."""
     mill.start()
     mill.send(10)
     mill.until_stored()
@@ -248,7 +248,7 @@ def test_a_process_that_begins_too_big_works_all_the_same(mill: Mill) -> None:
 
 
 def test_a_journal_that_is_replaced_is_opened_again(mill: Mill) -> None:
-    """Its owner writes a removed one anew; the loop goes on with that one."""
+    """Its owner writes a new one after a removal; the loop continues with that."""
     mill.start()
     mill.send(1)
     mill.until_stored()

@@ -80,7 +80,7 @@ def test_many_topics_of_few_devices_need_few_tables(tmp_path: Path) -> None:
 
 
 def test_declared_properties_say_how_they_are_read(tmp_path: Path) -> None:
-    """Another place, a scale, a unit, a comma, and texts for values; one that cannot be read is a mismatch."""
+    """Another path, a scale, a unit, a comma, and words for values; a value that cannot be read is a mismatch."""
     entity = {
         "temp": {"type": "float", "from": "AM2301.Temperature", "scale": 0.1, "offset": -1},
         "power": {"type": "float", "unit": "W"},

@@ -194,7 +194,7 @@ def test_models_that_share_a_table_are_counted_apart(tmp_path: Path) -> None:
 
 
 def test_a_topic_may_come_back_to_its_first_model(tmp_path: Path) -> None:
-    """There and back again without `--drop`: the old rows that still lie there are in nobody's way."""
+    """There and back again without `--drop`: the old rows still in the tables do no harm."""
     bench = Workbench(tmp_path, _route("wide"))
     bench.send(*(("t", {"at": n, "v": n}) for n in range(10)))
     before = _told(bench.records())
@@ -206,7 +206,7 @@ def test_a_topic_may_come_back_to_its_first_model(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_knows_old_places_learns_so_from_a_new_topic(tmp_path: Path) -> None:
-    """Looking for a new topic's place is no reason to believe what it knew of others."""
+    """After looking up a new topic's assignment, it does not rely on outdated ones."""
     bench = Workbench(tmp_path, _route("wide"))
     bench.send(("t", {"at": 1, "v": 1}))
     assert _run(bench, "eav") == 1

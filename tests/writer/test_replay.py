@@ -61,7 +61,7 @@ def test_without_a_route_it_stays(tmp_path: Path) -> None:
 
 
 def test_what_the_database_still_refuses_stays(tmp_path: Path) -> None:
-    """A constraint of the user's own is a reason like any other."""
+    """A user's own constraint is a reason like any other."""
     bench = _bench(tmp_path)
     bench.sql("CREATE TRIGGER no BEFORE INSERT ON a_b BEGIN SELECT RAISE(ABORT, 'no'); END")
     reasons = [result.reason for result in replay(bench.url, routes(LENIENT), "a/b")]
@@ -78,7 +78,7 @@ def test_purging_deletes_what_is_named_or_all(tmp_path: Path) -> None:
 
 
 def test_a_remodel_meanwhile_loses_no_letter(tmp_path: Path) -> None:
-    """A letter that is revived when its topic has moved goes where the topic is now."""
+    """A letter that is replayed after its topic has moved goes to the topic's new tables."""
     bench = Workbench(tmp_path, STRICT)
     bench.send(("t", {"v": 0}), ("t", {"v": "one"}), ("t", {"v": "two"}))
     results = replay(bench.url, routes(LENIENT))

@@ -1,4 +1,4 @@
-"""`keep:` on every engine: what is too old goes, in small steps and with all its rows; everything else stays."""
+"""`keep:` on every engine: old records are deleted in small steps with all their rows; everything else stays."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_past_places_grow_old_too(site: Site) -> None:
 
 
 def test_routes_of_one_model_keep_their_own(site: Site) -> None:
-    """`keep` gives a route tables of its own; topics that changed their route follow it."""
+    """`keep` gives a route its own tables; topics that changed their route follow it."""
     bench = Workbench(site, {"topic": "a/#", "model": "document", "keep": "1 h"}, {"topic": "#", "model": "document"})
     bench.send(("a/x", {"v": 1}), ("b", {"v": 2}))
     assert [table for table in _rows(bench) if table.endswith("document")] == ["a_document", "mqtt_document"]
@@ -285,7 +285,7 @@ def test_an_error_is_told_once_and_ingestion_goes_on(
 
 
 def test_a_model_that_is_gone_stops_only_its_own(tmp_path: Path) -> None:
-    """A placement whose class cannot be imported any more: it is said, and the other topics' records go."""
+    """If an assignment's class can no longer be imported, that is logged, and the other topics' records are deleted."""
     bench = Workbench(tmp_path, _route())
     bench.send(("t/1", {"v": 1}))
     columns = "hash, sequence, state, topic, key, route, model"

@@ -47,7 +47,7 @@ def test_it_tells_the_systems_time() -> None:
 
 
 def test_a_leap_is_believed_after_an_hour(caplog: pytest.LogCaptureFixture) -> None:
-    """Until then the old time goes on; that is said once."""
+    """Until then the old time goes on; that is logged once."""
     world = World()
     clock, old = world.clock(), world.wall
     world.wall += YEAR
@@ -103,7 +103,7 @@ def test_it_is_never_ahead_of_what_could_be(steps: list[tuple[float, float]]) ->
 
 
 def test_nothing_is_deleted_by_a_clock_that_leaps(tmp_path: Path) -> None:
-    """A clock that is a year ahead, in a running writer or at its start, deletes nothing that is kept."""
+    """A clock that is a year ahead, in a running writer or at its start, deletes nothing too early."""
     bench = Workbench(tmp_path, {"topic": "#", "keep": "30 days"})
     bench.send(("t", {"v": 1}), ("t", {"v": 2}))
     wall = [ARRIVAL / 1_000_000]

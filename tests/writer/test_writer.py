@@ -141,7 +141,7 @@ def test_a_column_added_by_hand_is_left_alone(site: Site) -> None:
 
 
 def test_a_foreign_table_is_not_taken(tmp_path: Path) -> None:
-    """A table that somebody else made keeps its name and its content; the topic's table gets another name."""
+    """A table that another program created keeps its name and content; the topic's table gets another name."""
     (tmp_path / "x").mkdir()
     bench = Workbench(tmp_path / "x")
     bench.sql("CREATE TABLE t (mine TEXT)")
@@ -325,7 +325,7 @@ def test_user_code_has_its_time_for_itself(tmp_path: Path) -> None:
 
 
 def test_a_writer_killed_elsewhere_blames_nobody(tmp_path: Path) -> None:
-    """Without a note of user code at work, a restart is just a restart; a damaged note is no reason to stop."""
+    """If no note says that user code was running, nothing is blamed; a damaged note does not stop the writer."""
     note = tmp_path / "note"
     for content in (b"", b"garbage", b'{"active": "range"}'):
         note.write_bytes(content)
@@ -349,7 +349,7 @@ def test_each_without_a_list_is_one_record(payload: dict[str, Any], tmp_path: Pa
 
 
 def test_reading_needs_no_writer_and_changes_nothing(tmp_path: Path) -> None:
-    """A user with a database browser is no obstacle to the writer."""
+    """A user with a database browser does not block the writer."""
     bench = Workbench(tmp_path)
     bench.send(("t", {"v": 1}))
     reader = sqlite3.connect(bench.path)
@@ -371,7 +371,7 @@ def test_a_table_that_holds_another_topic_is_no_reason_for_dead_letters(tmp_path
 
 
 def test_a_note_outlives_what_ends_the_process(tmp_path: Path) -> None:
-    """SystemExit in user code is a death like any other; an exception is none; a look at the database is nobody's."""
+    """SystemExit in user code counts as a death; an exception does not; neither does a death outside user code."""
     batch = Batch("a", [1], [0], [flags(0)], [0], [b"t"], [b""], 2)
     deaths = [(SystemExit, True), (ValueError, False)]
     for number, (error, dies) in enumerate(deaths):
@@ -406,7 +406,7 @@ except StructureError:
 
 
 def test_a_task_that_kills_the_writer_twice_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others go on, and after an hour it is tried again: whoever mends a model need not know of the note."""
+    """Others go on, and after an hour it is tried again, so fixing the model is enough."""
     command = [sys.executable, "-c", TASK, str(tmp_path / "note")]
     assert [subprocess.run(command, check=False, timeout=60).returncode for _ in range(4)] == [7, 7, 0, 0]
     guard = CrashGuard(tmp_path / "note")

@@ -137,7 +137,7 @@ ODD_DATA: Final[Mapping[str, Callable[[], Any]]] = {
     "a long name": lambda: {"a" * 70_000: 1},
     "objects in a list": lambda: {"a": [object()]},
 }
-"""What no decoder should return; some of it can be stored all the same."""
+"""Values that no decoder should return; some can still be stored."""
 
 LOOKALIKES: Final[Mapping[str, tuple[Callable[[], Any], Any]]] = {
     "OrderedDict": (lambda: OrderedDict(a=1), {"a": 1.0}),
@@ -170,10 +170,10 @@ awake = False
 
 @attrs.frozen
 class Moody(Wide):
-    """A model of which one method behaves as its ``mood`` says.
+    """A model with one method that behaves as its ``mood`` says.
 
     Where the method is given a shape, it does so only for a property named ``bad``; with ``always`` in any case, but
-    not before ``awake`` is true, for a mistake that shows at once is one of the configuration.
+    not before ``awake`` is true, because a mistake that shows at the start is a mistake in the configuration.
     """
 
     method: str = ""
@@ -202,7 +202,7 @@ class Moody(Wide):
 
 @attrs.frozen
 class MoodyWriter(Moody):
-    """The same for a model that writes its rows one by one, and has a column of its own."""
+    """The same for a model that writes its rows one by one and has its own column."""
 
     def maker(self, *_: Any) -> Any:
         """Leave the work to ``write``."""

@@ -75,7 +75,7 @@ def test_it_stores_and_reads(tmp_path: Path) -> None:
 
 
 def test_without_the_package_the_url_is_a_mistake() -> None:
-    """It is said when the configuration is read."""
+    """It is reported when the configuration is read."""
     with pytest.raises(ConfigError, match="unknown database 'shelf'"):
         config.load_section({"database": "shelf:///mqtt.db"})
 

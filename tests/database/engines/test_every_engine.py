@@ -33,7 +33,7 @@ CLOSED = {"sqlite": "closed database", "postgresql": "the connection is closed",
 
 
 def test_a_connection_that_cannot_be_prepared_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that refuses a setting, or a file that is no database, is asked again and again: none stays open."""
+    """Repeated attempts at a server that rejects a setting, or a file that is not a database, leave none open."""
     if site.engine == "sqlite":
         (site.path / "mqtt.db").write_bytes(b"no database" * 100)
     else:
@@ -97,7 +97,7 @@ def test_more_columns_than_the_engine_has(site: Site) -> None:
 
 
 def test_rows_too_big_for_a_page_spill(site: Site) -> None:
-    """As many texts as there are columns, each too short to be kept elsewhere; the next message is fine."""
+    """Text in every column, each too short to be stored out of line; the next message is fine."""
     bench = Workbench(site)
     payload = {f"p{index}": f"{index:024}" for index in range(400)}
     bench.send(("t", payload), ("t", {"p7": "x"}), ("t", payload))

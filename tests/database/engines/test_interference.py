@@ -81,7 +81,7 @@ class Running:
 
 
 def by_hand(site: Site, *statements: str) -> None:
-    """Execute statements, each in a transaction of its own."""
+    """Execute statements, each in its own transaction."""
     if site.engine != "sqlite":
         return execute(site.url, *statements)
     with closing(sqlite3.connect(site.path / "mqtt.db", isolation_level=None)) as connection:
@@ -139,7 +139,7 @@ def test_a_column_added_by_hand_is_left_alone(site: Site) -> None:
 
 
 def test_a_column_that_nobody_fills_is_named(server: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """It is no message's fault: they wait until the column has a default or takes NULL."""
+    """No message is blamed: they wait until the column has a default or allows NULL."""
     running = Running.on(server)
     execute(server.url, "ALTER TABLE t ADD COLUMN owner VARCHAR(20) NOT NULL DEFAULT 'nobody'")
     execute(server.url, "ALTER TABLE t ALTER COLUMN owner DROP DEFAULT")
@@ -152,7 +152,7 @@ def test_a_column_that_nobody_fills_is_named(server: Site, caplog: pytest.LogCap
 
 
 def test_the_same_on_sqlite(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """There it takes a table that was made anew by hand."""
+    """On SQLite, the table must have been created again by hand."""
     site = Site(tmp_path, f"sqlite:///{tmp_path / 'mqtt.db'}")
     with site.stack:
         running = Running.on(site)
@@ -273,7 +273,7 @@ def disconnect(connection: sa.Connection) -> None:
 
 
 def test_one_connection_is_enough_and_none_is_waited_for(server: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """A writer needs no second one; where there is no room for it, it waits."""
+    """A writer does not need a second connection; if there is none, work that needs it waits."""
     with guest(server, *grants(server)) as url:
         user = sa.make_url(url).username
         allow = {"postgresql": f"ALTER ROLE {user} CONNECTION LIMIT 1"}.get(
@@ -302,7 +302,7 @@ BLOCKING = {
         "CREATE TRIGGER hold BEFORE INSERT ON t FOR EACH ROW IF NEW.n = 500 THEN DO GET_LOCK('hold', 60); END IF",
     ),
 }
-"""By engine: what makes a load stop in its middle as long as somebody holds a lock."""
+"""By engine: how to make a load stop halfway while a lock is held."""
 
 HOLD = {"postgresql": "SELECT pg_advisory_lock(4711)", "mysql": "SELECT GET_LOCK('hold', 60)"}
 HELD_UP = {
@@ -358,7 +358,7 @@ SLOW = {
 
 
 def test_statements_that_may_not_take_long(server: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Work that is too much at once is done in smaller steps."""
+    """Work that takes too long is done in smaller steps."""
     with connected(server.url) as administrator:
         if server.engine == "mysql" and not administrator.dialect.is_mariadb:  # type: ignore[attr-defined]
             pytest.skip("MySQL limits the time of nothing but SELECT")

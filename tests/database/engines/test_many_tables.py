@@ -1,4 +1,4 @@
-"""A batch whose messages go to tables of their topics' own: what is done for many at once is right for each."""
+"""A batch for many tables, one per topic: working on many at once gives the right result for each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENTITY = {
     "s": "str",
     "b": "bool",
 }
-"""A property of each kind that has a column of its own."""
+"""A property of each kind that has its own column."""
 
 
 def _reading(number: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
 
 
 def test_values_that_do_not_fit_come_back_beside_others(site: Site) -> None:
-    """A value that one topic's column cannot hold harms neither its message nor those of other topics."""
+    """A value that one topic's column cannot hold affects neither its own message nor those of other topics."""
     values = [*NASTY_TEXT, *NASTY_NUMBERS]
     bench = Workbench(site)
     bench.send(*((f"t{number}", {"v": value, "l": [value]}) for number, value in enumerate(values)))
@@ -104,7 +104,7 @@ def test_topics_keep_to_their_own_kinds(site: Site) -> None:
 
 
 def test_a_property_that_is_null_elsewhere_has_no_column(site: Site) -> None:
-    """Equal keys are typed together, but null is no value of another topic's kind."""
+    """Objects with equal keys are typed together, but null in one topic does not get another topic's kind."""
     bench = Workbench(site)
     bench.send(("t0", {"v": 1, "w": 2}), ("t1", {"v": 1, "w": None}), ("t2", {"v": None, "w": 3}))
     assert [_own(bench, f"t{number}") for number in range(3)] == [["v", "w"], ["v"], ["w"]]
@@ -165,7 +165,7 @@ def test_a_value_refused_by_the_server_costs_its_message_alone(site: Site) -> No
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 def test_a_column_that_nobody_fills_is_told_with_its_table(engine: str, request: pytest.FixtureRequest) -> None:
-    """Of all the tables that share a statement or a packet, the one that has it."""
+    """The right one of all the tables that share a statement or a packet."""
     server: Site = request.getfixturevalue(engine)
     bench = Workbench(server)
     topics = [f"t{number}" for number in range(9)]
@@ -177,7 +177,7 @@ def test_a_column_that_nobody_fills_is_told_with_its_table(engine: str, request:
 
 
 def test_rules_on_tables_are_not_followed(postgresql: Site) -> None:
-    """COPY knows none, and what becomes of a row does not depend on how many there are."""
+    """COPY ignores them, and the result does not depend on the number of rows."""
     bench = Workbench(postgresql)
     topics = [f"t{number}" for number in range(9)]
     bench.send(*((topic, {"v": 1}) for topic in topics))
@@ -193,7 +193,7 @@ def test_rules_on_tables_are_not_followed(postgresql: Site) -> None:
 
 
 def test_a_column_of_another_type_rounds_nothing(postgresql: Site) -> None:
-    """If somebody changes a column's type, rows that do not fit are refused, few or many, and never rounded."""
+    """If a column's type was changed, rows that do not fit are rejected, few or many, and never rounded."""
     bench = Workbench(postgresql)
     bench.send(("t", {"v": 0.1}))
     bench.sql("DROP VIEW t_view; ALTER TABLE t ALTER COLUMN v TYPE real")

@@ -114,7 +114,7 @@ RIVALS = {
 def test_a_deadlock_is_no_reason_to_complain(
     engine: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The victim begins again at once, and says nothing."""
+    """The victim retries at once and logs nothing."""
     site: Site = request.getfixturevalue(engine)
     strengthen, waiting = RIVALS[engine]
     mill = Mill(site)
@@ -137,7 +137,7 @@ def test_a_deadlock_is_no_reason_to_complain(
 
 
 def test_a_table_that_refuses_its_columns_after_a_death(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that dies while it settles for fewer columns leaves nothing that the next one cannot mend."""
+    """If a writer dies while it reduces the columns, the next one can finish."""
     bench = Workbench(site, {"topic": "#", "max_columns": 5000})
     payload = {f"p{index}": float(index) for index in range(2500)}
     batch = bench.batch(Sent("t", {"a": 1}), Sent("t", payload))

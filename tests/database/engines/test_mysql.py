@@ -42,7 +42,7 @@ def test_a_message_becomes_a_typed_row(mysql: Site) -> None:
 
 
 def test_a_batch_beyond_a_packet(mysql: Site) -> None:
-    """More bytes than the server takes at once are sent in several statements of one transaction."""
+    """More bytes than fit into a packet are sent in several statements of one transaction."""
     bench = Workbench(mysql)
     most = bench.sql("SELECT @@max_allowed_packet")[0][0]
     size = most // 5
@@ -59,7 +59,7 @@ def test_statements_hold_as_many_rows_as_fit() -> None:
 
 @pytest.fixture
 def small_packets(mysql: Site) -> Iterator[int]:
-    """Connections made meanwhile take packets of 1 MiB; the size."""
+    """New connections accept packets of 1 MiB; yield the size."""
     bench = Workbench(mysql)
     before = bench.sql("SELECT @@GLOBAL.max_allowed_packet")[0][0]
     bench.sql("SET GLOBAL max_allowed_packet = 1048576")
@@ -108,7 +108,7 @@ def test_such_a_letter_is_listed_shown_replayed_and_purged(small_packets: int, m
 
 
 def test_a_large_payload_at_the_defaults(mysql: Site) -> None:
-    """A byte more than the server takes at once is a dead letter; the writer goes on."""
+    """A message one byte too large for a packet becomes a dead letter; the writer goes on."""
     bench = Workbench(mysql, {"topic": "#", "decode": "bytes"})
     payload = random.Random(2).randbytes(bench.sql("SELECT @@max_allowed_packet")[0][0] + 1)
     bench.send(("t", b"before"), ("t", payload), ("t", b"after"))
@@ -131,7 +131,7 @@ def test_packets_that_are_too_small_are_told_of(mysql: Site) -> None:
 
 
 def test_ddl_that_stopped_half_way_is_finished(mysql: Site) -> None:
-    """DDL commits by itself: what the catalogue knows and the table lacks is made when it is missed."""
+    """DDL commits implicitly: columns that the catalogue has but the table lacks are created when they are needed."""
     bench = Workbench(mysql)
     bench.send(("t", {"v": 1, "w": 2}))
     (index,) = (row[2] for row in bench.sql("SHOW INDEX FROM t") if row[2] != "PRIMARY")
@@ -164,7 +164,7 @@ def test_the_schema_lock_ends_with_its_transaction(mysql: Site) -> None:
 
 
 def test_a_connection_killed_in_the_middle_of_a_load(mysql: Site) -> None:
-    """It is no message's fault, nothing of the batch is there, and the next attempt stores it once."""
+    """No message is blamed, nothing of the batch is stored, and the next attempt stores it once."""
     bench = Workbench(mysql)
     bench.send(("t", {"v": 0}))
     batch = bench.batch(*(Sent("t", {"v": value}) for value in range(1, 1001)))

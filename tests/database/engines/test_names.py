@@ -69,7 +69,7 @@ def test_tables_named_after_topics_may_be_written_without_quotes(site: Site) -> 
 
 @pytest.mark.parametrize("length", [43, 50, 51, 52, 54, 55, 56, 57, 62, 63])
 def test_tables_of_any_length_that_a_route_may_ask_for_are_made(length: int, site: Site) -> None:
-    """With all their indexes, beside others whose names differ in the last letter alone, and with their views."""
+    """With all their indexes and views, next to tables whose names differ only in the last letter."""
     names = ["w" * (length - 1) + end for end in "ab"]
     prefixes = ["p" * (length - 10) + end for end in "ab"]
     routes: list[dict[str, Any]] = [

@@ -42,7 +42,7 @@ def test_sessions_are_named_and_wait_for_the_disk(postgresql: Site) -> None:
 
 
 def test_ddl_does_not_wait_for_ever(postgresql: Site) -> None:
-    """A lock that somebody holds on a table ends the DDL's transaction after seconds, not the ingestion."""
+    """If a table stays locked, the DDL's transaction is ended after some seconds, and storing goes on."""
     engine = engine_for(postgresql.url)
     database = engine.open(write=True)
     with database.begin() as connection:
@@ -76,7 +76,7 @@ KILL = (
 
 
 def test_a_connection_killed_in_the_middle_of_a_load(postgresql: Site) -> None:
-    """It is no message's fault, nothing of the batch is there, and the next attempt stores it once."""
+    """No message is blamed, nothing of the batch is stored, and the next attempt stores it once."""
     bench = Workbench(postgresql)
     bench.send(("t", {"v": 0}))
     batch = bench.batch(*(Sent("t", {"v": value}) for value in range(1, 1001)))

@@ -204,7 +204,7 @@ def read_stored(url: str) -> int:
 
 
 def test_the_maintenance_lock_is_one_for_all(postgresql: Site) -> None:
-    """While one holds it nobody else gets it, also through a pooler; it ends with its holder."""
+    """Only one process can hold it, also through a pooler; it ends with that process."""
     with pooled(postgresql.url, "transaction") as url:
         here, there = engine_for(postgresql.url), engine_for(url)
         ours, theirs = here.open(write=True), there.open(write=True)

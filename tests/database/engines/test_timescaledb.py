@@ -84,7 +84,7 @@ def _policies(bench: Workbench, kind: str = "retention", setting: str = "drop_af
 
 
 def _run_retention(bench: Workbench) -> None:
-    """Have the server do at once what its jobs do every hour."""
+    """Make the server run its hourly jobs now."""
     jobs = bench.sql("SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'")
     execute(bench.url, *(f"CALL run_job({job})" for (job,) in jobs if job >= 1000))
 
@@ -131,7 +131,7 @@ def test_compressed_chunks_are_read_like_any_other(model: Any, site: Site) -> No
 @pytest.mark.parametrize("at_once", [61, 3])
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_late_messages_go_into_compressed_chunks(model: Any, at_once: int, site: Site) -> None:
-    """Many and few at once, without anything being unpacked for them: the server's limit for that is of no account."""
+    """Many or few at a time, without decompressing anything, so the server's limit on that does not matter."""
     bench = Workbench(site, _route(model))
     bench.send(*_hours(0, 3))
     chunks = _compress(bench)
@@ -170,7 +170,7 @@ def test_late_messages_for_a_frozen_chunk_are_dead_letters(model: str, site: Sit
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_new_properties_beside_compressed_chunks(model: Any, site: Site) -> None:
-    """Columns are added, and a property that segments name takes part as soon as it has one."""
+    """Columns are added, and a property named in `segment_by` is used as soon as it has one."""
     chunks = {**CHUNKS, "segment_by": ["topic", "machine"]} if model in MODELS[:2] else CHUNKS
     bench = Workbench(site, _route(model, hypertable=chunks))
     bench.send(*_hours(0, 2))
@@ -204,7 +204,7 @@ def test_changed_settings_take_effect_at_the_next_start(site: Site) -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_keep_is_a_policy_of_the_server(model: Any, site: Site) -> None:
-    """Whole chunks go; rows of values after their messages, so nobody sees a message without its values."""
+    """Whole chunks are deleted; values after their messages, so nobody sees a message without its values."""
     bench = Workbench(site, _route(model, keep="90 days"))
     bench.send(*_hours(0, 2))
     bench.writer.retention.finish()
@@ -243,7 +243,7 @@ def test_the_policy_is_kept_in_step(site: Site) -> None:
 
 
 def test_the_policy_of_another_writers_hypertable_stays(site: Site) -> None:
-    """Whoever has the route decides."""
+    """The writer that has the route decides."""
     other = Workbench(site, _route(keep="90 days"), token="b")
     other.send(*_hours(0, 1))
     other.writer.retention.finish()
@@ -282,7 +282,7 @@ def _remodelled(bench: Workbench, entry: dict[str, Any]) -> Iterator[Remodel]:
 
 @pytest.mark.parametrize("model", ["wide", {"wide": {"table": "x"}}, "narrow"], ids=str)
 def test_from_plain_tables_to_hypertables_and_back(model: Any, site: Site) -> None:
-    """The same records all the time, also those that arrive meanwhile; old rows are deleted from compressed chunks."""
+    """Records stay the same, also those that arrive in between; old rows are deleted from compressed chunks."""
     plain, chunked = _route(model, hypertable=None), _route(model)
     bench = Workbench(site, plain)
     bench.send(*_hours(0, 3))
@@ -337,7 +337,7 @@ def test_without_the_extension_the_writer_waits(postgresql: Site) -> None:
 
 
 def test_messages_wait_until_the_extension_is_there(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """The loop says once what is missing, and stores everything as soon as it is there."""
+    """The loop logs once what is missing, and stores everything as soon as it is available."""
     execute(site.url, "DROP EXTENSION timescaledb CASCADE")
     journal = Journal.open(site.path / "journal", max_size=2**30, sync="never")
     journal.append(flags(PUBLISH, 1), ARRIVAL, 0, b"plant/a", b'{"v": 1}')
@@ -418,7 +418,7 @@ def test_functions_are_found_in_whatever_schema_they_are(site: Site) -> None:
 
 @pytest.mark.parametrize("count", [9, 90])
 def test_a_column_that_nobody_fills_is_told_with_the_hypertable(count: int, site: Site) -> None:
-    """Not with its chunk, whose name no user knows, however many rows there are; nor does another topic's hide it."""
+    """Not with its chunk, whose name no user knows, however many rows there are; other topics do not hide it."""
     bench = Workbench(site, _route(time="at"))
     topics = [f"plant/t{number % 9}" for number in range(count)]
     bench.send(*((topic, {"at": START, "v": 1}) for topic in topics), ("plant/x", {"at": START, "owner": "me"}))

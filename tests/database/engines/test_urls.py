@@ -62,7 +62,7 @@ def test_a_file_that_this_user_may_not_use_is_told(mode: int, tmp_path: Path) ->
 
 
 def _as_nobody(path: Path) -> str | None:
-    """The problem as a user sees it whom permissions concern; root is none."""
+    """Return the problem as an ordinary user sees it; permissions do not apply to root."""
     if os.geteuid() != 0:
         return problem(_url(path))
     os.seteuid(65534)
@@ -73,7 +73,7 @@ def _as_nobody(path: Path) -> str | None:
 
 
 def test_new_files_are_private(tmp_path: Path) -> None:
-    """The database, and what SQLite and the writer put beside it."""
+    """The database, and the files that SQLite and the writer create next to it."""
     before = os.umask(0)
     try:
         bench = Workbench(tmp_path)
@@ -102,6 +102,6 @@ def test_a_database_that_cannot_be_made_says_why(tmp_path: Path) -> None:
 
 
 def test_asking_needs_no_sqlalchemy() -> None:
-    """The broker's process asks, and does without."""
+    """The broker's process checks the URL without importing it."""
     code = "import sys, amqtt_db.database.engines.urls; sys.exit('sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

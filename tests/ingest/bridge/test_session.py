@@ -1,4 +1,4 @@
-"""A session's rules one by one; test_session_model.py has them all at once."""
+"""A session's rules one by one; test_session_model.py tests them together."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_notes_do_not_grow_without_bound() -> None:
 
 
 def test_retained_messages_can_be_left_out() -> None:
-    """They are acknowledged all the same, or the broker would send them forever."""
+    """They are still acknowledged, or the broker would send them forever."""
     session = Session({}, WINDOW)
     session.connected(False, WINDOW, skip_retained=True)
     received = session.receive([message(5)._replace(retain=True), message(6)], 0, 0)

@@ -1,4 +1,4 @@
-"""A real broker with the plugin, in this process or in one of its own."""
+"""A real broker with the plugin, in this process or a separate one."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ asyncio.run(main())
 
 
 def running(setup: Setup) -> subprocess.Popen[str]:
-    """The broker as a process of its own; its first line says whether it has imported SQLAlchemy."""
+    """The broker in a separate process; its first line says whether it has imported SQLAlchemy."""
     code = BROKER.replace("{config!r}", repr(setup.config))
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)

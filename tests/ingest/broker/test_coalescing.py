@@ -46,7 +46,7 @@ def with_connection(use: Callable[[Connection], Awaitable[None]]) -> None:
 
 
 def test_what_is_written_below_a_cork_leaves_in_one_piece() -> None:
-    """In the order of writing; before and after, each piece leaves at once."""
+    """In the order of writing; before and after, each piece is sent at once."""
 
     async def use(connection: Connection) -> None:
         coalescer = WriteCoalescer()
@@ -86,7 +86,7 @@ def test_a_connection_that_is_closed_below_a_cork_sends_what_it_has() -> None:
 
 
 def test_a_corked_writer_knows_its_connection() -> None:
-    """Who is at the other end."""
+    """It returns the client's address and TLS session."""
 
     async def use(connection: Connection) -> None:
         writer = CoalescingWriter(connection, WriteCoalescer())

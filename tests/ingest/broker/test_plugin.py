@@ -122,7 +122,7 @@ def test_paho_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
 
 
 def test_a_client_on_a_websocket_is_acknowledged_what_is_stored(in_house: InHouse) -> None:
-    """Its packets come in other pieces and leave another way; all the same 100 messages are acknowledged and stored."""
+    """Its packets arrive and leave in a different way; still, 100 messages are acknowledged and stored."""
 
     def open_snapshot(port: int) -> None:
         client = paho.Client(CallbackAPIVersion.VERSION2, "web", transport="websockets")
@@ -281,7 +281,7 @@ def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> N
 def test_a_reserved_topic_is_counted_and_the_connection_stays_intact(
     in_house: InHouse, caplog: pytest.LogCaptureFixture, topic: str, qos: int
 ) -> None:
-    """Acknowledged, as MQTT 3.1.1 has no other answer; counted and told once; the client is served as before."""
+    """It is acknowledged, as MQTT 3.1.1 has no other answer; counted; logged once; the client is served as before."""
 
     async def scenario(setup: Setup) -> None:
         client = await Client.connect(setup.port, "reserved")
@@ -579,7 +579,7 @@ def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.L
 
 
 def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
-    """Of two clients that wait for the same commit one goes; the other is acknowledged, both messages are stored."""
+    """If one of two clients waiting for a commit disconnects, the other is acknowledged and both are stored."""
 
     async def scenario(setup: Setup) -> None:
         one, two = [await Client.connect(setup.port, name) for name in ("one", "two")]
@@ -604,7 +604,7 @@ def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
 def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
     in_house: InHouse, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a message that cannot be committed the broker stops all the same, and says what is not stored."""
+    """The broker stops despite a message that cannot be committed, and logs what is not stored."""
     holders = []
 
     async def scenario(setup: Setup) -> None:
@@ -625,7 +625,7 @@ def test_a_shutdown_does_not_wait_for_a_journal_that_cannot_be_written(
 
 
 def test_what_comes_after_the_end_holds_nobody_up(in_house: InHouse) -> None:
-    """A message that the broker still hands over when the journal is closed is not acknowledged, and not waited for."""
+    """A message that arrives after the journal is closed is not acknowledged, and nothing waits for it."""
 
     async def scenario(setup: Setup) -> None:
         group_commit = setup.plugin._group_commit

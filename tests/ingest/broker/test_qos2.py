@@ -22,7 +22,7 @@ PUBREC, PUBCOMP = 5, 7
 
 
 def killed_after(setup: Setup, scenario: Callable[[Client], Awaitable[None]], *, clean: bool) -> None:
-    """Run a client against a broker of its own process, and kill that broker."""
+    """Run a client against a broker in a separate process, and kill that broker."""
 
     async def talk() -> None:
         client = await Client.connect(setup.port, "me", clean=clean, username="me")

@@ -183,7 +183,7 @@ BAD_PACKETS = {
 
 @pytest.mark.parametrize("kind", BAD_PACKETS)
 def test_a_publish_that_no_broker_may_accept_ends_the_stream(kind: str) -> None:
-    """Earlier packets are read, later ones are not, and the reason is told once."""
+    """Earlier packets are read, later ones are not, and the reason is reported once."""
 
     async def scenario() -> None:
         stream, refused = asyncio.StreamReader(), list[str]()
