@@ -1,4 +1,4 @@
-"""``latest:``, the key of a route that keeps the newest values of each device apart."""
+"""``latest:``, the key of a route that also keeps the newest values of each device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amqtt_db.routing.route import Latest
 
 
 def read_latest(section: Node, entity: Entity | None, levels: Collection[str]) -> Latest | None:
-    """Return which devices have newest values of their own; None if none are kept.
+    """Return how devices are identified; None if the route does not keep newest values.
 
     ``levels`` are the names in the route's topic filter.
     """

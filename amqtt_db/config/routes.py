@@ -47,14 +47,14 @@ _FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML r
 _MISPLACED: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
 
 
-MOST_COLUMNS: Final = 10_000  # more than any database's tables can have
+MOST_COLUMNS: Final = 10_000  # more than any database allows in a table
 MOST_TABLES: Final = 1_000_000  # of a route: more than any database can list in reasonable time
 
 
 def read_routes(node: Node) -> dict[str, Route]:
-    """Path in the YAML → route, in their order; ``#`` as ``wide`` where there is no ``routes:`` at all.
+    """Return path in the YAML → route, in order; without ``routes:``, ``#`` as ``wide``.
 
-    Mistakes are noted in the node; routes that have some may be missing from the answer.
+    Mistakes are noted in the node; routes with mistakes may be missing from the result.
     """
     everything = Node([{"topic": "#"}], node.path, node.problems)
     items = (everything if node.value is None else node).items()
@@ -69,12 +69,12 @@ def read_routes(node: Node) -> dict[str, Route]:
 
 
 def _is_within(path: str, paths: Iterable[str]) -> bool:
-    """Return True if one of ``paths`` leads to a value or into it."""
+    """Return True if one of ``paths`` is the path of a value or leads into it."""
     return any(one == path or one.startswith(f"{path}.") for one in paths)
 
 
 def notes(routes: Mapping[str, Route]) -> Iterator[Problem]:
-    """Remarks on routes that are valid, but can never match because an earlier one takes all their topics."""
+    """Yield remarks on routes that are valid, but can never match because an earlier one covers all their topics."""
     for (earlier, first), (path, second) in combinations(routes.items(), 2):
         if covers(first.filter.mqtt, second.filter.mqtt):
             yield Problem(
@@ -118,7 +118,7 @@ def _route(item: Node) -> Route | None:
 
 
 def _ignoring(section: Node, filter_: TopicFilter | None) -> Route | None:
-    """Return a route with ``store: false``, which needs nothing but its topic."""
+    """Return a route with ``store: false``, which needs only its topic."""
     if section.value["store"] is not False:
         section.child("store").fail(f"expected true or false, found {found(section.value['store'])}")
     for key in section.value.keys() & {*ROUTE_KEYS} - {"topic", "store"}:
@@ -144,7 +144,7 @@ def _contract(section: Node, entity: Entity | None, filter_: TopicFilter | None)
 
 
 def _mismatch(section: Node) -> Node:
-    """Read a policy; ``null`` is one of their names, and nothing to YAML unless it is quoted."""
+    """Read a policy; ``null`` is a policy's name, but YAML reads it as nothing unless it is quoted."""
     node = section.child("mismatch")
     return Node("null", node.path, node.problems) if section.value.get("mismatch", "") is None else node
 
@@ -159,7 +159,7 @@ def _decoder(node: Node) -> decode.Decoder | None:
 
 
 def _entity(node: Node, declared: Any) -> Entity | None:
-    """Return the entity of a route; ``declared`` is an inline one without what is not for typing."""
+    """Return the entity of a route; ``declared`` is an inline one without the keys that say how values are read."""
     if isinstance(node.value, Mapping):
         return node.read(lambda _: Entity.inline(declared, where=node.path), None)
     return node.read(lambda value: Entity.from_class(text(value)), None)
@@ -192,7 +192,7 @@ def _model_class(value: object) -> type[Model]:
 
 
 def _structure(cls: Any, options: Node) -> Model | None:
-    """Make an instance of a model class, its options checked against the types of the class's fields."""
+    """Create an instance of a model class, checking its options against the types of the class's fields."""
     before = len(options.problems)
     fields = {field.alias: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
     given = options.section(fields).value or {}
@@ -208,7 +208,7 @@ def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model |
         with _tell_if_slow(f"{options.path}: {cls.__name__}"):
             model = cls(**values)
             names = _table_names(model)
-    except Exception as error:  # a validator, or whatever a user's class does
+    except Exception as error:  # from a validator, or anything else in a user's class
         options.fail(str(error))
         return None
     own = _own_names(cls)
@@ -220,7 +220,7 @@ def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model |
 
 @contextmanager
 def _tell_if_slow(what: str) -> Iterator[None]:
-    """Log a warning if a user's class takes very long; nothing can stop it here."""
+    """Log a warning if a user's class takes very long; it cannot be stopped here."""
     timer = Timer(_SLOW_SECONDS, logger.warning, ("%s has been creating its tables for %g s", what, _SLOW_SECONDS))
     timer.daemon = True
     timer.start()
@@ -231,7 +231,7 @@ def _tell_if_slow(what: str) -> Iterator[None]:
 
 
 def _own_names(cls: type[Model]) -> frozenset[str]:
-    """Return the project's own tables that a model of the project may use."""
+    """Return the project's own tables that a built-in model may use."""
     if f"{cls.__module__}.{cls.__qualname__}" not in MODELS.values():
         return frozenset()
     return frozenset(_table_names(cls()))
@@ -269,7 +269,7 @@ def _check_table_name(own: Collection[str], name: str) -> None:
 
 
 def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -> None:
-    """Two routes may share a table only if they agree on what is in it."""
+    """Note routes that share a table without agreeing on its contents."""
     seen: dict[str, tuple[str, Route, BoundTable]] = {}
     for path, route in routes.items():
         for table in exact_tables(route.bound()):
@@ -284,7 +284,7 @@ def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -
 def _check_lookups(
     routes: Mapping[str, Route], tables: Mapping[str, tuple[str, Route, BoundTable]], problems: list[Problem]
 ) -> None:
-    """A lookup has no name of a table, and only one meaning."""
+    """Note lookups that have the name of a table, or of a different lookup."""
     seen: dict[str, tuple[str, Lookup]] = {}
     for path, route in routes.items():
         for lookup in lookups_of(route.bound()):
@@ -302,7 +302,7 @@ def _difference(first: Route, first_table: BoundTable, route: Route, table: Boun
             return key, f"their `{key}` differs"
     if first_table != table:
         return "model", "their models or options differ"
-    has_properties = table.overflow is not None  # as columns, and not as rows or in a document
+    has_properties = table.overflow is not None  # as columns, not as rows or in a document
     if has_properties and _declared_problems(first.entity) != _declared_problems(route.entity):
         return "entity", "their entities declare different properties or kinds"
     return "", ""
@@ -313,7 +313,7 @@ def _declared_problems(entity: Entity | None) -> frozenset[Pair] | None:
 
 
 def _strict_converter() -> cattrs.Converter:
-    """cattrs would make 'false' True and 1.9 1; here a value has the type that the field names, or it is a mistake."""
+    """Return a strict converter: cattrs would turn 'false' into True and 1.9 into 1; here these are mistakes."""
     converter = cattrs.Converter(forbid_extra_keys=True)
     for primitive in (bool, int, float, str):
         converter.register_structure_hook(primitive, _strictly)

@@ -18,15 +18,15 @@ from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair, split_path
 from amqtt_db.tagged import is_clean
 
-_FIXED: Final = "{}"  # and a name: no property has such a path
+_FIXED: Final = "{}"  # followed by a name: no property has such a path
 
 
 @attrs.frozen
 class ViewSource:
     """Tables that a view reads, with their layout.
 
-    ``main`` is the table of the model's query, ``values`` the one that it joins in by the columns ``on``.  ``ids`` are
-    those of property paths, where the lookup has one for each.
+    ``main`` is the table of the model's query, ``values`` the one joined by the columns ``on``.  ``ids`` are the ids of
+    property paths, if the lookup has one for each.
     """
 
     layout: Layout
@@ -93,7 +93,7 @@ def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql
 
 
 def _is_not_in(table: str, sql: ViewSQL[Any]) -> str:
-    """Return a condition: true for a record that is not in another table, for while records move, some are in both."""
+    """Return a condition: true for a record that is not in another table; while records move, some are in both."""
     same = " AND ".join(f"n.{sql.name(name)} = m.{sql.name(name)}" for name in ("id", "part"))
     return f"NOT EXISTS (SELECT 1 FROM {sql.name(table)} n WHERE {same})"
 
@@ -140,7 +140,7 @@ def is_latest(key: str) -> bool:
 
 
 def is_route(key: str) -> bool:
-    """Return True if a destination's key means a whole route."""
+    """Return True if a destination's key stands for a whole route."""
     return key.startswith("$route/")
 
 
@@ -173,13 +173,13 @@ def _property(source: ViewSource, pair: Pair, sql: ViewSQL[Any]) -> str:
     if path.startswith("{"):
         level = sql.at(f"m.{sql.name(layout.levels)}", [path[1:-1]])
         return sql.untagged("text", level) if kind == "text" else sql.null(kind)
-    if not all(map(is_clean, split_path(path))):  # no database's JSON has such a key
+    if not all(map(is_clean, split_path(path))):  # no key in a database's JSON looks like this
         return sql.null(kind)
     return sql.member(kind, f"m.{sql.name(layout.data)}", f"m.{sql.name(layout.kinds)}", path)
 
 
 def _value_subquery(source: ViewSource, layout: ValueRows, pair: Pair, sql: ViewSQL[Any]) -> str:
-    """Return a subquery for one property: it costs nothing if a query does not use the column."""
+    """Return a subquery for one property, which costs nothing if a query does not use the column."""
     path, kind = pair
     name = layout.columns.get(kind)
     if name is None or (source.ids is not None and path not in source.ids):
@@ -195,7 +195,7 @@ def _value_subquery(source: ViewSource, layout: ValueRows, pair: Pair, sql: View
 
 
 def _cell(layout: ValueRows, name: str, sql: ViewSQL[Any]) -> str:
-    """Return a column of the rows of values, NULL if the exact value is in another one."""
+    """Return a column of the rows of values, NULL if the exact value is in another column."""
     column = f"v.{sql.name(name)}"
     if layout.exact in {None, name}:
         return column
@@ -225,7 +225,7 @@ def path_lookup(source: ViewSource, layout: ValueRows) -> Lookup:
     """Return the lookup of the properties."""
     assert source.values is not None  # noqa: S101 - rows of values are in a table
     column = next(column for column in source.values[0].columns if column.name == layout.path)
-    assert column.lookup is not None  # noqa: S101 - it is what a layout of rows says
+    assert column.lookup is not None  # noqa: S101 - a layout of rows has one
     return column.lookup
 
 

@@ -26,15 +26,15 @@ from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair
 
 MOST_SOURCES: Final = 100
-"""Tables that one view unites at most: SQLite takes 500 parts of a statement, and other engines grow slow."""
+"""The most tables that one view combines: SQLite allows 500 parts in a statement, and other engines get slow."""
 
 
 @attrs.frozen
 class Wish:
     """A view to create or update: the properties that may have a column.
 
-    ``routes`` are the topic filters of the routes whose records it shows: more than one where they share the table
-    that it is named after.  ``max_columns`` bounds how many columns are given to properties.  ``name`` is the wished
+    ``routes`` are the topic filters of the routes whose records it shows: more than one if they share the table that
+    it is named after.  ``max_columns`` limits the number of property columns.  ``name`` is the wished
     name; without one a view is named after what it shows.
     """
 
@@ -73,7 +73,7 @@ _STORED_LATEST: Final = _Stored(
 class Views:
     """The views in a database; :meth:`refresh` creates and replaces them.
 
-    ``reserved`` are names that no view may have; ``watch`` notes that a model is asked where its records are.
+    ``reserved`` are names that no view may have; ``watch`` notes that a model is being asked where its records are.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Views:
                 self._rename(connection, key, _Known(name), self._free(name, self._taken(connection, inspector)))
 
     def related(self, connection: sa.Connection, destination: Destination) -> list[str]:
-        """Return the keys of other views that show these records: the route's, and those of topics that moved here."""
+        """Return the keys of other views that show these records: the route's, and those of moved topics."""
         view, assignment = self._catalog.view, self._catalog.assignment
         here = (assignment.c.state == CURRENT) & (assignment.c.key == destination.key)
         route = sa.select(view.c.key).where(view.c.hash == key_hash(f"$route/{destination.route}"))
@@ -115,7 +115,7 @@ class Views:
     ) -> tuple[list[str], dict[str, Rejected]]:
         """Create or replace the views whose definition has changed, with the schema locked; return their names.
 
-        Also return, by key, why views stay as they are whose models cannot be asked.
+        Also return, by key, why views whose models cannot be called were not refreshed.
         """
         sources, faults = self._sources(connection, wishes)
         known = self._known(connection, wishes)
@@ -175,9 +175,9 @@ class Views:
     def _sources(
         self, connection: sa.Connection, wishes: Mapping[str, Wish]
     ) -> tuple[dict[str, tuple[ViewSource, ...]], dict[str, Rejected]]:
-        """Return where the records of each view are, oldest tables first, but for views whose models cannot be asked.
+        """Return where the records of each view are, oldest tables first, unless their models cannot be called.
 
-        Also return why these cannot.
+        Also return why those cannot be called.
         """
         stored: dict[str, list[_Stored]] = {}
         faults: dict[str, Rejected] = {}
@@ -237,7 +237,7 @@ class Views:
     def _columns(
         self, connection: sa.Connection, known: _Known, wish: Wish, sources: Sequence[ViewSource]
     ) -> dict[Pair, str]:
-        """Return a view's columns in their order, and register new ones."""
+        """Return a view's columns in order, and register new ones."""
         column = self._catalog.column
         query = sa.select(column.c.property, column.c.kind, column.c.column_name)
         old = {(row[0], row[1]): row[2] for row in connection.execute(query.where(column.c.table_name == known.name))}
@@ -262,7 +262,7 @@ class Views:
 def new_columns(
     known: Mapping[Pair, str], wish: Wish, sources: Sequence[ViewSource], engine: Engine
 ) -> dict[Pair, str]:
-    """Return the columns that a view needs in addition; tables' own columns keep their names if they can."""
+    """Return the additional columns that a view needs; tables' own columns keep their names if possible."""
     own = {
         pair: name
         for source in sources

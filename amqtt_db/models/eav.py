@@ -1,4 +1,4 @@
-"""``eav``: a row per value, for many rarely-set properties and ever-new names."""
+"""``eav``: a row per value, for many rarely set properties or changing names."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ PROPERTIES: Final = Lookup("mqtt_property", ("property",))
 
 VALUE_KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "timestamp")
 VALUE_COLUMNS: Final[Mapping[Kind, str]] = {kind: f"{kind}_value" for kind in VALUE_KINDS}
-"""The column of ``mqtt_value`` for each kind; a suffix, for some kinds are words of SQL."""
+"""The column of ``mqtt_value`` for each kind; with a suffix, because some kinds are SQL words."""
 
 
 @attrs.frozen
 class Eav(FastModel):
     """Entity, attribute, value: ``mqtt_message`` for the envelope, ``mqtt_value`` for each property that is set.
 
-    ``prefix`` replaces ``mqtt`` in the names of the two tables, for routes with tables of their own.
+    ``prefix`` replaces ``mqtt`` in the names of the two tables, for routes with their own tables.
     """
 
     prefix: str = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
-        """Yield always the same two: no property ever needs DDL."""
+        """Yield the same two tables for every shape: no property ever needs DDL."""
         values = [Column(name, kind) for kind, name in VALUE_COLUMNS.items()]
         yield Table(self._messages, [Column("topic", lookup=TOPIC_LOOKUP)])
         yield Table(
@@ -51,7 +51,7 @@ class Eav(FastModel):
         return envelope.with_values(dict(map(read_value, rows[self._values])))
 
     def layout(self) -> Layout | None:
-        """Return that there is a column per kind."""
+        """Say that there is a column per kind."""
         return ValueRows("property", VALUE_COLUMNS)
 
     @property
@@ -62,7 +62,7 @@ class Eav(FastModel):
     def _values(self) -> str:
         return f"{self.prefix}_value"
 
-    # what follows makes it fast
+    # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
         """Return two list comprehensions."""

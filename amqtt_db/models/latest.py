@@ -1,6 +1,6 @@
-"""The newest value of each property, per device: two tables that stand beside those of any model.
+"""The newest value of each property, per device: two tables in addition to those of any model.
 
-A row takes the place of an older one, so late messages and replays change nothing.
+A row replaces only an older one, so late messages and replays change nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LATEST_DEVICES: Final = Lookup("mqtt_device", ("route", "device"))
 """Devices of a route's topic filter: topics, or the values that ``latest`` names."""
 
 LATEST_LAYOUT: Final = ValueRows("property", VALUE_COLUMNS)
-"""The place of the values in :data:`LATEST_VALUES`, for SQL."""
+"""Where SQL finds the values in :data:`LATEST_VALUES`."""
 
 
 def _table(name: str, key: Sequence[Column], *columns: Column) -> BoundTable:
@@ -49,7 +49,7 @@ LATEST_VALUES: Final = _table(
     *_AGE,
     *(Column(name, kind) for kind, name in VALUE_COLUMNS.items()),
 )
-"""The newest value of each property of a device, and the time of the record that it is from."""
+"""The newest value of each property of a device, and the time of the record that it comes from."""
 
 
 LATEST_NAMES: Final = frozenset({LATEST_RECORDS.name, LATEST_VALUES.name})
@@ -58,14 +58,14 @@ LATEST_NAMES: Final = frozenset({LATEST_RECORDS.name, LATEST_VALUES.name})
 
 @attrs.frozen
 class Newest:
-    """The newest values in some records: rows of :data:`LATEST_RECORDS`, and values with what identifies their rows."""
+    """The newest values in some records: rows of :data:`LATEST_RECORDS`, and values with the keys of their rows."""
 
     rows: Sequence[Row]
     values: Sequence[tuple[Pair, Row, Any]]
 
 
 def find_newest(route: str, devices: Sequence[str | None], batch: RecordBatch) -> Newest:
-    """Return the newest values of each device; ``devices`` names that of each record, None: it has none.
+    """Return the newest values of each device; ``devices`` names each record's device, None if it has none.
 
     ``route`` is the topic filter of the records' route.
     """
@@ -86,9 +86,9 @@ def value_row(kind: Kind, identity: Row, value: Any) -> Row:
 
 
 def devices_by(paths: Sequence[str], batch: RecordBatch) -> Sequence[str | None]:
-    """Return the device of each record by the values at ``paths``; None where one is absent.
+    """Return the device of each record, from the values at ``paths``; None if one is absent.
 
-    One value is a device's name as it is, several are a JSON list.
+    A single value is the device's name, several become a JSON list.
     """
     columns = [_present_values(path, batch) for path in paths]
     return [None if None in values else _device_name(values) for values in zip(*columns, strict=True)]
@@ -114,7 +114,7 @@ def _last_of_each(devices: Sequence[str | None], order: Iterable[int]) -> dict[s
 def _with_value(
     newest: dict[str | None, int], devices: Sequence[str | None], order: Iterable[int], column: Sequence[Any]
 ) -> dict[str | None, int]:
-    """Return each device with the newest of its records in which a column has a value."""
+    """Return each device with its newest record in which a column has a value."""
     if None not in column:
         return newest
     return _last_of_each(devices, (index for index in order if column[index] is not None))

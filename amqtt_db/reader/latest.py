@@ -1,4 +1,4 @@
-"""The newest values of each device, for the routes that keep them apart."""
+"""The newest values of each device, for the routes that keep them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DecodedRow = Mapping[str, Any]
 
 @attrs.frozen
 class DeviceState:
-    """The newest values of a device: each property's kind and value by path, and the time that it is from.
+    """The newest values of a device: each property's kind and value by path, and its time.
 
     ``topic`` and ``time`` are those of the device's newest record, ``levels`` the named levels of its topic.
     """
@@ -49,11 +49,11 @@ class DeviceState:
 
 
 def latest(database: str | Settings, topic: str = "#") -> Iterator[DeviceState]:
-    """Yield the newest values of each device whose newest topic an MQTT filter covers, the longest known device first.
+    """Yield the newest values of each device whose newest topic an MQTT filter covers, first seen first.
 
-    ``database`` is a SQLAlchemy URL, or the settings that name one.  Raises ValueError at once for an argument that is
-    wrong, and DatabaseError, when the first state is asked for, if the database cannot be read, or if no route of the
-    writer keeps newest values.
+    ``database`` is a SQLAlchemy URL, or the settings that name one.  Raises ValueError at once for a wrong argument,
+    and DatabaseError, when the first state is requested, if the database cannot be read or no route of the writer
+    keeps newest values.
     """
     return _read_states(url_of(database), TopicFilter.parse(topic))
 
@@ -84,7 +84,7 @@ class _Tables:
         self._records, self._values = (StoredTable.of(table, known[key]) for key, table in wanted.items())
 
     def devices_after(self, id_: int) -> Sequence[_DecodedRow]:
-        """Return the rows of some devices whose ids are higher, in their order."""
+        """Return the rows of the next devices with higher ids, in order."""
         column = self._records.target.c.device
         query = sa.select(self._records.target).where(column > id_).order_by(column).limit(_DEVICES_AT_ONCE)
         return self._fetch(self._records, query)

@@ -27,8 +27,8 @@ _RECORDS_AT_ONCE: Final = 2000
 def fill_latest(settings: Settings, topic: str = "#") -> None:
     """Keep the newest values of all stored records whose topics a filter covers, if their routes say so.
 
-    It may be stopped and started again, also while messages arrive: an older value never replaces a newer one.  Raises
-    DatabaseError if the database cannot be used, AmqttDbError if a writer works by other routes.
+    It may be stopped and started again, even while messages arrive: an older value never replaces a newer one.  Raises
+    DatabaseError if the database cannot be used, AmqttDbError if a writer is running with other routes.
     """
     require_database(settings.database)
     require_same_routes(settings.journal.path, settings.routes)

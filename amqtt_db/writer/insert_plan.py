@@ -20,9 +20,9 @@ from amqtt_db.writer.decoded import RecordGroup
 from amqtt_db.writer.insert_target import InsertTarget, TargetRows, encode_rows, fitting_kind, target_of
 from amqtt_db.writer.latest_rows import LatestPlanner
 
-MAX_DESTINATIONS: Final = 100_000  # more are forgotten and met again
+MAX_DESTINATIONS: Final = 100_000  # if there are more, all are forgotten and learnt again
 MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
-MAX_PLANS: Final = 1024  # per destination; more are forgotten and compiled again
+MAX_PLANS: Final = 1024  # per destination; if there are more, all are forgotten and compiled again
 MAX_ALL_PLANS: Final = 50_000  # of all destinations together
 MAX_UNION: Final = 10_000  # pairs; no table has so many columns
 
@@ -31,8 +31,8 @@ MAX_UNION: Final = 10_000  # pairs; no table has so many columns
 class InsertPlan:
     """The plan that turns records of one shape into rows: a maker, and an insert target per table key.
 
-    ``sharing`` is a number that plans have in common if they make the same row of a record, each for a table of its
-    own; None if rows are not made together with those of other plans.
+    ``sharing`` is a number shared by plans that make the same row from a record, each for its own table; None if rows
+    are not made together with those of other plans.
     """
 
     make: RowMaker
@@ -44,8 +44,8 @@ class InsertPlan:
 class _Plans:
     """The plans compiled for a destination.
 
-    ``union`` holds all pairs met so far: shapes that differ in what is missing share one statement where that is not
-    wasteful.  ``limits`` bounds the columns of shapes whose rows were found to be too big.
+    ``union`` holds all pairs seen so far: shapes that differ only in missing properties share one statement unless that
+    is wasteful.  ``limits`` limits the columns of shapes whose rows were too big.
     """
 
     model: BoundModel
@@ -55,7 +55,7 @@ class _Plans:
 
 
 class InsertPlanner:
-    """Compiles plans against what the schema knows."""
+    """Compiles plans for the tables that the schema knows."""
 
     def __init__(self, engine: Engine, schema: Schema, lookups: Lookups, routes: Iterable[Route]) -> None:
         self._engine = engine
@@ -78,7 +78,7 @@ class InsertPlanner:
         ]
 
     def missing(self, groups: Iterable[RecordGroup]) -> list[Wanted]:
-        """Return the tables that are not, or not wholly, there yet; a shape with a plan needs no look."""
+        """Return the tables that do not, or not completely, exist yet; a shape with a plan needs no check."""
         unplanned = [group for group in groups if group[1] not in self._plans_for(group[0]).by_shape]
         for _, shape in unplanned:
             _require_names(shape)
@@ -103,14 +103,14 @@ class InsertPlanner:
         return [*rows, *shares, *self._latest.rows(filled)]
 
     def fit(self, record: Record) -> Record:
-        """Return the record with every value under a kind whose column returns it identically."""
+        """Return the record with every value under a kind whose column returns it exactly."""
         pairs: list[Pair] = []
         for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
             pairs.append((path, kind if value is None else fitting_kind(self._engine, kind, value)))
         return attrs.evolve(record, shape=Shape(tuple(pairs)))
 
     def limit_columns(self, groups: Iterable[RecordGroup]) -> bool:
-        """Let rows of some groups fill half as many columns from now on; return False if there is nothing to halve."""
+        """Make rows of some groups fill half as many columns from now on; return False if that is impossible."""
         is_less = False
         for destination, shape in groups:
             plans = self._plans_for(destination)
@@ -122,7 +122,7 @@ class InsertPlanner:
         return is_less
 
     def unlimit_columns(self, groups: Iterable[RecordGroup]) -> None:
-        """Undo :meth:`limit_columns`: it has not helped."""
+        """Undo :meth:`limit_columns`, because it did not help."""
         for destination, shape in groups:
             if self._plans_for(destination).limits.pop(shape, None) is not None:
                 self._plans_for(destination).by_shape.pop(shape, None)
@@ -132,7 +132,7 @@ class InsertPlanner:
         return target.without(empty), encoded
 
     def _share_out(self, some: Sequence[tuple[InsertPlan, RecordSlice]]) -> Iterator[TargetRows]:
-        """Make rows together, then give them to the tables of their destinations."""
+        """Make rows together, then distribute them to the tables of their destinations."""
         (pattern, first), indexes = some[0], sorted(chain.from_iterable(part.indexes for _, part in some))
         ((key, like),) = pattern.targets.items()
         made = pattern.make(first.whole.at(indexes))[key]
@@ -196,14 +196,14 @@ class InsertPlanner:
 
 
 def _require_names(shape: Shape) -> None:
-    """Raise StructureError if a property's name does not fit into a statement of every database."""
+    """Raise StructureError if a property's name is too long for a statement on every database."""
     longest = max((len(path.encode()) for path, _ in shape.properties), default=0)
     if longest > MAX_NAME:
         raise StructureError(f"the name of a property has {longest} bytes; at most {MAX_NAME} can be stored")
 
 
 def _filled_shape(plans: _Plans, shape: Shape) -> Shape:
-    """Return the shape whose columns are filled: all met so far, unless that is mostly NULL."""
+    """Return the shape whose columns are filled: all pairs seen so far, unless most would be NULL."""
     if len(plans.union) > MAX_UNION:
         plans.union.clear()
     plans.union.update(dict.fromkeys(shape.properties))

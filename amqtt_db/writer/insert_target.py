@@ -1,4 +1,4 @@
-"""Where encoded rows go: a table's columns, with what their values need on the way."""
+"""Where encoded rows go: a table's columns, and what their values need before they are inserted."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from amqtt_db.record import Kind, kind_of, picker
 class InsertTarget:
     """Columns of a table that rows are inserted into, and the kinds and lookups of their values.
 
-    ``optional`` are the indexes of fixed columns that may be left out where they are NULL throughout.  ``order`` names
-    the column whose order rows are inserted in, None: that of arrival.  ``replaces`` names the columns of the key if
-    rows take the place of older ones.
+    ``optional`` are the indexes of fixed columns that may be left out if all their values are NULL.  ``order`` names
+    the column by which rows are sorted before insertion, None: by arrival.  ``replaces`` names the columns of the key
+    if rows replace older ones.
     """
 
     table: str
@@ -38,13 +38,13 @@ class InsertTarget:
         return _without(self, indexes) if indexes else self
 
     def sort(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Return rows in the order of the key: a page of the table is then filled at once, not again and again."""
+        """Return rows in the order of the key, so that each page of the table is written once."""
         if self.replaces:
             return self._newest(rows)
         return rows if self.order is None else sorted(rows, key=itemgetter(self.columns.index(self.order)))
 
     def _newest(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Return the newest row of each key, in the order of the keys: two writers never wait for each other."""
+        """Return the newest row of each key, in the order of the keys, so that two writers cannot deadlock."""
         key, age = (picker([self.columns.index(name) for name in names]) for names in (self.replaces, AGE))
         newest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for row in rows:
@@ -81,10 +81,10 @@ def target_of(name: str, table: BoundTable, columns: Mapping[Cell, str]) -> Inse
 
 
 def merge_rows(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
-    """Return one batch per target, in the order of the tables' names: two writers never wait for each other crosswise.
+    """Return one batch per target, in the order of the tables' names, so that two writers cannot deadlock.
 
-    Rows whose target has an order are brought into it.  Do this just before inserting: rows that are freed in another
-    order than they were made in leave memory in which the next ones are made and copied a tenth more slowly.
+    Rows whose target has an order are sorted.  Do this just before inserting: freeing rows in another order than they
+    were created fragments memory, in which the next ones are created and copied ten percent more slowly.
     """
     merged: dict[InsertTarget, list[Any]] = {}
     for target, some in rows:
@@ -100,7 +100,7 @@ def merge_rows(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:
 def encode_rows(
     engine: Engine, lookups: Lookups, target: InsertTarget, rows: Sequence[tuple[Any, ...]]
 ) -> tuple[tuple[int, ...], Sequence[Any]]:
-    """Return the indexes of columns that may be left out, and the rows without these, encoded.
+    """Return the indexes of columns that can be left out, and the rows without these, encoded.
 
     Raises Unfit if a value does not fit its kind's column.
     """
@@ -115,7 +115,7 @@ def encode_rows(
 
 
 def fitting_kind(engine: Engine, kind: Kind, value: Any) -> Kind:
-    """Return the kind whose column returns a value (not None) identically: ``kind`` if it does."""
+    """Return the kind whose column returns a value (not None) exactly: ``kind`` if possible."""
     for wish in (kind, kind_of(value)):
         if wish is not None and engine.holds(wish, value) and _is_of_kind(wish, value):
             return wish
@@ -123,5 +123,5 @@ def fitting_kind(engine: Engine, kind: Kind, value: Any) -> Kind:
 
 
 def _is_of_kind(kind: Kind, value: Any) -> bool:
-    """Return False for an integer that no double holds: it is not a number, whatever its type says."""
+    """Return False for an integer beyond a double: it is not a ``number``, whatever its type says."""
     return kind != "number" or not isinstance(value, int) or kind_of(value) == "number"

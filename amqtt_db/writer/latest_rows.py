@@ -26,7 +26,7 @@ _VALUES: Final = _target(LATEST_VALUES)
 
 
 class LatestPlanner:
-    """Makes the rows; ``routes`` are mapped to by their topic filters."""
+    """Makes the rows; ``routes`` maps topic filters to routes."""
 
     def __init__(self, engine: Engine, lookups: Lookups, routes: Mapping[str, Route]) -> None:
         self._engine = engine
@@ -34,7 +34,7 @@ class LatestPlanner:
         self._routes = {text: route for text, route in routes.items() if route.latest is not None}
 
     def rows(self, filled: Sequence[tuple[RecordGroup, Sequence[Record]]]) -> Iterator[TargetRows]:
-        """Yield the encoded rows of groups that are all of one batch of records, or a single group."""
+        """Yield the encoded rows of groups that are slices of one batch of records, or of a single group."""
         for text, groups in self._by_route(filled).items():
             batch = _together(groups)
             newest = find_newest(text, _devices(self._routes[text], batch), batch)
@@ -55,7 +55,7 @@ class LatestPlanner:
         return target, encode_rows(self._engine, self._lookups, target, filled)[1] if filled else ()
 
     def _encode_values(self, values: Sequence[tuple[Pair, Row, Any]]) -> TargetRows:
-        """Encode values; one that its kind's column would not return identically goes to another one."""
+        """Encode values; one that its kind's column would not return exactly goes to another column."""
         try:
             return self._encode(_VALUES, [value_row(kind, identity, value) for (_, kind), identity, value in values])
         except Unfit:

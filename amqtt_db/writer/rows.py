@@ -15,7 +15,7 @@ from amqtt_db.writer.insert_target import TargetRows
 
 @attrs.frozen
 class Misfits:
-    """The groups of records that hold a value which its kind's column would not return identically."""
+    """The groups of records that hold a value that its kind's column would not return exactly."""
 
     groups: Sequence[RecordGroup]
 
@@ -36,7 +36,7 @@ def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRo
 
 
 def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> RecordGroups:
-    """Return the groups with every record of the misfits in the shape whose columns return its values identically."""
+    """Return the groups with every record of the misfits in a shape whose columns return its values exactly."""
     fitted = {group: records for group, records in groups.items() if group not in misfits.groups}
     for destination, shape in misfits.groups:
         found: dict[RecordGroup, list[Record]] = {}
@@ -50,7 +50,7 @@ def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> Recor
 def _rows_or_misfits(
     some: Sequence[tuple[RecordGroup, Sequence[Record]]], planner: InsertPlanner
 ) -> tuple[list[TargetRows], list[RecordGroup]]:
-    """Return the rows of groups, which are halved where a value does not fit, and the groups that hold such a value."""
+    """Return the rows of groups, halving those with a value that does not fit, and the groups that hold such values."""
     try:
         return planner.rows(some), []
     except Unfit:

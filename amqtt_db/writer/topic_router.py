@@ -1,4 +1,4 @@
-"""Which handler a topic's messages go to: decided once for each topic, then a dictionary look-up."""
+"""Which handler a topic's messages go to: decided once for each topic, then a dictionary lookup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amqtt_db.routing.records import RecordBuilder, TopicHandler
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
-MAX_TOPICS: Final = 100_000  # more are forgotten and learnt again
+MAX_TOPICS: Final = 100_000  # if there are more, all are forgotten and learnt again
 
 NO_ROUTE: Final = ""
 """The topic filter under which messages without a route are counted."""
@@ -37,11 +37,11 @@ class IgnoredTopic:
 
 
 Handling = TopicHandler | RefusedTopic | IgnoredTopic
-"""What is done with a topic's messages."""
+"""What to do with a topic's messages."""
 
 
 class TopicRouter:
-    """The topics met so far and their handlers; ``builders`` has one per route, in their order."""
+    """The known topics and their handlers; ``builders`` has one per route, in order."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
@@ -51,11 +51,13 @@ class TopicRouter:
         self._handlers: dict[bytes, Handling] = {}
 
     def handlers(self, topics: Iterable[bytes]) -> list[Handling]:
-        """Return what is done with messages of some topics, in their order; all topics must be settled."""
-        return list(map(self._handlers.__getitem__, topics))  # for every message: no Python code for each
+        """Return the handlers of some topics, in order; all topics must be known."""
+        return list(
+            map(self._handlers.__getitem__, topics)
+        )  # runs for every message, so without Python code per message
 
     def unassigned(self, topics: Iterable[bytes]) -> dict[str, int]:
-        """Return the topics that need an assignment, with the indexes of their routes; settle all others."""
+        """Return the topics that need an assignment, with the indexes of their routes; learn all others."""
         new: dict[str, int] = {}
         if len(self._handlers) > MAX_TOPICS:
             self._handlers.clear()
@@ -96,7 +98,7 @@ class TopicRouter:
         return assignments
 
     def learn(self, topics: Mapping[str, int], assignments: Iterable[Assignment]) -> None:
-        """Settle topics whose assignments are in the catalogue."""
+        """Learn topics whose assignments are in the catalogue."""
         for assignment in assignments:
             topic, builder = assignment.topic, self.builders[topics[assignment.topic]]
             destination = self._destination(assignment.key, builder.route)
@@ -110,7 +112,7 @@ class TopicRouter:
         return NO_ROUTE if match is None else self._filters[match[0]].text
 
     def refuse(self, topic: str, index: int, error: Rejected) -> None:
-        """Settle that no message of a topic can be stored."""
+        """Learn that no message of a topic can be stored."""
         self._handlers[topic.encode()] = RefusedTopic(self._filters[index].text, error)
 
     def _destination(self, key: str, route: Route) -> Destination:
@@ -120,7 +122,7 @@ class TopicRouter:
 
 
 def _assign(topic: str, route: Route, tables: int) -> Assignment:
-    """Return where a new topic's records go: to tables of its own as long as the route may have more of them."""
+    """Return where a new topic's records go: to its own tables as long as the route may have more of them."""
     text = route.filter.text
     key = f"$route/{text}"
     if route.bound().is_per_topic:
@@ -139,10 +141,10 @@ def _is_current(assignment: Assignment, route: Route) -> bool:
 
 
 def _means(text: str, route: Route) -> bool:
-    """Return True if a model as text is the route's; options that it did not have yet were at their defaults."""
+    """Return True if a model given as text is the route's; options that did not exist yet had their defaults."""
     try:
         return text == to_spec(route.model, timed=route.timed) or from_spec(text) == (route.model, route.timed)
-    except Exception:  # its class is gone, or raises whatever a user's class does
+    except Exception:  # its class no longer exists, or raises any error
         return False
 
 

@@ -1,7 +1,7 @@
-"""Views are updated beside the batches, and never hold them up.
+"""Views are updated between batches, without delaying them.
 
-A view is refreshed when a property or a destination is new to this process, in a transaction of its own that waits for
-no lock.  An error is logged once and the refresh tried again later; after one that took long there is a long pause.
+A view is refreshed when a property or a destination is new to this process, in a separate transaction that does not
+wait for locks.  An error is logged once and the refresh retried later; after a slow refresh there is a long pause.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from amqtt_db.writer.transaction import COLLISIONS
 
 logger = logging.getLogger(__name__)
 
-MAX_NOTED: Final = 100_000  # more shapes are forgotten and noted again
-VIEWS_AT_ONCE: Final = 50  # that one transaction refreshes; the rest waits for the next batch
+MAX_NOTED: Final = 100_000  # if there are more shapes, all are forgotten and noted again
+VIEWS_AT_ONCE: Final = 50  # views per transaction; the rest waits for the next batch
 REST_FACTOR: Final = 20  # times as long as the refresh took
-SLOW: Final = 0.05  # seconds; what took less needs no rest
+SLOW: Final = 0.05  # seconds; a shorter refresh needs no rest
 RETRY_PAUSE: Final = 10.0  # seconds to the next attempt after an error
-ATTEMPTS: Final = 100  # of a caller that has time
+ATTEMPTS: Final = 100  # attempts of a caller that has time
 PAUSE: Final = 0.05  # seconds between them
 
 _CHECKED: Final[tuple[Kind, ...]] = ("number", "text")
-"""Kinds of undeclared values that a plain column does not always hold."""
+"""Kinds of undeclared values that a plain column cannot always hold."""
 
 
 class ViewKeeper:
@@ -57,7 +57,7 @@ class ViewKeeper:
         named: Sequence[NamedTable],
         watch: Watch = unwatched,
     ) -> None:
-        """``named`` are the tables that routes name; ``watch`` notes that a stored model is asked something."""
+        """``named`` are the tables that routes name; ``watch`` notes that a stored model is being called."""
         self._engine = engine
         self._database = database
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
@@ -77,7 +77,7 @@ class ViewKeeper:
         self._collisions = 0
 
     def drop_conflicting(self, connection: sa.Connection) -> None:
-        """Drop views whose names routes ask for as tables."""
+        """Drop views whose names routes request for tables."""
         if self._sql is not None:
             self._views.drop_conflicting(connection, self._sql)
 
@@ -98,7 +98,7 @@ class ViewKeeper:
                 self._check(destination, shape, records)
 
     def _check(self, destination: Destination, shape: Shape, records: Sequence[Record]) -> None:
-        """Note values that belong into another kind's column of the view, though their own table takes them."""
+        """Note values that belong in another kind's column of the view, although their own table accepts them."""
         for (path, kind), column in zip(shape.properties, RecordBatch.of(shape, records).columns, strict=True):
             if kind in self._unchecked[destination.key]:
                 try:
@@ -116,7 +116,7 @@ class ViewKeeper:
     def refresh(self, *, quiet: bool = False) -> None:
         """Refresh some of the views that are due, unless it is too early; log errors once per cause.
 
-        ``quiet`` means that no messages wait, so there is no rest after a refresh that took long.
+        ``quiet`` means that no messages are waiting, so a slow refresh needs no rest.
         """
         started = time.monotonic()
         if self._faulty and started >= self._retry_faulty_at:
@@ -126,7 +126,7 @@ class ViewKeeper:
             return
         try:
             self._refresh(self._sql)
-        except Exception as error:  # also of a user's model: no view is worth a message
+        except Exception as error:  # also from a user's model: no view is worth a message
             self._complain(error)
             self._not_before = time.monotonic() + RETRY_PAUSE
         else:
@@ -136,7 +136,7 @@ class ViewKeeper:
             self._not_before = time.monotonic() + (REST_FACTOR * took if took > SLOW and not quiet else 0.0)
 
     def finish(self, is_late: Callable[[], bool] = lambda: False) -> None:
-        """Refresh all views that are due; give up when it is late, or after some seconds if others hold locks."""
+        """Refresh all views that are due; give up when time is up, or after some seconds if others hold locks."""
         vain = 0
         while self._due and self._sql is not None and vain < ATTEMPTS and not is_late():
             before, self._not_before = len(self._due), 0.0
@@ -169,7 +169,7 @@ class ViewKeeper:
         self._report(faults)
 
     def _report(self, faults: Mapping[str, Rejected]) -> None:
-        """Log once why views stay as they are, and try them again later; other views need not wait."""
+        """Log once why views were not refreshed, and retry them later; other views need not wait."""
         if not faults:
             return
         self._retry_faulty_at = time.monotonic() + RETRY_PAUSE
@@ -207,20 +207,20 @@ class ViewKeeper:
             self._unchecked.update({destination.key: kinds} if kinds else {})
         pairs = self._pairs.setdefault(destination.key, {})
         before = len(pairs)
-        if before <= 2 * self._max_columns(destination):  # later ones have no column anyway
+        if before <= 2 * self._max_columns(destination):  # later ones get no column anyway
             pairs.update(dict.fromkeys(shape.properties))
         if len(pairs) > before or destination.key not in self._destinations:
             self._due[destination.key] = self._destinations[destination.key] = destination
 
     def _forget_all_but_due(self) -> None:
-        """Note from the beginning; views that turn out to be as they should be are not made again."""
+        """Start noting afresh; views that are already correct are not recreated."""
         self._noted.clear()
         for noted in (self._pairs, self._destinations, self._unchecked):
             for key in noted.keys() - self._due.keys() - self._faulty.keys():
                 del noted[key]
 
     def _complain(self, error: Exception) -> None:
-        """Log an error once per cause; that another writer was in the way only if it happens again and again."""
+        """Log an error once per cause; log that another writer was in the way only if that keeps happening."""
         self._collisions += 1
         if is_collision(self._engine, error) and self._collisions <= COLLISIONS:
             return

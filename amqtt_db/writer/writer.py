@@ -172,7 +172,7 @@ class Writer:
         return None
 
     def fill_latest(self, records: Sequence[Record]) -> None:
-        """Keep the newest values of records that are stored already, if their routes say so."""
+        """Keep the newest values of records that are already stored, if their routes say so."""
         batch = Batch.of_topics([record.topic.encode() for record in records])
         self._assign_topics(batch)
         groups: dict[RecordGroup, list[Record]] = {}
@@ -239,7 +239,7 @@ class Writer:
         return attrs.evolve(decoded, groups=groups), rows
 
     def _fit_rows(self, batch: Batch, groups: RecordGroups) -> tuple[RecordGroups, Sequence[TargetRows]]:
-        """Return the records, in shapes whose columns return their values identically, and their rows."""
+        """Return the records, in shapes whose columns return their values exactly, and their rows."""
         rows = self._plan_rows(batch, groups)
         if isinstance(rows, Misfits):
             with self._guard.watch(batch), blame_data(self._database):

@@ -1,4 +1,4 @@
-"""The interface of an engine: what the rest of the project asks of a database."""
+"""The interface of an engine: what the rest of the project needs from a database."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from amqtt_db.errors import Busy, DatabaseError
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import Kind
 
-REST_SECONDS: Final = 30.0  # after which a connection is asked whether it is still there
+REST_SECONDS: Final = 30.0  # after which a connection is checked before use
 
 Item = TypeVar("Item")
 
 ColumnEncoder = Callable[[Sequence[Any]], Sequence[Any]]
-"""A column's values as the driver takes them, None as None.  Raises Unfit where one would not come back identically."""
+"""A column's values in the driver's form, None as None.  Raises Unfit if one would not come back exactly."""
 
 ValueDecoder = Callable[[Any], Any]
 """One value as the driver returns it (never None) → the value that was encoded."""
 
 
 class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
-    """A value would not come back identically from a column of its kind."""
+    """A value would not come back exactly from a column of its kind."""
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ AGE: Final = ("time", "id", "part")
 
 
 def on_conflict(quote: Callable[[str], str], row_batch: RowBatch) -> str:
-    """Return the clause by which rows of PostgreSQL and SQLite replace older ones; empty if they do not."""
+    """Return the clause that makes rows replace older ones on PostgreSQL and SQLite; empty if they do not."""
     if not row_batch.replaces:
         return ""
     table = quote(row_batch.table)
@@ -77,12 +77,12 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's class and the first line of what it says."""
+    """Return an error's class and the first line of its text."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def batched(values: Iterable[Item], size: int = 500) -> Iterator[Sequence[Item]]:
-    """Yield parts of values that are few enough to be parameters of one statement."""
+    """Yield parts of values, each small enough for the parameters of one statement."""
     listed = list(values)
     return (listed[start : start + size] for start in range(0, len(listed), size))
 
@@ -106,7 +106,7 @@ def prepare_each(database: sa.Engine, prepare: Callable[[Any, Any], None]) -> No
 
 
 def ping_after_rest(database: sa.Engine) -> None:
-    """Let a connection that has rested answer before it is used: servers and firewalls close those that are idle.
+    """Check an idle connection before it is used, because servers and firewalls close idle ones.
 
     One that does not answer is replaced.
     """
@@ -167,7 +167,7 @@ class Engine(ABC):
         """Return connections to the database; for writing, with the durability that the project promises."""
 
     def rehearse(self) -> sa.Engine:
-        """Return connections for DDL that will be rolled back; do not create a database."""
+        """Return connections for DDL that will be rolled back, without creating a database."""
         return self.open(write=True)
 
     def options_of(self, table: BoundTable) -> Mapping[str, Any]:
@@ -176,7 +176,7 @@ class Engine(ABC):
 
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
-        """Keep other writers from DDL until the transaction ends."""
+        """Keep other writers from running DDL until the transaction ends."""
 
     @abstractmethod
     def maintenance(self, database: sa.Engine) -> AbstractContextManager[bool]:
@@ -191,15 +191,15 @@ class Engine(ABC):
 
     @abstractmethod
     def holds(self, kind: Kind, value: Any) -> bool:
-        """Return True if a column of ``kind`` returns ``value`` (not None) identically."""
+        """Return True if a column of ``kind`` returns ``value`` (not None) exactly."""
 
     def identity(self) -> object:
-        """Return a value that changes when the database is replaced, or None if that cannot go unnoticed."""
+        """Return a value that changes when the database is replaced, or None if that is always noticed."""
         return None
 
     @abstractmethod
     def is_value_fault(self, error: BaseException) -> bool:
-        """Return True if an error is about a value and will recur, False if it is about the database's condition."""
+        """Return True if a value causes the error, which will recur; False if the database does."""
 
     def is_collision(self, error: BaseException) -> bool:
         """Return True if another transaction was in the way, and a retry may succeed at once."""
@@ -210,7 +210,7 @@ class Engine(ABC):
         return False
 
     def reason(self, error: BaseException) -> str | None:
-        """Return a reason for a value fault to show to users, without values; None to show the error's class alone."""
+        """Return the reason for a value fault to show to users, without values; None to show only the error's class."""
         return None
 
     def is_size_fault(self, error: BaseException) -> bool:
@@ -226,7 +226,7 @@ class Engine(ABC):
         """Yield sentences about settings of the server that weaken the delivery promise."""
 
     def encode(self, kinds: Sequence[Kind], columns: Iterable[Sequence[Any]]) -> Sequence[tuple[Any, ...]]:
-        """Return columns as rows for the driver.  Raises Unfit if a value does not fit its kind's column."""
+        """Return columns as rows for the driver.  Raises Unfit if a value does not fit the column of its kind."""
         encoded = [
             self.encoders[kind](column) if kind in self.encoders else column
             for kind, column in zip(kinds, columns, strict=True)
@@ -238,7 +238,7 @@ class Engine(ABC):
         return self.encoders[kind]([value])[0] if kind in self.encoders else value
 
     def index_columns(self, table: BoundTable, index: Sequence[str]) -> Sequence[str]:
-        """Return the columns that an index of a table needs, so that rows are found in the order of the key as well."""
+        """Return the columns that a table's index needs, so that rows are also found in the order of the key."""
         return index
 
     def index_options(self, columns: Sequence[tuple[str, Kind]]) -> Mapping[str, Any]:
@@ -246,11 +246,11 @@ class Engine(ABC):
         return {}
 
     def nameable(self, text: str) -> str:
-        """Return text without characters that a name cannot have."""
+        """Return text without characters that a name cannot contain."""
         return text
 
     def decode(self, kind: Kind, value: Any) -> Any:
-        """Return a value as it was before :meth:`encode`."""
+        """Return a value in its form before :meth:`encode`."""
         if value is None or kind not in self.decoders:
             return value
         return self.decoders[kind](value)

@@ -1,4 +1,4 @@
-"""Encoders that engines share: columns of values as a driver takes them."""
+"""Encoders that engines share: columns of values in the form that a driver accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def present(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def each(encode: Callable[[Any], Any]) -> ColumnEncoder:
-    """Return an encoder that works value by value; values that ``encode`` refuses are unfit."""
+    """Return an encoder that works value by value; values that ``encode`` rejects do not fit."""
 
     def encode_column(column: Sequence[Any]) -> Sequence[Any]:
         try:
@@ -38,7 +38,7 @@ def each(encode: Callable[[Any], Any]) -> ColumnEncoder:
 def plain_numbers(column: Sequence[Any]) -> Sequence[Any]:
     """Return a column of doubles.  Raises Unfit for NaN and −0.0.
 
-    The sum finds NaN, the extremes find integers that no double holds, the sign of zeros finds −0.0.
+    The sum finds NaN, the extremes find integers beyond a double, the sign of zeros finds −0.0.
     """
     if not _are_plain(present(column)) and not all(map(is_plain_double, present(column))):
         raise Unfit
@@ -50,7 +50,7 @@ def _are_plain(numbers: Sequence[Any]) -> bool:
         if isnan(sum(numbers)) or min(numbers) < -EXACT or max(numbers) > EXACT:
             return False
         return 0.0 not in numbers or -1.0 not in {copysign(1.0, number) for number in numbers if number == 0.0}
-    except (OverflowError, ValueError):  # an integer that no double holds; an empty column
+    except (OverflowError, ValueError):  # an integer beyond a double; an empty column
         return False
 
 
