@@ -16,6 +16,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
+from amqtt_db.config.payload import read_zone
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
@@ -158,7 +159,8 @@ def _settings(node: Node) -> Settings:
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
         place.fail("is the database's file too; give the journal its own file, such as mqtt.journal")
-    routes = read_routes(section.child("routes"))
+    zone = section.child("timezone").read(read_zone, None)
+    routes = {path: route.with_timezone(zone) for path, route in read_routes(section.child("routes")).items()}
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
     return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)))

@@ -52,7 +52,7 @@ def read_reshaping(section: Node, levels: Iterable[str], readings: Mapping[tuple
         rename=section.child("rename").read(_renamed, {}),
         booleans=section.child("booleans").read(_booleans, {}),
         numbers=section.child("numbers").read(_numbers, frozenset()),
-        timezone=section.child("timezone").read(_zone, None),
+        timezone=section.child("timezone").read(read_zone, None),
         readings=readings,
     )
 
@@ -161,7 +161,8 @@ def _numbers(value: object) -> frozenset[str]:
     return frozenset({"text", *map(check, value if isinstance(value, list) else [value])})
 
 
-def _zone(value: object) -> ZoneInfo:
+def read_zone(value: object) -> ZoneInfo:
+    """Return a time zone by its name.  Raises ValueError if there is none."""
     name = text(value)
     try:
         return ZoneInfo(name)

@@ -69,7 +69,8 @@ def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], l
     ``plain`` is true for the kind that owns the property's plain column, others get ``<name>__<kind>``.  ``taken``
     holds the folded names in use, ``limit`` is the engine's limit in UTF-8 bytes.
     """
-    name = clean(path.strip("{}")) + ("" if plain else f"__{kind}")
+    suffix = "" if plain else f"__{kind}"
+    name = _last_words(clean(path.strip("{}")), limit - len(suffix)) + suffix
     if fold(name) in taken or name in _SYSTEM_COLUMNS or name in RESERVED_WORDS:
         name = f"{name}_"
     return unique(name, f"{path}\n{kind}", lambda candidate: fold(candidate) in taken, limit)
@@ -98,6 +99,15 @@ def unique(name: str, source: str, is_taken: Callable[[str], bool], limit: int) 
         if not is_taken(candidate):
             return candidate
     raise RuntimeError(f"no free name for {name}")
+
+
+def _last_words(name: str, limit: int) -> str:
+    """Return as many of a name's last words as there is room for: those of a nested property say what it is."""
+    words = name.split("_")
+    while len(name.encode()) > limit and len(words) > 1:
+        words = words[1:]
+        name = clean("_".join(words))
+    return name
 
 
 def _shorten(name: str, limit: int) -> str:

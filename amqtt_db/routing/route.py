@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 import attrs
 
@@ -101,6 +102,12 @@ class Route:
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
         """Return the model with the tables that it has at a destination."""
         return bind(self.model, destination, timed=self.timed)
+
+    def with_timezone(self, zone: ZoneInfo | None) -> Route:
+        """Return the route with a time zone for times without one, unless it has one already."""
+        if zone is None or self.reshaping.timezone is not None:
+            return self
+        return attrs.evolve(self, reshaping=attrs.evolve(self.reshaping, timezone=zone))
 
     @property
     def latest_tables(self) -> tuple[BoundTable, ...]:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from amqtt_db import config
+from amqtt_db.errors import ConfigError
 from amqtt_db.routing.each import Capture, Each
 from amqtt_db.routing.reshape import Pairs, Reshaping
 from amqtt_db.routing.route import Route
@@ -70,3 +71,12 @@ def test_a_mistake_in_a_payloads_keys(keys: dict[str, Any], path: str, says: str
     """It is reported with its path."""
     found = problems({"routes": [{"topic": "home/{device}/{name}", **keys}]})
     assert says in found[f"routes[0].{path}"]
+
+
+def test_a_time_zone_for_all_routes() -> None:
+    """A route's own comes first."""
+    section = {"timezone": "Europe/Berlin", "routes": [{"topic": "a"}, {"topic": "#", "timezone": "UTC"}]}
+    zones = [str(route.reshaping.timezone) for route in config.load_section(section).routes]
+    assert zones == ["Europe/Berlin", "UTC"]
+    with pytest.raises(ConfigError, match="did you mean 'Europe/Berlin'"):
+        config.load_section({"timezone": "Europe/Berlim"})
