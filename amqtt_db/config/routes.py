@@ -36,7 +36,7 @@ from amqtt_db.routing.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
     "topic", "store", "model", "decode", "entity", "time", "unknown", "mismatch", "max_columns", "max_tables",
-    "hypertable", "keep", "latest", *PAYLOAD_KEYS,
+    "hypertable", "keep", "indexes", "latest", *PAYLOAD_KEYS,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

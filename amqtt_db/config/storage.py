@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -13,6 +13,7 @@ from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.database.naming import table_name
 from amqtt_db.errors import Problem
 from amqtt_db.models.base import Model, OwnColumns
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import level_path
 from amqtt_db.registry import suggest
 from amqtt_db.routing.records import escape_path
@@ -35,7 +36,14 @@ def read_storage(section: Node, route: Route | None) -> Route | None:
     hypertable = _hypertable(section.child("hypertable"), route, keep)
     if route is None:
         return None
-    return attrs.evolve(route, hypertable=hypertable, keep=keep, timed=hypertable is not None)
+    indexes = tuple(_read_index(node, route) for node in section.child("indexes").items())
+    return attrs.evolve(route, hypertable=hypertable, keep=keep, timed=hypertable is not None, indexes=indexes)
+
+
+def _read_index(node: Node, route: Route) -> tuple[str, ...]:
+    """Return the columns of an index: a name, or a list of names."""
+    first = route.bound().tables()[0]
+    return _column_list(node, lambda value: _known_column(route, text(value), [first]))
 
 
 def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
@@ -113,11 +121,11 @@ def _ordering(route: Route | None, value: Any) -> Ordering:
     return Ordering(_known_column(route, name.strip()), descending=_DIRECTIONS[direction.casefold()])
 
 
-def _known_column(route: Route | None, name: str) -> str:
-    """Return the user's name for a column: a fixed column's name, or a property's path."""
+def _known_column(route: Route | None, name: str, among: Sequence[BoundTable] = ()) -> str:
+    """Return the user's name for a column: a fixed column's name, or a property's path; ``among``: of these tables."""
     if route is None:
         return name
-    tables = route.bound().tables()
+    tables = among or route.bound().tables()
     fixed = {column.name for table in tables for column in table.columns}
     declared = None if route.entity is None else route.entity.declared
     if name in fixed:

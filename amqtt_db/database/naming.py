@@ -70,7 +70,7 @@ def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], l
     holds the folded names in use, ``limit`` is the engine's limit in UTF-8 bytes.
     """
     suffix = "" if plain else f"__{kind}"
-    name = _last_words(clean(path.strip("{}")), limit - len(suffix)) + suffix
+    name = _clean_end(path, limit - len(suffix)) + suffix
     if fold(name) in taken or name in _SYSTEM_COLUMNS or name in RESERVED_WORDS:
         name = f"{name}_"
     return unique(name, f"{path}\n{kind}", lambda candidate: fold(candidate) in taken, limit)
@@ -101,13 +101,11 @@ def unique(name: str, source: str, is_taken: Callable[[str], bool], limit: int) 
     raise RuntimeError(f"no free name for {name}")
 
 
-def _last_words(name: str, limit: int) -> str:
-    """Return as many of a name's last words as there is room for: those of a nested property say what it is."""
-    words = name.split("_")
-    while len(name.encode()) > limit and len(words) > 1:
-        words = words[1:]
-        name = clean("_".join(words))
-    return name
+def _clean_end(path: str, limit: int) -> str:
+    """Return a name for the whole path, or for as many of its last keys as there is room for: they say what it is."""
+    keys = path.strip("{}").split(".")
+    names = (clean(".".join(keys[first:])) for first in range(len(keys)))
+    return next((name for name in names if len(name.encode()) <= limit), clean(keys[-1]))
 
 
 def _shorten(name: str, limit: int) -> str:

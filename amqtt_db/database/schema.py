@@ -18,6 +18,7 @@ from amqtt_db.database.catalog import Catalog, PhysicalTable
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.database.hypertable_layout import hypertable_layout
+from amqtt_db.database.indexes import make_indexes
 from amqtt_db.database.lookup import is_registered, lookup_table
 from amqtt_db.database.naming import column_name, fold, table_name, unique
 from amqtt_db.errors import DatabaseError
@@ -31,13 +32,15 @@ from amqtt_db.routing.route import Hypertable
 class Wanted:
     """A table that records will need: for which route, and with how many property columns at most.
 
-    ``hypertable`` says how the table is split into chunks, or is None.
+    ``hypertable`` says how the table is split into chunks, or is None.  ``indexes`` are those that the route asks for:
+    names of fixed columns, and paths of properties.
     """
 
     table: BoundTable
     route: str
     max_columns: int
     hypertable: Hypertable | None = None
+    indexes: tuple[tuple[str, ...], ...] = ()
 
 
 class Schema:
@@ -71,7 +74,7 @@ class Schema:
         """Return True if the table has every column that it may have, and the route's hypertable settings."""
         key = wanted.table.key
         known = None if key in self._lacking else self._tables.get(key)
-        is_in_step = wanted.hypertable is None or key in self._in_step
+        is_in_step = key in self._in_step or not (wanted.hypertable or wanted.indexes)
         return known is not None and is_in_step and not _missing_pairs(known, self._limited(wanted))
 
     def require_hypertables(self, connection: sa.Connection, wish: Hypertable) -> Hypertables:
@@ -103,6 +106,7 @@ class Schema:
             table = attrs.evolve(table, columns={**table.columns, **columns})
             ddl += self._make_lookups(connection, merged.table, present)
             ddl += self._materialize(connection, table, merged.table, actual)
+            ddl += make_indexes(self._engine, connection, merged.table, table, merged.indexes)
             if merged.hypertable is not None:
                 ddl += self._make_hypertable(connection, table, merged.table, merged.hypertable)
         return ddl
@@ -240,7 +244,9 @@ def _key(wanted: Wanted) -> str:
 def _merge_wishes(group: list[Wanted]) -> Wanted:
     """Return several wishes for one table as one."""
     pairs = dict.fromkeys(pair for wanted in group for pair in wanted.table.properties)
-    return attrs.evolve(group[0], table=attrs.evolve(group[0].table, properties=tuple(pairs)))
+    indexes = dict.fromkeys(index for wanted in group for index in wanted.indexes)
+    table = attrs.evolve(group[0].table, properties=tuple(pairs))
+    return attrs.evolve(group[0], table=table, indexes=tuple(indexes))
 
 
 def _missing_pairs(known: PhysicalTable, wanted: Wanted) -> list[Pair]:

@@ -78,8 +78,9 @@ class Route:
     that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
     engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
     tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
-    have the time in their keys, as hypertables need it.  ``latest`` is None if no newest values are kept apart.
-    Without ``stores`` the messages are ignored.
+    have the time in their keys, as hypertables need it.  ``indexes`` are further ones on the record's own table: names
+    of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  Without
+    ``stores`` the messages are ignored.
     """
 
     filter: TopicFilter
@@ -96,6 +97,7 @@ class Route:
     hypertable: Hypertable | None = None
     keep: timedelta | None = None
     timed: bool = False
+    indexes: tuple[tuple[str, ...], ...] = ()
     latest: Latest | None = None
     stores: bool = True
 

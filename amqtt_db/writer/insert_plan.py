@@ -72,9 +72,11 @@ class InsertPlanner:
         """Return the tables that records of ``shape`` need."""
         route = self._routes[destination.route]
         limit = min(route.max_columns or self._engine.max_columns, self._engine.most_columns)
+        main, *others = self._plans_for(destination).model.tables(shape)
+        further = (*others, *route.latest_tables)
         return [
-            Wanted(table, destination.route, limit, None if table.replaces else route.hypertable)
-            for table in (*self._plans_for(destination).model.tables(shape), *route.latest_tables)
+            Wanted(main, destination.route, limit, route.hypertable, route.indexes),
+            *(Wanted(one, destination.route, limit, None if one.replaces else route.hypertable) for one in further),
         ]
 
     def missing(self, groups: Iterable[RecordGroup]) -> list[Wanted]:

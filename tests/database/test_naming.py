@@ -69,13 +69,13 @@ def test_long_topics_that_differ_at_the_end_get_different_stable_names() -> None
     assert names == [table_name("t" * 200 + end, is_taken=lambda _: False, limit=63) for end in "ab"]
 
 
-def test_a_long_property_keeps_its_last_words() -> None:
-    """They say what it is; one without room for a single word is cut and gets a hash."""
+def test_a_long_property_keeps_its_last_keys() -> None:
+    """They say what it is; one without room for a single key is cut and gets a hash."""
     path = "uplink_message.decoded_payload.environment.sensors.outdoor.temperature"
     assert column_name(path, "number", plain=True, taken=set(), limit=63) == (
         "decoded_payload_environment_sensors_outdoor_temperature"
     )
-    assert column_name(path, "text", plain=False, taken=set(), limit=30) == "outdoor_temperature__text"
+    assert column_name(path, "text", plain=False, taken=set(), limit=26) == "outdoor_temperature__text"
     assert column_name(path, "text", plain=True, taken={"outdoor_temperature"}, limit=20) == "outdoor_temperature_"
     assert len(column_name("a." + "x" * 90, "text", plain=True, taken=set(), limit=63)) == 63
 
