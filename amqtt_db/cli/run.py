@@ -134,11 +134,11 @@ def _check_brokers(document: Mapping[str, Any]) -> bool:
 
 def _run_bridge(document: Mapping[str, Any]) -> None:
     """Subscribe to the brokers in a document until SIGINT or SIGTERM."""
-    from amqtt_db.cli.serve import bridge, require_files  # noqa: PLC0415
+    from amqtt_db.cli.serve import bridge, require_resources  # noqa: PLC0415
 
     settings, brokers = config.load_bridge(document)
     print_notes(document, settings)
-    require_files(settings)
+    require_resources(settings)
     asyncio.run(bridge(document, settings, brokers))
 
 

@@ -43,12 +43,15 @@ def addresses(broker: Mapping[str, Any]) -> dict[str, tuple[str, str, int]]:
 
 def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
     """Raise NotReady, with all reasons, if the broker could not listen or its files could not be written."""
-    problems = [_listen_problem(name, host, port) for name, (_, host, port) in addresses(broker).items()]
-    require_files(settings, *problems)
+    listening = ((f"listeners.{name}.bind", host, port) for name, (_, host, port) in addresses(broker).items())
+    require_resources(settings, *(_listen_problem(*place) for place in listening))
 
 
-def require_files(settings: Settings, *problems: str | None) -> None:
-    """Raise NotReady with those ``problems`` that are not None, and any with the database and the journal's file."""
+def require_resources(settings: Settings, *problems: str | None) -> None:
+    """Raise NotReady with ``problems`` that are not None, and those of the metrics, the database and the journal."""
+    metrics = settings.metrics
+    if metrics is not None:
+        problems = (*problems, _listen_problem(metrics.path, metrics.host, metrics.port))
     problems = (*problems, problem(settings.database), file_problem("journal", settings.journal.path))
     found = [reason for reason in problems if reason]
     if found:
@@ -70,7 +73,7 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
         "storing messages of %s in %s, via journal %s",
         " and ".join(broker.url for broker in brokers), masked(settings.database), kept.path,
     )  # fmt: skip
-    await Bridge(brokers, filters, journal, writer).run(stop)
+    await Bridge(brokers, filters, journal, writer, settings.metrics).run(stop)
 
 
 async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: asyncio.Event | None = None) -> None:
@@ -149,7 +152,7 @@ def _split_bind(bind: str, default: str) -> tuple[str, str]:
     return host, port or default
 
 
-def _listen_problem(name: str, host: str, port: int) -> str | None:
+def _listen_problem(path: str, host: str, port: int) -> str | None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as trial:
@@ -158,8 +161,8 @@ def _listen_problem(name: str, host: str, port: int) -> str | None:
             trial.listen(1)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return f"{host}:{port} is already in use: stop the other broker or change listeners.{name}.bind"
-        return f"cannot listen on {host}:{port}: {error.strerror}; change listeners.{name}.bind"
+            return f"{host}:{port} is already in use: stop the other broker or change {path}"
+        return f"cannot listen on {host}:{port}: {error.strerror}; change {path}"
     except UnicodeError:
-        return f"cannot listen on {host}:{port}: host not found; change listeners.{name}.bind"
+        return f"cannot listen on {host}:{port}: host not found; change {path}"
     return None

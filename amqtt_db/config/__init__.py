@@ -16,7 +16,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
-from amqtt_db.config.payload import read_zone
+from amqtt_db.config.operation import MetricsSettings, read_metrics
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
@@ -38,6 +38,8 @@ _ELSEWHERE: Final = {
     "sync": "belongs in `journal: {sync: …}`",
     "time_limit": "belongs in `writer: {time_limit: …}`",
     "memory_limit": "belongs in `writer: {memory_limit: …}`",
+    "listen": "belongs in `metrics: {listen: …}`",
+    "max_lag": "belongs in `metrics: {max_lag: …}`",
     "topic": "belongs in an entry of the list `routes:`",
 }
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
@@ -71,8 +73,8 @@ class WriterSettings:
 class Settings:
     """The plugin's section of the broker's YAML.
 
-    ``database`` is a URL with its environment variables filled in; the repr hides its password.  ``notes`` are remarks
-    on settings that are valid but have no effect.
+    ``database`` is a URL with its environment variables filled in; the repr hides its password.  Without ``metrics``
+    nothing is served.  ``notes`` are remarks on settings that are valid but have no effect.
     """
 
     database: str = attrs.field(repr=masked)
@@ -80,6 +82,7 @@ class Settings:
     routes: tuple[Route, ...]
     writer: WriterSettings = WriterSettings()
     notes: tuple[Problem, ...] = ()
+    metrics: MetricsSettings | None = None
 
 
 def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
@@ -156,6 +159,7 @@ def _settings(node: Node) -> Settings:
     database = DATABASE if url.value is None else url.read(_database, "")
     journal = _journal(section.child("journal").section(JOURNAL_KEYS))
     writer = _writer(section.child("writer").section(WRITER_KEYS))
+    metrics = read_metrics(section.child("metrics"))
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
         place.fail("is the database's file too; give the journal its own file, such as mqtt.journal")
@@ -163,7 +167,7 @@ def _settings(node: Node) -> Settings:
     routes = {path: route.with_timezone(zone) for path, route in read_routes(section.child("routes")).items()}
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
-    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)))
+    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics)
 
 
 def _journal(section: Node) -> JournalSettings:

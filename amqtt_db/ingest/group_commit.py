@@ -97,6 +97,21 @@ class GroupCommit:
         return self._failing or self._full
 
     @property
+    def received(self) -> int:
+        """The number of messages that this process has taken."""
+        return self._journal.received
+
+    @property
+    def refused(self) -> int:
+        """The number of messages that all owners of this journal have refused."""
+        return self._journal.refused
+
+    @property
+    def size(self) -> int:
+        """The bytes in the journal, committed or not."""
+        return self._journal.size
+
+    @property
     def overwhelmed(self) -> bool:
         """True if there is no memory left for anything."""
         return self._journal.uncommitted > MOST

@@ -60,11 +60,15 @@ class Supervisor:
     """
 
     def __init__(self, job: bytes, command: Sequence[str] = WORKER, *, drain: float = 12.0, kill: float = 2.0) -> None:
-        """``drain``: seconds for the child to end by itself; ``kill``: seconds for it to end after SIGTERM."""
+        """``drain``: seconds for the child to end by itself; ``kill``: seconds for it to end after SIGTERM.
+
+        ``restarts`` counts how often a child that had ended was started again.
+        """
         self._job = job.replace(b"\n", b" ") + b"\n"
         self._command = command
         self._drain = drain
         self._kill = kill
+        self.restarts = 0
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._backoff = Backoff(_FIRST_WAIT, _LAST_WAIT)
@@ -123,6 +127,7 @@ class Supervisor:
                 self._backoff.reset()
             self._pause = _LAST_WAIT if status == MISCONFIGURED else self._backoff.next_pause()
             await asyncio.sleep(self._pause)
+            self.restarts += 1
 
     async def _run_once(self) -> int | str:
         """Run the child until it ends; return its exit status, or why it cannot be started."""

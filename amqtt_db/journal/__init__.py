@@ -20,19 +20,27 @@ deletes the groups before that position in its own commits.  The file keeps its 
 
 from __future__ import annotations
 
+from amqtt_db.journal.backlog import Backlog, read_backlog
 from amqtt_db.journal.group import Entry
 from amqtt_db.journal.owner import NO_LONGER_FULL, Journal, Sync
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
 from amqtt_db.journal.reader import Generation, JournalReader
+from amqtt_db.journal.report import Failure, WriterReport, read_report, write_report
 
 __all__ = [
     "NO_LONGER_FULL",
+    "Backlog",
     "Entry",
+    "Failure",
     "Generation",
     "Journal",
     "JournalReader",
     "Progress",
     "Sync",
+    "WriterReport",
+    "read_backlog",
     "read_progress",
+    "read_report",
     "write_progress",
+    "write_report",
 ]

@@ -91,6 +91,22 @@ def beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
 
 
+def replace_beside(path: Path, end: str, data: bytes) -> None:
+    """Replace a file that belongs to a journal, and never show half of the new one.  Raises JournalError."""
+    new = beside(path, f"{end}.new")
+    with explained(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(new, flags, 0o600), "wb") as file:
+            file.write(data)
+        new.replace(beside(path, end))
+
+
+def read_beside(path: Path, end: str) -> bytes:
+    """Return the contents of a file that belongs to a journal.  Raises OSError, also for a symbolic link."""
+    with open(os.open(beside(path, end), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+        return file.read()
+
+
 def sync_directory(path: Path) -> None:
     """Make the file names in the directory of ``path`` durable."""
     directory = os.open(path.parent, os.O_RDONLY)

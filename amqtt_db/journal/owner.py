@@ -77,6 +77,7 @@ class Journal:
         self._changed_notes: list[_Note] = []
         self._sealed_notes: list[_Note] = []
         self._live = 0
+        self._received = 0
         self._refused = 0
         self._refused_stored = 0
         self._trim_limit = 0
@@ -132,6 +133,11 @@ class Journal:
     def full(self) -> bool:
         """True if ``max_size`` is reached.  The journal still accepts entries; its user decides."""
         return self._live + self._sealed_bytes + self._appended_bytes >= self.max_size
+
+    @property
+    def received(self) -> int:
+        """The number of messages that this owner has taken so far."""
+        return self._received
 
     @property
     def refused(self) -> int:
@@ -213,6 +219,7 @@ class Journal:
             messages = sum(entry[1] < OTHER_KINDS for entry in group)
             self._sealed.append((first, len(group), messages, self._number, len(blob) + _ROW_BYTES, blob))
             self._sealed_bytes += len(blob) + _ROW_BYTES
+            self._received += messages
             first += len(group)
         self._appended = []
         self._appended_bytes = 0

@@ -26,6 +26,12 @@ _PENDING: Final = """
 SELECT coalesce(sum(messages), 0) FROM entries
 WHERE first >= :position AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
 """
+_OLDEST: Final = """
+SELECT first, count, blob FROM entries
+WHERE messages > 0 AND first >= :position
+  AND opening >= coalesce((SELECT number FROM opening WHERE token = :token), 0)
+ORDER BY first LIMIT 1
+"""
 _CUT: Final = """
 SELECT first, count, blob FROM entries
 WHERE first < :position AND first + count > :position
@@ -95,6 +101,20 @@ class JournalReader:
         whole = int(self._all(_PENDING, here)[0][0])
         cut = [decode_group(count, blob).flags[position - first :] for first, count, blob in self._all(_CUT, here)]
         return whole + sum(flag < OTHER_KINDS for part in cut for flag in part)
+
+    def oldest(self, token: str | None, position: int) -> int | None:
+        """Return when the first message at or after ``position`` arrived, in microseconds since 1970; None without one.
+
+        The token means what it means for :meth:`pending`.
+        """
+        here = {"token": token, "position": position}
+        for query in (_CUT, _OLDEST):
+            for first, count, blob in self._all(query, here):
+                columns = decode_group(count, blob)
+                for index in range(max(0, position - first), count):
+                    if columns.flags[index] < OTHER_KINDS:
+                        return columns.times[index]
+        return None
 
     def refused(self) -> int:
         """Return how many messages its owners have refused so far."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,10 @@ import sqlalchemy as sa
 
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, OncePerCause
-from amqtt_db.journal import Generation, JournalReader, write_progress
+from amqtt_db.journal import Generation, JournalReader, write_progress, write_report
 from amqtt_db.message import Batch
 from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.tally import Tally
 from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
 from amqtt_db.writer.writer import Writer
 
@@ -75,17 +77,21 @@ class WriterLoop:
     def __init__(
         self,
         journal: Path,
-        make_writer: Callable[[], Writer],
+        make_writer: Callable[..., Writer],
         guard: CrashGuard,
         stop: Stop,
         is_bloated: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``is_bloated`` returns True if the process has grown so much that a new one should replace it."""
+        """``is_bloated`` tells if the process has grown so much that it should be replaced by a fresh one.
+
+        ``make_writer`` takes the ``tally`` that the writer adds to.
+        """
         self._path = journal
         self._make_writer = make_writer
         self._guard = guard
         self._stop = stop
         self._is_bloated = is_bloated
+        self._tally = Tally()
         self._has_grown = False
         self._is_ahead = False
         self._reader: JournalReader | None = None
@@ -108,6 +114,13 @@ class WriterLoop:
             self._finish_views()
         finally:
             self._let_go()
+            self._report(is_last=True)
+
+    def _report(self, *, is_last: bool = False) -> None:
+        """Leave a report beside the journal; one that cannot be written holds up nothing."""
+        if self._tally.is_due or is_last:
+            with suppress(JournalError):
+                write_report(self._path, self._tally.report())
 
     def _finish_views(self) -> None:
         """Refresh the views, as far as there is time."""
@@ -164,7 +177,8 @@ class WriterLoop:
         single = self._guard.is_suspicious(generation.token, batch.positions[0])
         if single:
             batch, _ = batch.split_at(1)
-        self._numbers.pop(generation.token)  # until the transaction is known to be committed, the checkpoint is unknown
+        self._numbers.pop(generation.token)  # until the transaction is known to have happened, the checkpoint is not
+        started = time.perf_counter()
         try:
             writer.store(number, previous, position, batch)
         except Exception as error:
@@ -172,6 +186,8 @@ class WriterLoop:
         self._require_same_file(writer)
         self._numbers[generation.token] = number, batch.end
         write_progress(self._path, generation.token, batch.end)
+        self._tally.add_batch(len(batch), time.perf_counter() - started)
+        self._report()
         self._is_ahead = len(batch.positions) < SMALL and not single
         return True
 
@@ -190,7 +206,7 @@ class WriterLoop:
         if self._reader is None:
             self._reader = JournalReader(self._path)
         if self._writer is None:
-            writer = self._make_writer()
+            writer = self._make_writer(tally=self._tally)
             try:
                 self._warn(writer.prepare())
             except BaseException:
@@ -210,11 +226,13 @@ class WriterLoop:
         while not self._stop.is_requested and self._reader is not None and not self._reader.changed():
             if self._writer is not None:
                 self._writer.do_idle_work()
+            self._report()
             self._stop.wait(IDLE)
 
     def _endure(self, error: Exception, batch: Batch | None) -> None:
         """Log once what is wrong, repair what can be repaired, and wait."""
         complaint = describe(error)
+        self._tally.add_failure(complaint)
         if self._causes.is_new(complaint):
             foreseen = isinstance(error, (AmqttDbError, sa.exc.SQLAlchemyError, OSError))
             logger.error(
@@ -226,6 +244,7 @@ class WriterLoop:
         self._let_go()  # what was learnt may be about tables that are gone
         if is_repaired:
             return
+        self._report()
         self._stop.wait(self._backoff.next_pause())
 
     def _repair(self, batch: Batch | None) -> bool:
@@ -238,6 +257,7 @@ class WriterLoop:
         cause = self._causes.resolve()
         if cause is not None:
             logger.info("working again after: %s", cause)
+            self._tally.note_relief()
         self._collisions = 0
         self._backoff.reset()
 

@@ -36,6 +36,7 @@ from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.steady_clock import SteadyClock
+from amqtt_db.writer.tally import Tally
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
@@ -49,12 +50,18 @@ class Writer:
     """Stores batches in the target database; one per journal."""
 
     def __init__(
-        self, engine: Engine, routes: Sequence[Route], guard: CrashGuard, clock: SteadyClock | None = None
+        self,
+        engine: Engine,
+        routes: Sequence[Route],
+        guard: CrashGuard,
+        clock: SteadyClock | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        """``clock`` returns the time by which the age of records is measured."""
+        """``clock`` returns the time by which the age of records is measured; ``tally`` counts what is done."""
         self._engine = engine
         self._routes = routes
         self._guard = guard
+        self._tally = tally or Tally()
         self._catalog = Catalog(engine)
         self._named = named_tables(routes, guard.watch_task)
         self._schema = Schema(engine, self._catalog, names_of(self._named))
@@ -230,6 +237,7 @@ class Writer:
     def _write(self, decoded: DecodedBatch, rows: Sequence[TargetRows], start: int, previous: int | None) -> None:
         with self._database.begin() as connection:
             self._target.write(connection, decoded, rows, start, previous)
+        self._tally.add_counts(decoded.counts)
 
     def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[TargetRows]]:
         """Return what a batch's messages have become, and the rows of their records, for which the tables have room."""
@@ -316,6 +324,7 @@ class Writer:
         tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
         columns = sum(statement.count("ADD COLUMN") for statement in ddl)
         if tables or columns:
+            self._tally.add_schema_changes(tables, columns)
             logger.info("adding %d tables and %d columns", tables, columns)
 
     def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:

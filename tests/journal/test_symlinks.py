@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import JournalError
-from amqtt_db.journal import Journal, read_progress, write_progress
+from amqtt_db.journal import Journal, WriterReport, read_progress, read_report, write_progress, write_report
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import acquire_lock
 
@@ -32,6 +32,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     ".writer": lambda path: acquire_lock(path, ()),
     ".attempt": lambda path: CrashGuard(path.with_name(path.name + ".attempt")),
     ".progress.new": lambda path: write_progress(path, "token", 1),
+    ".report.new": lambda path: write_report(path, WriterReport(started=0)),
     ".maintenance": hold_maintenance,
 }
 
@@ -52,3 +53,6 @@ def test_progress_is_not_read_through_a_link(tmp_path: Path) -> None:
     write_progress(tmp_path / "other", "token", 7)
     (tmp_path / "mqtt.journal.progress").symlink_to(tmp_path / "other.progress")
     assert read_progress(tmp_path / "mqtt.journal") is None
+    write_report(tmp_path / "other", WriterReport(started=0))
+    (tmp_path / "mqtt.journal.report").symlink_to(tmp_path / "other.report")
+    assert read_report(tmp_path / "mqtt.journal") is None

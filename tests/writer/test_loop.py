@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
-from amqtt_db.journal import Journal, Progress, read_progress
+from amqtt_db.journal import Journal, Progress, read_progress, read_report
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.loop import GATHER, Stop, WriterLoop
@@ -283,3 +283,24 @@ def test_a_property_that_comes_last_is_in_the_view(tmp_path: Path) -> None:
     bench.writer.finish_views(lambda: False)
     bench.close()
     assert bench.sql("SELECT fresh FROM all_view WHERE topic = 'b'") == [(1.0,)]
+
+
+def test_the_work_is_reported(mill: Mill) -> None:
+    """What was stored, and when; also what kept the writer from storing, until it works again."""
+    blocked = mill.database.parent.rename(mill.directory / "elsewhere")
+    mill.send(1)
+    mill.start()
+    mill.until(lambda: (report := read_report(mill.journal.path)) is not None and report.is_failing)
+    blocked.rename(mill.database.parent)
+    mill.send(2)
+    mill.until_stored()
+    mill.until(lambda: _reported(mill) == {"stored": 3, "records": 3})
+    report = read_report(mill.journal.path)
+    assert report is not None
+    assert (report.tables, report.is_failing, len(report.failures)) == (1, False, 1)
+    assert "cannot make the database" in report.failures[0].cause
+
+
+def _reported(mill: Mill) -> Mapping[str, int]:
+    report = read_report(mill.journal.path)
+    return {} if report is None else report.counts.get("#", {})

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.config.operation import MetricsSettings
 from amqtt_db.errors import Backoff, OncePerCause
 from amqtt_db.ingest.bridge.connection import BrokerConnection
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, next_state
@@ -19,6 +20,8 @@ from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.transport import open_transport
 from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.monitor.intake import Intake
+from amqtt_db.ingest.monitor.server import Monitor
 from amqtt_db.ingest.supervisor import Supervisor
 from amqtt_db.journal import Journal
 
@@ -65,11 +68,15 @@ class Link:
         if self._connection is not None:
             self._connection.tick()
 
-    def note_state(self) -> None:
-        """Leave a note in the journal if the state of the connection has changed."""
+    def state(self) -> LinkState:
+        """Return the state of the connection."""
         now = self._connection is not None and self._connection.is_working
         counts = (self._worked + now, self.subscription.recognized, self.subscription.unproven)
-        state = next_state(self._state, self.settings.url, now, *counts)
+        return next_state(self._state, self.settings.url, now, *counts)
+
+    def note_state(self) -> None:
+        """Leave a note in the journal if the state of the connection has changed."""
+        state = self.state()
         if state != self._state:
             self._state = state
             self._group_commit.remember(LINK_SCOPE, self.subscription.scope, state.encode())
@@ -117,11 +124,18 @@ class Bridge:
     """Connections to brokers, a journal, and a writer."""
 
     def __init__(
-        self, brokers: Sequence[BrokerSettings], filters: Sequence[str], journal: Journal, writer: Supervisor | None
+        self,
+        brokers: Sequence[BrokerSettings],
+        filters: Sequence[str],
+        journal: Journal,
+        writer: Supervisor | None,
+        metrics: MetricsSettings | None = None,
     ) -> None:
+        """``metrics`` says where to serve metrics and health, if anywhere."""
         self._group_commit = GroupCommit(journal)
         self.links = [Link(broker, filters, self._group_commit) for broker in brokers]
         self._writer = writer
+        self._monitor = Monitor(metrics, journal.path, self._intake)
         kept = {link.subscription.scope for link in self.links}
         for gone in set(self._group_commit.notes(LINK_SCOPE)) - kept:
             self._group_commit.remember(LINK_SCOPE, gone, None)
@@ -130,12 +144,14 @@ class Bridge:
         """Run until ``stop`` is set; then disconnect, let the writer store what is left, and close."""
         if self._writer is not None:
             self._writer.start()
+        await self._monitor.start()
         tasks = [asyncio.create_task(link.run(), name=f"amqtt_db {link.settings.url}") for link in self.links]
         tasks.append(asyncio.create_task(self._tick_forever(), name="amqtt_db ticker"))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._monitor.close()
             for task in (*tasks, stopping):
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,6 +165,12 @@ class Bridge:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    def _intake(self) -> Intake:
+        commit = self._group_commit
+        restarts = 0 if self._writer is None else self._writer.restarts
+        links = tuple(link.state() for link in self.links)
+        return Intake(commit.received, commit.refused, restarts, commit.size, commit.blocked, links=links)
 
     async def _tick_forever(self) -> None:
         ticks = 0

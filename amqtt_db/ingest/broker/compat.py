@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import attrs
 from amqtt.adapters import BufferReader, BufferWriter, ReaderAdapter, StreamReaderAdapter
 from amqtt.broker import Broker, BrokerContext
+from amqtt.contexts import ListenerConfig
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.pubcomp import PubcompPacket
 from amqtt.mqtt.publish import PublishPacket
@@ -36,6 +37,7 @@ _EXACTLY_ONCE: Final = "messages of QoS 2 cannot be stored before PUBREC"
 _PERMISSIONS: Final = "it is unknown who may publish what"
 _WILLS: Final = "wills are not stored"
 _ENDS: Final = "ends of connections are noticed late"
+_LOGINS: Final = "failed logins are neither logged nor counted"
 _SPEED: Final = "reading is slower"
 
 
@@ -128,6 +130,7 @@ def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
         (PluginManager, "is_topic_filtering_enabled", Callable, _PERMISSIONS, True),
         (PluginManager, "map_plugin_topic", Callable, _PERMISSIONS, True),
         (broker, "_broadcast_queue", asyncio.Queue, _WILLS, False),
+        (broker, "_authenticate", Callable, _LOGINS, False),
         (handler, "_reader_stopped", asyncio.Event, _ENDS, False),
         (stream, "_reader", asyncio.StreamReader, _SPEED, False),
     ):
@@ -181,6 +184,21 @@ def intercept_ends(broker: Broker) -> None:
             writer.close()
 
     broker.stream_connected = serve_and_close  # type: ignore[method-assign]
+
+
+def intercept_logins(broker: Broker, refused: Callable[[Session], None]) -> None:
+    """Call ``refused`` for each client that the broker does not let in: amqtt tells no plugin of it."""
+    authenticate: Callable[[Session, ListenerConfig], Awaitable[bool]] | None = getattr(broker, "_authenticate", None)
+    if authenticate is None:
+        return
+
+    async def authenticate_and_tell(session: Session, _: ListenerConfig) -> bool:
+        is_let_in = await authenticate(session, _)
+        if not is_let_in:
+            refused(session)
+        return is_let_in
+
+    broker._authenticate = authenticate_and_tell  # type: ignore[method-assign] # noqa: SLF001
 
 
 def intercept_wills(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:

@@ -84,7 +84,8 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         elif self._permission is None or await self._permission(topic):
             item = IncomingApplicationMessage(packet.packet_id, topic, 2, payload, packet.retain_flag)
             append = partial(self._append, item)
-            await self._ledger.take(packet.packet_id or 0, topic.encode(), payload, packet.dup_flag, append)
+            if not await self._ledger.take(packet.packet_id or 0, topic.encode(), payload, packet.dup_flag, append):
+                self._refusals.repeated += 1
 
     async def release(self, packet_id: int) -> None:
         """Return when the release of a QoS 2 message is durable."""

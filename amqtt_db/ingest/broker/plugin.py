@@ -31,6 +31,8 @@ from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
 from amqtt_db.ingest.gate import MemoryBudget
 from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.monitor.intake import Intake
+from amqtt_db.ingest.monitor.server import Monitor
 from amqtt_db.ingest.refusals import Refusals
 from amqtt_db.ingest.supervisor import WORKER, Supervisor, encode_job
 from amqtt_db.journal import Journal, JournalReader, read_progress
@@ -68,6 +70,7 @@ class Plugin(BasePlugin[BrokerContext]):
         database: Any = None
         journal: Any = None
         writer: Any = None
+        metrics: Any = None
         routes: Any = None
 
     def __init__(self, context: BrokerContext) -> None:
@@ -89,11 +92,13 @@ class Plugin(BasePlugin[BrokerContext]):
         self._refusals = Refusals(self._group_commit)
         self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
         self._supervisor = Supervisor(encode_job(WHERE, config, niceness=_NICENESS), self.command)
+        self._monitor = Monitor(settings.metrics, settings.journal.path, self._intake)
         self._ticker: asyncio.Task[None] | None = None
         self._filters = False
         self._cleaned_at = monotonic()
         compat.intercept_wills(self._broker, self._store_will)
         compat.intercept_ends(self._broker)
+        compat.intercept_logins(self._broker, self._refuse_login)
 
     async def on_broker_pre_start(self) -> None:
         """Check amqtt, look for topic plugins, and start the writer."""
@@ -106,6 +111,7 @@ class Plugin(BasePlugin[BrokerContext]):
         forget_abandoned(self._group_commit)
         self._ticker = asyncio.create_task(self._tick_forever(), name="amqtt_db ticker")
         self._supervisor.start()
+        await self._monitor.start()
         logger.info("amqtt_db stores what is published in %s, via journal %s", self._database, self._journal)
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
@@ -138,8 +144,10 @@ class Plugin(BasePlugin[BrokerContext]):
         """Commit what was received, let the writer store it within its deadline, and close everything."""
         if self._ticker is not None:
             self._ticker.cancel()
+        self._monitor.close()
         self._repeats.remove()
         self._connections.close_all()
+        self._refusals.note()
         await self._group_commit.flush()
         await self._supervisor.stop()
         self._group_commit.tick()
@@ -158,16 +166,26 @@ class Plugin(BasePlugin[BrokerContext]):
 
     def _permission(self, session: Session) -> Permission:
         async def permitted(topic: str) -> bool:
-            try:
-                results = await self._broker.plugins_manager.map_plugin_topic(
-                    session=session, topic=topic, action=Action.PUBLISH
-                )
-            except Exception:
-                logger.exception("a topic plugin failed, so the message is not stored")
-                return False
-            return all(results.values())
+            is_permitted = await self._ask_plugins(session, topic)
+            if not is_permitted:
+                self._refusals.deny(session.client_id, topic)
+            return is_permitted
 
         return permitted
+
+    async def _ask_plugins(self, session: Session, topic: str) -> bool:
+        """Return True if the broker's topic plugins let a session publish to a topic."""
+        try:
+            results = await self._broker.plugins_manager.map_plugin_topic(
+                session=session, topic=topic, action=Action.PUBLISH
+            )
+        except Exception:
+            logger.exception("a topic plugin failed, so the message is not stored")
+            return False
+        return all(results.values())
+
+    def _refuse_login(self, session: Session) -> None:
+        self._refusals.refuse_login(session.client_id, session.username, session.remote_address)
 
     async def _store_will(self, session: Session, will: dict[str, Any]) -> None:
         topic, payload = will["topic"], will["data"] or b""
@@ -184,10 +202,18 @@ class Plugin(BasePlugin[BrokerContext]):
         sent = flags(0, will["qos"] or 0, bool(session.will_retain))
         self._group_commit.append(sent, time_ns() // 1000, connection, topic.encode(), bytes(payload))
 
+    def _intake(self) -> Intake:
+        commit, refusals = self._group_commit, self._refusals
+        return Intake(
+            commit.received, commit.refused, self._supervisor.restarts, commit.size, commit.blocked,
+            refusals.denied, refusals.repeated, refusals.logins_failed, self._connections.count,
+        )  # fmt: skip
+
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(_TICK_BLOCKED if self._group_commit.blocked else _TICK)
             self._connections.close_ended()
+            self._refusals.note()
             if monotonic() - self._cleaned_at > _CLEAN_SECONDS:
                 self._cleaned_at = monotonic()
                 forget_abandoned(self._group_commit)

@@ -29,8 +29,8 @@ class Qos2Ledger:
 
     async def take(
         self, packet_id: int, topic: bytes, payload: bytes, is_repeated: bool, append: Callable[[], CommitFuture]
-    ) -> None:
-        """Return when the message is in the journal; call ``append`` unless it is already there.
+    ) -> bool:
+        """Return when the message is in the journal; call ``append`` unless it is already there, and return if so.
 
         ``is_repeated``: its sender says that it has sent it before.
         """
@@ -39,10 +39,11 @@ class Qos2Ledger:
         checksum = _checksum(topic, payload)
         if self._is_known(packet_id, checksum, is_repeated):
             await self._group_commit.extend(())
-            return
+            return False
         self._taken.add(packet_id)
         self._group_commit.remember(_SCOPE, self._key(packet_id), checksum + int(time()).to_bytes(8, "big"))
         await append()
+        return True
 
     async def release(self, packet_id: int) -> None:
         """Return when it is durable that this packet identifier is free for a new message."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from time import time_ns
+from typing import Any
 
 import attrs
 import orjson
@@ -12,6 +14,8 @@ from amqtt.session import Session
 from amqtt_db.ingest.broker.compat import has_ended
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.message import CONNECT, DISCONNECT, flags
+
+logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False)
@@ -42,13 +46,21 @@ class Connections:
         self._grace = keep_alive_grace
         self._open: list[Connection] = []
 
+    @property
+    def count(self) -> int:
+        """The number of open connections."""
+        return len(self._open)
+
     def opened(self, session: Session, handler: BrokerProtocolHandler) -> int:
         """Journal a new connection; return the position of its CONNECT entry, or 0 if there is no memory for it."""
         self._close([connection for connection in self._open if connection.session is session])
         if self._group_commit.overwhelmed:
             return 0
         position = self._group_commit.position
-        self._append(CONNECT, 0, self._details(session, handler))
+        details = self._details(session, handler)
+        self._append(CONNECT, 0, orjson.dumps(details))
+        logger.info("client %r connected from %s:%s as user %r", session.client_id, details["address"],
+                    details["port"], session.username)  # fmt: skip
         self._open.append(Connection(position, handler, session))
         return position
 
@@ -64,14 +76,15 @@ class Connections:
         for connection in connections:
             self._open.remove(connection)
             self._append(DISCONNECT, connection.position, b"")
+            logger.info("client %r disconnected", connection.session.client_id)
 
     def _append(self, kind: int, session: int, payload: bytes) -> None:
         self._group_commit.append(flags(kind), time_ns() // 1000, session, b"", payload)
 
-    def _details(self, session: Session, handler: BrokerProtocolHandler) -> bytes:
+    def _details(self, session: Session, handler: BrokerProtocolHandler) -> dict[str, Any]:
         peer = handler.writer.get_peer_info() if handler.writer is not None else None
         address, port = peer or (session.remote_address, session.remote_port)
-        details = {
+        return {
             "client_id": session.client_id,
             "username": session.username,
             "address": address,
@@ -79,4 +92,3 @@ class Connections:
             "keep_alive": max(0, session.keep_alive - self._grace),
             "clean_session": session.parent == 0 and bool(session.clean_session),
         }
-        return orjson.dumps(details)

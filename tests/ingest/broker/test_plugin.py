@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ import pytest
 from amqtt.broker import Broker
 from amqtt.contexts import Action
 from amqtt.errors import PluginInitError
-from amqtt.plugins.base import BaseTopicPlugin
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
 from amqtt_db.ingest.broker.streams import CoalescingWriter
+from amqtt_db.ingest.refusals import DENIED, INTAKE_SCOPE
 from amqtt_db.journal import Journal, JournalReader, write_progress
 from amqtt_db.message import CONNECT, DISCONNECT, START
 from tests.ingest.broker.mqtt import SECONDS, Client, connect_packet, packet, publish, release, text
@@ -254,8 +257,11 @@ def test_a_connection_lost_between_commit_and_pubcomp_stores_once(in_house: InHo
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> None:
-    """Topics that are empty, begin with $ or are forbidden by a topic plugin leave no entry; others do, in order."""
+def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Topics that are empty, begin with $ or are forbidden by a topic plugin leave no entry; others do, in order.
+
+    What is forbidden is told once, and counted as denied.
+    """
 
     async def scenario(setup: Setup) -> None:
         for number, topic in enumerate(("forbidden/a", "allowed/a", "$SYS/a", "")):
@@ -271,9 +277,46 @@ def test_what_the_broker_refuses_is_not_stored(in_house: InHouse, qos: int) -> N
         await setup.until_stored(3)
         await setup.until_stored(4, DISCONNECT)
 
-    setup = in_house(scenario, plugins={f"{__name__}.Forbidding": {}})
+    with caplog.at_level(logging.INFO, "amqtt_db"):
+        setup = in_house(scenario, plugins={f"{__name__}.Forbidding": {}})
+    lines = [record.getMessage() for record in caplog.records]
+    (denial,) = (line for line in lines if "may not publish" in line)
+    assert denial == (
+        "client 'client-0' may not publish to 'forbidden/a'; the message is not stored but counted as denied"
+    )
+    with closing(JournalReader(setup.path)) as reader:
+        assert reader.notes(INTAKE_SCOPE) == {DENIED: b"3"}
     expected = [(b"allowed/a", b"%d" % index) for index in range(1, 4)]
     assert [(message.topic, message.payload) for message in setup.entries()] == expected
+
+
+class Doorman(BaseAuthPlugin):
+    """Lets in whoever is called Alice."""
+
+    async def authenticate(self, *, session: Session) -> bool | None:
+        """Ask for the name."""
+        return session.username == "alice"
+
+
+def test_who_comes_and_who_is_not_let_in_is_told(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
+    """Each connection is a line when it begins and when it ends; failed logins are counted."""
+
+    async def scenario(setup: Setup) -> None:
+        for username in ("mallory", "alice"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", setup.port)
+            writer.write(connect_packet("tester", username=username))
+            code = (await reader.readexactly(4))[3]
+            assert code == (0 if username == "alice" else 5)
+            writer.close()
+        await setup.until_stored(1, DISCONNECT)
+        assert setup.plugin._refusals.logins_failed == 1
+
+    with caplog.at_level(logging.INFO, "amqtt_db"):
+        in_house(scenario, plugins={f"{__name__}.Doorman": {}})
+    lines = [record.getMessage() for record in caplog.records if "client 'tester'" in record.getMessage()]
+    assert lines[0] == "client 'tester' from 127.0.0.1 is not let in as user 'mallory'"
+    assert re.fullmatch(r"client 'tester' connected from 127\.0\.0\.1:\d+ as user 'alice'", lines[1])
+    assert lines[2:] == ["client 'tester' disconnected"]
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])

@@ -1,0 +1,49 @@
+"""What an operator watches: ``metrics:``, where metrics and health are served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from amqtt_db.config.yaml_checks import Node, duration, text
+
+METRICS_KEYS: Final = ("listen", "max_lag")
+
+_ADDRESS: Final = "an address such as 127.0.0.1:9641"
+
+
+@attrs.frozen
+class MetricsSettings:
+    """Where metrics and health are served, and how many seconds messages may wait with nothing stored."""
+
+    host: str
+    port: int
+    max_lag: float = 60.0
+    path: str = attrs.field(default="metrics", eq=False)
+
+
+def read_metrics(node: Node) -> MetricsSettings | None:
+    """Return what a section, or an address in its place, says; None without one."""
+    if node.value is None:
+        return None
+    if isinstance(node.value, Mapping):
+        section = node.section(METRICS_KEYS)
+        place = section.child("listen")
+    elif isinstance(node.value, str):
+        section, place = Node({}, node.path, node.problems), node
+    else:
+        node.fail(f"expected {_ADDRESS}, or a mapping with `listen`")
+        return None
+    address = place.require(_listen_address, _ADDRESS)
+    max_lag = section.child("max_lag").read(lambda value: duration(value).total_seconds(), 60.0)
+    return None if address is None else MetricsSettings(*address, max_lag, place.path)
+
+
+def _listen_address(value: object) -> tuple[str, int]:
+    """Return host and port.  Raises ValueError."""
+    host, colon, port = text(value).rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
+        raise ValueError(f"expected {_ADDRESS}")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,27 @@
+"""What the process that takes messages knows at one moment."""
+
+from __future__ import annotations
+
+import attrs
+
+from amqtt_db.ingest.bridge.link_state import LinkState
+
+
+@attrs.frozen
+class Intake:
+    """Counts of this process, with two exceptions: ``refused`` and ``denied`` are those of all owners of the journal.
+
+    ``clients`` are those connected, None for a bridge, which has ``links`` instead.  The journal takes no messages
+    while it ``is_blocked``.
+    """
+
+    received: int
+    refused: int
+    restarts: int
+    journal_bytes: int
+    is_blocked: bool
+    denied: int | None = None
+    repeated: int = 0
+    logins_failed: int | None = None
+    clients: int | None = None
+    links: tuple[LinkState, ...] = ()

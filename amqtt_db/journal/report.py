@@ -1,0 +1,88 @@
+"""What a writer says about its own work, in a small file beside the journal: for metrics, health and `status`.
+
+Everything is counted since the writer's process was started; times are in microseconds since 1970 (UTC).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+import cattrs
+import orjson
+
+from amqtt_db.journal.file import read_beside, replace_beside
+
+SECONDS_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+MESSAGES_BOUNDS: Final = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0)
+
+_REPORT_FILE: Final = ".report"
+
+
+@attrs.frozen
+class Distribution:
+    """How many values were at most as large as each of ``bounds``, and not as the one before; the last are larger."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float = 0.0
+
+    @classmethod
+    def empty(cls, bounds: tuple[float, ...]) -> Distribution:
+        """Return a distribution of no values."""
+        return cls(bounds, (0,) * (len(bounds) + 1))
+
+    def add(self, value: float) -> Distribution:
+        """Return this distribution with one more value."""
+        place = bisect_left(self.bounds, value)
+        counts = (*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :])
+        return Distribution(self.bounds, counts, self.total + value)
+
+
+_NO_SIZES: Final = Distribution.empty(MESSAGES_BOUNDS)
+_NO_SECONDS: Final = Distribution.empty(SECONDS_BOUNDS)
+
+
+@attrs.frozen
+class Failure:
+    """One cause that has kept a writer from storing: how many attempts, and when the first and the last of them was."""
+
+    cause: str
+    attempts: int
+    first: int
+    last: int
+
+
+@attrs.frozen
+class WriterReport:
+    """What a writer has done: ``counts`` of messages and records by topic filter, the sizes and durations of batches.
+
+    ``committed`` is when it last stored something.  ``failures`` are the last few causes, the newest last, and
+    ``is_failing`` is true as long as the newest of them lasts.
+    """
+
+    started: int
+    committed: int | None = None
+    counts: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
+    tables: int = 0
+    columns: int = 0
+    sizes: Distribution = _NO_SIZES
+    seconds: Distribution = _NO_SECONDS
+    failures: tuple[Failure, ...] = ()
+    is_failing: bool = False
+
+
+def write_report(path: Path, report: WriterReport) -> None:
+    """Leave a report beside the journal at ``path``.  Raises JournalError."""
+    replace_beside(path, _REPORT_FILE, orjson.dumps(attrs.asdict(report)))
+
+
+def read_report(path: Path) -> WriterReport | None:
+    """Return the last report beside the journal at ``path``; None if there is none, or it cannot be read."""
+    try:
+        return cattrs.structure(orjson.loads(read_beside(path, _REPORT_FILE)), WriterReport)
+    except (OSError, ValueError, TypeError, KeyError, cattrs.BaseValidationError):
+        return None
