@@ -298,7 +298,7 @@ def test_the_work_is_reported(mill: Mill) -> None:
     report = read_report(mill.journal.path)
     assert report is not None
     assert (report.tables, report.is_failing, len(report.failures)) == (1, False, 1)
-    assert "cannot make the database" in report.failures[0].cause
+    assert "No such file or directory" in report.failures[0].cause
 
 
 def _reported(mill: Mill) -> Mapping[str, int]:
