@@ -9,18 +9,23 @@ from typing import Annotated
 import typer
 
 from amqtt_db import __version__
-from amqtt_db.cli import data, dead, journal, run
-from amqtt_db.cli.output import prepare_streams
+from amqtt_db.cli import check, data, dead, journal, run
+from amqtt_db.cli.output import obey_no_color, prepare_streams
 from amqtt_db.cli.shell import print_error
 from amqtt_db.registry import search_last
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.add_typer(dead.app, name="dead")
 app.add_typer(journal.app, name="journal")
 for command in (
     run.run,
     run.demo,
-    run.check,
+    check.check,
     run.write,
     data.status,
     data.export,
@@ -33,8 +38,9 @@ app.command("latest")(data.show_latest)
 
 
 def main() -> None:
-    """Run ``amqtt-db``; a user's own modules are also found in the current directory."""
+    """Run ``amqtt-db``; a user's own modules are also found in the current directory, and beside the YAML file."""
     prepare_streams()
+    obey_no_color()
     search_last(os.getcwd())
     try:
         app()

@@ -43,11 +43,11 @@ def parse_pause(text: str) -> float:
     return seconds
 
 
+FOUND_CONFIG: Final = "default: $AMQTT_DB_CONFIG, ./amqtt-db.yaml, ./broker.yaml, or a built-in configuration."
+
 Config = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="CONFIG", help="A YAML file, for amqtt's broker or for others; default: the built-in configuration."
-    ),
+    typer.Argument(metavar="CONFIG", help=f"A YAML file, for amqtt's broker or for others; {FOUND_CONFIG}"),
 ]
 
 Topic = Annotated[

@@ -64,6 +64,15 @@ def render_answer(broker: BrokerSettings, answer: Answer) -> RenderableType:
     )
 
 
+def describe_answer(broker: BrokerSettings, answer: Answer) -> dict[str, Any]:
+    """Return for JSON what a broker grants; a filter's code is its QoS, or from 128 on why it is refused."""
+    said: dict[str, Any] = {"url": broker.url, "usable": is_usable(broker, answer)}
+    if isinstance(answer, Ending):
+        return {**said, "reason": f"the broker {answer.reason}"}
+    granted = {"mqtt": mqtt_name(answer.version), "filters": answer.codes, "dropped": answer.dropped}
+    return {**said, **granted, "warnings": list(warnings_about(broker, answer))}
+
+
 def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
     """Yield what may be lost with this broker, as far as its answer shows."""
     said = grant.properties

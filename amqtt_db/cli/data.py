@@ -13,7 +13,10 @@ from amqtt_db.cli import show
 from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Output, Since, Topic, Until, parse_pause
 from amqtt_db.cli.output import STANDARD_OUTPUT, open_output, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
+from amqtt_db.cli.show_status import render_status
 from amqtt_db.errors import UnreadableRecords, format_count
+
+Interval = Annotated[float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between queries.")]
 
 
 class ExportFormat(Enum):
@@ -23,20 +26,30 @@ class ExportFormat(Enum):
     csv = "csv"
 
 
-def status(path: Config = None, as_json: AsJson = False) -> None:
-    """Show how many messages are stored, dead, ignored, empty, pending and refused.
+def status(
+    path: Config = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    interval: Interval = 2.0,
+) -> None:
+    """Show how many messages are stored, dead, ignored, empty, pending, refused and denied, and the writer's lag.
 
     The exit code is 1 if the journal or the database cannot be read.
     """
+    from amqtt_db.cli.tail import repeat_until_interrupted  # noqa: PLC0415
     from amqtt_db.reader.status import read_status  # noqa: PLC0415
 
     with error_boundary():
-        found = read_status(read_settings(path))
-        if as_json:
-            print_json(attrs.asdict(found) | {"pending": found.pending})
-        else:
-            print_result(show.render_status(found))
-        if found.errors:
+        settings = read_settings(path)
+        is_readable = True
+        for _ in repeat_until_interrupted(interval) if watch else (None,):
+            found = read_status(settings)
+            is_readable = not found.errors
+            if as_json:
+                print_json(attrs.asdict(found) | {"pending": found.pending})
+            else:
+                print_result(render_status(found), clear=watch)
+        if not is_readable:
             raise typer.Exit(1)
 
 
@@ -107,16 +120,16 @@ def tail(
     path: Config = None,
     topic: Topic = "#",
     last: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="First print this many stored records.")] = 10,
-    interval: Annotated[
-        float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between queries.")
-    ] = 1.0,
+    interval: Interval = 1.0,
+    as_json: AsJson = False,
 ) -> None:
     """Print the newest records, then new ones as they are stored, until Ctrl-C."""
     from amqtt_db.cli.tail import follow_until_interrupted  # noqa: PLC0415
+    from amqtt_db.reader.export import format_line  # noqa: PLC0415
 
     with error_boundary(), suppress(KeyboardInterrupt):
         for record in follow_until_interrupted(read_settings(path), topic, last, interval):
-            print_text(show.format_record(record))
+            print_text(format_line(record) if as_json else show.format_record(record))
 
 
 def remodel(

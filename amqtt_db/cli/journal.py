@@ -40,19 +40,23 @@ def journal_info(
 
 
 @app.command("verify")
-def journal_verify(path: Config = None, journal: JournalFile = None) -> None:
-    """Read every group of the journal; the exit code is 1 if anything is damaged or missing."""
+def journal_verify(path: Config = None, journal: JournalFile = None, as_json: AsJson = False) -> None:
+    """Read every group in the journal; the exit code is 1 if anything is damaged or missing."""
     from amqtt_db.journal.inspection import find_problems, read_journal_info  # noqa: PLC0415
 
     with error_boundary():
-        file = _journal_path(path, journal)
-        count = 0
+        file, problems = _journal_path(path, journal), []
         for problem in find_problems(file):
-            print_text(show.escape_text(problem))
-            count += 1
-        if count:
-            raise typer.Exit(print_error(AmqttDbError(f"journal {file}: {format_count(count, 'problem')}")))
-        print_text(f"journal {file}: {format_count(read_journal_info(file).messages, 'message')}, all readable")
+            problems.append(problem)
+            if not as_json:
+                print_text(show.escape_text(problem))
+        messages = None if problems else read_journal_info(file).messages
+        if as_json:
+            print_json({"path": str(file), "problems": problems, "messages": messages})
+        if problems:
+            raise typer.Exit(print_error(AmqttDbError(f"journal {file}: {format_count(len(problems), 'problem')}")))
+        if not as_json:
+            print_text(f"journal {file}: {format_count(messages or 0, 'message')}, all readable")
 
 
 @app.command("export")

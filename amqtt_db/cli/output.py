@@ -24,6 +24,12 @@ class OutputError(AmqttDbError):
     """Standard output cannot be written."""
 
 
+def obey_no_color() -> None:
+    """Print no escape sequence at all if ``NO_COLOR`` is set: a terminal that is dumb gets none, also from --help."""
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+
+
 def prepare_streams() -> None:
     """Make the standard streams safe, before any file is opened.
 
@@ -51,10 +57,16 @@ def print_json(value: Any) -> None:
         typer.echo(orjson.dumps(value))
 
 
-def print_result(result: RenderableType, *, soft_wrap: bool = False) -> None:
-    """Print tables and text; with ``soft_wrap``, lines are not broken however narrow the terminal is."""
+def print_result(result: RenderableType, *, soft_wrap: bool = False, clear: bool = False) -> None:
+    """Print tables and text; with ``soft_wrap``, lines are not broken however narrow the terminal is.
+
+    ``clear`` the terminal first.
+    """
     with _explaining():
-        make_console().print(result, soft_wrap=soft_wrap)
+        console = make_console()
+        if clear:
+            console.clear()
+        console.print(result, soft_wrap=soft_wrap)
 
 
 def make_console() -> Console:

@@ -19,10 +19,11 @@ import typer
 from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.output import discard_output
+from amqtt_db.cli.taken import find_config
 from amqtt_db.config import Settings
 from amqtt_db.config.broker_file import surprises
 from amqtt_db.database.engines.urls import problem
-from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError
+from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError, Problem
 
 
 @contextmanager
@@ -52,8 +53,19 @@ def _describe_error(error: Exception) -> str:
 
 
 def read_settings(path: Path | None) -> Settings:
-    """Return the settings in a broker's YAML file, or those of the embedded default.  Raises ConfigError."""
-    return config.load_document(config.broker_config(None)) if path is None else config.load_settings(path)
+    """Return the settings in a YAML file, or else in the one that is found, or the built-in.  Raises ConfigError."""
+    found = find_config(path)
+    return config.load_document(config.broker_config(None)) if found is None else config.load_settings(found)
+
+
+def read_document(source: str | Path | None) -> dict[str, Any]:
+    """Return the whole configuration in a file, or the one that a broker's URL means.  Raises ConfigError.
+
+    Without a source, see :func:`find_config`.
+    """
+    if source is not None and "://" in str(source):
+        return config.bridge_to(str(source))
+    return config.broker_config(find_config(None if source is None else Path(source)))
 
 
 def require_usable(settings: Settings) -> None:
@@ -63,10 +75,14 @@ def require_usable(settings: Settings) -> None:
         raise DatabaseError(reason)
 
 
-def print_notes(broker: Mapping[str, Any], settings: Settings) -> None:
-    """Print on stderr what is valid in a configuration but may be a surprise."""
-    of_broker = () if config.is_bridge(broker) else surprises(broker)
-    for note in (*of_broker, *settings.notes):
+def find_notes(document: Mapping[str, Any], settings: Settings) -> tuple[Problem, ...]:
+    """Return what is valid in a configuration but may surprise."""
+    return (*(() if config.is_bridge(document) else surprises(document)), *settings.notes)
+
+
+def print_notes(document: Mapping[str, Any], settings: Settings) -> None:
+    """Print what is valid in a configuration but may surprise, on stderr."""
+    for note in find_notes(document, settings):
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 

@@ -31,9 +31,7 @@ from amqtt_db.routing.route import Route, format_duration
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.database.dead_letters import DeadLetter
-    from amqtt_db.ingest.bridge.link_state import LinkState
     from amqtt_db.reader.latest import DeviceState
-    from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
     from amqtt_db.reader.topics import StoredTopic
     from amqtt_db.writer.preview import Preview
 
@@ -65,7 +63,7 @@ def render_routes(settings: Settings) -> RenderableType:
         for route in settings.routes
     )
     header = ("topic", "model", "entity", "time", "unknown", "mismatch", "kept")
-    return _make_table(header, rows, "Routes: the first match applies")
+    return make_table(header, rows, "Routes: the first match applies")
 
 
 def _format_model(model: Any) -> str:
@@ -90,7 +88,7 @@ def render_preview(result: Preview) -> RenderableType:
     for record in result.records:
         rows = [(path, kind, value) for path, (kind, value) in record.properties().items()]
         title = f"Record {record.part} of {escape_text(record.topic)}{_describe_time(result.route, record)}"
-        parts.append(_make_table(("property", "kind", "value"), rows, title))
+        parts.append(make_table(("property", "kind", "value"), rows, title))
     parts.append(Text("\nIt would run:\n" if result.ddl else "\nNo table would change."))
     return Group(*parts, *(Text(f"{escape_lines(statement)};") for statement in result.ddl))
 
@@ -108,50 +106,6 @@ def _describe_time(route: Route, record: Record) -> str:
 def escape_lines(text: str) -> str:
     """Return what :func:`escape_text` makes of each line."""
     return "\n".join(escape_text(line.expandtabs(4)).rstrip() for line in text.strip().splitlines())
-
-
-def render_status(status: Status) -> RenderableType:
-    """Describe how many messages are in each state; what could not be read comes first."""
-    return Group(
-        *(Text(f"error: {escape_text(error)}", style="red") for error in status.errors),
-        *(() if status.counters is None else (_render_counters(status.counters),)),
-        *(() if status.journals is None else (_render_journals(status.journals),)),
-        *((_render_links(status.brokers),) if status.brokers else ()),
-        Text(f"refused: {_or_unknown(status.refused)}   pending: {_or_unknown(status.pending)}"),
-        *(Text(f"warning: {escape_text(warning)}", style="yellow") for warning in status.warnings),
-    )
-
-
-def _render_counters(counters: Sequence[TopicCounts]) -> RenderableType:
-    if not counters:
-        return "Nothing is stored yet."
-    names = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled", "time_missing")
-    rows = [(counts.filter or "(no route)", *(getattr(counts, name) for name in names)) for counts in counters]
-    return _make_table(("topic filter", *names), rows, "Messages")
-
-
-def _render_journals(journals: Sequence[JournalStatus]) -> RenderableType:
-    if not journals:
-        return "The journal is empty."
-    rows = [(journal.number or "new", journal.position, journal.pending) for journal in journals]
-    return _make_table(("generation", "stored up to", "pending"), rows, "Journal")
-
-
-def _render_links(states: Sequence[LinkState]) -> RenderableType:
-    """Return a table of the brokers that the bridge subscribes to."""
-    rows = [
-        (
-            escape_text(state.url), "connected" if state.is_connected else "not connected",
-            f"{state.since:%Y-%m-%d %H:%M:%S}", state.connections, state.recognized, state.unproven,
-        )
-        for state in states
-    ]  # fmt: skip
-    header = ("broker", "state", "since", "connections", "recognized", "possible duplicates")
-    return _make_table(header, rows, "Brokers")
-
-
-def _or_unknown(number: int | None) -> str:
-    return "unknown" if number is None else str(number)
 
 
 def render_topics(found: Iterable[StoredTopic]) -> RenderableType:
@@ -212,11 +166,16 @@ def render_dead_letters(letters: Sequence[DeadLetter]) -> RenderableType:
     return Text("\n".join(lines))
 
 
+def exact_id(number: int) -> object:
+    """Return a message's id for JSON, tagged as in JSON Lines if many programs would round it."""
+    return number if number <= EXACT else {"$int": str(number)}
+
+
 def to_json(letter: DeadLetter) -> dict[str, Any]:
     """Return a dead letter for JSON; bytes are text if they are UTF-8, else base64."""
     fields = attrs.asdict(letter, filter=lambda field, _: field.name not in {"topic", "client", "payload"})
     client = {"client": None} if letter.client is None else readable_bytes("client", letter.client)
-    fields["id"] = letter.id if letter.id <= EXACT else {"$int": str(letter.id)}  # as in JSON Lines
+    fields["id"] = exact_id(letter.id)
     return {**fields, **readable_bytes("topic", letter.topic), **client}
 
 
@@ -313,7 +272,7 @@ def render_glimpse(table: Glimpse) -> RenderableType:
     title = f"{escape_text(table.name)} · {format_count(table.count, 'row')}"
     hidden = ", ".join(column for column in table.columns if column not in table.shown)
     return Group(
-        _make_table(table.shown, table.rows, title), Text(f" every row also has: {escape_text(hidden)}", style="dim")
+        make_table(table.shown, table.rows, title), Text(f" every row also has: {escape_text(hidden)}", style="dim")
     )
 
 
@@ -329,7 +288,7 @@ def _quote_if_needed(name: str) -> str:
     return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else _quote_always(name)
 
 
-def _make_table(header: Iterable[str], rows: Iterable[Iterable[object]], title: str) -> Table:
+def make_table(header: Iterable[str], rows: Iterable[Iterable[object]], title: str) -> Table:
     table = Table(title=Text(title, style="bold"), title_justify="left")
     for name in header:
         table.add_column(Text(escape_text(name)), overflow="fold")

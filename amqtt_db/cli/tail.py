@@ -48,6 +48,14 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+def repeat_until_interrupted(interval: float) -> Iterator[None]:
+    """Yield at once, and then every ``interval`` seconds until Ctrl-C comes."""
+    with Interrupt() as interrupt:
+        while not interrupt.came:
+            yield
+            interrupt.wait(interval)
+
+
 def follow_until_interrupted(settings: Settings, topic: str, last: int, interval: float) -> Iterator[Record]:
     """Yield the ``last`` records that a topic filter covers, then new ones; query every ``interval`` seconds.
 

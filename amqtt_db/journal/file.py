@@ -56,6 +56,11 @@ def lock_file(path: Path) -> Path:
     return beside(path, ".lock")
 
 
+def writer_lock_file(path: Path) -> Path:
+    """Return the file that the writer of a journal locks."""
+    return beside(path, ".writer")
+
+
 def connect_owner(path: Path) -> sqlite3.Connection:
     """Return the owner's connection, in a mode that syncs each commit; create the file if it is missing.
 

@@ -132,13 +132,20 @@ class JournalReader:
 
     def is_owned(self) -> bool:
         """Return True if a process owns the journal now."""
-        with explained(self.path), suppress(FileNotFoundError), journal_file.lock_file(self.path).open("rb") as file:
-            return is_locked(file.fileno())
-        return False
+        return self._is_held(journal_file.lock_file(self.path))
+
+    def has_writer(self) -> bool:
+        """Return True if a writer works on the journal now."""
+        return self._is_held(journal_file.writer_lock_file(self.path))
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _is_held(self, lock: Path) -> bool:
+        with explained(self.path), suppress(FileNotFoundError), lock.open("rb") as file:
+            return is_locked(file.fileno())
+        return False
 
     def _all(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
         with explained(self.path):

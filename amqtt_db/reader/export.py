@@ -72,16 +72,21 @@ def _batch_lines(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def json_lines(found: Iterable[Record]) -> Iterator[str]:
-    """Yield a line for each record: a JSON object with the envelope, ``levels`` and ``data``, nested as it came.
-
-    Values that JSON has no type for are tagged, as :mod:`amqtt_db.tagged` describes.  Lines are printable: characters
-    that could control a terminal are JSON escapes.
-    """
+    """Yield a line for each record, see :func:`format_line`."""
     for record in found:
-        is_exact = max(record.id, record.session or 0) <= EXACT  # many programs would round larger ones
-        envelope = orjson.dumps(_make_envelope(record)).decode() if is_exact else tagged.dumps(_make_envelope(record))
-        line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
-        yield f"{line if line.isprintable() else _make_printable(line)}\n"
+        yield f"{format_line(record)}\n"
+
+
+def format_line(record: Record) -> str:
+    """Return a record as JSON: an object with the envelope, ``levels`` and ``data``, nested as it came.
+
+    What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes.  The line is printable: characters that
+    could command a terminal are escapes of JSON.
+    """
+    is_exact = max(record.id, record.session or 0) <= EXACT  # beyond, many programs would round it
+    envelope = orjson.dumps(_make_envelope(record)).decode() if is_exact else tagged.dumps(_make_envelope(record))
+    line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
+    return line if line.isprintable() else _make_printable(line)
 
 
 def _make_envelope(record: Record) -> dict[str, Any]:

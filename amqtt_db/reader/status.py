@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
 
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.config import Settings
+from amqtt_db.config import Settings, masked
 from amqtt_db.database.catalog import COUNTS
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.errors import DatabaseError, JournalError, NoDatabaseYet, format_count
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
-from amqtt_db.journal import NO_LONGER_FULL, JournalReader
+from amqtt_db.ingest.refusals import DENIED, INTAKE_SCOPE
+from amqtt_db.journal import NO_LONGER_FULL, JournalReader, read_report
+from amqtt_db.record import EPOCH
 
 _Checkpoints = Mapping[
     str, tuple[int, int]
@@ -48,15 +52,47 @@ class TopicCounts:
 
 
 @attrs.frozen
+class CauseStatus:
+    """Something that has kept the writer from storing: in how many attempts, and when first and last."""
+
+    cause: str
+    attempts: int
+    first: datetime
+    last: datetime
+
+
+@attrs.frozen
+class WriterStatus:
+    """The writer: when it last stored something, and the last few causes that kept it from that, the newest last.
+
+    It ``is_failing`` as long as the newest cause lasts.
+    """
+
+    is_running: bool
+    committed: datetime | None = None
+    is_failing: bool = False
+    causes: tuple[CauseStatus, ...] = ()
+
+
+@attrs.frozen
 class Status:
     """The number of messages in each state; None for what could not be read, with the reason in ``errors``.
 
-    ``warnings`` say what weakens the promise, and where to look for help.
+    ``database`` and ``journal`` are what is spoken of.  ``denied`` messages may not be published by their senders;
+    ``dead_letters`` are those that are kept now.  ``oldest`` is when the first message that waits arrived, and ``lag``
+    how many seconds ago that is.  ``warnings`` say what weakens the promise, and where to look for help.
     """
 
+    database: str = ""
+    journal: str = ""
     journals: tuple[JournalStatus, ...] | None = None
     counters: tuple[TopicCounts, ...] | None = None
     refused: int | None = None
+    denied: int | None = None
+    dead_letters: int | None = None
+    oldest: datetime | None = None
+    lag: float | None = None
+    writer: WriterStatus | None = None
     brokers: tuple[LinkState, ...] = ()
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
@@ -70,6 +106,7 @@ class Status:
 def read_status(settings: Settings) -> Status:
     """Read the counters in the database and the journal.  What cannot be read becomes an error in the result."""
     status, checkpoints = _read_database(settings)
+    status = attrs.evolve(status, database=masked(settings.database), journal=str(settings.journal.path))
     try:
         status = _add_journal(status, settings, checkpoints)
     except JournalError as error:
@@ -83,40 +120,63 @@ def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
         with open_snapshot(settings.database) as snapshot:
             require_tables(snapshot)
             weaknesses = tuple(snapshot.engine.weaknesses(snapshot.connection))
-            return Status(counters=_counters(snapshot), warnings=weaknesses), _checkpoints(snapshot)
-    except NoDatabaseYet as error:  # nothing is stored
+            kept = _count_dead_letters(snapshot)
+            return Status(counters=_counters(snapshot), dead_letters=kept, warnings=weaknesses), _checkpoints(snapshot)
+    except NoDatabaseYet as error:  # then nothing is stored
         return Status(errors=(str(error),)), {}
     except DatabaseError as error:
         return Status(errors=(str(error),)), None
 
 
 def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints | None) -> Status:
-    reader = JournalReader(settings.journal.path)
-    try:
-        journals = None if checkpoints is None else (_newest_journal(reader, checkpoints),)
+    with closing(JournalReader(settings.journal.path)) as reader:
         held = tuple(_held_back(reader.size(), settings.journal.max_size))
-        return attrs.evolve(
+        status = attrs.evolve(
             status,
-            journals=journals,
             refused=reader.refused(),
+            denied=int(reader.notes(INTAKE_SCOPE).get(DENIED, b"0")),
+            writer=_read_writer(reader),
             brokers=_brokers(reader),
             warnings=(*status.warnings, *held),
         )
-    finally:
-        reader.close()
+        return status if checkpoints is None else _add_backlog(status, reader, checkpoints)
+
+
+def _add_backlog(status: Status, reader: JournalReader, checkpoints: _Checkpoints) -> Status:
+    """Add what waits behind the newest checkpoint in the database."""
+    known = [generation for generation in reader.generations() if generation.token in checkpoints]
+    token = known[-1].token if known else None  # generations are registered one after the other
+    number, position = checkpoints[token] if token else (0, 0)
+    oldest = _to_time(reader.oldest(token, position))
+    lag = 0.0 if oldest is None else max(0.0, round((datetime.now(timezone.utc) - oldest).total_seconds(), 1))
+    waiting = JournalStatus(number, position, reader.pending(token, position))
+    return attrs.evolve(status, journals=(waiting,), oldest=oldest, lag=lag)
+
+
+def _read_writer(reader: JournalReader) -> WriterStatus:
+    """Return what the last writer has reported, and whether one is at work."""
+    report = read_report(reader.path)
+    if report is None:
+        return WriterStatus(reader.has_writer())
+    causes = [
+        CauseStatus(failure.cause, failure.attempts, _to_utc(failure.first), _to_utc(failure.last))
+        for failure in report.failures
+    ]
+    return WriterStatus(reader.has_writer(), _to_time(report.committed), report.is_failing, tuple(causes))
+
+
+def _to_time(time: int | None) -> datetime | None:
+    return None if time is None else _to_utc(time)
+
+
+def _to_utc(time: int) -> datetime:
+    return EPOCH + timedelta(microseconds=time)
 
 
 def _brokers(reader: JournalReader) -> tuple[LinkState, ...]:
     """Return the brokers that a bridge has subscribed to; none is connected unless the bridge runs."""
     states = decode_states(reader.notes(LINK_SCOPE))
     return states if reader.is_owned() else tuple(attrs.evolve(state, is_connected=False) for state in states)
-
-
-def _newest_journal(reader: JournalReader, checkpoints: _Checkpoints) -> JournalStatus:
-    known = [generation for generation in reader.generations() if generation.token in checkpoints]
-    token = known[-1].token if known else None  # generations are registered in order
-    number, position = checkpoints[token] if token else (0, 0)
-    return JournalStatus(number, position, reader.pending(token, position))
 
 
 def _stuck(pending: int | None) -> Iterator[str]:
@@ -140,6 +200,10 @@ def _held_back(size: int, most: int) -> Iterator[str]:
 def _checkpoints(snapshot: Snapshot) -> dict[str, tuple[int, int]]:
     rows = snapshot.connection.execute(sa.select(snapshot.catalog.journal))
     return {row.token: (row.number, row.position) for row in rows}
+
+
+def _count_dead_letters(snapshot: Snapshot) -> int:
+    return int(snapshot.connection.scalar(sa.select(sa.func.count()).select_from(snapshot.catalog.dead_letter)) or 0)
 
 
 def _counters(snapshot: Snapshot) -> tuple[TopicCounts, ...]:

@@ -14,6 +14,7 @@ import orjson
 
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.errors import AmqttDbError, JournalError, JournalInUse
+from amqtt_db.journal.file import writer_lock_file
 from amqtt_db.journal.file_lock import is_locked, try_lock
 from amqtt_db.models.spec import to_spec
 from amqtt_db.routing.route import Route
@@ -24,7 +25,7 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
 
     Raises JournalInUse if there is another writer, JournalError if the file cannot be created.
     """
-    path = _lock_file(journal)
+    path = writer_lock_file(journal)
     try:
         file = try_lock(path)
     except OSError as error:
@@ -36,17 +37,13 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
 
 
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
-    """Raise AmqttDbError if a writer with other routes or models is using the journal."""
-    with suppress(FileNotFoundError), _lock_file(journal).open("rb") as file:
+    """Raise AmqttDbError if a writer with other routes or models is at work on the journal."""
+    with suppress(FileNotFoundError), writer_lock_file(journal).open("rb") as file:
         if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(
                 f"the writer of {journal} is running with different routes, and would undo this change; "
                 "restart its broker with this configuration first"
             )
-
-
-def _lock_file(journal: Path) -> Path:
-    return journal.with_name(journal.name + ".writer")
 
 
 def _digest(routes: Iterable[Route]) -> str:

@@ -24,9 +24,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
 from amqtt_db import config
-from amqtt_db.cli import show
 from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.serve import addresses
+from amqtt_db.cli.show_status import render_status
 from amqtt_db.ingest.bridge.link_state import LinkState
 from amqtt_db.ingest.supervisor import MISCONFIGURED, Supervisor
 from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
@@ -187,14 +187,14 @@ def test_plain_text(tmp_path: Path) -> None:
 def test_every_word_of_status_is_explained() -> None:
     """The table explains each heading that `status` prints."""
     link = LinkState("mqtt://localhost:1883", True, EPOCH)
-    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#"),), brokers=(link,))
+    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#", *range(1, 9)),), brokers=(link,))
     console = Console(width=200)
     with console.capture() as captured:
-        console.print(show.render_status(whole))
+        console.print(render_status(whole))
     headings = [line for line in captured.get().splitlines() if "┃" in line]
     words = {cell.strip() for line in headings for cell in line.split("┃") if cell.strip()} - {"topic filter"}
     explained = set(re.findall(r"^\| `([\w ]+)` \| [A-Z]", TEXT.partition("| In `status` |")[2], re.MULTILINE))
-    assert words | {"refused"} <= explained
+    assert words | {"refused", "denied", "lag", "writer"} <= explained
 
 
 @pytest.fixture

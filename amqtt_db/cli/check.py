@@ -1,0 +1,156 @@
+"""`check`: every mistake in a configuration, or what it means for the brokers and for a sample message."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import orjson
+import typer
+
+from amqtt_db import config
+from amqtt_db.cli import show
+from amqtt_db.cli.arguments import FOUND_CONFIG, AsJson
+from amqtt_db.cli.output import STANDARD_OUTPUT, print_json, print_result
+from amqtt_db.cli.shell import error_boundary, find_notes, print_notes, read_document, require_usable
+from amqtt_db.config import Settings
+from amqtt_db.errors import ConfigError
+from amqtt_db.models.spec import to_spec
+from amqtt_db.routing.route import Route
+
+if TYPE_CHECKING:
+    from amqtt_db.writer.preview import Preview
+
+
+def check(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG|URL", help=f"A YAML file, or a broker's URL; {FOUND_CONFIG}"),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="The topic of a sample message.")] = None,
+    payload: Annotated[str | None, typer.Option(help="The payload of the sample, as text.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="A file that contains the payload of the sample; - for standard input.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not connect to the brokers in `broker:`.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Report every mistake in a configuration, or show its routes; with a sample, show what it would become.
+
+    Without a sample, connect to the brokers in `broker:` too.  The exit code is 2 for a mistake in the configuration,
+    and 1 for a sample that would not be stored or a broker that cannot be used.
+    """
+    with error_boundary():
+        message = _sample(topic, payload, sample)
+        with _mistakes_as_json(as_json):
+            document = read_document(source)
+            settings = config.load_document(document)
+        require_usable(settings)
+        if as_json:
+            is_good = _print_findings(document, settings, message, is_asked=not offline)
+        else:
+            print_notes(document, settings)
+            is_good = _show_sample(settings, *message) if message else _show_routes(document, settings, not offline)
+        raise typer.Exit(0 if is_good else 1)
+
+
+def _show_routes(document: Mapping[str, Any], settings: Settings, is_asked: bool) -> bool:
+    """Print the routes, and what the brokers of a document grant; return True if all of these can be used."""
+    print_result(show.render_routes(settings))
+    if not is_asked or not config.is_bridge(document):
+        return True
+    from amqtt_db.cli.brokers import ask_brokers, is_usable, render_answer  # noqa: PLC0415 - only bridges need it
+
+    brokers = config.load_bridge(document)[1]
+    answers = ask_brokers(settings, brokers)
+    for broker, answer in zip(brokers, answers, strict=True):
+        print_result(render_answer(broker, answer), soft_wrap=True)
+    return all(map(is_usable, brokers, answers))
+
+
+def _show_sample(settings: Settings, topic: str, payload: bytes) -> bool:
+    """Print what a sample would become; return True if it would be stored."""
+    from amqtt_db.writer.preview import preview  # noqa: PLC0415 - the broker's process does without SQLAlchemy
+
+    result = preview(settings, topic, payload)
+    print_result(show.render_preview(result), soft_wrap=True)
+    return result.is_stored
+
+
+def _print_findings(
+    document: Mapping[str, Any], settings: Settings, message: tuple[str, bytes] | None, *, is_asked: bool
+) -> bool:
+    """Print everything as JSON; return True if the sample would be stored and the brokers can be used."""
+    from amqtt_db.cli.brokers import ask_brokers, describe_answer  # noqa: PLC0415
+    from amqtt_db.writer.preview import preview  # noqa: PLC0415
+
+    brokers = config.load_bridge(document)[1] if is_asked and message is None and config.is_bridge(document) else ()
+    granted = list(map(describe_answer, brokers, ask_brokers(settings, brokers)))
+    sample = None if message is None else preview(settings, *message)
+    print_json(
+        {
+            "problems": [],
+            "notes": list(map(attrs.asdict, find_notes(document, settings))),
+            "routes": list(map(_describe_route, settings.routes)),
+            "brokers": granted,
+            "sample": None if sample is None else _describe_sample(sample),
+        }
+    )
+    return all(broker["usable"] for broker in granted) and (sample is None or sample.is_stored)
+
+
+def _describe_route(route: Route) -> dict[str, Any]:
+    """Return what the table of routes shows, for JSON."""
+    return {
+        "topic": route.filter.text,
+        "stored": route.stores,
+        "model": orjson.Fragment(to_spec(route.model, timed=route.timed)),
+        "entity": None if route.entity is None else sorted(route.entity.declared),
+        "time": route.time,
+        "unknown": route.unknown,
+        "mismatch": route.mismatch,
+        "keep": None if route.keep is None else route.keep.total_seconds(),
+    }
+
+
+def _describe_sample(result: Preview) -> dict[str, Any]:
+    """Return what would become of a sample, for JSON."""
+    from amqtt_db.reader.export import format_line  # noqa: PLC0415
+
+    return {
+        "route": None if result.route is None else result.route.filter.text,
+        "stored": result.is_stored,
+        "reason": result.reason,
+        "records": [orjson.Fragment(format_line(record)) for record in result.records],
+        "ddl": result.ddl,
+    }
+
+
+@contextmanager
+def _mistakes_as_json(as_json: bool) -> Iterator[None]:
+    """Print the mistakes of a configuration as JSON, if asked for."""
+    try:
+        yield
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"problems": list(map(attrs.asdict, error.problems))})
+        raise typer.Exit(2) from None
+
+
+def _sample(topic: str | None, payload: str | None, sample: Path | None) -> tuple[str, bytes] | None:
+    """Return topic and payload of a sample.  Raises BadParameter."""
+    if (topic, payload, sample) == (None, None, None):
+        return None
+    if topic is None or (payload is None) == (sample is None):
+        raise typer.BadParameter("a sample needs --topic, and either --payload or --sample")
+    if "+" in topic or "#" in topic:
+        raise typer.BadParameter(f"{topic} is a filter; a message's topic contains neither + nor #")
+    if sample is None:
+        return topic, os.fsencode(payload or "")
+    return topic, sys.stdin.buffer.read() if sample == STANDARD_OUTPUT else sample.read_bytes()
