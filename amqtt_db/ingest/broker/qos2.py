@@ -30,7 +30,7 @@ class Qos2Ledger:
     async def take(
         self, packet_id: int, topic: bytes, payload: bytes, is_repeated: bool, append: Callable[[], CommitFuture]
     ) -> bool:
-        """Return when the message is in the journal; call ``append`` unless it is already there, and return if so.
+        """Return when the message is in the journal; call ``append``, and return True, unless it is already there.
 
         ``is_repeated``: its sender says that it has sent it before.
         """
