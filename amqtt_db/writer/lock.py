@@ -37,7 +37,7 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
 
 
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
-    """Raise AmqttDbError if a writer with other routes or models is at work on the journal."""
+    """Raise AmqttDbError if a writer with other routes or models is using the journal."""
     with suppress(FileNotFoundError), writer_lock_file(journal).open("rb") as file:
         if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(

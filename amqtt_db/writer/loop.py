@@ -82,7 +82,7 @@ class WriterLoop:
         stop: Stop,
         is_bloated: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``is_bloated`` tells if the process has grown so much that it should be replaced by a fresh one.
+        """``is_bloated`` returns True if the process has grown so much that a new one should replace it.
 
         ``make_writer`` takes the ``tally`` that the writer adds to.
         """
@@ -177,7 +177,7 @@ class WriterLoop:
         single = self._guard.is_suspicious(generation.token, batch.positions[0])
         if single:
             batch, _ = batch.split_at(1)
-        self._numbers.pop(generation.token)  # until the transaction is known to have happened, the checkpoint is not
+        self._numbers.pop(generation.token)  # until the transaction is known to be committed, the checkpoint is unknown
         started = time.perf_counter()
         try:
             writer.store(number, previous, position, batch)
