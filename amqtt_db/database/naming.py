@@ -1,8 +1,8 @@
 """Names that SQL users want to type, for topics and properties that can be anything.
 
-A name is lower case, made of letters, digits and underscores, no longer than the engine allows, and different from
-every other name of its place even for an engine that ignores case and accents.  The first to come gets the plain name,
-a later one the plain name and six characters of a hash of what it stands for.
+A name is lower case, consists of letters, digits and underscores, is no longer than the engine allows, and differs from
+every other name in its scope even for an engine that ignores case and accents.  The first one gets the plain name, a
+later one the plain name and six characters of a hash.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ SYSTEM_TABLES: Final = frozenset(
         "mqtt_view",
     }
 )
-"""The project's own tables: no topic and no ``table:`` may take their names."""
+"""The project's own tables: no topic or ``table:`` may have their names."""
 
 LONGEST: Final = 63
-"""Bytes of a name that a route may ask for: PostgreSQL takes no more, and what it takes is portable."""
+"""The limit in bytes on a name in a route: PostgreSQL's, which is portable."""
 
 _SYSTEM_COLUMNS: Final = frozenset({"_rowid_", "cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
 _SYSTEM_PREFIXES: Final = ("sqlite_", "pg_")
@@ -52,7 +52,7 @@ _TAG = 6
 
 
 def fold(name: str) -> str:
-    """Return a name without case and accents, which some engines ignore: names in one table must differ in it."""
+    """Return a name without case and accents, which some engines ignore: folded names in a table must differ."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
@@ -64,7 +64,7 @@ def clean(text: str) -> str:
 
 
 def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], limit: int) -> str:
-    """Return a name for a property's column, one that may be written without quotes.
+    """Return a name for a property's column that needs no quotes.
 
     ``plain`` is true for the kind that owns the property's plain column, others get ``<name>__<kind>``.  ``taken``
     holds the folded names in use, ``limit`` is the engine's limit in UTF-8 bytes.
@@ -79,7 +79,8 @@ def column_name(path: str, kind: Kind, *, plain: bool, taken: Collection[str], l
 def table_name(wish: str, *, is_taken: Callable[[str], bool], limit: int, is_prefix: bool = False) -> str:
     """Return a name for the table of a topic, or for the view that ``wish`` describes.
 
-    ``is_taken`` says if a candidate is in use, ``limit`` is the engine's limit in UTF-8 bytes; more follows a prefix.
+    ``is_taken`` returns True if a candidate is in use, ``limit`` is the engine's limit in UTF-8 bytes; a prefix will be
+    extended.
     """
     name = clean(wish)
     if fold(name).startswith(_SYSTEM_PREFIXES):
@@ -90,7 +91,7 @@ def table_name(wish: str, *, is_taken: Callable[[str], bool], limit: int, is_pre
 
 
 def unique(name: str, source: str, is_taken: Callable[[str], bool], limit: int) -> str:
-    """Return ``name``; if it is too long or taken, its beginning and a hash of ``source``, in ``limit`` bytes."""
+    """Return ``name``; if it is too long or taken, its beginning and a hash of ``source``, within ``limit`` bytes."""
     if len(name.encode()) <= limit and not is_taken(name):
         return name
     for attempt in range(1000):

@@ -28,7 +28,7 @@ CHUNK: Final = timedelta(days=7)
 
 
 def format_duration(length: timedelta) -> str:
-    """Return a length of time as the YAML may write it, in days if they are whole."""
+    """Return a length of time as it may be written in the YAML, in days if they are whole."""
     days, rest = divmod(length, timedelta(days=1))
     return f"{length.total_seconds():g} s" if rest else f"{days} days"
 
@@ -45,10 +45,10 @@ class Ordering:
 class Hypertable:
     """The settings of a route's hypertables, for PostgreSQL with TimescaleDB.
 
-    ``chunk`` is how long a time a chunk is for.  A chunk that ended ``compress_after`` ago is compressed, None: never;
-    in it, rows lie together that are equal in the columns ``segment_by``, in the order ``order_by``; both are names of
-    fixed columns or paths of properties, and where they are empty the model's indexes tell.  ``path`` is where in the
-    YAML this is said, for messages.
+    ``chunk`` is the time span of a chunk.  A chunk that ended ``compress_after`` ago is compressed, None: never.  In
+    it, rows with equal values in the columns ``segment_by`` are stored together, in the order ``order_by``; both are
+    names of fixed columns or paths of properties, and if they are empty, they come from the model's indexes.  ``path``
+    is the path in the YAML, for messages.
     """
 
     chunk: timedelta = CHUNK
@@ -72,7 +72,7 @@ class Latest:
 class Route:
     """One entry of ``routes:``, ready for use.
 
-    ``filter`` covers its topics; ``decode``, ``entity`` and ``model`` are the three rooms its messages pass.  ``time``
+    ``filter`` covers its topics; ``decode``, ``entity`` and ``model`` are the three steps for its messages.  ``time``
     is the path of the property that is the event's time, ``each`` tells what becomes records of their own, and
     ``reshaping`` what is changed before.  ``unknown`` and ``mismatch`` say what becomes of properties
     that the entity does not declare and of values that do not have the declared type.  ``max_columns`` is None for the
