@@ -96,7 +96,7 @@ def test_a_lookup_that_was_there_before(site: Site) -> None:
         (
             [{**DEVICES, "model": {MODEL: {"lookup": "mqtt_topic"}}}],
             f"routes[0].model.{MODEL}.lookup",
-            "amqtt_db itself",
+            "amqtt_db's own tables",
         ),
     ],
 )
