@@ -57,7 +57,7 @@ def _imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(_modules()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
-    """A room imports only rooms that come before it on the way."""
+    """A package imports only packages that come before it."""
     room = path.relative_to(ROOT).with_suffix("").parts[0]
     if room == "__init__":
         return

@@ -10,7 +10,7 @@ from amqtt_db.registry import load, load_path, suggest
 
 
 def test_a_built_in_comes_first() -> None:
-    """A name of the project cannot be taken by a package."""
+    """A package cannot take over one of the project's names."""
     assert load("json", {"json": 1}, "amqtt_db.none") == 1
 
 

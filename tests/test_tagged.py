@@ -42,7 +42,7 @@ def test_plain_json_stays_as_it_reads() -> None:
 
 
 def test_keys_that_look_like_tags_are_told_apart() -> None:
-    """Data with a single key that begins with a dollar is not taken for a tag."""
+    """Data with a single key that begins with a dollar sign is not taken as a tag."""
     lookalikes: list[dict[str, object]] = [{"$int": "5"}, {"$$int": "5"}, {"$": 1}, {"$object": []}]
     for data in lookalikes:
         assert tagged.loads(tagged.dumps(data)) == data
@@ -55,7 +55,7 @@ def test_a_kind_that_the_value_does_not_tell_is_kept() -> None:
 
 
 def test_a_foreign_type_is_refused_by_name() -> None:
-    """The error names a type that is not the project's, for a key as well."""
+    """The error names a type that is not the project's, also for a key."""
     with pytest.raises(TypeError, match="complex"):
         tagged.dumps([1j])
     with pytest.raises(TypeError, match="key"):

@@ -53,7 +53,7 @@ payloads = st.dictionaries(texts, values, max_size=5)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality that tells 1 from 1.0 and True, 0.0 from −0.0, and finds NaN equal to NaN; also inside lists."""
+    """Return True if equal; distinguishes 1, 1.0 and True, 0.0 and −0.0; NaN equals NaN; also inside lists."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):

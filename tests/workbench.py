@@ -1,4 +1,4 @@
-"""A writer on a real database, fed by hand: what the tests of everything behind the journal stand on."""
+"""A writer on a real database, fed by hand: the basis for testing everything after the journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from amqtt_db.writer.writer import Writer
 from tests.database.engines.servers import Site
 
 ARRIVAL = 1_700_000_000_000_000
-"""When the first message arrives, in microseconds since 1970; each further one comes a second later."""
+"""When the first message arrives, in microseconds since 1970; each later one arrives a second after the previous."""
 
 
 OPEN: Final[list[Workbench]] = []
@@ -49,7 +49,7 @@ class Sent:
 
 
 def routes(*entries: dict[str, Any], url: str | None = None) -> tuple[Route, ...]:
-    """Routes as the YAML gives them, for a database; without any, every topic as ``wide``."""
+    """Return routes as from the YAML, for a database; without any, every topic as ``wide``."""
     return load_section({"database": url, "routes": list(entries) or None}).routes
 
 

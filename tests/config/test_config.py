@@ -224,7 +224,7 @@ def test_a_database_that_cannot_be_used(url: str, part: str) -> None:
     ],
 )
 def test_servers_are_named_with_or_without_their_driver(url: str) -> None:
-    """There is one driver for each, so it need not be said."""
+    """There is one driver for each, so it need not be named."""
     assert config.load_section({"database": url}).database == url
 
 
@@ -245,7 +245,7 @@ def test_servers_are_named_with_or_without_their_driver(url: str) -> None:
     ],
 )
 def test_a_password_that_is_not_where_it_belongs(url: str, part: str) -> None:
-    """Nothing that could be part of it is shown; the message says which characters to write otherwise."""
+    """Nothing that could be part of it is shown; the message says which characters to encode."""
     (message,) = problems({"database": url}).values()
     assert part in message
     assert "write %40 for @" in message
@@ -254,7 +254,7 @@ def test_a_password_that_is_not_where_it_belongs(url: str, part: str) -> None:
 
 @given(st.text(st.sampled_from("@:/%#[]=&;p1ü ")))
 def test_a_written_password_never_becomes_a_host(password: str) -> None:
-    """Whatever is in it: the URL is refused, or its host is the one that was meant."""
+    """Whatever it contains, the URL is rejected or its host is the intended one."""
     url = f"postgresql://mqtt:{password}@h.example:5432/d"
     try:
         database = config.load_section({"database": url}).database
@@ -266,7 +266,7 @@ def test_a_written_password_never_becomes_a_host(password: str) -> None:
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.text(st.sampled_from("@:/?%# ü"), min_size=1))
 def test_any_password_may_come_from_variables(first: str, second: str) -> None:
-    """In its place in the URL they are encoded; other places take what they say."""
+    """As a password they are encoded; elsewhere they are inserted unchanged."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"WHO": "mqtt", "FIRST": first, "SECOND": second, "PLACE": "h.example:5432"}.items():
             patch.setenv(name, value)
@@ -300,7 +300,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("written", ["half \ud800", "file name of latin-1 \udce4", "null \0"])
 def test_what_no_file_can_be_named_by(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a path, a URL or a filter it is a mistake with its path, also where a variable brings it."""
+    """In a path, a URL or a filter it is a mistake with its path, even if it comes from a variable."""
     monkeypatch.setenv("WHERE", "x")
     given = {
         "database": f"sqlite:///{written}",

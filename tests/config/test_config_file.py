@@ -73,7 +73,7 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: str) -> None:
-    """A mistake around the section, or one that hides it, has its path too."""
+    """A mistake outside the section, or one that hides it, has its path too."""
     with pytest.raises(ConfigError) as caught:
         config.load_settings(write(tmp_path, text))
     ((found, message),) = [(problem.path, problem.message) for problem in caught.value.problems]
@@ -92,7 +92,7 @@ def test_what_only_amqtt_would_refuse(tmp_path: Path) -> None:
 
 
 def test_mistakes_around_and_in_the_section_together(tmp_path: Path) -> None:
-    """Both kinds of mistakes come at once."""
+    """Both kinds of mistakes are reported together."""
     with pytest.raises(ConfigError) as caught:
         config.broker_config(write(tmp_path, "listners: {}\nplugins: {amqtt_db.Plugin: {journal: 5}}"))
     assert [problem.path for problem in caught.value.problems] == ["listners", "plugins.amqtt_db.Plugin.journal"]

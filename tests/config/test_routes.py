@@ -51,7 +51,7 @@ class Slow(Wide):
 
 
 def test_a_slow_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a model is still making its tables, a warning says which one holds up the start."""
+    """While a model is still creating its tables, a warning says which one delays the start."""
 
     told: list[str] = []
 
@@ -150,7 +150,7 @@ def test_options_of_a_model(model: dict[str, Any], path: str, part: str) -> None
     ],
 )
 def test_what_is_no_model(model: Any, part: str) -> None:
-    """Whatever else stands for a model is explained."""
+    """Anything else in place of a model is explained."""
     assert part in route_problems(model=model)["model"]
 
 
@@ -203,7 +203,7 @@ def test_routes_that_share_a_table_must_agree() -> None:
     ],
 )
 def test_tables_of_different_models_must_not_meet(first: Any, second: Any) -> None:
-    """Whatever makes the name of a table, two models do not share it unless they mean the same table."""
+    """Wherever a table's name comes from, two models share it only if they mean the same table."""
     found = problems({"routes": [{"topic": "a", "model": first}, {"topic": "b", "model": second}]})
     assert "their models or options differ" in found["routes[1].model"]
 
@@ -222,7 +222,7 @@ def test_time_must_be_declared() -> None:
 
 
 def test_routes_that_never_match_are_remarked_on() -> None:
-    """A route behind one that takes all its topics is allowed, and noted."""
+    """A route after one that covers all its topics is allowed, with a note."""
     settings = config.load_section({"routes": [{"topic": "a/{b}"}, {"topic": "a/x"}, {"topic": "#"}, {"topic": "c"}]})
     assert [note.path for note in settings.notes] == [
         "plugins.amqtt_db.Plugin.routes[1].topic",

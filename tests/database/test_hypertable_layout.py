@@ -46,7 +46,7 @@ def _known(table: BoundTable, **columns: Pair) -> PhysicalTable:
     ],
 )
 def test_models_choose_by_their_indexes(model: Model, segments: list[tuple[str, ...]]) -> None:
-    """Rows that are looked for together by time are compressed together; ids tell late rows from duplicates."""
+    """Rows that are queried together by time are compressed together; ids distinguish late rows from duplicates."""
     chunks = [hypertable_layout(table, _known(table), Hypertable()) for table in _tables(model)]
     assert [one.segment_by for one in chunks] == segments
     assert {one.order_by for one in chunks} == {(NEWEST, Ordering("id"), Ordering("part"))}

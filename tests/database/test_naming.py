@@ -115,7 +115,7 @@ def test_a_tables_indexes_never_meet(length: int, engine: type[Engine], is_prefi
 
 @pytest.mark.parametrize("word", ["current time", "user", "session_user", "order", "key", "Select"])
 def test_a_word_of_sql_gets_another_name(word: str) -> None:
-    """As a column and as a table; with something behind it, it is a name like others."""
+    """As a column and as a table; with a suffix it is an ordinary name."""
     assert column_name(word, "text", plain=True, taken=set(), limit=63) == f"{clean(word)}_"
     assert column_name(word, "text", plain=False, taken=set(), limit=63) == f"{clean(word)}__text"
     assert table_name(word, is_taken=lambda _: False, limit=63) == f"{clean(word)}_"

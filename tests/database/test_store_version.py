@@ -154,7 +154,7 @@ def test_models_are_named_by_their_registered_names_from_then_on(store: Store) -
 
 
 def test_views_of_an_old_database_answer_all_the_while(store: Store) -> None:
-    """Those that name a renamed table are made again before any message comes; a user's own one, too."""
+    """Views that name a renamed table, also a user's own, are created again before any message arrives."""
     store.sql("CREATE VIEW ours AS SELECT p.topic FROM mqtt_placement p WHERE p.state = 'current'")
     names, topics = store.views(), store.sql("SELECT topic FROM ours ORDER BY topic")
     counts = {name: store.sql(f"SELECT count(*) FROM {name}") for name in names}
@@ -184,7 +184,7 @@ def test_a_writer_that_was_killed_in_the_middle_is_followed_by_one_that_finishes
 
 
 def test_a_broken_view_is_not_in_the_way(tmp_path: Path) -> None:
-    """Somebody has dropped a table by hand; SQLite would refuse to rename another one."""
+    """After a table was dropped by hand, SQLite would refuse to rename another one."""
     shutil.copy(FIXTURES / "sqlite.db", tmp_path / "mqtt.db")
     store = Store(f"sqlite:///{tmp_path / 'mqtt.db'}", tmp_path / "journal.db")
     store.sql("DROP TABLE plugs_0")
@@ -210,7 +210,7 @@ def test_a_newer_database_is_refused_in_one_line(site: Site) -> None:
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one transaction where DDL is transactional, and says that it was the upgrade."""
+    """It is one transaction if DDL is transactional, and the error says that the upgrade failed."""
     shutil.copy(FIXTURES / "sqlite.db", tmp_path / "mqtt.db")
     store = Store(f"sqlite:///{tmp_path / 'mqtt.db'}", tmp_path / "journal.db")
 

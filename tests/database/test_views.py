@@ -113,7 +113,7 @@ def whole(bench: Workbench) -> list[dict[str, Any]]:
 
 
 def extras(bench: Workbench) -> list[Any]:
-    """The column ``extra`` as plain data, for the order of keys means nothing."""
+    """The column ``extra`` as plain data, because the order of keys does not matter."""
     texts = [text for (text,) in ask(bench, "SELECT extra FROM {view} ORDER BY id, part")]
     return [text and json.loads(text) for text in texts]
 
@@ -398,7 +398,7 @@ def _made(bench: Workbench, payload: dict[str, Any]) -> int:
 
 
 def test_an_error_is_said_once_and_holds_up_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A placement whose model is gone: messages are stored, one line is logged, and later the view comes."""
+    """If an assignment's model no longer exists, messages are stored, one line is logged, and the view comes later."""
     bench = Workbench(tmp_path, {**ROUTE, "model": "eav"})
     bench.send(("home/a/climate", {"temp": 1}))
     ((model,),) = bench.sql("SELECT model FROM mqtt_assignment")
@@ -444,13 +444,13 @@ def test_names_that_no_sql_can_say_hold_up_no_view(model: Any, site: Site, caplo
 
 
 def odd(payload: bytes) -> dict[str, Any]:
-    """A decoder that gives properties names which are hard to say."""
+    """A decoder that returns properties with difficult names."""
     number = float(payload)
     return {"plain": number, "odd": {"nul\x00": number, "half\ud800": number, "\x00": {"\udfff": number}}}
 
 
 def test_grants_and_views_upon_a_view_stay(postgresql: Site) -> None:
-    """On PostgreSQL a view is replaced, not dropped: who may read it and what is built on it are as before."""
+    """On PostgreSQL a view is replaced, not dropped, so privileges and dependent views remain."""
     bench = Workbench(postgresql, {**ROUTE, "model": "document"})
     bench.send(("home/a/climate", {"temp": 1}))
     bench.sql("GRANT SELECT ON home_room_climate_view TO PUBLIC")
@@ -556,7 +556,7 @@ def test_the_last_hour_of_a_route_is_found_by_an_index(tmp_path: Path) -> None:
 
 
 def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch waits for a few of them only; the others come when there is nothing else to do."""
+    """A batch waits for only a few of them; the others follow when there is nothing else to do."""
     monkeypatch.setattr(keeping, "VIEWS_AT_ONCE", 2)
     bench = Workbench(tmp_path)
     bench.send(*((f"t/{index}", {"v": 1}) for index in range(5)))

@@ -51,7 +51,7 @@ auto = resolve("auto", where="decode")
     ],
 )
 def test_payloads_as_devices_send_them(payload: bytes, data: Any) -> None:
-    """Each payload becomes what a reader would take it for."""
+    """Each payload becomes what a human reader would expect."""
     found = auto(payload)
     assert found == data
     assert type(found) is type(data)
@@ -73,7 +73,7 @@ def test_an_empty_payload_makes_no_record() -> None:
     "payload", [b'{"a": ', b"[1, 2", b" {", b"\xef\xbb\xbf{a}", b"{\xff}", b"[" * 300 + b"]" * 300]
 )
 def test_half_an_object_is_refused(payload: bytes) -> None:
-    """A payload that begins like an object or a list is not taken for text."""
+    """A payload that begins like an object or a list is not taken as text."""
     with pytest.raises(DecodeError):
         auto(payload)
 

@@ -132,7 +132,7 @@ def test_what_is_no_json_has_a_reason_that_repeats_nothing(payload: bytes, says:
 
 @pytest.mark.parametrize("payload", [b"ON", b"21.5 C", "größer".encode()])
 def test_plain_text_that_is_no_json_has_a_hint(payload: bytes) -> None:
-    """Whoever never chose a decoder reads which one is meant."""
+    """The hint names the right decoder for a user who never chose one."""
     assert reason("json", payload).endswith(
         "; if this topic sends plain text, set `decode: auto` or `decode: text` on its route"
     )
@@ -145,7 +145,7 @@ def test_a_hint_is_there_only_where_it_fits(payload: bytes) -> None:
 
 
 def test_the_depth_of_json_is_bounded_whatever_reads_it() -> None:
-    """A payload that only the patient reader takes may be no deeper than others."""
+    """A payload that only the lenient reader accepts may not be deeper than others."""
     assert decode("json", b"[NaN,%s1%s]" % (b"[" * (MAX_DEPTH - 1), b"]" * (MAX_DEPTH - 1)))
     assert "nested" in reason("json", b"[NaN,%s1%s]" % (b"[" * MAX_DEPTH, b"]" * MAX_DEPTH))
     assert reason("json", b"[" * 10_000)

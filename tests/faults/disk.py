@@ -1,4 +1,4 @@
-"""A disk that is too small, for a test that needs a full one; and what a user who cannot make one does instead."""
+"""A disk that is too small, for tests that need a full one; and a substitute for users who cannot create one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def judged(scene: Scene, count: Callable[[Verdict], None], first: int = 300, **j
 
     At its end the clients end, all that was acknowledged is stored, nothing has become a dead letter, and it counts.
     If the context fails, the clients are stopped, too.
-    ``judging`` is what :meth:`Scene.judge` may be told.
+    ``judging`` are arguments for :meth:`Scene.judge`.
     """
     load = Load(scene.port)
     try:

@@ -1,4 +1,4 @@
-"""Many clients that publish at every QoS, come back when they are cut off, and remember what was acknowledged.
+"""Many clients that publish at every QoS, reconnect when disconnected, and remember what was acknowledged.
 
 A client that was cut off sends what was not acknowledged again, as real ones do: that is published twice.
 """

@@ -104,7 +104,7 @@ class MariaDB:
                 self._disconnect(connection, url)
 
     def _crowd(self, others: ExitStack) -> None:
-        """Take what connections there are."""
+        """Take all available connections."""
         socket = sa.make_url(self._url).query["unix_socket"]
         with suppress(pymysql.err.OperationalError):
             while True:

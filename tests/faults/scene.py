@@ -1,4 +1,4 @@
-"""A broker with everything behind it, on any database, and the judgement over what was published to it."""
+"""A broker with its writer, on any database, and the check of everything published to it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ NAMES: Final = ("PostgreSQL", "MariaDB")
 
 
 class Server(Protocol):
-    """A server of the fault suite's own.  What takes a URL is about that account and its database alone, if it can be.
+    """A server of the fault suite.  Methods that take a URL affect only that account and its database, if possible.
 
     The contexts end the fault; those of a refusal yield what the database says meanwhile.
     """

@@ -90,7 +90,7 @@ def test_out_of_connections(tmp_path: Path, server: Server, account: str, count:
 
 @pytest.mark.fault("database read-only ({server})")
 def test_read_only(tmp_path: Path, server: Server, account: str, count: Count, round_: int) -> None:
-    """As after a fail-over to a standby: no message is blamed, and all are stored when it takes them again."""
+    """As after a failover to a standby: no message is blamed, and all are stored once it is writable again."""
     with Scene(tmp_path, account) as scene, judged(scene, count) as load, server.read_only(account) as complaint:
         load.more()
         scene.until_logged(complaint)
@@ -151,7 +151,7 @@ def test_read_only_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
 
 @pytest.mark.fault("database locked by another program (SQLite)")
 def test_locked_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
-    """Somebody holds the write lock for a while: acknowledgements go on."""
+    """While another program holds the write lock, acknowledgements go on."""
     with Scene(tmp_path) as scene, judged(scene, count) as load:
         scene.until(lambda: scene.count() > 0, "something is stored")
         other = sqlite3.connect(scene.database, isolation_level=None, timeout=30)
@@ -165,7 +165,7 @@ def test_locked_sqlite(tmp_path: Path, count: Count, round_: int) -> None:
 
 @pytest.mark.fault("table locked by another program (PostgreSQL)")
 def test_locked_postgresql(tmp_path: Path, postgres: str, count: Count, round_: int) -> None:
-    """Somebody holds the table for a while: acknowledgements go on."""
+    """While another program locks the table, acknowledgements go on."""
     with Scene(tmp_path, postgres) as scene, judged(scene, count) as load:
         scene.until(lambda: scene.count() > 0, "something is stored")
         with psycopg.connect(postgres) as other:
@@ -175,7 +175,7 @@ def test_locked_postgresql(tmp_path: Path, postgres: str, count: Count, round_: 
 
 @pytest.mark.fault("schema changed by hand")
 def test_schema_changed_by_hand(tmp_path: Path, count: Count, round_: int) -> None:
-    """A column is dropped under load, with what was in it: it is made again, and every message is there once."""
+    """A column that is dropped under load is created again, and every message is there once."""
     with Scene(tmp_path) as scene:
         with judged(scene, count, payload=without_text) as load:
             scene.until(lambda: scene.count() > 0, "something is stored")

@@ -1,4 +1,4 @@
-"""What most faults have around them leaves nothing behind."""
+"""The setup that most faults share leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ BOMBS = (
 @pytest.mark.fault("SQL, system names and terminal escapes in topics, clients, users, properties and values")
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_hostile_names(engine: str, tmp_path: Path, count: Count, round_: int, request: pytest.FixtureRequest) -> None:
-    """Every name and value comes back exactly as it was sent, nothing else happened, and the log has clean lines."""
+    """Every name and value comes back exactly as sent, nothing else happens, and the log has clean lines."""
     url = request.getfixturevalue("postgres") if engine == "postgresql" else None
     values = [{name: name, "n": number, "what": [SQL]} for number, name in enumerate((*NAMES, TERMINAL))]
     sent = [(f"evil/{name}", json.dumps(value).encode()) for name, value in zip(NAMES, values, strict=False)]

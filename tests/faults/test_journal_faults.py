@@ -1,4 +1,4 @@
-"""What happens to journals: what cannot be kept is not acknowledged, and what was acknowledged comes back."""
+"""Faults of journals: what cannot be kept is not acknowledged, and what was acknowledged comes back."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _as_somebody(scene: Scene) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.fault("journal removed under the broker")
 def test_removed(tmp_path: Path, count: Count, round_: int) -> None:
-    """`mv mqtt.journal` under load: noticed, said, and nothing is acknowledged; put back, everything goes on."""
+    """`mv mqtt.journal` under load: this is noticed and logged, and nothing is acknowledged until it is put back."""
     with Scene(tmp_path) as scene, judged(scene, count) as load, scene.held():
         load.more(500)
         elsewhere = scene.journal.with_name("elsewhere")

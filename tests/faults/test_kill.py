@@ -85,7 +85,7 @@ def test_killed_during_ddl(tmp_path: Path, rng: random.Random, count: Count, rou
 
 @pytest.mark.fault("kill -9 of the broker while the journal is trimmed")
 def test_killed_during_trimming(tmp_path: Path, rng: random.Random, count: Count, round_: int, scale: int) -> None:
-    """A backlog is stored and deleted from the journal behind the writer: killed somewhere on the way."""
+    """A backlog is stored and deleted from the journal: killed somewhere in between."""
     scene = Scene(tmp_path).start()
     with scene.held():
         ledger = Load(scene.port, most=300 * scale).finished()

@@ -43,7 +43,7 @@ def frozen(scene: Scene) -> Iterator[None]:
 
 
 def _stands_still(process: int) -> bool:
-    """A signal is only on its way when it is sent, and a write to the disk goes on until it is done."""
+    """Return True if a process has stopped: a signal takes time, and a write to the disk runs to its end."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
@@ -108,7 +108,7 @@ def cut_log(database: Path, rng: random.Random) -> None:
 def test_what_was_synced_is_there(
     sync: Sync, tmp_path: Path, rng: random.Random, count: Count, round_: int, scale: int
 ) -> None:
-    """The log is cut at any place behind the last sync, or ends in noise: everything before that sync can be read."""
+    """If the log is cut anywhere after the last sync, or ends in random bytes, everything before can be read."""
     journal = Journal.open(tmp_path / "journal", max_size=2**30, sync=sync)
     wal = tmp_path / "journal-wal"
     number = 0

@@ -1,4 +1,4 @@
-"""A database's host that loses its power: no packet of it comes any more, not even one that closes a connection."""
+"""A database's host loses power: no more packets come from it, not even one that closes a connection."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_retained_messages_are_stored_once_or_never(tmp_path: Path, protocol: st
 
 
 def test_changed_routes_change_the_subscription(tmp_path: Path) -> None:
-    """The broker keeps the session: the new filter is subscribed, the one that is gone is not delivered any more."""
+    """The broker keeps the session: the new filter is subscribed, and the removed one is no longer delivered."""
     with Mosquitto(tmp_path) as broker:
         bridge = BridgeProcess(tmp_path, broker.url, routes=[{"topic": "a"}, {"topic": "b"}])
         with bridge:

@@ -102,7 +102,7 @@ def test_what_the_broker_does_not_offer_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_broker_of_mqtt_3_is_asked_too(tmp_path: Path) -> None:
-    """amqtt closes the connection at a CONNECT of MQTT 5; `protocol: 5` then says what is wrong."""
+    """amqtt closes the connection on an MQTT 5 CONNECT; with `protocol: 5` an error says what is wrong."""
     with BrokerProcess(tmp_path) as broker:
         code, said = check(f"mqtt://127.0.0.1:{broker.port}")
         assert code == 0

@@ -60,7 +60,7 @@ def opened(path: Path, *, max_size: int = 2**30, sync: Sync = "always") -> Journ
 
 
 def fill(journal: Journal, groups: int, per_group: int = 10, payload: bytes = b"payload") -> list[int]:
-    """Commit groups of messages; return the positions behind each."""
+    """Commit groups of messages; return the position after each."""
     behind = []
     for _ in range(groups):
         for _ in range(per_group):
@@ -75,7 +75,7 @@ def is_full(journal: Journal) -> bool:
 
 
 def is_busy(journal: Journal) -> bool:
-    """Return True if there is something to commit by now."""
+    """Return True if there is now something to commit."""
     return journal.busy
 
 
@@ -263,7 +263,7 @@ def test_a_file_that_is_replaced_while_a_reader_opens_it_is_noticed(
 
 @pytest.mark.parametrize("in_its_place", ["nothing", "another file"])
 def test_a_removed_file_takes_no_more_entries(in_its_place: str, path: Path) -> None:
-    """Once the owner has looked, each commit fails and says what to do; what has taken the place is not touched."""
+    """Once the owner has checked, each commit fails and says what to do; a file in its place is not touched."""
     journal = opened(path)
     fill(journal, 2)
     elsewhere = path.with_name("elsewhere")
@@ -286,7 +286,7 @@ def test_a_removed_file_takes_no_more_entries(in_its_place: str, path: Path) -> 
 
 
 def test_a_failed_commit_looks_for_the_file(path: Path) -> None:
-    """A disk that comes back without the journal is noticed before anything is committed again."""
+    """If a disk comes back without the journal, that is noticed before the next commit."""
     journal = opened(path)
     journal._connection.execute("PRAGMA max_page_count = 1")
     journal.append(2, 1, 0, b"t", bytes(30_000))
@@ -555,7 +555,7 @@ def test_a_newer_format_is_named(path: Path) -> None:
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    """A path that cannot be is an error that says so."""
+    """A path that cannot exist is an error that says so."""
     with pytest.raises(JournalError, match=r"No such file or directory; check that its directory exists"):
         opened(tmp_path / "nowhere" / "mqtt.journal")
 

@@ -1,4 +1,4 @@
-"""A damaged journal is set aside and never emptied; what can be read of it goes on."""
+"""A damaged journal is set aside, not deleted; what can be read from it is kept."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_pages_cost_only_what_was_on_them(path: Path, seed: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Random pages full of noise: everything else is kept under its positions, and nothing comes back changed."""
+    """After random pages were overwritten, everything else keeps its positions, and nothing comes back changed."""
     token, payloads = filled(path)
     rng = random.Random(seed)
     pages = rng.sample(range(4, path.stat().st_size // 4096), 2)
@@ -88,7 +88,7 @@ def test_a_changed_payload_costs_its_group(path: Path) -> None:
 
 
 def test_a_journal_cut_short_keeps_what_is_left(path: Path) -> None:
-    """The file's second half is gone: the rest is kept, and the journal goes on behind it under a new token."""
+    """If the file's second half is missing, the rest is kept, and the journal continues after it with a new token."""
     token, payloads = filled(path)
     os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
     journal = opened(path)
@@ -170,7 +170,7 @@ def test_what_lies_behind_a_wide_gap_is_kept(path: Path) -> None:
 
 
 def test_a_group_of_an_opening_that_is_not_there_is_damage(path: Path) -> None:
-    """Nobody would ever read it: it goes back to the opening whose positions it has."""
+    """It would never be read, so it is assigned to the opening that its positions belong to."""
     token, payloads = filled(path)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE entries SET opening = 65 WHERE first = (SELECT max(first) FROM entries)")

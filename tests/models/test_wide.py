@@ -341,7 +341,7 @@ def test_unknown_ignore_counts_what_it_drops(site: Site) -> None:
 
 
 def test_unknown_reject_names_route_table_property_and_policy(site: Site) -> None:
-    """A frozen contract and a new key: a dead letter that says it all."""
+    """With a strict contract, a new key makes a dead letter that names everything."""
     entry = {"topic": "#", "model": {"wide": {"table": "frozen"}}, "entity": {"a": "float"}, "unknown": "reject"}
     bench = Workbench(site, entry)
     bench.send(("t", {"a": 1}), ("t", {"a": 1, "surprise": 2}))

@@ -140,7 +140,7 @@ def test_no_two_columns_of_csv_have_the_same_name() -> None:
 
 @given(strategies.records().filter(lambda record: "tagged" not in record.shape.kinds))
 def test_csv_keeps_every_text(record: Record) -> None:
-    """Any text comes back through a reader of CSV as it was; Python 3.10's does not read U+0000."""
+    """Any text comes back unchanged through a CSV reader; Python 3.10's does not read U+0000."""
     assume(sys.version_info >= (3, 11) or not any("\0" in str(value) for value in record.values))
     header, row = csv.reader(csv_lines(lambda: [record]), strict=True)
     assert len(header) == len(row)
@@ -244,7 +244,7 @@ def test_nothing_is_stored(tmp_path: Path) -> None:
 
 
 def test_ids_are_exact_for_every_reader_of_json() -> None:
-    """Beyond 2**53 an id is tagged as any integer is that many programs would round; up to there it is a number."""
+    """Above 2**53 an id is tagged, like any integer that many programs would round; up to there it is a number."""
     for number in (2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1):
         (line,) = json_lines([Record(number, 0, 0, "t", number, 0, False, (), Shape(()))])
         for name in ("id", "session"):

@@ -94,7 +94,7 @@ def _double(value: Any) -> Any:
 
 
 def test_all_models_give_equal_records(tmp_path: Path) -> None:
-    """The records are not only of the same meaning but equal, shape and all."""
+    """The records do not just mean the same but are equal, including their shapes."""
     found = []
     for model in MODELS:
         (tmp_path / model).mkdir()
@@ -407,7 +407,7 @@ def test_times_that_somebody_edited_by_hand_are_those_that_were_meant(written: s
 def test_a_value_edited_by_hand_that_is_none_is_an_error_of_one_line(
     column: str, written: object, tmp_path: Path
 ) -> None:
-    """It says where the value is, and not what it is."""
+    """It says where the value is, without showing it."""
     bench = Workbench(tmp_path, {"topic": "t", "entity": {"at": "datetime", "price": "decimal"}})
     bench.send(("t", {"at": "2026-01-01T00:00:00Z", "price": "1.50"}))
     bench.sql(f"UPDATE t SET {column} = ?", (written,))
@@ -498,7 +498,7 @@ def test_following(tmp_path: Path) -> None:
 
 
 def test_following_goes_on_behind_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database may go away between two records: none is missed, none comes twice, whatever else was stored."""
+    """If the database becomes unavailable between two records, none is missed or repeated, whatever else was stored."""
     bench = Workbench(tmp_path, {"topic": "#"})
     follower = Follower(bench.url)
     bench.send(*(("a", {"n": n}) for n in range(3)))
@@ -533,7 +533,7 @@ def test_following_some_topics(tmp_path: Path) -> None:
 
 
 def test_following_looks_at_what_is_new_only(tmp_path: Path) -> None:
-    """A look goes through the primary key, whatever the topics."""
+    """Each query uses the primary key, whatever the topics."""
     bench = filled(tmp_path, {"wide": {"table": "one"}}, 50)
     follower = Follower(bench.url, "t/1")
     follower.newest(0)

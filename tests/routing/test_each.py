@@ -37,7 +37,7 @@ def test_lists_in_lists() -> None:
 
 
 def test_without_prefix_items_come_up() -> None:
-    """The item's own properties win; what they would hide goes below ``outside``."""
+    """The item's own properties take precedence; those they would hide go under ``outside``."""
     assert records("values", {"t": 9, "gw": 1, "values": [{"t": 1}, 5]}, prefix=False) == [
         {"gw": 1, "t": 1, "outside": {"t": 9}},
         {"t": 9, "gw": 1, "value": 5},
@@ -60,7 +60,7 @@ def test_keys_become_a_property() -> None:
 
 
 def test_parallel_lists() -> None:
-    """Items at the same place belong together; a shorter list has no more of them."""
+    """Items at the same position belong together; beyond the end of a shorter list they are absent."""
     each = Each(parallel=(("t",), ("d", "v")))
     assert list(spread(each, {"m": 1, "t": [1, 2], "d": {"v": [5]}})) == [
         {"m": 1, "t": 1, "d": {"v": 5}},

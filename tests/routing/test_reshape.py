@@ -27,7 +27,7 @@ def record(data: dict[str, Any], **options: Any) -> dict[str, Any]:
 
 
 def test_the_root_becomes_the_message_and_the_rest_stays_beside() -> None:
-    """The properties below the root come up; others keep their paths."""
+    """The properties below the root move up; others keep their paths."""
     data = {"id": 1, "up": {"port": 2, "payload": {"temp": 21.5, "id": "x"}}}
     assert message(data, root=("up", "payload")) == {"up": {"port": 2}, "temp": 21.5, "id": "x", "outside": {"id": 1}}
 
@@ -54,7 +54,7 @@ def test_pairs_become_properties() -> None:
 
 
 def test_levels_name_the_property() -> None:
-    """A single value gets the name; the properties of an object are below it.  A dot of a level makes no path."""
+    """A single value gets the name; an object's properties go below it.  A dot in a level does not make a path."""
     levels = {"kind": "relay.x", "name": "power"}
     assert message(5, levels, property="{name}") == {"power": 5}
     assert message({"a": 1}, levels, property="{kind}.{name}") == {"relay.x": {"power": {"a": 1}}}

@@ -69,7 +69,7 @@ def test_a_filter_covers_what_mqtt_says_and_names_its_levels(
     ],
 )
 def test_what_is_no_filter_is_explained(text: str, says: str) -> None:
-    """The error tells what is wrong with the filter."""
+    """The error says what is wrong with the filter."""
     with pytest.raises(ValueError, match="is not a topic filter") as error:
         TopicFilter.parse(text)
     assert says in str(error.value)

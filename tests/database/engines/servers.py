@@ -17,7 +17,7 @@ ENGINES: Final = ("sqlite", "postgresql", "mysql")
 
 @attrs.frozen
 class Site:
-    """An empty database and a directory for what belongs to it; ``stack`` is unwound before the database goes."""
+    """An empty database and a directory for what belongs to it; ``stack`` is unwound before the database is dropped."""
 
     path: Path
     url: str
@@ -38,7 +38,7 @@ def servers() -> Iterator[Servers]:
 
 @contextmanager
 def make_site(servers: Servers, engine: str, path: Path, *, new: bool = False) -> Iterator[Site]:
-    """A site on an engine; with ``new`` its database has never been used, and whatever is done to it is gone after."""
+    """A site on an engine; with ``new`` its database has never been used, and is dropped afterwards."""
     with ExitStack() as stack:
         if engine == "sqlite":
             url = f"sqlite:///{path / 'mqtt.db'}"

@@ -1,4 +1,4 @@
-"""What the page on databases says of types, limits and grants is so."""
+"""The page on databases is right about types, limits and grants."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_limits() -> None:
 
 @pytest.mark.slow
 def test_the_anonymous_user_of_a_bare_mariadb() -> None:
-    """It keeps the user of the page out, until it is dropped as the page says; the harness makes a server without."""
+    """It keeps the page's user out until it is dropped as the page says; the harness's servers have none."""
     (statements,) = re.findall(r"^```sql\n(CREATE USER mqtt IDENTIFIED.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (remedy,) = re.findall(r"`(DROP USER [^`]*)`", PAGE)
     with ExitStack() as stack:

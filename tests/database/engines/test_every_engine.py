@@ -29,7 +29,7 @@ def test_nasty_values_come_back(model: str, site: Site) -> None:
 
 
 CLOSED = {"sqlite": "closed database", "postgresql": "the connection is closed", "mysql": r"\(0, ''\)"}
-"""What the drivers say of a closed connection."""
+"""The drivers' errors for a closed connection."""
 
 
 def test_a_connection_that_cannot_be_prepared_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

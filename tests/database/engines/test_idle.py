@@ -25,7 +25,7 @@ KILLS = {
 
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_connection_that_was_closed_is_replaced(is_asked: bool, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a rest it is asked first; the batch then needs no second attempt."""
+    """After an idle time it is checked first, so the batch needs no second attempt."""
     if site.engine not in KILLS:
         pytest.skip("a file has no server that could close a connection")
     monkeypatch.setattr(base, "REST_SECONDS", -1.0 if is_asked else 60.0)

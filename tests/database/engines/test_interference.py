@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest) -> Site:
 
 
 def values(first: int, count: int) -> list[tuple[str, dict[str, Any]]]:
-    """Messages that tell themselves apart."""
+    """Return distinguishable messages."""
     return [("t", {"n": float(number), "s": f"no. {number}"}) for number in range(first, first + count)]
 
 
@@ -119,7 +119,7 @@ def _views(url: str) -> list[str]:
 
 
 def test_a_column_that_is_dropped_is_made_again(site: Site) -> None:
-    """Only what was in it is gone."""
+    """Only its contents are lost."""
     running = Running.on(site)
     if site.engine == "sqlite":
         until(lambda: _views(site.url) == ["t_view"])
@@ -182,7 +182,7 @@ def test_an_index_that_is_dropped_costs_nothing_but_time(site: Site) -> None:
 
 @contextmanager
 def guest(site: Site, *grants: str) -> Iterator[str]:
-    """The URL of a new user who has nothing but ``grants``; {} stands for the user."""
+    """The URL of a new user who has only ``grants``; {} stands for the user."""
     url = sa.make_url(site.url)
     name = f"{url.database}_guest"
     user = name if site.engine == "postgresql" else f"{name}@localhost"

@@ -39,7 +39,7 @@ def _errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @each_model
 def test_long_topics(model: str, site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """They are stored; where an index of the model cannot have them, they are dead letters that say what to do."""
+    """They are stored; if an index of the model cannot hold them, they become dead letters that say what to do."""
     bench = Workbench(site, ROUTES[model])
     topics = [noise(5_000), f"a/{noise(LONGEST - 2)}", "x" * LONGEST]
     bench.send(*((topic, {"v": 1}) for topic in topics), ("short", {"v": 2}))

@@ -123,7 +123,7 @@ def test_tables_keep_the_order_of_their_own_columns(site: Site) -> None:
 
 
 def test_what_others_send_decides_nothing_of_a_table(site: Site) -> None:
-    """The first kind that its own topic sends has the plain column, and its first properties what room there is."""
+    """The plain column goes to the first kind that the table's own topic sends, the room to its first properties."""
     bench = Workbench(site)
     bench.send(("b", {"v": 1}), ("a", {"v": "x"}), ("a", {"v": 1}))
     assert _own(bench, "a") == ["v", "v__number"]

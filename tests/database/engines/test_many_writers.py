@@ -38,7 +38,7 @@ def _shuffled(writer: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_a_new_file_that_many_open_at_once(tmp_path: Path) -> None:
-    """None of them fails while another one makes the file what it shall be."""
+    """None of them fails while another one initializes the file."""
 
     def connect(url: str, ready: Barrier) -> None:
         database = engine_for(url).open(write=True)

@@ -149,7 +149,7 @@ def test_ddl_that_stopped_half_way_is_finished(mysql: Site) -> None:
 
 
 def test_the_schema_lock_ends_with_its_transaction(mysql: Site) -> None:
-    """It survives the implicit commit of DDL, and is gone when the connection is given back."""
+    """It survives the implicit commit of DDL, and is released with the connection."""
     engine = engine_for(mysql.url)
     database, other = engine.open(write=True), engine_for(mysql.url).open(write=True)
     free = f"SELECT IS_FREE_LOCK({_LOCK})"
@@ -195,7 +195,7 @@ def test_a_missing_privilege_is_named(mysql: Site) -> None:
 
 
 def test_a_wrong_password_is_no_missing_grant(mysql: Site) -> None:
-    """No grant would help, also where an anonymous user of this host goes before the one that is meant."""
+    """No grant would help, even if an anonymous user of this host takes precedence."""
     name = sa.make_url(mysql.url).database
     admin = Workbench(mysql)
     admin.sql(f"CREATE USER {name}@'%%' IDENTIFIED BY 'right', ''@localhost IDENTIFIED BY 'other'")

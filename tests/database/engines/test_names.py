@@ -36,7 +36,7 @@ def _words(bench: Workbench, engine: str) -> list[str]:
 
 
 def test_every_word_that_sql_reserves_may_be_selected_without_quotes(site: Site) -> None:
-    """Of a view, in WHERE and ORDER BY too: the property's value comes back, no clock and no login."""
+    """From a view, in WHERE and ORDER BY too: they return the property's value, not a clock or a login."""
     bench = Workbench(site, {"topic": "words/{user}", "model": "document", "max_columns": 2000})
     words = _words(bench, site.engine)
     assert len(words) > 300

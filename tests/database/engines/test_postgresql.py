@@ -139,7 +139,7 @@ def test_triggers_blame_their_message(postgresql: Site) -> None:
 
 
 def test_a_weak_server_is_told_of(postgresql: Site) -> None:
-    """Settings with which a commit may be lost are named with what to do."""
+    """Settings that can lose a commit are named, with what to do."""
     engine = engine_for(postgresql.url)
     database = engine.open(write=True)
     with database.begin() as connection:

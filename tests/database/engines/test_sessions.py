@@ -115,7 +115,7 @@ def require_unchanged(site: Site, bench: Workbench) -> None:
 
 @pytest.mark.parametrize("name", POSTGRESQL)
 def test_no_setting_of_postgresql_changes_what_is_stored_or_read(name: str, postgresql: Site) -> None:
-    """An export is the same byte by byte, and the writer goes on."""
+    """An export is the same byte for byte, and the writer goes on."""
     bench = filled(postgresql)
     database = sa.make_url(postgresql.url).database
     execute(postgresql.url, f"ALTER DATABASE {database} SET {name} = '{POSTGRESQL[name]}'")
@@ -124,7 +124,7 @@ def test_no_setting_of_postgresql_changes_what_is_stored_or_read(name: str, post
 
 @pytest.mark.parametrize("name", MYSQL)
 def test_no_setting_of_mariadb_changes_what_is_stored_or_read(name: str, mysql: Site) -> None:
-    """An export is the same byte by byte, and the writer goes on."""
+    """An export is the same byte for byte, and the writer goes on."""
     bench = filled(mysql)
     with global_value(mysql.url, name, MYSQL[name]):
         require_unchanged(mysql, bench)
@@ -132,7 +132,7 @@ def test_no_setting_of_mariadb_changes_what_is_stored_or_read(name: str, mysql: 
 
 @contextmanager
 def global_value(url: str, name: str, value: str) -> Iterator[None]:
-    """Give a variable of the server another value for a while."""
+    """Temporarily change a variable of the server."""
     with connected(url) as administrator:
         before = administrator.exec_driver_sql(f"SELECT @@GLOBAL.{name}").scalar_one()
         administrator.exec_driver_sql(f"SET GLOBAL {name} = {value}")

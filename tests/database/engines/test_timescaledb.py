@@ -150,7 +150,7 @@ def test_late_messages_go_into_compressed_chunks(model: Any, at_once: int, site:
 
 @pytest.mark.parametrize("model", ["wide", "narrow"])
 def test_late_messages_for_a_frozen_chunk_are_dead_letters(model: str, site: Site) -> None:
-    """A chunk that the administrator has closed takes no row; the letter says so, and the neighbours are stored."""
+    """A chunk that the administrator has frozen accepts no rows; the letter says so, and the neighbours are stored."""
     bench = Workbench(site, _route(model))
     bench.send(*_hours(0, 2))
     bench.sql(
@@ -186,7 +186,7 @@ def test_new_properties_beside_compressed_chunks(model: Any, site: Site) -> None
 
 
 def test_changed_settings_take_effect_at_the_next_start(site: Site) -> None:
-    """For chunks that are made or compressed from then on."""
+    """For chunks created or compressed from then on."""
     bench = Workbench(site, _route("eav"))
     bench.send(*_hours(0, 1))
     changed = {"chunk": "1 day", "compress_after": "5 days", "order_by": "time"}
@@ -376,7 +376,7 @@ def test_a_sample_shows_the_hypertable_that_it_would_make(site: Site) -> None:
 
 
 def test_a_limit_on_unpacking_makes_dead_letters(site: Site) -> None:
-    """Older versions unpack a chunk for a late message; what a trigger raises stands for their error here."""
+    """Older versions decompress a chunk for a late message; here a trigger raises their error."""
     bench = Workbench(site, _route({"wide": {"table": "x"}}))
     bench.send(*_hours(0, 1))
     bench.sql(

@@ -1,4 +1,4 @@
-"""What can be said of a database before anything connects to it, and the files that are made for it."""
+"""What can be checked about a database before anything connects to it, and the files created for it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_new_files_are_private(tmp_path: Path) -> None:
 
 
 def test_a_file_that_exists_keeps_its_mode(tmp_path: Path) -> None:
-    """Whoever made it has decided."""
+    """Its creator chose the mode."""
     (tmp_path / "mqtt.db").touch()
     (tmp_path / "mqtt.db").chmod(0o664)
     bench = Workbench(tmp_path)
