@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -64,6 +65,20 @@ Since = Annotated[
 ]
 
 Until = Annotated[datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Only before this time.")]
+
+
+class LogLevel(Enum):
+    """The levels of the log."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+ChosenLevel = Annotated[
+    LogLevel | None, typer.Option("--log-level", help="Log from this level on; default: `log: {level: …}`, or info.")
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

@@ -13,10 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from amqtt_db import config
-from amqtt_db.cli.arguments import FOUND_CONFIG, Config
+from amqtt_db.cli.arguments import FOUND_CONFIG, ChosenLevel, Config
 from amqtt_db.cli.output import make_console
-from amqtt_db.cli.shell import error_boundary, print_notes, read_document, require_usable, start_logging
+from amqtt_db.cli.shell import error_boundary, log_as_told, print_notes, read_document, require_usable
 from amqtt_db.config import Settings
+from amqtt_db.config.operation import LOG_DEFAULTS
+from amqtt_db.ingest.logs import start_logging
 
 
 def run(
@@ -28,17 +30,18 @@ def run(
             f" {FOUND_CONFIG}",
         ),
     ] = None,
+    log_level: ChosenLevel = None,
 ) -> None:
     """Run a broker, or subscribe to one, and store its messages until Ctrl-C or SIGTERM."""
     from amqtt_db.cli.serve import addresses, preflight, serve  # noqa: PLC0415 - the broker is not needed elsewhere
 
     with error_boundary():
-        start_logging(logging.INFO)
         broker = read_document(source)
+        settings = config.load_document(broker)
+        log_as_told(settings, log_level)
         if config.is_bridge(broker):
             _run_bridge(broker)
             return
-        settings = config.load_document(broker)
         print_notes(broker, settings)
         preflight(broker, settings)
         where = " and ".join(f"{scheme}://{host}:{port}" for scheme, host, port in addresses(broker).values())
@@ -57,7 +60,7 @@ def demo(
     from amqtt_db.cli.serve import preflight  # noqa: PLC0415
 
     with error_boundary():
-        start_logging(logging.WARNING)
+        start_logging(LOG_DEFAULTS, logging.WARNING)
         place = (directory or Path(tempfile.mkdtemp(prefix="amqtt-db-demo-"))).resolve()
         place.mkdir(parents=True, exist_ok=True)
         port = port or free_port()
@@ -69,14 +72,14 @@ def demo(
         print_report(place / "mqtt.db", acknowledged, console)
 
 
-def write(path: Config = None) -> None:
+def write(path: Config = None, log_level: ChosenLevel = None) -> None:
     """Run only the writer, which moves messages from the journal to the database, until Ctrl-C or SIGTERM."""
     from amqtt_db.cli.write import keep_writing  # noqa: PLC0415 - it needs SQLAlchemy
 
     with error_boundary():
-        start_logging(logging.INFO)
         broker = read_document(path)
         settings = config.load_document(broker)
+        log_as_told(settings, log_level)
         require_usable(settings)
         asyncio.run(keep_writing(broker, settings))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,15 @@ import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
+from amqtt_db.cli.arguments import LogLevel
 from amqtt_db.cli.output import discard_output
 from amqtt_db.cli.taken import find_config
 from amqtt_db.config import Settings
 from amqtt_db.config.broker_file import surprises
-from amqtt_db.database.engines.urls import problem
+from amqtt_db.config.operation import LOG_LEVELS
+from amqtt_db.database.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError, Problem
+from amqtt_db.ingest.logs import start_logging
 
 
 @contextmanager
@@ -86,9 +88,10 @@ def print_notes(document: Mapping[str, Any], settings: Settings) -> None:
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 
-def start_logging(level: int) -> None:
-    """Log to stderr: this project from ``level`` on, everything else from warnings on (amqtt logs every connection)."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("amqtt_db").setLevel(level)
+def log_as_told(settings: Settings, chosen: LogLevel | None) -> None:
+    """Log as the settings say, from the chosen level on if there is one.  Raises AmqttDbError for a file in vain."""
+    reason = None if settings.log.file is None else file_problem("log", settings.log.file)
+    if reason is not None:
+        raise AmqttDbError(reason)
+    level = settings.log.level if chosen is None else LOG_LEVELS[chosen.value]
+    start_logging(settings.log, logging.INFO if level is None else level)

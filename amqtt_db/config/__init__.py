@@ -16,7 +16,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
-from amqtt_db.config.operation import MetricsSettings, read_metrics
+from amqtt_db.config.operation import LOG_DEFAULTS, LOG_KEYS, LogSettings, MetricsSettings, read_log, read_metrics
 from amqtt_db.config.payload import read_zone
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
@@ -41,6 +41,7 @@ _ELSEWHERE: Final = {
     "memory_limit": "belongs in `writer: {memory_limit: …}`",
     "listen": "belongs in `metrics: {listen: …}`",
     "max_lag": "belongs in `metrics: {max_lag: …}`",
+    "level": "belongs in `log: {level: …}`",
     "topic": "belongs in an entry of the list `routes:`",
 }
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
@@ -84,6 +85,7 @@ class Settings:
     writer: WriterSettings = WriterSettings()
     notes: tuple[Problem, ...] = ()
     metrics: MetricsSettings | None = None
+    log: LogSettings = LOG_DEFAULTS
 
 
 def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
@@ -161,6 +163,7 @@ def _settings(node: Node) -> Settings:
     journal = _journal(section.child("journal").section(JOURNAL_KEYS))
     writer = _writer(section.child("writer").section(WRITER_KEYS))
     metrics = read_metrics(section.child("metrics"))
+    log = read_log(section.child("log").section(LOG_KEYS))
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
         place.fail("is the database's file too; give the journal its own file, such as mqtt.journal")
@@ -168,7 +171,7 @@ def _settings(node: Node) -> Settings:
     routes = {path: route.with_timezone(zone) for path, route in read_routes(section.child("routes")).items()}
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
-    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics)
+    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log)
 
 
 def _journal(section: Node) -> JournalSettings:

@@ -1,15 +1,21 @@
-"""What an operator watches: ``metrics:``, where metrics and health are served."""
+"""What an operator watches: ``metrics:``, where metrics and health are served, and ``log:``."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, Literal, cast
 
 import attrs
 
-from amqtt_db.config.yaml_checks import Node, duration, text
+from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, text
 
 METRICS_KEYS: Final = ("listen", "max_lag")
+LOG_KEYS: Final = ("level", "format", "file")
+LOG_LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR,
+}  # fmt: skip
 
 _ADDRESS: Final = "an address such as 127.0.0.1:9641"
 
@@ -22,6 +28,27 @@ class MetricsSettings:
     port: int
     max_lag: float = 60.0
     path: str = attrs.field(default="metrics", eq=False)
+
+
+@attrs.frozen
+class LogSettings:
+    """What is logged, how, and where to: to stderr without a ``file``."""
+
+    level: int | None = None
+    format: Literal["text", "json"] = "text"
+    file: Path | None = None
+
+
+LOG_DEFAULTS: Final = LogSettings()
+
+
+def read_log(section: Node) -> LogSettings:
+    """Return what a section says."""
+    return LogSettings(
+        level=section.child("level").read(lambda value: LOG_LEVELS[choice(*LOG_LEVELS)(value)], None),
+        format=cast(Any, section.child("format").read(choice("text", "json"), "text")),
+        file=section.child("file").read(lambda value: Path(expanded(value)), None),
+    )
 
 
 def read_metrics(node: Node) -> MetricsSettings | None:

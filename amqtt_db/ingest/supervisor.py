@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from amqtt_db.errors import Backoff, OncePerCause
+from amqtt_db.ingest.logs import PROJECT
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> b
     ``config`` is a plugin section of the YAML, ``where`` its path there; ``niceness`` is added to this process's own.
     The child logs at this process's level.
     """
-    level = logging.getLogger("amqtt_db").getEffectiveLevel()
+    level = PROJECT.getEffectiveLevel()
     job = {"where": where, "config": config, "level": level, "niceness": niceness}
     return orjson.dumps(job, default=str, option=orjson.OPT_NON_STR_KEYS)
 

@@ -20,11 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import attrs
 import orjson
 
 from amqtt_db.config import Settings, load_section
+from amqtt_db.config.operation import LogSettings
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import AmqttDbError, ConfigError
+from amqtt_db.ingest.logs import start_logging
 from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import acquire_lock
@@ -34,25 +37,35 @@ from amqtt_db.writer.writer import Writer
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
 GRACE: Final = 1.0  # seconds to end cleanly after that
 
+_NAME: Final = "amqtt_db writer"  # in the log
+
 logger = logging.getLogger(__name__)
 
 
 def run_writer() -> int:
     """Run the child; return its exit status."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s amqtt_db writer: %(message)s", level=logging.INFO)
     stop = Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.request(DEADLINE))
     try:
         job = orjson.loads(sys.stdin.buffer.readline())
         lower_priority(job["niceness"])
-        logging.getLogger().setLevel(job["level"])
         settings = load_section(job["config"], job["where"])
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED
+    _log_like_parent(settings.log, job["level"])
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     return _work(settings, stop)
+
+
+def _log_like_parent(log: LogSettings, level: int) -> None:
+    """Log where the parent does; user code may log here too.  A file that cannot be written holds up nothing."""
+    try:
+        start_logging(log, level, others=level, name=_NAME)
+    except OSError as error:
+        start_logging(attrs.evolve(log, file=None), level, others=level, name=_NAME)
+        logger.warning("log.file: %s cannot be written: %s; logging to stderr", log.file, error.strerror)
 
 
 def exceeds_memory(limit: int) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amqtt_db import config
-from amqtt_db.config.operation import MetricsSettings
+from amqtt_db.config.broker_file import KEYS
+from amqtt_db.config.operation import LogSettings, MetricsSettings
+from amqtt_db.ingest.broker.plugin import Plugin
 from tests.config.test_config import problems
 
 
@@ -39,3 +44,20 @@ def test_where_metrics_are_served(value: Any, expected: MetricsSettings | None) 
 def test_what_is_wrong_with_it(value: Any, path: str, says: str) -> None:
     """Each mistake is told with its path."""
     assert says in problems({"metrics": value})[path]
+
+
+def test_where_the_log_goes() -> None:
+    """To stderr as text, at the level of whoever starts it, unless something else is said."""
+    assert config.load_section({}).log == LogSettings()
+    section = {"level": "debug", "format": "json", "file": "mqtt.log"}
+    assert config.load_section({"log": section}).log == LogSettings(logging.DEBUG, "json", Path("mqtt.log"))
+    assert problems({"log": {"level": "inf", "format": "xml", "path": "x"}}) == {
+        "log.path": "unknown key; valid: file, format, level",
+        "log.level": "expected one of debug, info, warning, error, found 'inf'; did you mean 'info'?",
+        "log.format": "expected one of text, json, found 'xml'",
+    }
+
+
+def test_the_plugin_takes_every_key() -> None:
+    """amqtt hands on only those that it has a field for."""
+    assert {field.name for field in fields(Plugin.Config)} == set(KEYS)

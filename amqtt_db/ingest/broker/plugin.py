@@ -31,6 +31,7 @@ from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
 from amqtt_db.ingest.gate import MemoryBudget
 from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.logs import PROJECT
 from amqtt_db.ingest.monitor.intake import Intake
 from amqtt_db.ingest.monitor.server import Monitor
 from amqtt_db.ingest.refusals import Refusals
@@ -71,7 +72,9 @@ class Plugin(BasePlugin[BrokerContext]):
         journal: Any = None
         writer: Any = None
         metrics: Any = None
+        log: Any = None
         routes: Any = None
+        timezone: Any = None
 
     def __init__(self, context: BrokerContext) -> None:
         super().__init__(context)
@@ -79,6 +82,8 @@ class Plugin(BasePlugin[BrokerContext]):
         try:
             compat.require_amqtt(context)
             settings = load_section(config, WHERE)
+            if settings.log.level is not None and PROJECT.level == logging.NOTSET:  # else the program has decided
+                PROJECT.setLevel(settings.log.level)
             self._group_commit = GroupCommit(_open(settings), context.loop)
             self._journal = settings.journal.path
             self._max_payload = settings.journal.max_payload
