@@ -38,7 +38,7 @@ app.command("latest")(data.show_latest)
 
 
 def main() -> None:
-    """Run ``amqtt-db``; a user's own modules are also found in the current directory, and beside the YAML file."""
+    """Run ``amqtt-db``; a user's own modules are also found in the current directory and next to the YAML file."""
     prepare_streams()
     obey_no_color()
     search_last(os.getcwd())

@@ -25,7 +25,7 @@ class OutputError(AmqttDbError):
 
 
 def obey_no_color() -> None:
-    """Print no escape sequence at all if ``NO_COLOR`` is set: a terminal that is dumb gets none, also from --help."""
+    """Print no escape sequences if ``NO_COLOR`` is set, not even in --help: pretend that the terminal is dumb."""
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
 

@@ -1,4 +1,4 @@
-"""Which configuration a command takes: the one that it is given, or else the first that is found."""
+"""Which configuration a command uses: the one that it is given, or else the first that it finds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SEARCHED: Final = ("amqtt-db.yaml", "broker.yaml")
 
 
 def find_config(given: Path | None) -> Path | None:
-    """Return the YAML file to read, None for the built-in configuration; unless it was given, say on stderr which.
+    """Return the YAML file to read, or None for the built-in configuration; unless it was given, say on stderr which.
 
-    From now on Python modules are also found beside it.
+    From now on, Python modules are also found next to it.
     """
     path = given
     if path is None:
@@ -30,7 +30,7 @@ def find_config(given: Path | None) -> Path | None:
 
 
 def _look_around() -> tuple[Path | None, str]:
-    """Return a file that was not given, None if there is none, and why it is the one."""
+    """Return the file to use if none was given, or None if there is none, and why this one."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named), f"from {CONFIG_VARIABLE}"

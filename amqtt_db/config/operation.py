@@ -22,7 +22,7 @@ _ADDRESS: Final = "an address such as 127.0.0.1:9641"
 
 @attrs.frozen
 class MetricsSettings:
-    """Where metrics and health are served, and how many seconds messages may wait with nothing stored."""
+    """Where metrics and health are served, and how many seconds messages may wait while nothing is stored."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ def read_log(section: Node) -> LogSettings:
 
 
 def read_metrics(node: Node) -> MetricsSettings | None:
-    """Return what a section, or an address in its place, says; None without one."""
+    """Return the settings in a section, or in an address in its place; None if there is neither."""
     if node.value is None:
         return None
     if isinstance(node.value, Mapping):

@@ -1,4 +1,4 @@
-"""The indexes that a route asks for, on columns of its record's own table."""
+"""The indexes that a route requests, on columns of its record's own table."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def make_indexes(
 ) -> list[str]:
     """Create the indexes that are missing, in the connection's transaction; return the DDL.
 
-    A wish names fixed columns and paths of properties; it waits until all of them have a column.  An index that the
-    database refuses is logged and left out: messages are stored without it.
+    A wish names fixed columns and paths of properties; it waits until all of them have a column.  If the database
+    rejects an index, that is logged, and messages are stored without it.
     """
     present = {index["name"] for index in sa.inspect(connection).get_indexes(known.name)}
     targets = (_index(engine, known, columns) for columns in _find_columns(table, known, wishes))
@@ -35,7 +35,7 @@ def make_indexes(
 
 
 def _find_columns(table: BoundTable, known: PhysicalTable, wishes: Iterable[Sequence[str]]) -> Iterator[IndexColumns]:
-    """Yield the columns of each wish that has them all."""
+    """Yield the columns of each wish whose columns all exist."""
     fixed = {column.name: column.kind for column in table.columns}
     for wish in wishes:
         columns = [(name, fixed[name]) if name in fixed else _property_column(known, name) for name in wish]
@@ -52,7 +52,7 @@ def _property_column(known: PhysicalTable, path: str) -> tuple[str, Kind] | None
 
 def _index(engine: Engine, known: PhysicalTable, columns: IndexColumns) -> sa.Index:
     names = [name for name, _ in columns]
-    wish = "_".join(("ix", known.name, *names))  # it always gets a tag: tables share the names of indexes
+    wish = "_".join(("ix", known.name, *names))  # it always gets a tag, because index names are shared by all tables
     name = unique(wish, f"{known.key}\n{names}", {wish}.__contains__, engine.name_limit)
     target = sa.Table(known.name, sa.MetaData(), *(sa.Column(name, engine.types[kind]) for name, kind in columns))
     return sa.Index(name, *(target.c[name] for name in names), **engine.index_options(columns))
@@ -77,5 +77,5 @@ def _create_index(engine: Engine, connection: sa.Connection, index: sa.Index) ->
 
 
 def _savepoint(engine: Engine, connection: sa.Connection) -> AbstractContextManager[object]:
-    """Return what undoes a refused statement alone, where a statement that fails would end the transaction."""
+    """Return a savepoint that undoes only the failed statement, if failures would otherwise end the transaction."""
     return connection.begin_nested() if engine.transactional_ddl else nullcontext()

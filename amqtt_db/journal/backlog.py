@@ -1,4 +1,4 @@
-"""What waits in a journal to be stored, as far as its writer has reported its progress."""
+"""What is waiting in a journal, according to its writer's last report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from amqtt_db.journal.reader import JournalReader
 
 @attrs.frozen
 class Backlog:
-    """How many messages wait, and when the oldest of them arrived, in microseconds since 1970; None if none waits."""
+    """How many messages are waiting, and when the oldest arrived, in microseconds since 1970; None if none is."""
 
     pending: int
     oldest: int | None
 
 
 def read_backlog(path: Path) -> Backlog:
-    """Return what waits in the journal at ``path``.  Raises JournalError if it cannot be read."""
+    """Return what is waiting in the journal at ``path``.  Raises JournalError if it cannot be read."""
     progress = read_progress(path)
     token, position = (None, 0) if progress is None else (progress.token, progress.position)
     with closing(JournalReader(path)) as reader:

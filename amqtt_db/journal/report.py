@@ -1,6 +1,6 @@
-"""What a writer says about its own work, in a small file beside the journal: for metrics, health and `status`.
+"""A writer's report on its own work, in a small file next to the journal: for metrics, health and `status`.
 
-Everything is counted since the writer's process was started; times are in microseconds since 1970 (UTC).
+Everything is counted since the writer's process started; times are in microseconds since 1970 (UTC).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REPORT_FILE: Final = ".report"
 
 @attrs.frozen
 class Distribution:
-    """How many values were at most as large as each of ``bounds``, and not as the one before; the last are larger."""
+    """How many values lie between consecutive ``bounds``; the last count is of values above all bounds."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -32,7 +32,7 @@ class Distribution:
 
     @classmethod
     def empty(cls, bounds: tuple[float, ...]) -> Distribution:
-        """Return a distribution of no values."""
+        """Return an empty distribution."""
         return cls(bounds, (0,) * (len(bounds) + 1))
 
     def add(self, value: float) -> Distribution:
@@ -48,7 +48,7 @@ _NO_SECONDS: Final = Distribution.empty(SECONDS_BOUNDS)
 
 @attrs.frozen
 class Failure:
-    """One cause that has kept a writer from storing: how many attempts, and when the first and the last of them was."""
+    """A cause that has kept a writer from storing: how many attempts failed, and when the first and the last did."""
 
     cause: str
     attempts: int
@@ -60,8 +60,8 @@ class Failure:
 class WriterReport:
     """What a writer has done: ``counts`` of messages and records by topic filter, the sizes and durations of batches.
 
-    ``committed`` is when it last stored something.  ``failures`` are the last few causes, the newest last, and
-    ``is_failing`` is true as long as the newest of them lasts.
+    ``committed`` is when it last stored something.  ``failures`` are the last few causes, newest last, and
+    ``is_failing`` is true as long as the newest one lasts.
     """
 
     started: int
@@ -76,12 +76,12 @@ class WriterReport:
 
 
 def write_report(path: Path, report: WriterReport) -> None:
-    """Leave a report beside the journal at ``path``.  Raises JournalError."""
+    """Write a report next to the journal at ``path``.  Raises JournalError."""
     replace_beside(path, _REPORT_FILE, orjson.dumps(attrs.asdict(report)))
 
 
 def read_report(path: Path) -> WriterReport | None:
-    """Return the last report beside the journal at ``path``; None if there is none, or it cannot be read."""
+    """Return the last report next to the journal at ``path``; None if there is none, or it cannot be read."""
     try:
         return cattrs.structure(orjson.loads(read_beside(path, _REPORT_FILE)), WriterReport)
     except (OSError, ValueError, TypeError, KeyError, cattrs.BaseValidationError):

@@ -1,4 +1,4 @@
-"""What a writer's process has done so far: what its report says."""
+"""What a writer's process has done so far, for its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CAUSES: Final = 5  # that are remembered
 
 
 class Tally:
-    """Counts of one process; it outlives the writers that an error makes the process replace."""
+    """Counts of one process; it outlives the writers that the process replaces after errors."""
 
     def __init__(self) -> None:
         self._started = _microseconds_now()
@@ -30,7 +30,7 @@ class Tally:
 
     @property
     def is_due(self) -> bool:
-        """True if there is news, and the last report is not too recent."""
+        """True if something has changed, and the last report is not too recent."""
         return self._is_new and monotonic() - self._reported_at >= _REPORT_SECONDS
 
     def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -39,16 +39,16 @@ class Tally:
             self._counts.setdefault(topic_filter, Counter()).update(added)
 
     def add_batch(self, messages: int, seconds: float) -> None:
-        """Count a batch that was stored."""
+        """Count a stored batch."""
         self._sizes, self._seconds = self._sizes.add(messages), self._seconds.add(seconds)
         self._committed, self._is_new = _microseconds_now(), True
 
     def add_schema_changes(self, tables: int, columns: int) -> None:
-        """Count tables and columns that were made."""
+        """Count tables and columns that were created."""
         self._tables, self._columns = self._tables + tables, self._columns + columns
 
     def add_failure(self, cause: str) -> None:
-        """Count an attempt that failed."""
+        """Count a failed attempt."""
         now = _microseconds_now()
         known = self._failures.pop(cause, Failure(cause, 0, now, now))
         self._failures[cause] = Failure(cause, known.attempts + 1, known.first, now)
@@ -57,7 +57,7 @@ class Tally:
         self._is_failing = self._is_new = True
 
     def note_relief(self) -> None:
-        """Note that it works again."""
+        """Note that storing works again."""
         self._is_failing, self._is_new = False, True
 
     def report(self) -> WriterReport:

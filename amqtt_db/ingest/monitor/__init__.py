@@ -1,1 +1,1 @@
-"""Metrics and health, served over HTTP: made of what is counted anyway, and only when somebody asks."""
+"""Metrics and health, served over HTTP: computed on request from counts that are kept anyway."""

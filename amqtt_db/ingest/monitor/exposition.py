@@ -1,4 +1,4 @@
-"""Metrics as the text that Prometheus reads."""
+"""Metrics in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Metric:
 
 
 def make_counter(name: str, meaning: str, *samples: Sample) -> Metric:
-    """Return a metric that only grows."""
+    """Return a metric that only increases."""
     return Metric(f"{name}_total", "counter", meaning, samples)
 
 
@@ -43,7 +43,7 @@ def make_gauge(name: str, meaning: str, *samples: Sample) -> Metric:
 
 
 def make_histogram(name: str, meaning: str, values: Distribution) -> Metric:
-    """Return a metric of how values are distributed."""
+    """Return a metric that shows a distribution of values."""
     running = list(accumulate(values.counts))
     bounds = (*(f"{bound:g}" for bound in values.bounds), "+Inf")
     buckets = (Sample(count, {"le": bound}, "_bucket") for count, bound in zip(running, bounds, strict=True))

@@ -1,4 +1,4 @@
-"""Whether messages are taken and stored."""
+"""Whether messages are accepted and stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amqtt_db.journal import Backlog, WriterReport
 
 
 def seconds_waiting(backlog: Backlog, report: WriterReport | None, now: float) -> float:
-    """Return for how long messages have waited with nothing stored; ``now`` is in seconds since 1970."""
+    """Return how long messages have been waiting while nothing was stored; ``now`` is in seconds since 1970."""
     if backlog.oldest is None:
         return 0.0
     committed = 0 if report is None else report.committed or 0

@@ -1,4 +1,4 @@
-"""What the process that takes messages knows at one moment."""
+"""A snapshot of what the process that accepts messages knows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from amqtt_db.ingest.bridge.link_state import LinkState
 class Intake:
     """Counts of this process, with two exceptions: ``refused`` and ``denied`` are those of all owners of the journal.
 
-    ``clients`` are those connected, None for a bridge, which has ``links`` instead.  The journal takes no messages
-    while it ``is_blocked``.
+    ``clients`` is the number of connected clients, None for a bridge, which has ``links`` instead.  The journal accepts
+    no messages while it ``is_blocked``.
     """
 
     received: int

@@ -1,4 +1,4 @@
-"""A small HTTP server for `/metrics`, `/healthz` and `/readyz`, on the event loop that takes the messages."""
+"""A small HTTP server for `/metrics`, `/healthz` and `/readyz`, on the event loop that accepts messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_REQUESTS: Final = 16  # at once
 
 @attrs.frozen
 class Reply:
-    """What a request is answered with."""
+    """The answer to a request."""
 
     text: str
     status: HTTPStatus = HTTPStatus.OK
@@ -46,7 +46,7 @@ class Reply:
 
 
 class Monitor:
-    """Serves metrics and health of the process that owns a journal; ``take_intake`` says what that process knows."""
+    """Serves metrics and health of the process that owns a journal; ``take_intake`` returns what that process knows."""
 
     def __init__(self, settings: MetricsSettings | None, journal: Path, take_intake: Callable[[], Intake]) -> None:
         """Without settings nothing is served."""
@@ -58,7 +58,7 @@ class Monitor:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Begin to listen; if that is impossible, log an error: no message is to be lost because of it."""
+        """Start listening; if that fails, only log an error, so that no message is lost because of it."""
         settings = self._settings
         if settings is None:
             return
@@ -72,7 +72,7 @@ class Monitor:
         logger.info("metrics and health on http://%s:%d/metrics, /healthz and /readyz", settings.host, settings.port)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 
@@ -120,7 +120,7 @@ class Monitor:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str]:
-    """Return method and target of a request.  Raises ValueError if it is none."""
+    """Return method and target of a request.  Raises ValueError if it is not a request."""
     head = await reader.readuntil(b"\r\n\r\n")
     method, target, _ = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
     return method, target
