@@ -89,7 +89,7 @@ def print_notes(document: Mapping[str, Any], settings: Settings) -> None:
 
 
 def log_as_told(settings: Settings, chosen: LogLevel | None) -> None:
-    """Log as the settings say, from the chosen level on if there is one.  Raises AmqttDbError for a file in vain."""
+    """Log as the settings say, from the chosen level on if any.  Raises AmqttDbError if the file cannot be written."""
     reason = None if settings.log.file is None else file_problem("log", settings.log.file)
     if reason is not None:
         raise AmqttDbError(reason)

@@ -279,7 +279,7 @@ class GroupCommit:
     def _committed(self, seconds: float) -> None:
         if self._failing:
             logger.warning(
-                "journal %s can be written again; %s refused meanwhile", self._journal.path, self._refusals()
+                "journal %s can be written again; %s refused in the meantime", self._journal.path, self._refusals()
             )
         self._failing = self._scheduled = False
         self._backoff.reset()
@@ -361,7 +361,7 @@ class GroupCommit:
                 journal.path, journal.size, journal.max_size,
             )  # fmt: skip
         else:
-            logger.warning("journal %s has room again; %s refused meanwhile", journal.path, self._refusals())
+            logger.warning("journal %s has room again; %s refused in the meantime", journal.path, self._refusals())
 
     def _refusals(self) -> str:
         return format_count(self._journal.refused - self._refused_before, "message")

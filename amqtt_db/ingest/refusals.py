@@ -30,7 +30,7 @@ class RepeatLimit:
     def admit(self, event: object) -> int | None:
         """Return how many events were held back since the last one that passed, or None to hold this one back too."""
         now = self._clock()
-        if len(self._seen) >= _MOST_EVENTS:  # whoever makes up names must not fill the memory
+        if len(self._seen) >= _MOST_EVENTS:  # made-up names must not fill the memory
             self._seen.clear()
         passed_at, held_back = self._seen.get(event, (now - _QUIET_SECONDS, 0))
         if now - passed_at < _QUIET_SECONDS:

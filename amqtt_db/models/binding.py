@@ -91,7 +91,7 @@ class BoundModel:
 
     @cached_property
     def is_per_topic(self) -> bool:
-        """True if each topic has a table of its own."""
+        """True if each topic has its own table."""
         return not self.tables()[0].exact
 
     @cached_property

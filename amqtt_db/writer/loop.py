@@ -117,7 +117,7 @@ class WriterLoop:
             self._report(is_last=True)
 
     def _report(self, *, is_last: bool = False) -> None:
-        """Leave a report beside the journal; one that cannot be written holds up nothing."""
+        """Write a report next to the journal; if that fails, go on."""
         if self._tally.is_due or is_last:
             with suppress(JournalError):
                 write_report(self._path, self._tally.report())

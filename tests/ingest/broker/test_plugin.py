@@ -592,7 +592,7 @@ def test_a_full_journal_holds_back_and_recovers(in_house: InHouse, caplog: pytes
     lines = [record.message for record in caplog.records if record.name.startswith("amqtt_db")]
     assert len(lines) == 2
     assert "is full" in lines[0]
-    assert "3 messages refused meanwhile" in lines[1]
+    assert "3 messages refused in the meantime" in lines[1]
 
 
 def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
@@ -618,7 +618,7 @@ def test_a_full_disk_holds_back_and_recovers(in_house: InHouse, caplog: pytest.L
     lines = [record.message for record in caplog.records if record.name.startswith("amqtt_db")]
     assert len(lines) == 2
     assert "database or disk is full; free some space" in lines[0]
-    assert "can be written again; 1 message refused meanwhile" in lines[1]
+    assert "can be written again; 1 message refused in the meantime" in lines[1]
 
 
 def test_a_client_that_vanishes_takes_nobody_with_it(in_house: InHouse) -> None:
