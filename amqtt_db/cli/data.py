@@ -32,7 +32,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
     interval: Interval = 2.0,
 ) -> None:
-    """Show how many messages are stored, dead, ignored, empty, pending, refused and denied, and the writer's lag.
+    """Show what became of all messages (stored, dead, pending and so on), and the writer's lag.
 
     The exit code is 1 if the journal or the database cannot be read.
     """

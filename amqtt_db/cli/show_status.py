@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does with
     from amqtt_db.ingest.bridge.link_state import LinkState
     from amqtt_db.reader.status import JournalStatus, Status, TopicCounts, WriterStatus
 
-_SELDOM: Final = ("dead", "ignored", "empty", "records", "dropped", "nulled", "time_missing")
+_SELDOM: Final = ("dead", "ignored", "empty", "unchanged", "records", "dropped", "nulled", "time_missing")
 
 
 def render_status(status: Status) -> RenderableType:

@@ -1,23 +1,57 @@
-"""``latest:``, the key of a route that also keeps the newest values of each device."""
+"""The keys of a route that keeps the newest values of each device apart, and perhaps stores only their changes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from math import inf
+from typing import Any, Final
 
-from amqtt_db.config.yaml_checks import Node, found, text
+from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.entity import Entity
 from amqtt_db.record import level_path
 from amqtt_db.registry import suggest
-from amqtt_db.routing.route import Latest
+from amqtt_db.routing.route import Latest, OnlyChanges
+
+CHANGES_KEYS: Final = ("only", "deadband", "at_least_every")
 
 
-def read_latest(section: Node, entity: Entity | None, levels: Collection[str]) -> Latest | None:
-    """Return how devices are identified; None if the route does not keep newest values.
+def read_latest(section: Node, entity: Entity | None, levels: Collection[str]) -> dict[str, Any]:
+    """Return a route's fields ``latest`` and ``only``; changes are judged by the newest values, so these are kept.
 
     ``levels`` are the names in the route's topic filter.
     """
-    return section.child("latest").read(lambda value: _latest(value, entity, levels), None)
+    latest = section.child("latest").read(lambda value: _latest(value, entity, levels), None)
+    only = _only_changes(section, entity)
+    if only is not None and section.value.get("latest") is False:
+        section.child("latest").fail("`only: changes` needs the newest values; leave this out")
+    return {"latest": Latest() if latest is None and only is not None else latest, "only": only}
+
+
+def _only_changes(section: Node, entity: Entity | None) -> OnlyChanges | None:
+    is_on = section.child("only").read(_is_changes, default=False)
+    deadband = section.child("deadband").read(lambda value: _deadband(value, entity), {})
+    pause = section.child("at_least_every").read(duration, None)
+    for key in ("deadband", "at_least_every") if section.value.get("only") is None else ():
+        if section.child(key).value is not None:
+            section.child(key).fail("has no effect without `only: changes`")
+    return OnlyChanges(deadband, pause) if is_on else None
+
+
+def _is_changes(value: Any) -> bool:
+    if value != "changes":
+        raise ValueError(f"expected `changes`, found {found(value)}; leave it out to store every message")
+    return True
+
+
+def _deadband(value: Any, entity: Entity | None) -> dict[str, float]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"expected a number for each property, such as {{temp: 0.1}}, found {found(value)}")
+    for path, width in value.items():
+        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < inf:
+            raise ValueError(f"expected a number above 0 for {path}, found {found(width)}")
+        if entity is not None and text(path) not in entity.declared:
+            raise ValueError(f"the entity declares no property {path!r}; {suggest(path, entity.declared)}")
+    return {text(path): float(width) for path, width in value.items()}
 
 
 def _latest(value: Any, entity: Entity | None, levels: Collection[str]) -> Latest | None:

@@ -9,7 +9,7 @@ before each statement: if DDL commits implicitly, a step that was killed halfway
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -19,7 +19,7 @@ from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.spec import from_spec, to_spec
 
-STORE_VERSION: Final = 2
+STORE_VERSION: Final = 3
 """The version that this program reads and writes."""
 
 _META: Final = "mqtt_meta"
@@ -78,7 +78,8 @@ def stored_version(connection: sa.Connection) -> int | None:
         return None
     if _OLD_COLUMN in _names_of_columns(inspector, _JOURNAL):
         return 0
-    return 2 if _names_of_columns(inspector, _COUNTER) >= _COUNTS_SINCE_2 else 1
+    counters = _names_of_columns(inspector, _COUNTER)
+    return 3 if "unchanged" in counters else 2 if counters >= _COUNTS_SINCE_2 else 1
 
 
 def _names_of_columns(inspector: sa.Inspector, table: str) -> set[str]:
@@ -151,11 +152,24 @@ def _rename_in_views(connection: sa.Connection, engine: Engine, old: str, new: s
 
 def _to_version_2(connection: sa.Connection, engine: Engine) -> None:
     """Add counters for messages with an empty payload, and for records without a time of their own."""
+    _add_counters(connection, engine, _COUNTS_SINCE_2)
+
+
+def _to_version_3(connection: sa.Connection, engine: Engine) -> None:
+    """Add a counter for messages that say nothing new."""
+    _add_counters(connection, engine, {"unchanged"})
+
+
+def _add_counters(connection: sa.Connection, engine: Engine, names: Set[str]) -> None:
     quote = connection.dialect.identifier_preparer.quote
     type_ = engine.types["int64"].compile(connection.dialect)
-    for name in _COUNTS_SINCE_2 - _names_of_columns(sa.inspect(connection), _COUNTER):
+    for name in sorted(names - _names_of_columns(sa.inspect(connection), _COUNTER)):
         connection.exec_driver_sql(f"ALTER TABLE {_COUNTER} ADD COLUMN {quote(name)} {type_} NOT NULL DEFAULT 0")
 
 
-_STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {0: _to_version_1, 1: _to_version_2}
+_STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {
+    0: _to_version_1,
+    1: _to_version_2,
+    2: _to_version_3,
+}
 """Version → the step that upgrades it to the next."""

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.record import Kind
 
-COUNTS: Final = ("stored", "dead", "ignored", "empty", "records", "dropped", "nulled", "time_missing")
+COUNTS: Final = ("stored", "dead", "ignored", "empty", "unchanged", "records", "dropped", "nulled", "time_missing")
 """The counters of a topic filter.
 
-Messages stored, dead, ignored, empty; records made; properties dropped; values nulled; records that got their
-arrival time although the route names a property for the time.
+Messages stored, dead, ignored, empty, unchanged; records made; properties dropped; values nulled; records that got
+their arrival time although the route names a property for the time.
 """
 
 _HASH_LENGTH: Final = 32  # hexadecimal digits

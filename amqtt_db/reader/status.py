@@ -1,4 +1,7 @@
-"""Count the messages: accepted = stored + dead + ignored + empty + pending; refused ones are counted separately."""
+"""Count the messages: accepted = stored + dead + ignored + empty + unchanged + pending.
+
+Refused ones are counted separately.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,9 @@ class JournalStatus:
 class TopicCounts:
     """Counters of one topic filter (``""`` for messages without a route).
 
-    For messages: stored, dead, ignored, and empty ones, which make no record.  For records: how many there are, how
-    many properties were dropped or set to null, and how many got their arrival time because their own was missing.
+    For messages: stored, dead, ignored, and those that make no record: empty, or unchanged.  For records: how many
+    there are, how many properties were dropped or set to null, and how many got their arrival time because their own
+    was missing.
     """
 
     filter: str
@@ -45,6 +49,7 @@ class TopicCounts:
     dead: int = 0
     ignored: int = 0
     empty: int = 0
+    unchanged: int = 0
     records: int = 0
     dropped: int = 0
     nulled: int = 0

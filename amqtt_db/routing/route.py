@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -69,6 +70,17 @@ class Latest:
 
 
 @attrs.frozen
+class OnlyChanges:
+    """What counts as a change: values that differ by more than ``deadband``, by path, from those stored last.
+
+    After ``at_least_every`` a record is stored even if nothing has changed, None: never.
+    """
+
+    deadband: Mapping[str, float] = attrs.field(factory=dict)
+    at_least_every: timedelta | None = None
+
+
+@attrs.frozen
 class Route:
     """One entry of ``routes:``, ready for use.
 
@@ -79,8 +91,8 @@ class Route:
     engine's own limit; ``max_tables`` bounds a model that makes a table per topic.  ``hypertable`` is None for plain
     tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
     have the time in their keys, as hypertables need it.  ``indexes`` are further ones on the record's own table: names
-    of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  Without
-    ``stores`` the messages are ignored.
+    of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  With
+    ``only`` records that say nothing new are not stored.  Without ``stores`` the messages are ignored.
     """
 
     filter: TopicFilter
@@ -99,6 +111,7 @@ class Route:
     timed: bool = False
     indexes: tuple[tuple[str, ...], ...] = ()
     latest: Latest | None = None
+    only: OnlyChanges | None = None
     stores: bool = True
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:

@@ -37,7 +37,7 @@ class LatestPlanner:
         """Yield the encoded rows of groups that are slices of one batch of records, or of a single group."""
         for text, groups in self._by_route(filled).items():
             batch = _together(groups)
-            newest = find_newest(text, _devices(self._routes[text], batch), batch)
+            newest = find_newest(text, devices_of(self._routes[text], batch), batch)
             yield self._encode(_ROWS, newest.rows)
             yield self._encode_values(newest.values)
 
@@ -74,7 +74,8 @@ def _together(groups: Sequence[tuple[RecordGroup, Sequence[Record]]]) -> RecordB
     return first.whole.at(sorted(chain.from_iterable(one.indexes for one in slices)))
 
 
-def _devices(route: Route, batch: RecordBatch) -> Sequence[str | None]:
+def devices_of(route: Route, batch: RecordBatch) -> Sequence[str | None]:
+    """Return the name of each record's device; None if it has none."""
     if route.latest is not None and route.latest.paths:
         return devices_by(route.latest.paths, batch)
     if route.reshaping.property is None:

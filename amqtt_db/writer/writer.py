@@ -33,6 +33,7 @@ from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, dec
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
+from amqtt_db.writer.latest_states import ChangeFilter
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.steady_clock import SteadyClock
@@ -66,7 +67,9 @@ class Writer:
         self._named = named_tables(routes, guard.watch_task)
         self._schema = Schema(engine, self._catalog, names_of(self._named))
         self._database = engine.open(write=True)
-        self._planner = InsertPlanner(engine, self._schema, Lookups(engine, self._database, guard.pause), routes)
+        lookups = Lookups(engine, self._database, guard.pause)
+        self._planner = InsertPlanner(engine, self._schema, lookups, routes)
+        self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, lookups, routes)
         self._target = TransactionWriter(engine, self._catalog)
         self._router = TopicRouter(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
@@ -241,7 +244,7 @@ class Writer:
 
     def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[TargetRows]]:
         """Return what a batch's messages have become, and the rows of their records, for which the tables have room."""
-        decoded = self._decode(number, batch)
+        decoded = self._changes.apply(self._decode(number, batch))
         groups, rows = self._fit_rows(batch, decoded.groups)
         self._views.refresh()
         return attrs.evolve(decoded, groups=groups), rows

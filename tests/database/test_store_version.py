@@ -219,7 +219,10 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyte
         connection.exec_driver_sql("SELECT 1 FROM nowhere")
 
     monkeypatch.setattr(store_version, "_STEPS", {0: fail})
-    with pytest.raises(DatabaseError, match=r"have version 0 and cannot be upgraded to 2: .*no such table: nowhere"):
+    with pytest.raises(
+        DatabaseError,
+        match=rf"have version 0 and cannot be upgraded to {store_version.STORE_VERSION}: .*no such table: nowhere",
+    ):
         store.upgrade()
     with sqlite3.connect(tmp_path / "mqtt.db") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM mqtt_placement").fetchall() == [(1,)]

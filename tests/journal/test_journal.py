@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -314,6 +315,12 @@ def test_a_journal_of_the_first_version_goes_on(path: Path) -> None:
     journal.close()
 
 
+def count_notes(path: Path) -> int:
+    """The notes that are committed."""
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM note").fetchone()[0])
+
+
 def test_notes_are_committed_with_the_entries_and_outlive_them(path: Path) -> None:
     """A note is there after the commit of its entry and not before, through trimming, restart and deletion."""
     journal = opened(path)
@@ -321,7 +328,7 @@ def test_notes_are_committed_with_the_entries_and_outlive_them(path: Path) -> No
     journal.remember("scope", "b", b"2")
     position = journal.append(2, 1, 0, b"t", b"x")
     assert dict(journal.notes("scope")) == {"a": b"1", "b": b"2"}
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM note").fetchone() == (0,)
+    assert count_notes(path) == 0
     journal.commit()
     journal.remember("scope", "b", None)
     journal.remember("scope", "a", b"3")
@@ -349,10 +356,10 @@ def test_a_note_is_never_committed_without_its_entry(path: Path) -> None:
     for _ in range(3):
         with pytest.raises(JournalError, match="free some space"):
             journal.commit()
-        assert sqlite3.connect(path).execute("SELECT count(*) FROM note").fetchone() == (0,)
+        assert count_notes(path) == 0
     journal._connection.execute("PRAGMA max_page_count = 1000000")
     journal.commit()
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM note").fetchone() == (1,)
+    assert count_notes(path) == 1
     journal.close()
 
 

@@ -17,6 +17,7 @@ _OUTCOMES: Final = {
     "dead": "Messages that became dead letters",
     "ignored": "Messages that no route stores",
     "empty": "Messages with an empty payload, which makes no record",
+    "unchanged": "Messages that say nothing new, of routes that store only changes",
 }
 
 
