@@ -26,7 +26,7 @@ def render_status(status: Status) -> RenderableType:
         Text(f"database {escape_text(status.database)}, journal {escape_text(status.journal)}"),
         *(() if status.counters is None else (_render_counters(status.counters),)),
         *(() if status.journals is None else (_render_journals(status.journals),)),
-        *((_render_links(status.brokers),) if status.brokers else ()),
+        *(Text(line) for state in status.brokers for line in _describe_link(state)),
         *map(Text, _describe_counts(status)),
         *(() if status.writer is None else map(Text, _describe_writer(status.writer))),
         *(Text(f"warning: {escape_text(warning)}", style="yellow") for warning in status.warnings),
@@ -47,17 +47,14 @@ def _render_journals(journals: Sequence[JournalStatus]) -> RenderableType:
     return make_table(("generation", "stored up to", "pending"), rows, "Journal")
 
 
-def _render_links(states: Sequence[LinkState]) -> RenderableType:
-    """Return a table of the brokers that are subscribed to."""
-    rows = [
-        (
-            escape_text(state.url), "connected" if state.is_connected else "not connected",
-            _format_second(state.since), state.connections, state.recognized, state.unproven,
-        )
-        for state in states
-    ]  # fmt: skip
-    header = ("broker", "state", "since", "connections", "recognized", "possible duplicates")
-    return make_table(header, rows, "Brokers")
+def _describe_link(state: LinkState) -> Iterator[str]:
+    """Yield lines about a broker that is subscribed to."""
+    connected = "connected" if state.is_connected else "not connected"
+    yield f"broker {escape_text(state.url)}: {connected} since {_format_second(state.since)} UTC"
+    counts = {
+        "connections": state.connections, "recognized": state.recognized, "possible duplicates": state.unproven
+    }  # fmt: skip
+    yield "  " + "   ".join(f"{name}: {count}" for name, count in counts.items())
 
 
 def _describe_counts(status: Status) -> Iterator[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 
+from amqtt_db.cli.show_status import render_status
+from amqtt_db.ingest.bridge.link_state import LinkState
 from amqtt_db.journal import Failure, Journal, WriterReport, write_report
 from amqtt_db.message import PUBLISH, flags
+from amqtt_db.reader.status import JournalStatus, Status, TopicCounts, WriterStatus
 from tests.cli.test_cli import configuration, feed, invoke
 from tests.database.engines.servers import Site
 
@@ -112,3 +117,21 @@ def test_the_lag_and_what_causes_it(tmp_path: Path) -> None:
     assert found["lag"] > 10**7
     assert (found["denied"], found["dead_letters"], found["oldest"]) == (3, 0, "2023-11-14T22:13:20+00:00")
     assert [cause["cause"] for cause in found["writer"]["causes"]] == ["disk full", "no route to host"]
+
+
+def test_status_reads_on_a_narrow_terminal() -> None:
+    """At 60 columns no number and no heading is broken."""
+    second = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+    status = Status(
+        database="sqlite:///mqtt.db", journal="mqtt.journal", refused=0, denied=0, lag=0.0,
+        journals=(JournalStatus(12, 123_456_789, 0),),
+        counters=(TopicCounts("home/{room}/climate", 123_456, 12, 0, 0, 123_456),),
+        brokers=(LinkState("mqtts://mqtt.example.org:8883", True, second, 3),), writer=WriterStatus(True, second),
+    )  # fmt: skip
+    console = Console(width=60)
+    with console.capture() as captured:
+        console.print(render_status(status))
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= 60
+    for whole in ("home/{room}/climate", "records", "stored up to", "123456789", "possible duplicates: 0"):
+        assert whole in text

@@ -185,16 +185,19 @@ def test_plain_text(tmp_path: Path) -> None:
 
 
 def test_every_word_of_status_is_explained() -> None:
-    """The table explains each heading that `status` prints."""
+    """The table explains each heading and each count that `status` prints."""
     link = LinkState("mqtt://localhost:1883", True, EPOCH)
     whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#", *range(1, 9)),), brokers=(link,))
     console = Console(width=200)
     with console.capture() as captured:
         console.print(render_status(whole))
-    headings = [line for line in captured.get().splitlines() if "┃" in line]
+    printed = captured.get()
+    headings = [line for line in printed.splitlines() if "┃" in line]
     words = {cell.strip() for line in headings for cell in line.split("┃") if cell.strip()} - {"topic filter"}
+    words |= set(re.findall(r"(\w[\w ]*): (?:\d|unknown)", printed))
     explained = set(re.findall(r"^\| `([\w ]+)` \| [A-Z]", TEXT.partition("| In `status` |")[2], re.MULTILINE))
-    assert words | {"refused", "denied", "lag", "writer"} <= explained
+    assert words | {"broker", "lag", "writer"} <= explained
+    assert {"refused", "denied", "possible duplicates"} <= words
 
 
 @pytest.fixture

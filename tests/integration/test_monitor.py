@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.cli.test_cli import configuration, invoke
 from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
 from tests.integration.broker import BrokerProcess, RawClient
 from tests.scrape import ask, scrape
@@ -64,6 +66,17 @@ def test_a_writer_that_cannot_store_is_not_ready(tmp_path: Path) -> None:
             assert ask(port, "/healthz") == (200, "alive\n")
             assert scrape(port)["amqtt_db_messages_pending"] == 1
         broker.until(lambda: ask(port, "/readyz")[0] == 200, "it is ready again")
+
+
+def test_run_needs_the_address_of_its_metrics(tmp_path: Path) -> None:
+    """One that is in use is told before anything starts, with its place in the YAML."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        result = invoke("run", configuration(tmp_path, metrics={"listen": f"127.0.0.1:{port}"}))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"127.0.0.1:{port} is already in use: stop the other broker or change plugins.amqtt_db.Plugin.metrics.listen\n"
+    )
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="there is no mosquitto")
