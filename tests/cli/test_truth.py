@@ -127,7 +127,7 @@ def test_status_reads_on_a_narrow_terminal() -> None:
     status = Status(
         database="sqlite:///mqtt.db", journal="mqtt.journal", refused=0, denied=0, lag=0.0,
         journals=(JournalStatus(12, 123_456_789, 0),),
-        counters=(TopicCounts("home/{room}/climate", 123_456, 12, 0, 0, 123_456),),
+        counters=(TopicCounts("home/{room}/climate", 123_456, dead=12, records=123_456),),
         brokers=(LinkState("mqtts://mqtt.example.org:8883", True, second, 3),), writer=WriterStatus(True, second),
     )  # fmt: skip
     console = Console(width=60)

@@ -27,6 +27,7 @@ from amqtt_db import config
 from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.serve import addresses
 from amqtt_db.cli.show_status import render_status
+from amqtt_db.database.catalog import COUNTS
 from amqtt_db.ingest.bridge.link_state import LinkState
 from amqtt_db.ingest.supervisor import MISCONFIGURED, Supervisor
 from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
@@ -187,7 +188,9 @@ def test_plain_text(tmp_path: Path) -> None:
 def test_every_word_of_status_is_explained() -> None:
     """The table explains each heading and each count that `status` prints."""
     link = LinkState("mqtt://localhost:1883", True, EPOCH)
-    whole = Status(journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#", *range(1, 9)),), brokers=(link,))
+    whole = Status(
+        journals=(JournalStatus(1, 2, 3),), counters=(TopicCounts("#", *range(1, 1 + len(COUNTS))),), brokers=(link,)
+    )
     console = Console(width=200)
     with console.capture() as captured:
         console.print(render_status(whole))
