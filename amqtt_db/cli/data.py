@@ -29,7 +29,7 @@ class ExportFormat(Enum):
 def status(
     path: Config = None,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat this until Ctrl-C.")] = False,
     interval: Interval = 2.0,
 ) -> None:
     """Show what became of all messages (stored, dead, pending and so on), and the writer's lag.

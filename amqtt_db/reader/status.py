@@ -159,7 +159,7 @@ def _add_backlog(status: Status, reader: JournalReader, checkpoints: _Checkpoint
 
 
 def _read_writer(reader: JournalReader) -> WriterStatus:
-    """Return what the last writer has reported, and whether one is at work."""
+    """Return the last writer's report, and whether one is running."""
     report = read_report(reader.path)
     if report is None:
         return WriterStatus(reader.has_writer())

@@ -1,4 +1,4 @@
-"""Which metrics there are: the names, units and labels are a contract with whoever draws or alerts by them."""
+"""The metrics: names, units and labels are a contract with dashboards and alerts that use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OUTCOMES: Final = {
 def measure_all(intake: Intake, backlog: Backlog | None, report: WriterReport | None, now: float) -> Iterator[Metric]:
     """Yield the metrics; what is unknown is left out.  ``now`` is in seconds since 1970."""
     build = {"version": version("amqtt_db"), "python": platform.python_version()}
-    yield make_gauge("amqtt_db_build_info", "Always 1; the labels say what runs.", Sample(1, build))
+    yield make_gauge("amqtt_db_build_info", "Always 1; the labels say what is running.", Sample(1, build))
     yield from _measure_intake(intake)
     yield from _measure_links(intake)
     if backlog is not None:
@@ -35,11 +35,11 @@ def measure_all(intake: Intake, backlog: Backlog | None, report: WriterReport | 
 
 def _measure_intake(intake: Intake) -> Iterator[Metric]:
     counts = {
-        "amqtt_db_messages_received": ("Messages taken into the journal by this process.", intake.received),
+        "amqtt_db_messages_received": ("Messages written to the journal by this process.", intake.received),
         "amqtt_db_messages_refused": ("Messages refused so far, by all processes with this journal.", intake.refused),
-        "amqtt_db_messages_denied": ("Messages whose senders may not publish them, so far.", intake.denied),
+        "amqtt_db_messages_denied": ("Messages that their senders were not allowed to publish, so far.", intake.denied),
         "amqtt_db_logins_failed": ("Clients that were not let in.", intake.logins_failed),
-        "amqtt_db_writer_restarts": ("How often a writer that had ended was started again.", intake.restarts),
+        "amqtt_db_writer_restarts": ("How often the writer was restarted after it had ended.", intake.restarts),
     }
     for name, (meaning, count) in counts.items():
         if count is not None:
@@ -60,18 +60,18 @@ def _measure_links(intake: Intake) -> Iterator[Metric]:
         repeated[link.url] += link.recognized + link.unproven
     if intake.clients is not None:
         repeated[""] += intake.repeated
-    meaning = "Messages that were delivered again: by a broker, or at QoS 2 by a client."
+    meaning = "Redelivered messages: from a broker, or at QoS 2 from a client."
     yield make_counter("amqtt_db_messages_redelivered", meaning, *_by_label("broker", repeated))
-    meaning = "Connections to the broker that are subscribed now."
+    meaning = "Subscribed connections to the broker."
     yield make_gauge("amqtt_db_broker_connected", meaning, *_by_label("broker", connected))
-    meaning = "How often the broker was connected to."
+    meaning = "How often the bridge connected to the broker."
     yield make_counter("amqtt_db_broker_connects", meaning, *_by_label("broker", connects))
 
 
 def _measure_backlog(backlog: Backlog, now: float) -> Iterator[Metric]:
     age = 0.0 if backlog.oldest is None else max(0.0, now - backlog.oldest / 1e6)
-    yield make_gauge("amqtt_db_messages_pending", "Messages in the journal to be stored.", Sample(backlog.pending))
-    meaning = "Age of the oldest message that waits to be stored; 0 if none waits."
+    yield make_gauge("amqtt_db_messages_pending", "Messages waiting in the journal.", Sample(backlog.pending))
+    meaning = "Age of the oldest waiting message; 0 if none is waiting."
     yield make_gauge("amqtt_db_journal_oldest_seconds", meaning, Sample(age))
 
 
@@ -80,14 +80,14 @@ def _measure_writer(report: WriterReport) -> Iterator[Metric]:
         counts = {topic_filter: counted.get(outcome, 0) for topic_filter, counted in report.counts.items()}
         detail = f"{meaning}, by route, counted by the running writer."
         yield make_counter(f"amqtt_db_messages_{outcome}", detail, *_by_label("route", Counter(counts)))
-    yield make_histogram("amqtt_db_batch_entries", "Entries of the journal in a stored batch.", report.sizes)
+    yield make_histogram("amqtt_db_batch_entries", "Journal entries in a stored batch.", report.sizes)
     yield make_histogram("amqtt_db_batch_seconds", "Time to store a batch.", report.seconds)
     changes = Counter(table=report.tables, column=report.columns)
-    meaning = "Tables and columns that were made."
+    meaning = "Tables and columns created."
     yield make_counter("amqtt_db_schema_changes", meaning, *_by_label("object", changes))
     meaning = "1 while the database or the journal keeps the writer from storing."
     yield make_gauge("amqtt_db_writer_failing", meaning, Sample(int(report.is_failing)))
-    meaning = "When the running writer was started."
+    meaning = "When the running writer started."
     yield make_gauge("amqtt_db_writer_start_time_seconds", meaning, Sample(report.started / 1e6))
     if report.committed is not None:
         meaning = "When the last batch was stored."
