@@ -36,7 +36,7 @@ from amqtt_db.routing.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
     "topic", "store", "model", "decode", "entity", "time", "unknown", "mismatch", "max_columns", "max_tables",
-    "hypertable", "keep", "indexes", "latest", *CHANGES_KEYS, *PAYLOAD_KEYS,
+    "hypertable", "keep", "indexes", "latest", *CHANGES_KEYS, "gather", *PAYLOAD_KEYS,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -297,7 +297,7 @@ def _check_lookups(
 
 
 def _difference(first: Route, first_table: BoundTable, route: Route, table: BoundTable) -> tuple[str, str]:
-    for key in ("hypertable", "keep"):
+    for key in ("hypertable", "keep", "gather"):
         if getattr(first, key) != getattr(route, key):
             return key, f"their `{key}` differs"
     if first_table != table:

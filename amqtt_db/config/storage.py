@@ -36,8 +36,20 @@ def read_storage(section: Node, route: Route | None) -> Route | None:
     hypertable = _hypertable(section.child("hypertable"), route, keep)
     if route is None:
         return None
+    gather = section.child("gather").read(lambda value: _read_interval(value, route), None)
     indexes = tuple(_read_index(node, route) for node in section.child("indexes").items())
-    return attrs.evolve(route, hypertable=hypertable, keep=keep, timed=hypertable is not None, indexes=indexes)
+    is_timed = hypertable is not None
+    return attrs.evolve(route, hypertable=hypertable, keep=keep, timed=is_timed, indexes=indexes, gather=gather)
+
+
+def _read_interval(value: Any, route: Route) -> timedelta:
+    """Return the interval that a row of the view is for; its device must be told by columns."""
+    length = duration(value)
+    if length % timedelta(seconds=1):
+        raise ValueError("expected whole seconds")
+    if route.reshaping.property and not {"+", "#"}.isdisjoint(route.filter.text.split("/")):
+        raise ValueError(f"name every level of the topic, such as {{device}} instead of + or #: {route.filter.text}")
+    return length
 
 
 def _read_index(node: Node, route: Route) -> tuple[str, ...]:

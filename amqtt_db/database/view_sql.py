@@ -50,10 +50,22 @@ class ViewSource:
 
 
 @attrs.frozen
+class Gather:
+    """What becomes one row of a view: all records of a device in an interval of some seconds.
+
+    Records with equal values at ``paths`` are of one device; without paths, those of one topic.
+    """
+
+    seconds: int
+    paths: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class View:
     """A view to create, with its ``columns`` in order.
 
-    ``routes`` are the topic filters of the routes that it shows, if it shows whole routes.
+    ``routes`` are the topic filters of the routes that it shows, if it shows whole routes.  Without ``gather`` it has a
+    row per record.
     """
 
     key: str
@@ -61,6 +73,7 @@ class View:
     routes: tuple[str, ...]
     columns: Mapping[Pair, str]
     sources: tuple[ViewSource, ...]
+    gather: Gather | None = None
 
 
 def select(view: View, sql: ViewSQL[Any]) -> str:
@@ -70,7 +83,23 @@ def select(view: View, sql: ViewSQL[Any]) -> str:
         by_table.setdefault(source.main[1].name, []).append(source)
     names = list(by_table)
     selects = [_select(view, by_table[name], names[index + 1 :], sql) for index, name in enumerate(names)]
-    return "\nUNION ALL\n".join(selects)
+    records = "\nUNION ALL\n".join(selects)
+    return records if view.gather is None else _gather(view, view.gather, records, sql)
+
+
+def _gather(view: View, gather: Gather, records: str, sql: ViewSQL[Any]) -> str:
+    """Return a SELECT with a row per device and interval, and the last value of each property in it."""
+    envelope = [sql.name(column.name) for column in ENVELOPE]
+    values = [sql.name(name) for name in (EXTRA, *view.columns.values())]
+    device = [sql.name(name) for (path, _), name in view.columns.items() if path in gather.paths] or [sql.name("topic")]
+    time, newest = sql.name("time"), "r.time DESC, r.id DESC, r.part DESC"
+    interval = sql.interval_start(f"r.{time}", gather.seconds)
+    group = f"PARTITION BY {', '.join(f'r.{name}' for name in device)}, {interval}"
+    last = [f"FIRST_VALUE(r.{name}) OVER ({group} ORDER BY r.{name} IS NULL, {newest}) AS {name}" for name in values]
+    own = [f"{interval} AS {name}" if name == time else f"r.{name}" for name in envelope]
+    number = f"ROW_NUMBER() OVER ({group} ORDER BY {newest}) AS nth"
+    inner = ",\n  ".join((*own, *last, number))
+    return f"SELECT {', '.join((*envelope, *values))}\nFROM (SELECT {inner}\nFROM (\n{records}\n) r) g WHERE g.nth = 1"
 
 
 def _select(view: View, sources: Sequence[ViewSource], newer: Sequence[str], sql: ViewSQL[Any]) -> str:

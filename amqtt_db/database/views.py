@@ -15,7 +15,7 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
-from amqtt_db.database.view_sql import View, ViewSource, is_latest, is_property, is_route, path_lookup, select
+from amqtt_db.database.view_sql import Gather, View, ViewSource, is_latest, is_property, is_route, path_lookup, select
 from amqtt_db.errors import Rejected
 from amqtt_db.models.base import ENVELOPE, Destination, Layout, OwnColumns, ValueRows
 from amqtt_db.models.binding import BoundTable, Query
@@ -43,6 +43,7 @@ class Wish:
     pairs: tuple[Pair, ...] = ()
     max_columns: int = 1000
     name: str = ""
+    gather: Gather | None = None
 
 
 @attrs.frozen
@@ -153,6 +154,7 @@ class Views:
             wish.routes,
             columns,
             tuple(self._with_ids(connection, source, columns) for source in sources),
+            wish.gather,
         )
         statement = select(view, sql)
         definition = key_hash(statement)

@@ -92,7 +92,8 @@ class Route:
     tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
     have the time in their keys, as hypertables need it.  ``indexes`` are further ones on the record's own table: names
     of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  With
-    ``only`` records that say nothing new are not stored.  Without ``stores`` the messages are ignored.
+    ``only`` records that say nothing new are not stored; ``gather`` is the interval of which a view has one row, None:
+    it has one for each record.  Without ``stores`` the messages are ignored.
     """
 
     filter: TopicFilter
@@ -112,6 +113,7 @@ class Route:
     indexes: tuple[tuple[str, ...], ...] = ()
     latest: Latest | None = None
     only: OnlyChanges | None = None
+    gather: timedelta | None = None
     stores: bool = True
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
@@ -128,6 +130,12 @@ class Route:
     def latest_tables(self) -> tuple[BoundTable, ...]:
         """The tables of the newest values; none if the route does not keep them."""
         return () if self.latest is None else (LATEST_RECORDS, LATEST_VALUES)
+
+    @property
+    def device_levels(self) -> tuple[str, ...]:
+        """The named levels that do not name a property."""
+        naming = names_in(self.reshaping.property)
+        return tuple(name for name in self.filter.names if name not in naming)
 
     def without_property(self, topic: str) -> str:
         """Return a topic of the route without the levels that name a property."""

@@ -19,12 +19,12 @@ from amqtt_db.database.catalog import Assignment, Catalog
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.naming import clean
-from amqtt_db.database.view_sql import latest_key
+from amqtt_db.database.view_sql import Gather, latest_key
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause, Rejected
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
 from amqtt_db.models.calls import Watch, unwatched
-from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape
+from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape, level_path
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.existing_tables import NamedTable, names_of
@@ -181,7 +181,8 @@ class ViewKeeper:
         pairs = self._pairs[destination.key]
         columns = tuple(pair for pair in pairs if destination.gives_column(pair[0]))
         routes = self._sharing.get(destination.route, (destination.route,))
-        return Wish(destination, routes, columns, self._max_columns(destination))
+        gather = _gathering(self._routes[destination.route])
+        return Wish(destination, routes, columns, self._max_columns(destination), gather=gather)
 
     def _wish_latest(self, wish: Wish) -> dict[str, Wish]:
         """Return the view of the newest values, by its key, if the route keeps them."""
@@ -190,7 +191,8 @@ class ViewKeeper:
             return {}
         table = self._routes[routes[0]].bound().tables()[0]
         base = table.name if table.exact and table.overflow is not None else clean(self._engine.nameable(routes[0]))
-        return {latest_key(routes[0]): attrs.evolve(wish, routes=routes, name=f"{base.strip('_') or 'all'}_latest")}
+        name = f"{base.strip('_') or 'all'}_latest"
+        return {latest_key(routes[0]): attrs.evolve(wish, routes=routes, gather=None, name=name)}
 
     def _max_columns(self, destination: Destination) -> int:
         return self._routes[destination.route].max_columns or self._engine.max_columns
@@ -227,6 +229,14 @@ class ViewKeeper:
         complaint = first_line(driver_error(error))
         if self._causes.is_new(complaint):
             logger.error("cannot refresh a view: %s; trying again later, messages are still stored", complaint)
+
+
+def _gathering(route: Route) -> Gather | None:
+    """Return what a row of the route's view shows; None: a record."""
+    if route.gather is None:
+        return None
+    paths = () if route.reshaping.property is None else tuple(map(level_path, route.device_levels))
+    return Gather(int(route.gather.total_seconds()), paths)
 
 
 def _routes_by_table(named: Iterable[NamedTable]) -> Mapping[str, tuple[str, ...]]:

@@ -110,6 +110,12 @@ class MySQLViews(ViewSQL[_MysqlPlace]):
         """Check for length 0, too, which an empty object has."""
         return f"{place.type} = 'ARRAY' OR {place.length} = 0"
 
+    def interval_start(self, column: str, seconds: int) -> str:
+        """By the seconds since 1970; times are UTC."""
+        since = "TIMESTAMP '1970-01-01 00:00:00'"
+        count = f"FLOOR(TIMESTAMPDIFF(SECOND, {since}, {column}) / {seconds}) * {seconds}"
+        return f"CAST(TIMESTAMPADD(SECOND, {count}, {since}) AS DATETIME(6))"
+
     def from_text(self, kind: Kind, text: str) -> str:
         """Use CAST, and arithmetic for times with a zone."""
         return _from_text(kind, text)

@@ -72,6 +72,10 @@ class PostgreSQLViews(ViewSQL[str]):
             return f"CASE WHEN {place} ? '$text' THEN '{{\"$text\":' || ({place} -> '$text')::text || '}}' END"
         return _untagged(kind, place)
 
+    def interval_start(self, column: str, seconds: int) -> str:
+        """By the seconds since 1970."""
+        return f"to_timestamp(floor(extract(epoch FROM {column}) / {seconds}) * {seconds})"
+
     def from_text(self, kind: Kind, text: str) -> str:
         """Use casts."""
         return _from_text(kind, text)

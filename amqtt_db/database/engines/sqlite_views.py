@@ -102,6 +102,11 @@ class SQLiteViews(ViewSQL[_SqlitePlace]):
         """Go by the JSON type, and by the tags of values that JSON has no type for."""
         return _untagged(kind, place)
 
+    def interval_start(self, column: str, seconds: int) -> str:
+        """Text, as all times; a remainder may be negative."""
+        now = f"CAST(strftime('%s', {column}) AS INTEGER)"
+        return f"datetime({now} - ({now} % {seconds} + {seconds}) % {seconds}, 'unixepoch') || '.000000'"
+
     def from_text(self, kind: Kind, text: str) -> str:
         """Use CAST, and cut times at known positions."""
         return _from_text(kind, text)

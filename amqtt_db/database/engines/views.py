@@ -74,6 +74,10 @@ class ViewSQL(ABC, Generic[Place]):
     def from_text(self, kind: Kind, text: str) -> str:
         """Return a value of a kind from its text in JSON."""
 
+    @abstractmethod
+    def interval_start(self, column: str, seconds: int) -> str:
+        """Return the start of the interval of some whole seconds, counted from 1970, that a timestamp is in."""
+
     def shown(self, kind: Kind, column: str) -> str:
         """Return a column's value, written as if it had been found in JSON."""
         return column
