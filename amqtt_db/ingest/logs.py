@@ -10,9 +10,10 @@ import logging
 import sys
 from datetime import datetime, timezone
 from logging.handlers import WatchedFileHandler
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from amqtt_db.config.operation import LogSettings
+if TYPE_CHECKING:  # the configuration needs amqtt, and the bridge does without
+    from amqtt_db.config.operation import LogSettings
 
 PROJECT: Final = logging.getLogger("amqtt_db")
 """The logger above all of this project."""
