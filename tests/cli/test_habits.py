@@ -209,6 +209,18 @@ def test_what_goes_on_is_json_line_by_line(command: str, key: str, tmp_path: Pat
     assert all(key in json.loads(line) for line in lines)
 
 
+@pytest.mark.slow
+def test_a_command_that_is_stopped(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of an export is no success, and no traceback."""
+    path = feed(tmp_path, *(("a", {"n": n, "text": "x" * 1000}) for n in range(2000)))
+    with subprocess.Popen([*MAIN, "export", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, b"Traceback" in errors) == (130, False)
+
+
 def test_the_search_is_for_yaml_files_only(tmp_path: Path) -> None:
     """What is found must be right, like a file that was given."""
     (tmp_path / "amqtt-db.yaml").write_text(yaml.safe_dump({"broker": "nonsense"}))
