@@ -130,8 +130,9 @@ def _contract(section: Node, entity: Entity | None, filter_: TopicFilter | None)
     unknown = section.child("unknown")
     each = read_each(section)
     is_closed = unknown.value is None and section.child("entity").value is not None
+    given = decode.time_given_by(section.child("decode").value)
     return {
-        "time": section.child("time").read(lambda value: _time(value, entity, each), None),
+        "time": section.child("time").read(lambda value: _time(value, entity, each), given),
         "each": each,
         "unknown": cast(
             Unknown, unknown.read(choice("add", "extra", "ignore", "reject"), "extra" if is_closed else "add")

@@ -15,12 +15,12 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.decode.checks import Decoder, check_depth, shorten
-from amqtt_db.decode.formats import FORMATS, GIVES_BYTES
+from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
 from amqtt_db.decode.json_text import EMPTY
 from amqtt_db.errors import DecodeError, Problem
 from amqtt_db.registry import SpecError, load, suggest
 
-__all__ = ["DECODER_GROUP", "EMPTY", "Decoder", "resolve"]
+__all__ = ["DECODER_GROUP", "EMPTY", "Decoder", "resolve", "time_given_by"]
 
 DECODER_GROUP: Final = "amqtt_db.decoders"
 """The entry point group in which packages offer decoders."""
@@ -54,6 +54,13 @@ def resolve(spec: Any, *, where: str) -> Decoder:
     if problems:
         raise SpecError(*problems)
     return _compose([stage for stage in stages if stage])
+
+
+def time_given_by(spec: Any) -> str | None:
+    """Return the property in which the decoder of a spec gives the event's time, None if it knows no time."""
+    last = spec[-1] if isinstance(spec, list) and spec else spec
+    name = next(iter(last), None) if isinstance(last, Mapping) else last
+    return GIVES_TIME.get(name) if isinstance(name, str) else None
 
 
 def _try_stage(spec: Any, where: str, problems: list[Problem]) -> _Stage | None:

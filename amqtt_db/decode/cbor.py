@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from io import BytesIO
@@ -14,16 +15,20 @@ from amqtt_db.decode.checks import shorten
 from amqtt_db.errors import DecodeError
 
 _CBOR_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
+_NO_LABELS: Final[Mapping[int, str]] = {}
 
 
-def decode(payload: bytes) -> Any:
-    """Return CBOR as plain data.  Raises DecodeError, also for keys that are not text and for unknown tags."""
+def decode(payload: bytes, labels: Mapping[int, str] = _NO_LABELS) -> Any:
+    """Return CBOR as plain data; ``labels`` are the names that integers stand for where they are keys.
+
+    Raises DecodeError, also for other keys that are not text and for unknown tags.
+    """
     stream = BytesIO(payload)
     try:
         data = CBORDecoder(stream).decode()
         if stream.tell() != len(payload):
             raise DecodeError("not CBOR: unexpected bytes at its end")
-        return _Plain(len(payload)).plain(data)
+        return _Plain(len(payload), labels).plain(data)
     except DecodeError:
         raise
     except RecursionError:
@@ -39,10 +44,11 @@ class _Plain:
     Data that needs more comes from shared references, which can expand beyond any memory.
     """
 
-    __slots__ = ("_room",)
+    __slots__ = ("_labels", "_room")
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, labels: Mapping[int, str]) -> None:
         self._room = room
+        self._labels = labels
 
     def plain(self, item: Any) -> Any:
         kind = type(item)
@@ -62,6 +68,8 @@ class _Plain:
         raise DecodeError(f"CBOR {_type_name(item)} cannot be stored")
 
     def _key(self, key: Any) -> str:
+        if type(key) is int and key in self._labels:
+            return self._labels[key]
         if type(key) is not str:
             raise DecodeError(f"a key of an object is a {type(key).__name__}, not text")
         self._room -= len(key)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 from amqtt_db.errors import DecodeError
@@ -28,6 +30,27 @@ def position(error: UnicodeError) -> str:
     return f" at byte {error.start}: {error.reason}" if isinstance(error, UnicodeDecodeError) else ""
 
 
+def decode_utf8(payload: bytes, what: str, encoding: str = "utf-8") -> str:
+    """Return a payload as text without a byte order mark.  Raises DecodeError, saying that it is not ``what``."""
+    if not payload:
+        raise DecodeError("empty payload")
+    try:
+        return payload.decode(encoding).removeprefix("\ufeff")
+    except UnicodeError as error:
+        raise DecodeError(f"not {what}: not {encoding} text{position(error)}") from None
+
+
+def as_records(parts: Iterable[Any]) -> Any:
+    """Return the only one of some records as it is, else a generator of them: several records, or none."""
+    rest = iter(parts)
+    begun = [*islice(rest, 2)]
+    return begun[0] if len(begun) == 1 else _generate(chain(begun, rest))
+
+
+def _generate(parts: Iterable[Any]) -> Iterator[Any]:
+    yield from parts
+
+
 def check_depth(data: Any) -> None:
     """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON."""
     level = [data]
@@ -45,3 +68,11 @@ def _children(item: Any) -> Collection[Any]:
     if isinstance(item, Mapping):
         return item.values()
     return item if isinstance(item, (list, tuple)) else ()
+
+
+def names_problems(names: Sequence[str]) -> list[str]:
+    """Return the mistakes in names that the user gives to values."""
+    wrong = [name for name in names if not isinstance(name, str) or not name]
+    problems = [f"names: {name!r} is not a name; quote it so that YAML reads it as text" for name in wrong]
+    twice = [str(name) for name, count in Counter(map(str, names)).items() if count > 1]
+    return problems + [f"names: {name!r} appears more than once" for name in twice]

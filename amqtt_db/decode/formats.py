@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
-from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, position
+from amqtt_db.decode.cayenne import cayenne_format
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, names_problems, position
+from amqtt_db.decode.delimited import csv_format, tsv_format
+from amqtt_db.decode.influx import influx_format
 from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
+from amqtt_db.decode.senml import senml_format
 from amqtt_db.errors import DecodeError
 
 MAX_SIZE: Final = 64 * 2**20
@@ -54,7 +57,7 @@ def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - 
 
     Raises ValueError, with every mistake as an argument, for a wrong format or names that do not fit it.
     """
-    problems = _names_problems(names)
+    problems = names_problems(names)
     try:
         layout = struct.Struct(format)
     except struct.error as error:
@@ -102,13 +105,18 @@ def deflate_format(*, max_size: int = MAX_SIZE) -> Decoder:
 FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
     "auto": auto_format,
     "bytes": bytes_format,
+    "cayenne": cayenne_format,
     "cbor": cbor_format,
+    "csv": csv_format,
     "deflate": deflate_format,
     "gzip": gzip_format,
+    "influx": influx_format,
     "json": json_format,
     "msgpack": msgpack_format,
+    "senml": senml_format,
     "struct": struct_format,
     "text": text_format,
+    "tsv": tsv_format,
     "zlib": zlib_format,
 }
 """The built-in decoders by name: functions whose keyword arguments are the decoder's options."""
@@ -116,16 +124,12 @@ FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
 GIVES_BYTES: Final = frozenset({"bytes", "deflate", "gzip", "zlib"})
 """The built-in decoders that another built-in one can follow."""
 
+GIVES_TIME: Final = {"influx": "time", "senml": "time"}
+"""The built-in decoders that know the time of what they decode, and the property in which they give it."""
+
 
 def _verbatim(payload: bytes) -> bytes:
     return payload
-
-
-def _names_problems(names: list[str]) -> list[str]:
-    wrong = [name for name in names if not isinstance(name, str) or not name]
-    problems = [f"names: {name!r} is not a name; quote it so that YAML reads it as text" for name in wrong]
-    twice = [str(name) for name, count in Counter(map(str, names)).items() if count > 1]
-    return problems + [f"names: {name!r} appears more than once" for name in twice]
 
 
 def _count_values(layout: str) -> int:

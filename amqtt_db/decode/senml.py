@@ -1,0 +1,169 @@
+"""SenML (RFC 8428) in JSON or CBOR: each measurement of a pack is a record, with the base values worked in.
+
+A record has the ``name`` and the ``value``, and if they are there the ``unit``, ``sum``, ``time`` and ``update_time``.
+A time that SenML counts from now is kept as ``time_offset``, in seconds from the arrival.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from importlib import import_module
+from typing import Any, Final
+
+from amqtt_db.decode.checks import Decoder, as_records, check_depth
+from amqtt_db.decode.json_text import json_format
+from amqtt_db.errors import DecodeError
+from amqtt_db.record import EPOCH
+
+CBOR_LABELS: Final = {
+    -6: "bs", -5: "bv", -4: "bu", -3: "bt", -2: "bn", -1: "bver",
+    0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s", 6: "t", 7: "ut", 8: "vd",
+}  # fmt: skip
+
+_RELATIVE: Final = 2**28  # seconds: smaller times count from now
+_VERSION: Final = 10
+_LONGEST_NAME: Final = 256  # characters of a name or unit, for a base value is repeated in each record
+_OWN_LABELS: Final = frozenset({"name", "unit", "value", "sum", "time", "time_offset", "update_time"})
+_CBOR_ARRAY: Final = range(0x80, 0xA0)
+_LARGEST_NUMBER: Final = sys.float_info.max / 2  # a base value is added
+_read_json: Final = json_format()
+
+
+def senml_format() -> Decoder:
+    """Return a decoder of SenML in JSON, or in CBOR with the extra ``cbor``: the first byte tells which."""
+    return _decode_senml
+
+
+def _decode_senml(payload: bytes) -> Any:
+    pack = _read_cbor(payload) if payload and payload[0] in _CBOR_ARRAY else _read_json(payload)
+    if not isinstance(pack, list):
+        raise DecodeError("not SenML: it is not a list of measurements")
+    return as_records(_resolve(pack))
+
+
+def _read_cbor(payload: bytes) -> Any:
+    try:
+        decode = import_module("amqtt_db.decode.cbor").decode
+    except ImportError:
+        raise DecodeError("SenML in CBOR needs the library cbor2: pip install 'amqtt_db[cbor]'") from None
+    pack = decode(payload, CBOR_LABELS)
+    check_depth(pack)
+    return pack
+
+
+def _resolve(pack: list[Any]) -> Iterator[dict[str, Any]]:
+    base: dict[str, Any] = {}
+    for number, entry in enumerate(pack, start=1):
+        try:
+            if not isinstance(entry, Mapping):
+                raise DecodeError("it is not an object")
+            labels = {label: _check_label(label, value) for label, value in entry.items()}
+            base.update((label, value) for label, value in labels.items() if label in _BASE)
+            record = _resolve_one(base, {label: labels[label] for label in labels if label not in _BASE})
+        except DecodeError as error:
+            raise DecodeError(f"not SenML: record {number}: {error}") from None
+        if record is not None:
+            yield record
+
+
+def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a measurement with the base values; None if the entry has only these."""
+    if not labels:
+        return None
+    name, unit = base.get("bn", "") + labels.get("n", ""), labels.get("u", base.get("bu"))
+    if not name:
+        raise DecodeError("it has no name")
+    if max(len(name), len(unit or "")) > _LONGEST_NAME:
+        raise DecodeError(f"its name or unit has more than {_LONGEST_NAME} characters")
+    record: dict[str, Any] = {"name": name}
+    if unit is not None:
+        record["unit"] = unit
+    record.update(_resolve_values(base, labels))
+    record.update(_resolve_time(base.get("bt", 0) + labels.get("t", 0)))
+    if "ut" in labels:
+        record["update_time"] = labels["ut"]
+    record.update((label, value) for label, value in labels.items() if label not in _CHECKS)
+    return record
+
+
+def _resolve_values(base: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    given = [label for label in ("v", "vs", "vb", "vd") if label in labels]
+    has_sum = "s" in labels or "bs" in base
+    if len(given) != 1 and not (has_sum and not given):
+        raise DecodeError("it has several values" if given else "it has no value")
+    for label in given:
+        yield "value", labels[label] + base.get("bv", 0) if label == "v" else labels[label]
+    if has_sum:
+        yield "sum", base.get("bs", 0) + labels.get("s", 0)
+
+
+def _resolve_time(seconds: float) -> dict[str, Any]:
+    if abs(seconds) < _RELATIVE:
+        return {"time_offset": seconds} if seconds else {}
+    try:
+        return {"time": EPOCH + timedelta(microseconds=round(seconds * 10**6))}
+    except (OverflowError, ValueError):
+        raise DecodeError("its time is beyond the year 9999") from None
+
+
+def _check_label(label: str, value: Any) -> Any:
+    """Return the value that a label stands for.  Raises DecodeError for one of another type."""
+    if label in _CHECKS:
+        return _CHECKS[label](label, value)
+    if label.endswith("_") or label in _OWN_LABELS:
+        raise DecodeError("it has a label that must be understood, and is not")
+    return value
+
+
+def _to_number(label: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise DecodeError(f"{label} is not a number")
+    number = float(value) if isinstance(value, Decimal) else value  # which only CBOR has
+    if not abs(number) <= _LARGEST_NUMBER:  # nor is NaN
+        raise DecodeError(f"{label} is too large")
+    return number
+
+
+def _to_text(label: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise DecodeError(f"{label} is not text")
+    return value
+
+
+def _to_truth(label: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise DecodeError(f"{label} is not true or false")
+    return value
+
+
+def _to_bytes(label: str, value: Any) -> bytes:
+    """Return bytes: as they are in CBOR, as base64 for URLs in JSON."""
+    if isinstance(value, bytes):
+        return value
+    text = _to_text(label, value)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise DecodeError(f"{label} is not base64") from None
+
+
+def _to_version(label: str, value: Any) -> int:
+    if type(value) is not int or value > _VERSION:
+        raise DecodeError(f"{label} is not a version up to {_VERSION}")
+    return value
+
+
+_BASE: Final = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
+_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    **dict.fromkeys(("bn", "bu", "n", "u", "vs"), _to_text),
+    **dict.fromkeys(("bt", "bv", "bs", "v", "s", "t", "ut"), _to_number),
+    "bver": _to_version,
+    "vb": _to_truth,
+    "vd": _to_bytes,
+}
+"""What checks the value of each label."""
