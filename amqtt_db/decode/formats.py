@@ -10,15 +10,14 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
 from amqtt_db.decode.cayenne import cayenne_format
-from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, names_problems, position
+from amqtt_db.decode.checks import Decoder, names_problems, position
 from amqtt_db.decode.delimited import csv_format, tsv_format
 from amqtt_db.decode.influx import influx_format
 from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
+from amqtt_db.decode.libraries import LazyDecoder, import_library, read_file, read_folder
 from amqtt_db.decode.senml import senml_format
 from amqtt_db.errors import DecodeError
 
@@ -76,7 +75,7 @@ def msgpack_format() -> Decoder:
 
     Raises ValueError without the extra ``msgpack``.
     """
-    return _Lazy("msgpack", "amqtt_db.decode.msgpack", extra="msgpack")
+    return LazyDecoder("msgpack", "msgpack", "amqtt_db.decode.msgpack")
 
 
 def cbor_format() -> Decoder:
@@ -84,7 +83,36 @@ def cbor_format() -> Decoder:
 
     Raises ValueError without the extra ``cbor``.
     """
-    return _Lazy("cbor2", "amqtt_db.decode.cbor", extra="cbor")
+    return LazyDecoder("cbor", "cbor2", "amqtt_db.decode.cbor")
+
+
+def protobuf_format(*, descriptors: str, message: str) -> Decoder:
+    """Return a decoder of the Protobuf message ``message``; the file ``descriptors`` is the descriptor set that has it.
+
+    Raises ValueError without the extra ``protobuf``, and for a file or a name that cannot be used.
+    """
+    make = import_library("protobuf", "google.protobuf", "amqtt_db.decode.protobuf").make_decoder
+    decoder: Decoder = make(read_file("descriptors", descriptors), message)
+    return decoder
+
+
+def avro_format(*, schema: str = "", schemas: str = "") -> Decoder:
+    """Return a decoder of Avro.
+
+    All payloads have the schema in the file ``schema``, or each has a header that says which one of the folder
+    ``schemas`` it has.
+
+    Raises ValueError without the extra ``avro``, and for files that cannot be used.
+    """
+    if bool(schema) == bool(schemas):
+        raise ValueError("expected either `schema`, a file, or `schemas`, a folder")
+    avro = import_library("avro", "fastavro", "amqtt_db.decode.avro")
+    decoder: Decoder = (
+        avro.schema_decoder(read_file("schema", schema))
+        if schema
+        else avro.header_decoder(read_folder("schemas", schemas, ".avsc"))
+    )
+    return decoder
 
 
 def gzip_format(*, max_size: int = MAX_SIZE) -> Decoder:
@@ -104,6 +132,7 @@ def deflate_format(*, max_size: int = MAX_SIZE) -> Decoder:
 
 FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
     "auto": auto_format,
+    "avro": avro_format,
     "bytes": bytes_format,
     "cayenne": cayenne_format,
     "cbor": cbor_format,
@@ -113,6 +142,7 @@ FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
     "influx": influx_format,
     "json": json_format,
     "msgpack": msgpack_format,
+    "protobuf": protobuf_format,
     "senml": senml_format,
     "struct": struct_format,
     "text": text_format,
@@ -146,39 +176,6 @@ def _struct_decoder(layout: struct.Struct, names: tuple[str, ...]) -> Decoder:
         return dict(zip(names, unpack(payload), strict=True))
 
     return decode_struct
-
-
-class _Lazy:
-    """A decoder whose module is imported with the first message, because the broker's process decodes none.
-
-    Raises ValueError if its library is missing; if the library cannot be imported, messages become dead letters.
-    """
-
-    __slots__ = ("_decode", "_extra", "_library", "_module")
-
-    def __init__(self, library: str, module: str, *, extra: str) -> None:
-        if find_spec(library) is None:
-            raise ValueError(f"needs the library {library}: pip install 'amqtt_db[{extra}]'")
-        self._library, self._module, self._extra = library, module, extra
-        self._decode: Decoder | None = None
-
-    def __call__(self, payload: bytes) -> Any:
-        if not payload:
-            raise DecodeError("empty payload")
-        if self._decode is None:
-            self._decode = self._import()
-        data = self._decode(payload)
-        if len(payload) > MAX_DEPTH:  # each level takes a byte at least
-            check_depth(data)
-        return data
-
-    def _import(self) -> Decoder:
-        try:
-            decode: Decoder = import_module(self._module).decode
-        except ImportError:
-            what = f"the library {self._library!r} cannot be imported; pip install 'amqtt_db[{self._extra}]'"
-            raise DecodeError(what) from None
-        return decode
 
 
 def _decompressor(name: str, wbits: int, max_size: int) -> Decoder:

@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from amqtt_db.decode.formats import FORMATS
-from tests.docs.test_docs import ROOT
+from tests.docs.codec_files import PAGE, write_codec_files
 from tests.workbench import Workbench
 
-PAGE: Final = (ROOT / "docs" / "codecs.md").read_text(encoding="utf-8")
 TABLE_OF_ITS_OWN: Final = re.compile(r"```sql\n(.*?)\n```\n\n((?:\|[^\n]*\n)+)", re.DOTALL)
 PUBLISHED: Final = re.compile(
     r"^Published to `(.*?)`(, in hexadecimal)?:\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL
@@ -53,8 +52,10 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
     return found
 
 
-def test_a_recipe_stores_what_the_page_shows(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_recipe_stores_what_the_page_shows(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row by row, an empty cell for NULL."""
+    write_codec_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
     bench = Workbench(tmp_path, *recipe.routes)
     bench.send(*recipe.messages)
     assert bench.dead() == []

@@ -25,6 +25,7 @@ from amqtt_db.decode.formats import FORMATS
 from amqtt_db.entity.inline import INLINE_TYPES
 from amqtt_db.entity.strict import EPOCHS
 from amqtt_db.models import BUILTIN
+from tests.docs.codec_files import write_codec_files
 from tests.integration.bridge import MOSQUITTO, Mosquitto
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,7 @@ def _modules_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             (tmp_path / found[1]).write_text(block.text, encoding="utf-8")
     for name in re.findall(r"\$\{(\w+)\}", EVERYTHING):
         monkeypatch.setenv(name, str(tmp_path))
+    write_codec_files(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
 

@@ -1,0 +1,88 @@
+"""What decoders need from outside: libraries, which are extras, and files of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth
+from amqtt_db.errors import DecodeError
+
+
+def require_library(extra: str, library: str) -> None:
+    """Raise ValueError, saying which extra to install, if there is no such library."""
+    try:
+        found = find_spec(library)
+    except ImportError:  # the package around it is missing
+        found = None
+    if found is None:
+        raise ValueError(f"needs the library {library}: pip install 'amqtt_db[{extra}]'")
+
+
+def import_library(extra: str, library: str, module: str) -> Any:
+    """Return the module that uses a library.  Raises ValueError if one of them cannot be imported."""
+    require_library(extra, library)
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"the library {library} cannot be imported: {error}; pip install 'amqtt_db[{extra}]'"
+        ) from None
+
+
+def read_file(option: str, path: str) -> bytes:
+    """Return the content of a file that an option names.  Raises ValueError."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option}: cannot read {path}: {_explain_file(error)}") from None
+
+
+def read_folder(option: str, path: str, ending: str) -> Mapping[str, bytes]:
+    """Return the contents of a folder's files with this ending, by their names without it.  Raises ValueError."""
+    try:
+        files = sorted(file for file in Path(path).iterdir() if file.name.endswith(ending))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option}: cannot read {path}: {_explain_file(error)}") from None
+    if not files:
+        raise ValueError(f"{option}: the folder {path} has no file that ends in {ending}")
+    return {file.name.removesuffix(ending): read_file(option, str(file)) for file in files}
+
+
+def _explain_file(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+class LazyDecoder:
+    """A decoder whose module is imported with the first message, because the broker's process decodes none.
+
+    Raises ValueError if its library is missing; if the library cannot be imported, messages become dead letters.
+    """
+
+    __slots__ = ("_decode", "_extra", "_library", "_module")
+
+    def __init__(self, extra: str, library: str, module: str) -> None:
+        require_library(extra, library)
+        self._library, self._module, self._extra = library, module, extra
+        self._decode: Decoder | None = None
+
+    def __call__(self, payload: bytes) -> Any:
+        if not payload:
+            raise DecodeError("empty payload")
+        if self._decode is None:
+            self._decode = self._import()
+        data = self._decode(payload)
+        if len(payload) > MAX_DEPTH:  # each level takes a byte at least
+            check_depth(data)
+        return data
+
+    def _import(self) -> Decoder:
+        try:
+            decode: Decoder = import_module(self._module).decode
+        except ImportError:
+            what = f"the library {self._library!r} cannot be imported; pip install 'amqtt_db[{self._extra}]'"
+            raise DecodeError(what) from None
+        return decode

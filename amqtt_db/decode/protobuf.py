@@ -1,0 +1,263 @@
+"""Protobuf by a descriptor set, with the library ``protobuf``; import this module only where it is wanted.
+
+A field is named as in the .proto file.  One that knows whether it was set (``optional``, a message, one of several) is
+absent if it was not; any other has its default.  Enums are names, maps are objects, timestamps are times in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, Final
+
+from google.protobuf import (
+    any_pb2,
+    api_pb2,
+    descriptor_pb2,
+    descriptor_pool,
+    duration_pb2,
+    empty_pb2,
+    field_mask_pb2,
+    message_factory,
+    source_context_pb2,
+    struct_pb2,
+    timestamp_pb2,
+    type_pb2,
+    unknown_fields,
+    wrappers_pb2,
+)
+from google.protobuf.message import DecodeError as ParseError
+
+from amqtt_db.decode.checks import Decoder, shorten
+from amqtt_db.errors import DecodeError
+from amqtt_db.record import EPOCH
+from amqtt_db.registry import suggest
+
+_KNOWN_FILES: Final = {
+    module.DESCRIPTOR.name: module.DESCRIPTOR.serialized_pb
+    for module in (
+        any_pb2, api_pb2, descriptor_pb2, duration_pb2, empty_pb2, field_mask_pb2, source_context_pb2, struct_pb2,
+        timestamp_pb2, type_pb2, wrappers_pb2,
+    )
+}  # fmt: skip
+"""The files that come with protobuf, which a descriptor set may leave out."""
+
+_WITH_IMPORTS: Final = "make it with protoc --include_imports --descriptor_set_out=FILE"
+
+Read = Callable[[Any], Any]
+
+
+def make_decoder(content: bytes, message: str) -> Decoder:
+    """Return a decoder of the message of this name, which the descriptor set ``content`` describes.
+
+    Raises ValueError.
+    """
+    files = _parse_files(content)
+    cls = message_factory.GetMessageClass(_find_message(_make_pool(files), files.values(), message))
+    readers = _Readers()
+    read, parse = readers.reader(cls.DESCRIPTOR), cls.FromString
+    empty = read(cls())
+
+    def decode_protobuf(payload: bytes) -> Any:
+        try:
+            parsed = parse(payload)
+            data = read(parsed)
+            if readers.has_required and not parsed.IsInitialized():
+                raise DecodeError(f"not {message}: a required field is missing")
+            if payload and data == empty:
+                _check_knows_some(parsed, message)
+        except DecodeError:
+            raise
+        except ParseError:
+            raise DecodeError(f"not {message}: it cannot be parsed") from None
+        except Exception as error:
+            raise DecodeError(f"not {message}: {shorten(error)}") from None
+        return data
+
+    return decode_protobuf
+
+
+def _parse_files(content: bytes) -> dict[str, Any]:
+    """Return the files of a descriptor set by their names."""
+    try:
+        files = {file.name: file for file in descriptor_pb2.FileDescriptorSet.FromString(content).file}
+    except ParseError:
+        files = {}
+    if not files:
+        raise ValueError(f"descriptors: the file is not a descriptor set; {_WITH_IMPORTS}")
+    return files
+
+
+def _make_pool(files: Mapping[str, Any]) -> Any:
+    """Return a pool of its own with the files of a descriptor set."""
+    pool = descriptor_pool.DescriptorPool()
+    added: set[str] = set()
+    for name in files:
+        _add_file(pool, files, name, added)
+    return pool
+
+
+def _add_file(pool: Any, files: Mapping[str, Any], name: str, added: set[str]) -> None:
+    """Add a file to a pool, those that it imports before it."""
+    if name in added:
+        return
+    added.add(name)
+    if name not in files and name not in _KNOWN_FILES:
+        raise ValueError(f"descriptors: the file lacks {name}, which it imports; {_WITH_IMPORTS}")
+    file = files[name] if name in files else descriptor_pb2.FileDescriptorProto.FromString(_KNOWN_FILES[name])
+    for needed in file.dependency:
+        _add_file(pool, files, needed, added)
+    try:
+        pool.AddSerializedFile(file.SerializeToString())
+    except Exception as error:
+        raise ValueError(f"descriptors: {name} cannot be used: {shorten(error)}") from None
+
+
+def _find_message(pool: Any, files: Iterable[Any], name: str) -> Any:
+    try:
+        return pool.FindMessageTypeByName(name)
+    except KeyError:
+        valid = [f"{file.package}.{one.name}".lstrip(".") for file in files for one in file.message_type]
+        raise ValueError(f"message: the descriptor set has no {name!r}; {suggest(name, valid)}") from None
+
+
+def _check_knows_some(parsed: Any, message: str) -> None:
+    """Raise DecodeError if all that was sent is unknown: it is another message."""
+    if not parsed.ListFields() and len(unknown_fields.UnknownFieldSet(parsed)) > 0:
+        raise DecodeError(f"not {message}: it has none of its fields")
+
+
+class _Readers:
+    """Makes what reads each type of message, once; ``has_required`` tells that a field of some must be set."""
+
+    def __init__(self) -> None:
+        self.has_required = False
+        self._made: dict[str, Read] = {}
+
+    def reader(self, descriptor: Any) -> Read:
+        """Return what makes plain data of a message."""
+        name = descriptor.full_name
+        if name in _WELL_KNOWN:
+            return _WELL_KNOWN[name]
+        if name not in self._made:
+            self._made[name] = self._reader_of_itself(name)
+            self._made[name] = self._make_reader(descriptor)
+        return self._made[name]
+
+    def _reader_of_itself(self, name: str) -> Read:
+        """Return what reads a message in itself, for which there is no reader yet."""
+
+        def read_inner(message: Any) -> Any:
+            return self._made[name](message)
+
+        return read_inner
+
+    def _make_reader(self, descriptor: Any) -> Read:
+        fields = descriptor.fields
+        self.has_required |= any(field.is_required for field in fields)
+        names = [field.name for field in fields]
+        optional = [field.name for field in fields if field.has_presence and not field.is_required]
+        converted = [(field.name, convert) for field in fields if (convert := self._converter(field)) is not None]
+        lists = frozenset(field.name for field in fields if field.is_repeated)
+        get = _getter(names)
+
+        def read(message: Any) -> dict[str, Any]:
+            data = dict(zip(names, get(message), strict=True))
+            for name in optional:
+                if not message.HasField(name):
+                    del data[name]
+            for name, convert in converted:
+                if name in data:
+                    data[name] = convert(data[name])
+                    if name in lists and not data[name]:
+                        del data[name]
+            return data
+
+        return read
+
+    def _converter(self, field: Any) -> Read | None:
+        """Return what makes plain data of a field's value, None if it is plain."""
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            return self._map_converter(field.message_type.fields_by_name)
+        one = self._one_converter(field)
+        if not field.is_repeated:
+            return one
+        return list if one is None else lambda values: [one(value) for value in values]
+
+    def _one_converter(self, field: Any) -> Read | None:
+        if field.message_type is not None:
+            return self.reader(field.message_type)
+        if field.enum_type is None:
+            return None
+        names = {number: value.name for number, value in field.enum_type.values_by_number.items()}
+        return lambda number: names.get(number, number)
+
+    def _map_converter(self, entry: Mapping[str, Any]) -> Read:
+        convert = self._one_converter(entry["value"]) or _unchanged
+        write = _TRUTH_KEYS.__getitem__ if entry["key"].type == entry["key"].TYPE_BOOL else str
+        return lambda items: {write(key): convert(items[key]) for key in items}
+
+
+_TRUTH_KEYS: Final = {True: "true", False: "false"}
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda message: tuple(getattr(message, name) for name in names)
+
+
+def _read_timestamp_message(message: Any) -> datetime:
+    if not 0 <= message.nanos < 10**9:
+        raise DecodeError("a timestamp has more nanoseconds than a second")
+    try:
+        return EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+    except OverflowError:
+        raise DecodeError("a timestamp is beyond the year 9999") from None
+
+
+def _read_duration(message: Any) -> float:
+    seconds: float = message.seconds + message.nanos / 10**9
+    return seconds
+
+
+def _read_wrapper(message: Any) -> Any:
+    return message.value
+
+
+def _read_struct(message: Any) -> dict[str, Any]:
+    return {name: _read_json_value(message.fields[name]) for name in message.fields}
+
+
+def _read_list(message: Any) -> list[Any]:
+    return [_read_json_value(value) for value in message.values]
+
+
+def _read_json_value(message: Any) -> Any:
+    kind = message.WhichOneof("kind")
+    if kind == "struct_value":
+        return _read_struct(message.struct_value)
+    if kind == "list_value":
+        return _read_list(message.list_value)
+    return None if kind in {None, "null_value"} else getattr(message, kind)
+
+
+def _wrappers() -> Iterator[str]:
+    for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes"):
+        yield f"google.protobuf.{kind}Value"
+
+
+_WELL_KNOWN: Final[Mapping[str, Read]] = {
+    "google.protobuf.Duration": _read_duration,
+    "google.protobuf.ListValue": _read_list,
+    "google.protobuf.Struct": _read_struct,
+    "google.protobuf.Timestamp": _read_timestamp_message,
+    "google.protobuf.Value": _read_json_value,
+    **dict.fromkeys(_wrappers(), _read_wrapper),
+}
+"""What reads the messages that stand for a value."""
