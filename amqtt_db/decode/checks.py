@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -17,6 +18,33 @@ MAX_DEPTH: Final = 200
 
 orjson writes at most 254 levels, and a record that is exported or moved to another model gets a few more.
 """
+
+_LONGEST_NUMBER_TEXT: Final = 64  # characters; more digits are rather an identifier, as are those that begin with 0
+_WRITTEN_LIKE_NUMBER: Final = r"[+-]?(?:0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)?"
+
+
+def number_reader(*, comma: bool = False) -> Callable[[str], Any]:
+    """Return what reads text of a format without types: as a number if it is written like one, as None if it is empty.
+
+    With ``comma``, numbers have a decimal comma.
+    """
+    match = re.compile(_WRITTEN_LIKE_NUMBER.format(point="," if comma else r"\."), re.ASCII).fullmatch
+
+    def read_text(text: str) -> Any:
+        found = match(text.strip(" ")) if len(text) <= _LONGEST_NUMBER_TEXT else None
+        if found is None:
+            return text or None
+        if found.lastindex is None:
+            return int(found[0])
+        number = float(found[0].replace(",", "."))
+        return text if number - number else number  # infinite
+
+    return read_text
+
+
+def as_text(text: str) -> str | None:
+    """Return text as it is, None if it is empty."""
+    return text or None
 
 
 def shorten(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from amqtt_db.decode.influx import influx_format
 from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
 from amqtt_db.decode.libraries import LazyDecoder, import_library, read_file, read_folder
 from amqtt_db.decode.senml import senml_format
+from amqtt_db.decode.xml import xml_format
 from amqtt_db.errors import DecodeError
 
 MAX_SIZE: Final = 64 * 2**20
@@ -86,6 +87,14 @@ def cbor_format() -> Decoder:
     return LazyDecoder("cbor", "cbor2", "amqtt_db.decode.cbor")
 
 
+def bson_format() -> Decoder:
+    """Return a decoder of BSON; its times become datetimes in UTC, ids of objects become text.
+
+    Raises ValueError without the extra ``bson``.
+    """
+    return LazyDecoder("bson", "bson", "amqtt_db.decode.bson")
+
+
 def protobuf_format(*, descriptors: str, message: str) -> Decoder:
     """Return a decoder of the Protobuf message ``message``; the file ``descriptors`` is the descriptor set that has it.
 
@@ -133,6 +142,7 @@ def deflate_format(*, max_size: int = MAX_SIZE) -> Decoder:
 FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
     "auto": auto_format,
     "avro": avro_format,
+    "bson": bson_format,
     "bytes": bytes_format,
     "cayenne": cayenne_format,
     "cbor": cbor_format,
@@ -147,6 +157,7 @@ FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
     "struct": struct_format,
     "text": text_format,
     "tsv": tsv_format,
+    "xml": xml_format,
     "zlib": zlib_format,
 }
 """The built-in decoders by name: functions whose keyword arguments are the decoder's options."""

@@ -310,7 +310,7 @@ def test_shared_references_do_not_unfold() -> None:
     assert "shared references" in reason("cbor", cbor2.dumps(bomb, value_sharing=True))
 
 
-@pytest.mark.parametrize(("name", "library"), [("msgpack", "msgpack"), ("cbor", "cbor2")])
+@pytest.mark.parametrize(("name", "library"), [("msgpack", "msgpack"), ("cbor", "cbor2"), ("bson", "bson")])
 def test_a_missing_library_is_a_mistake_of_the_configuration(
     name: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +321,7 @@ def test_a_missing_library_is_a_mistake_of_the_configuration(
     ]
 
 
-@pytest.mark.parametrize(("name", "library"), [("msgpack", "msgpack"), ("cbor", "cbor2")])
+@pytest.mark.parametrize(("name", "library"), [("msgpack", "msgpack"), ("cbor", "cbor2"), ("bson", "bson")])
 def test_a_library_that_does_not_import_is_named_by_each_message(
     name: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ NAMES = {"names": ["temp", "humidity"]}
         ({"csv": {**NAMES, "comma": True}}, b"21,5;46", {"temp": 21.5, "humidity": 46}),
         ({"csv": {**NAMES, "comma": True, "delimiter": "|"}}, b"21,5|1.5", {"temp": 21.5, "humidity": "1.5"}),
         ({"csv": {**NAMES, "encoding": "latin-1"}}, b"\xe4,1\0\0", {"temp": "ä", "humidity": 1}),
+        ({"csv": {**NAMES, "numbers": False}}, b"21.5,", {"temp": "21.5"}),
+        ({"tsv": {**NAMES, "numbers": False}}, b"21.5\t46", {"temp": "21.5", "humidity": "46"}),
         ("tsv", b"temp\thumidity\n21.5\t46", {"temp": 21.5, "humidity": 46}),
         ({"tsv": {**NAMES, "comma": True}}, b"21,5\t46", {"temp": 21.5, "humidity": 46}),
     ],

@@ -18,7 +18,7 @@ TABLE_OF_ITS_OWN: Final = re.compile(r"```sql\n(.*?)\n```\n\n((?:\|[^\n]*\n)+)",
 PUBLISHED: Final = re.compile(
     r"^Published to `(.*?)`(, in hexadecimal)?:\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
-ELSEWHERE: Final = {"auto", "json", "text", "bytes", "struct", "gzip", "zlib", "deflate", "msgpack", "cbor"}
+ELSEWHERE: Final = {"auto", "json", "text", "bytes", "struct", "gzip", "zlib", "deflate", "msgpack", "cbor", "bson"}
 """The decoders that the page on configuration shows."""
 
 

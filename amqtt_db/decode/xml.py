@@ -1,0 +1,92 @@
+"""XML: the elements and attributes within the outermost element are the properties of a record.
+
+An element with text is that text, one with other elements or attributes is an object, several of a name are a list.
+An attribute's name begins with ``@``; ``#text`` is the text beside attributes or elements.  Declarations of entities,
+which can be bombs, are not read: a payload with a document type is rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from xml.parsers import expat
+
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, as_text, number_reader, shorten
+from amqtt_db.errors import DecodeError
+
+_OWN_TEXT: Final = "#text"
+
+
+def xml_format(*, numbers: bool = True) -> Decoder:
+    """Return a decoder of XML; without ``numbers``, what is written like a number is text as well."""
+    read = number_reader() if numbers else as_text
+
+    def decode_xml(payload: bytes) -> Any:
+        if not payload:
+            raise DecodeError("empty payload")
+        builder = _TreeBuilder(read)
+        try:
+            builder.parser.Parse(payload, True)
+        except DecodeError:
+            raise
+        except expat.ExpatError as error:
+            what = expat.errors.messages.get(error.code, "syntax error")
+            raise DecodeError(f"not XML: line {error.lineno}, column {error.offset + 1}: {what}") from None
+        except Exception as error:  # an encoding that Python does not know
+            raise DecodeError(f"not XML: {shorten(error)}") from None
+        return builder.data
+
+    return decode_xml
+
+
+class _TreeBuilder:
+    """Builds ``data`` from what its parser finds.  ``read`` makes a value of text."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self.data: Any = None
+        self._read = read
+        self._open: list[tuple[dict[str, Any], list[str]]] = []
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.StartDoctypeDeclHandler = _reject_doctype
+        self.parser.StartElementHandler = self._start
+        self.parser.CharacterDataHandler = self._add_text
+        self.parser.EndElementHandler = self._end
+
+    def _start(self, _: str, attributes: Mapping[str, str]) -> None:
+        if len(self._open) >= MAX_DEPTH:
+            raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+        read = self._read
+        self._open.append(
+            ({f"@{name}": read(text) for name, text in attributes.items() if not _is_declaration(name)}, [])
+        )
+
+    def _add_text(self, text: str) -> None:
+        self._open[-1][1].append(text)
+
+    def _end(self, name: str) -> None:
+        inner, texts = self._open.pop()
+        value: Any = self._read("".join(texts).strip())
+        if inner:
+            if value is not None:
+                inner[_OWN_TEXT] = value
+            value = inner
+        if not self._open:
+            self.data = value
+            return
+        around = self._open[-1][0]
+        if name not in around:
+            around[name] = value
+        elif isinstance(around[name], list):
+            around[name].append(value)
+        else:
+            around[name] = [around[name], value]
+
+
+def _is_declaration(name: str) -> bool:
+    """Return True for an attribute that says which namespace a prefix means."""
+    return name == "xmlns" or name.startswith("xmlns:")
+
+
+def _reject_doctype(*_: Any) -> None:
+    raise DecodeError("XML with a document type is not supported, because it can declare entities")
