@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.progress import Progress as Bar
 from sqlalchemy.exc import DBAPIError
@@ -14,37 +14,71 @@ from amqtt_db.database.snapshot import answer, require_database
 from amqtt_db.errors import DatabaseError, format_count
 from amqtt_db.writer.lock import require_same_routes
 from amqtt_db.writer.remodel import Move, MoveProgress, Remodel
+from amqtt_db.writer.retyping import RetypeProgress, Retyping
 
 
 def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
-    """Move the records of all topics that a filter covers to their routes' models; return a summary.
+    """Rewrite the records of all topics that a filter covers as their routes say; return a summary.
 
-    Raises DatabaseError if the database cannot be used, RemodelError if a record reads back differently, AmqttDbError
-    if a writer is running with different routes.
+    Raises DatabaseError if the database cannot be used, RewriteError if a record reads back differently, AmqttDbError
+    if a writer uses other routes.
     """
     require_database(settings.database)
     require_same_routes(settings.journal.path, settings.routes)
     try:
         remodel = Remodel(settings.database, settings.routes)
         try:
-            moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
             with Bar(console=make_console()) as bar:
-                records = sum(_move_one(remodel, move, bar) for move in moves)
-                for move in moves if drop else ():
-                    _show_progress(remodel.drop(move), move, bar)
+                return _rewrite(remodel, topic, bar, drop=drop)
         finally:
             remodel.close()
     except DBAPIError as error:
         raise DatabaseError(answer(error)) from error
-    if not moves:
-        return "Nothing to do: every topic already uses its route's model."
-    end = "old rows deleted" if drop else "old rows kept; --drop deletes them"
-    return f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')} rewritten and compared; {end}"
+
+
+def _rewrite(remodel: Remodel, topic: str, bar: Bar, *, drop: bool) -> str:
+    moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
+    records = sum(_move_one(remodel, move, bar) for move in moves)
+    retypings = remodel.retypings(topic)
+    retyped = [_retype_one(remodel, one, bar) for one in retypings]
+    kept = remodel.tidy(retypings)
+    for move in moves if drop else ():
+        _show_progress(remodel.drop(move), move, bar)
+    lines = [*_tell_moves(moves, records, drop=drop), *_tell_retyped(retyped), *kept]
+    return "\n".join(lines) or "Nothing to do: everything is stored as its route says."
+
+
+def _tell_moves(moves: Sequence[Move], records: int, *, drop: bool) -> Iterator[str]:
+    if moves:
+        end = "old rows deleted" if drop else "old rows kept; --drop deletes them"
+        moved = f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')}"
+        yield f"{moved} rewritten and compared; {end}"
+
+
+def _tell_retyped(retyped: Sequence[RetypeProgress]) -> Iterator[str]:
+    rewritten, converted, left = (
+        sum(getattr(one, name) for one in retyped) for name in ("rewritten", "converted", "left")
+    )
+    if rewritten:
+        values = format_count(converted, "value")
+        yield f"{format_count(rewritten, 'record')} rewritten as declared; {values} converted"
+    if left:
+        yield f"{format_count(left, 'value')} kept as before: the declared type does not fit exactly"
 
 
 def _move_one(remodel: Remodel, move: Move, bar: Bar) -> int:
     """Move one topic; return how many of its records were compared."""
     return _show_progress(remodel.move(move), move, bar).get("compared", 0)
+
+
+def _retype_one(remodel: Remodel, retyping: Retyping, bar: Bar) -> RetypeProgress:
+    """Type the records of one topic again."""
+    topic, progress = show.escape_text(retyping.topic), RetypeProgress()
+    task = bar.add_task(topic, total=None)
+    for progress in remodel.retype(retyping):
+        bar.update(task, description=f"{topic}: {format_count(progress.read, 'record')} read")
+    bar.remove_task(task)
+    return progress
 
 
 def _show_progress(steps: Iterable[MoveProgress], move: Move, bar: Bar) -> dict[str, int]:

@@ -8,6 +8,7 @@ there are, what their columns mean, and where each topic's records are.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database import system_tables as tables
+from amqtt_db.database.column_change import finish_column_change
 from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.database.naming import fold
 from amqtt_db.database.store_version import upgrade, write_version
@@ -73,6 +75,7 @@ class Catalog:
         self.column = tables.column(build)
         self.view = tables.view(build)
         self.assignment = tables.assignment(build)
+        self.typing = tables.typing(build)
 
     def create(self, connection: sa.Connection) -> None:
         """Upgrade the system tables, and create those that are missing; call this with the schema locked.
@@ -82,6 +85,7 @@ class Catalog:
         upgrade(connection, self._engine)
         self.metadata.create_all(connection)
         write_version(connection, self.meta)
+        finish_column_change(connection, self.meta, self.column)
 
     def physical_tables(self, connection: sa.Connection, keys: Iterable[str] | None = None) -> dict[str, PhysicalTable]:
         """Return the registered tables by key: all of them, or those with ``keys``."""
@@ -89,13 +93,18 @@ class Catalog:
         if keys is not None:
             query = query.where(self.table.c.hash.in_([key_hash(key) for key in keys]))
         tables = {name: PhysicalTable(key, name, {}) for key, name in connection.execute(query)}
-        columns: dict[str, dict[Pair, str]] = {name: {} for name in tables}
-        rows = sa.select(self.column)
-        if keys is not None:
-            rows = rows.where(self.column.c.table_name.in_(list(tables)))
-        for name, column, path, kind in connection.execute(rows):
-            columns.setdefault(name, {})[path, kind] = column  # views have columns here too
+        columns = self.columns_of(connection, None if keys is None else tables)
         return {table.key: attrs.evolve(table, columns=columns[name]) for name, table in tables.items()}
+
+    def columns_of(self, connection: sa.Connection, names: Iterable[str] | None) -> Mapping[str, dict[Pair, str]]:
+        """Return the columns of tables and views, of those with ``names`` or all, by what they hold."""
+        columns: dict[str, dict[Pair, str]] = defaultdict(dict)
+        query = sa.select(self.column)
+        if names is not None:
+            query = query.where(self.column.c.table_name.in_(list(names)))
+        for name, column, path, kind in connection.execute(query):
+            columns[name][path, kind] = column
+        return columns
 
     def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:
         """Return the number of tables of each route, by topic filter."""
@@ -135,6 +144,28 @@ class Catalog:
                 found[row.topic] = Assignment(row.topic, row.key, row.route, row.model)
         return found
 
+    def raise_routing_versions(self, connection: sa.Connection) -> None:
+        """Let every writer read assignments and columns again before it commits anything more."""
+        connection.execute(self.journal.update().values(routing_version=self.journal.c.routing_version + 1))
+
+    def typings(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, str]:
+        """Return, for those ``topics`` whose records are all typed by the same declarations, the hash of these."""
+        table, by_hash = self.typing, {key_hash(topic): topic for topic in topics}
+        found: dict[str, str] = {}
+        for hashes in batched(by_hash):
+            query = sa.select(table.c.hash, table.c.typing).where(table.c.hash.in_(hashes))
+            found.update((by_hash[row[0]], row[1]) for row in connection.execute(query))
+        return found
+
+    def note_typings(self, connection: sa.Connection, typings: Mapping[str, str]) -> None:
+        """Note by which declarations the records of topics are typed, given as text."""
+        by_hash = {key_hash(topic): key_hash(text) for topic, text in typings.items()}
+        for hashes in batched(by_hash):
+            connection.execute(self.typing.delete().where(self.typing.c.hash.in_(hashes)))
+        if by_hash:
+            rows = [{"hash": hash_, "typing": text} for hash_, text in by_hash.items()]
+            connection.execute(self.typing.insert(), rows)
+
     def assignments_after(
         self, connection: sa.Connection, last: str, sequence: int, count: int
     ) -> Sequence[sa.Row[Any]]:
@@ -158,8 +189,8 @@ class Catalog:
             query = sa.select(table.c.hash, sa.func.max(table.c.sequence)).where(same).group_by(table.c.hash)
             last.update((row[0], row[1]) for row in connection.execute(query))
             past = table.update().where(same & (table.c.state == CURRENT)).values(state=PAST)
-            if connection.execute(past).rowcount:  # other writers must read the assignments again
-                connection.execute(self.journal.update().values(routing_version=self.journal.c.routing_version + 1))
+            if connection.execute(past).rowcount:
+                self.raise_routing_versions(connection)
         rows = [
             {"hash": key, "sequence": last.get(key, 0) + 1, "state": CURRENT, **attrs.asdict(new)}
             for key, new in by_hash.items()

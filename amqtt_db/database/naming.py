@@ -36,6 +36,7 @@ SYSTEM_TABLES: Final = frozenset(
         "mqtt_session",
         "mqtt_table",
         "mqtt_topic",
+        "mqtt_typing",
         "mqtt_value",
         "mqtt_view",
     }

@@ -96,7 +96,7 @@ def _refuse_newer(found: int | None) -> None:
 
 def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
     """Rename what has a plainer name now, and drop what is no longer stored."""
-    with _past_broken_views(connection):
+    with past_broken_views(connection):
         for old, new in (("mqtt_placement", "mqtt_assignment"), ("mqtt_dead_piece", "mqtt_dead_segment")):
             if sa.inspect(connection).has_table(old):
                 connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
@@ -105,7 +105,7 @@ def _to_version_1(connection: sa.Connection, engine: Engine) -> None:
         connection.exec_driver_sql("UPDATE mqtt_catalog SET kind = 'timestamp' WHERE kind = 'moment'")
         connection.exec_driver_sql("DELETE FROM mqtt_catalog WHERE property = '{}'")  # the column extra of views
     _name_models(connection)
-    with _past_broken_views(connection):  # last, because this identifies version 0
+    with past_broken_views(connection):  # last, because this identifies version 0
         connection.exec_driver_sql(f"ALTER TABLE {_JOURNAL} RENAME COLUMN {_OLD_COLUMN} TO routing_version")
 
 
@@ -122,7 +122,7 @@ def _name_models(connection: sa.Connection) -> None:
 
 
 @contextmanager
-def _past_broken_views(connection: sa.Connection) -> Iterator[None]:
+def past_broken_views(connection: sa.Connection) -> Iterator[None]:
     """Let SQLite rename tables even if some view names a table that was dropped."""
     if connection.dialect.name != "sqlite":
         yield

@@ -167,6 +167,15 @@ def assignment(build: Builder) -> sa.Table:
     )
 
 
+def typing(build: Builder) -> sa.Table:
+    """Return the table that says by which declarations the records of each topic are typed throughout."""
+    return build.table(
+        "mqtt_typing",
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        sa.Column("typing", sa.String(_HASH_LENGTH), nullable=False),
+    )
+
+
 class _Encoded(sa.types.TypeDecorator[object]):
     """A kind's column type, with the engine's own encoder and decoder."""
 

@@ -111,6 +111,23 @@ class Views:
         known = set(connection.scalars(sa.select(view.c.key).where(view.c.hash.in_(list(map(key_hash, keys))))))
         return next((key for key in keys if key in known), keys[0])
 
+    def shown(
+        self, connection: sa.Connection, destination: Destination, routes: Sequence[str]
+    ) -> Sequence[PhysicalTable]:
+        """Return the existing views that show the records of a destination, whose routes' filters are ``routes``."""
+        keys = dict.fromkeys((self.key_of(connection, destination, routes), *self.related(connection, destination)))
+        there = set(sa.inspect(connection).get_view_names())
+        found = {key: view.name for key, view in self._known(connection, keys).items() if view.name in there}
+        columns = self._catalog.columns_of(connection, found.values())
+        return [PhysicalTable(key, name, columns[name]) for key, name in found.items()]
+
+    def drop(self, connection: sa.Connection, view: PhysicalTable) -> None:
+        """Drop a view; its name and its columns stay registered."""
+        quote = connection.dialect.identifier_preparer.quote
+        connection.execution_options(no_parameters=True).exec_driver_sql(f"DROP VIEW {quote(view.name)}")
+        here = self._catalog.view.c.hash == key_hash(view.key)
+        connection.execute(self._catalog.view.update().where(here).values(definition=""))
+
     def refresh(
         self, connection: sa.Connection, sql: ViewSQL[Any], wishes: Mapping[str, Wish]
     ) -> tuple[list[str], dict[str, Rejected]]:

@@ -9,6 +9,7 @@ annotation of what it returns (``-> str``) decides the column's kind.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -17,9 +18,10 @@ from amqtt_db.entity.declared import EntitySpec, Values, covers_keys, undeclared
 from amqtt_db.entity.from_class import class_plan
 from amqtt_db.entity.hooks import converter
 from amqtt_db.entity.inline import inline_plan
+from amqtt_db.entity.lossless import is_lossless
 from amqtt_db.entity.strict import read_level, to_column
 from amqtt_db.errors import EntityError
-from amqtt_db.record import Shape, flatten
+from amqtt_db.record import Kind, Shape, flatten
 from amqtt_db.registry import load_path
 
 __all__ = ["Entity", "converter"]
@@ -33,7 +35,7 @@ class Entity:
     ``keys`` are the payload's keys that are declared.  ``is_plain`` is true if :meth:`columns` may be called.
     """
 
-    __slots__ = ("_covers", "_fields", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
+    __slots__ = ("_covers", "_fields", "_leaves", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
 
     def __init__(self, plan: EntitySpec) -> None:
         leaves = [leaf for field in plan.fields for leaf in field.leaves()]
@@ -43,6 +45,7 @@ class Entity:
         self.is_plain = plan.independent
         self._name, self._read = plan.name, plan.read
         self._fields = plan.fields
+        self._leaves = {field.path: field for _, field in leaves}
         self._covers = covers_keys(plan.fields)
         seals = tuple(field.seal for _, field in leaves)
         self._seals = seals if any(seals) else None
@@ -108,6 +111,22 @@ class Entity:
             return field.seal(value) if field.seal else value
         except Exception:
             raise EntityError(f"topic level {name!r} is not {field.expected}") from None
+
+    def convert(self, path: str, value: Any) -> tuple[Kind, Any]:
+        """Return a value that was stored under another kind as the declared property at ``path`` has it, and its kind.
+
+        Raises EntityError unless the value fits exactly; KeyError for a path that is not declared.
+        """
+        field = self._leaves[path]
+        try:
+            is_whole = isinstance(value, Decimal) and value == value.to_integral_value()
+            converted = field.convert(int(value) if is_whole and field.kind == "int64" else value)
+            converted = converted if field.seal is None else field.seal(converted)
+        except Exception as error:  # a class's own hooks may raise anything
+            raise EntityError(f"property {path!r} {field.mismatch(value)}") from error
+        if converted is None or not is_lossless(value, converted):
+            raise EntityError(f"property {path!r} is not exactly {field.expected}")
+        return field.kind, converted
 
     def _values(self, data: Mapping[str, Any]) -> Values:
         values = self._read(data)

@@ -32,6 +32,10 @@ class Reading:
     scale: Decimal = _ONE
     offset: Decimal = _ZERO
 
+    def unscaled(self) -> Reading:
+        """Return the same without scale and offset."""
+        return attrs.evolve(self, scale=_ONE, offset=_ZERO)
+
     def read(self, value: Any) -> Any:
         """Return what a value of the record means; one that cannot be read is unchanged."""
         if isinstance(value, (str, int, float)) and value in self.meanings:

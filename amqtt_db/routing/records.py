@@ -99,19 +99,20 @@ class TopicLevels:
 class RecordBuilder:
     """Types the decoded data of one route's messages.
 
-    ``levels`` names the topics' levels that are stored as text.  ``is_single`` is true if a message is one record,
+    ``levels`` names the topics' levels that are stored as text, and ``level_pairs`` are their paths and kinds.
+    ``times`` are the paths at which a record's time is looked for.  ``is_single`` is true if a message is one record,
     ``types_columns`` if :meth:`type_columns` may be called, ``has_time`` if a property is the event's time.
     :meth:`type_object` types one object, given the levels of its topic.
     """
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self._times = () if route.time is None else time_paths(route.time, route.each)
+        self.times = () if route.time is None else time_paths(route.time, route.each)
         self.has_time = route.time is not None
         declared = route.entity.declared if route.entity is not None else ()
         naming = names_in(route.reshaping.property)
         self.levels = tuple(name for name in route.filter.names if name not in declared and name not in naming)
-        self._level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
+        self.level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
         self.is_single = route.each is None
         self.types_columns = self.is_single and (route.entity is None or route.entity.is_plain)
         self.type_object: Callable[[dict[str, Any], TopicLevels], TypedRecord] = self._type_undeclared
@@ -225,10 +226,10 @@ class RecordBuilder:
 
     def _timed_shape(self, pairs: tuple[Pair, ...], more_levels: tuple[Pair, ...] = ()) -> TimedShape:
         """Return the only TimedShape for these properties and the topic's levels."""
-        shape = Shape((*pairs, *self._level_pairs, *more_levels))
+        shape = Shape((*pairs, *self.level_pairs, *more_levels))
         timed_shape = self._timed_shapes.get(shape)
         if timed_shape is None:
-            time = next((shape.paths.index(path) for path in self._times if path in shape.paths), None)
+            time = next((shape.paths.index(path) for path in self.times if path in shape.paths), None)
             timed_shape = self._timed_shapes[shape] = TimedShape(shape, time)
         return timed_shape
 

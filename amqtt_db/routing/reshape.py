@@ -185,7 +185,7 @@ def _edit(reshaping: Reshaping, data: Mapping[str, Any], prefix: str) -> dict[st
         if reshaping.dropped.fullmatch(path):
             continue
         if isinstance(value, str):
-            result[key] = _read_text(reshaping, value)
+            result[key] = read_text(reshaping, value)
         elif isinstance(value, Mapping) and value:
             inner = _edit(reshaping, value, f"{path}.")
             if inner:
@@ -195,7 +195,8 @@ def _edit(reshaping: Reshaping, data: Mapping[str, Any], prefix: str) -> dict[st
     return result
 
 
-def _read_text(reshaping: Reshaping, text: str) -> Any:
+def read_text(reshaping: Reshaping, text: str) -> Any:
+    """Return what a text means on a route: a boolean, a number, a time with its offset, or itself."""
     if text in reshaping.booleans:
         return reshaping.booleans[text]
     if reshaping.numbers:

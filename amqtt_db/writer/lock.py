@@ -6,7 +6,7 @@ The lock ends with the process, however that ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,5 +47,9 @@ def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
 
 
 def _digest(routes: Iterable[Route]) -> str:
-    models = [(route.filter.text, to_spec(route.model, timed=route.timed)) for route in routes]
-    return key_hash(orjson.dumps(models).decode())
+    told = [(route.filter.text, to_spec(route.model, timed=route.timed), _declares(route)) for route in routes]
+    return key_hash(orjson.dumps(told).decode())
+
+
+def _declares(route: Route) -> Sequence[object]:
+    return route.time, [] if route.entity is None else sorted(route.entity.shape.properties)

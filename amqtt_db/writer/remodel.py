@@ -11,53 +11,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import groupby, islice
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import CURRENT, MOVED, Assignment, Catalog, key_hash
-from amqtt_db.database.engines import engine_for
-from amqtt_db.database.lookup import Lookups
-from amqtt_db.database.schema import Schema
-from amqtt_db.database.snapshot import Snapshot, Snapshots
-from amqtt_db.errors import AmqttDbError
-from amqtt_db.models.binding import BoundModel, BoundTable
-from amqtt_db.models.spec import bound_model
-from amqtt_db.reader.keys import LookupCache
-from amqtt_db.reader.path import plan_paths
-from amqtt_db.reader.selection import BY_ID, Selection
-from amqtt_db.reader.sources import Source
-from amqtt_db.reader.walk import walk
-from amqtt_db.record import Kind, Record, Shape
-from amqtt_db.routing.records import TopicHandler
+from amqtt_db.database.catalog import CURRENT, MOVED, Assignment, key_hash
+from amqtt_db.record import Record, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
-from amqtt_db.writer.decoded import RecordGroup, RecordGroups
-from amqtt_db.writer.erase import Identity, erase
-from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
-from amqtt_db.writer.insert_plan import InsertPlanner
-from amqtt_db.writer.insert_target import TargetRows, merge_rows
-from amqtt_db.writer.rows import Misfits, fit, plan_rows
-from amqtt_db.writer.topic_router import TopicRouter
-from amqtt_db.writer.view_refresh import ViewKeeper
+from amqtt_db.writer import workshop
+from amqtt_db.writer.erase import erase
+from amqtt_db.writer.insert_target import merge_rows
+from amqtt_db.writer.retyping import RetypeProgress, Retyper, Retyping, equal_records
+from amqtt_db.writer.tidy import tidy_columns
+from amqtt_db.writer.workshop import RewriteError, Workshop, batches, records_in
 
-BATCH: Final = 2000  # messages per transaction
-PAGE: Final = 2000  # rows read at a time
 PASSES: Final = 3
-"""How often rows are deleted if there may be hypertables: a chunk that is being compressed hides its rows."""
-
-PATIENCE: Final = 10.0  # seconds to wait for other processes that delete or move records
+"""How often rows are deleted where there may be hypertables: a chunk hides its rows while it is compressed."""
 
 _id_and_part = attrgetter("id", "part")
 """A function that returns what identifies a record."""
-
-
-class RemodelError(AmqttDbError):
-    """Records cannot be moved as requested; nothing is lost, and it may be tried again."""
 
 
 @attrs.frozen
@@ -95,253 +71,146 @@ class Remodel:
 
         Raises DatabaseError if a table that a route names cannot hold the rows of the route's model.
         """
-        self._snapshots = Snapshots(database)
+        self._shop = Workshop(database, routes)
+        self._retyper = Retyper(self._shop)
         self._clock = clock
-        self._routes = routes
-        self._engine = engine_for(database)
-        self._catalog = Catalog(self._engine)
-        self._database = self._engine.open(write=True)
-        self._named = named_tables(routes)
-        self._schema = Schema(self._engine, self._catalog, names_of(self._named))
-        self._planner = InsertPlanner(self._engine, self._schema, Lookups(self._engine, self._database), routes)
-        self._router = TopicRouter(routes)
-        self._views = ViewKeeper(self._engine, self._catalog, self._database, routes, self._named)
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
-
-    def _prepare(self) -> None:
-        with self._database.begin() as connection:
-            self._engine.lock_schema(connection)
-            self._catalog.create(connection)
-            self._schema.load(connection)
-            self._schema.mark_incomplete(check_existing_tables(self._engine, self._catalog, connection, self._named))
 
     def close(self) -> None:
-        """Refresh the views that are due, and release the connections."""
-        self._views.finish()
-        self._snapshots.close()
-        self._database.dispose()
+        """Refresh the views that are due, and give the connections back."""
+        self._shop.close()
 
     def moves(self, topic: str = "#") -> list[Move]:
         """Assign the topics that a filter covers as their routes say; return what to move or delete."""
-        wanted, table = TopicFilter.parse(topic), self._catalog.assignment
-        with self._database.begin() as connection:
-            self._engine.lock_schema(connection)
+        wanted, table = TopicFilter.parse(topic), self._shop.catalog.assignment
+        with self._shop.database.begin() as connection:
+            self._shop.engine.lock_schema(connection)
             stored = set(connection.scalars(sa.select(table.c.topic)))
-            current = self._assign(connection, sorted(name for name in stored if wanted.match(name) is not None))
+            current = self._shop.assign(connection, sorted(name for name in stored if wanted.match(name) is not None))
             past = connection.execute(sa.select(table).where(table.c.state != CURRENT).order_by(table.c.sequence))
             return [_move(row, current[row.topic]) for row in past if row.topic in current]
 
     def move(self, move: Move) -> Iterator[MoveProgress]:
-        """Rewrite, then compare.  Raises RemodelError if a record reads back differently."""
+        """Rewrite, then compare.  Raises RewriteError if a record reads back differently."""
         if move.is_done:
             return
-        with self._maintenance():
+        with self._shop.maintenance():
             yield from self._rewrite(move)
             yield from self._compare(move)
-            with self._database.begin() as connection:
-                connection.execute(self._catalog.assignment.update().where(self._here(move)).values(state=MOVED))
-        self._views.refresh()
+            with self._shop.database.begin() as connection:
+                connection.execute(self._shop.catalog.assignment.update().where(self._here(move)).values(state=MOVED))
+        self._shop.views.refresh()
 
     def drop(self, move: Move) -> Iterator[MoveProgress]:
         """Delete the rows of a finished move, except from tables that still have records of the topic.
 
         Views are refreshed before that: move all topics first, then drop.
         """
-        self._views.finish()
-        with self._maintenance():
+        self._shop.views.finish()
+        with self._shop.maintenance():
             yield from self._delete(move)
-            with self._database.begin() as connection:
-                connection.execute(self._catalog.assignment.delete().where(self._here(move)))
+            with self._shop.database.begin() as connection:
+                connection.execute(self._shop.catalog.assignment.delete().where(self._here(move)))
 
-    @contextmanager
-    def _maintenance(self) -> Iterator[None]:
-        """Hold the maintenance lock.  Raises RemodelError if another process holds it for long."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with self._engine.maintenance(self._database) as is_mine:
-                if is_mine:
-                    yield
-                    return
-            if time.monotonic() > deadline:
-                raise RemodelError("another remodel is running on this database; wait until it ends")
-            time.sleep(0.1)
+    def retypings(self, topic: str = "#") -> list[Retyping]:
+        """Return the topics, among those that a filter covers, whose records their routes may type differently now.
+
+        Call :meth:`moves` first, and move what there is to move.
+        """
+        return self._retyper.due(topic)
+
+    def retype(self, retyping: Retyping) -> Iterator[RetypeProgress]:
+        """Rewrite a topic's records in place.  Raises RewriteError if one does not read back as it was written."""
+        with self._shop.maintenance():
+            yield from self._retyper.retype(retyping)
+
+    def tidy(self, retypings: Sequence[Retyping]) -> list[str]:
+        """Give declared kinds the plain columns, and drop empty variants; return what could not be done."""
+        with self._shop.maintenance():
+            return tidy_columns(self._shop, [retyping.handler for retyping in retypings])
 
     def _delete(self, move: Move) -> Iterator[MoveProgress]:
-        kept = {key for assignment in self._in_use(move.topic) for key in self._tables(assignment)}
-        own = [table for key, table in self._tables(move.past).items() if key not in kept]
+        kept = {key for assignment in self._shop.in_use(move.topic) for key in self._shop.tables(assignment)}
+        own = [table for key, table in self._shop.tables(move.past).items() if key not in kept]
         done = 0
-        for _ in range(1 if self._engine.hypertables is None else PASSES):
+        for _ in range(1 if self._shop.engine.hypertables is None else PASSES):
             last = 0
-            while records := self._next(move, last):
-                rows = [(one.id, one.part, self._engine.bind("timestamp", one.time_us)) for one in records]
-                with self._database.begin() as connection:
-                    done += erase(connection, self._engine, own, rows)
+            while records := self._shop.next_batch(move.past, last):
+                rows = [(one.id, one.part, self._shop.engine.bind("timestamp", one.time_us)) for one in records]
+                with self._shop.database.begin() as connection:
+                    done += erase(connection, self._shop.engine, own, rows)
                 last = records[-1].id
                 yield MoveProgress("deleted", done)
 
-    def _assign(self, connection: sa.Connection, topics: Sequence[str]) -> dict[str, Assignment]:
-        """Assign topics as their routes say, if they are not yet; return the assignments of those with a route."""
-        self._router = TopicRouter(self._routes)
-        found = self._router.unassigned(topic.encode() for topic in topics)
-        known = self._catalog.assignments(connection, found)
-        assignments = self._router.assign(found, known, self._catalog.tables_per_route(connection))
-        self._catalog.add_assignments(connection, [one for one in assignments if known.get(one.topic) != one])
-        self._router.learn(found, assignments)
-        return {assignment.topic: assignment for assignment in assignments}
-
     def _rewrite(self, move: Move) -> Iterator[MoveProgress]:
-        self._make_room(
-            {(self._handler(move).destination, Shape(())): []}
-        )  # DDL waits for processes that read the table
-        current = self._tables(move.current)
-        shared = {name for key, (_, name) in self._tables(move.past).items() if key in current}
+        handler = self._shop.handler(move.topic)
+        self._shop.make_room({(handler.destination, Shape(())): []})  # DDL waits for processes that read the table
+        current = self._shop.tables(move.current)
+        shared = {name for key, (_, name) in self._shop.tables(move.past).items() if key in current}
         left = self._left_behind(move) - shared
         stale = [(table, name) for table, name in current.values() if name in left]
         moved, done = move.moved, 0
-        with self._snapshots.take() as snapshot:
-            for batch in _batches(_records(snapshot, move.past, after=moved)):
-                rows = merge_rows(some for some in self._plan_rows(move, batch) if some[0].table not in shared)
-                with self._database.begin() as connection:
+        with self._shop.snapshots.take() as snapshot:
+            for batch in batches(records_in(snapshot, move.past, after=moved)):
+                rows = merge_rows(some for some in self._shop.plan_rows(handler, batch) if some[0].table not in shared)
+                with self._shop.database.begin() as connection:
                     self._advance(connection, move, moved, batch[-1].id)
-                    erase(connection, self._engine, stale, [self._identified(record) for record in batch])
-                    self._engine.insert(connection, rows)
+                    erase(connection, self._shop.engine, stale, [self._shop.identify(record) for record in batch])
+                    self._shop.engine.insert(connection, rows)
                 moved, done = batch[-1].id, done + len(batch)
                 yield MoveProgress("rewritten", done)
 
     def _left_behind(self, move: Move) -> set[str]:
         """Return the names of the tables that still have old rows of the topic's moved records."""
-        table = self._catalog.assignment
+        table = self._shop.catalog.assignment
         here = (table.c.hash == key_hash(move.topic)) & (table.c.state == MOVED)
-        with self._database.begin() as connection:
+        with self._shop.database.begin() as connection:
             rows = connection.execute(sa.select(table).where(here)).all()
         gone = [Assignment(row.topic, row.key, row.route, row.model) for row in rows]
         names: set[str] = set()
         for assignment in gone:
             with suppress(ValueError):  # its model can no longer be loaded, and wrote to no table of this one
-                names.update(name for _, name in self._tables(assignment).values())
+                names.update(name for _, name in self._shop.tables(assignment).values())
         return names
 
-    def _identified(self, record: Record) -> Identity:
-        return record.id, record.part, self._engine.bind("timestamp", record.time_us)
-
-    def _plan_rows(self, move: Move, batch: Sequence[Record]) -> Sequence[TargetRows]:
-        """Return the rows of records in the current assignment's tables; create these if they are missing."""
-        destination = self._handler(move).destination
-        groups: dict[RecordGroup, list[Record]] = {}
-        for record in batch:
-            groups.setdefault((destination, record.shape), []).append(record)
-        self._views.note(groups)
-        self._make_room(groups)
-        rows = plan_rows(groups, self._planner)
-        if isinstance(rows, Misfits):
-            fitted = fit(groups, rows, self._planner)
-            self._make_room(fitted)
-            rows = plan_rows(fitted, self._planner)
-            if isinstance(rows, Misfits):
-                raise RemodelError(f"topic {move.topic}: the database cannot hold a value of its records")
-        return rows
-
-    def _handler(self, move: Move) -> TopicHandler:
-        (handler,) = self._router.handlers([move.topic.encode()])
-        if not isinstance(handler, TopicHandler):
-            raise RemodelError(f"topic {move.topic} has no route")
-        return handler
-
-    def _make_room(self, groups: RecordGroups) -> None:
-        missing = self._planner.missing(groups)
-        if missing:
-            with self._database.begin() as connection:
-                self._schema.ensure(connection, missing)
-            with self._database.begin() as connection:
-                self._schema.learn(connection, {wish.table.key for wish in missing})
-
     def _advance(self, connection: sa.Connection, move: Move, before: int, after: int) -> None:
-        table = self._catalog.assignment
+        table = self._shop.catalog.assignment
         here = self._here(move) & (sa.func.coalesce(table.c.moved, 0) == before)
         if connection.execute(table.update().where(here).values(moved=after)).rowcount != 1:
-            raise RemodelError(f"topic {move.topic}: another remodel is working on it; wait until it ends")
+            raise RewriteError(f"topic {move.topic}: another remodel is working on it; wait until it ends")
 
     def _compare(self, move: Move) -> Iterator[MoveProgress]:
-        """Raise RemodelError unless every record of the past assignment is in the current one, unchanged.
+        """Raise RewriteError unless every record of the past assignment is in the current one, unchanged.
 
         One that is too old to be kept may be missing: the two places delete it at different times.
         """
         done, too_old = 0, self._too_old(move)
-        with self._snapshots.take() as snapshot:
-            for old, new in _side_by_side(_records(snapshot, move.past), _records(snapshot, move.current)):
+        with self._shop.snapshots.take() as snapshot:
+            for old, new in _side_by_side(records_in(snapshot, move.past), records_in(snapshot, move.current)):
                 if new is None and old.time_us < too_old:
                     continue
-                if new is None or not _equal(old, new):
-                    raise RemodelError(
+                if not equal_records(old, new):
+                    raise RewriteError(
                         f"topic {move.topic}: message {old.id} does not read back unchanged from its new tables; "
                         "the old rows are kept"
                     )
                 done += 1
-                if done % BATCH == 0:
+                if done % workshop.BATCH == 0:
                     yield MoveProgress("compared", done)
         yield MoveProgress("compared", done)
 
-    def _in_use(self, topic: str) -> list[Assignment]:
-        """Return the assignments to search for a topic's records."""
-        table = self._catalog.assignment
-        query = sa.select(table).where((table.c.hash == key_hash(topic)) & (table.c.state != MOVED))
-        with self._database.begin() as connection:
-            return [Assignment(row.topic, row.key, row.route, row.model) for row in connection.execute(query)]
-
     def _here(self, move: Move) -> sa.ColumnElement[bool]:
-        table = self._catalog.assignment
+        table = self._shop.catalog.assignment
         return (table.c.hash == key_hash(move.topic)) & (table.c.sequence == move.sequence)
-
-    def _tables(self, assignment: Assignment) -> dict[str, tuple[BoundTable, str]]:
-        """Return the existing tables of an assignment's records, by key, each with its name."""
-        tables = {table.key: table for table in _bound(assignment).tables() if not table.replaces}
-        with self._database.begin() as connection:
-            known = self._catalog.physical_tables(connection, tables)
-        return {key: (tables[key], found.name) for key, found in known.items()}
-
-    def _next(self, move: Move, after: int) -> list[Record]:
-        """Return the records of the topic's next messages in the past assignment."""
-        with self._snapshots.take() as snapshot:
-            return next(_batches(_records(snapshot, move.past, after)), [])
 
     def _too_old(self, move: Move) -> float:
         """Return the time in microseconds since 1970 before which the topic's records are not kept."""
-        keep = self._handler(move).builder.route.keep
+        keep = self._shop.handler(move.topic).builder.route.keep
         return float("-inf") if keep is None else (self._clock() - keep.total_seconds()) * 1_000_000
 
 
 def _move(row: sa.Row[Any], current: Assignment) -> Move:
     past = Assignment(row.topic, row.key, row.route, row.model)
     return Move(past, row.sequence, row.moved or 0, current, row.state == MOVED)
-
-
-def _bound(assignment: Assignment) -> BoundModel:
-    return bound_model(assignment.model, assignment.key, assignment.route)
-
-
-def _by_id(topic: str, after: int) -> Selection:
-    return Selection(TopicFilter.parse(topic), low=after + 1, order=BY_ID)
-
-
-def _records(snapshot: Snapshot, assignment: Assignment, after: int = 0) -> Iterator[Record]:
-    """Yield a topic's records in an assignment, in the order of their ids."""
-    return _walked(snapshot, assignment, _by_id(assignment.topic, after))
-
-
-def _walked(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> Iterator[Record]:
-    keys = LookupCache(snapshot)
-    source = Source(
-        _bound(assignment),
-        frozenset({assignment.topic}),
-        frozenset(),
-        complete=False,
-    )
-    for path in plan_paths(snapshot, keys, [source], scan=False):
-        yield from walk(snapshot, keys, path, wanted, PAGE)
 
 
 def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
@@ -351,26 +220,3 @@ def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tupl
         while candidate is not None and _id_and_part(candidate) < _id_and_part(one):
             candidate = next(new, None)
         yield one, candidate if candidate is not None and _id_and_part(candidate) == _id_and_part(one) else None
-
-
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Yield a few thousand records at a time, keeping those of one message together."""
-    messages = (list(parts) for _, parts in groupby(records, key=attrgetter("id")))
-    while batch := [record for parts in islice(messages, BATCH) for record in parts]:
-        yield batch
-
-
-def _equal(old: Record, new: Record) -> bool:
-    """Return True if two records are equal; an old one without values is not compared."""
-    envelope = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
-    if envelope(old) != envelope(new):
-        return False
-    left, right = old.properties(), new.properties()
-    return not left or {path: _exact(*pair) for path, pair in left.items()} == {
-        path: _exact(*pair) for path, pair in right.items()
-    }
-
-
-def _exact(kind: Kind, value: Any) -> tuple[Kind, Any]:
-    """Return a value in a form that differs for −0.0 and 0.0, and is equal for NaN and NaN."""
-    return kind, repr(value) if kind in {"number", "json"} else value

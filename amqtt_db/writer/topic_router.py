@@ -12,6 +12,7 @@ from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination
 from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.routing.records import RecordBuilder, TopicHandler
+from amqtt_db.routing.retype import typing_of
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 
@@ -104,6 +105,11 @@ class TopicRouter:
             destination = self._destination(assignment.key, builder.route)
             levels = builder.route.filter.match(topic) or {}
             self._handlers[topic.encode()] = TopicHandler(topic, builder, destination, levels)
+
+    def typings(self, new: Iterable[str], topics: Mapping[str, int]) -> dict[str, str]:
+        """Return what the routes of ``new`` topics declare, as text; ``topics`` are mapped to their routes' indexes."""
+        texts = {topic: typing_of(self.builders[topics[topic]]) for topic in new}
+        return {topic: text for topic, text in texts.items() if text}
 
     def filter_of(self, raw: bytes) -> str:
         """Return the topic filter under which messages of a topic are counted."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import Assignment, Catalog
+from amqtt_db.database.catalog import Assignment, Catalog, PhysicalTable
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.naming import clean
@@ -144,6 +145,29 @@ class ViewKeeper:
             if len(self._due) == before:
                 vain += 1
                 time.sleep(PAUSE)
+
+    @contextmanager
+    def short_transaction(self) -> Iterator[sa.Connection]:
+        """Open a transaction with the schema locked that, where the database has views, waits for no lock for long."""
+        if self._sql is not None:
+            with self._sql.with_short_timeout(self._engine, self._database) as connection:
+                yield connection
+            return
+        with self._database.begin() as connection:
+            self._engine.lock_schema(connection)
+            yield connection
+
+    def shown(self, connection: sa.Connection, destination: Destination) -> Sequence[PhysicalTable]:
+        """Return the views that show the records of a destination."""
+        routes = self._sharing.get(destination.route, (destination.route,))
+        return [] if self._sql is None else self._views.shown(connection, destination, routes)
+
+    def withdraw(self, connection: sa.Connection, destination: Destination) -> None:
+        """Drop the views that show the records of a destination; they are due to be made again."""
+        for view in self.shown(connection, destination):
+            self._views.drop(connection, view)
+        self._pairs.setdefault(destination.key, {})
+        self._due[destination.key] = self._destinations[destination.key] = destination
 
     def _refresh(self, sql: ViewSQL[Any]) -> None:
         due = dict(islice(self._due.items(), VIEWS_AT_ONCE))

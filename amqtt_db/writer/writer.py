@@ -316,6 +316,8 @@ class Writer:
                 assignments = self._router.assign(topics, known, tables)
             added = [assignment for assignment in assignments if known.get(assignment.topic) != assignment]
             self._catalog.add_assignments(connection, added)
+            new = [assignment.topic for assignment in added if assignment.topic not in known]
+            self._catalog.note_typings(connection, self._router.typings(new, topics))
             self._target.learn_assignments(connection)
         self._router.learn(topics, assignments)
         self._views.moved(added, known)

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from amqtt_db.reader.topics import list_topics
 from amqtt_db.record import Record
-from amqtt_db.writer.remodel import Remodel, RemodelError
+from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.transaction import CheckpointMoved
+from amqtt_db.writer.workshop import RewriteError
 from tests.history import messages
 from tests.values import same
 from tests.workbench import Sent, Workbench, routes
@@ -73,7 +74,7 @@ def test_the_old_rows_stay_until_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_it_may_be_stopped_at_any_batch_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after each batch: readers see every record once all the time, and the end is the same."""
-    monkeypatch.setattr("amqtt_db.writer.remodel.BATCH", 7)
+    monkeypatch.setattr("amqtt_db.writer.workshop.BATCH", 7)
     bench = Workbench(tmp_path, _route("wide"))
     bench.send(*(("t", {"at": n, "v": n}) for n in range(30)))
     before = _told(bench.records())
@@ -117,9 +118,9 @@ def test_a_record_that_does_not_read_back_stops_it(tmp_path: Path) -> None:
     steps = remodel.move(move)
     next(steps)
     bench.sql("UPDATE new_t SET v = 3 WHERE v = 2")
-    with pytest.raises(RemodelError, match="does not read back"):
+    with pytest.raises(RewriteError, match="does not read back"):
         list(steps)
-    with pytest.raises(RemodelError, match="topic t"):
+    with pytest.raises(RewriteError, match="topic t"):
         list(remodel.move(move))
     remodel.close()
     assert bench.sql("SELECT count(*) FROM t") == [(2,)]
@@ -127,14 +128,14 @@ def test_a_record_that_does_not_read_back_stops_it(tmp_path: Path) -> None:
 
 def test_there_is_one_remodel_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one is refused until the first one ends, or its process does."""
-    monkeypatch.setattr("amqtt_db.writer.remodel.PATIENCE", 0.0)
+    monkeypatch.setattr("amqtt_db.writer.workshop.PATIENCE", 0.0)
     bench = Workbench(tmp_path, _route("wide"))
     bench.send(("t", {"at": 1, "v": 1}))
     first, second = (Remodel(bench.url, routes(_route("eav"))) for _ in range(2))
     (move,) = first.moves()
     steps = first.move(move)
     next(steps)
-    with pytest.raises(RemodelError, match="another remodel is"):
+    with pytest.raises(RewriteError, match="another remodel is"):
         next(second.move(move))
     list(steps)
     assert [after.is_done for after in second.moves()] == [True]

@@ -250,7 +250,7 @@ def test_records_that_grow_old_while_they_move(old: str, new: str, site: Site) -
     bench.restart(_route(new))
     bench.now += HOUR + 4.5
     left = [index for index in range(20) if index > 3]
-    table = remodel._tables(move.current)
+    table = remodel._shop.tables(move.current)
     remodel.close()
     assert table
     name = next(name for _, name in table.values() if not name.endswith(("point", "value")))
