@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,14 +16,15 @@ import typer
 from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import FOUND_CONFIG, AsJson
-from amqtt_db.cli.output import STANDARD_OUTPUT, print_json, print_result
+from amqtt_db.cli.output import STANDARD_OUTPUT, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, find_notes, print_notes, read_document, require_usable
 from amqtt_db.config import Settings
-from amqtt_db.errors import ConfigError
+from amqtt_db.errors import ConfigError, DatabaseError, NoDatabaseYet
 from amqtt_db.models.spec import to_spec
 from amqtt_db.routing.route import Route
 
 if TYPE_CHECKING:
+    from amqtt_db.writer.disagreements import RouteChange
     from amqtt_db.writer.preview import Preview
 
 
@@ -37,12 +38,12 @@ def check(
     sample: Annotated[
         Path | None, typer.Option(help="A file that contains the payload of the sample; - for standard input.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not connect to the brokers in `broker:`.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not connect to brokers or the database.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Report every mistake in a configuration, or show its routes; with a sample, show what it would become.
 
-    Without a sample, connect to the brokers in `broker:` too.  The exit code is 2 for a mistake in the configuration,
+    Without a sample, connect to the brokers in `broker:` and list what is stored otherwise than declared.  The exit code is 2 for a mistake in the configuration,
     and 1 for a sample that would not be stored or a broker that cannot be used.
     """
     with error_boundary():
@@ -60,8 +61,10 @@ def check(
 
 
 def _show_routes(document: Mapping[str, Any], settings: Settings, is_asked: bool) -> bool:
-    """Print the routes, and what the brokers of a document grant; return True if all of these can be used."""
+    """Print the routes, how what is stored disagrees, and what brokers grant; return True if these can be used."""
     print_result(show.render_routes(settings))
+    for line in show.describe_changes(_find_changes(settings) if is_asked else ()):
+        print_text(line)
     if not is_asked or not config.is_bridge(document):
         return True
     from amqtt_db.cli.brokers import ask_brokers, is_usable, render_answer  # noqa: PLC0415 - only bridges need it
@@ -71,6 +74,19 @@ def _show_routes(document: Mapping[str, Any], settings: Settings, is_asked: bool
     for broker, answer in zip(brokers, answers, strict=True):
         print_result(render_answer(broker, answer), soft_wrap=True)
     return all(map(is_usable, brokers, answers))
+
+
+def _find_changes(settings: Settings) -> Sequence[RouteChange]:
+    """Return how what is stored disagrees with the routes; a database that cannot be read is only worth a note."""
+    from amqtt_db.writer.disagreements import find_changes  # noqa: PLC0415 - it needs SQLAlchemy
+
+    try:
+        return find_changes(settings.database, settings.routes)
+    except NoDatabaseYet:
+        return ()
+    except DatabaseError as error:
+        typer.echo(f"note: what is stored was not compared with the routes: {error}", err=True)
+        return ()
 
 
 def _show_sample(settings: Settings, topic: str, payload: bytes) -> bool:
@@ -97,6 +113,7 @@ def _print_findings(
             "problems": [],
             "notes": list(map(attrs.asdict, find_notes(document, settings))),
             "routes": list(map(_describe_route, settings.routes)),
+            "changes": list(map(attrs.asdict, _find_changes(settings) if is_asked and message is None else ())),
             "brokers": granted,
             "sample": None if sample is None else _describe_sample(sample),
         }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does with
     from amqtt_db.database.dead_letters import DeadLetter
     from amqtt_db.reader.latest import DeviceState
     from amqtt_db.reader.topics import StoredTopic
+    from amqtt_db.writer.disagreements import RouteChange
     from amqtt_db.writer.preview import Preview
 
 _WIDEST = 200  # characters of a value in a table
@@ -64,6 +65,23 @@ def render_routes(settings: Settings) -> RenderableType:
     )
     header = ("topic", "model", "entity", "time", "unknown", "mismatch", "kept")
     return make_table(header, rows, "Routes: the first match applies")
+
+
+def describe_changes(changes: Iterable[RouteChange]) -> Iterator[str]:
+    """Yield lines about what is stored otherwise than its route declares."""
+    for change in changes:
+        where = f"{escape_text(change.filter)}, {format_count(change.topics, 'stored topic')}"
+        for one in change.columns:
+            column = escape_text(f"{one.table}.{one.column}")
+            yield (
+                f"{where}: column {column} holds {one.stored}, and {one.declared} is declared; `amqtt-db remodel` "
+                "rewrites the values that fit exactly"
+            )
+        for level in change.levels:
+            yield f"{where}: level {level} is not stored yet; `amqtt-db remodel` takes it from the stored topics"
+        if change.time is not None:
+            time = escape_text(change.time)
+            yield f"{where}: `amqtt-db remodel` gives each record the time in its stored {time}, if it has another one"
 
 
 def _format_model(model: Any) -> str:

@@ -16,7 +16,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database import system_tables as tables
-from amqtt_db.database.column_change import finish_column_change
+from amqtt_db.database.column_change import finish_column_change, half_done_change
 from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.database.naming import fold
 from amqtt_db.database.store_version import upgrade, write_version
@@ -102,8 +102,11 @@ class Catalog:
         query = sa.select(self.column)
         if names is not None:
             query = query.where(self.column.c.table_name.in_(list(names)))
+        changed = None if self._engine.transactional_ddl else half_done_change(connection, self.meta)
         for name, column, path, kind in connection.execute(query):
-            columns[name][path, kind] = column
+            there = column if changed is None or changed[:2] != (name, column) else changed[2]
+            if there:
+                columns[name][path, kind] = there
         return columns
 
     def tables_per_route(self, connection: sa.Connection) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Rename or drop a column of a table of records, with what the catalogue says of it.
 
-Where DDL commits by itself, a process that is killed in the middle leaves a note in ``mqtt_meta``; the next writer
-finishes the change.  Writers must be kept away: the schema is locked, and the routing versions are raised first.
+Where DDL commits by itself, a process that is killed in the middle leaves a note in ``mqtt_meta``, which readers heed;
+the next writer finishes the change.  Writers must be kept away: the schema is locked, and the routing versions are raised first.
 """
 
 from __future__ import annotations
@@ -30,16 +30,20 @@ def change_column(connection: sa.Connection, meta: sa.Table, column: sa.Table, t
 
 def finish_column_change(connection: sa.Connection, meta: sa.Table, column: sa.Table) -> None:
     """Finish what a killed process has left half done, if there is anything; call it with the schema locked."""
+    half_done = half_done_change(connection, meta)
+    if half_done is not None:
+        _record_change(connection, meta, column, *half_done)
+
+
+def half_done_change(connection: sa.Connection, meta: sa.Table) -> tuple[str, str, str] | None:
+    """Return the table, the column and its new name of a change that the table has seen, and the catalogue has not."""
     note = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _NOTE))
     if note is None:
-        return
+        return None
     table, old, new = orjson.loads(note)
     inspector = sa.inspect(connection)
     there = {one["name"] for one in inspector.get_columns(table)} if inspector.has_table(table) else {old}
-    if old in there:  # the table is as it was
-        connection.execute(meta.delete().where(meta.c.name == _NOTE))
-    else:
-        _record_change(connection, meta, column, table, old, new)
+    return None if old in there else (table, old, new)
 
 
 def rename_in_catalog(connection: sa.Connection, column: sa.Table, table: str, old: str, new: str) -> None:

@@ -7,26 +7,28 @@ short transaction that keeps writers out; one that would have to wait for reader
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.column_change import change_column, rename_in_catalog
+from amqtt_db.database.engines.base import is_collision
 from amqtt_db.database.naming import clean, column_name, fold
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import Busy
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.models.wide import EXTRA
-from amqtt_db.record import Kind, Pair, Shape
+from amqtt_db.record import Kind, Shape
 from amqtt_db.routing.records import TopicHandler
+from amqtt_db.writer.disagreements import Columns, Kinds, strays
 from amqtt_db.writer.workshop import Workshop
 
-Kinds = Mapping[str, Kind]
-"""The declared kind of each path."""
 
-Columns = Mapping[Pair, str]
-"""The columns of a table or a view by what they hold."""
+ATTEMPTS_TO_TIDY: Final = 20  # while somebody else holds a lock
+PAUSE_TO_TIDY: Final = 0.1  # seconds between them
 
 
 def tidy_columns(shop: Workshop, handlers: Iterable[TopicHandler]) -> list[str]:
@@ -37,12 +39,25 @@ def tidy_columns(shop: Workshop, handlers: Iterable[TopicHandler]) -> list[str]:
         tidier = _Tidier(shop, handler)
         for work in (tidier.rename, tidier.drop):
             try:
-                work()
+                _attempt(shop, work)
             except (sa.exc.DBAPIError, Busy) as error:
                 why = answer(error) if isinstance(error, sa.exc.DBAPIError) else str(error)
                 left.append(f"columns of {handler.filter} stay as they are for now: {why}")
     shop.views.finish()
     return list(dict.fromkeys(left))
+
+
+def _attempt(shop: Workshop, work: Callable[[], None]) -> None:
+    """Do something, again if a lock is held by somebody else; at last raise what was in the way."""
+    for _ in range(ATTEMPTS_TO_TIDY - 1):
+        try:
+            work()
+            return
+        except (sa.exc.DBAPIError, Busy) as error:
+            if not is_collision(shop.engine, error):
+                raise
+        time.sleep(PAUSE_TO_TIDY)
+    work()
 
 
 def plan_renames(columns: Columns, kinds: Kinds, name: Callable[[str, Kind, set[str]], str]) -> list[tuple[str, str]]:
@@ -63,15 +78,6 @@ def plan_renames(columns: Columns, kinds: Kinds, name: Callable[[str, Kind, set[
             taken.add(fold(other))
             steps += [(own[plain[0]], other), (own[kinds[path]], own[plain[0]])]
     return steps
-
-
-def strays(columns: Columns, kinds: Kinds) -> list[tuple[Pair, str]]:
-    """Return the columns of properties that are declared as another kind."""
-    return [
-        ((path, kind), column)
-        for (path, kind), column in columns.items()
-        if kinds.get(path, kind) != kind and kind != "tagged"
-    ]
 
 
 def is_variant(path: str, kind: Kind, column: str) -> bool:
