@@ -1,7 +1,7 @@
 """Rename or drop a column of a table of records, with what the catalogue says of it.
 
 Where DDL commits by itself, a process that is killed in the middle leaves a note in ``mqtt_meta``, which readers heed;
-the next writer finishes the change.  Writers must be kept away: the schema is locked, and the routing versions are raised first.
+the next writer finishes the change.  Writers must be kept away: lock the schema and raise the routing versions first.
 """
 
 from __future__ import annotations

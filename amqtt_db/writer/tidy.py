@@ -26,7 +26,6 @@ from amqtt_db.routing.records import TopicHandler
 from amqtt_db.writer.disagreements import Columns, Kinds, strays
 from amqtt_db.writer.workshop import Workshop
 
-
 ATTEMPTS_TO_TIDY: Final = 20  # while somebody else holds a lock
 PAUSE_TO_TIDY: Final = 0.1  # seconds between them
 

@@ -148,6 +148,28 @@ def test_check_shows_the_routes(tmp_path: Path) -> None:
     assert "routes[1].topic: never matches" in result.stderr
 
 
+def test_check_and_remodel_after_a_property_is_declared(tmp_path: Path) -> None:
+    """`check` names the column and what `remodel` would do; `remodel` counts; then both have nothing to say."""
+    old = {"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}}
+    bench = Workbench(tmp_path, old)
+    bench.send(("home/attic/climate", {"n": 5}), ("home/hall/climate", {"n": 1.5}))
+    bench.close()
+    path = configuration(tmp_path, routes=[{**old, "entity": {"n": "int"}}])
+    said = "home/{room}/climate, 2 stored topics: column climate.n holds number, and int64 is declared"
+    assert said in invoke("check", path).stdout
+    assert said not in invoke("check", "--offline", path).stdout
+    told = invoke("remodel", path).stdout
+    assert "1 record rewritten as declared; 1 value converted\n1 value kept as before" in told
+    assert invoke("remodel", path).stdout == "1 value kept as before: the declared type does not fit exactly\n"
+
+
+def test_check_notes_a_database_that_cannot_be_read(tmp_path: Path) -> None:
+    """The configuration is as good as it was."""
+    (tmp_path / "mqtt.db").write_text("no database")
+    result = invoke("check", configuration(tmp_path))
+    assert (result.exit_code, "what is stored was not compared with the routes" in result.stderr) == (0, True)
+
+
 def test_check_shows_what_a_sample_becomes(tmp_path: Path) -> None:
     """With a sample: its route, its properties with their kinds, and the DDL; nothing is changed."""
     path = configuration(tmp_path)

@@ -144,8 +144,19 @@ def is_cut(bench: Workbench, commits: int, *entries: dict[str, Any]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
-def test_it_is_killed_at_each_commit_and_goes_on(model: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_killed_at_each_commit_and_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On each engine, with the model whose columns change their names."""
+    require_resumption(Workbench(site, {"topic": "x/+", "model": "wide"}), "wide", monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS[1:])
+def test_other_models_go_on_after_a_kill(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tables they have."""
+    require_resumption(Workbench(tmp_path, {"topic": "x/+", "model": model}), model, monkeypatch)
+
+
+def require_resumption(bench: Workbench, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers see each record once at any time, as it was or as it will be; and the end is the same."""
     monkeypatch.setattr("amqtt_db.writer.workshop.BATCH", 4)
     new = {"topic": "x/+", "model": model, "entity": {"n": "int"}}
