@@ -20,7 +20,7 @@ from amqtt_db.routing.records import RecordBuilder, TopicHandler
 from amqtt_db.routing.reshape import names_in, read_text
 from amqtt_db.routing.route import Route
 
-Values = dict[Pair, Any]
+PairValues = dict[Pair, Any]
 
 
 @attrs.frozen
@@ -39,7 +39,7 @@ class Retyped:
 
 def retype(record: Record, handler: TopicHandler) -> Retyped:
     """Return a record of the handler's topic as its route types it now."""
-    before: Values = {
+    before: PairValues = {
         (path, kind): value
         for (path, kind), value in zip(record.shape.properties, record.values, strict=True)
         if value is not None
@@ -60,19 +60,19 @@ def typing_of(builder: RecordBuilder) -> str:
     return orjson.dumps([kinds, names, builder.times]).decode() if kinds or names or builder.times else ""
 
 
-def _convert_values(before: Values, route: Route) -> tuple[Values, int, int]:
+def _convert_values(before: PairValues, route: Route) -> tuple[PairValues, int, int]:
     """Return the values with the declared kinds, and how many were converted and how many do not fit."""
     if route.entity is None:
         return before, 0, 0
     kinds, readings = dict(route.entity.shape.properties), _readings_by_path(route)
-    values: Values = {}
+    values: PairValues = {}
     converted = left = 0
     for (path, kind), value in before.items():
         if kinds.get(path, kind) == kind:
             values[path, kind] = value
             continue
         try:
-            new_kind, new = _convert(route, route.entity, readings.get(path), path, value)
+            new_kind, new = _convert_value(route, route.entity, readings.get(path), path, value)
         except EntityError:
             values[path, kind] = value
             left += 1
@@ -82,7 +82,7 @@ def _convert_values(before: Values, route: Route) -> tuple[Values, int, int]:
     return values, converted, left
 
 
-def _convert(route: Route, entity: Entity, reading: Reading | None, path: str, value: Any) -> Any:
+def _convert_value(route: Route, entity: Entity, reading: Reading | None, path: str, value: Any) -> Any:
     """Return the kind and the value of a property; what is stored as a number may have been scaled already."""
     if isinstance(value, str):
         value = read_text(route.reshaping, value)
@@ -95,12 +95,12 @@ def _readings_by_path(route: Route) -> Mapping[str, Reading]:
     return {".".join(map(escape, keys)): reading for keys, reading in route.reshaping.readings.items()}
 
 
-def _missing_levels(paths: set[str], handler: TopicHandler) -> Values:
+def _missing_levels(paths: set[str], handler: TopicHandler) -> PairValues:
     """Return the levels of the topic that are not stored with a record whose properties have these paths."""
     levels, entity = handler.levels, handler.builder.route.entity
-    named: Values = dict(zip((*handler.builder.level_pairs, *levels.mistyped), levels.values, strict=True))
+    named: PairValues = dict(zip((*handler.builder.level_pairs, *levels.mistyped), levels.values, strict=True))
     kinds = {} if entity is None else dict(entity.shape.properties)
-    declared: Values = {(name, kinds[name]): value for name, value in levels.declared.items()}
+    declared: PairValues = {(name, kinds[name]): value for name, value in levels.declared.items()}
     return {pair: value for pair, value in (named | declared).items() if pair[0] not in paths}
 
 

@@ -21,7 +21,7 @@ from amqtt_db.writer.workshop import bound
 Kinds = Mapping[str, Kind]
 """The declared kind of each path."""
 
-Columns = Mapping[Pair, str]
+PairColumns = Mapping[Pair, str]
 """The columns of a table or a view by what they hold."""
 
 
@@ -64,7 +64,7 @@ def find_changes(database: str, routes: Sequence[Route]) -> list[RouteChange]:
         return [_change(snapshot, builders[index], some) for index, some in sorted(found.items())]
 
 
-def strays(columns: Columns, kinds: Kinds) -> list[tuple[Pair, str]]:
+def strays(columns: PairColumns, kinds: Kinds) -> list[tuple[Pair, str]]:
     """Return the columns of properties that are declared as another kind."""
     return [
         ((path, kind), column)

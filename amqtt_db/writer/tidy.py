@@ -23,7 +23,7 @@ from amqtt_db.models.base import ENVELOPE
 from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Kind, Shape
 from amqtt_db.routing.records import TopicHandler
-from amqtt_db.writer.disagreements import Columns, Kinds, strays
+from amqtt_db.writer.disagreements import Kinds, PairColumns, strays
 from amqtt_db.writer.workshop import Workshop
 
 ATTEMPTS_TO_TIDY: Final = 20  # while somebody else holds a lock
@@ -59,7 +59,9 @@ def _attempt(shop: Workshop, work: Callable[[], None]) -> None:
     work()
 
 
-def plan_renames(columns: Columns, kinds: Kinds, name: Callable[[str, Kind, set[str]], str]) -> list[tuple[str, str]]:
+def plan_renames(
+    columns: PairColumns, kinds: Kinds, name: Callable[[str, Kind, set[str]], str]
+) -> list[tuple[str, str]]:
     """Return which columns get which names, in this order, so that declared kinds have the plain ones.
 
     ``name`` makes a name for the variant of a path and a kind that is not among those that are taken.

@@ -149,7 +149,7 @@ def test_check_shows_the_routes(tmp_path: Path) -> None:
 
 
 def test_check_and_remodel_after_a_property_is_declared(tmp_path: Path) -> None:
-    """`check` names the column and what `remodel` would do; `remodel` counts; then both have nothing to say."""
+    """`check` names the column and what `remodel` would do; `remodel` counts, and has nothing more to do."""
     old = {"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}}
     bench = Workbench(tmp_path, old)
     bench.send(("home/attic/climate", {"n": 5}), ("home/hall/climate", {"n": 1.5}))
@@ -160,12 +160,14 @@ def test_check_and_remodel_after_a_property_is_declared(tmp_path: Path) -> None:
     assert said not in invoke("check", "--offline", path).stdout
     told = invoke("remodel", path).stdout
     assert "1 record rewritten as declared; 1 value converted\n1 value kept as before" in told
-    assert invoke("remodel", path).stdout == "1 value kept as before: the declared type does not fit exactly\n"
+    again = invoke("remodel", path).stdout.strip()
+    assert again == "1 value kept as before: the declared type does not fit exactly"
 
 
 def test_check_notes_a_database_that_cannot_be_read(tmp_path: Path) -> None:
     """The configuration is as good as it was."""
-    (tmp_path / "mqtt.db").write_text("no database")
+    bench = Workbench(tmp_path, {"topic": "#"})
+    bench.sql("UPDATE mqtt_meta SET value = '99' WHERE name = 'version'")
     result = invoke("check", configuration(tmp_path))
     assert (result.exit_code, "what is stored was not compared with the routes" in result.stderr) == (0, True)
 
