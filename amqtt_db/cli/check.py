@@ -43,8 +43,9 @@ def check(
 ) -> None:
     """Report every mistake in a configuration, or show its routes; with a sample, show what it would become.
 
-    Without a sample, connect to the brokers in `broker:` and list what is stored otherwise than declared.  The exit code is 2 for a mistake in the configuration,
-    and 1 for a sample that would not be stored or a broker that cannot be used.
+    Without a sample, connect to the brokers in `broker:` and list what is stored otherwise than declared.  The exit
+    code is 2 for a mistake in the configuration, and 1 for a sample that would not be stored or a broker that cannot be
+    used.
     """
     with error_boundary():
         message = _sample(topic, payload, sample)

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, Assignment, key_hash
 from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.record import Kind, Record
+from amqtt_db.models.latest import LATEST_NAMES, LATEST_RECORDS, LATEST_VALUES
+from amqtt_db.record import Kind, Record, Shape
 from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.retype import retype, typing_of
 from amqtt_db.routing.topics import TopicFilter
@@ -23,6 +24,7 @@ from amqtt_db.writer.erase import erase
 from amqtt_db.writer.insert_target import merge_rows
 from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
 
+_LATEST = (LATEST_RECORDS, LATEST_VALUES)
 _envelope_of = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
 
 
@@ -54,6 +56,7 @@ class Retyper:
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
+        self._newest: frozenset[tuple[int, int]] | None = None
 
     def due(self, topic: str) -> list[Retyping]:
         """Return the topics, among those that a filter covers, whose records may be typed by other declarations."""
@@ -83,6 +86,8 @@ class Retyper:
                 done.left + sum(after.left for after in retyped),
             )
             yield done
+        if retyping.handler.builder.times and retyping.handler.builder.route.latest is not None:
+            self._fill_latest(retyping)
         if not done.left:
             with self._shop.database.begin() as connection:
                 typing = {retyping.topic: typing_of(retyping.handler.builder)}
@@ -94,8 +99,11 @@ class Retyper:
         """Replace the ``changed`` ones of some records in one transaction, which reads back all of them."""
         rows = self._shop.plan_rows(retyping.handler, [new[index] for index in changed])
         tables = list(self._shop.tables(retyping.assignment).values())
+        gone = [self._shop.identify(old[index]) for index in changed]
+        newest = [one for one in gone if one[:2] in self._find_newest(retyping.handler)]
         with self._shop.database.begin() as connection:
-            erase(connection, self._shop.engine, tables, [self._shop.identify(old[index]) for index in changed])
+            erase(connection, self._shop.engine, tables, gone)
+            erase(connection, self._shop.engine, [(table, table.name) for table in _LATEST], newest)
             self._shop.engine.insert(connection, merge_rows(rows))
             snapshot = Snapshot(self._shop.engine, self._shop.catalog, connection)
             found = records_in(snapshot, retyping.assignment, new[0].id - 1, new[-1].id)
@@ -105,6 +113,27 @@ class Retyper:
                     f"topic {retyping.topic}: messages {new[0].id} to {new[-1].id} do not read back as they were "
                     "rewritten; they stay as they were"
                 )
+
+    def _find_newest(self, handler: TopicHandler) -> frozenset[tuple[int, int]]:
+        """Return the ids and parts of the records that newest values are from, as they were at first."""
+        if handler.builder.route.latest is None:
+            return frozenset()
+        if self._newest is None:
+            self._shop.make_room({(handler.destination, Shape(())): []})
+            tables = [sa.table(table.name, sa.column("id"), sa.column("part")) for table in _LATEST]
+            with self._shop.database.begin() as connection:
+                rows = [row for table in tables for row in connection.execute(sa.select(table.c.id, table.c.part))]
+            self._newest = frozenset((row.id, row.part) for row in rows)
+        return self._newest
+
+    def _fill_latest(self, retyping: Retyping) -> None:
+        """Let the newest values be those of the records that are newest by their new times."""
+        last = 0
+        while batch := self._shop.next_batch(retyping.assignment, last):
+            rows = self._shop.plan_rows(retyping.handler, batch)
+            with self._shop.database.begin() as connection:
+                self._shop.engine.insert(connection, merge_rows(row for row in rows if row[0].table in LATEST_NAMES))
+            last = batch[-1].id
 
 
 def equal_records(old: Record, new: Record | None) -> bool:

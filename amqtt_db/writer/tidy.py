@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.column_change import change_column, rename_in_catalog
 from amqtt_db.database.engines.base import is_collision
+from amqtt_db.database.indexes import make_indexes
 from amqtt_db.database.naming import clean, column_name, fold
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import Busy
@@ -92,7 +93,9 @@ class _Tidier:
     def __init__(self, shop: Workshop, handler: TopicHandler) -> None:
         self._shop = shop
         self._place = handler.destination
-        self._keys = [table.key for table in handler.builder.route.bound(self._place).tables()]
+        self._tables_of_model = handler.builder.route.bound(self._place).tables()
+        self._keys = [table.key for table in self._tables_of_model]
+        self._indexes = handler.builder.route.indexes
         entity = handler.builder.route.entity
         kinds = {} if entity is None else dict(entity.shape.properties)
         self._kinds: Kinds = {path: kind for path, kind in kinds.items() if path not in self._contested(kinds)}
@@ -115,8 +118,7 @@ class _Tidier:
                     rename_in_catalog(connection, shop.catalog.column, view.name, old, new)
             shop.views.withdraw(connection, self._place)
             for table in self._tables(connection):
-                for old, new in self._renames(table):
-                    self._change(connection, table.name, old, new)
+                self._change(connection, table, self._renames(table))
         shop.learn_columns(self._keys)
 
     def drop(self) -> None:
@@ -136,8 +138,7 @@ class _Tidier:
                 for column in columns:
                     rename_in_catalog(connection, shop.catalog.column, view.name, column, "")
             for table, columns in tables:
-                for column in columns:
-                    self._change(connection, table.name, column, "")
+                self._change(connection, table, [(column, "") for column in columns])
         shop.learn_columns(self._keys)
 
     def _contested(self, kinds: Kinds) -> set[str]:
@@ -169,5 +170,17 @@ class _Tidier:
                 found.append(column)
         return found
 
-    def _change(self, connection: sa.Connection, table: str, old: str, new: str) -> None:
-        change_column(connection, self._shop.catalog.meta, self._shop.catalog.column, table, old, new)
+    def _change(self, connection: sa.Connection, table: PhysicalTable, steps: Sequence[tuple[str, str]]) -> None:
+        """Rename and drop columns of a table, whose indexes on them are dropped, and made again for the new names."""
+        shop, names = self._shop, {name for step in steps for name in step}
+        for index in sa.inspect(connection).get_indexes(table.name) if steps else ():
+            columns = [name for name in index["column_names"] if name is not None]
+            if not names.isdisjoint(columns):
+                target = sa.Table(table.name, sa.MetaData(), *map(sa.Column, columns))
+                connection.execute(sa.schema.DropIndex(sa.Index(index["name"], *target.c)))
+        for old, new in steps:
+            change_column(connection, shop.catalog.meta, shop.catalog.column, table.name, old, new)
+        bound = next((one for one in self._tables_of_model if one.key == table.key), None)
+        known = shop.catalog.physical_tables(connection, [table.key])[table.key]
+        if steps and bound is not None:
+            make_indexes(shop.engine, connection, bound, known, self._indexes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,9 @@ from amqtt_db.entity import Entity
 from amqtt_db.errors import EntityError
 from amqtt_db.message import Batch
 from amqtt_db.reader import read
+from amqtt_db.reader.latest import latest
 from amqtt_db.testing.bench import PowerCut, power_cut
+from amqtt_db.testing.starting import connected
 from amqtt_db.writer.disagreements import Disagreement, find_changes
 from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.retyping import RetypeProgress
@@ -195,6 +198,34 @@ def test_the_view_shows_the_declared_kind_under_the_plain_name(model: str, site:
     ]
     rows = bench.sql("SELECT n, n__number FROM x_view ORDER BY id")
     assert [(a, None if b is None else float(b)) for a, b in rows] == [(5, None), (None, 1.5), (7, None)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_newest_values_are_typed_too(model: str, site: Site) -> None:
+    """And they are those of the records that are newest by the time that the route gained."""
+    old = {"topic": "x/+", "model": model, "latest": True}
+    bench = Workbench(site, old)
+    bench.send(("x/a", {"at": 2_000, "n": 5}), ("x/a", {"at": 1_000, "n": 6}), ("x/a", {"at": 1_500, "s": "q"}))
+    new = {**old, "entity": {"n": "int", "at": "float"}, "time": "at"}
+    retype(bench, new)
+    (state,) = latest(bench.url)
+    assert state.values == {"at": 2000.0, "n": 5, "s": "q"}
+    assert (state.properties["n"], state.time.timestamp()) == (("int64", 5), 2000)
+
+
+def test_an_index_follows_the_plain_column(site: Site) -> None:
+    """It is made again for the column that has the name now."""
+    old = {"topic": "x/+", "model": {"wide": {"table": "x"}}, "indexes": [["n"]]}
+    new = {**old, "entity": {"n": "int"}}
+    bench = Workbench(site, old)
+    bench.send(("x/a", {"n": 5}), ("x/b", {"n": 6.5}))
+    bench.restart(new)
+    bench.send(("x/a", {"n": 7}))
+    retype(bench, new)
+    with connected(bench.url) as connection:
+        found = [index["column_names"] for index in sa.inspect(connection).get_indexes("x")]
+    assert ["n"] in found
+    assert ["n__number"] not in found
 
 
 def test_check_says_what_disagrees(tmp_path: Path) -> None:
