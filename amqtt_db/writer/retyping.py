@@ -24,7 +24,7 @@ from amqtt_db.writer.erase import erase
 from amqtt_db.writer.insert_target import merge_rows
 from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
 
-_LATEST = (LATEST_RECORDS, LATEST_VALUES)
+_LATEST_TABLES = (LATEST_RECORDS, LATEST_VALUES)
 _envelope_of = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
 
 
@@ -103,7 +103,7 @@ class Retyper:
         newest = [one for one in gone if one[:2] in self._find_newest(retyping.handler)]
         with self._shop.database.begin() as connection:
             erase(connection, self._shop.engine, tables, gone)
-            erase(connection, self._shop.engine, [(table, table.name) for table in _LATEST], newest)
+            erase(connection, self._shop.engine, [(table, table.name) for table in _LATEST_TABLES], newest)
             self._shop.engine.insert(connection, merge_rows(rows))
             snapshot = Snapshot(self._shop.engine, self._shop.catalog, connection)
             found = records_in(snapshot, retyping.assignment, new[0].id - 1, new[-1].id)
@@ -120,7 +120,7 @@ class Retyper:
             return frozenset()
         if self._newest is None:
             self._shop.make_room({(handler.destination, Shape(())): []})
-            tables = [sa.table(table.name, sa.column("id"), sa.column("part")) for table in _LATEST]
+            tables = [sa.table(table.name, sa.column("id"), sa.column("part")) for table in _LATEST_TABLES]
             with self._shop.database.begin() as connection:
                 rows = [row for table in tables for row in connection.execute(sa.select(table.c.id, table.c.part))]
             self._newest = frozenset((row.id, row.part) for row in rows)
