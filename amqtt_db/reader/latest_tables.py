@@ -34,7 +34,9 @@ class LatestTables:
         wanted = {table.key: table for table in (LATEST_RECORDS, LATEST_VALUES)}
         known = snapshot.catalog.physical_tables(snapshot.connection, list(wanted))
         if len(known) < len(wanted):
-            raise DatabaseError("no newest values are stored; set `latest: true` for a route")
+            raise DatabaseError(
+                "no newest values are stored yet; they come with the first message of a route that has `latest: true`"
+            )
         self._records, self._values = (StoredTable.of(table, known[key]) for key, table in wanted.items())
 
     def records_after(self, id_: int) -> Sequence[DecodedRow]:

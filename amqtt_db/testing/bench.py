@@ -11,12 +11,14 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
+from amqtt_db.database.catalog import COUNTS, key_hash
 from amqtt_db.database.dead_letters import letters
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.models.base import Model
 from amqtt_db.reader import read
+from amqtt_db.reader.latest import latest
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Hypertable, Route
 from amqtt_db.testing.answer import Told, expected, require, require_same, told
@@ -168,6 +170,25 @@ class Bench:
     def reasons(self) -> list[str]:
         """Return the reasons of dead letters."""
         return sorted({f"a dead letter says: {letter.reason}" for letter in letters(self.url)})
+
+    def counts(self, filter_: str) -> Mapping[str, int]:
+        """Return the counters of a topic filter, of all journals together."""
+        with open_snapshot(self.url) as snapshot:
+            counter = snapshot.catalog.counter
+            sums = [sa.func.sum(counter.c[name]).label(name) for name in COUNTS]
+            row = snapshot.connection.execute(sa.select(*sums).where(counter.c.hash == key_hash(filter_))).mappings()
+            return {name: int(count or 0) for name, count in row.one().items()}
+
+    def newest(self, topic: str) -> list[tuple[str, str, str]]:
+        """Return device (without its topic's first level), path and value of all newest values, if any are kept."""
+        if not any(route.latest_tables for route in self._routes) or not self.records(topic):
+            return []
+        states = latest(self.url, topic)
+        return sorted(
+            (state.device.removeprefix(topic[:2]), path, repr((kind, value)))
+            for state in states
+            for path, (kind, value) in state.properties.items()
+        )
 
     def tables(self) -> Mapping[str, list[dict[str, Any]]]:
         """Return the raw rows of every table whose rows are never replaced."""

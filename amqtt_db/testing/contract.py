@@ -24,8 +24,8 @@ from amqtt_db.models.spec import from_spec, to_spec
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Record, Shape
 from amqtt_db.tagged import EncodedJson, loads
-from amqtt_db.testing import pure, strategies
-from amqtt_db.testing.answer import require, require_same, same
+from amqtt_db.testing import payload_routes, pure, strategies
+from amqtt_db.testing.answer import Told, require, require_same, same
 from amqtt_db.testing.bench import Bench
 from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.history import History, Sent, Setting
@@ -266,6 +266,27 @@ class ModelContract:
 
         law()
 
+    def test_reshaped_payloads_read_back_the_same(self, database: Database) -> None:
+        """Whatever a route makes of payloads: the same records, dead letters and newest values as of another model."""
+
+        @given(payload_routes.route_keys(), payload_routes.published(), st.sampled_from(NEIGHBOURS))
+        @tries(8, database)
+        def law(keys: payload_routes.RouteKeys, sent: Sequence[payload_routes.Published], neighbour: Model) -> None:
+            model = self.model
+            routes = [
+                payload_routes.make_route("a/s/{x}/{y}", model, keys, timed=self.timed),
+                payload_routes.make_route("b/s/{x}/{y}", neighbour, keys),
+            ]
+            with Bench(database, *routes) as bench:
+                for prefix in ("a/", "b/"):
+                    bench.feed(prefix[0]).store(*(attrs.evolve(one, topic=prefix + one.topic) for one in sent))
+                here, there = (list(map(_unplaced, bench.read(topic))) for topic in ("a/#", "b/#"))
+                require_same(there, here, bench.reasons())
+                require(bench.counts("a/s/{x}/{y}") == bench.counts("b/s/{x}/{y}"), "other counts")
+                require(bench.newest("a/#") == bench.newest("b/#"), "other newest values")
+
+        law()
+
     def test_a_replaced_row_is_the_newest(self, database: Database) -> None:
         """In tables that replace rows: one for each key, whatever order batches have, and whatever is offered again."""
         bound = self._bound(Destination("", "{site}/#"))
@@ -288,6 +309,11 @@ class ModelContract:
         """Publish, flush, crash, replay, new property, type clash, second writer, restart: same as a plain list."""
         life: Any = partial(Life, database, self.model, timed=self.timed)
         run_state_machine_as_test(life, settings=effort(tries(6, database), stateful_step_count=15))
+
+
+def _unplaced(one: Told) -> Told:
+    """Return a record without what tells its journal and the first level of its topic."""
+    return attrs.evolve(one, topic=one.topic[2:], id=one.id % 2**40)
 
 
 def _several(records: st.SearchStrategy[Record]) -> st.SearchStrategy[list[Record]]:

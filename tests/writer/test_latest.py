@@ -177,7 +177,7 @@ def test_routes_of_one_table_share_a_view(tmp_path: Path) -> None:
 def test_newest_values_that_nobody_keeps_are_an_error(tmp_path: Path) -> None:
     """It says what to do."""
     bench = Workbench(tmp_path, {"topic": "#"})
-    with pytest.raises(DatabaseError, match="set `latest: true` for a route"):
+    with pytest.raises(DatabaseError, match="a route that has `latest: true`"):
         list(latest(bench.url))
 
 
