@@ -17,7 +17,6 @@ from amqtt_db.registry import search_last
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(dead.app, name="dead")

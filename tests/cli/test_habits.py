@@ -49,6 +49,18 @@ def test_every_command_has_a_short_help(name: str) -> None:
     assert short.stdout == invoke(*words, "--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "found"), [("amqtt-db jour", "journal"), ("amqtt-db dead re", "replay"), ("amqtt-db tail --j", "--json")]
+)
+def test_a_shell_completes_commands_and_options(words: str, found: str) -> None:
+    """It asks like the script that ``--show-completion`` prints."""
+    code = "import sys; sys.argv[0] = 'amqtt-db'; from amqtt_db.cli import main; main()"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_AMQTT_DB_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == ([found], "")
+
+
 def test_the_configuration_that_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable comes first, then the two names; which file was taken is said on stderr."""
     monkeypatch.chdir(tmp_path)
