@@ -45,6 +45,8 @@ def _to_plain(item: Any) -> Any:
     if kind in _PLAIN:
         return item
     if kind is dict:
+        if _PLAIN.issuperset(map(type, item.values())):
+            return item
         return {key: _to_plain(value) for key, value in item.items()}
     if kind is list:
         return [_to_plain(value) for value in item]

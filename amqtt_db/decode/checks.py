@@ -20,7 +20,8 @@ orjson writes at most 254 levels, and a record that is exported or moved to anot
 """
 
 _LONGEST_NUMBER_TEXT: Final = 64  # characters; more digits are rather an identifier, as are those that begin with 0
-_WRITTEN_LIKE_NUMBER: Final = r"[+-]?(?:0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)?"
+_BEGINS_NUMBER: Final = frozenset(" +-0123456789")
+_WRITTEN_LIKE_NUMBER: Final = r" *[+-]?(?:0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)? *"
 
 
 def number_reader(*, comma: bool = False) -> Callable[[str], Any]:
@@ -31,12 +32,14 @@ def number_reader(*, comma: bool = False) -> Callable[[str], Any]:
     match = re.compile(_WRITTEN_LIKE_NUMBER.format(point="," if comma else r"\."), re.ASCII).fullmatch
 
     def read_text(text: str) -> Any:
-        found = match(text.strip(" ")) if len(text) <= _LONGEST_NUMBER_TEXT else None
-        if found is None:
+        if text[:1] not in _BEGINS_NUMBER or len(text) > _LONGEST_NUMBER_TEXT:
             return text or None
+        found = match(text)
+        if found is None:
+            return text
         if found.lastindex is None:
-            return int(found[0])
-        number = float(found[0].replace(",", "."))
+            return int(text)
+        number = float(text.replace(",", ".") if comma else text)
         return text if number - number else number  # infinite
 
     return read_text
