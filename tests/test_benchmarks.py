@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BRIEF = {
     "broker.py": ("--messages=200", "--rounds=1", "--clients=1,4"),
+    "codecs.py": ("--rounds=1", "--times=10"),
     "latency.py": ("--rate=200", "--seconds=0.5", "--rounds=1", "--clients=2", "--idle=0.2", "--databases=sqlite"),
     "growth.py": ("--messages=300", "--topics=10", "--properties=10", "--backlog=1000", "--models=wide, one;narrow"),
     "reader.py": ("--messages=300", "--rounds=1", "--engines=sqlite"),

@@ -26,7 +26,7 @@ def xml_format(*, numbers: bool = True) -> Decoder:
             raise DecodeError("empty payload")
         builder = _TreeBuilder(read)
         try:
-            builder.parser.Parse(payload, True)
+            builder.parser().Parse(payload, True)
         except DecodeError:
             raise
         except expat.ExpatError as error:
@@ -40,18 +40,22 @@ def xml_format(*, numbers: bool = True) -> Decoder:
 
 
 class _TreeBuilder:
-    """Builds ``data`` from what its parser finds.  ``read`` makes a value of text."""
+    """Builds ``data`` from what a parser finds.  ``read`` makes a value of text."""
 
     def __init__(self, read: Callable[[str], Any]) -> None:
         self.data: Any = None
         self._read = read
         self._open: list[tuple[dict[str, Any], list[str]]] = []
-        self.parser = expat.ParserCreate()
-        self.parser.buffer_text = True
-        self.parser.StartDoctypeDeclHandler = _reject_doctype
-        self.parser.StartElementHandler = self._start
-        self.parser.CharacterDataHandler = self._add_text
-        self.parser.EndElementHandler = self._end
+
+    def parser(self) -> expat.XMLParserType:
+        """Return a new parser, which refers to this builder but not the other way round: nothing waits to be freed."""
+        parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.StartDoctypeDeclHandler = _reject_doctype
+        parser.StartElementHandler = self._start
+        parser.CharacterDataHandler = self._add_text
+        parser.EndElementHandler = self._end
+        return parser
 
     def _start(self, _: str, attributes: Mapping[str, str]) -> None:
         if len(self._open) >= MAX_DEPTH:
