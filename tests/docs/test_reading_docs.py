@@ -62,7 +62,8 @@ def _command(text: str, answer: str) -> str:
     if arguments[0] == "tail":
         return _tail(arguments, len(answer.splitlines()))
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert all(line.startswith("configuration: ") for line in result.stderr.splitlines())
     return result.stdout
 
 
