@@ -15,6 +15,7 @@ from amqtt_db.models.base import ENVELOPE, Column, Lookup, Row, ValueRows
 from amqtt_db.models.binding import KEY, BoundTable, table_key
 from amqtt_db.models.eav import PROPERTIES, TOPIC_LOOKUP, VALUE_COLUMNS
 from amqtt_db.record import Kind, Pair, RecordBatch
+from amqtt_db.tagged import is_clean
 
 LATEST_DEVICES: Final = Lookup("mqtt_device", ("route", "device"))
 """Devices of a route's topic filter: topics, or the values that ``latest`` names."""
@@ -95,10 +96,13 @@ def devices_by(paths: Sequence[str], batch: RecordBatch) -> Sequence[str | None]
 
 
 def _device_name(values: Sequence[Any]) -> str:
+    """Return one text as it is, anything else as JSON; text that some database cannot hold has escapes."""
     whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
-    if len(whole) == 1 and isinstance(whole[0], str):
+    if len(whole) == 1 and isinstance(whole[0], str) and is_clean(whole[0]):
         return whole[0]
-    return json.dumps(whole[0] if len(whole) == 1 else whole, default=str, ensure_ascii=False)
+    named = whole[0] if len(whole) == 1 else whole
+    text = json.dumps(named, default=str, ensure_ascii=False)
+    return text if is_clean(text) else json.dumps(named, default=str)
 
 
 def _present_values(path: str, batch: RecordBatch) -> Sequence[Any]:

@@ -139,6 +139,15 @@ def test_levels_and_captured_keys_name_devices(tmp_path: Path) -> None:
     }
 
 
+def test_a_device_may_have_any_name(site: Site) -> None:
+    """Also one that some database cannot hold as it is."""
+    bench = Workbench(site, {"topic": "t", "each": "{k}", "latest": ["k"]}, {"topic": "u", "latest": ["k", "n"]})
+    names = ["a\x00b", "\ud800", "x" * 70_000, "ä ", "ä", "A", "a", '["s"]', ""]
+    bench.send(("t", {name: {"v": number} for number, name in enumerate(names)}), ("u", {"k": "\udfff", "n": 2**70}))
+    assert not bench.dead()
+    assert sorted(state.values.get("v", -1) for state in latest(bench.url)) == [-1, *range(len(names))]
+
+
 def test_newest_values_outlive_the_records_that_they_are_from(site: Site) -> None:
     """``keep`` deletes records only."""
     bench = Workbench(site, {"topic": "t", "keep": "1 h", "latest": True})
