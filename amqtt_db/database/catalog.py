@@ -124,6 +124,11 @@ class Catalog:
         row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
         connection.execute(self.table.insert(), row)
 
+    def forget_table(self, connection: sa.Connection, key: str, name: str) -> None:
+        """Unregister a table that is dropped, with its columns."""
+        connection.execute(self.table.delete().where(self.table.c.hash == key_hash(key)))
+        connection.execute(self.column.delete().where(self.column.c.table_name == name))
+
     def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
         """Register what a table's new columns mean."""
         rows = [
@@ -177,6 +182,11 @@ class Catalog:
         behind = (table.c.hash > last) | ((table.c.hash == last) & (table.c.sequence > sequence))
         query = sa.select(table).where((table.c.hash >= last) & behind).order_by(table.c.hash, table.c.sequence)
         return connection.execute(query.limit(count)).all()
+
+    def is_destination(self, connection: sa.Connection, key: str) -> bool:
+        """Return True if a topic is assigned to a destination, or was before."""
+        query = sa.select(self.assignment.c.hash).where(self.assignment.c.key == key).limit(1)
+        return connection.execute(query).first() is not None
 
     def models(self, connection: sa.Connection) -> set[str]:
         """Return the models of all assignments, in any state."""

@@ -121,6 +121,18 @@ class Views:
         columns = self._catalog.columns_of(connection, found.values())
         return [PhysicalTable(key, name, columns[name]) for key, name in found.items()]
 
+    def registered(self, connection: sa.Connection, keys: Iterable[str]) -> Sequence[PhysicalTable]:
+        """Return the views that are registered under some keys, without their columns."""
+        return [PhysicalTable(key, view.name, {}) for key, view in self._known(connection, keys).items()]
+
+    def unregister(self, connection: sa.Connection, view: PhysicalTable) -> None:
+        """Drop a view, and forget it and its columns."""
+        quote = connection.dialect.identifier_preparer.quote
+        connection.execution_options(no_parameters=True).exec_driver_sql(f"DROP VIEW IF EXISTS {quote(view.name)}")
+        table, column = self._catalog.view, self._catalog.column
+        connection.execute(table.delete().where(table.c.hash == key_hash(view.key)))
+        connection.execute(column.delete().where(column.c.table_name == view.name))
+
     def drop(self, connection: sa.Connection, view: PhysicalTable) -> None:
         """Drop a view; its name and its columns stay registered."""
         quote = connection.dialect.identifier_preparer.quote

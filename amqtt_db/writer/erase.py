@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.engines.base import Engine, batched
+from amqtt_db.database.lookup import lookup_table
 from amqtt_db.models.binding import BoundTable
 
 RAW: Final = sa.types.NullType()  # parameters are passed to the driver as they are
@@ -34,6 +36,26 @@ def erase(
             here = _conditions(target.c, some, timed="time" in table.primary_key)
             gone += connection.execute(sa.delete(target).where(*here)).rowcount
     return gone
+
+
+def count_records(
+    connection: sa.Connection, engine: Engine, table: BoundTable, name: str, topic: str, before: int | None
+) -> int:
+    """Return how many records a topic has in their own table, older than a time in microseconds if there is one."""
+    target = sa.table(name, *(sa.column(column, RAW) for column in ("time", "topic")))
+    query = sa.select(sa.func.count()).select_from(target).where(target.c.topic == topic_cell(engine, table, topic))
+    if before is not None:
+        query = query.where(target.c.time < sa.literal(engine.bind("timestamp", before), RAW))
+    return int(connection.scalar(query) or 0)
+
+
+def topic_cell(engine: Engine, table: BoundTable, topic: str) -> sa.ColumnElement[Any]:
+    """Return what the column ``topic`` of a table of records contains for a topic."""
+    column = next(column for column in table.columns if column.name == "topic")
+    if column.lookup is None:
+        return sa.literal(topic, RAW)
+    lookup = lookup_table(engine, column.lookup, sa.MetaData())
+    return sa.select(lookup.c.id).where(lookup.c.hash == key_hash(topic)).scalar_subquery()
 
 
 def _conditions(columns: Any, records: Sequence[Identity], *, timed: bool) -> Iterable[sa.ColumnElement[bool]]:

@@ -16,14 +16,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import Catalog, key_hash
+from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
-from amqtt_db.database.lookup import lookup_table
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.routing.route import Route, format_duration
-from amqtt_db.writer.erase import RAW, erase
+from amqtt_db.writer.erase import RAW, erase, topic_cell
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
 from amqtt_db.writer.steady_clock import SteadyClock
 
@@ -190,16 +189,8 @@ class Retention:
         before = int((self._clock.now() - keep.total_seconds()) * 1_000_000)
         where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), RAW)]
         if topic is not None:
-            where.append(target.c.topic == self._topic(table, topic))
+            where.append(target.c.topic == topic_cell(self._engine, table, topic))
         return sa.select(target.c.id, target.c.part, target.c.time).where(*where).order_by(target.c.time).limit(STEP)
-
-    def _topic(self, table: BoundTable, topic: str) -> sa.ColumnElement[Any]:
-        """Return what the column ``topic`` contains for a topic."""
-        column = next(column for column in table.columns if column.name == "topic")
-        if column.lookup is None:
-            return sa.literal(topic, RAW)
-        lookup = lookup_table(self._engine, column.lookup, sa.MetaData())
-        return sa.select(lookup.c.id).where(lookup.c.hash == key_hash(topic)).scalar_subquery()
 
     def _complain(self, error: Exception) -> None:
         complaint = first_line(driver_error(error))

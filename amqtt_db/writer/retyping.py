@@ -15,16 +15,15 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, Assignment, key_hash
 from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.models.latest import LATEST_NAMES, LATEST_RECORDS, LATEST_VALUES
-from amqtt_db.record import Kind, Record, Shape
+from amqtt_db.models.latest import LATEST_NAMES
+from amqtt_db.record import Kind, Record
 from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.retype import retype, typing_of
 from amqtt_db.routing.topics import TopicFilter
-from amqtt_db.writer.erase import erase
 from amqtt_db.writer.insert_target import merge_rows
+from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
 
-_LATEST_TABLES = (LATEST_RECORDS, LATEST_VALUES)
 _envelope_of = attrgetter("id", "part", "time_us", "topic", "session", "qos", "retain")
 
 
@@ -56,7 +55,7 @@ class Retyper:
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
-        self._newest: frozenset[tuple[int, int]] | None = None
+        self._replacer = Replacer(shop)
 
     def due(self, topic: str) -> list[Retyping]:
         """Return the topics, among those that a filter covers, whose records may be typed by other declarations."""
@@ -97,14 +96,8 @@ class Retyper:
         self, retyping: Retyping, old: Sequence[Record], new: Sequence[Record], changed: Sequence[int]
     ) -> None:
         """Replace the ``changed`` ones of some records in one transaction, which reads back all of them."""
-        rows = self._shop.plan_rows(retyping.handler, [new[index] for index in changed])
-        tables = list(self._shop.tables(retyping.assignment).values())
-        gone = [self._shop.identify(old[index]) for index in changed]
-        newest = [one for one in gone if one[:2] in self._find_newest(retyping.handler)]
-        with self._shop.database.begin() as connection:
-            erase(connection, self._shop.engine, tables, gone)
-            erase(connection, self._shop.engine, [(table, table.name) for table in _LATEST_TABLES], newest)
-            self._shop.engine.insert(connection, merge_rows(rows))
+
+        def confirm(connection: sa.Connection) -> None:
             snapshot = Snapshot(self._shop.engine, self._shop.catalog, connection)
             found = records_in(snapshot, retyping.assignment, new[0].id - 1, new[-1].id)
             stored = {(record.id, record.part): record for record in found}  # perhaps with some that have just come
@@ -114,17 +107,9 @@ class Retyper:
                     "rewritten; they stay as they were"
                 )
 
-    def _find_newest(self, handler: TopicHandler) -> frozenset[tuple[int, int]]:
-        """Return the ids and parts of the records that newest values are from, as they were at first."""
-        if handler.builder.route.latest is None:
-            return frozenset()
-        if self._newest is None:
-            self._shop.make_room({(handler.destination, Shape(())): []})
-            tables = [sa.table(table.name, sa.column("id"), sa.column("part")) for table in _LATEST_TABLES]
-            with self._shop.database.begin() as connection:
-                rows = [row for table in tables for row in connection.execute(sa.select(table.c.id, table.c.part))]
-            self._newest = frozenset((row.id, row.part) for row in rows)
-        return self._newest
+        rows = self._shop.plan_rows(retyping.handler, [new[index] for index in changed])
+        tables = self._shop.tables(retyping.assignment).values()
+        self._replacer.replace(tables, [old[index] for index in changed], rows, confirm)
 
     def _fill_latest(self, retyping: Retyping) -> None:
         """Let the newest values be those of the records that are newest by their new times."""

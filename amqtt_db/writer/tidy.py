@@ -7,15 +7,12 @@ short transaction that keeps writers out; one that would have to wait for reader
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
 
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.column_change import change_column, rename_in_catalog
-from amqtt_db.database.engines.base import is_collision
 from amqtt_db.database.indexes import make_indexes
 from amqtt_db.database.naming import clean, column_name, fold
 from amqtt_db.database.snapshot import answer
@@ -27,9 +24,6 @@ from amqtt_db.routing.records import TopicHandler
 from amqtt_db.writer.disagreements import Kinds, PairColumns, strays
 from amqtt_db.writer.workshop import Workshop
 
-ATTEMPTS_TO_TIDY: Final = 20  # while somebody else holds a lock
-PAUSE_TO_TIDY: Final = 0.1  # seconds between them
-
 
 def tidy_columns(shop: Workshop, handlers: Iterable[TopicHandler]) -> list[str]:
     """Tidy the tables and views of some topics; return a line for each that has to stay as it is."""
@@ -39,25 +33,12 @@ def tidy_columns(shop: Workshop, handlers: Iterable[TopicHandler]) -> list[str]:
         tidier = _Tidier(shop, handler)
         for work in (tidier.rename, tidier.drop):
             try:
-                _attempt(shop, work)
+                shop.attempt(work)
             except (sa.exc.DBAPIError, Busy) as error:
                 why = answer(error) if isinstance(error, sa.exc.DBAPIError) else str(error)
                 left.append(f"columns of {handler.filter} stay as they are for now: {why}")
     shop.views.finish()
     return list(dict.fromkeys(left))
-
-
-def _attempt(shop: Workshop, work: Callable[[], None]) -> None:
-    """Do something, again if a lock is held by somebody else; at last raise what was in the way."""
-    for _ in range(ATTEMPTS_TO_TIDY - 1):
-        try:
-            work()
-            return
-        except (sa.exc.DBAPIError, Busy) as error:
-            if not is_collision(shop.engine, error):
-                raise
-        time.sleep(PAUSE_TO_TIDY)
-    work()
 
 
 def plan_renames(

@@ -154,6 +154,11 @@ def _means(text: str, route: Route) -> bool:
         return False
 
 
+def can_be_published(text: str) -> bool:
+    """Return True if messages may have this topic."""
+    return _decode_topic(text.encode("utf-8", "surrogatepass")) is not None and not {"+", "#"} & set(text)
+
+
 def _decode_topic(raw: bytes) -> str | None:
     try:
         topic = raw.decode()

@@ -162,6 +162,14 @@ class ViewKeeper:
         routes = self._sharing.get(destination.route, (destination.route,))
         return [] if self._sql is None else self._views.shown(connection, destination, routes)
 
+    def registered(self, connection: sa.Connection, keys: Sequence[str]) -> Sequence[PhysicalTable]:
+        """Return the registered views with ``keys``, those of topics or routes."""
+        return [] if self._sql is None else self._views.registered(connection, keys)
+
+    def unregister(self, connection: sa.Connection, view: PhysicalTable) -> None:
+        """Drop a view for good."""
+        self._views.unregister(connection, view)
+
     def withdraw(self, connection: sa.Connection, destination: Destination) -> None:
         """Drop the views that show the records of a destination; they are due to be made again."""
         for view in self.shown(connection, destination):

@@ -6,25 +6,26 @@ A writer may be at work at the same time; the maintenance lock keeps others that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import MOVED, Assignment, Catalog, key_hash
 from amqtt_db.database.engines import engine_for
+from amqtt_db.database.engines.base import is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema
 from amqtt_db.database.snapshot import Snapshot, Snapshots
-from amqtt_db.errors import AmqttDbError
+from amqtt_db.errors import AmqttDbError, Busy
 from amqtt_db.models.binding import BoundModel, BoundTable
 from amqtt_db.models.spec import bound_model
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.path import plan_paths
-from amqtt_db.reader.selection import BY_ID, Selection
+from amqtt_db.reader.selection import BY_ID, BY_TIME, Selection
 from amqtt_db.reader.sources import Source
 from amqtt_db.reader.walk import walk
 from amqtt_db.record import Record
@@ -43,6 +44,11 @@ from amqtt_db.writer.view_refresh import ViewKeeper
 BATCH: Final = 2000  # messages in a transaction
 PAGE: Final = 2000  # rows read at a time
 PATIENCE: Final = 10.0  # seconds to wait for whoever deletes or moves records
+
+LOCK_ATTEMPTS: Final = 20  # while somebody else holds a lock
+LOCK_PAUSE: Final = 0.1  # seconds between them
+
+Outcome = TypeVar("Outcome")
 
 _ALL: Final = TopicFilter.parse("#")
 
@@ -98,6 +104,17 @@ class Workshop:
             if time.monotonic() > deadline:
                 raise RewriteError("another remodel is running on this database; wait until it ends")
             time.sleep(0.1)
+
+    def attempt(self, work: Callable[[], Outcome]) -> Outcome:
+        """Do something, again if a lock is held by somebody else; at last raise what was in the way."""
+        for _ in range(LOCK_ATTEMPTS - 1):
+            try:
+                return work()
+            except (sa.exc.DBAPIError, Busy) as error:
+                if not is_collision(self.engine, error):
+                    raise
+            time.sleep(LOCK_PAUSE)
+        return work()
 
     def assign(self, connection: sa.Connection, topics: Iterable[str]) -> dict[str, Assignment]:
         """Assign topics as their routes say, if they are not yet; return the assignments of those with a route."""
@@ -155,11 +172,19 @@ class Workshop:
             return [Assignment(row.topic, row.key, row.route, row.model) for row in connection.execute(query)]
 
     def tables(self, assignment: Assignment) -> Mapping[str, tuple[BoundTable, str]]:
-        """Return the existing tables of an assignment's records, by key, each with its name."""
+        """Return the existing tables of an assignment's records, by key, each with its name; their own table first."""
         tables = {table.key: table for table in bound(assignment).tables() if not table.replaces}
         with self.database.begin() as connection:
             known = self.catalog.physical_tables(connection, tables)
-        return {key: (tables[key], found.name) for key, found in known.items()}
+        return {key: (table, known[key].name) for key, table in tables.items() if key in known}
+
+    def assignments_of(self, topic: str) -> list[Assignment]:
+        """Return all assignments of a topic, those first whose records have moved to a later one."""
+        table = self.catalog.assignment
+        query = sa.select(table).where(table.c.hash == key_hash(topic)).order_by(table.c.state != MOVED)
+        with self.database.begin() as connection:
+            rows = connection.execute(query).all()
+        return [Assignment(row.topic, row.key, row.route, row.model) for row in rows]
 
     def identify(self, record: Record) -> Identity:
         """Return what identifies a record's rows."""
@@ -170,6 +195,13 @@ class Workshop:
         with self.snapshots.take() as snapshot:
             return next(batches(records_in(snapshot, assignment, after)), [])
 
+    def next_before(self, assignment: Assignment, before: int | None) -> list[Record]:
+        """Return some of the topic's records in an assignment that are older than a time, or of all of them."""
+        order = BY_ID if before is None else BY_TIME
+        wanted = Selection(_ALL, high=before, order=order)
+        with self.snapshots.take() as snapshot:
+            return list(islice(_records(snapshot, assignment, wanted), BATCH))
+
 
 def bound(assignment: Assignment) -> BoundModel:
     """Return the model of an assignment with its tables."""
@@ -179,10 +211,14 @@ def bound(assignment: Assignment) -> BoundModel:
 def records_in(
     snapshot: Snapshot, assignment: Assignment, after: int = 0, until: int | None = None
 ) -> Iterator[Record]:
-    """Yield a topic's records in an assignment in the order of their ids, from behind ``after`` up to ``until``."""
-    keys, high = LookupCache(snapshot), None if until is None else until + 1
+    """Return a topic's records in an assignment in the order of their ids, from behind ``after`` up to ``until``."""
+    high = None if until is None else until + 1
+    return _records(snapshot, assignment, Selection(_ALL, low=after + 1, high=high, order=BY_ID))
+
+
+def _records(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> Iterator[Record]:
+    keys = LookupCache(snapshot)
     source = Source(bound(assignment), frozenset({assignment.topic}), frozenset(), complete=False)
-    wanted = Selection(_ALL, low=after + 1, high=high, order=BY_ID)
     for path in plan_paths(snapshot, keys, [source], scan=False):
         yield from walk(snapshot, keys, path, wanted, PAGE)
 

@@ -164,6 +164,36 @@ def test_check_and_remodel_after_a_property_is_declared(tmp_path: Path) -> None:
     assert again == "1 value kept as before: the declared type does not fit exactly"
 
 
+def test_delete_counts_asks_and_deletes(tmp_path: Path) -> None:
+    """`--dry-run` changes nothing, a question that is not answered with yes neither."""
+    bench = Workbench(tmp_path, {"topic": "#"})
+    bench.send(("home/attic", {"n": 5}), ("home/hall", {"n": 6}), ("home/hall", {"n": 7}))
+    bench.close()
+    path = configuration(tmp_path)
+    assert (
+        "home/hall: 2 records\n2 records of 1 topic would be deleted"
+        in invoke("delete", path, "--topic", "home/hall", "--dry-run").stdout
+    )
+    assert invoke("delete", path, "--topic", "home/hall").exit_code == 1
+    assert len(bench.records()) == 3
+    told = json.loads(invoke("delete", path, "--topic", "home/+", "--before", "1s", "--yes", "--json").stdout)
+    assert told == {"records": 3, "topics": ["home/attic", "home/hall"], "deleted": 3}
+    assert bench.records() == []
+    assert "0 records deleted" in invoke("delete", path, "--topic", "none", "--yes").stdout
+
+
+def test_rename_says_what_it_did_or_why_it_did_not(tmp_path: Path) -> None:
+    """In one line."""
+    bench = Workbench(tmp_path, {"topic": "#"})
+    bench.send(("home/attic", {"n": 5}))
+    bench.close()
+    path = configuration(tmp_path)
+    assert invoke("rename", "home/attic", "home/loft", path).stdout == "1 record of home/attic renamed to home/loft\n"
+    assert [record.topic for record in bench.records()] == ["home/loft"]
+    again = invoke("rename", "home/attic", "home/loft", path)
+    assert (again.exit_code, again.stderr.startswith("nothing is stored of topic home/attic")) == (1, True)
+
+
 def test_check_notes_a_database_that_cannot_be_read(tmp_path: Path) -> None:
     """The configuration is as good as it was."""
     bench = Workbench(tmp_path, {"topic": "#"})

@@ -1,0 +1,97 @@
+"""The commands that change what is stored: `delete`, `rename`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amqtt_db import config
+from amqtt_db.cli import show
+from amqtt_db.cli.arguments import AsJson, Config, parse_filter, parse_time
+from amqtt_db.cli.output import print_json, print_text
+from amqtt_db.cli.shell import error_boundary, read_settings
+from amqtt_db.config import Settings
+from amqtt_db.entity.timestamp import TIMES
+from amqtt_db.errors import DatabaseError, format_count
+
+if TYPE_CHECKING:
+    from amqtt_db.writer.workshop import Workshop
+
+
+def delete(
+    topic: Annotated[
+        str, typer.Option(metavar="FILTER", parser=parse_filter, help="The topics: + is one level, # all levels below.")
+    ],
+    path: Config = None,
+    before: Annotated[
+        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help=f"Only what is older; {TIMES}.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete stored records for good, all of some topics or the older ones, even while messages arrive."""
+    with error_boundary():
+        settings = read_settings(path)
+        with _open_workshop(settings) as shop:
+            from amqtt_db.writer.deletion import Deleter  # noqa: PLC0415
+
+            deleter = Deleter(shop, topic, before)
+            found = deleter.find()
+            count = sum(one.records for one in found)
+            if not as_json:
+                for one in found:
+                    print_text(f"{show.escape_text(one.topic)}: {format_count(one.records, 'record')}")
+            what = f"{format_count(count, 'record')} of {format_count(len(found), 'topic')}"
+            if found and not dry_run and not yes:
+                typer.confirm(
+                    f"Delete {what} from {config.masked(settings.database)} permanently?", abort=True, err=True
+                )
+            deleted = 0 if dry_run else sum(sum(deleter.delete(one.topic)) for one in found)
+        if as_json:
+            print_json({"records": count, "topics": [one.topic for one in found], "deleted": deleted})
+        else:
+            print_text(f"{what} would be deleted" if dry_run else f"{format_count(deleted, 'record')} deleted")
+
+
+def rename(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The topic whose records are stored.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The topic that they get.")],
+    path: Config = None,
+) -> None:
+    """Give what is stored of a topic another topic, and move it to where that one's route wants it.
+
+    It may be stopped and started again, even while messages arrive.
+    """
+    with error_boundary():
+        settings = read_settings(path)
+        with _open_workshop(settings) as shop:
+            from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
+            from amqtt_db.writer.renaming import Renamer  # noqa: PLC0415
+
+            require_same_routes(settings.journal.path, settings.routes)
+            count = sum(Renamer(shop).rename(old, new))
+        print_text(show.escape_text(f"{format_count(count, 'record')} of {old} renamed to {new}"))
+
+
+@contextmanager
+def _open_workshop(settings: Settings) -> Iterator[Workshop]:
+    """Open the database to rewrite what is stored.  Raises DatabaseError if it cannot be used."""
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - commands start without it
+
+    from amqtt_db.database.snapshot import answer, require_database  # noqa: PLC0415
+    from amqtt_db.writer.workshop import Workshop  # noqa: PLC0415
+
+    require_database(settings.database)
+    try:
+        shop = Workshop(settings.database, settings.routes)
+        try:
+            yield shop
+        finally:
+            shop.close()
+    except DBAPIError as error:
+        raise DatabaseError(answer(error)) from error

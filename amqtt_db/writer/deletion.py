@@ -1,0 +1,106 @@
+"""Delete what is stored of some topics, all of it or what is older than a time, in steps.
+
+Each transaction deletes some thousand records with all their rows.  A topic of which nothing is left is forgotten: its
+assignments go, and the table and the view that it had to itself.  A writer at work learns that before it stores more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Assignment, key_hash
+from amqtt_db.database.snapshot import Snapshot
+from amqtt_db.models.binding import BoundTable, table_key
+from amqtt_db.record import to_micros
+from amqtt_db.routing.topics import TopicFilter
+from amqtt_db.writer.erase import count_records
+from amqtt_db.writer.replacement import Replacer
+from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
+
+
+@attrs.frozen
+class Doomed:
+    """A topic, and how many of its stored records are to be deleted."""
+
+    topic: str
+    records: int
+
+
+class Deleter:
+    """Deletes the records of the topics that a filter covers, those ``before`` a time only, if there is one."""
+
+    def __init__(self, shop: Workshop, topic: str, before: datetime | None = None) -> None:
+        self._shop = shop
+        self._filter = TopicFilter.parse(topic)
+        self._before = None if before is None else to_micros(before)
+        self._replacer = Replacer(shop)
+
+    def find(self) -> list[Doomed]:
+        """Return the topics that are concerned, in the order of their names."""
+        table = self._shop.catalog.assignment
+        with self._shop.database.begin() as connection:
+            topics = sorted(set(connection.scalars(sa.select(table.c.topic))))
+        found = [Doomed(topic, self._count(topic)) for topic in topics if self._filter.match(topic) is not None]
+        return [one for one in found if one.records or self._before is None]
+
+    def delete(self, topic: str) -> Iterator[int]:
+        """Delete the records of one topic; yield how many each step has deleted."""
+        with self._shop.maintenance():
+            assignments = self._shop.assignments_of(topic)
+            tables = {key: table for one in assignments for key, table in self._shop.tables(one).items()}
+            while True:
+                for assignment in assignments:
+                    yield from self._delete(assignment, list(tables.values()))
+                if self._before is not None:
+                    return
+                if self._shop.attempt(lambda: self._forget(topic, assignments, tables)):
+                    return
+
+    def _count(self, topic: str) -> int:
+        """Return how many records a topic has; one that two assignments share counts once."""
+        main: dict[str, tuple[BoundTable, str]] = {}
+        for assignment in self._shop.in_use(topic):
+            main.update(list(self._shop.tables(assignment).items())[:1])
+        with self._shop.database.begin() as connection:
+            return sum(
+                count_records(connection, self._shop.engine, table, name, topic, self._before)
+                for table, name in main.values()
+            )
+
+    def _delete(self, assignment: Assignment, tables: Sequence[tuple[BoundTable, str]]) -> Iterator[int]:
+        while records := self._shop.next_before(assignment, self._before):
+            if not self._replacer.replace(tables, records):
+                raise RewriteError(f"topic {assignment.topic}: the database does not delete its records")
+            yield len(records)
+
+    def _forget(self, topic: str, assignments: Sequence[Assignment], tables: dict[str, tuple[BoundTable, str]]) -> bool:
+        """Forget a topic, and drop the table and the view that it had to itself; return False if there is news of it.
+
+        From the first statement on, no writer commits a record of it before it has assigned the topic again.
+        """
+        shop, own = self._shop, key_hash(topic)
+        with shop.views.short_transaction() as connection:
+            shop.catalog.raise_routing_versions(connection)
+            snapshot = Snapshot(shop.engine, shop.catalog, connection)
+            if any(next(records_in(snapshot, assignment), None) for assignment in assignments):
+                return False
+            for table in (shop.catalog.assignment, shop.catalog.typing):
+                connection.execute(table.delete().where(table.c.hash == own))
+            for key in dict.fromkeys(assignment.key for assignment in assignments):
+                if not shop.catalog.is_destination(connection, key):
+                    self._drop(connection, key, tables)
+        return True
+
+    def _drop(self, connection: sa.Connection, destination: str, tables: Mapping[str, tuple[BoundTable, str]]) -> None:
+        """Drop the view and the tables that a destination has to itself."""
+        shop, quote = self._shop, connection.dialect.identifier_preparer.quote
+        for key in {destination, table_key(destination, timed=True)} & tables.keys():
+            for view in shop.views.registered(connection, [destination]):
+                shop.views.unregister(connection, view)
+            name = tables[key][1]
+            connection.execution_options(no_parameters=True).exec_driver_sql(f"DROP TABLE {quote(name)}")
+            shop.catalog.forget_table(connection, key, name)
