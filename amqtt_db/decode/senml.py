@@ -60,21 +60,35 @@ def _resolve(pack: list[Any]) -> Iterator[dict[str, Any]]:
     base: dict[str, Any] = {}
     for number, entry in enumerate(pack, start=1):
         try:
-            if not isinstance(entry, Mapping):
-                raise DecodeError("it is not an object")
-            labels = {label: _check_label(label, value) for label, value in entry.items()}
-            base.update((label, value) for label, value in labels.items() if label in _BASE)
-            record = _resolve_one(base, {label: labels[label] for label in labels if label not in _BASE})
+            new_base, labels, more = _sort_labels(entry)
+            base = {**base, **new_base} if new_base else base
+            record = {**_resolve_one(base, labels), **more} if labels or more else None
         except DecodeError as error:
             raise DecodeError(f"not SenML: record {number}: {error}") from None
         if record is not None:
             yield record
 
 
-def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a measurement with the base values; None if the entry has only these."""
-    if not labels:
-        return None
+def _sort_labels(entry: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return an entry's base values, its other values, and what has a label that SenML does not know."""
+    if type(entry) is not dict:
+        raise DecodeError("it is not an object")
+    base: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    more: dict[str, Any] = {}
+    for label, value in entry.items():
+        check = _CHECKS.get(label)
+        if check is not None:
+            (base if label in _BASE else labels)[label] = check(label, value)
+        elif label.endswith("_") or label in _OWN_LABELS:
+            raise DecodeError("it has a label that must be understood, and is not")
+        else:
+            more[label] = value
+    return base, labels, more
+
+
+def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a measurement with the base values."""
     name, unit = base.get("bn", "") + labels.get("n", ""), labels.get("u", base.get("bu"))
     if not name:
         raise DecodeError("it has no name")
@@ -87,19 +101,21 @@ def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str
     record.update(_resolve_time(base.get("bt", 0) + labels.get("t", 0)))
     if "ut" in labels:
         record["update_time"] = labels["ut"]
-    record.update((label, value) for label, value in labels.items() if label not in _CHECKS)
     return record
 
 
-def _resolve_values(base: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    given = [label for label in ("v", "vs", "vb", "vd") if label in labels]
+def _resolve_values(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a measurement's value and sum."""
+    given = _VALUE_LABELS & labels.keys()
     has_sum = "s" in labels or "bs" in base
-    if len(given) != 1 and not (has_sum and not given):
+    if len(given) != 1 and (given or not has_sum):
         raise DecodeError("it has several values" if given else "it has no value")
+    found: dict[str, Any] = {}
     for label in given:
-        yield "value", labels[label] + base.get("bv", 0) if label == "v" else labels[label]
+        found["value"] = labels[label] + base.get("bv", 0) if label == "v" else labels[label]
     if has_sum:
-        yield "sum", base.get("bs", 0) + labels.get("s", 0)
+        found["sum"] = base.get("bs", 0) + labels.get("s", 0)
+    return found
 
 
 def _resolve_time(seconds: float) -> dict[str, Any]:
@@ -109,15 +125,6 @@ def _resolve_time(seconds: float) -> dict[str, Any]:
         return {"time": EPOCH + timedelta(microseconds=round(seconds * 10**6))}
     except (OverflowError, ValueError):
         raise DecodeError("its time is beyond the year 9999") from None
-
-
-def _check_label(label: str, value: Any) -> Any:
-    """Return the value that a label stands for.  Raises DecodeError for one of another type."""
-    if label in _CHECKS:
-        return _CHECKS[label](label, value)
-    if label.endswith("_") or label in _OWN_LABELS:
-        raise DecodeError("it has a label that must be understood, and is not")
-    return value
 
 
 def _to_number(label: str, value: Any) -> float:
@@ -158,6 +165,7 @@ def _to_version(label: str, value: Any) -> int:
     return value
 
 
+_VALUE_LABELS: Final = frozenset({"v", "vs", "vb", "vd"})
 _BASE: Final = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     **dict.fromkeys(("bn", "bu", "n", "u", "vs"), _to_text),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from xml.parsers import expat
 
-from amqtt_db.decode.checks import MAX_DEPTH, Decoder, as_text, number_reader, shorten
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, as_text, number_reader
 from amqtt_db.errors import DecodeError
 
 _OWN_TEXT: Final = "#text"
@@ -32,8 +32,8 @@ def xml_format(*, numbers: bool = True) -> Decoder:
         except expat.ExpatError as error:
             what = expat.errors.messages.get(error.code, "syntax error")
             raise DecodeError(f"not XML: line {error.lineno}, column {error.offset + 1}: {what}") from None
-        except Exception as error:  # an encoding that Python does not know
-            raise DecodeError(f"not XML: {shorten(error)}") from None
+        except Exception:
+            raise DecodeError("not XML: its encoding cannot be read") from None
         return builder.data
 
     return decode_xml

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from amqtt_db.decode.formats import FORMATS
+from amqtt_db.models import BUILTIN
 from tests.docs.codec_files import PAGE, write_codec_files
 from tests.workbench import Workbench
 
@@ -65,6 +66,22 @@ def test_a_recipe_stores_what_the_page_shows(recipe: Recipe, tmp_path: Path, mon
     for query, table in queries:
         shown = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()[2:]]
         assert [["" if value is None else str(value) for value in row] for row in bench.sql(query)] == shown
+
+
+def test_every_model_holds_the_same_records(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a decoder makes of a payload comes back from each model, with its types."""
+    write_codec_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = {model: _stored_by(model, recipe, tmp_path / model) for model in BUILTIN}
+    assert found["wide"]
+    assert all(records == found["wide"] for records in found.values())
+
+
+def _stored_by(model: str, recipe: Recipe, path: Path) -> list[dict[str, Any]]:
+    path.mkdir()
+    bench = Workbench(path, *({**route, "model": model} for route in recipe.routes))
+    bench.send(*recipe.messages)
+    return [record.to_dict() for record in bench.records()]
 
 
 def test_every_format_has_a_recipe() -> None:
