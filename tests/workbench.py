@@ -12,6 +12,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import load_section
+from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import COUNTS
 from amqtt_db.database.dead_letters import DeadLetter, letter, letters
 from amqtt_db.database.engines import engine_for
@@ -59,11 +60,14 @@ class Workbench:
     ``where`` is a site, or a directory for an SQLite file.
     """
 
-    def __init__(self, where: Path | Site, *entries: dict[str, Any], token: str = "a") -> None:
+    def __init__(
+        self, where: Path | Site, *entries: dict[str, Any], token: str = "a", keep: SystemKeep = KEEP_ALL
+    ) -> None:
         directory = where.path if isinstance(where, Site) else where
         self.path = directory / "mqtt.db"
         self.url = where.url if isinstance(where, Site) else f"sqlite:///{self.path}"
         self.token = token
+        self._keep = keep
         self._note = directory / f"{token}.attempt"
         self._routes = routes(*entries, url=self.url)
         self.position = 1
@@ -78,7 +82,11 @@ class Workbench:
         """Start the writer, as after a restart."""
         self.guard = CrashGuard(self._note)
         self.writer = Writer(
-            engine_for(self.url), self._routes, self.guard, SteadyClock(lambda: self.now, lambda: self.now)
+            engine_for(self.url),
+            self._routes,
+            self.guard,
+            SteadyClock(lambda: self.now, lambda: self.now),
+            keep=self._keep,
         )
         self._is_open = True
         OPEN.append(self)

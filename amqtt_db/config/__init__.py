@@ -16,7 +16,17 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
-from amqtt_db.config.operation import LOG_DEFAULTS, LOG_KEYS, LogSettings, MetricsSettings, read_log, read_metrics
+from amqtt_db.config.operation import (
+    KEEP_ALL,
+    LOG_DEFAULTS,
+    LOG_KEYS,
+    LogSettings,
+    MetricsSettings,
+    SystemKeep,
+    read_keep,
+    read_log,
+    read_metrics,
+)
 from amqtt_db.config.payload import read_zone
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
@@ -76,7 +86,8 @@ class Settings:
     """The plugin's section of the broker's YAML.
 
     ``database`` is a URL with its environment variables filled in; the repr hides its password.  Without ``metrics``
-    nothing is served.  ``notes`` are remarks on settings that are valid but have no effect.
+    nothing is served; ``keep`` is about sessions and dead letters.  ``notes`` are remarks on settings that are valid
+    but have no effect.
     """
 
     database: str = attrs.field(repr=masked)
@@ -86,6 +97,7 @@ class Settings:
     notes: tuple[Problem, ...] = ()
     metrics: MetricsSettings | None = None
     log: LogSettings = LOG_DEFAULTS
+    keep: SystemKeep = KEEP_ALL
 
 
 def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
@@ -164,6 +176,7 @@ def _settings(node: Node) -> Settings:
     writer = _writer(section.child("writer").section(WRITER_KEYS))
     metrics = read_metrics(section.child("metrics"))
     log = read_log(section.child("log").section(LOG_KEYS))
+    keep = read_keep(section.child("keep"))
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
         place.fail("is the database's file too; give the journal its own file, such as mqtt.journal")
@@ -171,7 +184,7 @@ def _settings(node: Node) -> Settings:
     routes = {path: route.with_timezone(zone) for path, route in read_routes(section.child("routes")).items()}
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
-    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log)
+    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log, keep)
 
 
 def _journal(section: Node) -> JournalSettings:

@@ -17,7 +17,7 @@ from amqtt_db.errors import Problem
 from amqtt_db.registry import load_path
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.ingest.broker.plugin.Plugin")
-KEYS: Final = ("database", "journal", "writer", "metrics", "log", "routes", "timezone")
+KEYS: Final = ("database", "journal", "writer", "metrics", "log", "keep", "routes", "timezone")
 """The keys of this plugin's section."""
 
 DEFAULT: Final[Mapping[str, Any]] = {

@@ -1,9 +1,10 @@
-"""What an operator watches: ``metrics:``, where metrics and health are served, and ``log:``."""
+"""What an operator watches: ``metrics:``, where metrics and health are served, ``log:``, and ``keep:``."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -13,6 +14,7 @@ from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, text
 
 METRICS_KEYS: Final = ("listen", "max_lag")
 LOG_KEYS: Final = ("level", "format", "file")
+KEEP_KEYS: Final = ("sessions", "dead_letters")
 LOG_LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR,
 }  # fmt: skip
@@ -40,6 +42,31 @@ class LogSettings:
 
 
 LOG_DEFAULTS: Final = LogSettings()
+
+
+@attrs.frozen
+class SystemKeep:
+    """How long ended sessions and dead letters are kept; None: forever."""
+
+    sessions: timedelta | None = None
+    dead_letters: timedelta | None = None
+
+    @property
+    def has_limit(self) -> bool:
+        """True if anything is ever deleted."""
+        return self.sessions is not None or self.dead_letters is not None
+
+
+KEEP_ALL: Final = SystemKeep()
+
+
+def read_keep(node: Node) -> SystemKeep:
+    """Return what a section says, or a length of time in its place, which is for both."""
+    if node.value is not None and not isinstance(node.value, Mapping):
+        both = node.read(duration, None)
+        return SystemKeep(both, both)
+    section = node.section(KEEP_KEYS)
+    return SystemKeep(*(section.child(key).read(duration, None) for key in KEEP_KEYS))
 
 
 def read_log(section: Node) -> LogSettings:

@@ -112,7 +112,7 @@ def _work(settings: Settings, stop: Stop) -> int:
                 "cannot create %s: %s; it must be a regular file that this user can write to", note, error.strerror
             )
             return 1
-        make_writer = partial(Writer, engine_for(settings.database), settings.routes, guard)
+        make_writer = partial(Writer, engine_for(settings.database), settings.routes, guard, keep=settings.keep)
         WriterLoop(journal, make_writer, guard, stop, has_grown).run()
     return BLOATED if has_grown() and not stop.is_requested else 0
 

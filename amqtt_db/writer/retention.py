@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import OncePerCause, format_count
@@ -24,6 +25,7 @@ from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import RAW, erase, topic_cell
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
+from amqtt_db.writer.retention_system import delete_old_rows
 from amqtt_db.writer.steady_clock import SteadyClock
 
 logger = logging.getLogger(__name__)
@@ -52,13 +54,15 @@ class Retention:
         database: sa.Engine,
         routes: Sequence[Route],
         clock: SteadyClock,
+        keep: SystemKeep = KEEP_ALL,
         watch: Watch = unwatched,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._database = database
         self._routes = routes
-        self._has_work = any(route.keep is not None for route in routes)
+        self._system_keep = keep
+        self._has_work = keep.has_limit or any(route.keep is not None for route in routes)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
         self._is_clock_set = False
@@ -120,8 +124,21 @@ class Retention:
                 yield count
         if deleted:
             logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
+        yield from self._delete_system_rows()
         if fault is not None:
             raise fault.__cause__ or fault
+
+    def _delete_system_rows(self) -> Iterator[int]:
+        """Delete old sessions and dead letters; yield how many each step deleted."""
+        deleted = 0
+        for count in delete_old_rows(self._catalog, self._database, self._system_keep, self._clock.now()):
+            deleted += count
+            yield count
+        if deleted:
+            logger.info(
+                "%s deleted, older than `keep` allows",
+                format_count(deleted, "session or dead letter", "sessions and dead letters"),
+            )
 
     def _set_clock(self) -> None:
         """Start the clock from the time noted in the database; note the current time."""

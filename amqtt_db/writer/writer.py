@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 import sqlalchemy as sa
 
+from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
@@ -57,8 +58,12 @@ class Writer:
         guard: CrashGuard,
         clock: SteadyClock | None = None,
         tally: Tally | None = None,
+        keep: SystemKeep = KEEP_ALL,
     ) -> None:
-        """``clock`` returns the time by which the age of records is measured; ``tally`` counts what is done."""
+        """``clock`` returns the time by which the age of records is measured; ``tally`` counts what is done.
+
+        ``keep`` says how long sessions and dead letters are kept.
+        """
         self._engine = engine
         self._routes = routes
         self._guard = guard
@@ -74,7 +79,7 @@ class Writer:
         self._router = TopicRouter(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
         clock = clock or SteadyClock()
-        self.retention = Retention(engine, self._catalog, self._database, routes, clock, guard.watch_task)
+        self.retention = Retention(engine, self._catalog, self._database, routes, clock, keep, guard.watch_task)
 
     def prepare(self) -> Sequence[str]:
         """Create the system tables and read the catalogue; return warnings about the server's settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from amqtt_db import config
 from amqtt_db.config.broker_file import KEYS
-from amqtt_db.config.operation import LogSettings, MetricsSettings
+from amqtt_db.config.operation import LogSettings, MetricsSettings, SystemKeep
 from amqtt_db.ingest.broker.plugin import Plugin
 from tests.config.test_config import problems
 
@@ -61,3 +62,11 @@ def test_where_the_log_goes() -> None:
 def test_the_plugin_takes_every_key() -> None:
     """amqtt hands on only those that it has a field for."""
     assert {field.name for field in fields(Plugin.Config)} == set(KEYS)
+
+
+def test_keep_is_for_sessions_and_dead_letters() -> None:
+    """A length of time is for both, and forever is the default."""
+    assert config.load_section({}).keep == SystemKeep()
+    assert config.load_section({"keep": "1 h"}).keep == SystemKeep(timedelta(hours=1), timedelta(hours=1))
+    assert config.load_section({"keep": {"sessions": "1 h"}}).keep == SystemKeep(timedelta(hours=1))
+    assert set(problems({"keep": {"session": "1 h", "dead_letters": 5}})) == {"keep.session", "keep.dead_letters"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.reader.topics import list_topics
 from amqtt_db.writer import retention
@@ -295,3 +296,25 @@ def test_a_model_that_is_gone_stops_only_its_own(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gone_package"):
         bench.writer.retention.finish()
     assert bench.sql("SELECT count(*) FROM t_1") == [(0,)]
+
+
+def test_sessions_and_dead_letters_grow_old(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that ended, or arrived, before the time go in steps; open sessions and all records stay."""
+    monkeypatch.setattr("amqtt_db.writer.retention_system.ROWS_AT_ONCE", 3)
+    keep = load_section({"keep": {"sessions": "1 h", "dead_letters": "2 h"}}).keep
+    bench = Workbench(site, {"topic": "#", "decode": "json"}, keep=keep)
+    bench.send(*(("t", b"{broken" if n % 2 else {"v": n}) for n in range(10)))
+    for number in range(1, 9):
+        ended = "NULL" if number == 4 else f"'2023-11-14 22:13:{number:02}'"
+        row = f"{bench.number << 40 | number}, {bench.number}, '2023-11-14 22:13:00', {ended}"
+        bench.sql(f"INSERT INTO mqtt_session (id, journal, connected, disconnected) VALUES ({row})")
+    bench.now = ARRIVAL / 1_000_000 - 20 + HOUR + 5.5
+    bench.writer.retention.finish()
+    left = [row[0] % 2**40 for row in bench.sql("SELECT id FROM mqtt_session ORDER BY id")]
+    assert left == [4, 6, 7, 8]
+    assert len(bench.dead()) == 5
+    bench.now += HOUR + 20
+    bench.writer.retention.finish()
+    assert [row[0] % 2**40 for row in bench.sql("SELECT id FROM mqtt_session ORDER BY id")] == [4]
+    assert [letter.id % 2**40 for letter in bench.dead()] == [8, 10]
+    assert len(bench.records()) == 5

@@ -73,6 +73,7 @@ class Plugin(BasePlugin[BrokerContext]):
         writer: Any = None
         metrics: Any = None
         log: Any = None
+        keep: Any = None
         routes: Any = None
         timezone: Any = None
 
