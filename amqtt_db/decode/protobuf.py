@@ -6,44 +6,21 @@ absent if it was not; any other has its default.  Enums are names, maps are obje
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
-from google.protobuf import (
-    any_pb2,
-    api_pb2,
-    descriptor_pb2,
-    descriptor_pool,
-    duration_pb2,
-    empty_pb2,
-    field_mask_pb2,
-    message_factory,
-    source_context_pb2,
-    struct_pb2,
-    timestamp_pb2,
-    type_pb2,
-    unknown_fields,
-    wrappers_pb2,
-)
+from google.protobuf import message_factory, unknown_fields
 from google.protobuf.message import DecodeError as ParseError
 
 from amqtt_db.decode.checks import Decoder, shorten
+from amqtt_db.decode.descriptors import find_message
 from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH
-from amqtt_db.registry import suggest
 
-_KNOWN_FILES: Final = {
-    module.DESCRIPTOR.name: module.DESCRIPTOR.serialized_pb
-    for module in (
-        any_pb2, api_pb2, descriptor_pb2, duration_pb2, empty_pb2, field_mask_pb2, source_context_pb2, struct_pb2,
-        timestamp_pb2, type_pb2, wrappers_pb2,
-    )
-}  # fmt: skip
-"""The files that come with protobuf, which a descriptor set may leave out."""
-
-_WITH_IMPORTS: Final = "make it with protoc --include_imports --descriptor_set_out=FILE"
+MAX_VALUES: Final = 2_000_000
+"""The most values that a message may have; two bytes can be a message in a list, with a default for each field."""
 
 Read = Callable[[Any], Any]
 
@@ -53,13 +30,13 @@ def make_decoder(content: bytes, message: str) -> Decoder:
 
     Raises ValueError.
     """
-    files = _parse_files(content)
-    cls = message_factory.GetMessageClass(_find_message(_make_pool(files), files.values(), message))
+    cls = message_factory.GetMessageClass(find_message(content, message))
     readers = _Readers()
     read, parse = readers.reader(cls.DESCRIPTOR), cls.FromString
     empty = read(cls())
 
     def decode_protobuf(payload: bytes) -> Any:
+        readers.room = MAX_VALUES
         try:
             parsed = parse(payload)
             data = read(parsed)
@@ -78,50 +55,6 @@ def make_decoder(content: bytes, message: str) -> Decoder:
     return decode_protobuf
 
 
-def _parse_files(content: bytes) -> dict[str, Any]:
-    """Return the files of a descriptor set by their names."""
-    try:
-        files = {file.name: file for file in descriptor_pb2.FileDescriptorSet.FromString(content).file}
-    except ParseError:
-        files = {}
-    if not files:
-        raise ValueError(f"descriptors: the file is not a descriptor set; {_WITH_IMPORTS}")
-    return files
-
-
-def _make_pool(files: Mapping[str, Any]) -> Any:
-    """Return a pool of its own with the files of a descriptor set."""
-    pool = descriptor_pool.DescriptorPool()
-    added: set[str] = set()
-    for name in files:
-        _add_file(pool, files, name, added)
-    return pool
-
-
-def _add_file(pool: Any, files: Mapping[str, Any], name: str, added: set[str]) -> None:
-    """Add a file to a pool, those that it imports before it."""
-    if name in added:
-        return
-    added.add(name)
-    if name not in files and name not in _KNOWN_FILES:
-        raise ValueError(f"descriptors: the file lacks {name}, which it imports; {_WITH_IMPORTS}")
-    file = files[name] if name in files else descriptor_pb2.FileDescriptorProto.FromString(_KNOWN_FILES[name])
-    for needed in file.dependency:
-        _add_file(pool, files, needed, added)
-    try:
-        pool.AddSerializedFile(file.SerializeToString())
-    except Exception as error:
-        raise ValueError(f"descriptors: {name} cannot be used: {shorten(error)}") from None
-
-
-def _find_message(pool: Any, files: Iterable[Any], name: str) -> Any:
-    try:
-        return pool.FindMessageTypeByName(name)
-    except KeyError:
-        valid = [f"{file.package}.{one.name}".lstrip(".") for file in files for one in file.message_type]
-        raise ValueError(f"message: the descriptor set has no {name!r}; {suggest(name, valid)}") from None
-
-
 def _check_knows_some(parsed: Any, message: str) -> None:
     """Raise DecodeError if all that was sent is unknown: it is another message."""
     if not parsed.ListFields() and len(unknown_fields.UnknownFieldSet(parsed)) > 0:
@@ -129,9 +62,13 @@ def _check_knows_some(parsed: Any, message: str) -> None:
 
 
 class _Readers:
-    """Makes what reads each type of message, once; ``has_required`` tells that a field of some must be set."""
+    """Makes what reads each type of message, once.
+
+    ``has_required`` tells that a field of some must be set; ``room`` is the number of values that may still be made.
+    """
 
     def __init__(self) -> None:
+        self.room = MAX_VALUES
         self.has_required = False
         self._made: dict[str, Read] = {}
 
@@ -163,6 +100,9 @@ class _Readers:
         get = _getter(names)
 
         def read(message: Any) -> dict[str, Any]:
+            self.room -= len(names)
+            if self.room < 0:
+                raise DecodeError(f"a message with more than {MAX_VALUES} values")
             data = dict(zip(names, get(message), strict=True))
             for name in optional:
                 if not message.HasField(name):

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtt_db.decode import Decoder, resolve
+from amqtt_db.decode import Decoder, protobuf, resolve
 from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH
 from tests.decode.protos import FIELD, add_field, descriptor_set, message_class, plant
@@ -180,6 +180,17 @@ def test_what_is_no_such_message_has_a_reason(payload: bytes, says: str, decoder
         decoder(payload)
     assert says in str(error.value)
     assert "kept-dark" not in str(error.value)
+
+
+def test_a_bomb_of_defaults_is_stopped(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bytes are a message with a dozen defaults, so values are counted, anew for each payload."""
+    empty, width = b"\xda\x01\x00", len(Reading.DESCRIPTOR.fields)
+    assert len(decoder(empty * 1000)["readings"]) == 1000
+    monkeypatch.setattr(protobuf, "MAX_VALUES", 10 * width)
+    for _ in range(3):
+        assert len(decoder(empty * 9)["readings"]) == 9
+        with pytest.raises(DecodeError, match=f"a message with more than {10 * width} values"):
+            decoder(empty * 10)
 
 
 def test_deep_messages_are_read(decoder: Decoder) -> None:
