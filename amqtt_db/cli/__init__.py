@@ -32,6 +32,7 @@ for command in (
     data.remodel,
     edit.delete,
     edit.rename,
+    edit.redecode,
 ):
     app.command()(command)
 app.command("topics")(data.show_topics)

@@ -1,4 +1,4 @@
-"""The commands that change what is stored: `delete`, `rename`."""
+"""The commands that change what is stored: `delete`, `rename`, `redecode`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import AsJson, Config, parse_filter, parse_time
+from amqtt_db.cli.arguments import AsJson, Config, Since, parse_filter, parse_time
 from amqtt_db.cli.output import print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.config import Settings
@@ -76,6 +76,38 @@ def rename(
             require_same_routes(settings.journal.path, settings.routes)
             count = sum(Renamer(shop).rename(old, new))
         print_text(show.escape_text(f"{format_count(count, 'record')} of {old} renamed to {new}"))
+
+
+def redecode(
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", parser=parse_filter, help="A topic, or a filter that matches several.")
+    ],
+    path: Config = None,
+    since: Since = None,
+    before: Annotated[
+        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help=f"Only what arrived before; {TIMES}.")
+    ] = None,
+) -> None:
+    """Store messages again from their payloads, kept by `raw: true`, as their routes want them now.
+
+    It may be stopped and started again, even while messages arrive.  The exit code is 1 if a message is refused now; it
+    stays as it was.
+    """
+    with error_boundary():
+        settings = read_settings(path)
+        with _open_workshop(settings) as shop:
+            from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
+            from amqtt_db.writer.redecoding import RedecodeProgress, Redecoder  # noqa: PLC0415
+
+            require_same_routes(settings.journal.path, settings.routes)
+            redecoder, messages, records, refused = Redecoder(shop, since, before), 0, 0, 0
+            for one in redecoder.topics(topic):
+                done = [RedecodeProgress(), *redecoder.redecode(one)][-1]
+                messages, records, refused = messages + done.messages, records + done.records, refused + done.refused
+                if done.reason is not None:
+                    print_text(show.escape_text(f"{one}: {done.refused} refused, and kept as before: {done.reason}"))
+        print_text(f"{format_count(messages, 'message')} stored again as {format_count(records, 'record')}")
+        raise typer.Exit(1 if refused else 0)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def read_each(section: Node) -> Each | None:
     """Return what becomes separate records; None if each message is one record."""
     path = section.child("each").read(lambda value: "" if value == "" else text(value), None)
     parallel = section.child("zip").read(_parallel, ())
-    prefix = section.child("prefix").read(_flag, True)
+    prefix = section.child("prefix").read(flag, True)
     parts = parse_each(path or "")
     for part in parts:
         if isinstance(part, Capture) and not part.name.isidentifier():
@@ -76,7 +76,7 @@ def _reading(node: Node, keys: tuple[str, ...]) -> Reading:
     truths = {truth: node.value[truth] for truth in (True, False) if truth in node.value}
     meanings = Node(truths or None, node.path, node.problems).read(_booleans, {})
     unit = node.child("unit").read(text, "")
-    accepted = {key: node.child(key).read(_flag, False) for key in ("text", "comma")}
+    accepted = {key: node.child(key).read(flag, False) for key in ("text", "comma")}
     accepted["text"] |= bool(unit)
     return Reading(
         source=node.child("from").read(lambda value: split_path(text(value)), keys),
@@ -100,7 +100,8 @@ def _factor(value: object) -> Decimal:
     return Decimal(repr(value))
 
 
-def _flag(value: object) -> bool:
+def flag(value: object) -> bool:
+    """Return true or false.  Raises ValueError."""
     if not isinstance(value, bool):
         raise ValueError(f"expected true or false, found {found(value)}")
     return value

@@ -16,7 +16,7 @@ import cattrs
 
 from amqtt_db import decode, registry
 from amqtt_db.config.latest import CHANGES_KEYS, read_latest
-from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_readings, read_reshaping
+from amqtt_db.config.payload import PAYLOAD_KEYS, flag, read_each, read_readings, read_reshaping
 from amqtt_db.config.storage import read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, found, text, whole_number
 from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
@@ -36,7 +36,7 @@ from amqtt_db.routing.topics import TopicFilter
 
 ROUTE_KEYS: Final = (
     "topic", "store", "model", "decode", "entity", "time", "unknown", "mismatch", "max_columns", "max_tables",
-    "hypertable", "keep", "indexes", "latest", *CHANGES_KEYS, "gather", *PAYLOAD_KEYS,
+    "hypertable", "keep", "indexes", "latest", *CHANGES_KEYS, "gather", "raw", *PAYLOAD_KEYS,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -140,6 +140,7 @@ def _contract(section: Node, entity: Entity | None, filter_: TopicFilter | None)
         "mismatch": cast(Mismatch, _mismatch(section).read(choice("variant", "null", "reject"), "variant")),
         **read_latest(section, entity, () if filter_ is None else filter_.names),
         "max_columns": section.child("max_columns").read(whole_number(1, MOST_COLUMNS), None),
+        "raw": section.child("raw").read(flag, False),
         "max_tables": section.child("max_tables").read(whole_number(1, MOST_TABLES), 1000),
     }
 

@@ -71,6 +71,7 @@ class Catalog:
         self.session = tables.session(build)
         self.dead_letter = tables.dead_letter(build)
         self.dead_segment = tables.dead_segment(build)
+        self.raw = tables.raw(build)
         self.table = tables.table(build)
         self.column = tables.column(build)
         self.view = tables.view(build)

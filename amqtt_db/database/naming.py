@@ -33,6 +33,7 @@ SYSTEM_TABLES: Final = frozenset(
         "mqtt_point",
         "mqtt_property",
         "mqtt_series",
+        "mqtt_raw",
         "mqtt_session",
         "mqtt_table",
         "mqtt_topic",

@@ -118,6 +118,23 @@ def dead_segment(build: Builder) -> sa.Table:
     )
 
 
+def raw(build: Builder) -> sa.Table:
+    """Return the table of payloads as they came, in segments; the first one of each has the message's envelope."""
+    made = build.table(
+        "mqtt_raw",
+        build.id(),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.String(_HASH_LENGTH), nullable=False),
+        build.column("time", "timestamp"),
+        sa.Column("session", build.engine.types["int64"]),
+        sa.Column("qos", sa.Integer, nullable=False),
+        sa.Column("retain", build.engine.types["bool"], nullable=False),
+        build.column("payload", "bytes"),
+    )
+    sa.Index("ix_mqtt_raw_hash_time", made.c.hash, made.c.time)
+    return made
+
+
 def table(build: Builder) -> sa.Table:
     """Return the table that lists the tables of records."""
     return build.table(

@@ -23,7 +23,7 @@ from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
 from amqtt_db.models.base import Destination
 from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape
 from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler
-from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
+from amqtt_db.writer.topic_router import Handling, IgnoredTopic, TopicRouter
 
 RecordGroup = tuple[Destination, Shape]
 """The key of records that need the same columns."""
@@ -47,7 +47,7 @@ class DecodedBatch:
     """The result of decoding the entries up to ``end`` (excluded) of one generation.
 
     ``connections`` are the entries that say which clients connected and disconnected, ``counts`` what to add to the
-    counters of each topic filter.
+    counters of each topic filter.  ``raw`` are the messages whose payloads are kept as they came.
     """
 
     number: int
@@ -55,6 +55,7 @@ class DecodedBatch:
     groups: RecordGroups = attrs.field(factory=dict)
     rejected: Sequence[Rejection] = ()
     connections: Sequence[Message] = ()
+    raw: Sequence[Message] = ()
     counts: Mapping[str, Counter[str]] = attrs.field(factory=dict)
 
 
@@ -75,7 +76,18 @@ def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch
         else:
             decoder.refuse(index, handler.filter, handler.error)
     groups = decoder.groups()
-    return DecodedBatch(number, batch.end, groups, decoder.rejected, connections, decoder.counts)
+    raw = _raw_messages(batch, handlers, decoder.rejected) if router.keeps_raw else ()
+    return DecodedBatch(number, batch.end, groups, decoder.rejected, connections, raw, decoder.counts)
+
+
+def _raw_messages(batch: Batch, handlers: Sequence[Handling], rejected: Sequence[Rejection]) -> list[Message]:
+    """Return the messages that are stored, and whose routes keep their payloads."""
+    dead = {rejection.message.position for rejection in rejected}
+    return [
+        batch.message(index)
+        for index, handler in enumerate(handlers)
+        if isinstance(handler, TopicHandler) and handler.builder.route.raw and batch.positions[index] not in dead
+    ]
 
 
 def reject_message(number: int, batch: Batch, filter_: str, error: Rejected) -> DecodedBatch:

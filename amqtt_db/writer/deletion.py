@@ -13,6 +13,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Assignment, key_hash
+from amqtt_db.database.raw_payloads import delete_raw
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.binding import BoundTable, table_key
 from amqtt_db.record import to_micros
@@ -55,9 +56,17 @@ class Deleter:
             while True:
                 for assignment in assignments:
                     yield from self._delete(assignment, list(tables.values()))
+                self._delete_payloads(topic)
                 if self._before is not None:
                     return
                 if self._shop.attempt(lambda: self._forget(topic, assignments, tables)):
+                    return
+
+    def _delete_payloads(self, topic: str) -> None:
+        """Delete the payloads that were kept of a topic's messages."""
+        while True:
+            with self._shop.database.begin() as connection:
+                if not delete_raw(connection, self._shop.catalog, topic, self._before):
                     return
 
     def _count(self, topic: str) -> int:

@@ -13,6 +13,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import PAST, Assignment, key_hash
+from amqtt_db.database.raw_payloads import rename_raw
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.record import Record
 from amqtt_db.routing.records import TopicHandler
@@ -46,10 +47,18 @@ class Renamer:
                 assigned = self._shop.assign(connection, [old, new])
             if new not in assigned:
                 raise RewriteError(f"no route stores topic {new}; add one first")
+            self._rename_payloads(old, new)
             for assignment in self._shop.in_use(old):
                 yield from self._move(assignment, assigned[new])
         for _ in Deleter(self._shop, "#").delete(old):  # what came meanwhile, if somebody publishes it still
             pass
+
+    def _rename_payloads(self, old: str, new: str) -> None:
+        """Give the payloads that were kept the new topic."""
+        while True:
+            with self._shop.database.begin() as connection:
+                if not rename_raw(connection, self._shop.catalog, old, new):
+                    return
 
     def _require_unmoved(self, topic: str) -> None:
         table = self._shop.catalog.assignment

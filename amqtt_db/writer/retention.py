@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
+from amqtt_db.database.raw_payloads import delete_raw
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
@@ -62,6 +63,7 @@ class Retention:
         self._database = database
         self._routes = routes
         self._system_keep = keep
+        self._keeps_raw = any(route.raw for route in routes)
         self._has_work = keep.has_limit or any(route.keep is not None for route in routes)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
@@ -122,11 +124,23 @@ class Retention:
             for count in self._keep(group, policies):
                 deleted += count
                 yield count
+            yield from self._delete_payloads(group)
         if deleted:
             logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
         yield from self._delete_system_rows()
         if fault is not None:
             raise fault.__cause__ or fault
+
+    def _delete_payloads(self, group: RetentionGroup) -> Iterator[int]:
+        """Delete kept payloads that arrived before what is kept of their topics; yield 0 after each step."""
+        for topic, keep in group.keeps.items() if self._keeps_raw else ():
+            before = round((self._clock.now() - keep.total_seconds()) * 1_000_000) if keep is not None else None
+            while before is not None:
+                with self._database.begin() as connection:
+                    count = delete_raw(connection, self._catalog, topic, before)
+                yield 0
+                if not count:
+                    break
 
     def _delete_system_rows(self) -> Iterator[int]:
         """Delete old sessions and dead letters; yield how many each step deleted."""

@@ -47,6 +47,7 @@ class TopicRouter:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
         self._filters = [route.filter for route in routes]
+        self.keeps_raw = any(route.raw for route in routes)
         self.builders: Sequence[RecordBuilder] = [RecordBuilder(route) for route in routes]
         self._destinations: dict[tuple[str, str], Destination] = {}
         self._handlers: dict[bytes, Handling] = {}

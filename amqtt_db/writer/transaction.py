@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import COUNTS, Catalog, key_hash
 from amqtt_db.database.dead_letters import add_rest, delete_letters, payload_of
 from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.raw_payloads import add_raw
 from amqtt_db.errors import format_count
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
@@ -111,6 +112,7 @@ class TransactionWriter:
         """
         self._advance(connection, decoded, start)
         self._insert(connection, rows)
+        add_raw(connection, self._engine, self._catalog, decoded.number, decoded.raw)
         self._write_sessions(connection, decoded, previous)
         self._write_dead_letters(connection, decoded)
         self._write_counts(connection, decoded)
@@ -146,6 +148,7 @@ class TransactionWriter:
         if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
         self._insert(connection, rows)
+        add_raw(connection, self._engine, self._catalog, decoded.number, decoded.raw)
         self._write_counts(connection, decoded)
 
     def _insert(self, connection: sa.Connection, rows: Sequence[TargetRows]) -> None:
