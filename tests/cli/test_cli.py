@@ -194,6 +194,18 @@ def test_rename_says_what_it_did_or_why_it_did_not(tmp_path: Path) -> None:
     assert (again.exit_code, again.stderr.startswith("nothing is stored of topic home/attic")) == (1, True)
 
 
+def test_redecode_counts_and_names_what_is_refused(tmp_path: Path) -> None:
+    """The exit code says if any was."""
+    old = {"topic": "#", "decode": "text", "raw": True}
+    bench = Workbench(tmp_path, old)
+    bench.send(("x", b'{"n": 1}'), ("y", b"broken"))
+    bench.close()
+    path = configuration(tmp_path, routes=[{**old, "decode": "json"}])
+    assert invoke("redecode", "x", path).stdout == "1 message stored again as 1 record\n"
+    result = invoke("redecode", "#", path, "--since", "2020-01-01")
+    assert (result.exit_code, "y: 1 refused, and kept as before: " in result.stdout) == (1, True)
+
+
 def test_check_notes_a_database_that_cannot_be_read(tmp_path: Path) -> None:
     """The configuration is as good as it was."""
     bench = Workbench(tmp_path, {"topic": "#"})
