@@ -6,21 +6,22 @@ assignments go, and the table and the view that it had to itself.  A writer at w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import Assignment, key_hash
+from amqtt_db.database.catalog import Assignment
 from amqtt_db.database.raw_payloads import delete_raw
-from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.models.binding import BoundTable, table_key
+from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import to_micros
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.erase import count_records
+from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.replacement import Replacer
-from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
+from amqtt_db.writer.workshop import RewriteError, Workshop
 
 
 @attrs.frozen
@@ -59,7 +60,7 @@ class Deleter:
                 self._delete_payloads(topic)
                 if self._before is not None:
                     return
-                if self._shop.attempt(lambda: self._forget(topic, assignments, tables)):
+                if self._shop.attempt(partial(self._forget, topic)):
                     return
 
     def _delete_payloads(self, topic: str) -> None:
@@ -86,30 +87,6 @@ class Deleter:
                 raise RewriteError(f"topic {assignment.topic}: the database does not delete its records")
             yield len(records)
 
-    def _forget(self, topic: str, assignments: Sequence[Assignment], tables: dict[str, tuple[BoundTable, str]]) -> bool:
-        """Forget a topic, and drop the table and the view that it had to itself; return False if there is news of it.
-
-        From the first statement on, no writer commits a record of it before it has assigned the topic again.
-        """
-        shop, own = self._shop, key_hash(topic)
-        with shop.views.short_transaction() as connection:
-            shop.catalog.raise_routing_versions(connection)
-            snapshot = Snapshot(shop.engine, shop.catalog, connection)
-            if any(next(records_in(snapshot, assignment), None) for assignment in assignments):
-                return False
-            for table in (shop.catalog.assignment, shop.catalog.typing):
-                connection.execute(table.delete().where(table.c.hash == own))
-            for key in dict.fromkeys(assignment.key for assignment in assignments):
-                if not shop.catalog.is_destination(connection, key):
-                    self._drop(connection, key, tables)
-        return True
-
-    def _drop(self, connection: sa.Connection, destination: str, tables: Mapping[str, tuple[BoundTable, str]]) -> None:
-        """Drop the view and the tables that a destination has to itself."""
-        shop, quote = self._shop, connection.dialect.identifier_preparer.quote
-        for key in {destination, table_key(destination, timed=True)} & tables.keys():
-            for view in shop.views.registered(connection, [destination]):
-                shop.views.unregister(connection, view)
-            name = tables[key][1]
-            connection.execution_options(no_parameters=True).exec_driver_sql(f"DROP TABLE {quote(name)}")
-            shop.catalog.forget_table(connection, key, name)
+    def _forget(self, topic: str) -> bool:
+        """Forget a topic of which nothing is left; return False if there is news of it."""
+        return bool(forget_topics(self._shop.engine, self._shop.catalog, self._shop.views, [topic]))

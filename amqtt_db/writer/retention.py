@@ -18,16 +18,18 @@ import sqlalchemy as sa
 
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
-from amqtt_db.database.engines.base import Engine, driver_error, first_line
+from amqtt_db.database.engines.base import Engine, batched, driver_error, first_line, is_collision
 from amqtt_db.database.raw_payloads import delete_raw
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import RAW, erase, topic_cell
+from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
 from amqtt_db.writer.retention_system import delete_old_rows
 from amqtt_db.writer.steady_clock import SteadyClock
+from amqtt_db.writer.view_refresh import ViewKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ SLICE: Final = 0.02  # seconds after which a step starts nothing new
 REST: Final = 9  # times as long as the step took, while messages wait
 ROUND: Final = 60.0  # seconds from the end of a round to the next
 PENALTY: Final = 10.0  # seconds to the next attempt after an error, or while another process has the lock
+FORGET_EVERY: Final = 86_400.0  # seconds, for a writer at work starts afresh when topics are forgotten
+FORGET_AT_ONCE: Final = 100  # topics
+_FORGOTTEN: Final = "retention forgot topics"
 _CLOCK: Final = "retention clock"
 DELAY: Final = timedelta(days=1)
 """The extra time that the database keeps chunks of values, compared with those of their messages.
@@ -55,6 +60,7 @@ class Retention:
         database: sa.Engine,
         routes: Sequence[Route],
         clock: SteadyClock,
+        views: ViewKeeper,
         keep: SystemKeep = KEEP_ALL,
         watch: Watch = unwatched,
     ) -> None:
@@ -62,6 +68,7 @@ class Retention:
         self._catalog = catalog
         self._database = database
         self._routes = routes
+        self._views = views
         self._system_keep = keep
         self._keeps_raw = any(route.raw for route in routes)
         self._has_work = keep.has_limit or any(route.keep is not None for route in routes)
@@ -128,8 +135,52 @@ class Retention:
         if deleted:
             logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
         yield from self._delete_system_rows()
+        if fault is None and self._is_time_to_forget():
+            yield from self._forget_idle_topics(found)
         if fault is not None:
             raise fault.__cause__ or fault
+
+    def _is_time_to_forget(self) -> bool:
+        """Return True if it is a day since topics to forget were looked for, by any writer; note the time."""
+        meta, now = self._catalog.meta, self._clock.now()
+        here = meta.c.name == _FORGOTTEN
+        with self._database.begin() as connection:
+            noted = connection.scalar(sa.select(meta.c.value).where(here))
+            is_time = noted is not None and now >= float(noted) + FORGET_EVERY
+            if noted is None or is_time:
+                connection.execute(meta.delete().where(here))
+                connection.execute(meta.insert(), {"name": _FORGOTTEN, "value": str(round(now))})
+        return is_time
+
+    def _forget_idle_topics(self, groups: Sequence[RetentionGroup]) -> Iterator[int]:
+        """Forget topics whose records have all grown old; yield 0 after each step."""
+        idle: dict[str, None] = {}
+        for group in groups:
+            for topic in [topic for topic, keep in group.keeps.items() if keep is not None]:
+                if self._is_idle(group, topic):
+                    idle[topic] = None
+                yield 0
+        for topics in batched(idle, FORGET_AT_ONCE):
+            try:
+                gone = forget_topics(self._engine, self._catalog, self._views, topics)
+            except Exception as error:
+                if not is_collision(self._engine, error):
+                    raise
+                return  # somebody is reading or writing: there is time
+            if gone:
+                logger.info("%s forgotten: all records were older than `keep` allows", format_count(len(gone), "topic"))
+            yield 0
+
+    def _is_idle(self, group: RetentionGroup, topic: str) -> bool:
+        """Return True if a table of records exists and has none of a topic."""
+        with self._database.begin() as connection:
+            known = self._catalog.physical_tables(connection, [group.main.key]).get(group.main.key)
+            if known is None:
+                return False
+            target = sa.table(known.name, sa.column("topic", RAW))
+            cell = topic_cell(self._engine, group.main, topic)
+            query: sa.Select[Any] = sa.select(target.c.topic).where(target.c.topic == cell).limit(1)
+            return connection.execute(query).first() is None
 
     def _delete_payloads(self, group: RetentionGroup) -> Iterator[int]:
         """Delete kept payloads that arrived before what is kept of their topics; yield 0 after each step."""

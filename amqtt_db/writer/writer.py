@@ -79,7 +79,9 @@ class Writer:
         self._router = TopicRouter(routes)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
         clock = clock or SteadyClock()
-        self.retention = Retention(engine, self._catalog, self._database, routes, clock, keep, guard.watch_task)
+        self.retention = Retention(
+            engine, self._catalog, self._database, routes, clock, self._views, keep, guard.watch_task
+        )
 
     def prepare(self) -> Sequence[str]:
         """Create the system tables and read the catalogue; return warnings about the server's settings."""

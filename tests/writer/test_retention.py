@@ -17,6 +17,7 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.reader.topics import list_topics
 from amqtt_db.writer import retention
 from amqtt_db.writer.remodel import Remodel
+from amqtt_db.writer.transaction import CheckpointMoved
 from tests.database.engines.servers import Site
 from tests.workbench import ARRIVAL, Sent, Workbench, routes
 
@@ -318,3 +319,24 @@ def test_sessions_and_dead_letters_grow_old(site: Site, monkeypatch: pytest.Monk
     assert [row[0] % 2**40 for row in bench.sql("SELECT id FROM mqtt_session ORDER BY id")] == [4]
     assert [letter.id % 2**40 for letter in bench.dead()] == [8, 10]
     assert len(bench.records()) == 5
+
+
+@pytest.mark.parametrize("model", ["wide", "eav", "narrow", "document"])
+def test_topics_whose_records_are_all_too_old_are_forgotten(model: str, site: Site) -> None:
+    """Once a day, with the tables and views they had alone; others stay, and a new message is stored as the first."""
+    bench = Workbench(site, _route(model, time="at"), {"topic": "#"})
+    bench.send(("t", {"v": 1}), ("u", {"v": 2}))
+    bench.writer._views.finish()
+    _after(bench, 2)
+    assert {one.topic for one in list_topics(bench.url)} == {"t", "u"}
+    bench.now += 24 * HOUR
+    bench.writer.retention.finish()
+    assert [one.topic for one in list_topics(bench.url)] == ["u"]
+    assert bench.sql("SELECT count(*) FROM mqtt_assignment")[0][0] == 1
+    assert [row[0] for row in bench.sql("SELECT name FROM mqtt_table WHERE name = 't'")] == []
+    late = bench.batch(Sent("t", {"v": 3, "at": bench.now}))
+    with pytest.raises(CheckpointMoved):
+        bench.store(late)
+    bench.restart()
+    bench.store(late)
+    assert sorted(record["v"] for record in bench.records()) == [2.0, 3.0]
