@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from math import inf
+from sys import float_info
 from typing import Any, Final
 
 from amqtt_db.config.yaml_checks import Node, duration, found, text
@@ -47,7 +47,7 @@ def _deadband(value: Any, entity: Entity | None) -> dict[str, float]:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"expected a number for each property, such as {{temp: 0.1}}, found {found(value)}")
     for path, width in value.items():
-        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < inf:
+        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width <= float_info.max:
             raise ValueError(f"expected a number above 0 for {path}, found {found(width)}")
         if entity is not None and text(path) not in entity.declared:
             raise ValueError(f"the entity declares no property {path!r}; {suggest(path, entity.declared)}")

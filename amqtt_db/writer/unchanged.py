@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 import attrs
+import orjson
 
 from amqtt_db.models.base import Destination
 from amqtt_db.record import Kind, Record, RecordBatch, RecordSlice
 from amqtt_db.routing.route import OnlyChanges
+from amqtt_db.tagged import dumps
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroups
 
 
@@ -114,16 +116,23 @@ def _differs(known: StoredValue | None, kind: Kind, value: Any, width: float) ->
         return True
     if kind in _NUMERIC_KINDS and known.kind in _NUMERIC_KINDS:
         return not _is_near(known.value, value, width)
-    return known.kind != kind or bool(known.value != value)
+    if known.kind != kind:
+        return True
+    return bool(_sorted_json(known.value) != _sorted_json(value) if kind == "json" else known.value != value)
+
+
+def _sorted_json(value: Any) -> bytes:
+    """Return a list or an object as text: to Python ``[1]`` equals ``[True]``, and a list with NaN not its copy."""
+    return orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_SORT_KEYS)
 
 
 def _is_near(old: Any, new: Any, width: float) -> bool:
     """Return True if two numbers are equal, or differ by no more than a deadband; NaN is equal to itself."""
-    if old == new or (old != old and new != new):  # noqa: PLR0124 - only NaN differs from itself
-        return True
     try:
+        if old == new or (old != old and new != new):  # noqa: PLR0124 - only NaN differs from itself
+            return True
         return abs(Decimal(old) - Decimal(new)) <= Decimal(repr(width))
-    except InvalidOperation:  # NaN, or two infinities
+    except ArithmeticError:  # NaN, two infinities, or a difference beyond all decimals
         return False
 
 

@@ -61,6 +61,25 @@ def test_something_is_stored_from_time_to_time(site: Site) -> None:
     assert [(record.time_us - first) // 1_000_000 for record in bench.records()] == [0, 10, 14, 24]
 
 
+def test_lists_are_compared_as_json(site: Site) -> None:
+    """In which 1 is not true, NaN is itself, and the order of an object's keys means nothing."""
+    bench = Workbench(site, ROUTE)
+    for items in (b"[1]", b"[1]", b"[true]", b'[{"a": 1, "b": 2}]', b'[{"b": 2, "a": 1}]', b"[NaN]", b"[NaN]"):
+        bench.send(("t/1", b'{"v": %s}' % items))
+    assert [repr(record.get("v")) for record in bench.records()] == ["[1]", "[True]", "[{'a': 1, 'b': 2}]", "[nan]"]
+
+
+def test_numbers_far_apart_are_a_change(site: Site) -> None:
+    """Also if their difference is too great for a decimal."""
+    bench = Workbench(site, {"topic": "t", "only": "changes", "entity": {"v": "decimal"}})
+    for text in ("9e999999", "-9e999999", "-9e999999", "1e-999999", "NaN", "NaN", "Infinity"):
+        bench.send(("t", {"v": text}))
+    assert [str(record.get("v")) for record in bench.records()] == [
+        "9E+999999", "-9E+999999", "1E-999999", "NaN", "Infinity",
+    ]  # fmt: skip
+    assert not bench.dead()
+
+
 def test_each_record_is_judged_by_itself(tmp_path: Path) -> None:
     """A message is unchanged if nothing of it is stored; an item's device is what ``latest`` names."""
     bench = Workbench(tmp_path, {"topic": "t", "each": "{sensor}", "only": "changes", "latest": ["sensor"]})
@@ -92,6 +111,7 @@ def test_a_dead_letter_that_says_nothing_new_is_done_with(tmp_path: Path) -> Non
         ({"deadband": {"v": 1}}, "deadband: has no effect without `only: changes`"),
         ({"at_least_every": "1 h"}, "at_least_every: has no effect without `only: changes`"),
         ({"only": "changes", "deadband": {"v": -1}}, "expected a number above 0 for v"),
+        ({"only": "changes", "deadband": {"v": 10**400}}, "expected a number above 0 for v"),
         ({"only": "changes", "deadband": {"v": 1}, "entity": {"w": "float"}}, "declares no property 'v'"),
         ({"only": "changes", "latest": False}, "latest: `only: changes` needs the newest values"),
     ],
