@@ -302,6 +302,8 @@ def _difference(first: Route, first_table: BoundTable, route: Route, table: Boun
     for key in ("hypertable", "keep", "gather"):
         if getattr(first, key) != getattr(route, key):
             return key, f"their `{key}` differs"
+    if first is not route and first.gather is not None and (first.reshaping.property or route.reshaping.property):
+        return "gather", "it cannot tell devices of the two apart"
     if first_table != table:
         return "model", "their models or options differ"
     has_properties = table.overflow is not None  # as columns, not as rows or in a document

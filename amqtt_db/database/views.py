@@ -15,7 +15,17 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
-from amqtt_db.database.view_sql import Gather, View, ViewSource, is_latest, is_property, is_route, path_lookup, select
+from amqtt_db.database.view_sql import (
+    Gather,
+    View,
+    ViewSource,
+    is_latest,
+    is_property,
+    is_route,
+    latest_key,
+    path_lookup,
+    select,
+)
 from amqtt_db.errors import Rejected
 from amqtt_db.models.base import ENVELOPE, Destination, Layout, OwnColumns, ValueRows
 from amqtt_db.models.binding import BoundTable, Query
@@ -107,7 +117,15 @@ class Views:
         """Return the key of the one view of a destination, that of the first of its ``routes`` which has a view."""
         if len(routes) == 1 or not is_route(destination.key):
             return destination.key
-        keys, view = [f"$route/{route}" for route in routes], self._catalog.view
+        return self._first_registered(connection, [f"$route/{route}" for route in routes])
+
+    def key_of_latest(self, connection: sa.Connection, routes: Sequence[str]) -> str:
+        """Return the key of the one view of the newest values of ``routes``, that of the first which has a view."""
+        return self._first_registered(connection, list(map(latest_key, routes)))
+
+    def _first_registered(self, connection: sa.Connection, keys: Sequence[str]) -> str:
+        """Return the first key that a view has, or the first of all."""
+        view = self._catalog.view
         known = set(connection.scalars(sa.select(view.c.key).where(view.c.hash.in_(list(map(key_hash, keys))))))
         return next((key for key in keys if key in known), keys[0])
 

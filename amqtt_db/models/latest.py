@@ -86,12 +86,11 @@ def value_row(kind: Kind, identity: Row, value: Any) -> Row:
     return {**identity, VALUE_COLUMNS[kind]: value}
 
 
-def devices_by(paths: Sequence[str], batch: RecordBatch) -> Sequence[str | None]:
-    """Return the device of each record, from the values at ``paths``; None if one is absent.
+def name_devices(columns: Sequence[Sequence[Any]]) -> Sequence[str | None]:
+    """Return the device of each record, from columns of values that identify it; None if one is absent.
 
     A single value is the device's name, several become a JSON list.
     """
-    columns = [_present_values(path, batch) for path in paths]
     return [None if None in values else _device_name(values) for values in zip(*columns, strict=True)]
 
 
@@ -103,12 +102,6 @@ def _device_name(values: Sequence[Any]) -> str:
     named = whole[0] if len(whole) == 1 else whole
     text = json.dumps(named, default=str, ensure_ascii=False)
     return text if is_clean(text) else json.dumps(named, default=str)
-
-
-def _present_values(path: str, batch: RecordBatch) -> Sequence[Any]:
-    """Return the value at a path in each record, whatever its kind."""
-    found = (column for pair, column in zip(batch.shape.properties, batch.columns, strict=True) if pair[0] == path)
-    return next(found, [None] * len(batch))
 
 
 def _last_of_each(devices: Sequence[str | None], order: Iterable[int]) -> dict[str | None, int]:

@@ -10,8 +10,8 @@ from amqtt_db.database.engines.base import Engine, Unfit
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.models.base import Row
 from amqtt_db.models.binding import BoundTable
-from amqtt_db.models.latest import LATEST_RECORDS, LATEST_VALUES, devices_by, find_newest, value_row
-from amqtt_db.record import Pair, Record, RecordBatch, RecordSlice
+from amqtt_db.models.latest import LATEST_RECORDS, LATEST_VALUES, find_newest, name_devices, value_row
+from amqtt_db.record import Pair, Record, RecordBatch, RecordSlice, level_path
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup
 from amqtt_db.writer.insert_target import InsertTarget, TargetRows, encode_rows, fitting_kind, target_of
@@ -77,8 +77,20 @@ def _together(groups: Sequence[tuple[RecordGroup, Sequence[Record]]]) -> RecordB
 def devices_of(route: Route, batch: RecordBatch) -> Sequence[str | None]:
     """Return the name of each record's device; None if it has none."""
     if route.latest is not None and route.latest.paths:
-        return devices_by(route.latest.paths, batch)
+        return name_devices([_identifying_values(route, path, batch) for path in route.latest.paths])
     if route.reshaping.property is None:
         return batch.topics
     named = {topic: route.without_property(topic) for topic in set(batch.topics)}
     return [named[topic] for topic in batch.topics]
+
+
+def _identifying_values(route: Route, path: str, batch: RecordBatch) -> Sequence[Any]:
+    """Return the value at a path in each record, whatever its kind; a level that is none is in the topic."""
+    for (own, _), column in zip(batch.shape.properties, batch.columns, strict=True):
+        if own == path:
+            return column
+    names = {level_path(name): name for name in route.filter.names}
+    if path not in names:
+        return [None] * len(batch)
+    levels = {topic: (route.filter.match(topic) or {}).get(names[path]) for topic in set(batch.topics)}
+    return [levels[topic] for topic in batch.topics]

@@ -20,7 +20,7 @@ from amqtt_db.database.catalog import Assignment, Catalog, PhysicalTable
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.naming import clean
-from amqtt_db.database.view_sql import Gather, latest_key
+from amqtt_db.database.view_sql import Gather
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause, Rejected
 from amqtt_db.models.base import Destination, Layout, OwnColumns, ValueRows
@@ -186,7 +186,7 @@ class ViewKeeper:
                 wish = self._wish(destination)
                 own = self._views.key_of(connection, destination, wish.routes)
                 keys = dict.fromkeys((own, *self._views.related(connection, destination)))
-                wanted = {**dict.fromkeys(keys, wish), **self._wish_latest(wish)}
+                wanted = {**dict.fromkeys(keys, wish), **self._wish_latest(connection, wish)}
                 views[destination.key] = set(wanted)
                 for key, one in wanted.items():
                     before = wishes.get(key, one)
@@ -216,7 +216,7 @@ class ViewKeeper:
         gather = _gathering(self._routes[destination.route])
         return Wish(destination, routes, columns, self._max_columns(destination), gather=gather)
 
-    def _wish_latest(self, wish: Wish) -> dict[str, Wish]:
+    def _wish_latest(self, connection: sa.Connection, wish: Wish) -> dict[str, Wish]:
         """Return the view of the newest values, by its key, if the route keeps them."""
         routes = tuple(text for text in wish.routes if self._routes[text].latest is not None)
         if wish.destination.route not in routes:
@@ -224,7 +224,8 @@ class ViewKeeper:
         table = self._routes[routes[0]].bound().tables()[0]
         base = table.name if table.exact and table.overflow is not None else clean(self._engine.nameable(routes[0]))
         name = f"{base.strip('_') or 'all'}_latest"
-        return {latest_key(routes[0]): attrs.evolve(wish, routes=routes, gather=None, name=name)}
+        key = self._views.key_of_latest(connection, wish.routes)
+        return {key: attrs.evolve(wish, routes=routes, gather=None, name=name)}
 
     def _max_columns(self, destination: Destination) -> int:
         return self._routes[destination.route].max_columns or self._engine.max_columns
@@ -267,7 +268,9 @@ def _gathering(route: Route) -> Gather | None:
     """Return what a row of the route's view shows; None: a record."""
     if route.gather is None:
         return None
-    paths = () if route.reshaping.property is None else tuple(map(level_path, route.device_levels))
+    names = () if route.reshaping.property is None else route.device_levels
+    declared = () if route.entity is None else route.entity.declared  # a level of these is a property, if it fits
+    paths = (*map(level_path, names), *(name for name in names if name in declared))
     return Gather(int(route.gather.total_seconds()), paths)
 
 

@@ -78,6 +78,29 @@ def test_intervals_are_counted_from_1970(model: Any, site: Site) -> None:
     assert shown(bench, "home_view", "topic") == expected
 
 
+@pytest.mark.parametrize("model", [{"wide": {"table": "sh_n_name"}}, "eav", "document"], ids=str)
+def test_a_level_names_a_device_whatever_the_entity_makes_of_it(model: Any, site: Site) -> None:
+    """A level that the entity declares is a property, unless it does not have the declared type."""
+    entity = {"n": "int", "a": "float", "b": "float"}
+    route = {"topic": "sh/{n}/{name}", "property": "{name}", "model": model, "gather": "1 h", "entity": entity}
+    bench = Workbench(site, route)
+    bench.send(("sh/1/a", b"1"), ("sh/1/b", b"2"), ("sh/2/b", b"3"), ("sh/x/a", b"4"), ("sh/x/b", b"5"))
+    bench.writer.finish_views(lambda: False)
+    assert sorted(bench.sql("SELECT a, b, n FROM sh_n_name_view"), key=repr) == [
+        (1.0, 2.0, 1), (4.0, 5.0, None), (None, 3.0, 2),
+    ]  # fmt: skip
+
+
+def test_routes_of_one_table_must_not_mix_their_devices() -> None:
+    """Whose levels may be equal; without ``property`` devices are topics."""
+    routes = [
+        {"topic": f"{name}/{{n}}/{{p}}", "gather": "1 s", "model": {"wide": {"table": "climate"}}} for name in "ab"
+    ]
+    load_section({"routes": routes})
+    with pytest.raises(ConfigError, match=r"routes\[1\].gather: shares the table climate .* cannot tell devices"):
+        load_section({"routes": [{**route, "property": "{p}"} for route in routes]})
+
+
 def test_a_table_per_device_has_a_view_per_device(site: Site) -> None:
     """With ``wide`` and no table."""
     bench = Workbench(site, {"topic": "sh/{device}/{name}", "property": "{name}", "gather": "1 min"})

@@ -139,6 +139,15 @@ def test_levels_and_captured_keys_name_devices(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("model", ["wide", "eav", "document"])
+def test_a_level_names_a_device_whatever_the_entity_makes_of_it(model: str, site: Site) -> None:
+    """A level that the entity declares is a property, unless it does not have the declared type."""
+    route = {"topic": "t/{n}/{name}", "latest": ["n"], "entity": {"n": "int", "v": "float"}, "model": model}
+    bench = Workbench(site, route)
+    bench.send(("t/07/a", {"v": 1}), ("t/x/a", {"v": 2}), ("t/07/b", {"v": 3}), ("t/x/a", {"v": 4}))
+    assert [(state.device, state.values["v"]) for state in latest(bench.url)] == [("07", 3.0), ("x", 4.0)]
+
+
 def test_a_device_may_have_any_name(site: Site) -> None:
     """Also one that some database cannot hold as it is."""
     bench = Workbench(site, {"topic": "t", "each": "{k}", "latest": ["k"]}, {"topic": "u", "latest": ["k", "n"]})
@@ -181,6 +190,19 @@ def test_routes_of_one_table_share_a_view(tmp_path: Path) -> None:
     bench.writer.finish_views(lambda: False)
     assert bench.sql("SELECT topic, t FROM climate_latest ORDER BY 1") == [("a/1", 4.0), ("b/1", 2.0)]
     assert len(bench.sql("SELECT * FROM climate_view")) == 4
+
+
+def test_a_shared_view_keeps_its_name(site: Site) -> None:
+    """Whichever of the routes that share a table begins or ceases to keep newest values."""
+    a, b = ({"topic": f"{name}/+", "model": {"wide": {"table": "climate"}}} for name in "ab")
+    bench = Workbench(site, a, {**b, "latest": True})
+    for number, (more, still) in enumerate([(False, True), (True, True), (True, False)]):
+        bench.restart({**a, "latest": more}, {**b, "latest": still})
+        bench.send(("a/1", {"t": number}), ("b/1", {"t": number}))
+        bench.writer.finish_views(lambda: False)
+        expected = [topic for topic, kept in (("a/1", more), ("b/1", still)) if kept]
+        assert [topic for (topic,) in bench.sql("SELECT topic FROM climate_latest ORDER BY 1")] == expected
+    assert sorted(bench.sql("SELECT name FROM mqtt_view")) == [("climate_latest",), ("climate_view",)]
 
 
 def test_newest_values_that_nobody_keeps_are_an_error(tmp_path: Path) -> None:
