@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -169,7 +170,10 @@ def read_zone(value: object) -> ZoneInfo:
         return ZoneInfo(name)
     except (ValueError, OSError, ZoneInfoNotFoundError):
         known = available_timezones()
-        hint = suggest(name, sorted(known)) if known else "this machine has no time zone database: pip install tzdata"
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "expected a name such as Europe/Berlin or UTC"
+        if not known:
+            hint = "this machine has no time zone database: pip install tzdata"
         raise ValueError(f"{name!r} is not a time zone; {hint}") from None
 
 

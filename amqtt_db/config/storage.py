@@ -55,7 +55,12 @@ def _read_interval(value: Any, route: Route) -> timedelta:
 def _read_index(node: Node, route: Route) -> tuple[str, ...]:
     """Return the columns of an index: a name, or a list of names."""
     first = route.bound().tables()[0]
-    return _column_list(node, lambda value: _known_column(route, text(value), [first]))
+    columns = _column_list(node, lambda value: _known_column(route, text(value), [first]))
+    if node.value in (None, []):
+        node.fail("expected the name of a column, or a list of names")
+    elif len(set(columns)) < len(columns):
+        node.fail("names a column twice")
+    return columns
 
 
 def with_own_tables(routes: Mapping[str, Route]) -> dict[str, Route]:
@@ -149,7 +154,7 @@ def _known_column(route: Route | None, name: str, among: Sequence[BoundTable] = 
             return level_path(name)
         if declared is None or route.unknown == "add":
             return escape_path(name)
-    names = {*fixed, *route.filter.names, *(declared or ())}
+    names = {*fixed, *route.filter.names, *(declared or ())} if isinstance(route.bound().layout, OwnColumns) else fixed
     raise ValueError(f"the tables of the route have no column {name!r}; {suggest(name, names)}")
 
 

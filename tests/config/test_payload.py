@@ -57,6 +57,7 @@ def test_everything_of_a_payload_arrives() -> None:
         ({"booleans": {True: ["x"], False: ["x"]}}, "booleans", "'x' cannot be both true and false"),
         ({"numbers": "yes"}, "numbers", "expected one of text, comma, unit"),
         ({"timezone": "Europe/Berlni"}, "timezone", "is not a time zone; did you mean 'Europe/Berlin'?"),
+        ({"timezone": "5"}, "timezone", "is not a time zone; expected a name such as Europe/Berlin or UTC"),
         ({"timezone": "../etc/passwd"}, "timezone", "is not a time zone"),
         ({"entity": {"a": {"type": "float", "scale": "x"}}}, "entity.a.scale", "expected a number"),
         ({"entity": {"a": {"type": "float", "from": 5}}}, "entity.a.from", "expected text"),

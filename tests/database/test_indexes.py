@@ -87,6 +87,10 @@ def test_text_too_long_for_an_index_is_stored(first: bool, site: Site, caplog: p
     [
         ({"model": "eav", "indexes": ["temp"]}, r"indexes\[0\].*have no column 'temp'"),
         ({"entity": {"temp": "float"}, "indexes": [["room", "tmp"]]}, r"indexes\[0\]\[1\].*did you mean 'temp'"),
+        ({"model": "eav", "indexes": ["room"]}, r"indexes\[0\].*have no column 'room'; valid: id, part"),
+        ({"indexes": [None]}, r"indexes\[0\]: expected the name of a column"),
+        ({"indexes": [[]]}, r"indexes\[0\]: expected the name of a column"),
+        ({"indexes": [["temp", "temp"]]}, r"indexes\[0\]: names a column twice"),
         ({"indexes": "temp"}, "indexes: expected a list, found text"),
         ({"indexes": [3]}, r"indexes\[0\]: expected a list, found a whole number"),
     ],
