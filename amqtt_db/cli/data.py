@@ -86,7 +86,8 @@ def show_latest(
         if as_json:
             print_text(show.states_as_json(states))
         else:
-            print_result(show.render_states(states) if states else "No newest values are stored yet.", soft_wrap=True)
+            nothing = "No newest values are stored yet." if topic == "#" else f"No device matches {topic}."
+            print_result(show.render_states(states) if states else show.escape_text(nothing), soft_wrap=True)
 
 
 def export(

@@ -39,6 +39,7 @@ def delete(
         settings = read_settings(path)
         with _open_workshop(settings) as shop:
             from amqtt_db.writer.deletion import Deleter  # noqa: PLC0415
+            from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
 
             deleter = Deleter(shop, topic, before)
             found = deleter.find()
@@ -52,6 +53,8 @@ def delete(
                     f"Delete {what} from {config.masked(settings.database)} permanently?", abort=True, err=True
                 )
             deleted = 0 if dry_run else sum(sum(deleter.delete(one.topic)) for one in found)
+        if deleted:
+            refill_latest(settings, (one.topic for one in found))
         if as_json:
             print_json({"records": count, "topics": [one.topic for one in found], "deleted": deleted})
         else:
@@ -70,11 +73,13 @@ def rename(
     with error_boundary():
         settings = read_settings(path)
         with _open_workshop(settings) as shop:
+            from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
             from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
             from amqtt_db.writer.renaming import Renamer  # noqa: PLC0415
 
             require_same_routes(settings.journal.path, settings.routes)
             count = sum(Renamer(shop).rename(old, new))
+        refill_latest(settings, [old])
         print_text(show.escape_text(f"{format_count(count, 'record')} of {old} renamed to {new}"))
 
 
@@ -96,16 +101,19 @@ def redecode(
     with error_boundary():
         settings = read_settings(path)
         with _open_workshop(settings) as shop:
+            from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
             from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
             from amqtt_db.writer.redecoding import RedecodeProgress, Redecoder  # noqa: PLC0415
 
             require_same_routes(settings.journal.path, settings.routes)
             redecoder, messages, records, refused = Redecoder(shop, since, before), 0, 0, 0
-            for one in redecoder.topics(topic):
+            topics = list(redecoder.topics(topic))
+            for one in topics:
                 done = [RedecodeProgress(), *redecoder.redecode(one)][-1]
                 messages, records, refused = messages + done.messages, records + done.records, refused + done.refused
                 if done.reason is not None:
                     print_text(show.escape_text(f"{one}: {done.refused} refused, and kept as before: {done.reason}"))
+        refill_latest(settings, topics)
         print_text(f"{format_count(messages, 'message')} stored again as {format_count(records, 'record')}")
         raise typer.Exit(1 if refused else 0)
 

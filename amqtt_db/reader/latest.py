@@ -39,7 +39,7 @@ class DeviceState:
 
 
 def latest(database: str | Settings, topic: str = "#") -> Iterator[DeviceState]:
-    """Yield the newest values of each device whose newest topic an MQTT filter covers, first seen first.
+    """Yield the newest values of each device whose name or newest topic an MQTT filter covers, first seen first.
 
     ``database`` is a SQLAlchemy URL, or the settings that name one.  Raises ValueError at once for a wrong argument,
     and DatabaseError, when the first state is requested, if the database cannot be read or no route of the writer
@@ -55,7 +55,7 @@ def _read_states(url: str, wanted: TopicFilter) -> Iterator[DeviceState]:
         while rows := tables.records_after(last):
             values = tables.values_of([row[DEVICE_ID] for row in rows])
             for row in rows:
-                if wanted.match(row["topic"]) is not None:
+                if any(wanted.match(name) is not None for name in (row["topic"], row["device"][1])):
                     yield _make_state(row, values.get(row[DEVICE_ID], ()))
             last = rows[-1][DEVICE_ID]
 

@@ -141,9 +141,16 @@ class Route:
 
     def without_property(self, topic: str) -> str:
         """Return a topic of the route without the levels that name a property."""
+        named = self._property_levels
+        return "/".join(level for index, level in enumerate(topic.split("/")) if index not in named) if named else topic
+
+    def siblings_of(self, topic: str) -> str:
+        """Return the MQTT filter for all topics that differ from one of the route only in the name of the property."""
+        named = self._property_levels
+        return "/".join("+" if index in named else level for index, level in enumerate(topic.split("/")))
+
+    @property
+    def _property_levels(self) -> frozenset[int]:
+        """The indexes of the levels that name a property."""
         naming = names_in(self.reshaping.property)
-        if not naming:
-            return topic
-        parts = self.filter.text.split("/")
-        named = {index for index, part in enumerate(parts) if part[1:-1] in naming}
-        return "/".join(level for index, level in enumerate(topic.split("/")) if index not in named)
+        return frozenset(index for index, part in enumerate(self.filter.text.split("/")) if part[1:-1] in naming)

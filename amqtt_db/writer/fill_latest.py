@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ from amqtt_db.database.snapshot import answer, require_database
 from amqtt_db.errors import DatabaseError
 from amqtt_db.reader import read
 from amqtt_db.record import Record
+from amqtt_db.routing.route import Route
+from amqtt_db.routing.topics import first_match
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import require_same_routes
 from amqtt_db.writer.transaction import COLLISIONS
@@ -46,6 +48,23 @@ def fill_latest(settings: Settings, topic: str = "#") -> None:
         finally:
             writer.close()
             guard.close()
+
+
+def refill_latest(settings: Settings, topics: Iterable[str]) -> None:
+    """Find the newest values again of the devices that some topics belong to, after records were deleted or changed.
+
+    Raises what :func:`fill_latest` raises.
+    """
+    for text in sorted({text for topic in topics for text in _device_filters(settings.routes, topic)}):
+        fill_latest(settings, text)
+
+
+def _device_filters(routes: Sequence[Route], topic: str) -> Iterator[str]:
+    """Yield a filter that covers all topics of a topic's device, if its route keeps newest values."""
+    match = first_match([route.filter for route in routes], topic)
+    route = None if match is None else routes[match[0]]
+    if route is not None and route.latest is not None:
+        yield route.filter.mqtt if route.latest.paths else route.siblings_of(topic)
 
 
 def _fill(writer: Writer, records: Sequence[Record]) -> None:

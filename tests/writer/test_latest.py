@@ -18,7 +18,9 @@ from amqtt_db.config import load_section
 from amqtt_db.errors import DatabaseError
 from amqtt_db.reader.latest import DeviceState
 from amqtt_db.record import Record
-from amqtt_db.writer.fill_latest import fill_latest
+from amqtt_db.writer.deletion import Deleter
+from amqtt_db.writer.fill_latest import fill_latest, refill_latest
+from amqtt_db.writer.workshop import Workshop
 from tests.database.engines.servers import Site
 from tests.workbench import Sent, Workbench
 
@@ -263,3 +265,24 @@ def test_what_was_stored_before_is_added(model: Any, site: Site) -> None:
     }
     name = "climate_latest" if isinstance(model, dict) else "t_latest"
     assert bench.sql(f"SELECT topic, old, w FROM {name} ORDER BY 1") == [("t/1", 1.0, "x"), ("t/2", None, None)]
+
+
+def test_a_device_stays_when_one_of_its_topics_is_deleted(site: Site) -> None:
+    """Its newest record is then the newest that is left."""
+    route = {"topic": "sh/{device}/{name}", "property": "{name}", "latest": True}
+    bench = Workbench(site, route)
+    bench.send(("sh/a/temp", b"1"), ("sh/a/state", b"on"), ("sh/b/state", b"on"))
+    bench.close()
+    section = {"database": bench.url, "journal": {"path": str(site.path / "j")}, "routes": [route]}
+    settings = load_section(section)
+    shop = Workshop(bench.url, settings.routes)
+    for topic in ("sh/a/state", "sh/b/state"):
+        sum(Deleter(shop, topic).delete(topic))
+    shop.close()
+    refill_latest(settings, ["sh/a/state", "sh/b/state"])
+    assert [(state.device, state.topic, state.values) for state in latest(settings)] == [
+        ("sh/a", "sh/a/temp", {"temp": 1.0})
+    ]
+    assert len(list(latest(settings, "sh/a"))) == 1
+    assert len(list(latest(settings, "sh/+/temp"))) == 1
+    assert not list(latest(settings, "sh/b/#"))
