@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -140,7 +141,7 @@ def print_report(database: Path, acknowledged: int, console: Console) -> None:
     if tables:
         console.print("Query it yourself:")
         console.print(Text(f"  {show.make_query(database, tables[0])}", style="bold"), soft_wrap=True)
-    console.print("Run your own broker: [bold]amqtt-db run[/]")
+    console.print(f"Run your own broker: [bold]{Path(sys.argv[0])} run[/]", soft_wrap=True)
 
 
 def _render_tables(tables: list[show.Glimpse]) -> Iterator[Any]:

@@ -101,6 +101,8 @@ def render_preview(result: Preview) -> RenderableType:
     parts: list[RenderableType] = [Text(f"route {escape_text(result.route.filter.text)}")]
     if not result.route.stores:
         return Group(*parts, Text("it has `store: false`: the message would be counted as ignored"))
+    if result.is_empty:
+        return Group(*parts, Text("an empty payload makes no record: the message would be counted as empty"))
     if result.reason is not None:
         return Group(*parts, Text(f"the message would become a dead letter: {escape_text(result.reason)}"))
     for record in result.records:

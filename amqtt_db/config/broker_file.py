@@ -66,6 +66,9 @@ def _try_amqtt(node: Node, document: Mapping[str, Any]) -> None:
         node.fail(f"amqtt rejects it: {error}")
 
 
+_NO_SECTION: Final = "add `amqtt_db.Plugin: {}`, or `broker: mqtt://HOST` to subscribe to another broker"
+
+
 def plugin_section(root: Node) -> Node | None:
     """Return this plugin's section.  Note a problem and return None if it is missing or there are several."""
     sections = list(_sections(root.child("plugins")))
@@ -79,7 +82,7 @@ def plugin_section(root: Node) -> Node | None:
         root.child("plugins").fail(f"this plugin is configured twice: {' and '.join(section.path for section in mine)}")
         return None
     close = get_close_matches(PLUGIN_NAMES[0], [name for name, _ in sections], 1)
-    hint = f"found {close[0]!r}; did you mean 'amqtt_db.Plugin'?" if close else "add `amqtt_db.Plugin: {}`"
+    hint = f"found {close[0]!r}; did you mean 'amqtt_db.Plugin'?" if close else _NO_SECTION
     root.child("plugins").fail(f"the section amqtt_db.Plugin is missing; {hint}")
     return None
 

@@ -248,6 +248,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_YAML_HINTS: Final = {
+    "but got '{'": "; put quotes around a value that contains {",
+    "found character '\\t'": "; indent with spaces, not tabs",
+    "expected <block end>": "; a line is not indented like those that it belongs to",
+}
+"""Words of the YAML library's messages, and what to do about them."""
+
+
 def read_yaml(path: Path) -> Any:
     """Return the document in a YAML file.  Raises ConfigError, with line and column if its syntax is wrong."""
     try:
@@ -259,7 +267,9 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise ConfigError(Problem(where, f"is not YAML: {error.problem or error.context}")) from error
+        problem = error.problem or error.context or ""
+        hint = next((hint for words, hint in _YAML_HINTS.items() if words in problem), "")
+        raise ConfigError(Problem(where, f"is not YAML: {problem}{hint}")) from error
     except yaml.YAMLError as error:
         raise ConfigError(Problem(str(path), f"is not YAML: {str(error).splitlines()[0]}")) from error
     except ValueError as error:  # such as a date in month 13

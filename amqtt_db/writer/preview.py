@@ -24,17 +24,21 @@ from amqtt_db.writer.topic_router import TopicRouter
 
 @attrs.frozen
 class Preview:
-    """``route`` is None if no route covers the topic; ``reason`` says why the sample would become a dead letter."""
+    """``route`` is None if no route covers the topic; ``reason`` says why the sample would become a dead letter.
+
+    ``is_empty`` is true for an empty payload, which makes no record.
+    """
 
     route: Route | None
     records: tuple[Record, ...] = ()
     ddl: tuple[str, ...] = ()
     reason: str | None = None
+    is_empty: bool = False
 
     @property
     def is_stored(self) -> bool:
         """True if the message would be stored, not ignored or made a dead letter."""
-        return self.route is not None and self.route.stores and self.reason is None
+        return self.route is not None and self.route.stores and self.reason is None and not self.is_empty
 
 
 def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
@@ -48,6 +52,8 @@ def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
     decoded = decode_batch(1, _batch(topic, payload), router)
     if decoded.rejected:
         return Preview(route, reason=decoded.rejected[0].reason)
+    if any(counts["empty"] for counts in decoded.counts.values()):
+        return Preview(route, is_empty=True)
     records = tuple(record for group in decoded.groups.values() for record in group)
     try:
         return Preview(route, records, tuple(_ddl(settings, decoded.groups)))

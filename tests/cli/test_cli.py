@@ -164,6 +164,15 @@ def test_check_and_remodel_after_a_property_is_declared(tmp_path: Path) -> None:
     assert again == "1 value kept as before: the declared type does not fit exactly"
 
 
+def test_an_empty_sample_makes_no_record(tmp_path: Path) -> None:
+    """The exit code is that of a sample that would not be stored."""
+    path = tmp_path / "bridge.yaml"
+    path.write_text(f"broker: mqtt://localhost\ndatabase: sqlite:///{tmp_path / 'x.db'}\n")
+    result = invoke("check", path, "--offline", "--topic", "a", "--payload", "")
+    assert result.exit_code == 1
+    assert "an empty payload makes no record" in result.stdout
+
+
 def test_delete_counts_asks_and_deletes(tmp_path: Path) -> None:
     """`--dry-run` changes nothing, a question that is not answered with yes neither."""
     bench = Workbench(tmp_path, {"topic": "#"})
