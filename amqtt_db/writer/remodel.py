@@ -168,7 +168,7 @@ class Remodel:
         gone = [Assignment(row.topic, row.key, row.route, row.model) for row in rows]
         names: set[str] = set()
         for assignment in gone:
-            with suppress(ValueError):  # its model can no longer be loaded, and wrote to no table of this one
+            with suppress(RewriteError):  # its model can no longer be loaded, and wrote to no table of this one
                 names.update(name for _, name in self._shop.tables(assignment).values())
         return names
 

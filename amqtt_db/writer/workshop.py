@@ -204,8 +204,12 @@ class Workshop:
 
 
 def bound(assignment: Assignment) -> BoundModel:
-    """Return the model of an assignment with its tables."""
-    return bound_model(assignment.model, assignment.key, assignment.route)
+    """Return the model of an assignment with its tables.  Raises RewriteError if it cannot be loaded."""
+    try:
+        return bound_model(assignment.model, assignment.key, assignment.route)
+    except ValueError as error:
+        topic = assignment.topic
+        raise RewriteError(f"topic {topic} is stored in a model that cannot be loaded: {error}") from error
 
 
 def records_in(

@@ -61,10 +61,10 @@ def test_topics_are_deleted_and_forgotten(model: str, site: Site, monkeypatch: p
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_what_is_older_than_a_time_is_deleted(model: str, site: Site) -> None:
+def test_what_is_older_than_a_time_is_deleted(model: str, tmp_path: Path) -> None:
     """The newest values of what stays are as they were; the topic keeps its assignment."""
     route = {"topic": "x/{room}", "model": model, "latest": True}
-    bench = Workbench(site, route)
+    bench = Workbench(tmp_path, route)
     bench.send(("x/a", {"n": 0, "old": 1}), ("x/a", {"n": 1}), ("x/a", {"n": 2}))
     with workshop(bench, route) as shop:
         deleter = Deleter(shop, "#", arrival(1))
@@ -149,3 +149,14 @@ def test_what_cannot_be_renamed(old: str, new: str, says: str, tmp_path: Path) -
     with workshop(bench, {"topic": "x/+"}) as shop, pytest.raises(RewriteError, match=says):
         list(Renamer(shop).rename(old, new))
     assert [record.topic for record in bench.records()] == ["x/a"]
+
+
+def test_a_model_that_cannot_be_loaded_is_said_in_a_line(tmp_path: Path) -> None:
+    """Nothing is deleted of its topic; others can be deleted."""
+    bench = Workbench(tmp_path, {"topic": "x/+", "model": "eav"})
+    bench.send(("x/a", {"n": 1}), ("x/b", {"n": 1}))
+    bench.sql("""UPDATE mqtt_assignment SET model = '{"gone.Model": {}}' WHERE topic = 'x/a'""")
+    with workshop(bench, {"topic": "x/+", "model": "eav"}) as shop:
+        with pytest.raises(RewriteError, match="topic x/a is stored in a model that cannot be loaded"):
+            Deleter(shop, "x/a").find()
+        assert list(Deleter(shop, "x/b").delete("x/b")) == [1]

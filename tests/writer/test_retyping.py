@@ -21,12 +21,14 @@ from amqtt_db.message import Batch
 from amqtt_db.reader import read
 from amqtt_db.reader.latest import latest
 from amqtt_db.testing.bench import PowerCut, power_cut
+from amqtt_db.testing.servers import Servers
 from amqtt_db.testing.starting import connected
 from amqtt_db.writer.disagreements import Disagreement, find_changes
 from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.retyping import RetypeProgress
 from amqtt_db.writer.transaction import CheckpointMoved
-from tests.database.engines.servers import Site
+from tests.database.engines.servers import ENGINES, Site, make_site
+from tests.effort import tried
 from tests.values import same
 from tests.workbench import Sent, Workbench, routes
 
@@ -200,10 +202,9 @@ def test_the_view_shows_the_declared_kind_under_the_plain_name(model: str, site:
     assert [(a, None if b is None else float(b)) for a, b in rows] == [(5, None), (None, 1.5), (7, None)]
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_the_newest_values_are_typed_too(model: str, site: Site) -> None:
+def test_the_newest_values_are_typed_too(site: Site) -> None:
     """And they are those of the records that are newest by the time that the route gained."""
-    old = {"topic": "x/+", "model": model, "latest": True}
+    old = {"topic": "x/+", "model": "eav", "latest": True}
     bench = Workbench(site, old)
     bench.send(("x/a", {"at": 2_000, "n": 5}), ("x/a", {"at": 1_000, "n": 6}), ("x/a", {"at": 1_500, "s": "q"}))
     new = {**old, "entity": {"n": "int", "at": "float"}, "time": "at"}
@@ -255,31 +256,43 @@ _FITTING = st.one_of(
 _TYPES = ("int", "float", "bool", "str", "decimal", "datetime", "date", "time", "uuid", "bytes", "any")
 
 
+_PAYLOADS = st.lists(st.dictionaries(st.sampled_from("abc"), _FITTING, max_size=3), min_size=1, max_size=8)
+_SOME_MODELS = st.lists(st.sampled_from(MODELS), min_size=1, max_size=2, unique=True)
+_DECLARED = st.dictionaries(st.sampled_from("abc"), st.sampled_from(_TYPES), min_size=1)
+
+
 @pytest.mark.slow
-@given(
-    model=st.sampled_from(MODELS),
-    payloads=st.lists(st.dictionaries(st.sampled_from("abc"), _FITTING, max_size=3), min_size=1, max_size=8),
-    declared=st.dictionaries(st.sampled_from("abc"), st.sampled_from(_TYPES), min_size=1),
-)
-def test_any_payload_and_any_declaration(model: str, payloads: list[Any], declared: dict[str, str]) -> None:
-    """A value has the declared kind and says the same, or it is as it was; a second time nothing changes."""
-    old = {"topic": "x/+", "model": model}
-    new = {**old, "entity": declared}
-    with tempfile.TemporaryDirectory() as directory:
-        bench = Workbench(Path(directory), old)
-        bench.send(*(("x/a", payload) for payload in payloads))
-        before = bench.records()
-        bench.restart(new)
-        bench.send(*(("x/b", payload) for payload in payloads))
-        done = retype(bench, new)
-        after, fresh = bench.records("x/a"), bench.records("x/b")
-        bench.close()
-    assert len(before) == len(after) == len(fresh)
-    for was, now, typed in zip(before, after, fresh, strict=True):
-        assert (was.id, was.time_us, was.topic) == (now.id, now.time_us, now.topic)
-        for path, (kind, value) in was.properties().items():
-            assert_converted((kind, value), now.properties()[path], typed.properties()[path])
-    assert done.converted + done.left <= sum(len(record.properties()) for record in before)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_any_payload_and_any_declaration(engine: str, servers: Servers) -> None:
+    """A value has the declared kind and says the same, or it is as it was; in every model."""
+
+    @given(models=_SOME_MODELS, payloads=_PAYLOADS, declared=_DECLARED)
+    def check(models: list[str], payloads: list[Any], declared: dict[str, str]) -> None:
+        with tempfile.TemporaryDirectory() as directory, make_site(servers, engine, Path(directory)) as site:
+            require_law(site, models, payloads, declared)
+
+    with tried(12 if engine == "sqlite" else 3):
+        check()
+
+
+def require_law(site: Site, models: list[str], payloads: list[Any], declared: dict[str, str]) -> None:
+    """Store payloads before and after they are declared, in some models; a second time nothing is rewritten."""
+    old = [{"topic": f"{model}/+", "model": model} for model in models]
+    new = [{**route, "entity": declared} for route in old]
+    bench = Workbench(site, *old)
+    bench.send(*((f"{model}/a", payload) for model in models for payload in payloads))
+    before = {model: bench.records(f"{model}/a") for model in models}
+    bench.restart(*new)
+    bench.send(*((f"{model}/b", payload) for model in models for payload in payloads))
+    done = retype(bench, *new)
+    assert done.converted + done.left <= sum(len(one.properties()) for some in before.values() for one in some)
+    assert retype(bench, *new).rewritten == 0
+    for model in models:
+        after, fresh = bench.records(f"{model}/a"), bench.records(f"{model}/b")
+        for was, now, typed in zip(before[model], after, fresh, strict=True):
+            assert (was.id, was.time_us, was.topic) == (now.id, now.time_us, now.topic)
+            for path, pair in was.properties().items():
+                assert_converted(pair, now.properties()[path], typed.properties()[path])
 
 
 def assert_converted(was: tuple[str, Any], now: tuple[str, Any], typed: tuple[str, Any]) -> None:
