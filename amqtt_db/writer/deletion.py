@@ -18,7 +18,7 @@ from amqtt_db.database.raw_payloads import delete_raw
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import to_micros
 from amqtt_db.routing.topics import TopicFilter
-from amqtt_db.writer.erase import count_records
+from amqtt_db.writer.erase import count_records, erase_newest, topics_of_newest
 from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.workshop import RewriteError, Workshop
@@ -45,7 +45,8 @@ class Deleter:
         """Return the topics that are concerned, in the order of their names."""
         table = self._shop.catalog.assignment
         with self._shop.database.begin() as connection:
-            topics = sorted(set(connection.scalars(sa.select(table.c.topic))))
+            stored = connection.scalars(sa.select(table.c.topic)).all()
+            topics = sorted({*stored, *topics_of_newest(connection, self._shop.engine)})
         found = [Doomed(topic, self._count(topic)) for topic in topics if self._filter.match(topic) is not None]
         return [one for one in found if one.records or self._before is None]
 
@@ -89,4 +90,6 @@ class Deleter:
 
     def _forget(self, topic: str) -> bool:
         """Forget a topic of which nothing is left; return False if there is news of it."""
+        with self._shop.database.begin() as connection:
+            erase_newest(connection, self._shop.engine, topic)
         return bool(forget_topics(self._shop.engine, self._shop.catalog, self._shop.views, [topic]))

@@ -11,6 +11,8 @@ from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.models.binding import BoundTable
+from amqtt_db.models.eav import TOPIC_LOOKUP
+from amqtt_db.models.latest import LATEST_DEVICES, LATEST_RECORDS, LATEST_VALUES
 
 RAW: Final = sa.types.NullType()  # parameters are passed to the driver as they are
 
@@ -36,6 +38,32 @@ def erase(
             here = _conditions(target.c, some, timed="time" in table.primary_key)
             gone += connection.execute(sa.delete(target).where(*here)).rowcount
     return gone
+
+
+def erase_newest(connection: sa.Connection, engine: Engine, topic: str) -> None:
+    """Delete the newest values that came from a topic as far as they tell, also those whose records have expired."""
+    if not sa.inspect(connection).has_table(LATEST_VALUES.name):
+        return
+    records = sa.table(LATEST_RECORDS.name, *(sa.column(name, RAW) for name in ("device", "id", "part", "topic")))
+    values = sa.table(LATEST_VALUES.name, *(sa.column(name, RAW) for name in ("device", "id", "part")))
+    devices = lookup_table(engine, LATEST_DEVICES, sa.MetaData())
+    named_so = sa.select(devices.c.id).where(devices.c.device == topic)
+    is_newest = records.c.topic == topic_cell(engine, LATEST_RECORDS, topic)
+    of_record = sa.and_(*(values.c[name] == records.c[name] for name in ("device", "id", "part")))
+    from_newest = sa.exists().where(of_record & is_newest)
+    connection.execute(sa.delete(values).where(values.c.device.in_(named_so) | from_newest))
+    connection.execute(sa.delete(records).where(records.c.device.in_(named_so) | is_newest))
+
+
+def topics_of_newest(connection: sa.Connection, engine: Engine) -> Sequence[str]:
+    """Return the topics of the newest records of devices."""
+    if not sa.inspect(connection).has_table(LATEST_RECORDS.name):
+        return []
+    records, topics = (
+        sa.table(LATEST_RECORDS.name, sa.column("topic")),
+        lookup_table(engine, TOPIC_LOOKUP, sa.MetaData()),
+    )
+    return connection.scalars(sa.select(topics.c.topic).where(topics.c.id.in_(sa.select(records.c.topic)))).all()
 
 
 def count_records(

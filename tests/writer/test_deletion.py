@@ -14,6 +14,7 @@ from amqtt_db.reader.latest import latest
 from amqtt_db.reader.topics import list_topics
 from amqtt_db.testing.bench import PowerCut, power_cut
 from amqtt_db.writer.deletion import Deleter, Doomed
+from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.renaming import Renamer
 from amqtt_db.writer.transaction import CheckpointMoved
 from amqtt_db.writer.workshop import RewriteError, Workshop
@@ -75,6 +76,26 @@ def test_what_is_older_than_a_time_is_deleted(model: str, tmp_path: Path) -> Non
     (state,) = latest(bench.url)
     assert state.values == {"n": 2.0}
     bench.send(("x/a", {"n": 3}))
+
+
+@pytest.mark.parametrize("route", [{"latest": True}, {"latest": ["room"], "model": "eav"}], ids=str)
+def test_newest_values_go_also_if_their_records_have_expired(route: dict[str, Any], site: Site) -> None:
+    """And if the topic is forgotten; those of other topics stay."""
+    route = {"topic": "x/{room}", "keep": "1 h", **route}
+    bench = Workbench(site, route)
+    bench.send(("x/b", {"n": 1}), ("x/a", {"n": 2}), ("x/c", {"n": 3}))
+    bench.now += 8000
+    bench.writer.retention.finish()
+    assert bench.records() == []
+    with workshop(bench, route) as shop:
+        assert forget_topics(shop.engine, shop.catalog, shop.views, ["x/c"]) == ["x/c"]
+        deleter = Deleter(shop, "#")
+        assert deleter.find() == [Doomed(f"x/{room}", 0) for room in "abc"]
+        for topic in ("x/a", "x/c"):
+            assert list(deleter.delete(topic)) == []
+        assert deleter.find() == [Doomed("x/b", 0)]
+    assert [(state.topic, state.values) for state in latest(bench.url)] == [("x/b", {"n": 1.0})]
+    assert bench.sql("SELECT number_value FROM mqtt_latest_value WHERE number_value IS NOT NULL") == [(1.0,)]
 
 
 def test_a_table_of_its_own_goes_with_the_topic(site: Site) -> None:
