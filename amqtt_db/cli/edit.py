@@ -106,16 +106,14 @@ def redecode(
             from amqtt_db.writer.redecoding import RedecodeProgress, Redecoder  # noqa: PLC0415
 
             require_same_routes(settings.journal.path, settings.routes)
-            redecoder, messages, records, refused = Redecoder(shop, since, before), 0, 0, 0
-            topics = list(redecoder.topics(topic))
-            for one in topics:
-                done = [RedecodeProgress(), *redecoder.redecode(one)][-1]
-                messages, records, refused = messages + done.messages, records + done.records, refused + done.refused
-                if done.reason is not None:
-                    print_text(show.escape_text(f"{one}: {done.refused} refused, and kept as before: {done.reason}"))
+            redecoder = Redecoder(shop, since, before)
+            topics = redecoder.topics(topic)
+            done = [RedecodeProgress(), *redecoder.redecode(*topics)][-1]
         refill_latest(settings, topics)
-        print_text(f"{format_count(messages, 'message')} stored again as {format_count(records, 'record')}")
-        raise typer.Exit(1 if refused else 0)
+        for one, (count, reason) in sorted(done.refusals.items()):
+            print_text(show.escape_text(f"{one}: {count} refused, and kept as before: {reason}"))
+        print_text(f"{format_count(done.messages, 'message')} stored again as {format_count(done.records, 'record')}")
+        raise typer.Exit(1 if done.refusals else 0)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ A payload that is longer than one statement may carry has several rows; the firs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -14,6 +16,8 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.message import POSITION_BITS, PUBLISH, Message, flags, message_id
 
 RAW_AT_ONCE = 200  # messages that are read, and 10 times as many that are deleted, at once
+MOST_RAW_BYTES: Final = 16 * 2**20  # of payloads that are read at once; a larger one is alone
+MOST_HASHES: Final = 500  # topics that a statement names
 
 _POSITION_MASK = (1 << POSITION_BITS) - 1
 
@@ -43,35 +47,67 @@ def add_raw(
 
 
 def raw_after(
-    connection: sa.Connection, catalog: Catalog, topic: str, last: int, since: int | None, before: int | None
+    connection: sa.Connection,
+    catalog: Catalog,
+    topics: Mapping[str, str],
+    last: int,
+    since: int | None,
+    before: int | None,
 ) -> list[tuple[int, Message]]:
-    """Return a topic's next messages behind the id ``last``, each with its id, that arrived in a range of times."""
+    """Return the next messages of some topics behind the id ``last``, each with its id, in the order of the ids.
+
+    ``topics`` maps hashes to topics; ``since`` (inclusive) and ``before`` bound the time of arrival.
+    """
+    while heads := _next_heads(connection, catalog, topics, last, since, before):
+        last = heads[-1].id
+        wanted = _within_size(connection, catalog, [head for head in heads if head.hash in topics])
+        if wanted:
+            payloads = _payloads(connection, catalog, [head.id for head in wanted])
+            return [(head.id, _message(head, topics[head.hash], payloads[head.id])) for head in wanted]
+    return []
+
+
+def _next_heads(
+    connection: sa.Connection,
+    catalog: Catalog,
+    topics: Collection[str],
+    last: int,
+    since: int | None,
+    before: int | None,
+) -> Sequence[Any]:
+    """Return the envelopes of the next messages; if there are many topics, also those of others."""
     table = catalog.raw
-    here = (table.c.hash == key_hash(topic)) & (table.c.number == 0) & (table.c.id > last)
+    here = (table.c.number == 0) & (table.c.id > last)
     here &= sa.true() if since is None else table.c.time >= since
     here &= sa.true() if before is None else table.c.time < before
-    columns = (table.c.id, table.c.time, table.c.session, table.c.qos, table.c.retain)
-    rows = connection.execute(sa.select(*columns).where(here).order_by(table.c.id).limit(RAW_AT_ONCE)).all()
-    payloads: dict[int, bytes] = {}
-    ids = [row.id for row in rows]
-    for id_, payload in connection.execute(
-        sa.select(table.c.id, table.c.payload).where(table.c.id.in_(ids)).order_by(table.c.id, table.c.number)
-    ):
-        payloads[id_] = payloads.get(id_, b"") + payload
-    return [
-        (
-            row.id,
-            Message(
-                row.id & _POSITION_MASK,
-                row.time,
-                flags(PUBLISH, row.qos, bool(row.retain)),
-                (row.session or 0) & _POSITION_MASK,
-                topic.encode(),
-                payloads[row.id],
-            ),
-        )
-        for row in rows
-    ]
+    here &= table.c.hash.in_(list(topics)) if len(topics) <= MOST_HASHES else sa.true()
+    columns = (table.c.id, table.c.hash, table.c.time, table.c.session, table.c.qos, table.c.retain)
+    return connection.execute(sa.select(*columns).where(here).order_by(table.c.id).limit(RAW_AT_ONCE)).all()
+
+
+def _within_size(connection: sa.Connection, catalog: Catalog, heads: Sequence[Any]) -> Sequence[Any]:
+    """Return the first of some messages: as many as there is room for, and at least one."""
+    table = catalog.raw
+    size = sa.func.sum(sa.func.length(table.c.payload))
+    query = sa.select(table.c.id, size).where(table.c.id.in_([head.id for head in heads])).group_by(table.c.id)
+    sizes = {row[0]: int(row[1]) for row in connection.execute(query)}
+    total = list(accumulate(sizes[head.id] for head in heads))
+    return [head for index, head in enumerate(heads) if index == 0 or total[index] <= MOST_RAW_BYTES]
+
+
+def _payloads(connection: sa.Connection, catalog: Catalog, ids: Sequence[int]) -> Mapping[int, bytes]:
+    table = catalog.raw
+    query = sa.select(table.c.id, table.c.payload).where(table.c.id.in_(ids)).order_by(table.c.id, table.c.number)
+    segments: dict[int, list[bytes]] = {}
+    for id_, payload in connection.execute(query):
+        segments.setdefault(id_, []).append(payload)
+    return {id_: b"".join(some) for id_, some in segments.items()}
+
+
+def _message(head: Any, topic: str, payload: bytes) -> Message:
+    sent = flags(PUBLISH, head.qos, bool(head.retain))
+    session = (head.session or 0) & _POSITION_MASK
+    return Message(head.id & _POSITION_MASK, head.time, sent, session, topic.encode(), payload)
 
 
 def has_raw(connection: sa.Connection, catalog: Catalog) -> bool:

@@ -14,7 +14,7 @@ from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.eav import read_value
 from amqtt_db.models.latest import LATEST_DEVICES, LATEST_RECORDS, LATEST_VALUES
 from amqtt_db.reader.latest_tables import DecodedRow, LatestTables
-from amqtt_db.record import RecordBatch
+from amqtt_db.record import Record, RecordBatch
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import DecodedBatch
 from amqtt_db.writer.latest_rows import devices_of
@@ -40,8 +40,11 @@ class ChangeFilter:
         self._lookups = lookups
         self._routes = {route.filter.text: route for route in reversed(list(routes)) if route.only is not None}
 
-    def apply(self, decoded: DecodedBatch) -> DecodedBatch:
-        """Return a batch without the records that say nothing new."""
+    def apply(self, decoded: DecodedBatch, known: States | None = None) -> DecodedBatch:
+        """Return a batch without the records that say nothing new.
+
+        ``known`` are the states of devices before it, None: those in the database.
+        """
         if not self._routes:
             return decoded
         devices = {
@@ -54,7 +57,20 @@ class ChangeFilter:
         filters = [destination.route for destination, _ in decoded.groups]
         names = {(filters[number], name) for number, some in devices.items() for name in some if name is not None}
         only = {text: route.only for text, route in self._routes.items() if route.only is not None}
-        return drop_unchanged(decoded, devices, only, self._read_states(sorted(names)))
+        return drop_unchanged(decoded, devices, only, self._read_states(sorted(names)) if known is None else known)
+
+    def states_after(self, decoded: DecodedBatch, known: States) -> States:
+        """Return the states of devices after a batch, given those before it."""
+        found: list[tuple[Record, DeviceName]] = []
+        for (destination, shape), records in decoded.groups.items() if self._routes else ():
+            if destination.route in self._routes:
+                devices = devices_of(self._routes[destination.route], RecordBatch.of(shape, records))
+                named = zip(records, devices, strict=True)
+                found += [(record, (destination.route, device)) for record, device in named if device is not None]
+        states = dict(known)
+        for record, device in sorted(found, key=lambda one: (one[0].id, one[0].part)):
+            states[device] = states.get(device, LatestState()).updated_by(record)
+        return states
 
     def _read_states(self, names: Sequence[DeviceName]) -> States:
         """Return the states of those devices of which something is stored."""

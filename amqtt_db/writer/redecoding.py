@@ -1,42 +1,63 @@
 """Store messages again from the payloads that were kept, as their routes want them now.
 
 Each transaction replaces the records of some messages: a reader sees a message as it was or as it is now.  To store one
-again a second time changes nothing, so the work may be stopped and started again.
+again a second time changes nothing, so the work may be stopped and started again.  A message that is refused now keeps
+its records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import groupby
-from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import CURRENT
+from amqtt_db.database.catalog import CURRENT, Assignment, key_hash
 from amqtt_db.database.raw_payloads import raw_after
-from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.message import POSITION_BITS, Batch, Message
-from amqtt_db.record import Pair, Record, natural_kind, to_micros
+from amqtt_db.errors import StructureError
+from amqtt_db.message import POSITION_BITS, Batch, Message, message_id
+from amqtt_db.models.latest import LATEST_NAMES
+from amqtt_db.record import Record, to_micros
+from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.topics import TopicFilter
-from amqtt_db.writer.decoded import DecodedBatch, decode_batch
+from amqtt_db.writer.blame import blame_data, rejection
+from amqtt_db.writer.decoded import DecodedBatch, RecordGroups, decode_batch
+from amqtt_db.writer.insert_target import TargetRows, merge_rows
+from amqtt_db.writer.latest_states import ChangeFilter
+from amqtt_db.writer.places import FoundRecords, Places
 from amqtt_db.writer.replacement import Replacer
-from amqtt_db.writer.retyping import equal_records
-from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
+from amqtt_db.writer.rows import Misfits
+from amqtt_db.writer.transaction import TransactionWriter
+from amqtt_db.writer.unchanged import States
+from amqtt_db.writer.workshop import Workshop
 
 
 @attrs.frozen
 class RedecodeProgress:
-    """How many messages have been stored again, as how many records, and how many are refused now, and why.
+    """How many messages have been stored again, as how many records, and which are refused now.
 
-    Those that are refused stay as they were.
+    ``refusals`` counts the latter by topic, each with the reason of the first; they stay as they were.
     """
 
     messages: int = 0
     records: int = 0
-    refused: int = 0
-    reason: str | None = None
+    refusals: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
+
+    @property
+    def refused(self) -> int:
+        """How many messages are refused."""
+        return sum(count for count, _ in self.refusals.values())
+
+    def __add__(self, other: RedecodeProgress) -> RedecodeProgress:
+        refusals = dict(self.refusals)
+        for topic, (count, reason) in other.refusals.items():
+            before, first = refusals.get(topic, (0, reason))
+            refusals[topic] = before + count, first
+        return RedecodeProgress(self.messages + other.messages, self.records + other.records, refusals)
 
 
 class Redecoder:
@@ -47,6 +68,9 @@ class Redecoder:
         self._since = None if since is None else to_micros(since)
         self._before = None if before is None else to_micros(before)
         self._replacer = Replacer(shop)
+        self._target = TransactionWriter(shop.engine, shop.catalog)
+        self._changes = ChangeFilter(shop.engine, shop.catalog, shop.database, shop.schema, shop.lookups, shop.routes)
+        self._states: States = {}
 
     def topics(self, topic: str) -> list[str]:
         """Return the stored topics that a filter covers and that have a route; assign them as that says."""
@@ -56,65 +80,99 @@ class Redecoder:
             stored = connection.scalars(sa.select(table.c.topic).where(table.c.state == CURRENT)).all()
             return sorted(self._shop.assign(connection, sorted(one for one in stored if wanted.match(one) is not None)))
 
-    def redecode(self, topic: str) -> Iterator[RedecodeProgress]:
-        """Store the messages of a topic again; yield how far that is.
-
-        Raises RewriteError if it is stored in several models, or if records do not read back as they were written.
-        """
+    def redecode(self, *topics: str) -> Iterator[RedecodeProgress]:
+        """Store the messages of topics again, in the order in which they came; yield how far that is."""
         done, last = RedecodeProgress(), 0
+        by_hash = {key_hash(topic): topic for topic in topics}
         with self._shop.maintenance():
-            if len(self._shop.in_use(topic)) > 1:
-                raise RewriteError(f"topic {topic} is stored in several models; run `amqtt-db remodel` first")
-            while found := self._next(topic, last):
+            places = Places(self._shop, frozenset(topics))
+            while found := self._next(by_hash, last):
                 for number, some in groupby(found, key=lambda one: one[0] >> POSITION_BITS):
-                    done = self._store(topic, number, [message for _, message in some], done)
+                    done += self._store(places, number, _batch_of([message for _, message in some]))
                 last = found[-1][0]
                 yield done
+            self._fill_latest(places)
 
-    def _next(self, topic: str, last: int) -> list[tuple[int, Message]]:
+    def _next(self, topics: Mapping[str, str], last: int) -> list[tuple[int, Message]]:
         with self._shop.database.begin() as connection:
-            return raw_after(connection, self._shop.catalog, topic, last, self._since, self._before)
+            return raw_after(connection, self._shop.catalog, topics, last, self._since, self._before)
 
-    def _store(self, topic: str, number: int, messages: Sequence[Message], done: RedecodeProgress) -> RedecodeProgress:
-        """Replace the records of a journal's messages; return the progress after that."""
-        ids = [number << POSITION_BITS | message.position for message in messages]
-        decoded = decode_batch(number, _batch_of(messages), self._shop.router)
-        refused = {number << POSITION_BITS | one.message.position for one in decoded.rejected}
-        (assignment,) = self._shop.in_use(topic)
-        with self._shop.snapshots.take() as snapshot:
-            there = list(records_in(snapshot, assignment, ids[0] - 1, ids[-1]))
-        wanted = set(ids) - refused
-        if self._shop.handler(topic).builder.route.only is not None:  # what said nothing new is not stored now either
-            wanted &= {record.id for record in there}
-        new = [record for records in decoded.groups.values() for record in records if record.id in wanted]
-        new = list(map(_as_read_back, new))
+    def _store(self, places: Places, number: int, batch: Batch) -> RedecodeProgress:
+        """Store a batch again, halving it if a message is at fault, which stays as it was."""
+        try:
+            return self._shop.attempt(partial(self._replace, places, number, batch))
+        except Exception as error:
+            reason = rejection(self._shop.engine, error)
+            if reason is None and self._shop.engine.is_size_fault(error):
+                reason = StructureError("the database has no room for its records")
+            if reason is None:
+                raise
+        if len(batch) == 1:
+            return RedecodeProgress(refusals={batch.topics[0].decode(): (1, str(reason))})
+        left, right = batch.split_at(len(batch) // 2)
+        return self._store(places, number, left) + self._store(places, number, right)
 
-        def confirm(connection: sa.Connection) -> None:
-            snapshot = Snapshot(self._shop.engine, self._shop.catalog, connection)
-            stored = {(one.id, one.part): one for one in records_in(snapshot, assignment, ids[0] - 1, ids[-1])}
-            if not all(equal_records(record, stored.get((record.id, record.part))) for record in new):
-                raise RewriteError(f"topic {topic}: messages {ids[0]} to {ids[-1]} do not read back as decoded")
+    def _replace(self, places: Places, number: int, batch: Batch) -> RedecodeProgress:
+        """Replace the records of a batch in one transaction, the newest values that came from them included."""
+        decoded = self._changes.apply(decode_batch(number, batch, self._shop.router), self._states)
+        refused = {one.message.position for one in decoded.rejected}
+        ids = {message_id(number, position) for position in batch.positions if position not in refused}
+        topics = frozenset(topic.decode() for topic in batch.topics)
+        old = places.find(topics, ids) if ids else FoundRecords()
+        rows = self._plan(decoded.groups)
+        count = partial(self._count, number, _changed_counts(old, decoded.groups))
+        self._replacer.replace(places.tables(topics), old.everything, rows, count)
+        self._states = self._changes.states_after(decoded, self._states)
+        return _progress(len(ids), decoded)
 
-        rows = self._shop.plan_rows(self._shop.handler(topic), new)
-        old = [record for record in there if record.id in wanted]
-        self._replacer.replace(self._shop.tables(assignment).values(), old, rows, confirm)
-        return _advance(done, len(wanted), new, decoded)
+    def _plan(self, groups: RecordGroups) -> Sequence[TargetRows]:
+        with blame_data(self._shop.database):
+            rows = self._shop.plan_groups(groups)
+        if isinstance(rows, Misfits):
+            raise StructureError("the database cannot hold a value of the message")
+        return rows
+
+    def _count(self, number: int, counts: Mapping[str, Counter[str]], connection: sa.Connection) -> None:
+        self._target.add_counts(connection, number, counts)
+
+    def _fill_latest(self, places: Places) -> None:
+        """Let older records say which values are newest if the newer ones do not have them any more."""
+        for place in places.all:
+            for topic in sorted(place.topics) if not place.has_moved else ():
+                handler = self._shop.handler(topic)
+                if handler.builder.route.latest is not None:
+                    self._fill_from(attrs.evolve(place.assignment, topic=topic), handler)
+
+    def _fill_from(self, assignment: Assignment, handler: TopicHandler) -> None:
+        last = 0
+        while batch := self._shop.next_batch(assignment, last):
+            rows = self._shop.plan_rows(handler, batch)
+            with self._shop.database.begin() as connection:
+                self._shop.engine.insert(connection, merge_rows(row for row in rows if row[0].table in LATEST_NAMES))
+            last = batch[-1].id
 
 
-def _as_read_back(record: Record) -> Record:
-    """Return a decoded record with its whole numbers as a column returns them: doubles where they are exact."""
-    values: dict[Pair, Any] = {}
-    for path, (kind, value) in record.properties().items():
-        is_whole = kind == "number" and type(value) is int
-        found = natural_kind(value) if is_whole else (kind, value)
-        values[path, found[0]] = found[1]
-    return record.with_values(values)
+def _changed_counts(old: FoundRecords, groups: RecordGroups) -> dict[str, Counter[str]]:
+    """Return what to add to the counters of each topic filter if records are replaced by others."""
+    before: dict[str, list[Record]] = {}
+    for route, record in old.live:
+        before.setdefault(route, []).append(record)
+    after: dict[str, list[Record]] = {}
+    for (destination, _), records in groups.items():
+        after.setdefault(destination.route, []).extend(records)
+    counts: dict[str, Counter[str]] = {route: Counter() for route in (*before, *after)}
+    for route, records in before.items():
+        counts[route].update(stored=-len({one.id for one in records}), records=-len(records))
+    for route, records in after.items():
+        counts[route].update(stored=len({one.id for one in records}), records=len(records))
+    return counts
 
 
-def _advance(done: RedecodeProgress, messages: int, new: Sequence[Record], decoded: DecodedBatch) -> RedecodeProgress:
-    reason = done.reason or next((one.reason for one in decoded.rejected), None)
-    refused = done.refused + len(decoded.rejected)
-    return RedecodeProgress(done.messages + messages, done.records + len(new), refused, reason)
+def _progress(messages: int, decoded: DecodedBatch) -> RedecodeProgress:
+    total = RedecodeProgress(messages, sum(map(len, decoded.groups.values())))
+    for one in decoded.rejected:
+        total += RedecodeProgress(refusals={one.message.topic.decode(): (1, one.reason)})
+    return total
 
 
 def _batch_of(messages: Sequence[Message]) -> Batch:

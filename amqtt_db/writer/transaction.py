@@ -6,6 +6,7 @@ Committing is the third and last step of a batch in the writer.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -115,7 +116,7 @@ class TransactionWriter:
         add_raw(connection, self._engine, self._catalog, decoded.number, decoded.raw)
         self._write_sessions(connection, decoded, previous)
         self._write_dead_letters(connection, decoded)
-        self._write_counts(connection, decoded)
+        self.add_counts(connection, decoded.number, decoded.counts)
 
     def dead_letters(self, connection: sa.Connection) -> list[tuple[int, bytes]]:
         """Return the ids and topics of all dead letters, oldest first."""
@@ -149,7 +150,7 @@ class TransactionWriter:
             raise CheckpointMoved
         self._insert(connection, rows)
         add_raw(connection, self._engine, self._catalog, decoded.number, decoded.raw)
-        self._write_counts(connection, decoded)
+        self.add_counts(connection, decoded.number, decoded.counts)
 
     def _insert(self, connection: sa.Connection, rows: Sequence[TargetRows]) -> None:
         with blame_data(connection.engine):
@@ -221,13 +222,13 @@ class TransactionWriter:
             self._clients[session] = None if client is None else str(client).encode()
         return self._clients[session]
 
-    def _write_counts(self, connection: sa.Connection, decoded: DecodedBatch) -> None:
-        """Add to the counters in the order of filters, so that a writer and a replay cannot deadlock."""
-        for text, counts in sorted(decoded.counts.items()):
+    def add_counts(self, connection: sa.Connection, number: int, added_counts: Mapping[str, Counter[str]]) -> None:
+        """Add to a journal's counters in the order of filters, so that a writer and a replay cannot deadlock."""
+        for text, counts in sorted(added_counts.items()):
             hash_ = key_hash(text)
-            added = {"of": decoded.number, "hashed": hash_, **{f"new_{name}": counts[name] for name in COUNTS}}
+            added = {"of": number, "hashed": hash_, **{f"new_{name}": counts[name] for name in COUNTS}}
             if any(counts.values()) and connection.execute(self._add, added).rowcount == 0:
-                row = {"journal": decoded.number, "hash": hash_, "filter": text, **dict.fromkeys(COUNTS, 0)}
+                row = {"journal": number, "hash": hash_, "filter": text, **dict.fromkeys(COUNTS, 0)}
                 with suppress(sa.exc.IntegrityError), connection.begin_nested():  # another one may be faster
                     connection.execute(self._catalog.counter.insert(), row)
                 connection.execute(self._add, added)

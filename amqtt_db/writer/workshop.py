@@ -69,8 +69,8 @@ class Workshop:
         self.database = self.engine.open(write=True)
         self.named = named_tables(routes)
         self.schema = Schema(self.engine, self.catalog, names_of(self.named))
-        self._lookups = Lookups(self.engine, self.database)
-        self.planner = InsertPlanner(self.engine, self.schema, self._lookups, routes)
+        self.lookups = Lookups(self.engine, self.database)
+        self.planner = InsertPlanner(self.engine, self.schema, self.lookups, routes)
         self.router = TopicRouter(routes)
         self.views = ViewKeeper(self.engine, self.catalog, self.database, routes, self.named)
         try:
@@ -138,6 +138,13 @@ class Workshop:
         groups: dict[RecordGroup, list[Record]] = {}
         for record in batch:
             groups.setdefault((handler.destination, record.shape), []).append(record)
+        rows = self.plan_groups(groups)
+        if isinstance(rows, Misfits):
+            raise RewriteError(f"topic {handler.topic}: the database cannot hold a value of its records")
+        return rows
+
+    def plan_groups(self, groups: RecordGroups) -> Sequence[TargetRows] | Misfits:
+        """Return the rows of records, or those that the database cannot hold; create the tables if they are missing."""
         self.views.note(groups)
         self.make_room(groups)
         rows = plan_rows(groups, self.planner)
@@ -145,8 +152,6 @@ class Workshop:
             fitted = fit(groups, rows, self.planner)
             self.make_room(fitted)
             rows = plan_rows(fitted, self.planner)
-            if isinstance(rows, Misfits):
-                raise RewriteError(f"topic {handler.topic}: the database cannot hold a value of its records")
         return rows
 
     def make_room(self, groups: RecordGroups) -> None:
@@ -162,7 +167,7 @@ class Workshop:
         """Learn the columns of tables again, which have changed."""
         with self.database.begin() as connection:
             self.schema.learn(connection, keys)
-        self.planner = InsertPlanner(self.engine, self.schema, self._lookups, self.routes)
+        self.planner = InsertPlanner(self.engine, self.schema, self.lookups, self.routes)
 
     def in_use(self, topic: str) -> list[Assignment]:
         """Return the assignments to search for a topic's records."""
@@ -213,16 +218,25 @@ def bound(assignment: Assignment) -> BoundModel:
 
 
 def records_in(
-    snapshot: Snapshot, assignment: Assignment, after: int = 0, until: int | None = None
+    snapshot: Snapshot,
+    assignment: Assignment,
+    after: int = 0,
+    until: int | None = None,
+    topics: frozenset[str] = frozenset(),
 ) -> Iterator[Record]:
-    """Return a topic's records in an assignment in the order of their ids, from behind ``after`` up to ``until``."""
+    """Yield a topic's records in an assignment in the order of their ids, from behind ``after`` up to ``until``.
+
+    ``topics`` are others that are assigned alike, and wanted as well; then there is no order among the topics.
+    """
     high = None if until is None else until + 1
-    return _records(snapshot, assignment, Selection(_ALL, low=after + 1, high=high, order=BY_ID))
+    return _records(snapshot, assignment, Selection(_ALL, low=after + 1, high=high, order=BY_ID), topics)
 
 
-def _records(snapshot: Snapshot, assignment: Assignment, wanted: Selection) -> Iterator[Record]:
+def _records(
+    snapshot: Snapshot, assignment: Assignment, wanted: Selection, topics: frozenset[str] = frozenset()
+) -> Iterator[Record]:
     keys = LookupCache(snapshot)
-    source = Source(bound(assignment), frozenset({assignment.topic}), frozenset(), complete=False)
+    source = Source(bound(assignment), topics | {assignment.topic}, frozenset(), complete=False)
     for path in plan_paths(snapshot, keys, [source], scan=False):
         yield from walk(snapshot, keys, path, wanted, PAGE)
 

@@ -15,21 +15,21 @@ from amqtt_db.reader.latest import latest
 from amqtt_db.testing.bench import PowerCut, power_cut
 from amqtt_db.writer.deletion import Deleter
 from amqtt_db.writer.redecoding import RedecodeProgress, Redecoder
+from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.renaming import Renamer
 from tests.database.engines.servers import Site
 from tests.values import same
-from tests.workbench import Sent, Workbench
+from tests.workbench import Sent, Workbench, routes
 from tests.writer.test_deletion import arrival, workshop
 
 MODELS = ("wide", "eav", "document", "narrow")
 
 
 def redecode(bench: Workbench, *entries: dict[str, Any], **bounds: Any) -> RedecodeProgress:
-    """Store everything again as `amqtt-db redecode` does; return the progress of the last topic."""
+    """Store everything again as `amqtt-db redecode` does; return the progress."""
     with workshop(bench, *entries) as shop:
         redecoder, done = Redecoder(shop, **bounds), [RedecodeProgress()]
-        for topic in redecoder.topics("#"):
-            done += redecoder.redecode(topic)
+        done += redecoder.redecode(*redecoder.topics("#"))
     return done[-1]
 
 
@@ -48,7 +48,7 @@ def test_messages_are_stored_again_as_the_route_wants_them_now(model: str, site:
     new = {**old, "decode": "json", "each": "", "entity": {"n": "int"}}
     done = redecode(bench, new)
     assert (done.messages, done.records, done.refused) == (2, 3, 1)
-    assert done.reason is not None
+    assert list(done.refusals) == ["x/a"]
     found = [(record.id % 2**40, record.part, record.properties()) for record in bench.records()]
     assert found == [
         (1, 0, {"n": ("int64", 1)}),
@@ -179,3 +179,103 @@ def test_it_is_as_if_the_route_had_always_been_so(model: str, sent: list[Any], o
         again.close()
         fresh.close()
     assert same(found, wanted)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_records_move_to_the_model_of_the_route_now(model: str, site: Site) -> None:
+    """From wherever they are; the counters follow, and those that are refused stay in the old model."""
+    old = {"topic": "x/+", "model": model, "decode": "text", "raw": True}
+    bench = Workbench(site, old)
+    bench.send(("x/a", b'[{"n": 1}, {"n": 2}]'), ("x/b", b'{"n": 3}'), ("x/a", b"{broken"))
+    bench.restart({**old, "model": "document"})
+    bench.send(("x/a", b'[{"n": 4}]'))
+    other = MODELS[MODELS.index(model) - 1]
+    new = {"topic": "x/{room}", "model": other, "decode": "json", "each": "", "raw": True}
+    done = redecode(bench, new)
+    assert (done.messages, done.records, done.refused) == (3, 4, 1)
+    found = [(one.id % 2**40, one.part, one["n"], one.levels()) for one in bench.records() if one.get("n")]
+    assert found == [
+        (1, 0, 1.0, {"room": "a"}),
+        (1, 1, 2.0, {"room": "a"}),
+        (2, 0, 3.0, {"room": "b"}),
+        (4, 0, 4.0, {"room": "a"}),
+    ]
+    assert len(bench.records()) == 5
+    counts = bench.counts()
+    assert [sum(some[name] for some in counts.values()) for name in ("stored", "records")] == [4, 5]
+    assert redecode(bench, new) == done
+    assert bench.counts() == counts
+
+
+def test_newest_values_are_those_of_the_records_that_are_left(site: Site) -> None:
+    """A property that the newest message has no more is that of an older one."""
+    old = {"topic": "x", "model": "eav", "raw": True, "latest": True}
+    bench = Workbench(site, old)
+    bench.send(("x", {"n": 1, "m": 1}), ("x", {"n": 2, "m": 2}), ("x", {"n": 3, "gone": 3}))
+    assert next(latest(bench.url)).values == {"n": 3.0, "m": 2.0, "gone": 3.0}
+    redecode(bench, {**old, "drop": ["gone"]}, since=arrival(2))
+    assert next(latest(bench.url)).values == {"n": 3.0, "m": 2.0}
+    redecode(bench, {**old, "entity": {"n": "int"}, "unknown": "ignore"}, since=arrival(1))
+    assert next(latest(bench.url)).values == {"n": 3, "m": 1.0}
+
+
+def test_a_value_that_the_database_refuses_spoils_no_other(site: Site) -> None:
+    """Its message stays as it was."""
+    old = {"topic": "x", "model": "eav", "decode": "text", "raw": True}
+    bench = Workbench(site, old)
+    bench.send(("x", {"n": 1}), ("x", {"n" * 70_000: 1}), ("x", {"n": 3}))
+    done = redecode(bench, {**old, "decode": "json"})
+    assert (done.messages, done.refused) == (2, 1)
+    assert "at most" in done.refusals["x"][1]
+    assert [sorted(record.properties()) for record in bench.records()] == [["n"], ["value"], ["n"]]
+
+
+def test_messages_that_made_no_record_may_make_one_now(site: Site) -> None:
+    """Because they were empty, or said nothing new; and the other way round."""
+    old = {"topic": "x", "model": "wide", "only": "changes", "drop": ["m"], "raw": True}
+    bench = Workbench(site, old)
+    bench.send(("x", {"n": 1, "m": 1}), ("x", {"n": 1, "m": 2}), ("x", b""), ("x", {"n": 1, "m": 2}))
+    assert [record.id % 2**40 for record in bench.records()] == [1]
+    new = {"topic": "x", "only": "changes", "raw": True}
+    redecode(bench, new)
+    assert [record.id % 2**40 for record in bench.records()] == [1, 2]
+    redecode(bench, {**new, "decode": "bytes", "only": None})
+    assert [record.id % 2**40 for record in bench.records()] == [1, 2, 3, 4]
+    redecode(bench, old)
+    assert [record.id % 2**40 for record in bench.records()] == [1]
+    assert bench.counts()["x"] == {"stored": 1, "records": 1, "empty": 1, "unchanged": 2}
+
+
+def test_rows_of_a_model_that_readers_have_left_are_no_obstacle(site: Site) -> None:
+    """`remodel` leaves them, until they are dropped."""
+    old = {"topic": "x", "model": "wide", "raw": True}
+    bench = Workbench(site, old)
+    bench.send(("x", {"n": 1}), ("x", {"n": 2}))
+    eav = {**old, "model": "eav"}
+    bench.restart(eav)
+    bench.send(("x", {"n": 3}))
+    remodel = Remodel(bench.url, routes(eav, url=bench.url))
+    for move in remodel.moves():
+        list(remodel.move(move))
+    remodel.close()
+    redecode(bench, {**old, "entity": {"n": "int"}})
+    assert [record["n"] for record in bench.records()] == [1, 2, 3]
+    assert bench.sql("SELECT count(*) FROM mqtt_value") == [(0,)]
+
+
+def test_payloads_are_read_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of bytes and of topics; each message is stored again once, in the order of arrival."""
+    monkeypatch.setattr("amqtt_db.database.raw_payloads.RAW_AT_ONCE", 4)
+    monkeypatch.setattr("amqtt_db.database.raw_payloads.MOST_RAW_BYTES", 20)
+    monkeypatch.setattr("amqtt_db.database.raw_payloads.MOST_HASHES", 1)
+    old = {"topic": "#", "model": "document", "decode": "text", "raw": True}
+    bench = Workbench(tmp_path, old)
+    bench.send(*((f"{'xyz'[n % 3]}", {"n": n, "s": "s" * (n % 5)}) for n in range(30)))
+    with workshop(bench, {**old, "decode": "json"}) as shop:
+        redecoder = Redecoder(shop)
+        assert redecoder.topics("#") == ["x", "y", "z"]
+        steps = list(redecoder.redecode("x", "y"))
+    assert steps[-1].messages == 20
+    assert [(record.topic, record.get("n")) for record in bench.records()] == [
+        ("xyz"[n % 3], float(n) if n % 3 < 2 else None) for n in range(30)
+    ]
