@@ -5,14 +5,14 @@ A payload that is longer than one statement may carry has several rows; the firs
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, batched
 from amqtt_db.message import POSITION_BITS, PUBLISH, Message, flags, message_id
 
 RAW_AT_ONCE = 200  # messages that are read, and 10 times as many that are deleted, at once
@@ -125,6 +125,13 @@ def rename_raw(connection: sa.Connection, catalog: Catalog, topic: str, new: str
     return _change_some(connection, catalog, topic, None, new)
 
 
+def move_raw(connection: sa.Connection, catalog: Catalog, ids: Iterable[int], topic: str) -> None:
+    """Give the payloads of some messages another topic."""
+    table = catalog.raw
+    for some in batched(ids):
+        connection.execute(table.update().where(table.c.id.in_(some)).values(hash=key_hash(topic)))
+
+
 def _change_some(connection: sa.Connection, catalog: Catalog, topic: str, before: int | None, new: str | None) -> int:
     table = catalog.raw
     here = (table.c.hash == key_hash(topic)) & (sa.true() if before is None else table.c.time < before)
@@ -132,8 +139,6 @@ def _change_some(connection: sa.Connection, catalog: Catalog, topic: str, before
     ids = connection.scalars(query).all()
     for start in range(0, len(ids), 500):
         chosen = table.c.id.in_(ids[start : start + 500])
-        if new is None:
-            connection.execute(table.delete().where(chosen))
-        else:
-            connection.execute(table.update().where(chosen).values(hash=key_hash(new)))
+        change = table.delete() if new is None else table.update().values(hash=key_hash(new))
+        connection.execute(change.where(chosen))
     return len(ids)

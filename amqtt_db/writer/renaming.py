@@ -13,7 +13,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import PAST, Assignment, key_hash
-from amqtt_db.database.raw_payloads import rename_raw
+from amqtt_db.database.raw_payloads import move_raw, rename_raw
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.record import Record
 from amqtt_db.routing.records import TopicHandler
@@ -47,14 +47,14 @@ class Renamer:
                 assigned = self._shop.assign(connection, [old, new])
             if new not in assigned:
                 raise RewriteError(f"no route stores topic {new}; add one first")
-            self._rename_payloads(old, new)
             for assignment in self._shop.in_use(old):
                 yield from self._move(assignment, assigned[new])
+            self._rename_payloads(old, new)
         for _ in Deleter(self._shop, "#").delete(old):  # what came meanwhile, if somebody publishes it still
             pass
 
     def _rename_payloads(self, old: str, new: str) -> None:
-        """Give the payloads that were kept the new topic."""
+        """Give the payloads of messages without records the new topic."""
         while True:
             with self._shop.database.begin() as connection:
                 if not rename_raw(connection, self._shop.catalog, old, new):
@@ -76,13 +76,18 @@ class Renamer:
         while records := self._shop.next_before(assignment, None):
             moved = [retype(_with_topic(record, target.topic, declared), handler).record for record in records]
             rows = self._shop.plan_rows(handler, moved)
-            self._replacer.replace(tables, records, rows, partial(self._confirm, target, moved))
+            self._replacer.replace(tables, records, rows, partial(self._finish, target, moved))
             yield len(records)
 
     def _declared_levels(self, topic: str) -> dict[str, object]:
         """Return the levels of a topic that its route stores as declared properties."""
         (handling,) = self._shop.router.handlers([topic.encode()])
         return dict(handling.levels.declared) if isinstance(handling, TopicHandler) else {}
+
+    def _finish(self, target: Assignment, moved: Sequence[Record], connection: sa.Connection) -> None:
+        """Give the payloads of records the topic that these have now, and check the records."""
+        move_raw(connection, self._shop.catalog, {record.id for record in moved}, target.topic)
+        self._confirm(target, moved, connection)
 
     def _confirm(self, target: Assignment, moved: Sequence[Record], connection: sa.Connection) -> None:
         """Raise RewriteError unless records read back under their new topic."""

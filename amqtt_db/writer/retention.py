@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine, batched, driver_error, first_line, is_collision
-from amqtt_db.database.raw_payloads import delete_raw
+from amqtt_db.database.raw_payloads import delete_raw, has_raw
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
@@ -70,7 +70,6 @@ class Retention:
         self._routes = routes
         self._views = views
         self._system_keep = keep
-        self._keeps_raw = any(route.raw for route in routes)
         self._has_work = keep.has_limit or any(route.keep is not None for route in routes)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
@@ -125,13 +124,13 @@ class Retention:
         """Do everything that is due, in small pieces; yield how many records each deleted."""
         self._set_clock()
         found, fault = yield from retention_groups(self._catalog, self._database, self._routes, self._watch)
-        policies = self._policies()
+        policies, holds_raw = self._policies(), self._holds_raw()
         deleted = 0
         for group in found:
             for count in self._keep(group, policies):
                 deleted += count
                 yield count
-            yield from self._delete_payloads(group)
+            yield from self._delete_payloads(group) if holds_raw else ()
         if deleted:
             logger.info("%s deleted, older than `keep` allows", format_count(deleted, "record"))
         yield from self._delete_system_rows()
@@ -182,9 +181,14 @@ class Retention:
             query: sa.Select[Any] = sa.select(target.c.topic).where(target.c.topic == cell).limit(1)
             return connection.execute(query).first() is None
 
+    def _holds_raw(self) -> bool:
+        """Return True if payloads are kept, also by routes that have `raw` no more."""
+        with self._database.begin() as connection:
+            return has_raw(connection, self._catalog)
+
     def _delete_payloads(self, group: RetentionGroup) -> Iterator[int]:
         """Delete kept payloads that arrived before what is kept of their topics; yield 0 after each step."""
-        for topic, keep in group.keeps.items() if self._keeps_raw else ():
+        for topic, keep in group.keeps.items():
             before = round((self._clock.now() - keep.total_seconds()) * 1_000_000) if keep is not None else None
             while before is not None:
                 with self._database.begin() as connection:
