@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Iterator
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import MOVED, Assignment
+from amqtt_db.database.catalog import CURRENT, MOVED, Assignment
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import Record
 from amqtt_db.writer.workshop import Workshop, bound, records_in
 
 
 @attrs.frozen
-class Place:
+class RecordPlace:
     """Topics that are, or were, assigned alike; readers no longer look there if their records have moved on."""
 
     assignment: Assignment
@@ -41,20 +41,23 @@ class Places:
     def __init__(self, shop: Workshop, topics: Collection[str]) -> None:
         self._shop = shop
         table = shop.catalog.assignment
+        query = sa.select(table).order_by(table.c.state == CURRENT, table.c.sequence)
         with shop.database.begin() as connection:
-            rows = [
-                row for row in connection.execute(sa.select(table).order_by(table.c.sequence)) if row.topic in topics
-            ]
-        found: dict[tuple[str, str, str, bool], dict[str, Assignment]] = {}
+            rows = [row for row in connection.execute(query) if row.topic in topics]
+        found: dict[tuple[str, str, str, str], dict[str, Assignment]] = {}
         for row in rows:
-            alike = found.setdefault((row.key, row.route, row.model, row.state == MOVED), {})
+            alike = found.setdefault((row.key, row.route, row.model, row.state), {})
             alike[row.topic] = Assignment(row.topic, row.key, row.route, row.model)
-        self.all = [Place(next(iter(some.values())), key[3], frozenset(some)) for key, some in found.items()]
+        self.all = [
+            RecordPlace(next(iter(some.values())), state == MOVED, frozenset(some))
+            for (*_, state), some in found.items()
+        ]
+        """All places, the current ones last."""
 
     def find(self, topics: Collection[str], ids: Collection[int]) -> FoundRecords:
         """Return the stored records of some messages of some topics.
 
-        One that two places share is under the later one, which is the current one after all.
+        One that two places share, because they have the same table, is under the current one.
         """
         live: dict[tuple[int, int], tuple[str, Record]] = {}
         stale: dict[tuple[int, int, int], Record] = {}
@@ -79,6 +82,6 @@ class Places:
             known = self._shop.catalog.physical_tables(connection, list(tables))
         return [(table, known[key].name) for key, table in tables.items() if key in known]
 
-    def _of(self, topics: Iterable[str]) -> Iterator[Place]:
+    def _of(self, topics: Iterable[str]) -> Iterator[RecordPlace]:
         wanted = frozenset(topics)
         return (place for place in self.all if not wanted.isdisjoint(place.topics))

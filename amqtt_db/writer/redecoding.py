@@ -16,17 +16,15 @@ from itertools import groupby
 import attrs
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import CURRENT, Assignment, key_hash
+from amqtt_db.database.catalog import CURRENT, key_hash
 from amqtt_db.database.raw_payloads import raw_after
 from amqtt_db.errors import StructureError
 from amqtt_db.message import POSITION_BITS, Batch, Message, message_id
-from amqtt_db.models.latest import LATEST_NAMES
 from amqtt_db.record import Record, to_micros
-from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroups, decode_batch
-from amqtt_db.writer.insert_target import TargetRows, merge_rows
+from amqtt_db.writer.insert_target import TargetRows
 from amqtt_db.writer.latest_states import ChangeFilter
 from amqtt_db.writer.places import FoundRecords, Places
 from amqtt_db.writer.replacement import Replacer
@@ -81,7 +79,10 @@ class Redecoder:
             return sorted(self._shop.assign(connection, sorted(one for one in stored if wanted.match(one) is not None)))
 
     def redecode(self, *topics: str) -> Iterator[RedecodeProgress]:
-        """Store the messages of topics again, in the order in which they came; yield how far that is."""
+        """Store the messages of topics again, in the order in which they came; yield how far that is.
+
+        Afterwards an older record may have the newest value of a property: see :mod:`amqtt_db.writer.fill_latest`.
+        """
         done, last = RedecodeProgress(), 0
         by_hash = {key_hash(topic): topic for topic in topics}
         with self._shop.maintenance():
@@ -91,7 +92,6 @@ class Redecoder:
                     done += self._store(places, number, _batch_of([message for _, message in some]))
                 last = found[-1][0]
                 yield done
-            self._fill_latest(places)
 
     def _next(self, topics: Mapping[str, str], last: int) -> list[tuple[int, Message]]:
         with self._shop.database.begin() as connection:
@@ -134,22 +134,6 @@ class Redecoder:
 
     def _count(self, number: int, counts: Mapping[str, Counter[str]], connection: sa.Connection) -> None:
         self._target.add_counts(connection, number, counts)
-
-    def _fill_latest(self, places: Places) -> None:
-        """Let older records say which values are newest if the newer ones do not have them any more."""
-        for place in places.all:
-            for topic in sorted(place.topics) if not place.has_moved else ():
-                handler = self._shop.handler(topic)
-                if handler.builder.route.latest is not None:
-                    self._fill_from(attrs.evolve(place.assignment, topic=topic), handler)
-
-    def _fill_from(self, assignment: Assignment, handler: TopicHandler) -> None:
-        last = 0
-        while batch := self._shop.next_batch(assignment, last):
-            rows = self._shop.plan_rows(handler, batch)
-            with self._shop.database.begin() as connection:
-                self._shop.engine.insert(connection, merge_rows(row for row in rows if row[0].table in LATEST_NAMES))
-            last = batch[-1].id
 
 
 def _changed_counts(old: FoundRecords, groups: RecordGroups) -> dict[str, Counter[str]]:

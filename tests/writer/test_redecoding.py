@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amqtt_db.config import load_section
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.reader.latest import latest
 from amqtt_db.testing.bench import PowerCut, power_cut
 from amqtt_db.writer.deletion import Deleter
+from amqtt_db.writer.fill_latest import refill_latest
 from amqtt_db.writer.redecoding import RedecodeProgress, Redecoder
 from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.renaming import Renamer
@@ -29,7 +31,10 @@ def redecode(bench: Workbench, *entries: dict[str, Any], **bounds: Any) -> Redec
     """Store everything again as `amqtt-db redecode` does; return the progress."""
     with workshop(bench, *entries) as shop:
         redecoder, done = Redecoder(shop, **bounds), [RedecodeProgress()]
-        done += redecoder.redecode(*redecoder.topics("#"))
+        topics = redecoder.topics("#")
+        done += redecoder.redecode(*topics)
+    section = {"database": bench.url, "journal": {"path": str(bench.path.parent / "none")}, "routes": list(entries)}
+    refill_latest(load_section(section), topics)
     return done[-1]
 
 
