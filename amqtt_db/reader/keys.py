@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.engines.base import batched
-from amqtt_db.database.lookup import Key, lookup_table
+from amqtt_db.database.lookup import Key
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Lookup
 
@@ -41,5 +41,9 @@ class LookupCache:
         queries = (sa.select(table.c.id).where(table.c.hash.in_(chunk)) for chunk in batched(map(key_hash, texts)))
         return {id_ for query in queries for id_ in self._snapshot.connection.scalars(query)}
 
-    def _table(self, lookup: Lookup) -> sa.Table:
-        return lookup_table(self._snapshot.engine, lookup, sa.MetaData())
+    def _table(self, lookup: Lookup) -> sa.TableClause:
+        """Return a lookup's table; statements on it are compiled once, because it has no identity of its own."""
+        text = self._snapshot.engine.types["text"]
+        return sa.table(
+            lookup.name, *map(sa.column, ("id", "hash")), *(sa.column(name, text) for name in lookup.columns)
+        )

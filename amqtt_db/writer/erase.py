@@ -59,10 +59,8 @@ def topics_of_newest(connection: sa.Connection, engine: Engine) -> Sequence[str]
     """Return the topics of the newest records of devices."""
     if not sa.inspect(connection).has_table(LATEST_RECORDS.name):
         return []
-    records, topics = (
-        sa.table(LATEST_RECORDS.name, sa.column("topic")),
-        lookup_table(engine, TOPIC_LOOKUP, sa.MetaData()),
-    )
+    records = sa.table(LATEST_RECORDS.name, sa.column("topic"))
+    topics = lookup_table(engine, TOPIC_LOOKUP, sa.MetaData())
     return connection.scalars(sa.select(topics.c.topic).where(topics.c.id.in_(sa.select(records.c.topic)))).all()
 
 

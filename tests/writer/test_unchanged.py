@@ -80,6 +80,16 @@ def test_numbers_far_apart_are_a_change(site: Site) -> None:
     assert not bench.dead()
 
 
+def test_statements_are_compiled_once(site: Site) -> None:
+    """However many batches there are: otherwise each costs time, and fills memory."""
+    bench = Workbench(site, ROUTE)
+    known = []
+    for number in range(6):
+        bench.send(("t/1", {"v": number}), ("t/2", {"v": number, "w": [1]}))
+        known.append(len(bench.writer._database._compiled_cache or ()))
+    assert known[-1] == known[2] > 0
+
+
 def test_each_record_is_judged_by_itself(tmp_path: Path) -> None:
     """A message is unchanged if nothing of it is stored; an item's device is what ``latest`` names."""
     bench = Workbench(tmp_path, {"topic": "t", "each": "{sensor}", "only": "changes", "latest": ["sensor"]})
