@@ -92,6 +92,7 @@ def redecode(
     before: Annotated[
         datetime | None, typer.Option(parser=parse_time, metavar="TIME", help=f"Only what arrived before; {TIMES}.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the messages would become.")] = False,
 ) -> None:
     """Store messages again from their payloads, kept by `raw: true`, as their routes want them now.
 
@@ -107,12 +108,14 @@ def redecode(
 
             require_same_routes(settings.journal.path, settings.routes)
             redecoder = Redecoder(shop, since, before)
-            topics = redecoder.topics(topic)
-            done = [RedecodeProgress(), *redecoder.redecode(*topics)][-1]
+            topics = [] if dry_run else redecoder.topics(topic)
+            done = redecoder.preview(topic) if dry_run else [RedecodeProgress(), *redecoder.redecode(*topics)][-1]
         refill_latest(settings, topics)
         for one, (count, reason) in sorted(done.refusals.items()):
             print_text(show.escape_text(f"{one}: {count} refused, and kept as before: {reason}"))
-        print_text(f"{format_count(done.messages, 'message')} stored again as {format_count(done.records, 'record')}")
+        would = "would be stored" if dry_run else "stored"
+        records = format_count(done.records, "record")
+        print_text(f"{format_count(done.messages, 'message')} {would} again as {records}")
         raise typer.Exit(1 if done.refusals else 0)
 
 

@@ -72,30 +72,53 @@ class Redecoder:
 
     def topics(self, topic: str) -> list[str]:
         """Return the stored topics that a filter covers and that have a route; assign them as that says."""
-        wanted, table = TopicFilter.parse(topic), self._shop.catalog.assignment
         with self._shop.database.begin() as connection:
-            self._shop.engine.lock_schema(connection)
-            stored = connection.scalars(sa.select(table.c.topic).where(table.c.state == CURRENT)).all()
-            return sorted(self._shop.assign(connection, sorted(one for one in stored if wanted.match(one) is not None)))
+            return self._assign(connection, topic)
+
+    def preview(self, topic: str) -> RedecodeProgress:
+        """Return what would become of the messages of the topics that a filter covers; nothing is changed."""
+        with self._shop.database.connect() as connection:
+            topics = self._assign(connection, topic)
+            connection.rollback()
+        done = RedecodeProgress()
+        for number, batch in self._batches(topics):
+            decoded = self._decode(number, batch)
+            self._states = self._changes.states_after(decoded, self._states)
+            done += _progress(len(batch) - len(decoded.rejected), decoded)
+        return done
 
     def redecode(self, *topics: str) -> Iterator[RedecodeProgress]:
         """Store the messages of topics again, in the order in which they came; yield how far that is.
 
         Afterwards an older record may have the newest value of a property: see :mod:`amqtt_db.writer.fill_latest`.
         """
-        done, last = RedecodeProgress(), 0
-        by_hash = {key_hash(topic): topic for topic in topics}
+        done = RedecodeProgress()
         with self._shop.maintenance():
             places = Places(self._shop, frozenset(topics))
-            while found := self._next(by_hash, last):
-                for number, some in groupby(found, key=lambda one: one[0] >> POSITION_BITS):
-                    done += self._store(places, number, _batch_of([message for _, message in some]))
-                last = found[-1][0]
+            for number, batch in self._batches(topics):
+                done += self._store(places, number, batch)
                 yield done
 
-    def _next(self, topics: Mapping[str, str], last: int) -> list[tuple[int, Message]]:
-        with self._shop.database.begin() as connection:
-            return raw_after(connection, self._shop.catalog, topics, last, self._since, self._before)
+    def _assign(self, connection: sa.Connection, topic: str) -> list[str]:
+        wanted, table = TopicFilter.parse(topic), self._shop.catalog.assignment
+        self._shop.engine.lock_schema(connection)
+        stored = connection.scalars(sa.select(table.c.topic).where(table.c.state == CURRENT)).all()
+        return sorted(self._shop.assign(connection, sorted(one for one in stored if wanted.match(one) is not None)))
+
+    def _batches(self, topics: Sequence[str]) -> Iterator[tuple[int, Batch]]:
+        """Yield the messages of topics in batches, each with the number of the journal that they came through."""
+        by_hash, last = {key_hash(topic): topic for topic in topics}, 0
+        while True:
+            with self._shop.database.begin() as connection:
+                found = raw_after(connection, self._shop.catalog, by_hash, last, self._since, self._before)
+            if not found:
+                return
+            for number, some in groupby(found, key=lambda one: one[0] >> POSITION_BITS):
+                yield number, _batch_of([message for _, message in some])
+            last = found[-1][0]
+
+    def _decode(self, number: int, batch: Batch) -> DecodedBatch:
+        return self._changes.apply(decode_batch(number, batch, self._shop.router), self._states)
 
     def _store(self, places: Places, number: int, batch: Batch) -> RedecodeProgress:
         """Store a batch again, halving it if a message is at fault, which stays as it was."""
@@ -114,7 +137,7 @@ class Redecoder:
 
     def _replace(self, places: Places, number: int, batch: Batch) -> RedecodeProgress:
         """Replace the records of a batch in one transaction, the newest values that came from them included."""
-        decoded = self._changes.apply(decode_batch(number, batch, self._shop.router), self._states)
+        decoded = self._decode(number, batch)
         refused = {one.message.position for one in decoded.rejected}
         ids = {message_id(number, position) for position in batch.positions if position not in refused}
         topics = frozenset(topic.decode() for topic in batch.topics)

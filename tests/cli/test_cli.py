@@ -210,6 +210,9 @@ def test_redecode_counts_and_names_what_is_refused(tmp_path: Path) -> None:
     bench.send(("x", b'{"n": 1}'), ("y", b"broken"))
     bench.close()
     path = configuration(tmp_path, routes=[{**old, "decode": "json"}])
+    before = bench.records()
+    assert invoke("redecode", "x", path, "--dry-run").stdout == "1 message would be stored again as 1 record\n"
+    assert bench.records() == before
     assert invoke("redecode", "x", path).stdout == "1 message stored again as 1 record\n"
     result = invoke("redecode", "#", path, "--since", "2020-01-01")
     assert (result.exit_code, "y: 1 refused, and kept as before: " in result.stdout) == (1, True)

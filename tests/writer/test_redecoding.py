@@ -328,3 +328,18 @@ def test_it_is_as_if_the_route_had_always_been_so(
     if not (refused and "only" in new):  # what is a dead letter in one of them says nothing new there
         assert same(found, wanted)
         assert same(*(sorted(some) for some in states))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_preview_says_the_same_and_changes_nothing(model: str, site: Site) -> None:
+    """Not even where the topics are assigned."""
+    old = {"topic": "x/+", "model": model, "decode": "text", "raw": True}
+    bench = Workbench(site, old)
+    bench.send(*((f"x/{n % 2}", [{"n": n}, {"n": n}]) for n in range(5)), ("x/0", b"{broken"))
+    new = {**old, "model": MODELS[MODELS.index(model) - 1], "decode": "json", "each": ""}
+    before = bench.records(), bench.sql("SELECT * FROM mqtt_assignment ORDER BY topic"), bench.counts()
+    with workshop(bench, new) as shop:
+        preview = Redecoder(shop).preview("#")
+    assert (bench.records(), bench.sql("SELECT * FROM mqtt_assignment ORDER BY topic"), bench.counts()) == before
+    assert (preview.messages, preview.records, preview.refused) == (5, 10, 1)
+    assert redecode(bench, new) == preview
