@@ -62,7 +62,9 @@ class ViewKeeper:
         self._engine = engine
         self._database = database
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
-        self._sharing = _routes_by_table(named)
+        own = [(route, table) for route, table in named if table.exact and table.overflow is not None]
+        self._sharing = _routes_by_table(own)
+        self._table_names = {route.filter.text: table.name for route, table in own}
         self._views = Views(engine, catalog, names_of(named), watch)
         self._sql = view_sql(engine, database.dialect)
         self._noted: set[RecordGroup] = set()
@@ -221,8 +223,7 @@ class ViewKeeper:
         routes = tuple(text for text in wish.routes if self._routes[text].latest is not None)
         if wish.destination.route not in routes:
             return {}
-        table = self._routes[routes[0]].bound().tables()[0]
-        base = table.name if table.exact and table.overflow is not None else clean(self._engine.nameable(routes[0]))
+        base = self._table_names.get(routes[0]) or clean(self._engine.nameable(routes[0]))
         name = f"{base.strip('_') or 'all'}_latest"
         key = self._views.key_of_latest(connection, wish.routes)
         return {key: attrs.evolve(wish, routes=routes, gather=None, name=name)}
@@ -278,8 +279,7 @@ def _routes_by_table(named: Iterable[NamedTable]) -> Mapping[str, tuple[str, ...
     """Return, for each topic filter whose route names a table of columns, the filters of all routes that name it."""
     by_table: dict[str, list[str]] = {}
     for route, table in named:
-        if table.exact and table.overflow is not None:
-            by_table.setdefault(table.key, []).append(route.filter.text)
+        by_table.setdefault(table.key, []).append(route.filter.text)
     return {text: tuple(sorted(texts)) for texts in by_table.values() for text in texts}
 
 

@@ -188,6 +188,17 @@ def test_a_model_that_never_says_its_tables_costs_only_its_messages(
     assert bench.data("good/#") == []
 
 
+def test_a_model_that_fails_later_stops_only_its_own_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if its route keeps newest values, whose view it has nothing to do with."""
+    route = {**moody("tables", next(iter(TANTRUMS)), "always"), "latest": True}
+    bench = Workbench(tmp_path, route, GOOD)
+    bench.writer._views._not_before = float("inf")  # as after a slow refresh
+    bench.send(("moody/a", {"fine": 1.0}), ("good/a", {"v": 1.0}))
+    monkeypatch.setattr(user_code, "awake", True)
+    bench.writer.finish_views(lambda: False)
+    assert {"good_a_view", "moody_latest"} <= {name for (name,) in bench.sql("SELECT name FROM mqtt_view")}
+
+
 def test_a_model_that_is_gone_stops_only_its_own_view(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """If an assignment's class can no longer be imported, that is logged once, and other views are created."""
     bench = Workbench(tmp_path, {"topic": "lab/#", "model": "eav"}, GOOD)
