@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from amqtt_db.config import load_section
 from amqtt_db.errors import ConfigError
-from amqtt_db.record import Record
+from amqtt_db.record import EPOCH, Record
 from tests.database.engines.servers import Site
 from tests.workbench import Workbench
 
@@ -99,6 +99,22 @@ def test_routes_of_one_table_must_not_mix_their_devices() -> None:
     load_section({"routes": routes})
     with pytest.raises(ConfigError, match=r"routes\[1\].gather: shares the table climate .* cannot tell devices"):
         load_section({"routes": [{**route, "property": "{p}"} for route in routes]})
+
+
+@pytest.mark.parametrize("length", [7, 86_400, 3_000_000_000])
+def test_an_interval_ends_where_the_next_begins(length: int, site: Site) -> None:
+    """To the microsecond, after 1970 and before."""
+    bench = Workbench(site, {"topic": "{n}", "time": "t", "gather": f"{length} s", "model": {"wide": {"table": "sh"}}})
+    starts = [count * length for count in (-1, 0, 1, 20_000) if count * length < 6_000_000_000]
+    texts = [
+        (EPOCH + timedelta(seconds=start, microseconds=more)).isoformat(timespec="microseconds")
+        for start in starts
+        for more in (0, length * 1_000_000 - 1)
+    ]
+    bench.send(*((str(number), {"t": text, "v": 1}) for number, text in enumerate(texts)))
+    bench.writer.finish_views(lambda: False)
+    found = {int(row[0]): seconds_of(row[1]) for row in bench.sql("SELECT n, time FROM sh_view")}
+    assert found == {number: starts[number // 2] for number in range(len(texts))}
 
 
 def test_a_table_per_device_has_a_view_per_device(site: Site) -> None:

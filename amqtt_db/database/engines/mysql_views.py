@@ -111,10 +111,11 @@ class MySQLViews(ViewSQL[_MysqlPlace]):
         return f"{place.type} = 'ARRAY' OR {place.length} = 0"
 
     def interval_start(self, column: str, seconds: int) -> str:
-        """By the seconds since 1970; times are UTC."""
-        since = "TIMESTAMP '1970-01-01 00:00:00'"
-        count = f"FLOOR(TIMESTAMPDIFF(SECOND, {since}, {column}) / {seconds}) * {seconds}"
-        return f"CAST(TIMESTAMPADD(SECOND, {count}, {since}) AS DATETIME(6))"
+        """By the microseconds since 1970; times are UTC.  A quotient would be rounded, a remainder may be negative."""
+        since, length = "TIMESTAMP '1970-01-01 00:00:00'", seconds * 1_000_000
+        now = f"TIMESTAMPDIFF(MICROSECOND, {since}, {column})"
+        start = f"{now} - ({now} % {length} + {length}) % {length}"
+        return f"CAST(TIMESTAMPADD(MICROSECOND, {start}, {since}) AS DATETIME(6))"
 
     def from_text(self, kind: Kind, text: str) -> str:
         """Use CAST, and arithmetic for times with a zone."""

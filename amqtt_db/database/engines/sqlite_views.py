@@ -103,8 +103,8 @@ class SQLiteViews(ViewSQL[_SqlitePlace]):
         return _untagged(kind, place)
 
     def interval_start(self, column: str, seconds: int) -> str:
-        """Text, as all times; a remainder may be negative."""
-        now = f"CAST(strftime('%s', {column}) AS INTEGER)"
+        """Text, as all times, without the fraction, which would be rounded; a remainder may be negative."""
+        now = f"CAST(strftime('%s', substr({column}, 1, 19)) AS INTEGER)"
         return f"datetime({now} - ({now} % {seconds} + {seconds}) % {seconds}, 'unixepoch') || '.000000'"
 
     def from_text(self, kind: Kind, text: str) -> str:
