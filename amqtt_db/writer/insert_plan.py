@@ -1,4 +1,7 @@
-"""Records of a known shape → encoded rows: compiled once per destination and shape, then used for every batch."""
+"""Typed records → encoded rows per table, or what does not fit: the second of a batch's three values.
+
+What becomes of records of a known shape is compiled once per destination and shape, then used for every batch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, Unfit
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.errors import StructureError
@@ -16,7 +19,7 @@ from amqtt_db.models.base import Cell, Destination
 from amqtt_db.models.binding import BoundModel, RowMaker
 from amqtt_db.record import Pair, Record, RecordSlice, Shape
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.decoded import RecordGroup
+from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.insert_target import InsertTarget, TargetRows, encode_rows, fitting_kind, target_of
 from amqtt_db.writer.latest_rows import LatestPlanner
 
@@ -210,3 +213,52 @@ def _filled_shape(plans: _Plans, shape: Shape) -> Shape:
         plans.union.clear()
     plans.union.update(dict.fromkeys(shape.properties))
     return Shape(tuple(plans.union)) if len(plans.union) <= 2 * len(shape.properties) + 8 else shape
+
+
+@attrs.frozen
+class Misfits:
+    """The groups of records that hold a value that its kind's column would not return exactly."""
+
+    groups: Sequence[RecordGroup]
+
+
+def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRows] | Misfits:
+    """Return the rows of all records by target; the schema must have room for them."""
+    together: dict[int, list[tuple[RecordGroup, Sequence[Record]]]] = {}
+    for group, records in groups.items():
+        whole = records.whole if isinstance(records, RecordSlice) else records
+        together.setdefault(id(whole), []).append((group, records))
+    rows: list[TargetRows] = []
+    misfits: list[RecordGroup] = []
+    for some in together.values():
+        made, unfit = _rows_or_misfits(some, planner)
+        rows += made
+        misfits += unfit
+    return Misfits(misfits) if misfits else rows
+
+
+def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> RecordGroups:
+    """Return the groups with every record of the misfits in a shape whose columns return its values exactly."""
+    fitted = {group: records for group, records in groups.items() if group not in misfits.groups}
+    for destination, shape in misfits.groups:
+        found: dict[RecordGroup, list[Record]] = {}
+        for record in map(planner.fit, groups[destination, shape]):
+            found.setdefault((destination, record.shape), []).append(record)
+        for group, records in found.items():
+            fitted[group] = [*fitted.get(group, ()), *records]
+    return fitted
+
+
+def _rows_or_misfits(
+    some: Sequence[tuple[RecordGroup, Sequence[Record]]], planner: InsertPlanner
+) -> tuple[list[TargetRows], list[RecordGroup]]:
+    """Return the rows of groups, halving those with a value that does not fit, and the groups that hold such values."""
+    try:
+        return planner.rows(some), []
+    except Unfit:
+        if len(some) == 1:
+            return [], [some[0][0]]
+    middle = len(some) // 2
+    rows, misfits = _rows_or_misfits(some[:middle], planner)
+    more_rows, more_misfits = _rows_or_misfits(some[middle:], planner)
+    return [*rows, *more_rows], [*misfits, *more_misfits]

@@ -24,11 +24,11 @@ from amqtt_db.record import Record, to_micros
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroups, decode_batch
+from amqtt_db.writer.insert_plan import Misfits
 from amqtt_db.writer.insert_target import TargetRows
 from amqtt_db.writer.latest_states import ChangeFilter
 from amqtt_db.writer.places import FoundRecords, Places
 from amqtt_db.writer.replacement import Replacer
-from amqtt_db.writer.rows import Misfits
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.unchanged import States
 from amqtt_db.writer.workshop import Workshop

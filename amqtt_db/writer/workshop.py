@@ -35,9 +35,8 @@ from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.erase import Identity
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
-from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.insert_plan import InsertPlanner, Misfits, fit, plan_rows
 from amqtt_db.writer.insert_target import TargetRows
-from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.topic_router import TopicRouter
 from amqtt_db.writer.view_refresh import ViewKeeper
 

@@ -32,11 +32,10 @@ from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode_batch, in_ascii, reject_message
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
-from amqtt_db.writer.insert_plan import InsertPlanner
+from amqtt_db.writer.insert_plan import InsertPlanner, Misfits, fit, plan_rows
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.latest_states import ChangeFilter
 from amqtt_db.writer.retention import Retention
-from amqtt_db.writer.rows import Misfits, fit, plan_rows
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.tally import Tally
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
