@@ -80,6 +80,7 @@ def test_the_configuration_that_lies_here(tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "status"])
 def test_modules_beside_the_yaml_are_found(command: str, tmp_path: Path) -> None:
     """Also from another directory."""
@@ -206,6 +207,7 @@ def test_verify_as_json(tmp_path: Path) -> None:
     assert (result.exit_code, found["messages"], len(found["problems"])) == (1, None, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "key"), [("status --watch", "pending"), ("tail", "data")])
 def test_what_goes_on_is_json_line_by_line(command: str, key: str, tmp_path: Path) -> None:
     """Until Ctrl-C, after which the exit code is 0."""

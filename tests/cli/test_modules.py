@@ -30,6 +30,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [("-m", "amqtt_db"), ("-c", "from amqtt_db.cli import main; main()")])
 def test_the_command_line_finds_own_modules_last(start: tuple[str, str], directory: Path) -> None:
     """`check` loads a decoder from the current directory, but Python's own modules come first."""
@@ -41,6 +42,7 @@ def test_the_command_line_finds_own_modules_last(start: tuple[str, str], directo
     assert "of the user" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_writer_finds_own_modules_last(directory: Path) -> None:
     """It starts in the same directory; without a job it says so, and nothing else."""
     done = subprocess.run(WORKER, cwd=directory, input="", capture_output=True, text=True, check=False)

@@ -44,6 +44,7 @@ def require_failure(directory: Path, database: str, reason: str, commands: Itera
             assert reason in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["mqtt.db", "no/mqtt.db"])
 def test_a_database_file_that_is_missing(place: str, tmp_path: Path) -> None:
     """Nor is it there afterwards."""

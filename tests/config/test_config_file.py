@@ -98,6 +98,7 @@ def test_mistakes_around_and_in_the_section_together(tmp_path: Path) -> None:
     assert [problem.path for problem in caught.value.problems] == ["listners", "plugins.amqtt_db.Plugin.journal"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -47,6 +47,7 @@ def seconds_of(time: Any) -> int:
     return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)).timestamp())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{"wide": {"table": "sh_device_name"}}, "eav", "narrow", "document"], ids=str)
 def test_the_properties_of_a_device_are_in_one_row(model: Any, site: Site) -> None:
     """The last value of each in an interval, if each comes under a topic of its own."""

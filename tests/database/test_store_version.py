@@ -128,6 +128,7 @@ def store(site: Site) -> Iterator[Store]:
     database.dispose()
 
 
+@pytest.mark.slow
 def test_an_old_database_reads_the_same_once_it_is_upgraded(store: Store) -> None:
     """Records of all models, dead letters in several segments, counters, sessions; a second start changes nothing."""
     for _ in range(2):
@@ -136,6 +137,7 @@ def test_an_old_database_reads_the_same_once_it_is_upgraded(store: Store) -> Non
         assert store.sql("SELECT m.name, m.value FROM mqtt_meta m") == [["version", str(store_version.STORE_VERSION)]]
 
 
+@pytest.mark.slow
 def test_the_writer_goes_on_where_the_old_one_stopped(store: Store) -> None:
     """Messages left in the journal are stored exactly once; stored ones are not stored again."""
     store.go_on()
@@ -172,6 +174,7 @@ def test_a_reader_says_that_a_database_is_old(store: Store) -> None:
     assert store.sql("SELECT count(*) FROM mqtt_placement") != [[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [1, 2])
 def test_a_writer_that_was_killed_in_the_middle_is_followed_by_one_that_finishes(done: int, store: Store) -> None:
     """DDL may commit by itself, so the old writer may have died after any statement."""

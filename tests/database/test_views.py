@@ -433,6 +433,7 @@ def test_a_reader_of_the_view_holds_up_nothing(engine: str, request: pytest.Fixt
     assert ask(bench, "SELECT temp, new FROM {view} ORDER BY id") == [(1.0, None), (2.0, 1.0), (3.0, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=LINES)
 def test_names_that_no_sql_can_say_hold_up_no_view(model: Any, site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """A property whose name has U+0000 or a lone surrogate: the view is made, and has the others' values."""

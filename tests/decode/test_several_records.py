@@ -31,6 +31,7 @@ def test_records_have_the_times_of_the_payload(tmp_path: Path) -> None:
     assert bench.counts() == {"#": {"stored": 1, "records": 3, "time_missing": 1}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", BUILTIN)
 def test_every_model_stores_all_records(model: str, tmp_path: Path) -> None:
     """They are told apart by their part."""

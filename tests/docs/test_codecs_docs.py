@@ -53,6 +53,7 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
     return found
 
 
+@pytest.mark.slow
 def test_a_recipe_stores_what_the_page_shows(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row by row, an empty cell for NULL."""
     write_codec_files(tmp_path)
@@ -68,6 +69,7 @@ def test_a_recipe_stores_what_the_page_shows(recipe: Recipe, tmp_path: Path, mon
         assert [["" if value is None else str(value) for value in row] for row in bench.sql(query)] == shown
 
 
+@pytest.mark.slow
 def test_every_model_holds_the_same_records(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a decoder makes of a payload comes back from each model, with its types."""
     write_codec_files(tmp_path)

@@ -42,6 +42,7 @@ def test_every_time_of_the_table(tmp_path: Path) -> None:
     assert [time.partition(".")[0] for (time,) in bench.sql("SELECT time FROM t ORDER BY id")] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "time"),
     [

@@ -136,6 +136,7 @@ def test_without_listeners() -> None:
     assert addresses({"plugins": {"amqtt_db.Plugin": {}}}) == {"default": ("mqtt", EVERYWHERE, 1883)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("route", "is_right"),
     [

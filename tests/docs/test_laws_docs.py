@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import attrs
+import pytest
 
 from amqtt_db.testing import ModelContract
 from amqtt_db.testing.databases import DATABASES
@@ -91,6 +92,7 @@ def test_a_run_writes_what_it_saw(tmp_path: Path) -> None:
     assert [row[column] for row in tables["Without a database"][1:]] == ["full"]
 
 
+@pytest.mark.slow
 def test_what_is_spared_is_called_short() -> None:
     """A law that passed with fewer examples is `short`."""
     text = page({("Eav", LAWS[-1], "timescaledb"): "passed", ("Eav", LAWS[0], NOWHERE): "passed"})

@@ -41,6 +41,7 @@ def test_the_messages_of_the_page() -> None:
     assert [time for time, _, _ in MESSAGES] == [f"{time:%Y-%m-%d %H:%M:%S}" for time in times]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_stored")
 @pytest.mark.parametrize(("example", "answer"), EXAMPLES, ids=[example.name for example, _ in EXAMPLES])
 def test_every_example_prints_what_the_page_says(example: CodeBlock, answer: CodeBlock) -> None:

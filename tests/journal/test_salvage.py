@@ -59,6 +59,7 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_pages_cost_only_what_was_on_them(path: Path, seed: int, caplog: pytest.LogCaptureFixture) -> None:
     """After random pages were overwritten, everything else keeps its positions, and nothing comes back changed."""

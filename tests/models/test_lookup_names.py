@@ -49,6 +49,7 @@ ALL = {"topic": "#", "model": "wide"}
 HERE, THERE = ("home/lamp", {"v": 1}), ("device", {"hash": "x", "v": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(HERE, THERE), (THERE, HERE)], ids=["lookup first", "topic first"])
 @pytest.mark.parametrize("together", [True, False])
 def test_a_topic_with_the_name_of_a_lookup(order: tuple[Any, Any], together: bool, site: Site) -> None:

@@ -82,6 +82,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(below)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3), ids=["topic and time", "property", "latest"])
 def test_an_index_answers(number: int, asked: tuple[str, Workbench]) -> None:
     """No question reads a table of records from end to end."""

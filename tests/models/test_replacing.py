@@ -74,6 +74,7 @@ def test_many_keys_in_one_batch(site: Site) -> None:
     assert bench.sql("SELECT count(*), min(v), sum(v) FROM newest") == [(count, count, sum(range(count, 2 * count)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
 def test_the_order_of_batches_does_not_matter(order: tuple[int, ...], site: Site) -> None:
     """The journal that they come from does not matter either."""

@@ -252,6 +252,7 @@ def test_ids_are_exact_for_every_reader_of_json() -> None:
             assert tagged.loads(line)[name] == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_what_can_be_read_is_exported(model: str, form: Format, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_topics(model: str, topic: str, numbers: list[int], tmp_path: Path) -> N
     assert tell(amqtt_db.read(filled(tmp_path, model, 12).url, topic)) == numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_times_limits_and_both_directions(model: str, site: Site) -> None:
     """The earlier bound is inside, the later one is not; the newest are the last ones, turned round."""
@@ -139,6 +140,7 @@ def test_times_limits_and_both_directions(model: str, site: Site) -> None:
     assert tell(amqtt_db.read(url, since=elsewhere, limit=1)) == [4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS, {"wide": {"table": "one"}}])
 @pytest.mark.parametrize("order", [BY_TIME, NEWEST])
 def test_pages_join_without_a_seam(model: Any, order: Any, site: Site) -> None:
@@ -164,6 +166,7 @@ def pages(url: str, selection: Selection, size: int, order: Any) -> list[tuple[i
         return [(r.time_us // 1_000_000, r.id % 2**40 - 1, r.part) for r in walk(snapshot, keys, path, wanted, size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_late_data_is_in_its_place(model: str, tmp_path: Path) -> None:
     """The order is that of the events' times, over all tables; equal times are in order of arrival."""

@@ -68,6 +68,7 @@ def test_a_surplus_field_of_csv_is_its_messages_fault(head: str, tmp_path: Path)
     assert len(bench.data("csv/#")) == 2 - surplus
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", BUILTIN)
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_what_looks_like_a_known_type_is_taken_as_what_it_is(name: str, model: str, tmp_path: Path) -> None:
@@ -108,6 +109,7 @@ MESSAGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.sampled_from(list(METHODS)), st.sampled_from([*TANTRUMS, *NONSENSE, *HARMLESS]), st.lists(MESSAGES, max_size=4)

@@ -39,6 +39,7 @@ def arrival(index: int) -> datetime:
     return datetime.fromtimestamp(ARRIVAL / 1_000_000 + index, timezone.utc)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_topics_are_deleted_and_forgotten(model: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """With their rows in every table, newest values and assignments; others stay, and the writer goes on."""
@@ -61,6 +62,7 @@ def test_topics_are_deleted_and_forgotten(model: str, site: Site, monkeypatch: p
     assert [record["n"] for record in bench.records("x/a")] == [10.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_older_than_a_time_is_deleted(model: str, tmp_path: Path) -> None:
     """The newest values of what stays are as they were; the topic keeps its assignment."""
@@ -118,6 +120,7 @@ def test_a_table_of_its_own_goes_with_the_topic(site: Site) -> None:
     assert [record["n"] for record in bench.records()] == [2.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_topic_is_renamed(model: str, site: Site) -> None:
     """Its records are where the new topic's route wants them, with its levels and newest values."""

@@ -61,6 +61,7 @@ def _refused(table: str, column: str) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", ["here", "there"])
 @pytest.mark.parametrize(
     ("before", "after", "table"),
@@ -137,6 +138,7 @@ def test_a_table_that_was_made_anew_has_its_last_form(site: Site) -> None:
     assert bench.dead() == []
 
 
+@pytest.mark.slow
 def test_remodel_is_refused_as_the_writer_is(site: Site) -> None:
     """It is refused before any topic moves, so that the writer is refused afterwards as well."""
     bench = Workbench(site, {"topic": "#", "model": EAV})
@@ -151,6 +153,7 @@ def test_remodel_is_refused_as_the_writer_is(site: Site) -> None:
     assert bench.data() == [{"v": 1}, {"v": 2}]
 
 
+@pytest.mark.slow
 def test_a_column_that_was_added_is_in_nobodys_way(site: Site) -> None:
     """A user's model has added a nullable column that it always fills; rows without it fit."""
     plain = {"wide": {"table": "c"}}
@@ -174,6 +177,7 @@ def test_a_column_that_a_newer_model_has_is_added_before_it_is_written_to(site: 
     assert bench.data() == [{"v": 1}, {"v": 2}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

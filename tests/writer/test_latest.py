@@ -65,6 +65,7 @@ def odd_messages(seed: int, count: int) -> list[Sent]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_newest_values_are_those_of_the_records(model: Any, site: Site) -> None:
     """Late messages, odd values, changing kinds, several batches, a restart, and the same messages once more."""
@@ -243,6 +244,7 @@ def test_whatever_comes_in_whatever_order(
         bench.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_what_was_stored_before_is_added(model: Any, site: Site) -> None:
     """Also records of an earlier model; newer values that came since stay, and the view has all columns."""

@@ -23,6 +23,7 @@ print(Path("/proc/self/autogroup").read_text().split()[-1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system does not group by sessions")
 @pytest.mark.skipif(os.geteuid() != 0, reason="of others than root, the system takes one such change in 0.1 s from all")
 def test_a_session_of_its_own_gives_way_as_a_whole() -> None:
@@ -40,6 +41,7 @@ sys.exit(worker.run_writer())
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """The parent has gone, and the writer waits for a connection: it ends where it is, and says nothing."""
     Journal.open(tmp_path / "journal", max_size=2**30, sync="never").close()

@@ -152,6 +152,7 @@ def test_only_the_topics_asked_for(tmp_path: Path) -> None:
     remodel.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"), [("wide", "eav"), ("eav", "document"), ("document", "narrow"), ("narrow", "wide")]
 )
@@ -194,6 +195,7 @@ def test_models_that_share_a_table_are_counted_apart(tmp_path: Path) -> None:
     assert {one.topic: one.rows for one in list_topics(bench.url)} == {"e": 1, "n": 2}
 
 
+@pytest.mark.slow
 def test_a_topic_may_come_back_to_its_first_model(tmp_path: Path) -> None:
     """There and back again without `--drop`: the old rows still in the tables do no harm."""
     bench = Workbench(tmp_path, _route("wide"))

@@ -39,6 +39,7 @@ def _values(bench: Workbench, topic: str = "#") -> list[float]:
     return [data["v"] for data in bench.data(topic)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_what_is_too_old_goes(model: Any, site: Site) -> None:
     """From the first microsecond after `keep` on; rows of values go with their messages; counters stay."""
@@ -168,6 +169,7 @@ def test_the_topics_command_shows_nothing_odd(site: Site) -> None:
     assert (topic.rows, topic.first, topic.last) == (0, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_what_is_old_is_found_through_an_index(model: Any, tmp_path: Path) -> None:
     """Of the whole table, and of one topic."""
@@ -240,6 +242,7 @@ def test_the_lock_ends_with_its_holder(site: Site) -> None:
     database.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [("eav", "wide"), ("wide", "narrow"), ("narrow", "document")])
 def test_records_that_grow_old_while_they_move(old: str, new: str, site: Site) -> None:
     """A remodel that was stopped goes on, though what it had moved is partly gone on one side."""

@@ -75,6 +75,7 @@ def kinds(bench: Workbench, path: str) -> list[tuple[str, Any] | None]:
     return [record.properties().get(path) for record in bench.records()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_numbers_become_integers_where_they_are_whole(model: str, site: Site) -> None:
     """`n` and its variant `n__int64` are one `n` again; what is not whole stays a number beside it."""
@@ -93,6 +94,7 @@ def test_numbers_become_integers_where_they_are_whole(model: str, site: Site) ->
     assert kinds(bench, "n")[-2:] == [("int64", 7), ("number", 2.5)]
 
 
+@pytest.mark.slow
 def test_the_plain_column_belongs_to_the_declared_kind(site: Site) -> None:
     """In the table and in the view, and the writer that was at work goes on with the new names."""
     old = {"topic": "x/+", "model": {"wide": {"table": "x"}}}
@@ -116,6 +118,7 @@ def test_the_plain_column_belongs_to_the_declared_kind(site: Site) -> None:
     assert kinds(bench, "n")[-1] == ("number", 8.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_levels_and_times_that_a_route_gains(model: str, site: Site) -> None:
     """A level is filled from the stored topic, the time of a record from the stored property."""
@@ -182,6 +185,7 @@ def require_resumption(bench: Workbench, model: str, monkeypatch: pytest.MonkeyP
     assert [record.properties()["s"][1] for record in bench.records()[:10]] == [str(n) for n in range(10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_view_shows_the_declared_kind_under_the_plain_name(model: str, site: Site) -> None:
     """Whatever the model: `n` is the integers, `n__number` what did not fit."""
@@ -202,6 +206,7 @@ def test_the_view_shows_the_declared_kind_under_the_plain_name(model: str, site:
     assert [(a, None if b is None else float(b)) for a, b in rows] == [(5, None), (None, 1.5), (7, None)]
 
 
+@pytest.mark.slow
 def test_the_newest_values_are_typed_too(site: Site) -> None:
     """And they are those of the records that are newest by the time that the route gained."""
     old = {"topic": "x/+", "model": "eav", "latest": True}
@@ -229,6 +234,7 @@ def test_an_index_follows_the_plain_column(site: Site) -> None:
     assert ["n__number"] not in found
 
 
+@pytest.mark.slow
 def test_check_says_what_disagrees(tmp_path: Path) -> None:
     """Before, and no longer afterwards."""
     old = {"topic": "home/+/x", "model": "wide"}

@@ -25,6 +25,7 @@ def stored(bench: Workbench) -> list[tuple[float, Any]]:
     return [(record.time_us / 1_000_000, record.get("v")) for record in bench.records()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_only_changes_are_stored(model: Any, site: Site) -> None:
     """Within a batch, over batches and over a restart; numbers by their deadband from what was stored last."""

@@ -16,6 +16,7 @@ from tests.workbench import Workbench
 MODELS = ("wide", "eav", "narrow", "document")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_nasty_values_come_back(model: str, site: Site) -> None:
     """Every text and number that some database does not hold, alone and in a list, from every model."""
@@ -71,6 +72,7 @@ DECLARED: dict[str, tuple[str, list[Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECLARED)
 def test_declared_values_come_back(name: str, site: Site) -> None:
     """The extremes of each declared type, exactly."""
@@ -87,6 +89,7 @@ def test_declared_values_come_back(name: str, site: Site) -> None:
     assert [type(data[name]) for data in found] == [type(data[name]) for data in wanted]
 
 
+@pytest.mark.slow
 def test_more_columns_than_the_engine_has(site: Site) -> None:
     """2,500 properties with no limit of the route's own to speak of: all are stored, most in columns."""
     bench = Workbench(site, {"topic": "#", "max_columns": 5000})
@@ -105,6 +108,7 @@ def test_rows_too_big_for_a_page_spill(site: Site) -> None:
     assert bench.data() == [payload, {"p7": "x"}, payload]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["eav", "narrow"])
 def test_writers_that_meet_the_same_keys_at_once(model: str, site: Site) -> None:
     """Each key gets one id, and nothing is lost."""

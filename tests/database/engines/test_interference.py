@@ -100,6 +100,7 @@ def test_a_table_that_is_dropped_is_made_again(site: Site) -> None:
     assert running.goes_on() == sent(10, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table", ["mqtt_counter", "mqtt_session", "mqtt_dead_letter", "mqtt_dead_segment", "mqtt_meta", "mqtt_view"]
 )

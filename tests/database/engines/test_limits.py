@@ -37,6 +37,7 @@ def _errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [entry.getMessage()[:500] for entry in caplog.records if entry.levelno >= logging.ERROR]
 
 
+@pytest.mark.slow
 @each_model
 def test_long_topics(model: str, site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """They are stored; if an index of the model cannot hold them, they become dead letters that say what to do."""
@@ -55,6 +56,7 @@ def test_long_topics(model: str, site: Site, caplog: pytest.LogCaptureFixture) -
         assert "without `table:`" in letter.reason
 
 
+@pytest.mark.slow
 @each_model
 def test_long_property_names(model: str, site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """Names are cut for columns only."""
@@ -110,6 +112,7 @@ PAYLOADS: dict[str, tuple[bytes, bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decode", PAYLOADS)
 def test_large_payloads(decode: str, site: Site) -> None:
     """They are stored, or become dead letters that keep every byte; their neighbours are stored."""

@@ -37,6 +37,7 @@ def _shuffled(writer: int) -> list[tuple[str, dict[str, Any]]]:
     return messages
 
 
+@pytest.mark.slow
 def test_a_new_file_that_many_open_at_once(tmp_path: Path) -> None:
     """None of them fails while another one initializes the file."""
 
@@ -79,6 +80,7 @@ def _exact(topic: str, data: dict[str, Any]) -> str:
     return repr((topic, sorted((name, repr(value)) for name, value in numbers.items() if value is not None)))
 
 
+@pytest.mark.slow
 def test_two_replays_at_once(site: Site) -> None:
     """Each dead letter is stored once, also when both meet in a counter that is new."""
     strict = {"topic": "#", "entity": {"v": "float"}, "mismatch": "reject"}
@@ -136,6 +138,7 @@ def test_a_deadlock_is_no_reason_to_complain(
     assert not complaints(caplog)
 
 
+@pytest.mark.slow
 def test_a_table_that_refuses_its_columns_after_a_death(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a writer dies while it reduces the columns, the next one can finish."""
     bench = Workbench(site, {"topic": "#", "max_columns": 5000})

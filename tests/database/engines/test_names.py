@@ -35,6 +35,7 @@ def _words(bench: Workbench, engine: str) -> list[str]:
     return sorted(word.lower() for word in own.union(*LISTS) if word.isidentifier())
 
 
+@pytest.mark.slow
 def test_every_word_that_sql_reserves_may_be_selected_without_quotes(site: Site) -> None:
     """From a view, in WHERE and ORDER BY too: they return the property's value, not a clock or a login."""
     bench = Workbench(site, {"topic": "words/{user}", "model": "document", "max_columns": 2000})
@@ -67,6 +68,7 @@ def test_tables_named_after_topics_may_be_written_without_quotes(site: Site) -> 
         assert bench.sql(f"SELECT v, topic FROM {name}") == [(float(index), topic)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [43, 50, 51, 52, 54, 55, 56, 57, 62, 63])
 def test_tables_of_any_length_that_a_route_may_ask_for_are_made(length: int, site: Site) -> None:
     """With all their indexes and views, next to tables whose names differ only in the last letter."""

@@ -18,6 +18,7 @@ def test_large_rows_have_row_ids(model: str, table: str, has_row_ids: bool, tmp_
     assert ("WITHOUT ROWID" in sql) is not has_row_ids
 
 
+@pytest.mark.slow
 def test_documents_take_little_more_than_their_text(tmp_path: Path) -> None:
     """1,500 bytes each: less than two thirds of that again for pages, indexes and envelopes."""
     bench = Workbench(tmp_path, {"topic": "#", "model": "document"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from amqtt_db.ingest.bridge.packets import NO_PROPERTIES, Publish, Pubrel, puback, pubcomp, pubrec
 from amqtt_db.ingest.bridge.session import Received, Session
 
@@ -108,6 +110,7 @@ def test_a_lost_session_leaves_no_notes() -> None:
     assert notes == {}
 
 
+@pytest.mark.slow
 def test_notes_do_not_grow_without_bound() -> None:
     """Those of the last 32,767 ids are kept."""
     notes: dict[str, bytes] = {}
