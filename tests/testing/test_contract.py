@@ -38,6 +38,7 @@ READING = {
     "growing_shapes_leave_old_rows_alone",
     "the_order_of_shapes_decides_only_names",
     "another_model_reads_back_the_same",
+    "reshaped_payloads_read_back_the_same",
     "a_replaced_row_is_the_newest",
     "a_life_of_crashes_replays_and_drift",
 }
@@ -75,7 +76,11 @@ CASES = [
     Case(
         broken.DropsAProperty,
         "is 'absent'",
-        {"rows_mean_the_records_they_were_made_of", "what_is_written_reads_back"},
+        {
+            "rows_mean_the_records_they_were_made_of",
+            "what_is_written_reads_back",
+            "reshaped_payloads_read_back_the_same",
+        },
         READING,
     ),
     Case(broken.LosesNaN, r"was \('number', nan\), is 'absent'", {"the_worst_histories_read_back"}, LOSING),
