@@ -669,6 +669,7 @@ def test_what_is_no_topic_filter_is_said(command: tuple[str, ...], tmp_path: Pat
     assert "is not a topic filter" in result.stderr
 
 
+@pytest.mark.slow
 def test_export_to_somebody_who_has_seen_enough(tmp_path: Path) -> None:
     """``amqtt-db export | head`` ends without an error."""
     path = feed(tmp_path, *(("a", {"n": n, "text": "x" * 1000}) for n in range(2000)))

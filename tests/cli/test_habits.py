@@ -41,6 +41,7 @@ def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.Complet
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", dict(commands(typer.main.get_command(app))))
 def test_every_command_has_a_short_help(name: str) -> None:
     """``-h`` is ``--help``."""
@@ -49,6 +50,7 @@ def test_every_command_has_a_short_help(name: str) -> None:
     assert short.stdout == invoke(*words, "--help").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "found"), [("amqtt-db jour", "journal"), ("amqtt-db dead re", "replay"), ("amqtt-db tail --j", "--json")]
 )
@@ -235,6 +237,7 @@ def test_a_command_that_is_stopped(tmp_path: Path) -> None:
     assert (process.returncode, b"Traceback" in errors) == (130, False)
 
 
+@pytest.mark.slow
 def test_the_search_is_for_yaml_files_only(tmp_path: Path) -> None:
     """What is found must be right, like a file that was given."""
     (tmp_path / "amqtt-db.yaml").write_text(yaml.safe_dump({"broker": "nonsense"}))

@@ -54,6 +54,7 @@ def test_numbers_and_texts_that_nothing_can_hold(arguments: tuple[str, ...], tmp
     assert "Error" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "time", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "0001-01-01", "9999-12-31T23:59:59"]
 )

@@ -129,6 +129,7 @@ QUERIES = [
 ]
 
 
+@pytest.mark.slow
 def test_the_same_sql_gives_the_same_rows_for_every_model(sites: list[Site]) -> None:
     """500 messages in each model: the same columns, the same rows, the same answers, and those that are right."""
     made, messages = benches(sites), history(500)

@@ -117,6 +117,7 @@ TAGGED: dict[str, tuple[Kind | None, Any]] = {
 _DECLARED = {"decimal": "decimal", "int64": "int", "json": "any"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TAGGED)
 def test_what_sql_finds_tagged(text: str, tmp_path: Path) -> None:
     """`narrow` stores each published value so in `text`, and the page shows it."""

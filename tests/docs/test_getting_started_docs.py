@@ -118,6 +118,7 @@ def test_amqtt_takes_no_yaml_for_a_broker_without_the_plugin(text: str, tmp_path
     assert "amqtt_db.Plugin" not in made.plugins
 
 
+@pytest.mark.slow
 def test_the_line_that_tells_that_the_plugin_runs(tmp_path: Path) -> None:
     """`amqtt -c` logs the words on the page."""
     (words,) = re.findall(r"the line `([^`]*)` in its log", TEXT)
@@ -245,6 +246,7 @@ def test_the_service_starts_stores_and_stops(service: configparser.SectionProxy,
     assert re.search(r"│ #\s+│ 1 ", done.stdout)
 
 
+@pytest.mark.slow
 def test_the_service_leaves_mistakes_alone_and_the_writer_its_time(service: configparser.SectionProxy) -> None:
     """A missing variable exits with the code that prevents a restart; the writer stops within the limit."""
     command = service["ExecStart"].split()

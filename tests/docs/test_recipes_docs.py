@@ -31,6 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     return bench
 
 
+@pytest.mark.slow
 def test_no_message_is_lost(home: Workbench) -> None:
     """One is empty, one is Home Assistant's discovery; all others are stored."""
     assert home.dead() == []

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from amqtt_db.ingest.logs import JsonFormatter
 
 SCRIPT = """
@@ -60,6 +62,7 @@ def test_an_exception_as_json() -> None:
     assert "\n" not in line
 
 
+@pytest.mark.slow
 def test_the_levels() -> None:
     """This project's events from the level on, and warnings of others."""
     lines = run("text").splitlines()

@@ -155,6 +155,7 @@ def test_lone_surrogates_can_be_written(tmp_path: Path) -> None:
     assert exported(bench.url, "csv").split("\r\n")[1].endswith(",\\udc80")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_all_models_export_the_same(form: Format, tmp_path: Path) -> None:
     """Byte by byte, whatever the model."""
@@ -188,6 +189,7 @@ def test_an_export_of_nothing(tmp_path: Path) -> None:
     assert exported(bench.url, "csv", topic="other") == "id,part,time,topic,session,qos,retain\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "tables"),
     [

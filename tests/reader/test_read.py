@@ -305,6 +305,7 @@ def test_one_topic_of_many_is_found_at_once(tmp_path: Path) -> None:
     assert counts == [1, 1]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_answer(tmp_path: Path) -> None:
     """Records are fetched a page at a time."""
     bench = filled(tmp_path, "wide", 20_000, topics=1)
@@ -405,6 +406,7 @@ def test_times_that_somebody_edited_by_hand_are_those_that_were_meant(written: s
     assert (topic.first, topic.last) == (meant, meant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["time", "at", "price"])
 @pytest.mark.parametrize("written", ["yesterday", 17, b"2024"])
 def test_a_value_edited_by_hand_that_is_none_is_an_error_of_one_line(

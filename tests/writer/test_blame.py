@@ -56,6 +56,7 @@ def require_neighbours(bench: Workbench, sent: list[tuple[str, Any]]) -> None:
     assert all(letter.step in {"decode", "deserialize", "structure", "store"} and letter.reason for letter in letters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["a,b", "a"])
 def test_a_surplus_field_of_csv_is_its_messages_fault(head: str, tmp_path: Path) -> None:
     """A key that is not text makes the message a dead letter; good ones with the same keys are stored."""

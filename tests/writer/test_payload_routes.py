@@ -36,6 +36,7 @@ def test_a_time_that_is_missing_is_counted(tmp_path: Path) -> None:
     assert next(record.time_us for record in bench.records("a")) == 100_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "data"),
     [

@@ -93,6 +93,7 @@ def test_it_may_be_stopped_at_any_batch_and_started_again(tmp_path: Path, monkey
     assert same(_told(bench.records()), before)
 
 
+@pytest.mark.slow
 def test_new_messages_may_keep_arriving(tmp_path: Path) -> None:
     """Between the batches of a move, from a writer that has the new routes."""
     bench = Workbench(tmp_path, _route("wide"))

@@ -69,6 +69,7 @@ def test_long_property_names(model: str, site: Site, caplog: pytest.LogCaptureFi
     assert bench.data() == [payload, {"v": 1.0}, payload]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["wide", "narrow"])
 def test_a_property_name_beyond_all_reason(model: str, site: Site) -> None:
     """It costs its message, not the queue."""

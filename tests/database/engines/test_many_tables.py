@@ -76,6 +76,7 @@ def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
         assert bench.sql(f"SELECT count(*), min(topic), max(topic) FROM {topic}") == [(rows, topic, topic)]
 
 
+@pytest.mark.slow
 def test_values_that_do_not_fit_come_back_beside_others(site: Site) -> None:
     """A value that one topic's column cannot hold affects neither its own message nor those of other topics."""
     values = [*NASTY_TEXT, *NASTY_NUMBERS]
