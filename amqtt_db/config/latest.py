@@ -10,6 +10,7 @@ from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.entity import Entity
 from amqtt_db.record import level_path
 from amqtt_db.registry import suggest
+from amqtt_db.routing.each import Capture, parse_each
 from amqtt_db.routing.route import Latest, OnlyChanges
 
 CHANGES_KEYS: Final = ("only", "deadband", "at_least_every")
@@ -20,7 +21,8 @@ def read_latest(section: Node, entity: Entity | None, levels: Collection[str]) -
 
     ``levels`` are the names in the route's topic filter.
     """
-    latest = section.child("latest").read(lambda value: _latest(value, entity, levels), None)
+    captured = _captured(section)
+    latest = section.child("latest").read(lambda value: _latest(value, entity, levels, captured), None)
     only = _only_changes(section, entity)
     if only is not None and section.value.get("latest") is False:
         section.child("latest").fail("`only: changes` needs the newest values; leave this out")
@@ -54,28 +56,42 @@ def _deadband(value: Any, entity: Entity | None) -> dict[str, float]:
     return {text(path): float(width) for path, width in value.items()}
 
 
-def _latest(value: Any, entity: Entity | None, levels: Collection[str]) -> Latest | None:
+def _latest(value: Any, entity: Entity | None, levels: Collection[str], captured: Collection[str]) -> Latest | None:
     if isinstance(value, bool):
         return Latest() if value else None
     if not isinstance(value, list) or not value:
         raise ValueError(f"expected true, or a list of levels and properties such as [room], found {found(value)}")
-    return Latest(tuple(_path(_read_name(item), entity, levels) for item in value))
+    return Latest(tuple(_path(_read_name(item), entity, levels, captured) for item in value))
 
 
 def _read_name(item: Any) -> str:
     """Return a name; in YAML, ``{room}`` without quotes is a mapping of that one key to nothing."""
     if isinstance(item, dict) and len(item) == 1 and list(item.values()) == [None]:
-        return text(*item)
-    name = text(item)
-    return name[1:-1] if name.startswith("{") and name.endswith("}") else name
+        return f"{{{text(*item)}}}"
+    return text(item)
 
 
-def _path(name: str, entity: Entity | None, levels: Collection[str]) -> str:
+def _path(name: str, entity: Entity | None, levels: Collection[str], captured: Collection[str]) -> str:
     if name in levels:
         return level_path(name)
+    bare = name.strip("{}")
+    if bare in levels:
+        return level_path(bare)
+    if bare in captured:
+        return bare
+    if bare != name:
+        raise ValueError(
+            f"the topic has no level {name}, and `each` captures none; {suggest(bare, [*levels, *captured])}"
+        )
     if entity is not None and name not in entity.declared:
         raise ValueError(
             f"the topic has no level {{{name}}}, and the entity declares no property {name!r}; "
-            f"{suggest(name, [*levels, *entity.declared])}"
+            f"{suggest(name, [*levels, *captured, *entity.declared])}"
         )
     return name
+
+
+def _captured(section: Node) -> list[str]:
+    """Return the names of the keys that the route's `each` captures."""
+    path = section.value.get("each")
+    return [part.name for part in parse_each(path) if isinstance(part, Capture)] if isinstance(path, str) else []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from amqtt_db import latest
 from amqtt_db.config import load_section
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import ConfigError, DatabaseError
 from amqtt_db.reader.latest import DeviceState
 from amqtt_db.record import Record
 from amqtt_db.writer.deletion import Deleter
@@ -158,6 +158,23 @@ def test_a_device_may_have_any_name(site: Site) -> None:
     bench.send(("t", {name: {"v": number} for number, name in enumerate(names)}), ("u", {"k": "\udfff", "n": 2**70}))
     assert not bench.dead()
     assert sorted(state.values.get("v", -1) for state in latest(bench.url)) == [-1, *range(len(names))]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"latest": ["{zz}"]}, "the topic has no level {zz}, and `each` captures none; valid: n"),
+        ({"latest": [{"zz": None}], "each": "{k}"}, "no level {zz}, and `each` captures none; valid: k, n"),
+        ({"latest": ["zz"], "entity": {"v": "float"}}, "declares no property 'zz'; valid: n, v"),
+    ],
+    ids=str,
+)
+def test_a_device_by_what_there_is_not_is_a_mistake(keys: dict[str, Any], message: str) -> None:
+    """Braces mean a level of the topic, or a key that ``each`` captures; those may have an entity beside them."""
+    load_section({"routes": [{"topic": "t/{n}", "each": "{k}", "latest": ["k", "{n}"], "entity": {"v": "float"}}]})
+    with pytest.raises(ConfigError) as caught:
+        load_section({"routes": [{"topic": "t/{n}", **keys}]})
+    assert message in str(caught.value)
 
 
 def test_newest_values_outlive_the_records_that_they_are_from(site: Site) -> None:
