@@ -14,7 +14,7 @@ import attrs
 
 from amqtt_db.models.base import Cell, Column, Documents, Layout, Row, Table, TableName
 from amqtt_db.models.eav import TOPIC_LOOKUP
-from amqtt_db.models.fast import BatchMaker, FastModel
+from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
 from amqtt_db.models.object_json import Columns, object_writer
 from amqtt_db.record import (
     ENVELOPE_NAMES,
@@ -25,8 +25,10 @@ from amqtt_db.record import (
     RecordBatch,
     Shape,
     flatten,
+    in_order,
     level_path,
     nested,
+    records_of,
     restored,
     split_path,
     unflatten,
@@ -88,9 +90,7 @@ class Document(FastModel):
     def read(self, envelope: Record, rows: Mapping[TableName, Sequence[Row]]) -> Record:
         """Return the record of a document."""
         (row,) = rows[self._name]
-        values = dict(_document_properties(row["data"], row["kinds"] or {}))
-        values.update(restored(level_path(name), value) for name, value in (row["levels"] or {}).items())
-        return envelope.with_values(values)
+        return envelope.with_values(_stored_values(row["data"], row["kinds"], row["levels"]))
 
     def layout(self) -> Layout | None:
         """Say which columns hold the JSON."""
@@ -101,6 +101,22 @@ class Document(FastModel):
         return f"{self.prefix}_document"
 
     # the rest makes it fast
+
+    def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
+        """Return a reader that makes each record once, with all it has."""
+        envelope = [cells.index(name) for name in ENVELOPE_NAMES]
+        own = [cells.index(name) for name in ("data", "kinds", "levels")]
+
+        def read(columns: Columns) -> Sequence[Record]:
+            shapes, values = [], []
+            for document in zip(*(columns[index] for index in own), strict=True):
+                found = _stored_values(*document)
+                shape, pick = in_order(tuple(found))
+                shapes.append(shape)
+                values.append(pick(tuple(found.values())))
+            return records_of(*(columns[index] for index in envelope), values, shapes)
+
+        return read
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
         """Return a function that makes whole columns of documents."""
@@ -186,6 +202,13 @@ def _level_cells(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterabl
         ]
     different = {row: EncodedJson(dumps(dict(zip(names, row, strict=True)))) for row in set(rows)}
     return map(different.__getitem__, rows)
+
+
+def _stored_values(data: Any, kinds: Mapping[str, Kind] | None, levels: Mapping[str, Any] | None) -> dict[Pair, Any]:
+    """Return the properties and levels of a stored document."""
+    values = dict(_document_properties(data, kinds or {}))
+    values.update(restored(level_path(name), value) for name, value in (levels or {}).items())
+    return values
 
 
 def _document_properties(data: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[tuple[Pair, Any]]:
