@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
-
 from amqtt_db.config import Settings
-from amqtt_db.database.engines import engine_for
-from amqtt_db.database.snapshot import answer, require_database
-from amqtt_db.errors import DatabaseError
 from amqtt_db.reader import read
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
-from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import require_same_routes
+from amqtt_db.writer.one_off import open_writer
 from amqtt_db.writer.transaction import COLLISIONS
 from amqtt_db.writer.writer import Writer
 
 _RECORDS_AT_ONCE: Final = 2000
 
 
-def fill_latest(settings: Settings, topic: str = "#") -> None:
-    """Keep the newest values of all stored records whose topics a filter covers, if their routes say so.
+def fill_latest(settings: Settings, *topics: str) -> None:
+    """Keep the newest values of all stored records whose topics some filters cover, if their routes say so.
 
     It may be stopped and started again, even while messages arrive: an older value never replaces a newer one.  Raises
     DatabaseError if the database cannot be used, AmqttDbError if a writer is running with other routes.
     """
-    require_database(settings.database)
     require_same_routes(settings.journal.path, settings.routes)
-    with tempfile.TemporaryDirectory() as directory:
-        guard = CrashGuard(Path(directory) / "attempt")
-        writer = Writer(engine_for(settings.database), settings.routes, guard)
-        try:
-            writer.prepare()
+    with open_writer(settings.database, settings.routes) as writer:
+        for topic in topics:
             found = read(settings, topic)
             while records := list(islice(found, _RECORDS_AT_ONCE)):
                 _fill(writer, records)
-            writer.finish_views(lambda: False)
-        except DBAPIError as error:
-            raise DatabaseError(answer(error)) from error
-        finally:
-            writer.close()
-            guard.close()
+        writer.finish_views(lambda: False)
 
 
 def refill_latest(settings: Settings, topics: Iterable[str]) -> None:
@@ -55,8 +39,9 @@ def refill_latest(settings: Settings, topics: Iterable[str]) -> None:
 
     Raises what :func:`fill_latest` raises.
     """
-    for text in sorted({text for topic in topics for text in _device_filters(settings.routes, topic)}):
-        fill_latest(settings, text)
+    filters = {text for topic in topics for text in _device_filters(settings.routes, topic)}
+    if filters:
+        fill_latest(settings, *sorted(filters))
 
 
 def _device_filters(routes: Sequence[Route], topic: str) -> Iterator[str]:

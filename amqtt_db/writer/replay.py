@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import attrs
-from sqlalchemy.exc import DBAPIError
 
-from amqtt_db.database.engines import engine_for
-from amqtt_db.database.snapshot import answer, require_database
-from amqtt_db.errors import DatabaseError
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
-from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.one_off import open_writer
 from amqtt_db.writer.transaction import COLLISIONS, AssignmentsMoved, CheckpointMoved
 from amqtt_db.writer.writer import Writer
 
@@ -36,21 +30,11 @@ def replay(database: str, routes: Sequence[Route], topic: str = "#") -> Iterator
     DatabaseError if the database cannot be used; what was stored before that stays stored.
     """
     wanted = TopicFilter.parse(topic)
-    require_database(database)
-    with tempfile.TemporaryDirectory() as directory:
-        guard = CrashGuard(Path(directory) / "attempt")
-        writer = Writer(engine_for(database), routes, guard)
-        try:
-            writer.prepare()
-            for id_, name in writer.dead_letters():
-                if _covers(wanted, name):
-                    with suppress(CheckpointMoved):  # another replay was faster
-                        yield Replayed(id_, _replay_one(writer, id_))
-        except DBAPIError as error:
-            raise DatabaseError(answer(error)) from error
-        finally:
-            writer.close()
-            guard.close()
+    with open_writer(database, routes) as writer:
+        for id_, name in writer.dead_letters():
+            if _covers(wanted, name):
+                with suppress(CheckpointMoved):  # another replay was faster
+                    yield Replayed(id_, _replay_one(writer, id_))
 
 
 def _replay_one(writer: Writer, id_: int) -> str | None:

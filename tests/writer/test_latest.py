@@ -276,8 +276,8 @@ def test_what_was_stored_before_is_added(model: Any, site: Site) -> None:
     settings = load_section(
         {"database": bench.url, "journal": {"path": str(site.path / "j")}, "routes": [{**route, "latest": True}]}
     )
-    fill_latest(settings)
-    fill_latest(settings)
+    fill_latest(settings, "#")
+    fill_latest(settings, "#")
     assert {state.device: state.values for state in latest(settings)} == {
         "t/1": {"old": 1.0, "v": 4.0, "w": "x"},
         "t/2": {"v": 2**70},
