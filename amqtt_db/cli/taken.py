@@ -30,7 +30,7 @@ def find_config(given: Path | None) -> Path | None:
 
 
 def _look_around() -> tuple[Path | None, str]:
-    """Return the file to use if none was given, or None if there is none, and why this one."""
+    """Return the file to use without an argument (None: there is none), and why it is this one."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named), f"from {CONFIG_VARIABLE}"

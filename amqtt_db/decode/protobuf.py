@@ -83,7 +83,7 @@ class _Readers:
         return self._made[name]
 
     def _reader_of_itself(self, name: str) -> Read:
-        """Return what reads a message in itself, for which there is no reader yet."""
+        """Return the reader of a message that contains itself, and whose own reader is still being made."""
 
         def read_inner(message: Any) -> Any:
             return self._made[name](message)

@@ -81,7 +81,7 @@ class Table:
     ``key`` that contains ``id`` is used unchanged.  A column with the name of an envelope column is filled
     automatically.
 
-    ``properties`` are the (path, kind) pairs that need a column each; those for which there is no room go as JSON into
+    ``properties`` are the (path, kind) pairs that need a column each; those without room for one go as JSON into
     the fixed column ``overflow``.
 
     In a table that ``replaces``, a row replaces an older one with the same ``key``; ``id``, ``part`` and ``time`` of

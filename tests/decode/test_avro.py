@@ -178,7 +178,7 @@ def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
 
 @given(readings, st.data())
 def test_damaged_payloads_are_decoded_or_refused(data: dict[str, Any], draw: st.DataObject) -> None:
-    """So it is with a payload of which a byte is wrong."""
+    """A payload with a wrong byte raises nothing but a DecodeError."""
     payload = bytearray(written(READING, data))
     payload[draw.draw(st.integers(0, len(payload) - 1))] = draw.draw(st.integers(0, 255))
     with contextlib.suppress(DecodeError):
