@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any, Final, cast
 
 import attrs
-from amqtt.adapters import BufferReader, BufferWriter, ReaderAdapter, StreamReaderAdapter
+from amqtt.adapters import BufferReader, BufferWriter, ReaderAdapter, StreamReaderAdapter, WriterAdapter
 from amqtt.broker import Broker, BrokerContext
 from amqtt.contexts import ListenerConfig
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
@@ -37,6 +37,7 @@ _EXACTLY_ONCE: Final = "messages of QoS 2 cannot be stored before PUBREC"
 _PERMISSIONS: Final = "it is unknown who may publish what"
 _WILLS: Final = "wills are not stored"
 _ENDS: Final = "ends of connections are noticed late"
+_GREETINGS: Final = "clients that speak MQTT 5 are not refused but hang"
 _LOGINS: Final = "failed logins are neither logged nor counted"
 _SPEED: Final = "reading is slower"
 
@@ -131,6 +132,7 @@ def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
         (PluginManager, "map_plugin_topic", Callable, _PERMISSIONS, True),
         (broker, "_broadcast_queue", asyncio.Queue, _WILLS, False),
         (broker, "_authenticate", Callable, _LOGINS, False),
+        (broker, "_initialize_client_session", Callable, _GREETINGS, False),
         (handler, "_reader_stopped", asyncio.Event, _ENDS, False),
         (stream, "_reader", asyncio.StreamReader, _SPEED, False),
     ):
@@ -167,7 +169,7 @@ def receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
 
 
 def intercept_ends(broker: Broker) -> None:
-    """Close the socket of each connection that the broker has finished with.
+    """Close the socket of each connection that the broker has finished with, or that broke.
 
     amqtt leaves it open if the client sent nothing or reset the connection.  On Python 3.12 such a socket keeps the
     broker from shutting down.
@@ -180,10 +182,30 @@ def intercept_ends(broker: Broker) -> None:
     async def serve_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
         try:
             await serve(reader, writer, listener_name)
+        except OSError as error:  # else asyncio logs a traceback
+            logger.debug("a connection broke: %s", error)
         finally:
             writer.close()
 
     broker.stream_connected = serve_and_close  # type: ignore[method-assign]
+
+
+def intercept_greetings(
+    broker: Broker, read_connect: Callable[[ReaderAdapter, WriterAdapter], Awaitable[bytes]]
+) -> None:
+    """Let ``read_connect`` read each client's CONNECT; what it returns is all that amqtt sees of it.
+
+    If it raises AMQTTError, the broker logs that and closes the connection.
+    """
+    initialize: Callable[[ReaderAdapter, WriterAdapter, str, int], Awaitable[Any]] | None
+    initialize = getattr(broker, "_initialize_client_session", None)
+    if initialize is None:
+        return
+
+    async def read_and_initialize(reader: ReaderAdapter, writer: WriterAdapter, address: str, port: int) -> Any:
+        return await initialize(BufferReader(await read_connect(reader, writer)), writer, address, port)
+
+    broker._initialize_client_session = read_and_initialize  # type: ignore[method-assign,assignment] # noqa: SLF001
 
 
 def intercept_logins(broker: Broker, refused: Callable[[Session], None]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, time_ns
 from typing import Any, ClassVar, Final
 
-from amqtt.adapters import StreamWriterAdapter
+from amqtt.adapters import ReaderAdapter, StreamWriterAdapter, WriterAdapter
 from amqtt.broker import Broker, BrokerContext
 from amqtt.contexts import Action
 from amqtt.plugins.base import BasePlugin
@@ -25,6 +25,7 @@ from amqtt_db.config import Settings, load_section, masked
 from amqtt_db.errors import AmqttDbError, JournalError, format_count
 from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
+from amqtt_db.ingest.broker.greeting import Unwelcome, read_connect
 from amqtt_db.ingest.broker.qos2 import forget_abandoned
 from amqtt_db.ingest.broker.quiet import RepeatFilter
 from amqtt_db.ingest.broker.sessions import Connections
@@ -104,6 +105,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._cleaned_at = monotonic()
         compat.intercept_wills(self._broker, self._store_will)
         compat.intercept_ends(self._broker)
+        compat.intercept_greetings(self._broker, self._greet)
         compat.intercept_logins(self._broker, self._refuse_login)
 
     async def on_broker_pre_start(self) -> None:
@@ -189,6 +191,13 @@ class Plugin(BasePlugin[BrokerContext]):
             logger.exception("a topic plugin failed, so the message is not stored")
             return False
         return all(results.values())
+
+    async def _greet(self, reader: ReaderAdapter, writer: WriterAdapter) -> bytes:
+        try:
+            return await read_connect(reader, writer)
+        except Unwelcome:
+            self._refusals.logins_failed += 1
+            raise
 
     def _refuse_login(self, session: Session) -> None:
         self._refusals.refuse_login(session.client_id, session.username, session.remote_address)
