@@ -16,6 +16,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
+from amqtt_db.config.keys import ConfigKey
 from amqtt_db.config.operation import (
     KEEP_ALL,
     LOG_DEFAULTS,
@@ -24,20 +25,31 @@ from amqtt_db.config.operation import (
     MetricsSettings,
     SystemKeep,
     read_keep,
-    read_log,
     read_metrics,
 )
 from amqtt_db.config.payload import read_zone
 from amqtt_db.config.routes import notes, read_routes
 from amqtt_db.config.storage import storage_problems
-from amqtt_db.config.yaml_checks import Node, choice, expanded, expanded_url, read_yaml, seconds, size
+from amqtt_db.config.yaml_checks import FILE, Node, choice, expanded_url, read_yaml, seconds, size
 from amqtt_db.database.engines.urls import check_url, dialect_of, file_of
 from amqtt_db.errors import Problem
 from amqtt_db.journal import Sync
 from amqtt_db.routing.route import Route
 
-JOURNAL_KEYS: Final = ("path", "max_size", "max_payload", "sync")
-WRITER_KEYS: Final = ("time_limit", "memory_limit")
+JOURNAL_KEYS: Final = {
+    "path": ConfigKey("The journal's file; each broker or bridge needs its own.  Default: mqtt.journal.", FILE),
+    "max_size": ConfigKey("The largest size of all waiting messages, such as 512 MiB.  Default: 1 GiB.", size("16 kB")),
+    "max_payload": ConfigKey("The largest payload that amqtt's broker accepts.  Default: 256 MiB.", size("1 kB")),
+    "sync": ConfigKey(
+        "A message is acknowledged when it has reached the disk (always, the default), or when it is written, which is "
+        "forced to disk every second (1s) or when the operating system likes (never).",
+        choice("always", "1s", "never"),
+    ),
+}
+WRITER_KEYS: Final = {
+    "time_limit": ConfigKey("Seconds that your own code may take for a batch of messages.  Default: 30.", seconds),
+    "memory_limit": ConfigKey("Memory that the writer's process may use.  Default: 2 GiB.", size("64 MiB")),
+}
 DATABASE: Final = "sqlite:///mqtt.db"
 BRIDGE_KEYS: Final = ("broker", "brokers")
 """The keys that name brokers to subscribe to; in such a document the plugin's keys are at the same level."""
@@ -150,7 +162,7 @@ def is_bridge(document: Any) -> bool:
 def load_bridge(document: Mapping[str, Any]) -> tuple[Settings, tuple[BrokerSettings, ...]]:
     """Return the settings in a document that names brokers, and those brokers.  Raises ConfigError."""
     root = Node(document, "")
-    journal = _journal(Node(document.get("journal"), "journal").section(JOURNAL_KEYS))
+    journal = _journal(Node(document.get("journal"), "journal"))
     brokers = read_brokers(root, journal.path)
     return _settings(Node(plugin_config(document)[1], "", root.problems)), brokers
 
@@ -172,10 +184,10 @@ def _settings(node: Node) -> Settings:
     section = node.section(KEYS, _ELSEWHERE)
     url = section.child("database")
     database = DATABASE if url.value is None else url.read(_database, "")
-    journal = _journal(section.child("journal").section(JOURNAL_KEYS))
-    writer = _writer(section.child("writer").section(WRITER_KEYS))
+    journal = _journal(section.child("journal"))
+    writer = WriterSettings(**section.child("writer").section(WRITER_KEYS).values(WRITER_KEYS))
     metrics = read_metrics(section.child("metrics"))
-    log = read_log(section.child("log").section(LOG_KEYS))
+    log = LogSettings(**section.child("log").section(LOG_KEYS).values(LOG_KEYS))
     keep = read_keep(section.child("keep"))
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
@@ -187,22 +199,8 @@ def _settings(node: Node) -> Settings:
     return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log, keep)
 
 
-def _journal(section: Node) -> JournalSettings:
-    default = JournalSettings()
-    return JournalSettings(
-        path=section.child("path").read(lambda value: Path(expanded(value)), default.path),
-        max_size=section.child("max_size").read(size("16 kB"), default.max_size),
-        sync=cast(Sync, section.child("sync").read(choice("always", "1s", "never"), default.sync)),
-        max_payload=section.child("max_payload").read(size("1 kB"), default.max_payload),
-    )
-
-
-def _writer(section: Node) -> WriterSettings:
-    default = WriterSettings()
-    return WriterSettings(
-        time_limit=section.child("time_limit").read(seconds, default.time_limit),
-        memory_limit=section.child("memory_limit").read(size("64 MiB"), default.memory_limit),
-    )
+def _journal(node: Node) -> JournalSettings:
+    return JournalSettings(**node.section(JOURNAL_KEYS).values(JOURNAL_KEYS))
 
 
 def _share_a_file(journal: Path, database: str) -> bool:

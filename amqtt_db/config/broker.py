@@ -6,23 +6,18 @@ import hashlib
 import re
 import socket
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import attrs
 
+from amqtt_db.config.keys import Check, ConfigKey, accepting, defined_in
 from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, expanded_url, found, text, whole_number
 
 Protocol = Literal["auto", "5", "3.1.1"]
 Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
 
-BROKER_KEYS: Final = (
-    "url", "client_id", "username", "password", "tls", "protocol", "qos", "window", "session", "keep_alive",
-    "group", "retained", "duplicates",
-)  # fmt: skip
-TLS_KEYS: Final = ("ca", "certificate", "key", "alpn")
 
 _PORTS: Final[Mapping[str, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _OTHER_SCHEMES: Final[Mapping[str, str]] = {
@@ -35,6 +30,116 @@ _LONGEST_KEEP_ALIVE: Final = 65_535
 _NEVER: Final = 2**32 - 1
 _GROUP_NAME: Final = re.compile(r"[^/+#]+")
 _HOST: Final = re.compile(r"[^\s/?#]+")
+
+
+@accepting(type="string", pattern="://|\\$\\{")
+def _broker_address(value: object) -> dict[str, Any]:
+    """Return scheme, host, port, user and password of a URL.  Raises ValueError that reveals no part of a password."""
+    url = expanded_url(value)
+    if "://" not in url:
+        raise ValueError("expected a URL such as mqtt://localhost or mqtts://example.org:8883")
+    parts = urlsplit(url)
+    scheme = parts.scheme.casefold()
+    if scheme not in _PORTS:
+        raise ValueError(_OTHER_SCHEMES.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt, mqtts, ws or wss"))
+    is_web = scheme in ("ws", "wss")
+    if (parts.path not in ("", "/") and not is_web) or parts.query or parts.fragment:
+        raise ValueError("has something after host and port; percent-encode / ? # in a user name or password")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("has a port that is not a number from 1 to 65535") from None
+    if not parts.hostname or port == 0 or not _HOST.fullmatch(parts.hostname):
+        raise ValueError("has no host, or port 0; expected a URL such as mqtt://localhost")
+    username = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
+    return {
+        "scheme": scheme,
+        "host": parts.hostname,
+        "port": port or _PORTS[scheme],
+        "target": parts.path if parts.path not in ("", "/") else "/mqtt",
+        "username": username,
+        "password": password,
+    }
+
+
+@accepting(type="string", minLength=1)
+def _existing_file(value: object) -> Path:
+    path = Path(expanded(value))
+    if not path.is_file():
+        raise ValueError(f"the file {path} does not exist")
+    return path
+
+
+@accepting(enum=["auto", "5", "3.1.1", 5])
+def _protocol(value: object) -> str:
+    name = _PROTOCOLS.get(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    return name or choice("auto", "5", "3.1.1")(value)
+
+
+@accepting(type="string", minLength=1)
+def _client_id(value: object) -> str:
+    name = expanded(value)
+    if len(name.encode()) > 65_535:
+        raise ValueError("is longer than 65535 bytes")
+    return name
+
+
+@accepting(type="string", minLength=1)
+def _group_name(value: object) -> str:
+    name = expanded(value)
+    if not _GROUP_NAME.fullmatch(name):
+        raise ValueError("expected a name without / + #")
+    return name
+
+
+def _whole_seconds(most: int) -> Check[int]:
+    """Return a check for a length of time in whole seconds, at most ``most``."""
+
+    @accepting(**duration.accepts)
+    def check(value: object) -> int:
+        count = int(duration(value).total_seconds())
+        if count > most:
+            raise ValueError(f"expected at most {most} s")
+        return count
+
+    return check
+
+
+TLS_KEYS: Final = {
+    "ca": ConfigKey("A file with the certificates to trust.  Default: those that the system trusts.", _existing_file),
+    "certificate": ConfigKey("A file with this client's certificate.", _existing_file),
+    "key": ConfigKey("A file with the key of this client's certificate.", _existing_file),
+    "alpn": ConfigKey("The protocol to name in the TLS handshake, as some cloud brokers require.", text),
+}
+_BROKER_OPTIONS: Final = {
+    "client_id": ConfigKey("The client id.  Default: made from the names of this host and the journal.", _client_id),
+    "username": ConfigKey("The user name; `${NAME}` inserts an environment variable.", expanded),
+    "password": ConfigKey("The password; `${NAME}` inserts an environment variable.", expanded),
+    "protocol": ConfigKey("The version of MQTT.  Default: auto, which is 5 where the broker speaks it.", _protocol),
+    "qos": ConfigKey("The quality of service to subscribe with.  Default: 2.", whole_number(0, 2)),
+    "window": ConfigKey("Messages that may be unacknowledged.  Default: 1000.", whole_number(1, 65_535)),
+    "session": ConfigKey(
+        "How long the broker shall keep messages while disconnected.  Default: 7 days.", _whole_seconds(_NEVER)
+    ),
+    "keep_alive": ConfigKey(
+        "How often the connection is tested.  Default: 1 min.", _whole_seconds(_LONGEST_KEEP_ALIVE)
+    ),
+    "group": ConfigKey("A shared subscription: all clients of a group share the messages.", _group_name),
+    "retained": ConfigKey(
+        "What to do with retained messages: store (the default) or ignore.", choice("store", "ignore")
+    ),
+    "duplicates": ConfigKey(
+        "Redelivered messages that may be stored already: drop (the default) or keep.", choice("drop", "keep")
+    ),
+}
+BROKER_KEYS: Final = {
+    "url": ConfigKey(
+        "Such as mqtt://localhost or mqtts://user:${PASSWORD}@example.org.", _broker_address, is_required=True
+    ),
+    "tls": ConfigKey("Certificates, with mqtts:// and wss://.", defined_in("tls")),
+    **_BROKER_OPTIONS,
+}
 
 
 @attrs.frozen
@@ -115,22 +220,8 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
         return None
     tls = _read_tls(section.child("tls"), address["scheme"])
     default = BrokerSettings(**address, client_id="")
-    made = attrs.evolve(
-        default,
-        client_id=section.child("client_id").read(_client_id, _derived_id(default, journal)),
-        username=section.child("username").read(expanded, default.username),
-        password=section.child("password").read(expanded, default.password),
-        tls=tls,
-        protocol=cast(Protocol, section.child("protocol").read(_protocol, default.protocol)),
-        qos=section.child("qos").read(whole_number(0, 2), default.qos),
-        window=section.child("window").read(whole_number(1, 65_535), default.window),
-        session=section.child("session").read(partial(_whole_seconds, _NEVER), default.session),
-        keep_alive=section.child("keep_alive").read(partial(_whole_seconds, _LONGEST_KEEP_ALIVE), default.keep_alive),
-        group=section.child("group").read(_group_name, default.group),
-        retained=cast(Any, section.child("retained").read(choice("store", "ignore"), default.retained)),
-        duplicates=cast(Any, section.child("duplicates").read(choice("drop", "keep"), default.duplicates)),
-        path=node.path,
-    )
+    derived = {"client_id": _derived_id(default, journal), "tls": tls, "path": node.path}
+    made = attrs.evolve(default, **{**derived, **section.values(_BROKER_OPTIONS)})
     if made.password is not None and made.username is None:
         section.child("password").fail("needs a `username` too: MQTT 3.1.1 has no password without one")
     made = _with_group(made, section.child("group"))
@@ -146,82 +237,14 @@ def _with_group(broker: BrokerSettings, node: Node) -> BrokerSettings:
     return attrs.evolve(broker, protocol="5")
 
 
-def _group_name(value: object) -> str:
-    name = expanded(value)
-    if not _GROUP_NAME.fullmatch(name):
-        raise ValueError("expected a name without / + #")
-    return name
-
-
-def _broker_address(value: object) -> dict[str, Any]:
-    """Return scheme, host, port, user and password of a URL.  Raises ValueError that reveals no part of a password."""
-    url = expanded_url(value)
-    if "://" not in url:
-        raise ValueError("expected a URL such as mqtt://localhost or mqtts://example.org:8883")
-    parts = urlsplit(url)
-    scheme = parts.scheme.casefold()
-    if scheme not in _PORTS:
-        raise ValueError(_OTHER_SCHEMES.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt, mqtts, ws or wss"))
-    is_web = scheme in ("ws", "wss")
-    if (parts.path not in ("", "/") and not is_web) or parts.query or parts.fragment:
-        raise ValueError("has something after host and port; percent-encode / ? # in a user name or password")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError("has a port that is not a number from 1 to 65535") from None
-    if not parts.hostname or port == 0 or not _HOST.fullmatch(parts.hostname):
-        raise ValueError("has no host, or port 0; expected a URL such as mqtt://localhost")
-    username = None if parts.username is None else unquote(parts.username)
-    password = None if parts.password is None else unquote(parts.password)
-    return {
-        "scheme": scheme,
-        "host": parts.hostname,
-        "port": port or _PORTS[scheme],
-        "target": parts.path if parts.path not in ("", "/") else "/mqtt",
-        "username": username,
-        "password": password,
-    }
-
-
 def _read_tls(node: Node, scheme: str) -> TlsSettings:
     section = node.section(TLS_KEYS)
     if node.value is not None and scheme in ("mqtt", "ws"):
         node.fail(f"has no effect with {scheme}://; write {scheme}s://")
-    made = TlsSettings(
-        ca=section.child("ca").read(_existing_file, None),
-        certificate=section.child("certificate").read(_existing_file, None),
-        key=section.child("key").read(_existing_file, None),
-        alpn=section.child("alpn").read(text, None),
-    )
+    made = TlsSettings(**section.values(TLS_KEYS))
     if section.child("key").value is not None and section.child("certificate").value is None:
         section.child("key").fail("needs a `certificate` too")
     return made
-
-
-def _existing_file(value: object) -> Path:
-    path = Path(expanded(value))
-    if not path.is_file():
-        raise ValueError(f"the file {path} does not exist")
-    return path
-
-
-def _protocol(value: object) -> str:
-    name = _PROTOCOLS.get(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-    return name or choice("auto", "5", "3.1.1")(value)
-
-
-def _client_id(value: object) -> str:
-    name = expanded(value)
-    if len(name.encode()) > 65_535:
-        raise ValueError("is longer than 65535 bytes")
-    return name
-
-
-def _whole_seconds(most: int, value: object) -> int:
-    seconds = int(duration(value).total_seconds())
-    if seconds > most:
-        raise ValueError(f"expected at most {most} s")
-    return seconds
 
 
 def _derived_id(broker: BrokerSettings, journal: Path) -> str:

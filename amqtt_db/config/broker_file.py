@@ -12,12 +12,28 @@ from typing import Any, Final
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins.base import BaseAuthPlugin
 
-from amqtt_db.config.yaml_checks import Node, choice
+from amqtt_db.config.keys import ConfigKey, defined_in
+from amqtt_db.config.yaml_checks import Node, choice, text
 from amqtt_db.errors import Problem
 from amqtt_db.registry import load_path
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.ingest.broker.plugin.Plugin")
-KEYS: Final = ("database", "journal", "writer", "metrics", "log", "keep", "routes", "timezone")
+KEYS: Final = {
+    "database": ConfigKey(
+        "The database's URL; `${NAME}` inserts an environment variable.  Default: sqlite:///mqtt.db.", text
+    ),
+    "journal": ConfigKey("Where messages wait between the broker and the database.", defined_in("journal")),
+    "writer": ConfigKey("Limits for the process that writes to the database.", defined_in("writer")),
+    "metrics": ConfigKey(
+        "The address at which metrics and health are served.  Default: they are not.", defined_in("metrics")
+    ),
+    "log": ConfigKey("What is logged, how, and where to.", defined_in("log")),
+    "keep": ConfigKey("How long ended sessions and dead letters are kept.  Default: forever.", defined_in("keep")),
+    "routes": ConfigKey(
+        "The first route whose filter matches a topic says how its messages are stored.", defined_in("routes")
+    ),
+    "timezone": ConfigKey("The zone of times without one, such as Europe/Berlin.  Default: UTC.", text),
+}
 """The keys of this plugin's section."""
 
 DEFAULT: Final[Mapping[str, Any]] = {

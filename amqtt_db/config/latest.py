@@ -6,6 +6,7 @@ from collections.abc import Collection
 from sys import float_info
 from typing import Any, Final
 
+from amqtt_db.config.keys import ConfigKey, described
 from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.entity import Entity
 from amqtt_db.record import level_path
@@ -13,7 +14,14 @@ from amqtt_db.registry import suggest
 from amqtt_db.routing.each import Capture, parse_each
 from amqtt_db.routing.route import Latest, OnlyChanges
 
-CHANGES_KEYS: Final = ("only", "deadband", "at_least_every")
+CHANGES_KEYS: Final = {
+    "only": ConfigKey("`changes`: store a message only if it says something new.", described(enum=["changes"])),
+    "deadband": ConfigKey(
+        "By how much a number must differ from the one stored last, for each property.",
+        described(type="object", minProperties=1, additionalProperties={"type": "number", "exclusiveMinimum": 0}),
+    ),
+    "at_least_every": ConfigKey("Store a message after this time even if nothing has changed.", duration),
+}
 
 
 def read_latest(section: Node, entity: Entity | None, levels: Collection[str]) -> dict[str, Any]:

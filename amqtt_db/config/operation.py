@@ -6,20 +6,49 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal
 
 import attrs
 
-from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, text
+from amqtt_db.config.keys import Check, ConfigKey, accepting
+from amqtt_db.config.yaml_checks import FILE, Node, choice, duration, text
 
-METRICS_KEYS: Final = ("listen", "max_lag")
-LOG_KEYS: Final = ("level", "format", "file")
-KEEP_KEYS: Final = ("sessions", "dead_letters")
 LOG_LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR,
 }  # fmt: skip
 
 _ADDRESS: Final = "an address such as 127.0.0.1:9641"
+
+
+@accepting(type="string", pattern=r":\d+$")
+def _listen_address(value: object) -> tuple[str, int]:
+    """Return host and port.  Raises ValueError."""
+    host, colon, port = text(value).rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
+        raise ValueError(f"expected {_ADDRESS}")
+    return host.strip("[]"), int(port)
+
+
+METRICS_KEYS: Final = {
+    "listen": ConfigKey("Host and port at which metrics and health are served.", _listen_address, is_required=True),
+    "max_lag": ConfigKey(
+        "How long messages may wait while nothing is stored before /readyz reports it.  Default: 1 min.", duration
+    ),
+}
+LOG_KEYS: Final = {
+    "level": ConfigKey(
+        "Log from this level on.  Default: info.",
+        Check(lambda value: LOG_LEVELS[choice(*LOG_LEVELS)(value)], choice(*LOG_LEVELS).accepts),
+    ),
+    "format": ConfigKey("text (the default), or json: an object per line.", choice("text", "json")),
+    "file": ConfigKey("A file to append to.  Default: stderr.", FILE),
+}
+KEEP_KEYS: Final = {
+    "sessions": ConfigKey(
+        "How long connections that have ended are kept, such as 30 days.  Default: forever.", duration
+    ),
+    "dead_letters": ConfigKey("How long messages that could not be stored are kept.  Default: forever.", duration),
+}
 
 
 @attrs.frozen
@@ -65,17 +94,7 @@ def read_keep(node: Node) -> SystemKeep:
     if node.value is not None and not isinstance(node.value, Mapping):
         both = node.read(duration, None)
         return SystemKeep(both, both)
-    section = node.section(KEEP_KEYS)
-    return SystemKeep(*(section.child(key).read(duration, None) for key in KEEP_KEYS))
-
-
-def read_log(section: Node) -> LogSettings:
-    """Return what a section says."""
-    return LogSettings(
-        level=section.child("level").read(lambda value: LOG_LEVELS[choice(*LOG_LEVELS)(value)], None),
-        format=cast(Any, section.child("format").read(choice("text", "json"), "text")),
-        file=section.child("file").read(lambda value: Path(expanded(value)), None),
-    )
+    return SystemKeep(**node.section(KEEP_KEYS).values(KEEP_KEYS))
 
 
 def read_metrics(node: Node) -> MetricsSettings | None:
@@ -93,11 +112,3 @@ def read_metrics(node: Node) -> MetricsSettings | None:
     address = place.require(_listen_address, _ADDRESS)
     max_lag = section.child("max_lag").read(lambda value: duration(value).total_seconds(), 60.0)
     return None if address is None else MetricsSettings(*address, max_lag, place.path)
-
-
-def _listen_address(value: object) -> tuple[str, int]:
-    """Return host and port.  Raises ValueError."""
-    host, colon, port = text(value).rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
-        raise ValueError(f"expected {_ADDRESS}")
-    return host.strip("[]"), int(port)

@@ -8,23 +8,73 @@ from difflib import get_close_matches
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from amqtt_db.config.yaml_checks import Node, choice, found, text
+from amqtt_db.config.keys import ConfigKey, defined_in, described
+from amqtt_db.config.yaml_checks import Node, choice, flag, found, text
 from amqtt_db.record import split_path
 from amqtt_db.registry import suggest
 from amqtt_db.routing.each import Capture, Each, parse_each
 from amqtt_db.routing.readings import Reading
 from amqtt_db.routing.reshape import Pairs, Reshaping, names_in
 
-PAYLOAD_KEYS: Final = (
-    "each", "prefix", "zip", "root", "pairs", "property", "drop", "rename", "booleans", "numbers",
-    "timezone",
-)  # fmt: skip
-
-READING_KEYS: Final = frozenset({"from", "scale", "offset", "unit", "comma", "text", "map", True, False})
-"""The keys of a declared property that say how its value is read."""
-
 _YAML_WORDS: Final[Mapping[bool, tuple[str, ...]]] = {True: ("true", "on", "yes"), False: ("false", "off", "no")}
 """The words that YAML reads as true and false unless they are quoted."""
+
+SPELLINGS: Final[Mapping[bool, tuple[str, ...]]] = {
+    truth: tuple(form for word in words for form in (word, word.capitalize(), word.upper()))
+    for truth, words in _YAML_WORDS.items()
+}
+"""The same with all their spellings."""
+
+_TEXT_OR_TEXTS: Final = described(type=["string", "array"], items=text.accepts, minLength=1)
+_TEXT_OR_FLAG: Final = {"anyOf": [text.accepts, flag.accepts]}
+_MEANINGS: Final = described(anyOf=[*_TEXT_OR_FLAG["anyOf"], {"type": "array", "items": _TEXT_OR_FLAG}])
+_FACTOR: Final = described(type="number")
+_FORMS: Final = choice("text", "comma", "unit")
+_LISTS: Final = {"type": "array", "minItems": 2, "items": text.accepts}
+_PAIRS: Final = {
+    "type": "object",
+    "properties": dict.fromkeys(("list", "name", "value"), text.accepts),
+    "required": ["list"],
+    "additionalProperties": False,
+}
+
+PAYLOAD_KEYS: Final = {
+    "each": ConfigKey(
+        "The path of a list whose items become separate rows; {name} stands for every key of an object.",
+        described(type="string"),
+    ),
+    "prefix": ConfigKey("With `each`: false names the columns of an item without the list's name.", flag),
+    "zip": ConfigKey("Parallel lists, such as [t, v]: items at the same position become one row.", described(**_LISTS)),
+    "root": ConfigKey("The path of an object whose properties become the message's own.", text),
+    "pairs": ConfigKey(
+        "The path of a list of objects, each with a name and a value, which become properties.",
+        described(anyOf=[text.accepts, _PAIRS]),
+    ),
+    "property": ConfigKey("Names the value in a payload by levels of its topic, such as {property}.", text),
+    "drop": ConfigKey("Paths of properties that are not stored; * matches any text.", _TEXT_OR_TEXTS),
+    "rename": ConfigKey(
+        "Old paths of properties, and their new ones.", described(type="object", additionalProperties=text.accepts)
+    ),
+    "booleans": ConfigKey("Text that means true, and text that means false.", defined_in("booleans")),
+    "numbers": ConfigKey(
+        "Text to read as numbers: text (21.5), comma (also 21,5), unit (also 21.5 °C).",
+        described(anyOf=[_FORMS.accepts, {"type": "array", "items": _FORMS.accepts}]),
+    ),
+    "timezone": ConfigKey("The zone of times without one, such as Europe/Berlin.  Default: UTC.", text),
+}
+
+READING_KEYS: Final[Mapping[str | bool, ConfigKey]] = {
+    "from": ConfigKey("The path of the value in the message.", text),
+    "scale": ConfigKey("The number is multiplied by this.", _FACTOR),
+    "offset": ConfigKey("This is added to the number, after `scale`.", _FACTOR),
+    "unit": ConfigKey("Reads text such as 12.5 W too, with this unit only.", text),
+    "comma": ConfigKey("Reads text such as 1,5 too.", flag),
+    "text": ConfigKey("Reads numbers sent as text.", flag),
+    "map": ConfigKey("What each value is read as.", described(type="object", minProperties=1)),
+    True: ConfigKey("Values that are read as true.", _MEANINGS),
+    False: ConfigKey("Values that are read as false.", _MEANINGS),
+}
+"""The keys of a declared property that say how its value is read; YAML reads `true` and `false` as what they are."""
 
 
 def read_each(section: Node) -> Each | None:
@@ -65,7 +115,7 @@ def read_readings(node: Node, keys: tuple[str, ...] = ()) -> tuple[Any, dict[tup
     """
     if not isinstance(node.value, Mapping):
         return node.value, {}
-    if isinstance(node.value.get("type"), str):
+    if keys and isinstance(node.value.get("type"), str):
         plain = {key: value for key, value in node.value.items() if key not in READING_KEYS}
         return plain, {} if len(plain) == len(node.value) else {keys: _reading(node, keys)}
     inner = {key: read_readings(node.child(key), (*keys, str(key))) for key in node.value}
@@ -99,13 +149,6 @@ def _factor(value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, found {found(value)}")
     return Decimal(repr(value))
-
-
-def flag(value: object) -> bool:
-    """Return true or false.  Raises ValueError."""
-    if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, found {found(value)}")
-    return value
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -181,7 +224,6 @@ def _spellings(value: Any) -> Iterator[str]:
     """Yield the words in a list; YAML has already turned an unquoted word such as ON into true or false."""
     for word in value if isinstance(value, list) else [value]:
         if isinstance(word, bool):
-            for name in _YAML_WORDS[word]:
-                yield from (name, name.capitalize(), name.upper())
+            yield from SPELLINGS[word]
         else:
             yield text(word)

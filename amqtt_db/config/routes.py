@@ -15,10 +15,11 @@ import attrs
 import cattrs
 
 from amqtt_db import decode, registry
+from amqtt_db.config.keys import ConfigKey, defined_in, described
 from amqtt_db.config.latest import CHANGES_KEYS, read_latest
-from amqtt_db.config.payload import PAYLOAD_KEYS, flag, read_each, read_readings, read_reshaping
-from amqtt_db.config.storage import read_storage, with_own_tables
-from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, found, text, whole_number
+from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_readings, read_reshaping
+from amqtt_db.config.storage import COLUMNS, read_storage, with_own_tables
+from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, duration, flag, found, text, whole_number
 from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
 from amqtt_db.errors import Problem
@@ -34,10 +35,47 @@ from amqtt_db.routing.records import time_paths
 from amqtt_db.routing.route import Mismatch, Route, Unknown
 from amqtt_db.routing.topics import TopicFilter
 
-ROUTE_KEYS: Final = (
-    "topic", "store", "model", "decode", "entity", "time", "unknown", "mismatch", "max_columns", "max_tables",
-    "hypertable", "keep", "indexes", "latest", *CHANGES_KEYS, "gather", "raw", *PAYLOAD_KEYS,
-)  # fmt: skip
+MOST_COLUMNS: Final = 10_000  # more than any database allows in a table
+MOST_TABLES: Final = 1_000_000  # of a route: more than any database can list in reasonable time
+
+ROUTE_KEYS: Final = {
+    "topic": ConfigKey(
+        "An MQTT filter with +, # or named levels such as {room}, each of which becomes a column.",
+        text,
+        is_required=True,
+    ),
+    "store": ConfigKey("false: do not store these messages, but count them as ignored.", flag),
+    "model": ConfigKey("The relational model, with its options.  Default: wide.", defined_in("model")),
+    "decode": ConfigKey(
+        "How payloads are decoded: a decoder, or a list of stages.  Default: auto.", defined_in("decode")
+    ),
+    "entity": ConfigKey("The properties and their types, or the dotted path of a class.", defined_in("entity")),
+    "time": ConfigKey("The property that is the event's time.  Default: the time of arrival.", text),
+    "unknown": ConfigKey(
+        "What to do with properties that the entity does not declare.  Default: extra, without an entity add.",
+        choice("add", "extra", "ignore", "reject"),
+    ),
+    "mismatch": ConfigKey(
+        "What to do with a value whose type is not the declared one.  Default: variant, a column of its own.",
+        choice("variant", "null", "reject"),
+    ),
+    "max_columns": ConfigKey("The largest number of property columns of a table.", whole_number(1, MOST_COLUMNS)),
+    "max_tables": ConfigKey("The largest number of tables of the route.  Default: 1000.", whole_number(1, MOST_TABLES)),
+    "hypertable": ConfigKey("Tables that are split by time, on PostgreSQL with TimescaleDB.", defined_in("hypertable")),
+    "keep": ConfigKey("How long records are kept, such as 90 days.  Default: forever.", duration),
+    "indexes": ConfigKey(
+        "Columns to index, beside what the model indexes itself; a list is one index.",
+        described(type="array", items={**COLUMNS.accepts, "minItems": 1}),
+    ),
+    "latest": ConfigKey(
+        "Also keep the newest values of each topic, or of each device that these levels and properties name.",
+        defined_in("latest"),
+    ),
+    **CHANGES_KEYS,
+    "gather": ConfigKey("The view has one row per device and interval, such as 10 s.", duration),
+    "raw": ConfigKey("Also keep each payload as it came, so that messages can be stored again.  Default: false.", flag),
+    **PAYLOAD_KEYS,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +83,6 @@ _SLOW_SECONDS: Final = 10.0
 _FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
 _FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML reads it as a comment: topic: '#'"
 _MISPLACED: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
-
-
-MOST_COLUMNS: Final = 10_000  # more than any database allows in a table
-MOST_TABLES: Final = 1_000_000  # of a route: more than any database can list in reasonable time
 
 
 def read_routes(node: Node) -> dict[str, Route]:
@@ -175,7 +209,7 @@ def _time(value: object, entity: Entity | None, each: Each | None) -> str:
 
 
 def _model(node: Node) -> Model | None:
-    name, options = node.value or "wide", Node(None, node.path, node.problems)
+    name, options = "wide" if node.value is None else node.value, Node(None, node.path, node.problems)
     if isinstance(name, Mapping):
         if len(name) != 1:
             node.fail("expected one model with its options, such as {wide: {table: climate}}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from amqtt_db.config.keys import ConfigKey, described
 from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.database.naming import table_name
 from amqtt_db.errors import Problem
@@ -19,7 +20,15 @@ from amqtt_db.registry import suggest
 from amqtt_db.routing.records import escape_path
 from amqtt_db.routing.route import CHUNK, Hypertable, Ordering, Route
 
-HYPERTABLE_KEYS: Final = tuple(field.name for field in attrs.fields(Hypertable) if field.name != "path")
+COLUMNS: Final = described(type=["string", "array"], items=text.accepts, minLength=1)
+"""A check for the name of a column, or a list of names; only a route can say whether it has them."""
+
+HYPERTABLE_KEYS: Final = {
+    "chunk": ConfigKey("The time span of a chunk.  Default: 7 days.", duration),
+    "compress_after": ConfigKey("Compress a chunk this long after its end.  Default: never.", duration),
+    "segment_by": ConfigKey("Rows with the same values of these columns are compressed together.", COLUMNS),
+    "order_by": ConfigKey("The order of compressed rows; `DESC` may follow a name.  Default: newest first.", COLUMNS),
+}
 
 _PREFIX_LIMIT: Final = 40  # bytes, so that there is room for the rest of a table's or index's name
 _WITHOUT_HYPERTABLES: Final[Mapping[str, str]] = {"mariadb": "MariaDB", "mysql": "MySQL", "sqlite": "SQLite"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,11 +14,11 @@ from urllib.parse import quote
 import attrs
 import yaml
 
+from amqtt_db.config.keys import Check, ConfigKey, T, accepting
 from amqtt_db.errors import ConfigError, Problem
 from amqtt_db.registry import SpecError, suggest
 from amqtt_db.tagged import is_clean
 
-T = TypeVar("T")
 D = TypeVar("D")
 
 _UNITS: Final[Mapping[str, int]] = {
@@ -48,6 +48,12 @@ TYPE_NAMES: Final[Mapping[type, str]] = {
     list: "a list",
     dict: "a mapping",
 }
+
+
+def _amount_of(units: Iterable[str]) -> str:
+    """Return a pattern for a number with a unit, in upper or lower case, for which JSON Schema has no flag."""
+    names = (re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", unit) for unit in units)
+    return rf"^\s*\d+(\.\d+)?\s*({'|'.join(names)})\s*$"
 
 
 @attrs.frozen
@@ -100,6 +106,11 @@ class Node:
                 self.child(key).fail(hint)
         return self
 
+    def values(self, keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
+        """Return what these keys of this section say, without those that are absent or have mistakes."""
+        read = {name: self.child(name).read(key.check, None) for name, key in keys.items()}
+        return {name: value for name, value in read.items() if value is not None}
+
     def items(self) -> list[Node]:
         """Return the values of this list, each with its path; nothing if it is absent or not a list."""
         if self.value is not None and not isinstance(self.value, list):
@@ -118,6 +129,7 @@ def found(value: object) -> str:
     return "nothing" if value is None else TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
+@accepting(type="string", minLength=1)
 def text(value: object) -> str:
     """Return text that is not empty.  Raises ValueError."""
     if not isinstance(value, str):
@@ -127,6 +139,7 @@ def text(value: object) -> str:
     return value
 
 
+@accepting(type="string", minLength=1)
 def expanded(value: object) -> str:
     """Return a path with environment variables in place of ``${NAME}``.
 
@@ -142,6 +155,11 @@ def expanded(value: object) -> str:
     return filled
 
 
+FILE: Final = Check(lambda value: Path(expanded(value)), expanded.accepts)
+"""A check for the name of a file."""
+
+
+@accepting(type="string", minLength=1)
 def expanded_url(value: object) -> str:
     """Return a URL with environment variables filled in; a password from one is percent-encoded, so it may be anything.
 
@@ -156,9 +174,18 @@ def expanded_url(value: object) -> str:
     return f"{expanded(source[:start])}{password}{expanded(source[end:])}"
 
 
-def choice(*names: str) -> Callable[[object], str]:
+@accepting(type="boolean")
+def flag(value: object) -> bool:
+    """Return true or false.  Raises ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, found {found(value)}")
+    return value
+
+
+def choice(*names: str) -> Check[str]:
     """Return a check for one of ``names``."""
 
+    @accepting(enum=[*names])
     def check(value: object) -> str:
         if isinstance(value, str) and value in names:
             return value
@@ -170,9 +197,10 @@ def choice(*names: str) -> Callable[[object], str]:
     return check
 
 
-def whole_number(minimum: int, maximum: int) -> Callable[[object], int]:
+def whole_number(minimum: int, maximum: int) -> Check[int]:
     """Return a check for a whole number from ``minimum`` to ``maximum``."""
 
+    @accepting(type="integer", minimum=minimum, maximum=maximum)
     def check(value: object) -> int:
         if type(value) is not int:
             raise ValueError(f"expected a whole number, found {found(value)}")
@@ -183,6 +211,7 @@ def whole_number(minimum: int, maximum: int) -> Callable[[object], int]:
     return check
 
 
+@accepting(type="number", exclusiveMinimum=0, exclusiveMaximum=10**6)
 def seconds(value: object) -> float:
     """Return a number of seconds above 0.  Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**6:
@@ -190,10 +219,11 @@ def seconds(value: object) -> float:
     return float(value)
 
 
-def size(minimum: str) -> Callable[[object], int]:
+def size(minimum: str) -> Check[int]:
     """Return a check for a number of bytes of at least ``minimum``, such as ``64 MiB``."""
     least = _bytes(minimum)
 
+    @accepting(type=["integer", "string"], minimum=least, pattern=_amount_of(_UNITS))
     def check(value: object) -> int:
         count = _bytes(value)
         if count < least:
@@ -217,6 +247,7 @@ def _bytes(value: object) -> int:
     return count
 
 
+@accepting(type="string", pattern=_amount_of(_UNIT_SECONDS))
 def duration(value: object) -> timedelta:
     """Return a length of time such as ``90 days``, ``12 h``, ``2 weeks``.  Raises ValueError."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
