@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from amqtt_db import __version__
-from amqtt_db.cli import check, data, dead, edit, journal, run
+from amqtt_db.cli import check, data, dead, edit, journal, move, run
 from amqtt_db.cli.output import obey_no_color, prepare_streams
 from amqtt_db.cli.shell import print_error
 from amqtt_db.registry import search_last
@@ -33,6 +33,7 @@ for command in (
     edit.delete,
     edit.rename,
     edit.redecode,
+    move.backup,
 ):
     app.command()(command)
 app.command("topics")(data.show_topics)

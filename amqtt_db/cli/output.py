@@ -69,9 +69,9 @@ def print_result(result: RenderableType, *, soft_wrap: bool = False, clear: bool
         console.print(result, soft_wrap=soft_wrap)
 
 
-def make_console() -> Console:
-    """Return a console on standard output; escape sequences appear only on a terminal."""
-    return Console(highlight=False)
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console on standard output or stderr; escape sequences appear only on a terminal."""
+    return Console(highlight=False, stderr=stderr)
 
 
 def discard_output() -> None:
