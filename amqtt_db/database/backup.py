@@ -22,7 +22,7 @@ from amqtt_db.journal.file import sync_directory
 
 STEP_PAGES: Final = 2000  # copied at a time
 
-_WAIT_SECONDS: Final = 5.0  # for a program that locks the whole file
+_LOCK_WAIT: Final = 5.0  # for a program that locks the whole file
 _MODE: Final = 0o600  # of a copy, as of a database
 
 
@@ -74,7 +74,7 @@ def _copy_pages(source: Path, target: Path, tell: Callable[[int, int], None]) ->
 
     uri = f"{source.absolute().as_uri()}?mode=rw"
     with (
-        closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)) as original,
+        closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT, isolation_level=None)) as original,
         closing(sqlite3.connect(target)) as copy,
     ):
         original.execute("BEGIN")
