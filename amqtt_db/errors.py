@@ -16,11 +16,15 @@ AmqttDbError
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from time import monotonic
+from typing import ClassVar, Final
 
 import attrs
+
+_SAME_CAUSE_SECONDS: Final = 60.0
+_MOST_CAUSES: Final = 100
 
 
 class AmqttDbError(Exception):
@@ -119,19 +123,32 @@ def format_count(number: int, one: str, many: str | None = None) -> str:
 
 
 class OncePerCause:
-    """Tells whether a failure has a new cause, so that each cause is logged once."""
+    """Tells whether a failure has a new cause: each is logged once until something succeeds, and once a minute at most.
 
-    def __init__(self) -> None:
-        self._cause: str | None = None
+    So neither causes that take turns fill the log, nor something that works every other time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._told_at: dict[str, float] = {}
+        self._current: list[str] = []
 
     def is_new(self, cause: str) -> bool:
-        """Note a failure; return True unless the last one had the same cause."""
-        is_new, self._cause = cause != self._cause, cause
-        return is_new
+        """Note a failure; return True if its cause should be logged."""
+        now = self._clock()
+        if cause in self._current or now - self._told_at.get(cause, float("-inf")) < _SAME_CAUSE_SECONDS:
+            return False
+        if len(self._told_at) >= _MOST_CAUSES:  # texts that are never the same must not fill the memory
+            self._told_at.clear()
+            self._current.clear()
+        self._told_at[cause] = now
+        self._current.append(cause)
+        return True
 
     def resolve(self) -> str | None:
-        """Note a success; the next failure counts as new.  Return the cause that is over, or None."""
-        cause, self._cause = self._cause, None
+        """Note a success.  Return the cause that was logged last and is over now, or None."""
+        cause = self._current[-1] if self._current else None
+        self._current.clear()
         return cause
 
 

@@ -277,13 +277,12 @@ class GroupCommit:
         self._committed(perf_counter() - started)
 
     def _committed(self, seconds: float) -> None:
-        if self._failing:
+        if self._causes.resolve() is not None:
             logger.warning(
                 "journal %s can be written again; %s refused in the meantime", self._journal.path, self._refusals()
             )
         self._failing = self._scheduled = False
         self._backoff.reset()
-        self._causes.resolve()
         self._seconds += _WEIGHT * (seconds - self._seconds)
         self._slow = self._seconds > (_FAST if self._slow else _SLOW)
         for listener in self._listeners:

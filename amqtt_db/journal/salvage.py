@@ -97,16 +97,17 @@ def damage(path: Path) -> str | None:
         wal = journal_file.beside(path, "-wal")
         is_empty = not path.exists() or path.stat().st_size == 0
         return "a write-ahead log without its database" if is_empty and _file_size(wal) else None
-    try:
-        return _first_damage(path)
-    except JournalError as error:
-        return str(error).partition(";")[0]
-    except UnicodeDecodeError:
-        return "a name in it is not text"
-    except sqlite3.DatabaseError as error:
-        if journal_file.is_damage(error):
-            return str(error)
-        raise JournalError(f"journal {path}: {error}") from error
+    with journal_file.explained(path):
+        try:
+            return _first_damage(path)
+        except JournalError as error:
+            return str(error).partition(";")[0]
+        except UnicodeDecodeError:
+            return "a name in it is not text"
+        except sqlite3.DatabaseError as error:
+            if journal_file.is_damage(error):
+                return str(error)
+            raise
 
 
 def _first_damage(path: Path) -> str | None:

@@ -74,10 +74,11 @@ class CrashGuard:
     """The note next to a journal: ``path`` is its file, made private to the user.
 
     ``limit`` is how many seconds user code may take for one batch or task before this process is ended; 0 means no
-    limit.  There is one limit per process.
+    limit.  There is one limit per process.  All methods raise OSError, with the path, if the file cannot be written.
     """
 
     def __init__(self, path: Path, limit: float = 0) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._limit = limit
         self._range = self._single = Suspect()
@@ -198,7 +199,11 @@ class CrashGuard:
         self._active = active
         suspects = {"range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
         tasks = {name: attrs.astuple(task) for name, task in self._tasks.items()}
-        os.pwrite(self._file, orjson.dumps({"active": active, **suspects, "tasks": tasks}).ljust(_NOTE_SIZE), 0)
+        note = orjson.dumps({"active": active, **suspects, "tasks": tasks}).ljust(_NOTE_SIZE)
+        try:
+            os.pwrite(self._file, note, 0)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def _again(suspect: Suspect, batch: Batch) -> Suspect:

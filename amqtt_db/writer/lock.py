@@ -5,6 +5,7 @@ The lock ends with the process, however that ends.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from amqtt_db.routing.route import Route
 def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
     """Become the journal's writer; return the locked file, which must stay open.
 
-    Raises JournalInUse if there is another writer, JournalError if the file cannot be created.
+    Raises JournalInUse if there is another writer, JournalError if the file cannot be created or written.
     """
     path = writer_lock_file(journal)
     try:
@@ -32,7 +33,13 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
         raise JournalError(f"cannot create {path}: {error.strerror}; make the directory writable") from error
     if file is None:
         raise JournalInUse(f"another writer is using {journal}; stop it first")
-    os.pwrite(file, _digest(routes).encode(), 0)  # all digests have the same length
+    digest = _digest(routes).encode()  # all have the same length
+    try:
+        if os.pwrite(file, digest, 0) < len(digest):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        os.close(file)
+        raise JournalError(f"cannot write {path}: {error.strerror}; check the disk") from error
     return file
 
 

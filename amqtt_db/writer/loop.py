@@ -257,7 +257,7 @@ class WriterLoop:
         cause = self._causes.resolve()
         if cause is not None:
             logger.info("working again after: %s", cause)
-            self._tally.note_relief()
+        self._tally.note_relief()
         self._collisions = 0
         self._backoff.reset()
 

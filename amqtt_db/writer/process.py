@@ -109,7 +109,7 @@ def _work(settings: Settings, stop: Stop) -> int:
             return 1
         except OSError as error:
             logger.error(
-                "cannot create %s: %s; it must be a regular file that this user can write to", note, error.strerror
+                "cannot write %s: %s; it must be a regular file that this user can write to", note, error.strerror
             )
             return 1
         make_writer = partial(Writer, engine_for(settings.database), settings.routes, guard, keep=settings.keep)

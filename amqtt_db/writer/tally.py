@@ -57,8 +57,9 @@ class Tally:
         self._is_failing = self._is_new = True
 
     def note_relief(self) -> None:
-        """Note that storing works again."""
-        self._is_failing, self._is_new = False, True
+        """Note that storing works, again or still."""
+        if self._is_failing:
+            self._is_failing, self._is_new = False, True
 
     def report(self) -> WriterReport:
         """Return what was counted."""
