@@ -29,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     laws.pytest_addoption(parser)
     group = parser.getgroup("faults")
     group.addoption("--rounds", type=int, default=1, help="how many times to run every fault of tests/faults")
+    group.addoption("--kill-rounds", type=int, default=3, help="how many times to kill the bridge under load")
+    group.addoption("--rabbitmq", action="store_true", help="also run what needs RabbitMQ, or takes NATS long")
     group.addoption("--write-faults", metavar="FILE", help="write the table of the faults into a Markdown file")
 
 
@@ -53,6 +55,12 @@ def _needs_server(item: pytest.Item) -> bool:
     """Return True if a fixture or a parameter of the test names a server."""
     parameters = re.split(r"[\[\]-]", item.name)[1:]
     return not SERVERS.isdisjoint({*getattr(item, "fixturenames", ()), *parameters})
+
+
+@pytest.fixture
+def kill_rounds(request: pytest.FixtureRequest) -> int:
+    """How many times to kill the bridge under load."""
+    return int(request.config.getoption("--kill-rounds"))
 
 
 @pytest.fixture(autouse=True, scope="module")

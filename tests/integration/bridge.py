@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -13,19 +14,22 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 PATIENCE = 30.0
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait until a condition holds."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.02)
@@ -38,26 +42,28 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-class Mosquitto:
-    """A Mosquitto without limits on its queues, on a port that it keeps; ``lines`` are added to its configuration."""
+def numbers(start: int, stop: int) -> list[str]:
+    """Payloads with a number each."""
+    return [f'{{"n": {number}}}' for number in range(start, stop)]
 
-    def __init__(self, directory: Path, *lines: str) -> None:
-        assert MOSQUITTO is not None
+
+class LocalBroker:
+    """A broker on a port that it keeps; ``directory`` holds its configuration, its log and what it stores."""
+
+    name = ""
+    username: str | None = None
+    patience = PATIENCE
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
         self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
-        self._config = directory / "mosquitto.conf"
-        own = [
-            "user root",
-            f"listener {self.port} 127.0.0.1",
-            "max_queued_messages 0",
-            f"persistence_location {directory}/",
-        ]
-        allow = [] if any(line.startswith("password_file") for line in lines) else ["allow_anonymous true"]
-        self._config.write_text("\n".join([*own, *allow, *lines]) + "\n")
-        self._log = directory / "mosquitto.log"
+        self._log = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._command = self._write_configuration()
 
-    def __enter__(self) -> Mosquitto:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -67,14 +73,22 @@ class Mosquitto:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([str(MOSQUITTO), "-c", str(self._config)], stdout=log, stderr=log)
-        until(self._listens, "Mosquitto listens")
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, cwd=self.directory, env=self._environment()
+            )
+        until(self._listens, f"{self.name} listens", self.patience)
 
     def stop(self) -> None:
         """SIGTERM, and wait for its end."""
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(PATIENCE)
+        self._process.wait(self.patience)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(self.patience)
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
@@ -93,16 +107,48 @@ class Mosquitto:
 
     def publish(self, payloads: Iterable[str], topic: str = "t", qos: int = 1, **options: Any) -> None:
         """Publish as one client; return when the broker has acknowledged everything."""
-        publish(self.port, payloads, topic, qos, **options)
+        publish(self.port, payloads, topic, qos, self.username, **options)
+
+    def _write_configuration(self) -> list[str]:
+        """Write what the broker reads, and return the command that starts it."""
+        raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
 
     def _listens(self) -> bool:
         with closing(socket.socket()) as trial:
             return trial.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-def publish(port: int, payloads: Iterable[str], topic: str = "t", qos: int = 1, **options: Any) -> None:
+class Mosquitto(LocalBroker):
+    """A Mosquitto without limits on its queues; ``lines`` are added to its configuration."""
+
+    name = "Mosquitto"
+
+    def __init__(self, directory: Path, *lines: str) -> None:
+        self._lines = lines
+        super().__init__(directory)
+
+    def _write_configuration(self) -> list[str]:
+        own = [
+            "user root",
+            f"listener {self.port} 127.0.0.1",
+            "max_queued_messages 0",
+            f"persistence_location {self.directory}/",
+        ]
+        is_open = not any(line.startswith("password_file") for line in self._lines)
+        path = self.directory / "mosquitto.conf"
+        path.write_text("\n".join([*own, *(["allow_anonymous true"] if is_open else []), *self._lines]) + "\n")
+        return [str(MOSQUITTO), "-c", str(path)]
+
+
+def publish(
+    port: int, payloads: Iterable[str], topic: str = "t", qos: int = 1, username: str | None = None, **options: Any
+) -> None:
     """Publish as one client; return when the broker at a port has acknowledged everything."""
     client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.username_pw_set(username)
     client.max_inflight_messages_set(20)  # beyond what Mosquitto takes at QoS 2, it may never answer
     connected = Event()
     client.on_connect = lambda *_: connected.set()

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, numbers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")]
-
-
-def numbers(start: int, stop: int) -> list[str]:
-    """Payloads with a number each."""
-    return [f'{{"n": {number}}}' for number in range(start, stop)]
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -35,29 +28,6 @@ def test_messages_of_every_qos_are_stored_once(tmp_path: Path, protocol: str) ->
     ((client_id, ended),) = bridge.query("SELECT client_id, disconnected IS NOT NULL FROM mqtt_session")
     assert (client_id[:7], ended) == ("amqttdb", 1)
     assert bridge.logged("ERROR") == 0
-
-
-@pytest.mark.parametrize(("protocol", "qos"), [("5", 1), ("3.1.1", 1), ("5", 2)])
-def test_nothing_is_lost_or_stored_twice_when_the_bridge_is_killed(tmp_path: Path, protocol: str, qos: int) -> None:
-    """``kill -9`` five times under load: every message that the broker has acknowledged is stored once."""
-    settings = {"protocol": protocol, "window": 100}
-    with Mosquitto(tmp_path) as broker, ThreadPoolExecutor(1) as pool:
-        bridge = BridgeProcess(tmp_path, {"url": broker.url, **settings})
-        with bridge:
-            broker.publish(numbers(0, 1000), qos=qos)
-            until(lambda: len(bridge.stored()) == 1000, "ids have been in turn for longer than four windows")
-            end = 1000
-            for _ in range(5):
-                publishing = pool.submit(broker.publish, numbers(end, end + 4000), qos=qos)
-                end += 4000
-                time.sleep(random.uniform(0.05, 0.6))
-                bridge.kill()
-                bridge.start()
-                publishing.result()
-            until(lambda: len(bridge.stored()) >= end, "all are stored")
-        stored = bridge.stored()
-    assert set(range(end)).difference(stored) == set()
-    assert len(stored) == end
 
 
 def test_a_broker_that_restarts_is_connected_again(tmp_path: Path) -> None:

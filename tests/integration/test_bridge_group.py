@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, numbers, until
 from tests.integration.scripted_broker import ACCEPTED, V5, ScriptedBroker
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")]
-
-
-def numbers(start: int, stop: int) -> list[str]:
-    """Payloads with a number each."""
-    return [f'{{"n": {number}}}' for number in range(start, stop)]
 
 
 def test_two_bridges_store_each_message_once_between_them(tmp_path: Path) -> None:

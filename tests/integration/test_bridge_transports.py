@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from amqtt_db.config.broker import BrokerSettings, TlsSettings
 from amqtt_db.ingest.bridge.tls import UnusableFile, tls_context
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
-from tests.integration.test_bridge import numbers
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, numbers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")]
 
@@ -97,11 +96,11 @@ def test_what_is_wrong_with_tls_is_told_once(
     made = Site(tmp_path, **site)
     listener = made.listener(*lines, *([f"cafile {made.ca}"] if lines else []))
     settings = {"url": f"mqtts://127.0.0.1:{made.port}", **broker(made)}
-    with Mosquitto(tmp_path, *listener):
+    with Mosquitto(tmp_path, *listener) as mosquitto:
         bridge = BridgeProcess(tmp_path, settings)
         bridge.start()
         until(lambda: bridge.logged(says), "the reason is in the log")
-        until(lambda: (tmp_path / "mosquitto.log").read_text().count("New connection") > 2, "it has tried again")
+        until(lambda: mosquitto.log.count("New connection") > 2, "it has tried again")
         assert bridge.stop() == 0
     assert bridge.logged("ERROR") == 1
     assert bridge.logged("Traceback") == 0
