@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from amqtt_db import __version__
-from amqtt_db.cli import check, data, dead, edit, journal, move, run
+from amqtt_db.cli import check, data, dead, edit, journal, move, query, run
 from amqtt_db.cli.output import obey_no_color, prepare_streams
 from amqtt_db.cli.shell import print_error
 from amqtt_db.registry import search_last
@@ -29,6 +29,7 @@ for command in (
     data.status,
     data.export,
     data.tail,
+    query.query,
     data.remodel,
     edit.delete,
     edit.rename,

@@ -33,6 +33,14 @@ class Unfit(ValueError):  # noqa: N818 - it reads as what is the case
 
 
 @attrs.frozen
+class QueryResult:
+    """The rows that a query returns, as the driver gives them, and the names of their columns."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+
+@attrs.frozen
 class RowBatch:
     """Encoded rows for columns of a table, and the columns' kinds.
 
@@ -124,6 +132,13 @@ def ping_after_rest(database: sa.Engine) -> None:
 
     sa.event.listen(database, "checkin", rest)
     sa.event.listen(database, "checkout", wake)
+
+
+def fetch_all(cursor: Any) -> QueryResult:
+    """Return what a driver's cursor has after a query.  Raises DatabaseError if the statement returns no rows."""
+    if cursor.description is None:
+        raise DatabaseError("the statement returns no rows; only queries are allowed, such as SELECT")
+    return QueryResult(tuple(column[0] for column in cursor.description), cursor.fetchall())
 
 
 def is_collision(engine: Engine, error: BaseException) -> bool:
@@ -220,6 +235,15 @@ class Engine(ABC):
     def segment_size(self, connection: sa.Connection) -> int:
         """Return how many bytes of a dead letter's payload one statement carries."""
         return 2**24
+
+    def run_query(self, connection: sa.Connection, statement: str, seconds: float) -> QueryResult:
+        """Run one SQL statement that only reads, in the connection's transaction, for some seconds at most.
+
+        Raises DatabaseError, or the driver's own error, for any other statement.
+        """
+        cursor = connection.connection.cursor()
+        cursor.execute(statement)
+        return fetch_all(cursor)
 
     @abstractmethod
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:

@@ -24,6 +24,7 @@ from amqtt_db.database.engines import mysql_rows
 from amqtt_db.database.engines.base import (
     ColumnEncoder,
     Engine,
+    QueryResult,
     RowBatch,
     Unfit,
     ValueDecoder,
@@ -243,6 +244,14 @@ class MySQL(Engine):
     def segment_size(self, connection: sa.Connection) -> int:
         """Return a quarter of a packet: escapes may double it, and the letter's other fields need room."""
         return min(super().segment_size(connection), _packet_size(connection) // 4)
+
+    def run_query(self, connection: sa.Connection, statement: str, seconds: float) -> QueryResult:
+        """Limit the time: in seconds on MariaDB, in milliseconds on MySQL.  The driver sends only one statement."""
+        if connection.dialect.is_mariadb:  # type: ignore[attr-defined]
+            connection.exec_driver_sql(f"SET SESSION max_statement_time = {seconds:f}")
+        else:
+            connection.exec_driver_sql(f"SET SESSION max_execution_time = {max(1, round(seconds * 1000))}")
+        return super().run_query(connection, statement, seconds)
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """Check the settings that may make the server lose committed data, or accept too little."""

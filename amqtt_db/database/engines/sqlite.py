@@ -26,10 +26,12 @@ from amqtt_db import tagged
 from amqtt_db.database.engines.base import (
     ColumnEncoder,
     Engine,
+    QueryResult,
     RowBatch,
     Unfit,
     ValueDecoder,
     driver_error,
+    fetch_all,
     foreign_column,
     on_conflict,
     prepare_each,
@@ -54,6 +56,11 @@ from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for other writers
 _RETRY_PAUSE: Final = 0.01
+_STEPS_PER_LOOK: Final = 100_000  # of SQLite's machine
+_READING: Final = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+_READING_PRAGMAS: Final = frozenset({"index_info", "index_list", "table_info", "table_list", "table_xinfo"})
 _QUOTE: Final = sqlite.dialect().identifier_preparer.quote
 _NAIVE_EPOCH: Final = EPOCH.replace(tzinfo=None)
 
@@ -295,9 +302,36 @@ class SQLite(Engine):
             return None
         return status.st_dev, status.st_ino
 
+    def run_query(self, connection: sa.Connection, statement: str, seconds: float) -> QueryResult:
+        """Allow only what reads, and look at the clock now and then."""
+        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+        deadline = monotonic() + seconds
+        driver.set_authorizer(_allow_reading)
+        driver.set_progress_handler(lambda: monotonic() > deadline, _STEPS_PER_LOOK)
+        try:
+            return fetch_all(driver.execute(statement))
+        except sqlite3.DatabaseError as error:
+            raise _query_refused(error, seconds) or error from error
+        finally:
+            driver.set_authorizer(None)
+            driver.set_progress_handler(None, 0)
+
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
         """Yield nothing: the writer sets what it needs on its own connection."""
         return ()
+
+
+def _allow_reading(action: int, first: str | None, *_: object) -> int:
+    """Say whether a statement may do something: https://www.sqlite.org/c3ref/c_alter_table.html."""
+    is_allowed = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _READING_PRAGMAS)
+    return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
+
+
+def _query_refused(error: sqlite3.DatabaseError, seconds: float) -> DatabaseError | None:
+    """Return an error that says why a query was stopped; None for any other error."""
+    if "not authorized" in str(error):
+        return DatabaseError("the statement does more than read; only queries are allowed, such as SELECT")
+    return DatabaseError(f"the query was stopped after {seconds:g} s") if str(error) == "interrupted" else None
 
 
 def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
