@@ -34,7 +34,7 @@ def result_as_csv(result: QueryResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(result.columns)
-    writer.writerows(map(_plain, row) for row in result.rows)
+    writer.writerows(map(_answer_value, row) for row in result.rows)
     return text.getvalue()
 
 
@@ -43,11 +43,11 @@ def result_as_json(result: QueryResult) -> bytes:
     twice = [name for name, count in Counter(result.columns).items() if count > 1]
     if twice:
         raise DatabaseError(f"two columns are named {twice[0]}; give one of them another name, with AS")
-    rows = [dict(zip(result.columns, map(_plain, row), strict=True)) for row in result.rows]
+    rows = [dict(zip(result.columns, map(_answer_value, row), strict=True)) for row in result.rows]
     return orjson.dumps(rows, default=str)
 
 
-def _plain(value: Any) -> Any:
+def _answer_value(value: Any) -> Any:
     """Return a value that JSON and CSV have a form for: bytes as base64, and what is longer than 64 bits as text."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
