@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from amqtt_db import __version__
-from amqtt_db.cli import check, data, dead, edit, journal, move, query, run
+from amqtt_db.cli import check, data, dead, edit, journal, move, query, run, schema
 from amqtt_db.cli.output import obey_no_color, prepare_streams
 from amqtt_db.cli.shell import print_error
 from amqtt_db.registry import search_last
@@ -25,6 +25,7 @@ for command in (
     run.run,
     run.demo,
     check.check,
+    schema.schema,
     run.write,
     data.status,
     data.export,

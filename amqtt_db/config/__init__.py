@@ -16,7 +16,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
-from amqtt_db.config.keys import ConfigKey
+from amqtt_db.config.keys import ConfigKey, defined_in
 from amqtt_db.config.operation import (
     KEEP_ALL,
     LOG_DEFAULTS,
@@ -51,7 +51,10 @@ WRITER_KEYS: Final = {
     "memory_limit": ConfigKey("Memory that the writer's process may use.  Default: 2 GiB.", size("64 MiB")),
 }
 DATABASE: Final = "sqlite:///mqtt.db"
-BRIDGE_KEYS: Final = ("broker", "brokers")
+BRIDGE_KEYS: Final = {
+    "broker": ConfigKey("The broker to subscribe to: a URL, or a mapping with `url`.", defined_in("broker")),
+    "brokers": ConfigKey("Several brokers, each under a name.", defined_in("brokers")),
+}
 """The keys that name brokers to subscribe to; in such a document the plugin's keys are at the same level."""
 
 _ELSEWHERE: Final = {

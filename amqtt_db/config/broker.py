@@ -85,7 +85,7 @@ def _client_id(value: object) -> str:
     return name
 
 
-@accepting(type="string", minLength=1)
+@accepting(type="string", pattern="^[^/+#]+$")
 def _group_name(value: object) -> str:
     name = expanded(value)
     if not _GROUP_NAME.fullmatch(name):
@@ -195,6 +195,8 @@ def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
         nodes += [
             many.child(name) for name in many.section(many.value if isinstance(many.value, Mapping) else ()).value
         ]
+    if not nodes:
+        (one if many.value is None else many).fail("names no broker; write a URL such as mqtt://localhost")
     read = [(node, made) for node in nodes if (made := _read_broker(node, journal)) is not None]
     seen: dict[tuple[str, int, str], str] = {}
     for node, made in read:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins.base import BaseAuthPlugin
 
-from amqtt_db.config.keys import ConfigKey, defined_in
+from amqtt_db.config.keys import ConfigKey, defined_in, described
 from amqtt_db.config.yaml_checks import Node, choice, text
 from amqtt_db.errors import Problem
 from amqtt_db.registry import load_path
@@ -20,7 +20,8 @@ from amqtt_db.registry import load_path
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.ingest.broker.plugin.Plugin")
 KEYS: Final = {
     "database": ConfigKey(
-        "The database's URL; `${NAME}` inserts an environment variable.  Default: sqlite:///mqtt.db.", text
+        "The database's URL; `${NAME}` inserts an environment variable.  Default: sqlite:///mqtt.db.",
+        described(type="string", pattern=r"://|\$\{"),
     ),
     "journal": ConfigKey("Where messages wait between the broker and the database.", defined_in("journal")),
     "writer": ConfigKey("Limits for the process that writes to the database.", defined_in("writer")),

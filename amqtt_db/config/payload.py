@@ -27,7 +27,8 @@ SPELLINGS: Final[Mapping[bool, tuple[str, ...]]] = {
 
 _TEXT_OR_TEXTS: Final = described(type=["string", "array"], items=text.accepts, minLength=1)
 _TEXT_OR_FLAG: Final = {"anyOf": [text.accepts, flag.accepts]}
-_MEANINGS: Final = described(anyOf=[*_TEXT_OR_FLAG["anyOf"], {"type": "array", "items": _TEXT_OR_FLAG}])
+MEANINGS: Final = described(anyOf=[*_TEXT_OR_FLAG["anyOf"], {"type": "array", "items": _TEXT_OR_FLAG}])
+"""A check for the words, or the list of words, that mean true or false."""
 _FACTOR: Final = described(type="number")
 _FORMS: Final = choice("text", "comma", "unit")
 _LISTS: Final = {"type": "array", "minItems": 2, "items": text.accepts}
@@ -71,8 +72,8 @@ READING_KEYS: Final[Mapping[str | bool, ConfigKey]] = {
     "comma": ConfigKey("Reads text such as 1,5 too.", flag),
     "text": ConfigKey("Reads numbers sent as text.", flag),
     "map": ConfigKey("What each value is read as.", described(type="object", minProperties=1)),
-    True: ConfigKey("Values that are read as true.", _MEANINGS),
-    False: ConfigKey("Values that are read as false.", _MEANINGS),
+    True: ConfigKey("Values that are read as true.", MEANINGS),
+    False: ConfigKey("Values that are read as false.", MEANINGS),
 }
 """The keys of a declared property that say how its value is read; YAML reads `true` and `false` as what they are."""
 

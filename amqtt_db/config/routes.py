@@ -9,7 +9,7 @@ from functools import partial
 from itertools import combinations
 from threading import Timer
 from types import NoneType, UnionType
-from typing import Any, Final, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -137,7 +137,7 @@ def _route(item: Node) -> Route | None:
             item.fail("expected a mapping, found nothing")
         return None
     filter_ = section.child("topic").require(_topic, _FILTER_OR_COMMENT if "topic" in item.value else _FILTER)
-    if item.value.get("store", True) is not True:
+    if section.child("store").read(flag, default=True) is False:
         return _ignoring(section, filter_)
     model = _model(section.child("model"))
     decoder = _decoder(section.child("decode"))
@@ -153,8 +153,6 @@ def _route(item: Node) -> Route | None:
 
 def _ignoring(section: Node, filter_: TopicFilter | None) -> Route | None:
     """Return a route with ``store: false``, which needs only its topic."""
-    if section.value["store"] is not False:
-        section.child("store").fail(f"expected true or false, found {found(section.value['store'])}")
     for key in section.value.keys() & {*ROUTE_KEYS} - {"topic", "store"}:
         section.child(key).fail("has no effect with `store: false`; leave one of them out")
     return None if filter_ is None else Route(filter_, Wide(), bytes, stores=False)
@@ -289,6 +287,7 @@ def _option(node: Node, wanted: Any) -> Any:
 
 def _words(wanted: Any) -> str:
     """Return a type in the words of YAML."""
+    wanted = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
     kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     return " or ".join(TYPE_NAMES.get(kind, str(kind)) for kind in kinds if kind is not NoneType)
 

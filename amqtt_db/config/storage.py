@@ -130,7 +130,8 @@ def _hypertable(node: Node, route: Route | None, keep: timedelta | None) -> Hype
 def _column_list(node: Node, read: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Read a name, or a list of names."""
     items = [node] if isinstance(node.value, str) else node.items()
-    return tuple(made for item in items if (made := item.read(read, None)) is not None)
+    read_items = [item.require(read, "the name of a column") for item in items]
+    return tuple(made for made in read_items if made is not None)
 
 
 def _segment(route: Route | None, value: Any) -> str:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from types import GeneratorType
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import attrs
 
@@ -116,7 +116,8 @@ def _option_problems(
 
 
 def _plain_type(annotation: Any) -> type:
-    plain: type = getattr(annotation, "__origin__", annotation)
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    plain: type = get_origin(bare) or bare
     return plain
 
 

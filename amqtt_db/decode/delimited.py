@@ -5,26 +5,28 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from amqtt_db.decode.checks import Decoder, as_records, as_text, decode_utf8, names_problems, number_reader
 from amqtt_db.errors import DecodeError
 
 _IN_HEADER: Final[list[str]] = []
 
+Names = Annotated[list[str], "The names of the columns, if the payload has no header."]
+Comma = Annotated[bool, "Numbers have a decimal comma."]
+Numbers = Annotated[bool, "What is written like a number is one; with false everything is text.  Default: true."]
+Encoding = Annotated[str, "The encoding of the text.  Default: utf-8."]
+
 
 def csv_format(
     *,
-    names: list[str] = _IN_HEADER,
-    delimiter: str = "",
-    comma: bool = False,
-    numbers: bool = True,
-    encoding: str = "utf-8",
+    names: Names = _IN_HEADER,
+    delimiter: Annotated[str, "The character between the columns.  Default: a comma, with `comma` a semicolon."] = "",
+    comma: Comma = False,
+    numbers: Numbers = True,
+    encoding: Encoding = "utf-8",
 ) -> Decoder:
-    """Return a decoder of CSV.
-
-    ``names`` are those of the columns if the payload has no header.  With ``comma``, numbers have a decimal comma, and
-    columns are separated by semicolons unless there is another ``delimiter``.  Without ``numbers`` all cells are text.
+    """Return a decoder of CSV: each row is a record.
 
     Raises ValueError, with every mistake as an argument.
     """
@@ -34,9 +36,9 @@ def csv_format(
 
 
 def tsv_format(
-    *, names: list[str] = _IN_HEADER, comma: bool = False, numbers: bool = True, encoding: str = "utf-8"
+    *, names: Names = _IN_HEADER, comma: Comma = False, numbers: Numbers = True, encoding: Encoding = "utf-8"
 ) -> Decoder:
-    """Return a decoder of CSV with tabs between the columns, see :func:`csv_format`."""
+    """Return a decoder of CSV with tabs between the columns."""
     read = number_reader(comma=comma) if numbers else as_text
     return _make_delimited("TSV", names, "\t", encoding, read, ())
 

@@ -10,11 +10,11 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from amqtt_db.decode.cayenne import cayenne_format
 from amqtt_db.decode.checks import Decoder, names_problems, position
-from amqtt_db.decode.delimited import csv_format, tsv_format
+from amqtt_db.decode.delimited import Encoding, csv_format, tsv_format
 from amqtt_db.decode.influx import influx_format
 from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
 from amqtt_db.decode.libraries import LazyDecoder, import_library, read_file, read_folder
@@ -25,9 +25,11 @@ from amqtt_db.errors import DecodeError
 MAX_SIZE: Final = 64 * 2**20
 """The default maximum size of a decompressed payload, in bytes."""
 
+MaxSize = Annotated[int, "The largest size of a decompressed payload, in bytes.  Default: 64 MiB."]
 
-def text_format(*, encoding: str = "utf-8") -> Decoder:
-    """Return a decoder of text in ``encoding``; it drops a byte order mark and null characters at the end.
+
+def text_format(*, encoding: Encoding = "utf-8") -> Decoder:
+    """Return a decoder of text; it drops a byte order mark and null characters at the end.
 
     Raises ValueError for an encoding that Python does not know.
     """
@@ -48,12 +50,16 @@ def text_format(*, encoding: str = "utf-8") -> Decoder:
 
 
 def bytes_format() -> Decoder:
-    """Return a decoder that returns the payload unchanged."""
+    """Return a decoder of any bytes, which stay as they are."""
     return _verbatim
 
 
-def struct_format(*, format: str, names: list[str]) -> Decoder:  # noqa: A002 - the option's name
-    """Return a decoder of a C struct: ``format`` as in Python's :mod:`struct`, ``names`` for its values, in order.
+def struct_format(
+    *,
+    format: Annotated[str, "The format, as in Python's module struct."],  # noqa: A002 - the option's name
+    names: Annotated[list[str], "The names of the values, in order."],
+) -> Decoder:
+    """Return a decoder of a C struct.
 
     Raises ValueError, with every mistake as an argument, for a wrong format or names that do not fit it.
     """
@@ -95,8 +101,12 @@ def bson_format() -> Decoder:
     return LazyDecoder("bson", "bson", "amqtt_db.decode.bson")
 
 
-def protobuf_format(*, descriptors: str, message: str) -> Decoder:
-    """Return a decoder of the Protobuf message ``message``; the file ``descriptors`` is the descriptor set that has it.
+def protobuf_format(
+    *,
+    descriptors: Annotated[str, "The file with the descriptor set that describes the message."],
+    message: Annotated[str, "The full name of the message."],
+) -> Decoder:
+    """Return a decoder of Protobuf.
 
     Raises ValueError without the extra ``protobuf``, and for a file or a name that cannot be used.
     """
@@ -105,11 +115,12 @@ def protobuf_format(*, descriptors: str, message: str) -> Decoder:
     return decoder
 
 
-def avro_format(*, schema: str = "", schemas: str = "") -> Decoder:
+def avro_format(
+    *,
+    schema: Annotated[str, "The file with the schema of all payloads."] = "",
+    schemas: Annotated[str, "The folder with the schemas, for payloads with a header that says which."] = "",
+) -> Decoder:
     """Return a decoder of Avro.
-
-    All payloads have the schema in the file ``schema``, or each has a header that says which one of the folder
-    ``schemas`` it has.
 
     Raises ValueError without the extra ``avro``, and for files that cannot be used.
     """
@@ -124,18 +135,18 @@ def avro_format(*, schema: str = "", schemas: str = "") -> Decoder:
     return decoder
 
 
-def gzip_format(*, max_size: int = MAX_SIZE) -> Decoder:
-    """Return a decoder of a gzip file of at most ``max_size`` bytes; several members are joined."""
+def gzip_format(*, max_size: MaxSize = MAX_SIZE) -> Decoder:
+    """Return a decoder of a gzip file; several members are joined."""
     return _decompressor("gzip", 31, max_size)
 
 
-def zlib_format(*, max_size: int = MAX_SIZE) -> Decoder:
-    """Return a decoder of a zlib stream (RFC 1950) of at most ``max_size`` bytes."""
+def zlib_format(*, max_size: MaxSize = MAX_SIZE) -> Decoder:
+    """Return a decoder of a zlib stream (RFC 1950)."""
     return _decompressor("zlib", 15, max_size)
 
 
-def deflate_format(*, max_size: int = MAX_SIZE) -> Decoder:
-    """Return a decoder of a raw deflate stream (RFC 1951) of at most ``max_size`` bytes."""
+def deflate_format(*, max_size: MaxSize = MAX_SIZE) -> Decoder:
+    """Return a decoder of a raw deflate stream (RFC 1951)."""
     return _decompressor("deflate", -15, max_size)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from amqtt_db.decode.checks import Decoder, as_records, decode_utf8
 from amqtt_db.errors import DecodeError
@@ -41,8 +41,10 @@ _ESCAPED_IN_NAME: Final = re.compile(r"\\([,= ])")
 _ESCAPED_IN_TEXT: Final = re.compile(r'\\(["\\])')
 
 
-def influx_format(*, precision: str = "ns") -> Decoder:
-    """Return a decoder of InfluxDB's line protocol, with times in the unit ``precision``.
+def influx_format(
+    *, precision: Annotated[str, "The unit of the times: ns (the default), us, ms or s."] = "ns"
+) -> Decoder:
+    """Return a decoder of InfluxDB's line protocol.
 
     Raises ValueError for another unit than ns, us, ms and s.
     """

@@ -12,13 +12,14 @@ from typing import Any, Final
 from xml.parsers import expat
 
 from amqtt_db.decode.checks import MAX_DEPTH, Decoder, as_text, number_reader
+from amqtt_db.decode.delimited import Numbers
 from amqtt_db.errors import DecodeError
 
 _OWN_TEXT: Final = "#text"
 
 
-def xml_format(*, numbers: bool = True) -> Decoder:
-    """Return a decoder of XML; without ``numbers``, what is written like a number is text as well."""
+def xml_format(*, numbers: Numbers = True) -> Decoder:
+    """Return a decoder of XML: the elements and attributes within the outermost element."""
     read = number_reader() if numbers else as_text
 
     def decode_xml(payload: bytes) -> Any:

@@ -57,7 +57,8 @@ _UNQUOTED: Final[Mapping[str, str]] = {
 }
 """Value that YAML reads → the text that the user may have written."""
 _OPTIONS: Final = ("format", "items", "optional", "type")
-_FORMATS: Final = ("iso8601", *EPOCHS)
+FORMAT_NAMES: Final = ("iso8601", *EPOCHS)
+"""The named formats of a datetime."""
 
 
 def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
@@ -139,13 +140,13 @@ def _converted(name: str, options: Mapping[str, Any], where: str, problems: list
     layout = options.get("format", "iso8601")
     if name != "datetime" or layout == "iso8601":
         return CONVERT[_TYPES[name]]
-    if layout in EPOCHS:
+    if isinstance(layout, str) and layout in EPOCHS:
         return epoch_reader(EPOCHS[layout])
     try:
         if isinstance(layout, str) and "%" in layout:
             return strptime_reader(layout)
         raise ValueError(
-            f"{layout!r} is neither a known format nor a strptime format; {suggest(str(layout), _FORMATS)}"
+            f"{layout!r} is neither a known format nor a strptime format; {suggest(str(layout), FORMAT_NAMES)}"
         )
     except ValueError as error:
         problems.append(Problem(f"{where}.format", str(error)))

@@ -13,7 +13,7 @@ from uuid import UUID
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Documents, Layout, Row, Table, TableName
-from amqtt_db.models.eav import TOPIC_LOOKUP
+from amqtt_db.models.eav import TOPIC_LOOKUP, Prefix
 from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
 from amqtt_db.models.object_json import Columns, object_writer
 from amqtt_db.record import (
@@ -63,10 +63,10 @@ class Document(FastModel):
     """``mqtt_document``: the envelope, ``data`` as it came, and columns for what JSON cannot express.
 
     ``kinds`` names the kinds of properties that JSON has no type for (they are text in ``data``), ``levels`` holds the
-    topic's named levels.  ``prefix`` replaces ``mqtt`` in the table's name, for routes with their own table.
+    topic's named levels.
     """
 
-    prefix: str = "mqtt"
+    prefix: Prefix = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield the same table for every shape: no property ever needs DDL."""

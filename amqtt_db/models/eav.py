@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import attrs
 
@@ -15,6 +15,8 @@ from amqtt_db.record import KINDS, Kind, Pair, Record, RecordBatch, Shape, resto
 TOPIC_LOOKUP: Final = Lookup("mqtt_topic", ("topic",))
 PROPERTIES: Final = Lookup("mqtt_property", ("property",))
 
+Prefix = Annotated[str, "Replaces mqtt in the names of the tables, to give a route its own."]
+
 VALUE_KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "timestamp")
 VALUE_COLUMNS: Final[Mapping[Kind, str]] = {kind: f"{kind}_value" for kind in VALUE_KINDS}
 """The column of ``mqtt_value`` for each kind; with a suffix, because some kinds are SQL words."""
@@ -22,12 +24,9 @@ VALUE_COLUMNS: Final[Mapping[Kind, str]] = {kind: f"{kind}_value" for kind in VA
 
 @attrs.frozen
 class Eav(FastModel):
-    """Entity, attribute, value: ``mqtt_message`` for the envelope, ``mqtt_value`` for each property that is set.
+    """Entity, attribute, value: ``mqtt_message`` for the envelope, ``mqtt_value`` for each property that is set."""
 
-    ``prefix`` replaces ``mqtt`` in the names of the two tables, for routes with their own tables.
-    """
-
-    prefix: str = "mqtt"
+    prefix: Prefix = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield the same two tables for every shape: no property ever needs DDL."""

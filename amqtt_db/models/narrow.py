@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
-from amqtt_db.models.eav import TOPIC_LOOKUP, VALUE_KINDS
+from amqtt_db.models.eav import TOPIC_LOOKUP, VALUE_KINDS, Prefix
 from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_rows
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape, restored, tag
@@ -26,11 +26,9 @@ class Narrow(FastModel):
 
     Integers and decimals that have their own kind are in both: exact in ``text``, and as the nearest double in
     ``value``.
-
-    ``prefix`` replaces ``mqtt`` in the table names, for routes with their own tables.
     """
 
-    prefix: str = "mqtt"
+    prefix: Prefix = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield the table of the envelope, and that of the points."""

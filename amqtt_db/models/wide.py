@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import attrs
 
@@ -31,10 +31,10 @@ EXTRA: Final = "extra"
 class Wide(FastModel):
     """The simplest SQL: ``SELECT time, temp FROM climate``.
 
-    ``table`` names one table for all topics of the route; without it, each topic has its own table, named after it.
+    Each topic has its own table, named after it, unless ``table`` names one for all topics of the route.
     """
 
-    table: str | None = None
+    table: Annotated[str | None, "One table for all topics of the route."] = None
 
     def tables(self, shape: Shape) -> Iterable[Table]:
         """Yield one table: a column per property, and ``extra`` for properties without a column."""

@@ -81,3 +81,10 @@ def test_a_time_zone_for_all_routes() -> None:
     assert zones == ["Europe/Berlin", "UTC"]
     with pytest.raises(ConfigError, match="did you mean 'Europe/Berlin'"):
         config.load_section({"timezone": "Europe/Berlim"})
+
+
+def test_properties_called_type_and_unit() -> None:
+    """An entity declares them like all others; only below a property do such keys say how it is read."""
+    entity = _route(entity={"type": "str", "unit": "str", "value": "float"}).entity
+    assert entity is not None
+    assert entity.declared == {"type", "unit", "value"}

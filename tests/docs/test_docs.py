@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import attrs
+import orjson
 import pytest
 import typer.main
 import yaml
@@ -19,6 +21,7 @@ from amqtt_db import config
 from amqtt_db.cli import app
 from amqtt_db.config import JOURNAL_KEYS, WRITER_KEYS
 from amqtt_db.config.broker_file import KEYS
+from amqtt_db.config.json_schema import make_schema
 from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.decode.formats import FORMATS
@@ -93,6 +96,22 @@ def _modules_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_yaml_block_loads(block: CodeBlock) -> None:
     """YAML examples have no mistakes and no useless routes."""
     assert config.load_document(documents(block), block.name).notes == ()
+
+
+@pytest.mark.slow
+def test_the_schema_accepts_every_yaml_block(tmp_path: Path) -> None:
+    """As another tool reads it: editors mark no mistake in what the documentation shows, but one in what is wrong."""
+    (tmp_path / "schema.json").write_bytes(orjson.dumps(make_schema()))
+    for number, block in enumerate(YAML):
+        is_whole = documents(block) == yaml.safe_load(block.text)
+        text = block.text if is_whole else f"plugins:\n  amqtt_db.Plugin:\n{indent(block.text, '    ')}"
+        (tmp_path / f"{number}.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text("broker: mqtt://localhost\nroute: []\n", encoding="utf-8")
+    files = sorted(map(str, tmp_path.glob("*.yaml")))
+    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", "schema.json", "--output-format", "json"]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
+    errors = orjson.loads(done.stdout)["errors"]
+    assert [(Path(error["filename"]).name, error["path"]) for error in errors] == [("wrong.yaml", "$")]
 
 
 @pytest.mark.parametrize(
