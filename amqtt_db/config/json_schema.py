@@ -32,7 +32,7 @@ from amqtt_db.models import BUILTIN
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DOTTED: Final = {"type": "string", "pattern": "[.:]", "description": "The dotted path of your own."}
-_NOTHING: Final = {"type": "null"}
+_EMPTY_KEY: Final = {"type": "null"}
 _TYPE_NAMES: Final[Mapping[Any, str]] = {
     bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null", list: "array", dict: "object",
 }  # fmt: skip
@@ -46,54 +46,57 @@ def make_schema() -> dict[str, Any]:
         "description": "What is stored, of which broker, in which database.",
         "type": "object",
         "if": {"anyOf": [{"required": [key]} for key in BRIDGE_KEYS]},
-        "then": _object({**BRIDGE_KEYS, **KEYS}),
-        "else": _amqtt(),
-        "$defs": dict(sorted(_parts())),
+        "then": _section_schema({**BRIDGE_KEYS, **KEYS}),
+        "else": _amqtt_schema(),
+        "$defs": dict(sorted(_schema_parts())),
     }
 
 
-def _parts() -> Iterator[tuple[str, JsonSchema]]:
+def _schema_parts() -> Iterator[tuple[str, JsonSchema]]:
     """Yield the parts to which :func:`amqtt_db.config.keys.defined_in` refers; an empty key counts as absent."""
-    yield "section", _nullable(_object(KEYS))
-    yield "journal", _nullable(_object(JOURNAL_KEYS))
-    yield "writer", _nullable(_object(WRITER_KEYS))
-    yield "log", _nullable(_object(LOG_KEYS))
-    yield "tls", _nullable(_object(TLS_KEYS))
+    yield "section", _nullable(_section_schema(KEYS))
+    yield "journal", _nullable(_section_schema(JOURNAL_KEYS))
+    yield "writer", _nullable(_section_schema(WRITER_KEYS))
+    yield "log", _nullable(_section_schema(LOG_KEYS))
+    yield "tls", _nullable(_section_schema(TLS_KEYS))
     yield "metrics", _nullable(_or_object(METRICS_KEYS["listen"].check.accepts, METRICS_KEYS))
     yield "keep", _nullable(_or_object(duration.accepts, KEEP_KEYS))
     yield "hypertable", _nullable(_or_object({"type": "boolean"}, HYPERTABLE_KEYS))
     yield "broker", _or_object(BROKER_KEYS["url"].check.accepts, BROKER_KEYS)
     yield "brokers", {"type": ["object", "null"], "minProperties": 1, "additionalProperties": _ref("broker")}
     yield "routes", {"type": ["array", "null"], "minItems": 1, "items": _ref("route")}
-    yield "route", _route()
-    yield "latest", _LATEST
-    yield "booleans", _nullable({**_mapping(_spelled(dict.fromkeys(SPELLINGS, MEANINGS.accepts))), "minProperties": 1})
+    yield "route", _route_schema()
+    yield "latest", _LATEST_SCHEMA
+    yield (
+        "booleans",
+        _nullable({**_closed_schema(_spelled(dict.fromkeys(SPELLINGS, MEANINGS.accepts))), "minProperties": 1}),
+    )
     yield "entity", {"type": ["string", "object", "null"], "minLength": 1, "minProperties": 1, **_PROPERTIES}
-    yield "property", _PROPERTY
-    yield "decode", _decode()
-    yield "model", _model()
+    yield "property", _PROPERTY_SCHEMA
+    yield "decode", _decode_schema()
+    yield "model", _model_schema()
 
 
 def _ref(part: str) -> JsonSchema:
     return {"$ref": f"#/$defs/{part}"}
 
 
-def _object(keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
+def _section_schema(keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
     """Return the schema of a mapping with only these keys."""
     properties = {
         name: _described(key) if key.is_required else _nullable(_described(key)) for name, key in keys.items()
     }
-    return _mapping(properties, [name for name, key in keys.items() if key.is_required])
+    return _closed_schema(properties, [name for name, key in keys.items() if key.is_required])
 
 
-def _mapping(properties: Mapping[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
+def _closed_schema(properties: Mapping[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
     needed = {"required": [*required]} if required else {}
     return {"type": "object", "properties": properties, **needed, "additionalProperties": False}
 
 
 def _or_object(short: JsonSchema, keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
     """Return the schema of a mapping, or of a value in its place."""
-    return {**short, **_object(keys), "type": [short["type"], "object"]}
+    return {**short, **_section_schema(keys), "type": [short["type"], "object"]}
 
 
 def _described(key: ConfigKey) -> dict[str, Any]:
@@ -105,22 +108,22 @@ def _nullable(schema: JsonSchema) -> dict[str, Any]:
     if "enum" in schema:
         return {**schema, "enum": [*schema["enum"], None]}
     if "anyOf" in schema:
-        return {**schema, "anyOf": [*schema["anyOf"], _NOTHING]}
+        return {**schema, "anyOf": [*schema["anyOf"], _EMPTY_KEY]}
     if "type" in schema:
         types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         return {**schema, "type": [*types, "null"]}
     return {**schema}
 
 
-def _route() -> JsonSchema:
+def _route_schema() -> JsonSchema:
     ignores = {"required": ["store"], "properties": {"store": {"const": False}}}
-    return {**_object(ROUTE_KEYS), "if": ignores, "then": {"propertyNames": {"enum": ["topic", "store"]}}}
+    return {**_section_schema(ROUTE_KEYS), "if": ignores, "then": {"propertyNames": {"enum": ["topic", "store"]}}}
 
 
-_LATEST: Final = {
+_LATEST_SCHEMA: Final = {
     "type": ["boolean", "array", "null"],
     "minItems": 1,
-    "items": {"type": ["string", "object"], "minLength": 1, "maxProperties": 1, "additionalProperties": _NOTHING},
+    "items": {"type": ["string", "object"], "minLength": 1, "maxProperties": 1, "additionalProperties": _EMPTY_KEY},
 }
 
 
@@ -136,26 +139,28 @@ _TYPE: Final = {
     ]
 }
 _FORMAT: Final = {"anyOf": [{"enum": [*FORMAT_NAMES]}, {"type": "string", "pattern": "%"}]}
-_DECLARED: Final = {
+_DECLARATION: Final = {
     "type": {"description": "The type of the property.", **_TYPE},
     "format": {"description": "How a datetime is written.  Default: iso8601.", **_FORMAT},
-    "items": {"description": "The type of a list's items.", "anyOf": [_ref("property"), _NOTHING]},
+    "items": {"description": "The type of a list's items.", "anyOf": [_ref("property"), _EMPTY_KEY]},
     "optional": {"description": "Every property may be missing, so this has no effect.", "const": True},
 }
 _PROPERTIES: Final = {"additionalProperties": _ref("property")}
-_PROPERTY: Final = {
+_PROPERTY_SCHEMA: Final = {
     "type": ["string", "object"],
     "if": {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}},
-    "then": _mapping({**_DECLARED, **_spelled({key: _nullable(_described(one)) for key, one in READING_KEYS.items()})}),
+    "then": _closed_schema(
+        {**_DECLARATION, **_spelled({key: _nullable(_described(one)) for key, one in READING_KEYS.items()})}
+    ),
     "else": {"if": {"type": "object"}, "then": {"minProperties": 1, **_PROPERTIES}, "else": _TYPE},
 }
 
 
-def _decode() -> JsonSchema:
-    options = {name: _options(parameters_of(make)) for name, make in FORMATS.items()}
-    alone = [_name(name, make.__doc__) for name, make in FORMATS.items() if "required" not in options[name]]
+def _decode_schema() -> JsonSchema:
+    options = {name: _options_schema(parameters_of(make)) for name, make in FORMATS.items()}
+    alone = [_name_schema(name, make.__doc__) for name, make in FORMATS.items() if "required" not in options[name]]
     stage = [*alone, _DOTTED, *_installed(DECODER_GROUP), _one_of(options, DECODER_GROUP)]
-    return {"anyOf": [*stage, {"type": "array", "minItems": 1, "items": {"anyOf": stage}}, _NOTHING]}
+    return {"anyOf": [*stage, {"type": "array", "minItems": 1, "items": {"anyOf": stage}}, _EMPTY_KEY]}
 
 
 def parameters_of(make: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:
@@ -164,12 +169,12 @@ def parameters_of(make: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:
     return {name: (one.annotation, one.default is one.empty) for name, one in parameters.items()}
 
 
-def _model() -> JsonSchema:
+def _model_schema() -> JsonSchema:
     classes = {name: registry.load_path(path) for name, path in BUILTIN.items()}
-    options = {name: _options(_fields_of(cls)) for name, cls in classes.items()}
-    alone = [_name(name, cls.__doc__) for name, cls in classes.items()]
+    options = {name: _options_schema(_fields_of(cls)) for name, cls in classes.items()}
+    alone = [_name_schema(name, cls.__doc__) for name, cls in classes.items()]
     group = "amqtt_db.models"
-    return {"anyOf": [*alone, _DOTTED, *_installed(group), _one_of(options, group), _NOTHING]}
+    return {"anyOf": [*alone, _DOTTED, *_installed(group), _one_of(options, group), _EMPTY_KEY]}
 
 
 def _fields_of(cls: type) -> Mapping[str, tuple[Any, bool]]:
@@ -177,13 +182,13 @@ def _fields_of(cls: type) -> Mapping[str, tuple[Any, bool]]:
     return {field.alias: (field.type, field.default is attrs.NOTHING) for field in fields if field.init}
 
 
-def _options(options: Mapping[str, tuple[Any, bool]]) -> dict[str, Any]:
+def _options_schema(options: Mapping[str, tuple[Any, bool]]) -> dict[str, Any]:
     properties = {name: schema_of_type(annotation) for name, (annotation, _) in options.items()}
-    made = _mapping(properties, [name for name, (_, is_required) in options.items() if is_required])
+    made = _closed_schema(properties, [name for name, (_, is_required) in options.items() if is_required])
     return made if "required" in made else _nullable(made)
 
 
-def _name(name: str, doc: str | None) -> JsonSchema:
+def _name_schema(name: str, doc: str | None) -> JsonSchema:
     """Return the schema of a name, described by the first paragraph of a docstring."""
     meaning = " ".join((doc or "").partition("\n\n")[0].split()).replace("``", "`").replace("Return a ", "A ")
     return {"const": name, "description": meaning}
@@ -198,20 +203,20 @@ def _one_of(options: Mapping[str, Any], group: str) -> JsonSchema:
     """Return the schema of a mapping of one name to its options; only those of built-in names are known."""
     anything = {"type": ["object", "null"]}
     others = dict.fromkeys((point.name for point in entry_points(group=group)), anything)
-    named = {**_mapping({**others, **options}), "patternProperties": {"[.:]": anything}}
+    named = {**_closed_schema({**others, **options}), "patternProperties": {"[.:]": anything}}
     return {**named, "minProperties": 1, "maxProperties": 1}
 
 
-def _amqtt() -> JsonSchema:
+def _amqtt_schema() -> JsonSchema:
     """Return the schema of an amqtt broker's configuration, as far as amqtt's classes say what it is."""
-    listener = _mapping({name: schema_of_type(hint) for name, hint in get_type_hints(ListenerConfig).items()})
+    listener = _closed_schema({name: schema_of_type(hint) for name, hint in get_type_hints(ListenerConfig).items()})
     keys = {name: schema_of_type(hint) for name, hint in get_type_hints(BrokerConfig).items()}
     listeners = {"type": "object", "required": ["default"], "additionalProperties": listener}
-    whole = {**keys, "topic-check": keys["topic_check"], "listeners": listeners, "plugins": _plugins()}
-    return _mapping(whole, ["plugins"])
+    whole = {**keys, "topic-check": keys["topic_check"], "listeners": listeners, "plugins": _plugins_schema()}
+    return _closed_schema(whole, ["plugins"])
 
 
-def _plugins() -> JsonSchema:
+def _plugins_schema() -> JsonSchema:
     """Return the schema of ``plugins:``, a mapping or a list, one of which is this project's."""
     sections = dict.fromkeys(PLUGIN_NAMES, _ref("section"))
     has_one = {"anyOf": [{"required": [name]} for name in PLUGIN_NAMES]}
