@@ -187,7 +187,7 @@ def _topic(value: object) -> TopicFilter:
     return TopicFilter.parse(text(value))
 
 
-def _decoder(node: Node) -> decode.Decoder | None:
+def _decoder(node: Node) -> decode.Decoder | decode.RememberingDecoder | None:
     spec = "auto" if node.value is None else node.value
     return Node(spec, node.path, node.problems).read(lambda value: decode.resolve(value, where=node.path), None)
 

@@ -77,6 +77,7 @@ class Catalog:
         self.view = tables.view(build)
         self.assignment = tables.assignment(build)
         self.typing = tables.typing(build)
+        self.decoder_memory = tables.decoder_memory(build)
 
     def create(self, connection: sa.Connection) -> None:
         """Upgrade the system tables, and create those that are missing; call this with the schema locked.

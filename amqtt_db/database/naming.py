@@ -23,6 +23,7 @@ SYSTEM_TABLES: Final = frozenset(
         "mqtt_counter",
         "mqtt_dead_letter",
         "mqtt_dead_segment",
+        "mqtt_decoder_memory",
         "mqtt_device",
         "mqtt_document",
         "mqtt_journal",

@@ -193,6 +193,17 @@ def typing(build: Builder) -> sa.Table:
     )
 
 
+def decoder_memory(build: Builder) -> sa.Table:
+    """Return the table of what decoders remember; ``version`` grows with each change."""
+    return build.table(
+        "mqtt_decoder_memory",
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        build.column("name", "text"),
+        build.column("text", "text"),
+        build.column("version", "int64"),
+    )
+
+
 class _Encoded(sa.types.TypeDecorator[object]):
     """A kind's column type, with the engine's own encoder and decoder."""
 

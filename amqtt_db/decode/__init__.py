@@ -1,7 +1,8 @@
 """Decoders: from the bytes of a payload to plain data.
 
 A decoder is any callable that takes the payload and returns plain data.  A generator function makes several records
-from one message: it yields their data, and :func:`resolve`'s decoder returns a generator of them.
+from one message: it yields their data, and :func:`resolve`'s decoder returns a generator of them.  A decoder with a
+method ``remembers`` gets more than the payload: see :mod:`amqtt_db.decode.remembering`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,21 @@ import attrs
 from amqtt_db.decode.checks import Decoder, check_depth, shorten
 from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
 from amqtt_db.decode.json_text import EMPTY
+from amqtt_db.decode.remembering import Arrival, Memory, Recollection, RememberingDecoder, apply_stage
 from amqtt_db.errors import DecodeError, Problem
 from amqtt_db.registry import SpecError, load, suggest
 
-__all__ = ["DECODER_GROUP", "EMPTY", "Decoder", "resolve", "time_given_by"]
+__all__ = [
+    "DECODER_GROUP",
+    "EMPTY",
+    "Arrival",
+    "Decoder",
+    "Memory",
+    "Recollection",
+    "RememberingDecoder",
+    "resolve",
+    "time_given_by",
+]
 
 DECODER_GROUP: Final = "amqtt_db.decoders"
 """The entry point group in which packages offer decoders."""
@@ -31,11 +43,16 @@ class _Stage:
     """One step of a pipeline: its name, what it does, and whether it is the user's own."""
 
     name: str
-    decode: Decoder
+    decode: Callable[..., Any]
     own: bool
 
+    @property
+    def remembers(self) -> Callable[[str], Sequence[str]] | None:
+        """The method of a decoder that gets the message and what it remembers, not just the payload."""
+        return getattr(self.decode, "remembers", None)
 
-def resolve(spec: Any, *, where: str) -> Decoder:
+
+def resolve(spec: Any, *, where: str) -> Decoder | RememberingDecoder:
     """Return the decoder that ``spec``, a value from the YAML at the path ``where``, describes.
 
     A spec is a name (a built-in format, an entry point, a dotted path), a mapping of one name to its options, or a list
@@ -51,6 +68,7 @@ def resolve(spec: Any, *, where: str) -> Decoder:
     problems: list[Problem] = []
     stages = [_try_stage(part, path, problems) for part, path in zip(parts, paths, strict=True)]
     problems += _order_problems(parts, paths)
+    problems += _memory_problems(stages, paths)
     if problems:
         raise SpecError(*problems)
     return _compose([stage for stage in stages if stage])
@@ -157,21 +175,46 @@ def _order_problems(specs: Sequence[Any], paths: Sequence[str]) -> Iterator[Prob
             yield Problem(paths[index], f"{name} decodes bytes, but {before} before it does not return bytes")
 
 
-def _compose(stages: list[_Stage]) -> Decoder:
+def _memory_problems(stages: Sequence[_Stage | None], paths: Sequence[str]) -> Iterator[Problem]:
+    remembering = [(stage.name, path) for stage, path in zip(stages, paths, strict=True) if stage and stage.remembers]
+    for _, path in remembering[1:]:
+        yield Problem(path, f"only one decoder of a pipeline may remember messages, and {remembering[0][0]} does too")
+
+
+def _compose(stages: Sequence[_Stage]) -> Decoder | RememberingDecoder:
+    for index, stage in enumerate(stages):
+        if stage.remembers is not None:
+            before, after = stages[:index], stages[index + 1 :]
+            return RememberingDecoder(
+                stage.name,
+                stage.remembers,
+                _guard(stage) if stage.own else stage.decode,
+                _chain(before) if before else None,
+                _chain(after, after_own=stage.own) if after else None,
+            )
+    return _chain(stages)
+
+
+def _chain(stages: Sequence[_Stage], *, after_own: bool = False) -> Decoder:
+    """Return stages that only get payloads as one decoder; ``after_own`` is true if one of the user's precedes them."""
     decoders = [_guard(stage) if stage.own else stage.decode for stage in stages]
-    for index in range(1, len(stages)):
-        if not stages[index].own and stages[index - 1].own:
-            decoders[index] = _bytes_only(stages[index])
-    return reduce(_chain, decoders)
+    for index, stage in enumerate(stages):
+        if not stage.own and (stages[index - 1].own if index else after_own):
+            decoders[index] = _bytes_only(stage)
+    return reduce(_join_stages, decoders)
 
 
-def _guard(stage: _Stage) -> Decoder:
+def _join_stages(first: Decoder, second: Decoder) -> Decoder:
+    return lambda payload: apply_stage(second, first(payload))
+
+
+def _guard(stage: _Stage) -> Callable[..., Any]:
     """Wrap the user's decoder so that it raises only DecodeError, even while its generator runs."""
     name, decode = stage.name, stage.decode
 
-    def guarded(payload: bytes) -> Any:
+    def guarded(*given: Any) -> Any:
         try:
-            data = decode(payload)
+            data = decode(*given)
         except DecodeError:
             raise
         except (Exception, SystemExit) as error:
@@ -204,22 +247,3 @@ def _bytes_only(stage: _Stage) -> Decoder:
         return stage.decode(payload)
 
     return checked
-
-
-def _chain(first: Decoder, second: Decoder) -> Decoder:
-    def chained(payload: bytes) -> Any:
-        data = first(payload)
-        if data is EMPTY:
-            return data
-        return _each(data, second) if type(data) is GeneratorType else second(data)
-
-    return chained
-
-
-def _each(parts: Iterator[Any], second: Decoder) -> Iterator[Any]:
-    for part in parts:
-        data = second(part)
-        if type(data) is GeneratorType:
-            yield from data
-        else:
-            yield data

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any, Final, NamedTuple
 
 import attrs
 
-from amqtt_db.decode import EMPTY, Decoder
+from amqtt_db.decode import EMPTY, Arrival, Decoder, Recollection, RememberingDecoder
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
 from amqtt_db.record import KIND_OF_TYPE, Kind, Pair, Shape, as_plain, escape, flatten, kind_of, level_path
@@ -143,9 +143,9 @@ class RecordBuilder:
         else:
             yield _as_object(data)
 
-    def decoder(self, levels: Mapping[str, str]) -> Decoder:
-        """Return a function that decodes and reshapes a payload; ``levels`` are those of the topic."""
-        decode, reshaping = self.route.decode, self.route.reshaping
+    def with_reshaping(self, decode: Decoder, levels: Mapping[str, str]) -> Decoder:
+        """Return a decoder that also reshapes what it has decoded; ``levels`` are those of the topic."""
+        reshaping = self.route.reshaping
         if not reshaping.changes_messages and not reshaping.changes_records:
             return decode
         return lambda payload: self._reshape(decode(payload), levels)
@@ -234,10 +234,36 @@ class RecordBuilder:
         return timed_shape
 
 
+@attrs.frozen(eq=False)
+class TopicMemory:
+    """Decodes the messages of a topic with a decoder that remembers; ``levels`` are the topic's."""
+
+    decoder: RememberingDecoder
+    topic: str
+    levels: Mapping[str, str]
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """The decoder's names for what it remembers, each with its name in the database.
+
+        Raises whatever the decoder raises.
+        """
+        return self.decoder.names(self.topic)
+
+    def decode(self, payload: bytes, time_us: int, memory: Mapping[str, str]) -> Recollection:
+        """Return what becomes of a message that arrived at a time; ``memory`` is by the names in the database.
+
+        Raises whatever the decoder raises.
+        """
+        return self.decoder.decode(Arrival(self.topic, payload, self.levels, time_us), self.names, memory)
+
+
 class TopicHandler:
     """Turns the payloads of one topic into typed records; ``destination`` is where these go.
 
-    ``types_columns`` is true if messages with the same keys may be typed together, by the route's builder.
+    ``decode`` returns the data of a payload.  If the decoder remembers, ``memory`` decodes, and ``decode`` takes the
+    data that it returns.  ``types_columns`` is true if messages with the same keys may be typed together, by the
+    route's builder.
     """
 
     def __init__(self, topic: str, builder: RecordBuilder, destination: Destination, levels: Mapping[str, str]) -> None:
@@ -245,7 +271,9 @@ class TopicHandler:
         self.builder = builder
         self.destination = destination
         self.filter = builder.route.filter.text
-        self.decode = builder.decoder(levels)
+        decoder = builder.route.decode
+        self.memory = TopicMemory(decoder, topic, levels) if isinstance(decoder, RememberingDecoder) else None
+        self.decode = builder.with_reshaping(_keep if isinstance(decoder, RememberingDecoder) else decoder, levels)
         self.levels = _type_levels(builder, levels)
         self.types_columns = builder.types_columns and self.levels.are_plain
 
@@ -270,6 +298,10 @@ class TopicHandler:
             with suppress(Rejected):
                 return f"table {self.builder.route.bound(self.destination).tables()[0].name}"
         return f"topic {self.topic}"
+
+
+def _keep(data: Any) -> Any:
+    return data
 
 
 def escape_path(path: str) -> str:

@@ -7,10 +7,11 @@ not affected.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import is_
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -22,7 +23,7 @@ from amqtt_db.errors import Rejected
 from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
 from amqtt_db.models.base import Destination
 from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape
-from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler
+from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler, TopicMemory
 from amqtt_db.writer.topic_router import Handling, IgnoredTopic, TopicRouter
 
 RecordGroup = tuple[Destination, Shape]
@@ -47,7 +48,8 @@ class DecodedBatch:
     """The result of decoding the entries up to ``end`` (excluded) of one generation.
 
     ``connections`` are the entries that say which clients connected and disconnected, ``counts`` what to add to the
-    counters of each topic filter.  ``raw`` are the messages whose payloads are kept as they came.
+    counters of each topic filter.  ``raw`` are the messages whose payloads are kept as they came.  ``memory`` is what
+    decoders remember from now on, by its name in the database, as far as it has changed.
     """
 
     number: int
@@ -57,13 +59,19 @@ class DecodedBatch:
     connections: Sequence[Message] = ()
     raw: Sequence[Message] = ()
     counts: Mapping[str, Counter[str]] = attrs.field(factory=dict)
+    memory: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch:
-    """Return the records of a batch of the journal with this number; the router must already know the topics."""
+def decode_batch(
+    number: int, batch: Batch, router: TopicRouter, memory: Mapping[str, str] = MappingProxyType({})
+) -> DecodedBatch:
+    """Return the records of a batch of the journal with this number; the router must already know the topics.
+
+    ``memory`` is what decoders remember of the messages before the batch, by its name in the database.
+    """
     for builder in router.builders:
         builder.limit_memory()
-    decoder = _BatchDecoder(number, batch)
+    decoder = _BatchDecoder(number, batch, memory)
     connections: list[Message] = []
     handlers = router.handlers(batch.topics)
     for index, (flags, handler) in enumerate(zip(batch.flags, handlers, strict=True)):
@@ -77,7 +85,9 @@ def decode_batch(number: int, batch: Batch, router: TopicRouter) -> DecodedBatch
             decoder.refuse(index, handler.filter, handler.error)
     groups = decoder.groups()
     raw = _raw_messages(batch, handlers, decoder.rejected) if router.keeps_raw else ()
-    return DecodedBatch(number, batch.end, groups, decoder.rejected, connections, raw, decoder.counts)
+    return DecodedBatch(
+        number, batch.end, groups, decoder.rejected, connections, raw, decoder.counts, decoder.changed_memory
+    )
 
 
 def _raw_messages(batch: Batch, handlers: Sequence[Handling], rejected: Sequence[Rejection]) -> list[Message]:
@@ -90,10 +100,12 @@ def _raw_messages(batch: Batch, handlers: Sequence[Handling], rejected: Sequence
     ]
 
 
-def reject_message(number: int, batch: Batch, filter_: str, error: Rejected) -> DecodedBatch:
-    """Return the only message of a batch as rejected."""
+def reject_message(
+    number: int, batch: Batch, filter_: str, error: Rejected, memory: Mapping[str, str] = MappingProxyType({})
+) -> DecodedBatch:
+    """Return the only message of a batch as rejected; ``memory`` is what its decoder remembers of it all the same."""
     rejection = Rejection(batch.message(0), filter_, error.step, str(error))
-    return DecodedBatch(number, batch.end, rejected=[rejection], counts={filter_: Counter(dead=1)})
+    return DecodedBatch(number, batch.end, rejected=[rejection], counts={filter_: Counter(dead=1)}, memory=memory)
 
 
 def in_ascii(decoded: DecodedBatch) -> DecodedBatch:
@@ -123,9 +135,11 @@ _Typed = tuple[int, TopicHandler, RecordValues, int]
 class _BatchDecoder:
     """Collects what the published messages of a batch become; call :meth:`groups` last."""
 
-    def __init__(self, number: int, batch: Batch) -> None:
+    def __init__(self, number: int, batch: Batch, memory: Mapping[str, str]) -> None:
         self.rejected: list[Rejection] = []
         self.counts: dict[str, Counter[str]] = {}
+        self.changed_memory: dict[str, str] = {}
+        self._memory = ChainMap(self.changed_memory, dict(memory))
         self._number = number
         self._batch = batch
         self._same_keys: dict[tuple[str, tuple[str, ...]], list[_Entry]] = {}
@@ -144,7 +158,8 @@ class _BatchDecoder:
     def add(self, index: int, handler: TopicHandler) -> None:
         """Decode a message; type it at once unless it may be typed together with others."""
         try:
-            data = handler.decode(self._batch.payloads[index])
+            payload = self._batch.payloads[index]
+            data = handler.decode(payload if handler.memory is None else self._recollect(index, handler.memory))
             if type(data) is dict and data and handler.types_columns:
                 key = handler.filter, tuple(data)
                 entries = self._same_keys.get(key)
@@ -159,6 +174,12 @@ class _BatchDecoder:
             self.count(handler.filter, empty=1)
         else:
             self._type_alone(index, handler, data)
+
+    def _recollect(self, index: int, memory: TopicMemory) -> Any:
+        """Return the data of a message whose decoder remembers, which it does even if the data cannot be stored."""
+        found = memory.decode(self._batch.payloads[index], self._batch.times[index], self._memory)
+        self._memory.update(found.changes)
+        return found.data
 
     def groups(self) -> RecordGroups:
         """Return the records of all messages by destination and shape, in the order in which these were first met."""

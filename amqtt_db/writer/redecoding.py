@@ -27,6 +27,7 @@ from amqtt_db.writer.decoded import DecodedBatch, RecordGroups, decode_batch
 from amqtt_db.writer.insert_plan import Misfits
 from amqtt_db.writer.insert_target import TargetRows
 from amqtt_db.writer.latest_states import ChangeFilter
+from amqtt_db.writer.memory import DecoderMemory
 from amqtt_db.writer.places import FoundRecords, Places
 from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.transaction import TransactionWriter
@@ -69,6 +70,8 @@ class Redecoder:
         self._target = TransactionWriter(shop.engine, shop.catalog)
         self._changes = ChangeFilter(shop.engine, shop.catalog, shop.database, shop.schema, shop.lookups, shop.routes)
         self._states: States = {}
+        self._stored_memory = DecoderMemory(shop.catalog, shop.database)
+        self._memory: dict[str, str] = {}
 
     def topics(self, topic: str) -> list[str]:
         """Return the stored topics that a filter covers and that have a route; assign them as that says."""
@@ -83,7 +86,7 @@ class Redecoder:
         done = RedecodeProgress()
         for number, batch in self._batches(topics):
             decoded = self._decode(number, batch)
-            self._states = self._changes.states_after(decoded, self._states)
+            self._go_on(decoded)
             done += _progress(len(batch) - len(decoded.rejected), decoded)
         return done
 
@@ -118,7 +121,10 @@ class Redecoder:
             last = found[-1][0]
 
     def _decode(self, number: int, batch: Batch) -> DecodedBatch:
-        return self._changes.apply(decode_batch(number, batch, self._shop.router), self._states)
+        """Decode a batch again; what its decoders remember of it is not stored, for they have gone on since."""
+        names = self._shop.router.memory_names(batch.topics)
+        memory = {**self._stored_memory.recall(names), **self._memory} if names else {}
+        return self._changes.apply(decode_batch(number, batch, self._shop.router, memory), self._states)
 
     def _store(self, places: Places, number: int, batch: Batch) -> RedecodeProgress:
         """Store a batch again, halving it if a message is at fault, which stays as it was."""
@@ -145,8 +151,13 @@ class Redecoder:
         rows = self._plan(decoded.groups)
         count = partial(self._count, number, _changed_counts(old, decoded.groups))
         self._replacer.replace(places.tables(topics), old.everything, rows, count)
-        self._states = self._changes.states_after(decoded, self._states)
+        self._go_on(decoded)
         return _progress(len(ids), decoded)
+
+    def _go_on(self, decoded: DecodedBatch) -> None:
+        """Learn what the next batch needs to know of this one."""
+        self._states = self._changes.states_after(decoded, self._states)
+        self._memory.update(decoded.memory)
 
     def _plan(self, groups: RecordGroups) -> Sequence[TargetRows]:
         with blame_data(self._shop.database):

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from amqtt_db.database.catalog import Assignment
+from amqtt_db.decode import RememberingDecoder
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination
 from amqtt_db.models.spec import from_spec, to_spec
@@ -48,6 +49,7 @@ class TopicRouter:
         self._routes = routes
         self._filters = [route.filter for route in routes]
         self.keeps_raw = any(route.raw for route in routes)
+        self.remembers = any(isinstance(route.decode, RememberingDecoder) for route in routes)
         self.builders: Sequence[RecordBuilder] = [RecordBuilder(route) for route in routes]
         self._destinations: dict[tuple[str, str], Destination] = {}
         self._handlers: dict[bytes, Handling] = {}
@@ -57,6 +59,16 @@ class TopicRouter:
         return list(
             map(self._handlers.__getitem__, topics)
         )  # runs for every message, so without Python code per message
+
+    def memory_names(self, topics: Iterable[bytes]) -> set[str]:
+        """Return the names in the database of what the decoders of some topics remember; all topics must be known.
+
+        Raises whatever a decoder raises.
+        """
+        if not self.remembers:
+            return set()
+        memories = [handler.memory for handler in self.handlers(set(topics)) if isinstance(handler, TopicHandler)]
+        return {name for memory in memories if memory is not None for name in memory.names.values()}
 
     def unassigned(self, topics: Iterable[bytes]) -> dict[str, int]:
         """Return the topics that need an assignment, with the indexes of their routes; learn all others."""

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -35,6 +36,7 @@ from amqtt_db.writer.existing_tables import check_existing_tables, named_tables,
 from amqtt_db.writer.insert_plan import InsertPlanner, Misfits, fit, plan_rows
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.latest_states import ChangeFilter
+from amqtt_db.writer.memory import DecoderMemory
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.tally import Tally
@@ -76,6 +78,7 @@ class Writer:
         self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, lookups, routes)
         self._target = TransactionWriter(engine, self._catalog)
         self._router = TopicRouter(routes)
+        self._memory = DecoderMemory(self._catalog, self._database)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
         clock = clock or SteadyClock()
         self.retention = Retention(
@@ -224,16 +227,31 @@ class Writer:
             self._store(number, previous, start, batch)
         elif reason is not None:
             self._planner.unlimit_columns(groups)
-            self._reject(number, previous, start, batch, reason)
+            self._reject(number, previous, start, batch, reason, self._memory_after(number, batch))
 
     def _limit_columns(self, batch: Batch, groups: Iterable[RecordGroup]) -> bool:
         with suppress(Rejected), self._guard.watch(batch):
             return self._planner.limit_columns(groups)
         return False
 
-    def _reject(self, number: int, previous: int | None, start: int, batch: Batch, error: Rejected) -> None:
-        """Turn the only message of a batch into a dead letter."""
-        self._commit(reject_message(number, batch, self._router.filter_of(batch.topics[0]), error), (), start, previous)
+    def _reject(
+        self,
+        number: int,
+        previous: int | None,
+        start: int,
+        batch: Batch,
+        error: Rejected,
+        memory: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Turn the only message of a batch into a dead letter; ``memory`` is what its decoder remembers of it."""
+        rejected = reject_message(number, batch, self._router.filter_of(batch.topics[0]), error, memory)
+        self._commit(rejected, (), start, previous)
+
+    def _memory_after(self, number: int, batch: Batch) -> Mapping[str, str]:
+        """Return what decoders remember of messages that were decoded, but cannot be stored."""
+        with suppress(Rejected):
+            return self._decode(number, batch).memory
+        return {}
 
     def _commit(self, decoded: DecodedBatch, rows: Sequence[TargetRows], start: int, previous: int | None) -> None:
         try:
@@ -246,6 +264,8 @@ class Writer:
     def _write(self, decoded: DecodedBatch, rows: Sequence[TargetRows], start: int, previous: int | None) -> None:
         with self._database.begin() as connection:
             self._target.write(connection, decoded, rows, start, previous)
+            self._memory.write(connection, decoded.memory)
+        self._memory.note_committed(decoded.memory)
         self._tally.add_counts(decoded.counts)
 
     def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[TargetRows]]:
@@ -267,8 +287,15 @@ class Writer:
         return groups, rows
 
     def _decode(self, number: int, batch: Batch) -> DecodedBatch:
+        memory = self._recall(batch) if self._router.remembers else {}
         with self._guard.watch(batch), blame_message():
-            return decode_batch(number, batch, self._router)
+            return decode_batch(number, batch, self._router, memory)
+
+    def _recall(self, batch: Batch) -> Mapping[str, str]:
+        """Return what the decoders of a batch's messages remember."""
+        with self._guard.watch(batch), blame_message():
+            names = self._router.memory_names(batch.topics)
+        return self._memory.recall(names)
 
     def _plan_rows(self, batch: Batch, groups: RecordGroups) -> Sequence[TargetRows] | Misfits:
         with self._guard.watch(batch), blame_data(self._database):

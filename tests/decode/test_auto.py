@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtt_db.decode import EMPTY, resolve
+from amqtt_db.decode import EMPTY
 from amqtt_db.errors import DecodeError
+from tests.decode.vectors import plain_decoder
 from tests.values import json_values, same
 
-auto = resolve("auto", where="decode")
+auto = plain_decoder("auto")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_what_only_python_takes_for_json_is_a_number() -> None:
 def test_an_empty_payload_makes_no_record() -> None:
     """It clears a retained message."""
     assert auto(b"") is EMPTY
-    assert resolve(["gzip", "auto"], where="decode")(gzip.compress(b"")) is EMPTY
+    assert plain_decoder(["gzip", "auto"])(gzip.compress(b"")) is EMPTY
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_half_an_object_is_refused(payload: bytes) -> None:
 def test_json_is_what_json_says(value: Any) -> None:
     """All JSON is decoded as by ``json``."""
     payload = json.dumps(value).encode()
-    assert same(auto(payload), resolve("json", where="decode")(payload))
+    assert same(auto(payload), plain_decoder("json")(payload))
 
 
 @given(st.text().filter(lambda text: text.strip("\ufeff\0 \t\r\n")[:1] not in ("", "{", "[", '"')))
@@ -92,7 +93,7 @@ def test_text_is_kept(text: str) -> None:
     if isinstance(found, str):
         assert found == text.removeprefix("\ufeff").rstrip("\0")
     else:
-        assert same(found, resolve("json", where="decode")(text.encode()))
+        assert same(found, plain_decoder("json")(text.encode()))
 
 
 @given(st.binary())

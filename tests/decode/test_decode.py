@@ -24,11 +24,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from amqtt_db.decode import Decoder, resolve
+from amqtt_db.decode import resolve
 from amqtt_db.decode.checks import MAX_DEPTH
 from amqtt_db.decode.formats import FORMATS
 from amqtt_db.errors import DecodeError
 from amqtt_db.registry import SpecError
+from tests.decode.vectors import plain_decoder
 
 ME = "tests.decode.test_decode"
 UNTOLD = "kept-dark"
@@ -37,7 +38,7 @@ trees = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st
 
 
 def decode(spec: Any, payload: bytes) -> Any:
-    return resolve(spec, where="decode")(payload)
+    return plain_decoder(spec)(payload)
 
 
 def reason(spec: Any, payload: bytes) -> str:
@@ -335,7 +336,7 @@ def test_a_library_that_does_not_import_is_named_by_each_message(
 
     monkeypatch.delitem(sys.modules, f"amqtt_db.decode.{name}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    decoder = resolve(name, where="decode")
+    decoder = plain_decoder(name)
     for _ in range(2):
         with pytest.raises(DecodeError, match=rf"pip install 'amqtt_db\[{name}\]'"):
             decoder(b"\1")
@@ -527,5 +528,5 @@ def test_a_package_can_offer_decoders(tmp_path: Path, monkeypatch: pytest.Monkey
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: offer\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[amqtt_db.decoders]\nloud = {ME}:shout\n")
     monkeypatch.syspath_prepend(tmp_path)
-    decoder: Decoder = resolve({"loud": {"mark": "."}}, where="decode")
+    decoder = plain_decoder({"loud": {"mark": "."}})
     assert decoder(b"a") == {"text": "A."}

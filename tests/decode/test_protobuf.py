@@ -14,11 +14,11 @@ from google.protobuf import descriptor_pb2, json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtt_db.decode import Decoder, protobuf, resolve
+from amqtt_db.decode import Decoder, protobuf
 from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH
 from tests.decode.protos import FIELD, add_field, descriptor_set, message_class, plant
-from tests.decode.vectors import decoded, mistakes, refusal
+from tests.decode.vectors import decoded, mistakes, plain_decoder, refusal
 
 PLANT = plant()
 Reading = message_class(PLANT, "plant.Reading")
@@ -29,7 +29,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     """Return a decoder of ``plant.Reading``."""
     file = tmp_path_factory.mktemp("protobuf") / "plant.desc"
     file.write_bytes(descriptor_set(PLANT))
-    return resolve({"protobuf": {"descriptors": str(file), "message": "plant.Reading"}}, where="decode")
+    return plain_decoder({"protobuf": {"descriptors": str(file), "message": "plant.Reading"}})
 
 
 _OPTIONAL = {"maybe", "code", "text"}

@@ -7,14 +7,21 @@ from typing import Any
 
 import pytest
 
-from amqtt_db.decode import resolve
+from amqtt_db.decode import Decoder, RememberingDecoder, resolve
 from amqtt_db.errors import DecodeError
 from amqtt_db.registry import SpecError
 
 
+def plain_decoder(spec: Any) -> Decoder:
+    """Return a decoder that needs nothing but the payload."""
+    decoder = resolve(spec, where="decode")
+    assert not isinstance(decoder, RememberingDecoder)
+    return decoder
+
+
 def decoded(spec: Any, payload: bytes) -> Any:
     """Return what a decoder makes of a payload; several records as a list."""
-    data = resolve(spec, where="decode")(payload)
+    data = plain_decoder(spec)(payload)
     return list(data) if isinstance(data, GeneratorType) else data
 
 

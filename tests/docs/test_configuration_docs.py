@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from amqtt_db import tagged
 from amqtt_db.models import BUILTIN
@@ -68,6 +69,20 @@ def test_with_an_entity_only_the_declared_type_is_a_time(tmp_path: Path) -> None
     bench.send(("a", {"ts": 20}), ("a", {"ts": "2026-01-31T12:00:00Z"}))
     times = [time for (time,) in bench.sql("SELECT time FROM t ORDER BY id")]
     assert times == ["1970-01-01 00:00:20.000000", "2023-11-14 22:13:21.000000"]
+
+
+def test_a_decoder_that_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's class and route, through a restart."""
+    (code,) = re.findall(r"```python\n# my_meters.py\n(.*?)```", REFERENCE, re.DOTALL)
+    (route,) = re.findall(r"```yaml\nroutes:\n  - (.*my_meters.*)\n```", REFERENCE)
+    (tmp_path / "my_meters.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    bench = Workbench(tmp_path, yaml.safe_load(route))
+    bench.send(Sent("meters/a/counter", b"10"), Sent("meters/b/counter", b"5"), Sent("meters/a/counter", b"12.5"))
+    bench.restart()
+    bench.send(Sent("meters/a/counter", b"20"))
+    found = bench.sql("SELECT meter, reading, used FROM meters ORDER BY id")
+    assert found == [("a", 10, 0), ("b", 5, 0), ("a", 12.5, 2.5), ("a", 20, 7.5)]
 
 
 def test_any_is_json(tmp_path: Path) -> None:
