@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 async def play(config: dict[str, Any], port: int, seconds: float, console: Console) -> int:
-    """Run the broker and its devices for ``seconds``; return how many messages it acknowledged."""
+    """Run the broker and its devices for ``seconds`` or until Ctrl-C; return how many messages it acknowledged."""
     counts: list[int] = []
     devices: list[asyncio.Task[None]] = []
     stop = asyncio.Event()
@@ -105,6 +105,9 @@ async def play(config: dict[str, Any], port: int, seconds: float, console: Conso
 async def _publish_all(port: int, seconds: float, counts: list[int], console: Console, stop: asyncio.Event) -> None:
     try:
         await asyncio.gather(*(_publish(device, port, seconds, counts, console) for device in DEVICES))
+    except ClientError:
+        if not stop.is_set():  # else Ctrl-C has stopped the broker
+            raise
     finally:
         stop.set()
 

@@ -60,7 +60,7 @@ def demo(
     from amqtt_db.cli.serve import preflight  # noqa: PLC0415
 
     with error_boundary():
-        start_logging(LOG_DEFAULTS, logging.WARNING)
+        start_logging(LOG_DEFAULTS, logging.WARNING, others=logging.ERROR)
         place = (directory or Path(tempfile.mkdtemp(prefix="amqtt-db-demo-"))).resolve()
         place.mkdir(parents=True, exist_ok=True)
         port = port or free_port()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,10 +93,18 @@ async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: as
 
 
 def set_by_signals(stop: asyncio.Event) -> None:
-    """Let SIGINT and SIGTERM set an event as long as the loop runs."""
+    """Let SIGINT and SIGTERM set an event as long as the loop runs; the second of them ends the process at once."""
     loop = asyncio.get_running_loop()
+
+    def handle(number: int) -> None:
+        if stop.is_set():
+            logger.warning("ended at once; what was acknowledged and is not stored yet waits in the journal")
+            os._exit(128 + number)
+        logger.info("stopping; a second signal does not wait for the writer")
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, handle, number)
 
 
 async def start(broker: Mapping[str, Any]) -> Broker:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +33,27 @@ from amqtt_db.ingest.logs import start_logging
 def error_boundary() -> Iterator[None]:
     """Turn the project's errors and the system's into lines on stderr and an exit code."""
     try:
-        yield
+        with _interruptible():
+            yield
     except ConfigError as error:
         raise typer.Exit(print_error(error, 2)) from None
     except BrokenPipeError:  # the reader of standard output has closed it
         discard_output()
     except (AmqttDbError, OSError) as error:
         raise typer.Exit(print_error(error)) from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, so that a command can tidy up, if otherwise it ends the process at once."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def print_error(error: Exception, code: int = 1) -> int:

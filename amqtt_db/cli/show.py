@@ -263,6 +263,8 @@ class Glimpse:
 
 def read_glimpses(path: Path, last: int = 3) -> Iterator[Glimpse]:
     """Yield the tables of an SQLite file, apart from the project's own, with their ``last`` rows."""
+    if not path.exists():
+        return
     with closing(sqlite3.connect(path)) as database:
         query = (
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY 1"

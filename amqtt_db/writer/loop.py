@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, OncePerCause
-from amqtt_db.journal import Generation, JournalReader, write_progress, write_report
+from amqtt_db.journal import Generation, JournalReader, read_backlog, write_progress, write_report
 from amqtt_db.message import Batch
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.tally import Tally
@@ -150,7 +150,11 @@ class WriterLoop:
             self._let_go()  # also forget what was learnt: a topic may be assigned elsewhere now
             return True
         self._endure(error, batch)
-        return not isinstance(error, JournalError)
+        return not isinstance(error, JournalError) and not self._is_done()
+
+    def _is_done(self) -> bool:
+        """Return True if the loop has been asked to end and no message waits, so that it need not wait either."""
+        return self._stop.is_requested and is_empty(self._path)
 
     def _is_collision(self, error: Exception) -> bool:
         """Return True if another writer was in the way, and that has not happened too often."""
@@ -245,7 +249,7 @@ class WriterLoop:
         if is_repaired:
             return
         self._report()
-        self._stop.wait(self._backoff.next_pause())
+        self._stop.wait(0.0 if self._is_done() else self._backoff.next_pause())
 
     def _repair(self, batch: Batch | None) -> bool:
         try:
@@ -268,6 +272,14 @@ class WriterLoop:
             self._reader.close()
         self._writer = self._reader = None
         self._numbers.clear()
+
+
+def is_empty(journal: Path) -> bool:
+    """Return True if no message waits in a journal, as far as is known without the database."""
+    try:
+        return read_backlog(journal).pending == 0
+    except JournalError:
+        return False
 
 
 def describe(error: Exception) -> str:

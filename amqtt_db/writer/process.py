@@ -31,10 +31,11 @@ from amqtt_db.ingest.logs import start_logging
 from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import acquire_lock
-from amqtt_db.writer.loop import Stop, WriterLoop
+from amqtt_db.writer.loop import Stop, WriterLoop, is_empty
 from amqtt_db.writer.writer import Writer
 
 DEADLINE: Final = 10.0  # seconds to store what is waiting once the parent has gone
+IDLE_DEADLINE: Final = 1.0  # the same if nothing is waiting, so only views may be left
 GRACE: Final = 1.0  # seconds to end cleanly after that
 
 _NAME: Final = "amqtt_db writer"  # in the log
@@ -55,7 +56,7 @@ def run_writer() -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED
     _log_like_parent(settings.log, job["level"])
-    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(stop, settings.journal.path), daemon=True).start()
     return _work(settings, stop)
 
 
@@ -117,12 +118,13 @@ def _work(settings: Settings, stop: Stop) -> int:
     return BLOATED if has_grown() and not stop.is_requested else 0
 
 
-def _watch_parent(stop: Stop) -> None:
+def _watch_parent(stop: Stop, journal: Path) -> None:
     while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would break the exit of the process
         pass
-    stop.request(DEADLINE)
+    seconds = IDLE_DEADLINE if is_empty(journal) else DEADLINE
+    stop.request(seconds)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    faulthandler.dump_traceback_later(DEADLINE + GRACE, exit=True, file=nowhere)  # it needs none of Python's locks
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=nowhere)  # it needs none of Python's locks
 
 
 if __name__ == "__main__":

@@ -126,6 +126,21 @@ def test_a_database_that_is_away_at_start(tmp_path: Path, caplog: pytest.LogCapt
     assert [record for record in caplog.records if "working again" in record.getMessage()]
 
 
+def test_the_end_does_not_wait_for_a_database_if_nothing_else_does(tmp_path: Path) -> None:
+    """Without a database and without messages the loop ends when it is asked to; with messages, at its deadline."""
+    for count, within in ((0, PATIENCE), (1, 0.2)):
+        (tmp_path / str(count)).mkdir()
+        mill = Mill(tmp_path / str(count))
+        mill.start()
+        mill.send(count)
+        mill.until(lambda mill=mill: read_report(mill.journal.path) is not None)  # type: ignore[misc]
+        mill.stop.request(within)
+        assert mill.thread is not None
+        mill.thread.join(0.5 * PATIENCE)
+        assert not mill.thread.is_alive()
+        mill.end()
+
+
 @pytest.mark.slow
 def test_a_database_locked_by_another_program(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is lost while another program holds the lock longer than the writer waits."""

@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from amqtt_db.ingest.supervisor import encode_job
 from amqtt_db.journal import Journal
+from amqtt_db.message import PUBLISH, flags
 
 CODE = """
 import os
@@ -36,19 +38,26 @@ def test_a_session_of_its_own_gives_way_as_a_whole() -> None:
 HASTY = """
 import sys
 from amqtt_db.writer import process as worker
-worker.DEADLINE = worker.GRACE = 0.1
+worker.GRACE = 0.1
+setattr(worker, sys.argv[1], 0.1)
 sys.exit(worker.run_writer())
 """
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_does_not_hold_up_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "deadline"), [(0, "IDLE_DEADLINE"), (1, "DEADLINE")])
+def test_a_server_that_does_not_answer_does_not_hold_up_the_end(tmp_path: Path, count: int, deadline: str) -> None:
     """The parent has gone, and the writer waits for a connection: it ends where it is, and says nothing."""
-    Journal.open(tmp_path / "journal", max_size=2**30, sync="never").close()
+    with closing(Journal.open(tmp_path / "journal", max_size=2**30, sync="never")) as journal:
+        for _ in range(count):
+            journal.append(flags(PUBLISH), 0, 0, b"t", b"1")
+        journal.commit()
     with socket.create_server(("127.0.0.1", 0)) as server:
         database = f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/nothing?connect_timeout=3600"
         config = {"database": database, "journal": {"path": str(tmp_path / "journal")}}
-        with subprocess.Popen([sys.executable, "-c", HASTY], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        with subprocess.Popen(
+            [sys.executable, "-c", HASTY, deadline], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as writer:
             assert writer.stdin is not None
             writer.stdin.write(encode_job("amqtt_db.Plugin", config) + b"\n")
             writer.stdin.flush()
