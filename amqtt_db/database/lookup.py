@@ -1,8 +1,9 @@
 """Short ids for long keys: topics, properties, series.
 
 A key is found by a 128-bit hash of its bytes, because long text and trailing spaces break unique indexes.  New keys are
-written sorted, in a separate short transaction, so that two writers cannot deadlock.  A committed id is final, so it
-may be cached.  The schema creates a lookup's table together with the tables that need it.
+written sorted, in a separate short transaction, so that two writers cannot deadlock.  An id never means another key, so
+it may be cached until the routing versions change: some keys may have been forgotten then.  The schema creates a
+lookup's table together with the tables that need it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Lookups:
         self._database = database
         self._metadata = sa.MetaData()
         self._ids: dict[Lookup, dict[Key, int]] = {}
+
+    def forget(self) -> None:
+        """Forget all ids, because some keys may have been deleted."""
+        self._ids.clear()
 
     def ids(self, lookup: Lookup, keys: Sequence[Key]) -> list[int]:
         """Return the ids of keys, in their order."""

@@ -271,6 +271,12 @@ def lookup_key(lookup: Lookup) -> str:
     return f"$lookup/{lookup.name}({','.join(lookup.columns)})"
 
 
+def lookup_of_key(key: str) -> Lookup | None:
+    """Return the lookup whose table is registered under a key; None if another table is."""
+    name, separator, columns = key.removeprefix("$lookup/").removesuffix(")").partition("(")
+    return Lookup(name, columns.split(",")) if separator and key.startswith("$lookup/") else None
+
+
 def lookups_of(bound: BoundModel) -> list[Lookup]:
     """Return the lookups that the columns of a model's tables use, each once."""
     found = (column.lookup for table in bound.tables() for column in table.columns if column.lookup is not None)

@@ -13,7 +13,7 @@ from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 from amqtt_db.writer.lock import require_same_routes
 from amqtt_db.writer.one_off import open_writer
-from amqtt_db.writer.transaction import COLLISIONS
+from amqtt_db.writer.transaction import COLLISIONS, AssignmentsMoved
 from amqtt_db.writer.writer import Writer
 
 _RECORDS_AT_ONCE: Final = 2000
@@ -57,6 +57,8 @@ def _fill(writer: Writer, records: Sequence[Record]) -> None:
         try:
             writer.fill_latest(records)
             return
+        except AssignmentsMoved:
+            writer.reset()
         except Exception as error:
             if not writer.is_collision(error):
                 raise

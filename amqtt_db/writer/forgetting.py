@@ -1,4 +1,4 @@
-"""Forget topics of which nothing is stored any more: their assignments, and the tables and views they had alone.
+"""Forget topics of which nothing is stored any more: their assignments, newest values, and own tables and views.
 
 From the first statement on, no writer commits a record of such a topic before it has assigned the topic again.
 """
@@ -13,6 +13,7 @@ from amqtt_db.database.catalog import Assignment, Catalog, key_hash
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.binding import BoundTable, table_key
+from amqtt_db.writer.erase import erase_newest
 from amqtt_db.writer.view_refresh import ViewKeeper
 from amqtt_db.writer.workshop import bound, records_in
 
@@ -37,6 +38,7 @@ def _forget_topic(engine: Engine, catalog: Catalog, views: ViewKeeper, connectio
     assignments = [Assignment(row.topic, row.key, row.route, row.model) for row in rows]
     if _holds_anything(Snapshot(engine, catalog, connection), topic, assignments):
         return False
+    erase_newest(connection, engine, topic)
     tables = _existing_tables(catalog, connection, assignments)
     for listed in (table, catalog.typing):
         connection.execute(listed.delete().where(listed.c.hash == own))

@@ -28,6 +28,7 @@ from amqtt_db.writer.erase import RAW, erase, topic_cell
 from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
 from amqtt_db.writer.retention_system import delete_old_rows
+from amqtt_db.writer.stale_keys import forget_stale_keys
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.view_refresh import ViewKeeper
 
@@ -136,6 +137,7 @@ class Retention:
         yield from self._delete_system_rows()
         if fault is None and self._is_time_to_forget():
             yield from self._forget_idle_topics(found)
+            yield from self._forget_keys(found)
         if fault is not None:
             raise fault.__cause__ or fault
 
@@ -169,6 +171,23 @@ class Retention:
             if gone:
                 logger.info("%s forgotten: all records were older than `keep` allows", format_count(len(gone), "topic"))
             yield 0
+
+    def _forget_keys(self, groups: Sequence[RetentionGroup]) -> Iterator[int]:
+        """Forget keys of lookups that nothing refers to any more; yield 0 after each step."""
+        tables = [table for group in groups for table in group.all_tables]
+        gone = 0
+        try:
+            for count in forget_stale_keys(self._catalog, self._database, self._views.short_transaction, tables):
+                gone += count
+                yield 0
+        except Exception as error:
+            if not is_collision(self._engine, error):
+                raise
+        if gone:
+            logger.info(
+                "%s forgotten, to which no record refers",
+                format_count(gone, "topic, property or other key", "topics, properties and other keys"),
+            )
 
     def _is_idle(self, group: RetentionGroup, topic: str) -> bool:
         """Return True if a table of records exists and has none of a topic."""

@@ -30,18 +30,25 @@ class RetentionGroup:
     """A table of envelopes, the tables of their values, and how long the records of each topic in it are kept.
 
     ``keeps`` has the topics that now belong to a route of this writer; ``is_shared`` is true if there are others, which
-    may belong to another writer.
+    may belong to another writer.  ``newest`` are the tables in which a newer row replaces an older one, whatever its
+    age.
     """
 
     main: BoundTable
     values: dict[str, BoundTable] = attrs.field(factory=dict)
     keeps: dict[str, Keep] = attrs.field(factory=dict)
+    newest: dict[str, BoundTable] = attrs.field(factory=dict)
     is_shared: bool = False
 
     @property
     def tables(self) -> Mapping[str, BoundTable]:
-        """All tables, the one with the envelopes last."""
+        """All tables of records, the one with the envelopes last."""
         return {**self.values, self.main.key: self.main}
+
+    @property
+    def all_tables(self) -> Sequence[BoundTable]:
+        """Those, and the ones from which nothing is deleted."""
+        return [*self.tables.values(), *self.newest.values()]
 
     @property
     def longest(self) -> Keep:
@@ -80,7 +87,9 @@ def retention_groups(
                 fault = error
                 continue
             for topic, group in groups:
-                found.setdefault(group.main.key, group).values.update(group.values)
+                known = found.setdefault(group.main.key, group)
+                known.values.update(group.values)
+                known.newest.update(group.newest)
                 topics.setdefault(group.main.key, set()).add(topic)
     for key, group in found.items():
         group.keeps = {topic: current[topic].keep for topic in topics[key] if topic in current}
@@ -111,5 +120,8 @@ def _current_routes(rows: Iterable[Any], routes: Sequence[Route]) -> Iterator[tu
 
 def _group(row: Any) -> RetentionGroup:
     """Return the group of tables that an assignment means."""
-    main, *details = (table for table in bound_model(row.model, row.key, row.route).tables() if not table.replaces)
-    return RetentionGroup(main, {table.key: table for table in details})
+    main, *others = bound_model(row.model, row.key, row.route).tables()
+    by_kind: dict[bool, dict[str, BoundTable]] = {True: {}, False: {}}
+    for table in others:
+        by_kind[table.replaces][table.key] = table
+    return RetentionGroup(main, by_kind[False], newest=by_kind[True])

@@ -98,6 +98,7 @@ class Workshop:
         while True:
             with self.engine.maintenance(self.database) as is_mine:
                 if is_mine:
+                    self.lookups.forget()  # a writer may have deleted some since the last time
                     yield
                     return
             if time.monotonic() > deadline:

@@ -73,9 +73,9 @@ class Writer:
         self._named = named_tables(routes, guard.watch_task)
         self._schema = Schema(engine, self._catalog, names_of(self._named))
         self._database = engine.open(write=True)
-        lookups = Lookups(engine, self._database, guard.pause)
-        self._planner = InsertPlanner(engine, self._schema, lookups, routes)
-        self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, lookups, routes)
+        self._lookups = Lookups(engine, self._database, guard.pause)
+        self._planner = InsertPlanner(engine, self._schema, self._lookups, routes)
+        self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, self._lookups, routes)
         self._target = TransactionWriter(engine, self._catalog)
         self._router = TopicRouter(routes)
         self._memory = DecoderMemory(self._catalog, self._database)
@@ -191,7 +191,10 @@ class Writer:
         return None
 
     def fill_latest(self, records: Sequence[Record]) -> None:
-        """Keep the newest values of records that are already stored, if their routes say so."""
+        """Keep the newest values of records that are already stored, if their routes say so.
+
+        Raises AssignmentsMoved if this writer knows outdated assignments.
+        """
         batch = Batch.of_topics([record.topic.encode() for record in records])
         self._assign_topics(batch)
         groups: dict[RecordGroup, list[Record]] = {}
@@ -199,11 +202,15 @@ class Writer:
             if isinstance(handler, TopicHandler) and handler.builder.route.latest is not None:
                 groups.setdefault((handler.destination, record.shape), []).append(record)
         _, rows = self._fit_rows(batch, groups)
-        with self._database.begin() as connection, blame_data(self._database):
-            self._engine.insert(connection, merge_rows(some for some in rows if some[0].table in LATEST_NAMES))
+        newest = merge_rows(some for some in rows if some[0].table in LATEST_NAMES)
+        with self._database.begin() as connection:
+            self._target.require_known_assignments(connection, lock=True)
+            with blame_data(self._database):
+                self._engine.insert(connection, newest)
 
     def reset(self) -> None:
-        """Forget where topics are assigned: another process has reassigned some."""
+        """Forget where topics are assigned, and ids: another process has reassigned some topics, or forgotten keys."""
+        self._lookups.forget()
         self._router = TopicRouter(self._routes)
         self._target.forget_assignments()
 

@@ -92,9 +92,8 @@ def test_newest_values_go_also_if_their_records_have_expired(route: dict[str, An
     with workshop(bench, route) as shop:
         assert forget_topics(shop.engine, shop.catalog, shop.views, ["x/c"]) == ["x/c"]
         deleter = Deleter(shop, "#")
-        assert deleter.find() == [Doomed(f"x/{room}", 0) for room in "abc"]
-        for topic in ("x/a", "x/c"):
-            assert list(deleter.delete(topic)) == []
+        assert deleter.find() == [Doomed(f"x/{room}", 0) for room in "ab"]
+        assert list(deleter.delete("x/a")) == []
         assert deleter.find() == [Doomed("x/b", 0)]
     assert [(state.topic, state.values) for state in latest(bench.url)] == [("x/b", {"n": 1.0})]
     assert bench.sql("SELECT number_value FROM mqtt_latest_value WHERE number_value IS NOT NULL") == [(1.0,)]
