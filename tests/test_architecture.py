@@ -31,6 +31,7 @@ ROOMS = [
     "ingest",
     "reader",
     "writer",
+    "web",
     "cli",
     "__main__",
     "testing",

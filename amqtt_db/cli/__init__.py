@@ -27,6 +27,7 @@ for command in (
     check.check,
     schema.schema,
     run.write,
+    run.web,
     data.status,
     data.export,
     data.tail,

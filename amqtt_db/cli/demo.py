@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import yaml
 from amqtt.client import MQTTClient
 from amqtt.errors import ClientError
 from rich.console import Console
@@ -58,8 +60,8 @@ DEVICES: Final = (
 )
 
 
-def make_config(directory: Path, port: int) -> dict[str, Any]:
-    """Return the configuration of the demo's broker, with its files in ``directory``."""
+def make_config(directory: Path, port: int, page: int | None = None) -> dict[str, Any]:
+    """Return the configuration of the demo's broker, with its files in ``directory``; ``page`` is the page's port."""
     return {
         "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
         "plugins": {
@@ -67,7 +69,11 @@ def make_config(directory: Path, port: int) -> dict[str, Any]:
             "amqtt_db.Plugin": {
                 "database": f"sqlite:///{directory / 'mqtt.db'}",
                 "journal": {"path": str(directory / "mqtt.journal")},
-                "routes": [{"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}}, {"topic": "#"}],
+                "routes": [
+                    {"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}, "latest": True},
+                    {"topic": "#"},
+                ],
+                **({} if page is None else {"web": f"{HOST}:{page}"}),
             },
         },
     }
@@ -86,9 +92,8 @@ async def play(config: dict[str, Any], port: int, seconds: float, console: Conso
     devices: list[asyncio.Task[None]] = []
     stop = asyncio.Event()
     with console.status("devices are publishing"):
-        console.print(
-            f"[bold]{len(DEVICES)} devices[/] publish to [bold]mqtt://{HOST}:{port}[/] for {seconds:g} seconds:"
-        )
+        until = "until Ctrl-C" if math.isinf(seconds) else f"for {seconds:g} seconds"
+        console.print(f"[bold]{len(DEVICES)} devices[/] publish to [bold]mqtt://{HOST}:{port}[/] {until}:")
         await serve(
             config,
             started=lambda: devices.append(asyncio.create_task(_publish_all(port, seconds, counts, console, stop))),
@@ -145,6 +150,20 @@ def print_report(database: Path, acknowledged: int, console: Console) -> None:
         console.print("Query it yourself:")
         console.print(Text(f"  {show.make_query(database, tables[0])}", style="bold"), soft_wrap=True)
     console.print(f"Run your own broker: [bold]{Path(sys.argv[0])} run[/]", soft_wrap=True)
+
+
+def write_config(directory: Path, broker: Mapping[str, Any]) -> Path:
+    """Write the demo's configuration, so that other commands can use it; return the file."""
+    path = directory / "broker.yaml"
+    section = {key: value for key, value in broker["plugins"]["amqtt_db.Plugin"].items() if key != "web"}
+    path.write_text(yaml.safe_dump({**broker, "plugins": {**broker["plugins"], "amqtt_db.Plugin": section}}))
+    return path
+
+
+def print_command(path: Path, console: Console) -> None:
+    """Print how to look at it in a browser."""
+    console.print("Look at it in a browser:")
+    console.print(Text(f"  {shlex.join([sys.argv[0], 'web', str(path)])}", style="bold"), soft_wrap=True)
 
 
 def _render_tables(tables: list[show.Glimpse]) -> Iterator[Any]:

@@ -1,9 +1,10 @@
-"""The commands that run a broker, a bridge or a writer: `run`, `demo`, `write`."""
+"""The commands that run a broker, a bridge, a writer or the page: `run`, `demo`, `write`, `web`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from amqtt_db.cli.arguments import FOUND_CONFIG, ChosenLevel, Config
 from amqtt_db.cli.output import make_console
 from amqtt_db.cli.shell import error_boundary, log_as_told, print_notes, read_document, require_usable
 from amqtt_db.config import Settings
-from amqtt_db.config.operation import LOG_DEFAULTS
+from amqtt_db.config.operation import LOG_DEFAULTS, WebSettings, require_web
 from amqtt_db.ingest.logs import start_logging
 
 
@@ -54,9 +55,12 @@ def demo(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds to publish.")] = 5,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 picks a free one.")] = 0,
+    keep_running: Annotated[
+        bool, typer.Option("--keep-running", help="Go on until Ctrl-C, and serve the page.")
+    ] = False,
 ) -> None:
     """Run a broker with simulated devices for a few seconds, then show the tables."""
-    from amqtt_db.cli.demo import free_port, make_config, play, print_report  # noqa: PLC0415 - nor is MQTT's client
+    from amqtt_db.cli.demo import free_port, make_config, play, print_command, print_report, write_config  # noqa: PLC0415 - nor is MQTT's client
     from amqtt_db.cli.serve import preflight  # noqa: PLC0415
 
     with error_boundary():
@@ -64,12 +68,15 @@ def demo(
         place = (directory or Path(tempfile.mkdtemp(prefix="amqtt-db-demo-"))).resolve()
         place.mkdir(parents=True, exist_ok=True)
         port = port or free_port()
-        broker = make_config(place, port)
+        broker = make_config(place, port, free_port() if keep_running else None)
         settings = config.load_document(broker)
         preflight(broker, settings)
         console = make_console()
-        acknowledged = asyncio.run(play(broker, port, seconds, console))
+        if settings.web is not None:
+            console.print(f"Look at what they send, until Ctrl-C: [bold]{settings.web.url}[/]", soft_wrap=True)
+        acknowledged = asyncio.run(play(broker, port, math.inf if keep_running else seconds, console))
         print_report(place / "mqtt.db", acknowledged, console)
+        print_command(write_config(place, broker), console)
 
 
 def write(path: Config = None, log_level: ChosenLevel = None) -> None:
@@ -82,6 +89,30 @@ def write(path: Config = None, log_level: ChosenLevel = None) -> None:
         log_as_told(settings, log_level)
         require_usable(settings)
         asyncio.run(keep_writing(broker, settings))
+
+
+def web(path: Config = None) -> None:
+    """Serve the page that shows what is stored, what waits and what is wrong, until Ctrl-C or SIGTERM.
+
+    `amqtt-db run` serves it too, if the configuration has `web:`.
+    """
+    from amqtt_db.cli.serve import NotReady, listen_problem  # noqa: PLC0415
+
+    with error_boundary():
+        settings = config.load_document(read_document(path))
+        try:
+            require_web()
+        except ValueError as error:
+            raise NotReady(f"amqtt-db web {error}") from None
+        from amqtt_db.web.process import make_server, serve_until_signal  # noqa: PLC0415 - an extra
+
+        place = settings.web or WebSettings()
+        problem = listen_problem(place.path, place.host, place.port)
+        if problem is not None:
+            raise NotReady(problem)
+        log_as_told(settings, None)
+        typer.echo(f"the page is on {place.url}; Ctrl-C stops it")
+        serve_until_signal(make_server(settings, place))
 
 
 def _run_bridge(document: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from amqtt_db.database.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.ingest.bridge.bridge import Bridge
 from amqtt_db.ingest.bridge.filters import cover
-from amqtt_db.ingest.supervisor import Supervisor, encode_job
+from amqtt_db.ingest.supervisor import Supervisor, encode_job, supervise_page
 from amqtt_db.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ def addresses(broker: Mapping[str, Any]) -> dict[str, tuple[str, str, int]]:
 def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
     """Raise NotReady, with all reasons, if the broker could not listen or its files could not be written."""
     listening = ((f"listeners.{name}.bind", host, port) for name, (_, host, port) in addresses(broker).items())
-    require_resources(settings, *(_listen_problem(*place) for place in listening))
+    require_resources(settings, *(listen_problem(*place) for place in listening))
 
 
 def require_resources(settings: Settings, *problems: str | None) -> None:
-    """Raise NotReady with ``problems`` that are not None, and those of the metrics, the database and the journal."""
-    metrics = settings.metrics
-    if metrics is not None:
-        problems = (*problems, _listen_problem(metrics.path, metrics.host, metrics.port))
+    """Raise NotReady with ``problems`` that are not None, and those of what is served, the database and the journal."""
+    for served in (settings.metrics, settings.web):
+        if served is not None:
+            problems = (*problems, listen_problem(served.path, served.host, served.port))
     problems = (*problems, problem(settings.database), file_problem("journal", settings.journal.path))
     found = [reason for reason in problems if reason]
     if found:
@@ -74,7 +74,12 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
         "storing messages of %s in %s, via journal %s",
         " and ".join(broker.url for broker in brokers), masked(settings.database), kept.path,
     )  # fmt: skip
+    page = None if settings.web is None else supervise_page(*plugin_config(document))
+    if page is not None:
+        page.start()
     await Bridge(brokers, filters, journal, writer, settings.metrics).run(stop)
+    if page is not None:
+        await page.stop()
 
 
 async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: asyncio.Event | None = None) -> None:
@@ -161,7 +166,8 @@ def _split_bind(bind: str, default: str) -> tuple[str, str]:
     return host, port or default
 
 
-def _listen_problem(path: str, host: str, port: int) -> str | None:
+def listen_problem(path: str, host: str, port: int) -> str | None:
+    """Return why nothing can listen at the address that stands at ``path`` in the YAML, None if something can."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as trial:

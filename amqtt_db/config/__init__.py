@@ -24,8 +24,10 @@ from amqtt_db.config.operation import (
     LogSettings,
     MetricsSettings,
     SystemKeep,
+    WebSettings,
     read_keep,
     read_metrics,
+    read_web,
 )
 from amqtt_db.config.payload import read_zone
 from amqtt_db.config.routes import notes, read_routes
@@ -64,7 +66,8 @@ _ELSEWHERE: Final = {
     "sync": "belongs in `journal: {sync: …}`",
     "time_limit": "belongs in `writer: {time_limit: …}`",
     "memory_limit": "belongs in `writer: {memory_limit: …}`",
-    "listen": "belongs in `metrics: {listen: …}`",
+    "listen": "belongs in `metrics: {listen: …}` or `web: {listen: …}`",
+    "token": "belongs in `web: {token: …}`",
     "max_lag": "belongs in `metrics: {max_lag: …}`",
     "level": "belongs in `log: {level: …}`",
     "topic": "belongs in an entry of the list `routes:`",
@@ -101,8 +104,8 @@ class Settings:
     """The plugin's section of the broker's YAML.
 
     ``database`` is a URL with its environment variables filled in; the repr hides its password.  Without ``metrics``
-    nothing is served; ``keep`` is about sessions and dead letters.  ``notes`` are remarks on settings that are valid
-    but have no effect.
+    and ``web`` nothing is served; ``keep`` is about sessions and dead letters.  ``notes`` are remarks on settings that
+    are valid but have no effect.
     """
 
     database: str = attrs.field(repr=masked)
@@ -113,6 +116,7 @@ class Settings:
     metrics: MetricsSettings | None = None
     log: LogSettings = LOG_DEFAULTS
     keep: SystemKeep = KEEP_ALL
+    web: WebSettings | None = None
 
 
 def load_section(mapping: Mapping[str, Any] | None, where: str = "plugins.amqtt_db.Plugin") -> Settings:
@@ -192,6 +196,7 @@ def _settings(node: Node) -> Settings:
     metrics = read_metrics(section.child("metrics"))
     log = LogSettings(**section.child("log").section(LOG_KEYS).values(LOG_KEYS))
     keep = read_keep(section.child("keep"))
+    web = read_web(section.child("web"))
     if _share_a_file(journal.path, database):
         place = Node(None, f"{section.path}.journal.path", node.problems)
         place.fail("is the database's file too; give the journal its own file, such as mqtt.journal")
@@ -199,7 +204,7 @@ def _settings(node: Node) -> Settings:
     routes = {path: route.with_timezone(zone) for path, route in read_routes(section.child("routes")).items()}
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
     section.done()
-    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log, keep)
+    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log, keep, web)
 
 
 def _journal(node: Node) -> JournalSettings:

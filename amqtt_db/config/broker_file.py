@@ -28,6 +28,9 @@ KEYS: Final = {
     "metrics": ConfigKey(
         "The address at which metrics and health are served.  Default: they are not.", defined_in("metrics")
     ),
+    "web": ConfigKey(
+        "The address of the page that shows what is stored.  Default: it is not served.", defined_in("web")
+    ),
     "log": ConfigKey("What is logged, how, and where to.", defined_in("log")),
     "keep": ConfigKey("How long ended sessions and dead letters are kept.  Default: forever.", defined_in("keep")),
     "routes": ConfigKey(

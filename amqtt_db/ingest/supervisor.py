@@ -1,4 +1,4 @@
-"""Keeping the writer's process alive, and stopping it cleanly."""
+"""Keeping a child process alive, the writer or the page, and stopping it cleanly."""
 
 from __future__ import annotations
 
@@ -20,12 +20,20 @@ from amqtt_db.ingest.logs import PROJECT
 
 logger = logging.getLogger(__name__)
 
-_RUN: Final = """import sys
-if sys.path[:1] == [""]: sys.path.pop(0)
-from amqtt_db.writer.process import run_writer
-sys.exit(run_writer())"""
-WORKER: Final = (sys.executable, "-c", _RUN)
-"""Code that runs the writer; unlike ``-m``, it does not prefer modules in the current directory over Python's own."""
+
+def make_command(module: str, function: str) -> tuple[str, ...]:
+    """Return a command that exits with what a function returns.
+
+    Unlike ``python -m``, it does not prefer modules in the current directory over Python's own.
+    """
+    lines = ("import sys", 'if sys.path[:1] == [""]: sys.path.pop(0)', f"from {module} import {function}")
+    return sys.executable, "-c", "\n".join((*lines, f"sys.exit({function}())"))
+
+
+WORKER: Final = make_command("amqtt_db.writer.process", "run_writer")
+"""The command that runs the writer."""
+PAGE: Final = make_command("amqtt_db.web.process", "run_page")
+"""The command that serves the page."""
 MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has logged why."""
 BLOATED: Final = 75
@@ -35,6 +43,8 @@ _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
     -signal.SIGALRM: "was ended by its time_limit",
 }
+_PAGE_NICENESS: Final = 10
+_PAGE_SECONDS: Final = 3.0  # for the page to answer what it was asked
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY_SECONDS: Final = 60.0
@@ -42,7 +52,7 @@ _SILENCE: Final = 0.5  # seconds of waiting that need no log line
 
 
 def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
-    """Return a writer's job as one line of JSON, for its standard input.
+    """Return a child's job as one line of JSON, for its standard input.
 
     ``config`` is a plugin section of the YAML, ``where`` its path there; ``niceness`` is added to this process's own.
     The child logs at this process's level.
@@ -60,11 +70,23 @@ class Supervisor:
     its own session, so a terminal's Ctrl-C reaches only this process.
     """
 
-    def __init__(self, job: bytes, command: Sequence[str] = WORKER, *, drain: float = 12.0, kill: float = 2.0) -> None:
+    def __init__(
+        self,
+        job: bytes,
+        command: Sequence[str] = WORKER,
+        *,
+        child: str = "the writer",
+        meanwhile: str = "messages wait in the journal",
+        drain: float = 12.0,
+        kill: float = 2.0,
+    ) -> None:
         """``drain``: seconds for the child to end by itself; ``kill``: seconds for it to end after SIGTERM.
 
+        ``child`` and ``meanwhile`` say in the log who has ended, and what that means until it runs again.
         ``restarts`` counts how often a child that had ended was started again.
         """
+        self._child = child
+        self._meanwhile = meanwhile
         self._job = job.replace(b"\n", b" ") + b"\n"
         self._command = command
         self._drain = drain
@@ -100,7 +122,7 @@ class Supervisor:
         _close_input(process)
         if await self._has_drained(process):
             return
-        logger.warning("the writer did not stop within %g s and is terminated; nothing is lost", self._drain)
+        logger.warning("%s did not stop within %g s and is terminated; nothing is lost", self._child, self._drain)
         process.terminate()
         if not await _ended(process, self._kill):
             process.kill()
@@ -111,7 +133,7 @@ class Supervisor:
         silence = min(_SILENCE, self._drain)
         if await _ended(process, silence):
             return True
-        logger.info("waiting up to %g s for the writer to store what is left", self._drain)
+        logger.info("waiting up to %g s for %s to finish", self._drain, self._child)
         return await _ended(process, self._drain - silence)
 
     async def _keep_running(self) -> None:
@@ -123,7 +145,7 @@ class Supervisor:
                 self._causes.resolve()
             cause = status if isinstance(status, str) else _describe(status)
             if self._causes.is_new(cause):
-                logger.error("the writer %s; it is being restarted, and messages wait in the journal", cause)
+                logger.error("%s %s; it is being restarted, and %s", self._child, cause, self._meanwhile)
             if status in _EXPECTED:
                 self._backoff.reset()
             self._pause = _LAST_WAIT if status == MISCONFIGURED else self._backoff.next_pause()
@@ -143,6 +165,12 @@ class Supervisor:
                 self._process.stdin.write(self._job)
                 await self._process.stdin.drain()
         return await self._process.wait()
+
+
+def supervise_page(where: str, config: Mapping[str, Any]) -> Supervisor:
+    """Return a supervisor of the page for a plugin section of the YAML; ``where`` is its path there."""
+    job = encode_job(where, config, niceness=_PAGE_NICENESS)
+    return Supervisor(job, PAGE, child="the page", meanwhile="nothing else depends on it", drain=_PAGE_SECONDS)
 
 
 def _describe(status: int) -> str:

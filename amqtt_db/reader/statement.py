@@ -98,7 +98,10 @@ def _parameter(name: str) -> sa.BindParameter[Any]:
 
 
 def fetch_rows(
-    engine: Engine, connection: sa.Connection, select: sa.Select[Any], parameters: Mapping[str, Any]
+    engine: Engine,
+    connection: sa.Connection,
+    select: sa.Select[Any] | sa.CompoundSelect[Any],
+    parameters: Mapping[str, Any],
 ) -> Sequence[Any]:
     """Return the rows of a query as the driver returns them; a value that it cannot represent comes as text."""
 

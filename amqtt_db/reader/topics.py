@@ -10,7 +10,8 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import Settings
-from amqtt_db.database.snapshot import Snapshot, open_snapshot
+from amqtt_db.database.catalog import CURRENT
+from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.models import BUILTIN
 from amqtt_db.models.base import Model
 from amqtt_db.reader import url_of
@@ -75,6 +76,13 @@ def list_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]
         for name in source.topics:
             by_topic.setdefault(name, []).append(source)
     return [_summarize(name, routes[name].route, by_topic[name], paths, extents) for name in sorted(by_topic)]
+
+
+def topic_names(snapshot: Snapshot) -> list[str]:
+    """Return all stored topics, sorted, without looking at a record.  Raises NoDatabaseYet."""
+    require_tables(snapshot)
+    table = snapshot.catalog.assignment
+    return sorted(snapshot.connection.scalars(sa.select(table.c.topic).where(table.c.state == CURRENT)))
 
 
 def _summarize(

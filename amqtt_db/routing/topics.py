@@ -41,6 +41,11 @@ class TopicFilter:
         mqtt = "/".join("+" if _is_named(level) else level for level in levels)
         return cls(text, mqtt, names, re.compile(_pattern(levels)).fullmatch)
 
+    @classmethod
+    def exactly(cls, topic: str) -> TopicFilter:
+        """Return the filter that covers one topic, whatever is in its name."""
+        return cls(topic, topic, (), re.compile(re.escape(topic)).fullmatch)
+
     def match(self, topic: str) -> dict[str, str] | None:
         """Return the named levels of a covered topic (``{}`` for a filter without names), or None for any other topic.
 

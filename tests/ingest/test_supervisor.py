@@ -186,7 +186,7 @@ def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptur
 
     asyncio.run(scenario())
     assert [record.message for record in caplog.records if record.name == "amqtt_db.ingest.supervisor"] == [
-        "waiting up to 0.1 s for the writer to store what is left",
+        "waiting up to 0.1 s for the writer to finish",
         "the writer did not stop within 0.1 s and is terminated; nothing is lost",
     ]
 

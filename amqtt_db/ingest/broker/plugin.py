@@ -36,7 +36,7 @@ from amqtt_db.ingest.logs import PROJECT
 from amqtt_db.ingest.monitor.intake import Intake
 from amqtt_db.ingest.monitor.server import Monitor
 from amqtt_db.ingest.refusals import Refusals
-from amqtt_db.ingest.supervisor import WORKER, Supervisor, encode_job
+from amqtt_db.ingest.supervisor import WORKER, Supervisor, encode_job, supervise_page
 from amqtt_db.journal import Journal, JournalReader, read_progress
 from amqtt_db.message import flags
 
@@ -73,6 +73,7 @@ class Plugin(BasePlugin[BrokerContext]):
         journal: Any = None
         writer: Any = None
         metrics: Any = None
+        web: Any = None
         log: Any = None
         keep: Any = None
         routes: Any = None
@@ -99,6 +100,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._refusals = Refusals(self._group_commit)
         self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
         self._supervisor = Supervisor(encode_job(WHERE, config, niceness=_NICENESS), self.command)
+        self._page = None if settings.web is None else supervise_page(WHERE, config)
         self._monitor = Monitor(settings.metrics, settings.journal.path, self._intake)
         self._ticker: asyncio.Task[None] | None = None
         self._filters = False
@@ -120,6 +122,8 @@ class Plugin(BasePlugin[BrokerContext]):
         self._ticker = asyncio.create_task(self._tick_forever(), name="amqtt_db ticker")
         self._supervisor.start()
         await self._monitor.start()
+        if self._page is not None:
+            self._page.start()
         logger.info("amqtt_db stores what is published in %s, via journal %s", self._database, self._journal)
 
     async def on_broker_client_connected(self, client_id: str, client_session: Session) -> None:
@@ -153,6 +157,8 @@ class Plugin(BasePlugin[BrokerContext]):
         if self._ticker is not None:
             self._ticker.cancel()
         self._monitor.close()
+        if self._page is not None:
+            await self._page.stop()
         self._repeats.remove()
         self._connections.close_all()
         self._refusals.note()

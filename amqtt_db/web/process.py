@@ -1,0 +1,75 @@
+"""The page's process: a child of the broker or bridge, or ``amqtt-db web`` itself.
+
+As a child it reads its job from standard input, like the writer's process, and ends when that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import Final
+
+import orjson
+import uvicorn
+
+from amqtt_db.config import Settings, load_section
+from amqtt_db.config.operation import WebSettings
+from amqtt_db.errors import ConfigError
+from amqtt_db.ingest.logs import start_logging
+from amqtt_db.ingest.supervisor import MISCONFIGURED
+from amqtt_db.web.app import make_site
+from amqtt_db.writer.process import lower_priority
+
+logger = logging.getLogger(__name__)
+
+_STREAM_SECONDS: Final = 1  # for open pages to notice the end
+
+
+def make_server(settings: Settings, web: WebSettings) -> uvicorn.Server:
+    """Return a server for the page; its method ``run`` serves until SIGINT or SIGTERM, or ``should_exit`` is set."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            make_site(settings, web),
+            web.host,
+            web.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STREAM_SECONDS,
+        )
+    )
+
+
+def serve_until_signal(server: uvicorn.Server) -> None:
+    """Serve until SIGINT or SIGTERM, or until ``should_exit`` is set; then return, whichever it was."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server raises the signal again at its end
+        signal.signal(number, lambda *_: None)
+    server.run()
+
+
+def run_page() -> int:
+    """Run the child; return its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        job = orjson.loads(sys.stdin.buffer.readline())
+        lower_priority(job["niceness"])
+        settings = load_section(job["config"], job["where"])
+    except (ConfigError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return MISCONFIGURED
+    start_logging(settings.log, job["level"], name="amqtt_db page")
+    web = settings.web or WebSettings()
+    server = make_server(settings, web)
+    threading.Thread(target=_watch_standard_input, args=(server,), daemon=True).start()
+    logger.info("the page is on %s", web.url)
+    serve_until_signal(server)
+    return 0 if server.started else 1
+
+
+def _watch_standard_input(server: uvicorn.Server) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    server.should_exit = True
