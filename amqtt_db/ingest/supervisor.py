@@ -32,7 +32,7 @@ def make_command(module: str, function: str) -> tuple[str, ...]:
 
 WORKER: Final = make_command("amqtt_db.writer.process", "run_writer")
 """The command that runs the writer."""
-PAGE: Final = make_command("amqtt_db.web.process", "run_page")
+PAGE_SERVER: Final = make_command("amqtt_db.web.process", "run_page")
 """The command that serves the page."""
 MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has logged why."""
@@ -170,7 +170,7 @@ class Supervisor:
 def supervise_page(where: str, config: Mapping[str, Any]) -> Supervisor:
     """Return a supervisor of the page for a plugin section of the YAML; ``where`` is its path there."""
     job = encode_job(where, config, niceness=_PAGE_NICENESS)
-    return Supervisor(job, PAGE, child="the page", meanwhile="nothing else depends on it", drain=_PAGE_SECONDS)
+    return Supervisor(job, PAGE_SERVER, child="the page", meanwhile="nothing else depends on it", drain=_PAGE_SECONDS)
 
 
 def _describe(status: int) -> str:

@@ -25,7 +25,7 @@ from amqtt_db.record import Kind, Pair, restored
 DEPTH: Final = 200
 """The most rows of a bin that are read."""
 
-_BINS_AT_ONCE: Final = 60  # SQLite allows 500 parts in a statement
+_BINS_AT_ONCE: Final = 24  # a longer statement takes longer to write than it saves
 _MOST_COLUMNS: Final = 100
 _MOST_SERIES: Final = 60
 _NOT_TYPED: Final = sa.types.NullType()
@@ -72,7 +72,7 @@ def read_columns(snapshot: Snapshot, path: RecordPath, bins: Bins) -> Iterator[B
             for pair, column in zip(pairs, columns, strict=True)
         ]
         both = [extreme(value) for value in values for extreme in (sa.func.min, sa.func.max)]
-        return sa.select(_number(index), sa.func.count(), *both)
+        return sa.select(_bin_number(index), sa.func.count(), *both)
 
     for number, count, *found in _fetch_bins(snapshot, bins, extremes):
         for (name, kind), low, high in zip(pairs, found[::2], found[1::2], strict=True):
@@ -88,12 +88,12 @@ def read_value_rows(
     key, kinds = values.target.c[layout.path], _kinds_of(layout)
 
     def count(index: int) -> sa.Select[Any]:
-        return sa.select(_number(index), sa.func.count()).select_from(slices.slice(index))
+        return sa.select(_bin_number(index), sa.func.count()).select_from(slices.slice(index))
 
     def extremes(index: int) -> sa.Select[Any]:
         rows = slices.slice(index)
         same = sa.and_(*(rows.c[name] == values.target.c[name] for name in on))
-        joined = sa.select(_number(index), key, *_extremes_of(snapshot.engine, values, kinds))
+        joined = sa.select(_bin_number(index), key, *_extremes_of(snapshot.engine, values, kinds))
         return joined.select_from(rows.join(values.target, same)).group_by(key)
 
     counts = dict(map(tuple, _fetch_bins(snapshot, bins, count)))
@@ -112,7 +112,7 @@ def read_points(
         def extremes(index: int, slices: _Slices = slices) -> sa.Select[Any]:
             rows = slices.slice(index)
             both = _extremes_of(snapshot.engine, values, kinds, rows)
-            return sa.select(_number(index), sa.func.min(rows.c[layout.path]), *both, sa.func.count())
+            return sa.select(_bin_number(index), sa.func.min(rows.c[layout.path]), *both, sa.func.count())
 
         found = [row for row in _fetch_bins(snapshot, bins, extremes) if row[-1]]
         counts = {row[0]: row[-1] for row in found}
@@ -205,7 +205,7 @@ def _is_plotted(pair: Pair) -> bool:
     return pair[1] in PLOTTED and not pair[0].startswith("{")
 
 
-def _number(index: int) -> sa.ColumnElement[Any]:
+def _bin_number(index: int) -> sa.ColumnElement[Any]:
     return sa.literal_column(str(index)).label("bin")
 
 

@@ -65,7 +65,7 @@ def read_plot(snapshot: Snapshot, topic: str, bins: Bins) -> PlotData:
     by_path: dict[tuple[str, bool], dict[int, Extremes]] = {}
     is_sampled = False
     for path in plan_paths(snapshot, keys, found, scan=False):
-        for row in _read_rows(snapshot, keys, path, topic, bins):
+        for row in _read_bins(snapshot, keys, path, topic, bins):
             is_sampled |= row.is_cut
             if row.low is not None and _is_plottable(row):
                 series = by_path.setdefault((row.path, row.kind in NUMERIC), {})
@@ -79,7 +79,7 @@ def _is_plottable(row: BinRow) -> bool:
     return row.kind not in NUMERIC or (isfinite(row.low) and isfinite(row.high))
 
 
-def _read_rows(snapshot: Snapshot, keys: LookupCache, path: RecordPath, topic: str, bins: Bins) -> Iterable[BinRow]:
+def _read_bins(snapshot: Snapshot, keys: LookupCache, path: RecordPath, topic: str, bins: Bins) -> Iterable[BinRow]:
     """Return what a topic has in each bin, found by SQL if the model says where its values are."""
     layout = path.source.model.layout
     if isinstance(layout, OwnColumns):

@@ -33,12 +33,12 @@ def describe_storage(snapshot: Snapshot, topic: str) -> list[StoredIn]:
     found = find_sources(snapshot, Selection(TopicFilter.exactly(topic)))
     paths = {path.source: path for path in plan_paths(snapshot, LookupCache(snapshot), found, scan=True)}
     described = [
-        _describe(snapshot, source, paths[source].tables if source in paths else (), topic) for source in found
+        _describe_source(snapshot, source, paths[source].tables if source in paths else (), topic) for source in found
     ]
     return sorted(described, key=lambda one: not one.is_current)
 
 
-def _describe(snapshot: Snapshot, source: Source, tables: tuple[str, ...], topic: str) -> StoredIn:
+def _describe_source(snapshot: Snapshot, source: Source, tables: tuple[str, ...], topic: str) -> StoredIn:
     bound = source.model
     ddl = tuple(_read_ddl(snapshot.connection, table) for table in tables)
     return StoredIn(bound.destination.route, to_spec(bound.model, timed=bound.timed), topic in source.current, ddl)

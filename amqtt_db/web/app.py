@@ -31,19 +31,19 @@ from amqtt_db.web.templating import make_templates
 Show = Callable[[Settings, Pulse, Mapping[str, str]], dict[str, Any]]
 
 PAGES: Final[Mapping[str, Show]] = {
-    "overview": pages.show_overview,
-    "topics": pages.show_topics,
-    "topic": pages.show_topic,
-    "devices": pages.show_devices,
-    "dead": pages.show_dead,
-    "routes": pages.show_routes,
+    "overview": pages.view_overview,
+    "topics": pages.view_topics,
+    "topic": pages.view_topic,
+    "devices": pages.view_devices,
+    "dead": pages.view_dead,
+    "routes": pages.view_routes,
 }
 """Pages by the name of their template."""
 
 LIVE: Final = ("overview", "topics", "topic", "devices")
 """Pages that change while somebody looks at them; ``<name>_live.html`` is the part that does."""
 
-PAUSE: Final = 2.0
+LIVE_PAUSE: Final = 2.0
 """Seconds between two updates; more if making them takes long."""
 
 MOST_STREAMS: Final = 20
@@ -123,7 +123,7 @@ class Site:
                 part = await run_in_threadpool(self._part, name, query)
                 yield _event(part) if part != last else ": nothing new\n\n"
                 last = part
-                await asyncio.sleep(max(PAUSE, _REST_PER_WORK * (monotonic() - began)))
+                await asyncio.sleep(max(LIVE_PAUSE, _REST_PER_WORK * (monotonic() - began)))
         finally:
             self._streams -= 1
 

@@ -23,10 +23,11 @@ COLORS: Final = 8
 
 _MARGIN: Final = 0.08  # of the height, above and below a curve
 _MOST_GAPS: Final = 6.0  # typical gaps between two bins with values that a curve still crosses
-_SECOND: Final = 1_000_000
-_STEPS: Final = [
-    step * _SECOND for step in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
-] + [days * 86_400 * _SECOND for days in (1, 2, 7, 14, 30, 60, 90, 180, 365, 730, 1825, 3650)]
+_SECOND_US: Final = 1_000_000
+_TIME_STEPS: Final = [
+    step * _SECOND_US
+    for step in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
+] + [days * 86_400 * _SECOND_US for days in (1, 2, 7, 14, 30, 60, 90, 180, 365, 730, 1825, 3650)]
 
 
 @attrs.frozen
@@ -46,7 +47,6 @@ class Curve:
     marks: tuple[Mark, ...]
     low: float
     high: float
-    last: float
 
 
 @attrs.frozen
@@ -66,7 +66,6 @@ class Band:
     path: str
     segments: tuple[Segment, ...]
     states: tuple[tuple[str, int], ...]
-    last: str
 
 
 def make_curve(series: Series) -> Curve:
@@ -79,19 +78,14 @@ def make_curve(series: Series) -> Curve:
 
     outlines = tuple(_outline(run, series.bins, place) for run in _runs(sorted(series.bins)))
     marks = tuple(Mark(round(place(value), 2), text) for value, text in _value_marks(bottom, top))
-    return Curve(series.path, outlines, marks, low, high, series.bins[max(series.bins)].high)
+    return Curve(series.path, outlines, marks, low, high)
 
 
 def make_band(series: Series) -> Band:
     """Return the stretches of a property's states; each lasts until the next one."""
     texts = {text for one in series.bins.values() for text in (state_text(one.low), state_text(one.high))}
     colors = {text: number % COLORS for number, text in enumerate(sorted(texts))}
-    return Band(
-        series.path,
-        tuple(_segments(series.bins, colors)),
-        tuple(colors.items()),
-        state_text(series.bins[max(series.bins)].high),
-    )
+    return Band(series.path, tuple(_segments(series.bins, colors)), tuple(colors.items()))
 
 
 def state_text(value: Any) -> str:
@@ -102,9 +96,9 @@ def state_text(value: Any) -> str:
 def time_marks(bins: Bins, most: int = 6) -> tuple[Mark, ...]:
     """Return marks at round times (UTC)."""
     length = bins.end - bins.start
-    step = next((step for step in _STEPS if length / step <= most), _STEPS[-1])
+    step = next((step for step in _TIME_STEPS if length / step <= most), _TIME_STEPS[-1])
     first = -(-bins.start // step) * step
-    form = "%H:%M:%S" if step < 60 * _SECOND else "%H:%M" if step < 86_400 * _SECOND else "%-d %b %Y"
+    form = "%H:%M:%S" if step < 60 * _SECOND_US else "%H:%M" if step < 86_400 * _SECOND_US else "%-d %b %Y"
     marks = (
         Mark(round(100 * (time - bins.start) / length, 2), _at(time).strftime(form))
         for time in range(first, bins.end, step)

@@ -34,19 +34,19 @@ from amqtt_db.web.pulse import BEATS, Pulse
 from amqtt_db.web.topic_tree import find_topics, leaves_of, make_tree
 from amqtt_db.writer.preview import preview
 
-Query = Mapping[str, str]
+Parameters = Mapping[str, str]
 """The parameters of a request."""
 
 Context = dict[str, Any]
 """What a template gets."""
 
-COLUMNS: Final = 480
+PLOT_BINS: Final = 480
 """How many bins a plot has: as many as the eye can tell apart."""
 
-ROWS: Final = 50
-LETTERS: Final = 100
-DEVICES: Final = 200
-NODES: Final = 200
+MOST_ROWS: Final = 50
+MOST_LETTERS: Final = 100
+MOST_DEVICES: Final = 200
+MOST_NODES: Final = 200
 """How many rows, dead letters, devices and nodes of the tree a page shows."""
 
 RANGES: Final = {
@@ -60,7 +60,7 @@ RANGES: Final = {
 }
 """The spans of time that a plot offers: a name, and seconds."""
 
-_LONGEST_UNASKED: Final = 86_400  # seconds that a plot shows if nothing else is asked for
+_LONGEST_UNASKED: Final = "1d"  # the range that a plot shows if nothing else is asked for
 _MOST_TOPICS: Final = 12  # plotted on one page
 _MOST_LATEST: Final = 60  # topics in the tree whose newest record is shown
 _MOST_FIELDS: Final = 40  # columns of the table of rows
@@ -70,7 +70,7 @@ class NotFound(Exception):  # noqa: N818 - it reads as what is the case
     """There is nothing under this address; the text says what was looked for."""
 
 
-def show_overview(settings: Settings, pulse: Pulse, _: Query) -> Context:
+def view_overview(settings: Settings, pulse: Pulse, _: Parameters) -> Context:
     """Return how messages fare: counts, rates, lag, the journal, outages and dead letters."""
     status = read_status(settings)
     try:
@@ -90,13 +90,13 @@ def show_overview(settings: Settings, pulse: Pulse, _: Query) -> Context:
     }
 
 
-def show_topics(settings: Settings, _: Pulse, query: Query) -> Context:
+def view_topics(settings: Settings, _: Pulse, query: Parameters) -> Context:
     """Return the tree of topics, or those that contain some words, with the newest record of each."""
-    words, at, first = query.get("q", ""), query.get("at"), _number(query.get("first", "0"))
+    words, at, first = query.get("q", ""), query.get("at"), max(0, _read_number(query.get("first", "0")))
     with open_snapshot(settings.database) as snapshot:
         names = topic_names(snapshot)
         found = find_topics(names, words)
-        tree = make_tree(found, at, NODES, first)
+        tree = make_tree(found, at, MOST_NODES, first)
         newest = _read_newest(snapshot, islice(leaves_of(tree), _MOST_LATEST))
     above = [] if at is None else at.split("/")
     steps = [("/".join(above[: index + 1]), level) for index, level in enumerate(above)]
@@ -120,15 +120,16 @@ def _edge(snapshot: Snapshot, topics: TopicFilter, *, newest: bool) -> Record | 
 
 @attrs.frozen
 class Panel:
-    """The plots of a topic."""
+    """The plots of a topic, and the values of its newest record by path, if the plots end there."""
 
     topic: str
     curves: tuple[Curve, ...]
     bands: tuple[Band, ...]
+    last: Mapping[str, Any]
     is_sampled: bool
 
 
-def show_topic(settings: Settings, _: Pulse, query: Query) -> Context:
+def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
     """Return the plots and the rows of a topic, or of the topics that a filter with wildcards covers.
 
     Raises NotFound if nothing is stored for it, ValueError for a wrong parameter.
@@ -161,37 +162,38 @@ def show_topic(settings: Settings, _: Pulse, query: Query) -> Context:
     }
 
 
-def _plot(snapshot: Snapshot, topics: Sequence[str], oldest: Record, newest: Record, query: Query) -> Context:
+def _plot(snapshot: Snapshot, topics: Sequence[str], oldest: Record, newest: Record, query: Parameters) -> Context:
     end = to_micros(read_time(query["end"])) if "end" in query else newest.time_us
     choice = query.get("range") or _fitting(oldest, newest)
     if choice not in RANGES and choice != "all":
         raise ValueError(f"range is {choice!r}; it is one of {', '.join(RANGES)} or all")
     start = oldest.time_us if choice == "all" else end - RANGES[choice][1] * 1_000_000
-    bins = Bins.between(min(start, end), end, COLUMNS)
+    bins = Bins.between(min(start, end), end, PLOT_BINS)
     return {
-        "panels": [_panel(snapshot, topic, bins) for topic in topics],
+        "panels": [_panel(snapshot, topic, bins, is_newest="end" not in query) for topic in topics],
         "bins": bins,
         "marks": time_marks(bins),
         "range": choice,
         "ranges": RANGES,
-        "start": _moment(bins.start),
-        "end": _moment(end),
+        "start": _to_moment(bins.start),
+        "end": _to_moment(end),
         "earlier": _iso(start) if start > oldest.time_us and choice != "all" else None,
         "later": _iso(2 * end - start) if end < newest.time_us and choice != "all" else None,
     }
 
 
-def _panel(snapshot: Snapshot, topic: str, bins: Bins) -> Panel:
+def _panel(snapshot: Snapshot, topic: str, bins: Bins, *, is_newest: bool) -> Panel:
     found = read_plot(snapshot, topic, bins)
+    record = _edge(snapshot, TopicFilter.exactly(topic), newest=True) if is_newest else None
+    last = {} if record is None else {path: value for path, (_, value) in record.properties().items()}
     curves = tuple(make_curve(series) for series in found.series if series.is_numeric)
     bands = tuple(make_band(series) for series in found.series if not series.is_numeric)
-    return Panel(topic, curves, bands, found.is_sampled)
+    return Panel(topic, curves, bands, last, found.is_sampled)
 
 
 def _fitting(oldest: Record, newest: Record) -> str:
-    """Return the shortest range that shows everything, and no more than a day."""
-    seconds = (newest.time_us - oldest.time_us) / 1_000_000
-    return next(name for name, (_, most) in RANGES.items() if seconds <= most or most == _LONGEST_UNASKED)
+    """Return the range that shows everything, and no more than a day."""
+    return "all" if newest.time_us - oldest.time_us <= RANGES[_LONGEST_UNASKED][1] * 1_000_000 else _LONGEST_UNASKED
 
 
 def _read_rows_before(snapshot: Snapshot, wanted: TopicFilter, before: str | None) -> tuple[list[Record], str | None]:
@@ -200,16 +202,16 @@ def _read_rows_before(snapshot: Snapshot, wanted: TopicFilter, before: str | Non
     A page begins at a time, after some records of that time that the page before has shown.
     """
     time, _, shown = (before or "").partition(".")
-    high, skipped = (int(time) + 1 if time else None), _number(shown or "0")
-    selection = Selection(wanted, high=high, limit=skipped + ROWS + 1, order=NEWEST)
+    high, skipped = (_read_number(time) + 1 if time else None), max(0, _read_number(shown or "0"))
+    selection = Selection(wanted, high=high, limit=skipped + MOST_ROWS + 1, order=NEWEST)
     found: list[Record] = []
     with suppress(UnreadableRecords):  # all others are shown
         found.extend(read_records(snapshot, selection))
-    page = found[skipped : skipped + ROWS]
-    if len(found) <= skipped + ROWS:
+    page = found[skipped : skipped + MOST_ROWS]
+    if len(found) <= skipped + MOST_ROWS:
         return page, None
     last = page[-1].time_us
-    return page, f"{last}.{sum(record.time_us == last for record in found[: skipped + ROWS])}"
+    return page, f"{last}.{sum(record.time_us == last for record in found[: skipped + MOST_ROWS])}"
 
 
 def _fields_of(rows: Iterable[Record]) -> list[str]:
@@ -236,29 +238,29 @@ def describe_route(route: Route) -> Context:
     }
 
 
-def show_devices(settings: Settings, _: Pulse, query: Query) -> Context:
+def view_devices(settings: Settings, _: Pulse, query: Parameters) -> Context:
     """Return the newest values of devices, for the routes that keep them."""
     words = query.get("q", "")
     try:
         states = latest(settings)
         found = (state for state in states if find_topics([state.device], words))
-        shown = list(islice(found, DEVICES))
+        shown = list(islice(found, MOST_DEVICES))
     except DatabaseError as error:
-        return {"states": [], "q": words, "reason": str(error), "devices": DEVICES}
-    return {"states": shown, "q": words, "reason": None, "devices": DEVICES}
+        return {"states": [], "q": words, "reason": str(error), "devices": MOST_DEVICES}
+    return {"states": shown, "q": words, "reason": None, "devices": MOST_DEVICES}
 
 
-def show_dead(settings: Settings, _: Pulse, query: Query) -> Context:
+def view_dead(settings: Settings, _: Pulse, query: Parameters) -> Context:
     """Return the newest dead letters, or one with its payload.  Raises NotFound if there is no such letter."""
     if "id" not in query:
-        return {"letters": letters(settings.database, LETTERS), "letter": None, "most": LETTERS}
-    found = letter(settings.database, _number(query["id"]))
+        return {"letters": letters(settings.database, MOST_LETTERS), "letter": None, "most": MOST_LETTERS}
+    found = letter(settings.database, _read_number(query["id"]))
     if found is None:
         raise NotFound(f"There is no dead letter {query['id']}.")
-    return {"letters": [], "letter": found, "most": LETTERS}
+    return {"letters": [], "letter": found, "most": MOST_LETTERS}
 
 
-def show_routes(settings: Settings, _: Pulse, __: Query) -> Context:
+def view_routes(settings: Settings, _: Pulse, __: Parameters) -> Context:
     """Return the routes of the configuration, in the order in which they are tried."""
     return {"routes": list(map(describe_route, settings.routes))}
 
@@ -285,16 +287,16 @@ def link(page: str, **parameters: Any) -> str:
     return f"/{page}?{urlencode(given)}" if given else f"/{page}"
 
 
-def _number(text: str) -> int:
+def _read_number(text: str) -> int:
     """Return a number that any database accepts.  Raises ValueError."""
-    if not (text.isascii() and text.isdigit() and int(text) < 2**63):
+    if not (text.isascii() and text.removeprefix("-").isdigit() and abs(int(text)) < 2**62):
         raise ValueError(f"{text!r} is not a number")
     return int(text)
 
 
-def _moment(time: int) -> datetime:
+def _to_moment(time: int) -> datetime:
     return EPOCH + timedelta(microseconds=time)
 
 
 def _iso(time: int) -> str:
-    return _moment(time).isoformat().replace("+00:00", "Z")
+    return _to_moment(time).isoformat().replace("+00:00", "Z")

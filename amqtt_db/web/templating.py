@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from math import isfinite
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,10 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from amqtt_db import tagged
 from amqtt_db.errors import format_count
 from amqtt_db.web.chart import COLORS, HEIGHT
-from amqtt_db.web.pages import COLUMNS, link
+from amqtt_db.web.pages import PLOT_BINS, link
 
-_LONGEST: Final = 200  # characters of a value
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_LONGEST_TEXT: Final = 200  # characters of a value
+_SHORT_TEXT: Final = 40
+_BYTE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
 def make_templates() -> Environment:
@@ -31,11 +33,12 @@ def make_templates() -> Environment:
         count=format_count,
         number=format_number,
         plain=make_visible,
+        short=format_short,
         value=format_json,
         when=format_moment,
         whole=format_whole,
     )
-    made.globals.update(link=link, COLUMNS=COLUMNS, HEIGHT=HEIGHT, COLORS=COLORS)
+    made.globals.update(link=link, PLOT_BINS=PLOT_BINS, HEIGHT=HEIGHT, COLORS=COLORS)
     return made
 
 
@@ -50,8 +53,14 @@ def make_visible(text: str | bytes) -> str:
 
 def format_json(value: Any) -> str:
     """Return a value as JSON, text without quotes; a long one is cut."""
-    text = make_visible(value if isinstance(value, str) else tagged.dumps(value))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    text = make_visible(value if isinstance(value, str) else tagged.dumps(value).removesuffix(".0"))
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def format_short(value: Any) -> str:
+    """Return a value in few characters, where many stand beside each other."""
+    text = format_number(value) if isinstance(value, float) and isfinite(value) else format_json(value)
+    return text if len(text) <= _SHORT_TEXT else f"{text[:_SHORT_TEXT]}…"
 
 
 def format_number(value: float) -> str:
@@ -67,11 +76,11 @@ def format_whole(value: int) -> str:
 
 def format_bytes(size: float) -> str:
     """Return a size with its unit."""
-    for unit in _UNITS[:-1]:
+    for unit in _BYTE_UNITS[:-1]:
         if size < 1000:
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} {_UNITS[-1]}"
+    return f"{size:.3g} {_BYTE_UNITS[-1]}"
 
 
 def format_moment(time: datetime) -> str:
