@@ -20,7 +20,7 @@ from amqtt_db.config import BRIDGE_KEYS, JOURNAL_KEYS, WRITER_KEYS
 from amqtt_db.config.broker import BROKER_KEYS, TLS_KEYS
 from amqtt_db.config.broker_file import KEYS, PLUGIN_NAMES
 from amqtt_db.config.keys import ConfigKey, JsonSchema
-from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS
+from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS, WEB_KEYS
 from amqtt_db.config.payload import MEANINGS, READING_KEYS, SPELLINGS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.config.storage import HYPERTABLE_KEYS
@@ -60,6 +60,7 @@ def _schema_parts() -> Iterator[tuple[str, JsonSchema]]:
     yield "log", _nullable(_section_schema(LOG_KEYS))
     yield "tls", _nullable(_section_schema(TLS_KEYS))
     yield "metrics", _nullable(_or_object(METRICS_KEYS["listen"].check.accepts, METRICS_KEYS))
+    yield "web", _nullable(_or_object(WEB_KEYS["listen"].check.accepts, WEB_KEYS))
     yield "keep", _nullable(_or_object(duration.accepts, KEEP_KEYS))
     yield "hypertable", _nullable(_or_object({"type": "boolean"}, HYPERTABLE_KEYS))
     yield "broker", _or_object(BROKER_KEYS["url"].check.accepts, BROKER_KEYS)

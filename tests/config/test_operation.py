@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from amqtt_db import config
 from amqtt_db.config.broker_file import KEYS
-from amqtt_db.config.operation import LogSettings, MetricsSettings, SystemKeep
+from amqtt_db.config.operation import LogSettings, MetricsSettings, SystemKeep, WebSettings
 from amqtt_db.ingest.broker.plugin import Plugin
 from tests.config.test_config import problems
 
@@ -45,6 +46,50 @@ def test_where_metrics_are_served(value: Any, expected: MetricsSettings | None) 
 def test_what_is_wrong_with_it(value: Any, path: str, says: str) -> None:
     """Each mistake is told with its path."""
     assert says in problems({"metrics": value})[path]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("127.0.0.1:8083", WebSettings()),
+        ("localhost:1", WebSettings("localhost", 1)),
+        ({"listen": "0.0.0.0:1", "token": "0123456789abcdef"}, WebSettings("0.0.0.0", 1, "0123456789abcdef")),  # noqa: S104
+        ({"listen": "[::1]:1", "token": None}, WebSettings("::1", 1)),
+    ],
+)
+def test_where_the_page_is_served(value: Any, expected: WebSettings | None) -> None:
+    """An address, or a mapping with one; nowhere without it."""
+    assert config.load_section({"web": value}).web == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "says"),
+    [
+        (8083, "web", "expected text, found a whole number"),
+        ("8083", "web", "expected an address such as"),
+        ({}, "web.listen", "missing; expected an address"),
+        ("0.0.0.0:8083", "web", "other machines can reach this address: give `token:` too"),
+        ({"listen": "example.org:1"}, "web.listen", "or listen on 127.0.0.1"),
+        ({"listen": "[::]:1", "token": "short"}, "web.token", "expected 16 ASCII characters or more"),
+        ({"listen": "a:1", "tokens": "0123456789abcdef"}, "web.tokens", "did you mean 'token'?"),
+    ],
+)
+def test_what_is_wrong_with_the_page(value: Any, path: str, says: str) -> None:
+    """Each mistake is told with its path; no other machine is let in without a token."""
+    assert says in problems({"web": value})[path]
+
+
+def test_the_page_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, the message says how to install it."""
+    monkeypatch.setattr("amqtt_db.decode.libraries.find_spec", lambda name: None if name == "uvicorn" else sys)
+    assert "pip install 'amqtt_db[web]'" in problems({"web": "127.0.0.1:1"})["web"]
+
+
+def test_a_token_is_not_shown() -> None:
+    """Not where settings are printed."""
+    token = "0123456789abcdef"  # noqa: S105 - it opens nothing
+    assert token not in repr(config.load_section({"web": {"listen": "a:1", "token": token}}))
 
 
 def test_where_the_log_goes() -> None:
