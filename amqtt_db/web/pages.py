@@ -154,7 +154,7 @@ def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
         "topics": topics,
         "left_out": max(0, len(topics) - _MOST_TOPICS),
         "rows": rows,
-        "fields": _fields_of(rows),
+        "fields": _find_fields(rows),
         "following": following,
         "is_live": not {"end", "before"} & set(query),
         "route": _route_of(settings, topics[0]),
@@ -214,7 +214,7 @@ def _read_rows_before(snapshot: Snapshot, wanted: TopicFilter, before: str | Non
     return page, f"{last}.{sum(record.time_us == last for record in found[: skipped + MOST_ROWS])}"
 
 
-def _fields_of(rows: Iterable[Record]) -> list[str]:
+def _find_fields(rows: Iterable[Record]) -> list[str]:
     """Return the paths of the properties of some records."""
     paths = {path for record in rows for path in record.properties() if not path.startswith("{")}
     return sorted(paths)[:_MOST_FIELDS]
