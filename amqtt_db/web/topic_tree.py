@@ -47,12 +47,12 @@ def make_tree(topics: Iterable[str], at: str | None, most: int, first: int = 0) 
     for topic in topics:
         split = topic.split("/")
         if split[: len(levels)] == levels:
-            _add(top, split[len(levels) :])
-    opened = _opened(top, most)
-    return _node("" if at is None else at, at, top, opened, most, first)
+            _add_topic(top, split[len(levels) :])
+    opened = _find_opened(top, most)
+    return _make_node("" if at is None else at, at, top, opened, most, first)
 
 
-def _add(branch: _Branch, levels: Iterable[str]) -> None:
+def _add_topic(branch: _Branch, levels: Iterable[str]) -> None:
     branch.count += 1
     for level in levels:
         branch = branch.below.setdefault(level, _Branch())
@@ -60,7 +60,7 @@ def _add(branch: _Branch, levels: Iterable[str]) -> None:
     branch.is_topic = True
 
 
-def _opened(top: _Branch, most: int) -> set[int]:
+def _find_opened(top: _Branch, most: int) -> set[int]:
     """Return the identities of the branches whose children are shown."""
     opened, shown, level = {id(top)}, len(top.below), list(top.below.values())
     while level:
@@ -73,23 +73,23 @@ def _opened(top: _Branch, most: int) -> set[int]:
     return opened
 
 
-def _node(name: str, topic: str | None, branch: _Branch, opened: set[int], most: int, first: int = 0) -> TopicNode:
+def _make_node(name: str, topic: str | None, branch: _Branch, opened: set[int], most: int, first: int = 0) -> TopicNode:
     children: tuple[TopicNode, ...] = ()
     hidden = 0
     if id(branch) in opened:
         below = sorted(branch.below.items())
-        children = tuple(_chained(level, topic, child, opened, most) for level, child in below[first : first + most])
+        children = tuple(_chain_levels(level, topic, child, opened, most) for level, child in below[first : first + most])
         hidden = max(0, len(below) - first - most)
     return TopicNode(name, topic or "", branch.count, branch.is_topic, children, hidden)
 
 
-def _chained(level: str, above: str | None, branch: _Branch, opened: set[int], most: int) -> TopicNode:
+def _chain_levels(level: str, above: str | None, branch: _Branch, opened: set[int], most: int) -> TopicNode:
     """Return a node; levels that have nothing beside them are one node."""
     name, topic = level, level if above is None else f"{above}/{level}"
     while len(branch.below) == 1 and not branch.is_topic:
         ((level, branch),) = branch.below.items()
         name, topic = f"{name}/{level}", f"{topic}/{level}"
-    return _node(name, topic, branch, opened, most)
+    return _make_node(name, topic, branch, opened, most)
 
 
 def leaves_of(node: TopicNode) -> Iterator[str]:
