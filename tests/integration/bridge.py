@@ -183,13 +183,17 @@ class BridgeProcess:
 
     def __enter__(self) -> BridgeProcess:
         self.start()
-        until(self._is_up, "the bridge is connected")
+        self.await_connection()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None and self._process.poll() is None:
-            until(self._is_up, "the bridge, perhaps only just started again, is connected")
+            self.await_connection()
             assert self.stop() == 0
+
+    def await_connection(self) -> None:
+        """Wait until the bridge, perhaps only just started again, is connected, or has told why not."""
+        until(self._is_up, "the bridge is connected")
 
     def _is_up(self) -> bool:
         return self.logged("connected with MQTT") > self._seen or bool(self.logged("ERROR"))
