@@ -101,13 +101,17 @@ def watched(database: sa.Engine, count: int) -> Iterator[Times]:
 
 
 def prepare(port: int, database: sa.Engine) -> None:
-    """Have the writer create the table, empty it and add the index that the query needs."""
-    publish(port, 1, 100, 1)
+    """Have the writer create the table, empty it and add the index that the query needs.
+
+    It publishes until a row comes, for a bridge may not be subscribed yet.
+    """
     deadline = perf_counter() + PATIENCE
     while not (sa.inspect(database).has_table("climate") and _count(database)):
         if perf_counter() > deadline:
-            raise RuntimeError("the first row never came")
-        sleep(0.05)
+            raise RuntimeError("no row ever came")
+        publish(port, 1, 100, 1)
+        sleep(0.2)
+    sleep(0.5)
     with database.begin() as connection:
         connection.exec_driver_sql("DELETE FROM climate")
         connection.exec_driver_sql("CREATE INDEX climate_seq ON climate (seq)")

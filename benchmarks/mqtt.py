@@ -78,7 +78,7 @@ def broker(directory: Path, plugin: Mapping[str, Any] | None, before: str = "") 
         command = [sys.executable, "-c", f"{before}\n{START}", "-c", str(path)]
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory)
     try:
-        _await_port(port, process)
+        await_port(port, process)
         running = Running(port, psutil.Process(process.pid), directory)
         _pin(running)
         yield running
@@ -115,12 +115,12 @@ def until_quiet(process: psutil.Process, pause: float = 0.05) -> tuple[float, fl
         now = perf_counter()
 
 
-def message(number: int, client: int = 0, qos: int = 1) -> bytes:
-    """Return a PUBLISH packet with seven fields."""
+def message(number: int, client: int = 0, qos: int = 1, topic: str | None = None) -> bytes:
+    """Return a PUBLISH packet with seven fields; its topic is one of twenty unless it is given."""
     payload = json.dumps(
         {"seq": number, "temp": 21.5, "rh": 45.2, "press": 1013.2, "ok": True, "unit": "hall", "time": 1700000000}
     ).encode()
-    body = _text(f"site/{client % 20}/climate") + struct.pack("!H", number % 65535 + 1) + payload
+    body = _text(topic or f"site/{client % 20}/climate") + struct.pack("!H", number % 65535 + 1) + payload
     return bytes([0x30 | qos << 1]) + _length(len(body)) + body
 
 
@@ -198,7 +198,8 @@ def _pin(running: Running) -> None:
         os.sched_setaffinity(running.process.pid, {0})
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a broker listens."""
     deadline = perf_counter() + PATIENCE
     while perf_counter() < deadline and process.poll() is None:
         with socket.socket() as probe:

@@ -10,10 +10,22 @@ from typing import Any
 
 import pytest
 
+from tests.integration.bridge import MOSQUITTO
+
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BRIEF = {
+    "bridge.py": (
+        "--messages=200",
+        "--rounds=1",
+        "--subscribers=bridge",
+        "--databases=sqlite",
+        "--rate=200",
+        "--seconds=0.5",
+        "--idle=0.2",
+        "--backlog=200",
+    ),  # fmt: skip
     "broker.py": ("--messages=200", "--rounds=1", "--clients=1,4"),
     "codecs.py": ("--rounds=1", "--times=10"),
     "latency.py": ("--rate=200", "--seconds=0.5", "--rounds=1", "--clients=2", "--idle=0.2", "--databases=sqlite"),
@@ -37,6 +49,8 @@ def figures(found: Any) -> list[float]:
 @pytest.mark.parametrize("program", BRIEF)
 def test_a_benchmark_runs(program: str, tmp_path: Path) -> None:
     """From its command line to its table and its file."""
+    if program == "bridge.py" and MOSQUITTO is None:
+        pytest.skip("needs Mosquitto")
     command = [sys.executable, str(BENCHMARKS / program), *BRIEF[program], f"--json={tmp_path / 'figures.json'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

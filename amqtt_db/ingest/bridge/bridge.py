@@ -31,8 +31,8 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _STEADY_CONNECTION: Final = 10.0
 _SUSPICIOUS: Final = 3
-_TICK_SECONDS: Final = 0.1
-_JOURNAL_TICKS: Final = 10
+_TICK_SECONDS: Final = 0.25
+_JOURNAL_TICKS: Final = 4
 
 
 class Link:

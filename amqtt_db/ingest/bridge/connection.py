@@ -14,6 +14,7 @@ import orjson
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, Linger
 from amqtt_db.ingest.bridge.packets import (
     V5,
     Connack,
@@ -63,6 +64,8 @@ class BrokerConnection(Peer):
         self._position = 0
         self._waiting: list[Publish | Pubrel] = []
         self._committing: asyncio.Future[None] | None = None
+        self._linger = Linger(settings.window if version == V5 else 0, monotonic())
+        self._lingering: asyncio.TimerHandle | None = None
         self._paused_at: float | None = None
         self._keep_alive = settings.keep_alive
         self._sent_at = self._received_at = monotonic()
@@ -99,7 +102,7 @@ class BrokerConnection(Peer):
             self.end(Ending(f"sent what MQTT forbids ({error})"))
             return
         if self._waiting and self._committing is None:
-            self._take()
+            self._take_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; nothing more is acknowledged."""
@@ -113,7 +116,7 @@ class BrokerConnection(Peer):
 
     def end(self, ending: Ending) -> None:
         """Close the connection; the first reason given counts."""
-        self._waiting.clear()
+        self._drop_waiting()
         if self._transport is not None:
             self._transport.close()
         if not self.ended.done():
@@ -125,7 +128,7 @@ class BrokerConnection(Peer):
         """Acknowledge what is being committed, send DISCONNECT, and close; the broker keeps the session."""
         if self._transport is not None and not self.ended.done():
             self._pause()
-            self._waiting.clear()
+            self._drop_waiting()
             if self._committing is not None:
                 await asyncio.wait([self._committing], timeout=_LONGEST_PING_PAUSE)
                 await asyncio.sleep(0)  # the acknowledgements are written by a callback of that future
@@ -192,8 +195,28 @@ class BrokerConnection(Peer):
             }
         )  # fmt: skip
 
+    def _take_soon(self) -> None:
+        """Take what is waiting, or let it wait a little for more."""
+        if not self._linger.allows(len(self._waiting)):
+            self._take()
+        elif self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._take)
+
+    def _drop_waiting(self) -> None:
+        """Leave to the broker what it will redeliver, and take the rest."""
+        self._waiting = [packet for packet in self._waiting if isinstance(packet, Publish) and not packet.qos]
+        if self._waiting:
+            self._take()
+        self._stop_lingering()
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
     def _take(self) -> None:
         """Journal what is waiting; if the journal is full, neither take nor acknowledge it."""
+        self._stop_lingering()
         if self._group_commit.blocked:
             kept = [packet for packet in self._waiting if isinstance(packet, Pubrel) or packet.qos]
             for _ in range(len(self._waiting) - len(kept)):
@@ -202,6 +225,7 @@ class BrokerConnection(Peer):
             return
         taken, self._waiting = self._waiting, []
         received = self._session.receive(taken, time_ns() // 1000, self._position)
+        self._linger.note(len(taken), len(received.acknowledgements) // packets.ACKNOWLEDGEMENT_SIZE, monotonic())
         for key, value in received.notes:
             self._group_commit.remember(self._subscription.scope, key, value)
         self._committing = self._group_commit.extend(received.entries)

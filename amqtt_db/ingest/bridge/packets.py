@@ -20,6 +20,8 @@ LARGEST_PACKET: Final = 268_435_455
 """The most bytes that MQTT allows after a packet's fixed header."""
 
 PINGREQ: Final = b"\xc0\x00"
+ACKNOWLEDGEMENT_SIZE: Final = 4
+"""The bytes of each acknowledgement that a subscriber sends."""
 
 _CONNACK, _PUBLISH, _PUBREL, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 3, 6, 9, 11, 13, 14
 _UINT16: Final = Struct(">H")

@@ -1,0 +1,162 @@
+"""Messages wait for more only where that costs no throughput, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from amqtt_db.config.broker import BrokerSettings
+from amqtt_db.ingest.bridge.connection import BrokerConnection
+from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, Linger
+from amqtt_db.ingest.bridge.packets import V5
+from amqtt_db.ingest.bridge.peer import Ending
+from amqtt_db.ingest.bridge.session import Session
+from amqtt_db.ingest.bridge.subscription import Subscription
+from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.journal import Journal
+
+CONNACK: Final = b"\x20\x03\x00\x00\x00"
+COMMIT: Final = 0.0005  # seconds from a message's arrival to the arrival of what its acknowledgement lets through
+
+
+@pytest.mark.parametrize("window", [1, 2, 8, 10, 15, 16, 20, 32, 50, 1000])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_broker_that_always_fills_its_window_is_not_kept_waiting(window: int, is_known: bool) -> None:
+    """It sends as many messages as may be in flight as soon as the last are acknowledged: few of these wait."""
+    linger, now = Linger(window if is_known else 0, 0.0), 10.0
+    linger.note(1, 1, now)
+    waits = 0
+    for _ in range(100):
+        if linger.allows(1) and linger.allows(window):
+            waits, now = waits + 1, now + LINGER_SECONDS
+        now += COMMIT
+        linger.note(window, window, now)
+    assert waits <= 1
+
+
+def test_messages_at_a_low_rate_wait() -> None:
+    """A thousand in a second, if the broker's window is known to be wide; never more than half of it."""
+    linger, now = Linger(1000, 0.0), 1.0
+    for _ in range(10):
+        linger.note(5, 5, now)
+        now += 0.005
+        assert linger.allows(1)
+        assert linger.allows(7)
+        assert not linger.allows(8)
+
+
+def test_a_wide_window_is_found_out() -> None:
+    """From sixteen messages that came at once; before that, none waits."""
+    linger = Linger(0, 0.0)
+    linger.note(1, 1, 1.0)
+    assert not linger.allows(1)
+    linger.note(16, 16, 1.001)
+    linger.note(1, 1, 2.0)
+    assert linger.allows(1)
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep it."""
+        self.written += data
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def pause_reading(self) -> None:
+        """Nothing is read."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read."""
+
+
+class Commits:
+    """Counts commits."""
+
+    def __init__(self, commit: GroupCommit) -> None:
+        self.count = 0
+        self._done = asyncio.Event()
+        commit.add_listener(self._note)
+
+    def _note(self, _: int) -> None:
+        self.count += 1
+        self._done.set()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for the commit after which something holds."""
+        while not holds():
+            self._done.clear()
+            await self._done.wait()
+
+
+def publish(number: int, qos: int = 1) -> bytes:
+    """A PUBLISH packet of MQTT 5."""
+    body = b"\x00\x01t" + (number.to_bytes(2, "big") if qos else b"") + b"\x00x"
+    return bytes((0x30 | qos << 1, len(body))) + body
+
+
+def connected(path: Path) -> tuple[BrokerConnection, Wire, GroupCommit]:
+    """A connection that a broker has accepted, with a real journal."""
+    settings = BrokerSettings(scheme="mqtt", host="localhost", port=1883, client_id="x")
+    commit = GroupCommit(Journal.open(path / "journal", max_size=2**30, sync="always"))
+    session = Session({}, settings.window)
+    connection = BrokerConnection(settings, V5, session, Subscription(settings, ["#"], commit), commit)
+    wire = Wire()
+    connection.connection_made(wire)
+    connection.data_received(CONNACK)
+    return connection, wire, commit
+
+
+def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> None:
+    """The first arrives after a pause and is committed at once; the next wait for each other."""
+
+    async def arrive() -> tuple[int, bytes]:
+        connection, wire, commit = connected(tmp_path)
+        commits = Commits(commit)
+        await asyncio.sleep(0.05)
+        connection.data_received(publish(1))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x01"))
+        before = commits.count
+        for number in range(2, 7):
+            connection.data_received(publish(number))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x06"))
+        await commit.close()
+        return commits.count - before, wire.written
+
+    commits, written = asyncio.run(arrive())
+    assert commits == 1
+    assert written.endswith(b"".join(b"\x40\x02\x00" + bytes((number,)) for number in range(1, 7)))
+
+
+def test_qos_0_that_waits_when_the_connection_ends_is_stored(tmp_path: Path) -> None:
+    """No broker delivers it again; what has an acknowledgement is left to the broker."""
+
+    async def arrive() -> tuple[int, int]:
+        connection, wire, commit = connected(tmp_path)
+        commits = Commits(commit)
+        await asyncio.sleep(0.05)
+        connection.data_received(publish(1))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x01"))
+        before = commit.received
+        connection.data_received(publish(0, qos=0))
+        connection.data_received(publish(2))
+        waiting = commit.received
+        connection.end(Ending("was left"))
+        await commit.close()
+        return waiting - before, commit.received - before
+
+    assert asyncio.run(arrive()) == (0, 1)
