@@ -8,7 +8,7 @@ annotation of what it returns (``-> str``) decides the column's kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -32,16 +32,18 @@ Structured = tuple[Values, dict[str, Any], dict[str, Any]]
 class Entity:
     """Declared properties: their ``shape`` (paths and kinds, in order) and their paths (``declared``).
 
-    ``keys`` are the payload's keys that are declared.  ``is_plain`` is true if :meth:`columns` may be called.
+    ``objects`` are the paths of the objects that contain them.  ``is_plain`` is true if :meth:`columns` may be called.
     """
 
-    __slots__ = ("_covers", "_fields", "_leaves", "_name", "_read", "_seals", "declared", "is_plain", "keys", "shape")
+    __slots__ = (
+        "_covers", "_fields", "_leaves", "_name", "_read", "_seals", "declared", "is_plain", "objects", "shape"
+    )  # fmt: skip
 
     def __init__(self, plan: EntitySpec) -> None:
         leaves = [leaf for field in plan.fields for leaf in field.leaves()]
         self.shape = Shape(tuple((field.path, field.kind) for _, field in leaves))
         self.declared: frozenset[str] = frozenset(self.shape.paths)
-        self.keys = frozenset(field.key for field in plan.fields)
+        self.objects = frozenset(one.path for field in plan.fields for one in field.branches() if one.children)
         self.is_plain = plan.independent
         self._name, self._read = plan.name, plan.read
         self._fields = plan.fields
@@ -82,16 +84,30 @@ class Entity:
             mismatched = {}
         return values, mismatched, {} if self._covers(data) else self._unknown(data)
 
-    def columns(self, given: Mapping[str, Sequence[Any]], count: int) -> Sequence[Sequence[Any]] | None:
-        """Return typed columns of the data of ``count`` messages, given by key, in the order of the shape.
+    def columns(
+        self, given: Mapping[str, Sequence[Any]], count: int, mismatched: Container[str] = ()
+    ) -> Sequence[Sequence[Any]] | None:
+        """Return typed columns of the data of ``count`` messages, given by path, in the order of the shape.
 
-        Return None if some value does not have the declared type; :meth:`structure` finds which.
+        The columns at the paths ``mismatched`` are left out.  Return None if another value does not have the declared
+        type; :meth:`misfits` finds which.
         """
         absent = (None,) * count
+        if any(not _are_empty(given.get(path, ())) for path in self.objects if path not in mismatched):
+            return None
         try:
-            return [to_column(field.convert, given.get(field.key, absent)) for field in self._fields]
+            return [
+                to_column(field.convert, absent if path in mismatched else given.get(path, absent))
+                for path, field in self._leaves.items()
+            ]
         except Exception:
             return None
+
+    def misfits(self, given: Mapping[str, Sequence[Any]]) -> Mapping[str, Collection[int]]:
+        """Return the indexes of the values that do not have the declared type, by path, as :meth:`columns` has them."""
+        fields = (one for field in self._fields for one in field.branches() if one.path in given)
+        found = {field.path: field.misfits(given[field.path]) for field in fields}
+        return {path: indexes for path, indexes in found.items() if indexes}
 
     def mismatches(self, mismatched: Mapping[str, Any]) -> str:
         """Describe, by path, what is wrong with the values that :meth:`structure` calls mismatched; show no value."""
@@ -154,9 +170,15 @@ class Entity:
 
     def _unknown(self, data: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return flatten(undeclared(data, self._fields))
+            found = flatten(undeclared(data, self._fields))
+            return {path: value for path, value in found.items() if value is not None}
         except TypeError as error:
             raise EntityError(str(error)) from None
+
+
+def _are_empty(column: Sequence[Any]) -> bool:
+    """Return True if values are empty objects or None, which say nothing about an object's properties."""
+    return set(map(type, column)) <= {dict, type(None)} and not any(column)
 
 
 def _is_below(path: str, mismatched: Mapping[str, Any]) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
-from amqtt_db.entity.strict import Convert, to_dict
+from amqtt_db.entity.strict import Convert, to_column, to_dict
 from amqtt_db.errors import EntityError
 from amqtt_db.record import Kind
 
@@ -50,6 +51,14 @@ class Field:
         yield self
         for child in self.children:
             yield from child.branches()
+
+    def misfits(self, column: Sequence[Any]) -> Collection[int]:
+        """Return the indexes of values that do not have the declared type."""
+        convert = to_dict if self.children else self.convert
+        with suppress(Exception):
+            to_column(convert, column)
+            return ()
+        return {index for index, value in enumerate(column) if value is not None and not _accepts(convert, value)}
 
     def mismatch(self, value: object) -> str:
         """Describe what is wrong with a value (its type, or else its range or its items) without the value itself."""
@@ -133,6 +142,14 @@ def undeclared(data: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, 
         ):
             rest[key] = inner
     return rest
+
+
+def _accepts(convert: Convert, value: Any) -> bool:
+    try:
+        convert(value)
+    except Exception:
+        return False
+    return True
 
 
 def _require(field: Field, problem: str) -> None:

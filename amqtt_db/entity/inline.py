@@ -69,8 +69,7 @@ def inline_plan(mapping: Mapping[Any, Any], where: str) -> EntitySpec:
         problems.append(Problem(where, "declares no properties"))
     if problems:
         raise SpecError(*problems)
-    is_flat = not any(field.children for field in fields)
-    return EntitySpec("the entity", fields, _values_of(fields), independent=is_flat)
+    return EntitySpec("the entity", fields, _values_of(fields), independent=True)
 
 
 def _inline_fields(mapping: Mapping[Any, Any], where: str, prefix: str, problems: list[Problem]) -> tuple[Field, ...]:

@@ -7,11 +7,15 @@ always printable text, and its keys can always be recovered.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Final
 
 LEVELS: Final = 16  # deeper objects stay JSON: a path of hundreds of keys is useless
+SPARSE: Final = 3  # objects with fewer than a third of all their keys on average are not put in columns
 
 _SPECIAL = re.compile("[\\\\.\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[{]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\(.)")
@@ -63,6 +67,66 @@ def _flatten(data: Mapping[str, Any], prefix: str, flat: dict[str, Any], whole: 
             _flatten(value, path + ".", flat, whole, levels - 1)
         else:
             flat[path] = value
+
+
+def columns_of(objects: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]] | None:
+    """Return the values of objects by key, column by column, None where an object lacks a key.
+
+    The keys are in the order of an object that has them all, otherwise sorted.  Return None if more than two of three
+    values would be missing.
+    """
+    keys = tuple(objects[0])
+    if keys and set(map(len, objects)) == {len(keys)}:
+        with suppress(KeyError):
+            rows = list(map(itemgetter(*keys), objects))
+            return {keys[0]: rows} if len(keys) == 1 else dict(zip(keys, zip(*rows, strict=True), strict=True))
+    longest, found = max(objects, key=len), set(chain.from_iterable(objects))
+    keys = tuple(longest) if len(longest) == len(found) else tuple(sorted(found))
+    if len(keys) * len(objects) > SPARSE * sum(map(len, objects)):
+        return None
+    return {key: [one.get(key) for one in objects] for key in keys}
+
+
+def flatten_columns(
+    columns: Mapping[str, Sequence[Any]], whole: Container[str] = ()
+) -> dict[str, Sequence[Any]] | None:
+    """Flatten many objects at once, given column by column, None where an object lacks a key.
+
+    Each column becomes what :func:`flatten` makes of its values.  Return None if objects share a column with anything
+    but None, or if more than two of three values of a column would be missing.  Raises TypeError for a key that is not
+    text.
+    """
+    try:
+        return dict(_flat_columns(columns, "", whole, LEVELS))
+    except _Uneven:
+        return None
+
+
+class _Uneven(Exception):  # noqa: N818 - it reads as what is the case
+    """Objects cannot be put in columns."""
+
+
+def _flat_columns(
+    columns: Mapping[str, Sequence[Any]], prefix: str, whole: Container[str], levels: int
+) -> Iterator[tuple[str, Sequence[Any]]]:
+    for key, column in columns.items():
+        if not isinstance(key, str):
+            raise TypeError(f"a key of an object is a {type(key).__name__}, not text")
+        path = prefix + escape(key)
+        types = set(map(type, column))
+        if dict in types and levels > 1 and path not in whole and any(column):
+            yield from _flat_columns(_object_columns(column, types), path + ".", whole, levels - 1)
+        else:
+            yield path, column
+
+
+def _object_columns(column: Sequence[Any], types: set[type]) -> dict[str, Sequence[Any]]:
+    """Return the columns of a column of objects of these types.  Raises _Uneven if that is not what it is."""
+    is_even = types <= {dict, type(None)} and {} not in column
+    found = columns_of(column if None not in column else [one or {} for one in column]) if is_even else None
+    if found is None:
+        raise _Uneven
+    return found
 
 
 def split_path(path: str) -> tuple[str, ...]:

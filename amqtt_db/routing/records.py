@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any, Final, NamedTuple
@@ -19,18 +19,23 @@ import attrs
 from amqtt_db.decode import EMPTY, Arrival, Decoder, Recollection, RememberingDecoder
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
-from amqtt_db.record import KIND_OF_TYPE, Kind, Pair, Shape, as_plain, escape, flatten, kind_of, level_path
+from amqtt_db.record import (
+    KIND_OF_TYPE,
+    Kind,
+    Pair,
+    Shape,
+    as_plain,
+    escape,
+    flatten,
+    kind_of,
+    level_path,
+)
+from amqtt_db.routing.columns import KNOWN_TYPES, OBJECT, kind_mark
 from amqtt_db.routing.each import Each, spread
 from amqtt_db.routing.reshape import names_in, reshape_message, reshape_record
 from amqtt_db.routing.route import Route
 
 MAX_SHAPES: Final = 4096  # if there are more, all are forgotten and learnt again
-
-# Types → kinds, but objects apart from lists: they are flattened first.
-_OBJECT: Final = "object"
-_key_kind = {**KIND_OF_TYPE, dict: _OBJECT, type(None): "null"}.get
-_FLAT: Final = KIND_OF_TYPE.keys() - {dict}
-_KNOWN: Final = KIND_OF_TYPE.keys() | {type(None)}
 
 RecordValues = tuple[Any, ...]
 RecordColumns = Sequence[Sequence[Any]]
@@ -55,19 +60,6 @@ class TypedRecord(NamedTuple):
     values: RecordValues
     dropped: int = 0
     nulled: int = 0
-
-
-@attrs.frozen
-class TypedColumns:
-    """Many records of one shape, column by column, without envelopes and without the topics' levels.
-
-    ``has_gaps`` is true if an undeclared property is absent from some of them.
-    """
-
-    timed_shape: TimedShape
-    columns: RecordColumns
-    dropped: int = 0
-    has_gaps: bool = False
 
 
 @attrs.frozen
@@ -101,7 +93,7 @@ class RecordBuilder:
 
     ``levels`` names the topics' levels that are stored as text, and ``level_pairs`` are their paths and kinds.
     ``times`` are the paths at which a record's time is looked for.  ``is_single`` is true if a message is one record,
-    ``types_columns`` if :meth:`type_columns` may be called, ``has_time`` if a property is the event's time.
+    ``types_columns`` if its objects may be typed column by column, ``has_time`` if a property is the event's time.
     :meth:`type_object` types one object, given the levels of its topic.
     """
 
@@ -130,7 +122,7 @@ class RecordBuilder:
         self._known: dict[Any, tuple[TimedShape, _Pick]] = {}
         self._timed_shapes: dict[Shape, TimedShape] = {}
         if self.route.entity is not None:
-            self._declared = self._timed_shape(self.route.entity.shape.properties)
+            self._declared = self.timed_shape(self.route.entity.shape.properties)
 
     def items(self, data: Any) -> Iterator[dict[str, Any]]:
         """Yield the objects that become records: one, or one per item of a generator or of the ``each:`` list."""
@@ -162,32 +154,13 @@ class RecordBuilder:
         reshaping = self.route.reshaping
         return reshape_record(reshaping, data) if reshaping.changes_records else data
 
-    def type_columns(self, names: Sequence[str], columns: RecordColumns) -> TypedColumns | None:
-        """Type many objects with the keys ``names``; return None if they must be typed one by one.
-
-        That is the case if a property is an object, or has values of several kinds or not of the declared one.
-        """
-        entity, absent = self.route.entity, (None,) * len(columns[0])
-        given = dict(zip(names, columns, strict=True))
-        declared = () if entity is None else entity.columns(given, len(absent))
-        rest = given if entity is None else {name: given[name] for name in names if name not in entity.keys}
-        more = None if rest and entity is not None and self.route.unknown == "reject" else _type_undeclared(rest)
-        if declared is None or more is None:
-            return None
-        dropped = 0
-        if entity is not None and self.route.unknown == "ignore":
-            dropped, more = sum(len(column) - column.count(None) for column in more.values()), {}
-        timed_shape = self._timed_shape((*(() if entity is None else entity.shape.properties), *more))
-        has_gaps = any(None in column for column in more.values())
-        return TypedColumns(timed_shape, [*declared, *more.values()], dropped, has_gaps)
-
     def _type_undeclared(self, data: dict[str, Any], levels: TopicLevels) -> TypedRecord:
         """Type an object of a route without an entity."""
-        key: tuple[Any, ...] = (tuple(data), tuple(map(_key_kind, map(type, data.values()))))
+        key: tuple[Any, ...] = (tuple(data), tuple(map(kind_mark, map(type, data.values()))))
         known = self._known.get(key)
-        if known is None and (_OBJECT in key[1] or None in key[1] or not all(isinstance(name, str) for name in data)):
+        if known is None and (OBJECT in key[1] or None in key[1] or not all(isinstance(name, str) for name in data)):
             data = _flatten_any(data)
-            key = (tuple(data), tuple(map(_key_kind, map(type, data.values()))), _OBJECT)
+            key = (tuple(data), tuple(map(kind_mark, map(type, data.values()))), OBJECT)
             known = self._known.get(key)
         timed_shape, pick = known or self._learn(key, data)
         return TypedRecord(timed_shape, pick(data) + levels.values)
@@ -203,7 +176,7 @@ class RecordBuilder:
         extra = {**({} if nulled else mismatched), **({} if dropped else unknown)}
         present = {path: _as_known_type(value) for path, value in extra.items() if value is not None}
         pairs = (*self._entity.shape.properties, *((path, _kind_by_type(value)) for path, value in present.items()))
-        timed_shape = self._timed_shape(pairs, levels.mistyped)
+        timed_shape = self.timed_shape(pairs, levels.mistyped)
         return TypedRecord(timed_shape, (*values, *present.values(), *levels.values), dropped, nulled)
 
     def _judge(self, mismatched: Mapping[str, Any], unknown: Mapping[str, Any]) -> tuple[int, int]:
@@ -220,11 +193,11 @@ class RecordBuilder:
         """Learn a new set of keys and kinds; null values are absent.  The keys of flattened data are paths."""
         present = [name for name, value in data.items() if value is not None]
         path_of = (lambda name: name) if len(key) > 2 else escape
-        timed_shape = self._timed_shape(tuple((path_of(name), _kind_by_type(data[name])) for name in present))
+        timed_shape = self.timed_shape(tuple((path_of(name), _kind_by_type(data[name])) for name in present))
         self._known[key] = timed_shape, _picker(present)
         return self._known[key]
 
-    def _timed_shape(self, pairs: tuple[Pair, ...], more_levels: tuple[Pair, ...] = ()) -> TimedShape:
+    def timed_shape(self, pairs: tuple[Pair, ...], more_levels: tuple[Pair, ...] = ()) -> TimedShape:
         """Return the only TimedShape for these properties and the topic's levels."""
         shape = Shape((*pairs, *self.level_pairs, *more_levels))
         timed_shape = self._timed_shapes.get(shape)
@@ -340,32 +313,11 @@ def _as_object(data: Any) -> dict[str, Any]:
 def _flatten_any(data: dict[str, Any]) -> dict[str, Any]:
     """Flatten an object; values of similar types are converted to the project's types."""
     flat = flatten(data)
-    return flat if set(map(type, flat.values())) <= _KNOWN else flatten(as_plain(data))
+    return flat if set(map(type, flat.values())) <= KNOWN_TYPES else flatten(as_plain(data))
 
 
 def _as_known_type(value: Any) -> Any:
-    return value if type(value) in _KNOWN else as_plain(value)
-
-
-def _type_undeclared(given: Mapping[str, Sequence[Any]]) -> dict[Pair, Sequence[Any]] | None:
-    """Return columns by the pair that all their values share, without all-null columns; None if some values differ.
-
-    Also return None for a name that is not text.
-    """
-    found: dict[Pair, Sequence[Any]] = {}
-    for name, column in given.items():
-        kinds = _kinds_of_types(frozenset(map(type, column))) if isinstance(name, str) else None
-        if kinds is None or len(kinds) > 1:
-            return None
-        found.update({(escape(name), kind): column for kind in kinds})
-    return found
-
-
-@lru_cache(1024)
-def _kinds_of_types(types: frozenset[type]) -> frozenset[Kind] | None:
-    """Return the kinds of values of these types; None if the types alone do not determine them."""
-    there = types - {type(None)}
-    return frozenset(KIND_OF_TYPE[one] for one in there) if there <= _FLAT else None
+    return value if type(value) in KNOWN_TYPES else as_plain(value)
 
 
 def _kind_by_type(value: Any) -> Kind:

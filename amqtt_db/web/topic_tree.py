@@ -78,7 +78,9 @@ def _make_node(name: str, topic: str | None, branch: _Branch, opened: set[int], 
     hidden = 0
     if id(branch) in opened:
         below = sorted(branch.below.items())
-        children = tuple(_chain_levels(level, topic, child, opened, most) for level, child in below[first : first + most])
+        children = tuple(
+            _chain_levels(level, topic, child, opened, most) for level, child in below[first : first + most]
+        )
         hidden = max(0, len(below) - first - most)
     return TopicNode(name, topic or "", branch.count, branch.is_topic, children, hidden)
 

@@ -8,11 +8,11 @@ not affected.
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import is_
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import orjson
@@ -22,9 +22,13 @@ from amqtt_db.entity.timestamp import event_times
 from amqtt_db.errors import Rejected
 from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
 from amqtt_db.models.base import Destination
-from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape
+from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape, columns_of
+from amqtt_db.routing.columns import Alike, TypedColumns, divide, type_columns
 from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler, TopicMemory
 from amqtt_db.writer.topic_router import Handling, IgnoredTopic, TopicRouter
+
+FEW: Final = 3  # fewer objects are typed faster one by one than together
+RARE: Final = 8  # fewer objects with the same keys are typed together with others
 
 RecordGroup = tuple[Destination, Shape]
 """The key of records that need the same columns."""
@@ -125,8 +129,8 @@ def _escape(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-_Entry = tuple[int, TopicHandler, RecordValues]
-"""A message whose object may be typed together with others: its index in the batch, its handler and its values."""
+_Entry = tuple[int, TopicHandler, dict[str, Any]]
+"""A message whose object may be typed together with others: its index in the batch, its handler and the object."""
 
 _Typed = tuple[int, TopicHandler, RecordValues, int]
 """A record without its envelope: its message's index in the batch, the handler, its values, its part's number."""
@@ -165,7 +169,7 @@ class _BatchDecoder:
                 entries = self._same_keys.get(key)
                 if entries is None:
                     entries = self._same_keys[key] = []
-                entries.append((index, handler, tuple(data.values())))
+                entries.append((index, handler, data))
                 return
         except Exception as fault:
             self.refuse(index, handler.filter, handler.explain(fault))
@@ -183,8 +187,8 @@ class _BatchDecoder:
 
     def groups(self) -> RecordGroups:
         """Return the records of all messages by destination and shape, in the order in which these were first met."""
-        for (_, names), entries in self._same_keys.items():
-            self._type_together(names, entries)
+        for entries in _merge_rare(self._same_keys.values()):
+            self._type_together(entries)
         for timed_shape, typed in self._typed.items():
             indexes, handlers, rows, parts = zip(*typed, strict=True)
             columns = list(zip(*rows, strict=True))
@@ -195,25 +199,48 @@ class _BatchDecoder:
             self.count(destination.route, records=len(records))
         return {(destination, records.shape): records for destination, records in found}
 
-    def _type_together(self, names: tuple[str, ...], entries: Sequence[_Entry]) -> None:
-        """Type objects with the same keys: all together, those of a destination together, or each alone."""
-        indexes, handlers, rows = zip(*entries, strict=True)
-        groups, builder = _indexes_by_destination([handler.destination for handler in handlers]), handlers[0].builder
+    def _type_together(self, entries: Sequence[_Entry], mismatched: frozenset[str] = frozenset()) -> None:
+        """Type objects: all together, those that are alike together, or each alone."""
+        parts = (
+            self._try_columns(entries, mismatched) if len(entries) >= FEW else [Alike(range(len(entries)), mismatched)]
+        )
+        for part in parts:
+            some = [entries[member] for member in part.indexes]
+            if len(parts) > 1 or part.mismatched != mismatched:
+                self._type_together(some, part.mismatched)
+                continue
+            for entry in some:
+                self._type_alone(*entry)
+
+    def _try_columns(self, entries: Sequence[_Entry], mismatched: frozenset[str]) -> Sequence[Alike]:
+        """Do what :meth:`_type_columns` does; if that fails, one of the objects is to blame."""
         try:
-            typed = builder.type_columns(names, list(zip(*rows, strict=True)))
-            if typed is not None and (len(groups) == 1 or not typed.has_gaps):
-                columns = [*typed.columns, *_level_columns(handlers)]
-                parts = [0] * len(indexes)
-                records = self._record_batch(typed.timed_shape, indexes, handlers, columns, parts)
-                self._put(typed.timed_shape, handlers, records)
-                self.count(handlers[0].filter, stored=len(indexes), dropped=typed.dropped)
-                return
+            return self._type_columns(entries, mismatched)
         except Exception:
-            groups = groups[:1]  # one of them is to blame: typing each alone finds it
-        for _, members in groups if len(groups) > 1 else ():
-            self._type_together(names, [entries[member] for member in members])
-        for index, handler, values in entries if len(groups) == 1 else ():
-            self._type_alone(index, handler, dict(zip(names, values, strict=True)))
+            return [Alike(range(len(entries)), mismatched)]
+
+    def _type_columns(self, entries: Sequence[_Entry], mismatched: frozenset[str]) -> Sequence[Alike]:
+        """Type objects column by column; return those that remain, divided."""
+        indexes, handlers, objects = zip(*entries, strict=True)
+        route, columns = handlers[0].builder.route, columns_of(objects)
+        if columns is None:
+            return [Alike(range(len(entries)), mismatched)]
+        typed = type_columns(route, columns, mismatched)
+        if typed is None:
+            return divide(route, columns, mismatched)
+        places = _indexes_by_destination([handler.destination for handler in handlers])
+        if typed.has_gaps and len(places) > 1:
+            return [Alike(members, mismatched) for _, members in places]
+        self._put_columns(typed, indexes, handlers)
+        return ()
+
+    def _put_columns(self, typed: TypedColumns, indexes: Sequence[int], handlers: Sequence[TopicHandler]) -> None:
+        timed_shape = handlers[0].builder.timed_shape(typed.pairs)
+        columns = [*typed.columns, *_level_columns(handlers)]
+        self._put(
+            timed_shape, handlers, self._record_batch(timed_shape, indexes, handlers, columns, [0] * len(indexes))
+        )
+        self.count(handlers[0].filter, stored=len(indexes), dropped=typed.dropped, nulled=typed.nulled)
 
     def _type_alone(self, index: int, handler: TopicHandler, data: Any) -> None:
         try:
@@ -269,6 +296,18 @@ class _BatchDecoder:
         if missing:
             self.count(handler.filter, time_missing=missing)
         return times
+
+
+def _merge_rare(same_keys: Iterable[list[_Entry]]) -> Iterator[list[_Entry]]:
+    """Yield the objects with the same keys; those of a destination whose keys are rare come together."""
+    rare: dict[int, list[_Entry]] = {}
+    for entries in same_keys:
+        if len(entries) >= RARE:
+            yield entries
+            continue
+        for entry in entries:
+            rare.setdefault(id(entry[1].destination), []).append(entry)
+    yield from rare.values()
 
 
 def _level_columns(handlers: Sequence[TopicHandler]) -> RecordColumns:

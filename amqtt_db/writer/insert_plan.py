@@ -17,7 +17,7 @@ from amqtt_db.database.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.errors import StructureError
 from amqtt_db.models.base import Cell, Destination
 from amqtt_db.models.binding import BoundModel, RowMaker
-from amqtt_db.record import Pair, Record, RecordSlice, Shape
+from amqtt_db.record import Kind, Pair, Record, RecordBatch, RecordSlice, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.insert_target import InsertTarget, TargetRows, encode_rows, fitting_kind, target_of
@@ -113,6 +113,19 @@ class InsertPlanner:
         for (path, kind), value in zip(record.shape.properties, record.values, strict=True):
             pairs.append((path, kind if value is None else fitting_kind(self._engine, kind, value)))
         return attrs.evolve(record, shape=Shape(tuple(pairs)))
+
+    def odd_records(self, batch: RecordBatch) -> Sequence[int]:
+        """Return the indexes of records with a value that its kind's column would not return exactly, ascending."""
+        odd: set[int] = set()
+        for (_, kind), column in zip(batch.shape.properties, batch.columns, strict=True):
+            try:
+                self._engine.encode([kind], [column])
+            except Unfit:
+                odd.update(index for index, value in enumerate(column) if self._is_odd(kind, value))
+        return sorted(odd)
+
+    def _is_odd(self, kind: Kind, value: Any) -> bool:
+        return value is not None and fitting_kind(self._engine, kind, value) != kind
 
     def limit_columns(self, groups: Iterable[RecordGroup]) -> bool:
         """Make rows of some groups fill half as many columns from now on; return False if that is impossible."""
@@ -242,8 +255,13 @@ def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> Recor
     fitted = {group: records for group, records in groups.items() if group not in misfits.groups}
     for destination, shape in misfits.groups:
         found: dict[RecordGroup, list[Record]] = {}
-        for record in map(planner.fit, groups[destination, shape]):
+        batch = RecordBatch.of(shape, groups[destination, shape])
+        odd = planner.odd_records(batch)
+        for record in map(planner.fit, batch.at(odd)):
             found.setdefault((destination, record.shape), []).append(record)
+        rest = sorted(set(range(len(batch))).difference(odd))
+        if rest:
+            fitted[destination, shape] = batch.at(rest)
         for group, records in found.items():
             fitted[group] = [*fitted.get(group, ()), *records]
     return fitted
