@@ -1,6 +1,6 @@
 """A batch of the journal → typed records: the first of a batch's three values.
 
-Objects with the same keys are typed together, column by column; all other messages are typed one by one.  A message
+Objects that are alike are typed together, column by column; all other messages are typed one by one.  A message
 that cannot be decoded or typed is rejected, whatever its decoder, its entity or its values raise; its neighbours are
 not affected.
 """
