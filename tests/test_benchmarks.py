@@ -25,7 +25,7 @@ BRIEF = {
         "--seconds=0.5",
         "--idle=0.2",
         "--backlog=200",
-    ),  # fmt: skip
+    ),
     "broker.py": ("--messages=200", "--rounds=1", "--clients=1,4"),
     "codecs.py": ("--rounds=1", "--times=10"),
     "latency.py": ("--rate=200", "--seconds=0.5", "--rounds=1", "--clients=2", "--idle=0.2", "--databases=sqlite"),

@@ -16,12 +16,12 @@ OBJECT: Final = "object"
 KNOWN_TYPES: Final = KIND_OF_TYPE.keys() | {type(None)}
 
 _FLAT: Final = KIND_OF_TYPE.keys() - {dict}
-_NULL: Final = "null"
+_ABSENT: Final = "null"
 
-kind_mark: Final = {**KIND_OF_TYPE, dict: OBJECT, type(None): _NULL}.get
+kind_mark: Final = {**KIND_OF_TYPE, dict: OBJECT, type(None): _ABSENT}.get
 """Types → kinds, but objects apart from lists; None for a type that is none of the project's."""
 
-Columns = Mapping[str, Sequence[Any]]
+ObjectColumns = Mapping[str, Sequence[Any]]
 """Values of many objects, by key or by path, None where an object has none."""
 
 
@@ -48,32 +48,34 @@ class Alike:
     mismatched: frozenset[str] = frozenset()
 
 
-def type_columns(route: Route, columns: Columns, mismatched: frozenset[str]) -> TypedColumns | None:
+def type_columns(route: Route, columns: ObjectColumns, mismatched: frozenset[str]) -> TypedColumns | None:
     """Type the objects of a route, given by key; return None if they are not alike (see :func:`divide`).
 
     ``mismatched`` are the declared paths at which no value has the declared type.
     """
     typed = _type_flat(route, {escape(key): column for key, column in columns.items()}, mismatched, _FLAT)
-    flat = _flatten(route, columns) if typed is None else None
+    flat = _flatten_columns(route, columns) if typed is None else None
     return typed if flat is None else _type_flat(route, flat, mismatched, KNOWN_TYPES)
 
 
-def divide(route: Route, columns: Columns, mismatched: frozenset[str]) -> Sequence[Alike]:
+def divide(route: Route, columns: ObjectColumns, mismatched: frozenset[str]) -> Sequence[Alike]:
     """Divide the objects of a route, given by key, into those that are alike.
 
     Alike are those whose objects have the same keys, whose undeclared properties have the same kinds, and which have
     the same properties of another type than the declared one.
     """
-    flat, rows = _flatten(route, columns), range(len(next(iter(columns.values()))))
+    flat, rows = _flatten_columns(route, columns), range(len(next(iter(columns.values()))))
     if flat is None:
         forms = [list(map(_form, column)) for column in columns.values() if dict in set(map(type, column))]
         return [Alike(indexes, mismatched) for indexes in _equal_rows(rows, forms)]
     found = {} if route.entity is None else route.entity.misfits(flat)
     misfits = {path: indexes for path, indexes in found.items() if path not in mismatched}
     kinds = [
-        list(_marks(column)) for path, column in flat.items() if path in misfits or _is_further(route, path, mismatched)
+        list(_kind_marks(column))
+        for path, column in flat.items()
+        if path in misfits or _is_further(route, path, mismatched)
     ]
-    several = [marks for marks in kinds if len(set(marks) - {_NULL}) > 1]
+    several = [marks for marks in kinds if len(set(marks) - {_ABSENT}) > 1]
     wrong = [[row in indexes for row in rows] for indexes in misfits.values()]
     return [
         Alike(indexes, mismatched.union(path for path, some in misfits.items() if indexes[0] in some))
@@ -81,7 +83,7 @@ def divide(route: Route, columns: Columns, mismatched: frozenset[str]) -> Sequen
     ]
 
 
-def _type_flat(route: Route, given: Columns, mismatched: frozenset[str], types: Set[type]) -> TypedColumns | None:
+def _type_flat(route: Route, given: ObjectColumns, mismatched: frozenset[str], types: Set[type]) -> TypedColumns | None:
     """Type columns by path, whose values have no other types than those given."""
     entity, count = route.entity, len(next(iter(given.values())))
     declared = () if entity is None else entity.columns(given, count, mismatched)
@@ -102,7 +104,7 @@ def _type_flat(route: Route, given: Columns, mismatched: frozenset[str], types: 
     )
 
 
-def _flatten(route: Route, columns: Columns) -> Columns | None:
+def _flatten_columns(route: Route, columns: ObjectColumns) -> ObjectColumns | None:
     return flatten_columns(columns, () if route.entity is None else route.entity.declared)
 
 
@@ -112,7 +114,7 @@ def _is_further(route: Route, path: str, mismatched: frozenset[str]) -> bool:
     return entity is None or path in mismatched or not (path in entity.declared or path in entity.objects)
 
 
-def _by_pair(given: Columns, types: Set[type]) -> dict[Pair, Sequence[Any]] | None:
+def _by_pair(given: ObjectColumns, types: Set[type]) -> dict[Pair, Sequence[Any]] | None:
     """Return columns by the pair that all their values share, without all-null columns.
 
     Return None if some values differ, or have another type than those given.
@@ -127,7 +129,7 @@ def _by_pair(given: Columns, types: Set[type]) -> dict[Pair, Sequence[Any]] | No
     return found
 
 
-def _marks(column: Sequence[Any]) -> Iterator[str | None]:
+def _kind_marks(column: Sequence[Any]) -> Iterator[str | None]:
     return map(kind_mark, map(type, column))
 
 
