@@ -16,6 +16,9 @@ AmqttDbError
 
 from __future__ import annotations
 
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -23,6 +26,8 @@ from typing import ClassVar, Final
 
 import attrs
 
+_PACKAGE: Final = os.path.join(os.path.dirname(__file__), "")
+_LIBRARIES: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _SAME_CAUSE_SECONDS: Final = 60.0
 _MOST_CAUSES: Final = 100
 
@@ -90,6 +95,17 @@ def describe_fault(error: BaseException) -> str:
         return type(error).__name__
 
 
+def find_place(error: BaseException) -> str:
+    """Return file and line of the user's code that an error came through last, such as ``plc.py, line 7``.
+
+    For a user's code among the installed packages, this is where it was entered; "" if no such code was.
+    """
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    foreign = [place for place in places if not place[0].startswith((_PACKAGE, "<"))]
+    mine = [place for place in foreign if not place[0].startswith(_LIBRARIES)] or foreign[:1]
+    return "".join(f"{os.path.basename(file)}, line {line}" for file, line in mine[-1:])
+
+
 @contextmanager
 def blame_message(where: str = "") -> Iterator[None]:
     """Turn whatever user code raises into a StructureError, blaming the message; its text includes ``where``."""
@@ -98,7 +114,8 @@ def blame_message(where: str = "") -> Iterator[None]:
     except Rejected:
         raise
     except Exception as error:
-        raise StructureError(f"{describe_fault(error)} (in {where})" if where else describe_fault(error)) from error
+        places = ", ".join(filter(None, (where, find_place(error))))
+        raise StructureError(f"{describe_fault(error)} (in {places})" if places else describe_fault(error)) from error
 
 
 class DatabaseError(AmqttDbError):

@@ -74,6 +74,13 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(highlight=False, stderr=stderr)
 
 
+def print_bytes(data: bytes) -> None:
+    """Write bytes as they are.  Raises OutputError on a terminal, which they might command."""
+    if sys.stdout.isatty():
+        raise OutputError("these bytes may not be text: write them to a file, with `> FILE`")
+    _write_bytes(data)
+
+
 def discard_output() -> None:
     """Drop what is still buffered for standard output, so that the interpreter does not complain at exit."""
     try:

@@ -6,9 +6,9 @@ in segments, which are separate rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
@@ -18,7 +18,10 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.database.snapshot import Snapshot, answer, open_snapshot, require_tables
 from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError
-from amqtt_db.record import EPOCH
+from amqtt_db.record import EPOCH, to_micros
+from amqtt_db.routing.topics import TopicFilter
+
+_PAGE_LETTERS: Final = 500
 
 
 @attrs.frozen
@@ -41,36 +44,76 @@ class DeadLetter:
     payload: bytes | None = attrs.field(default=None, repr=False)
 
 
-def letters(database: str, limit: int | None = None) -> list[DeadLetter]:
-    """Return the newest ``limit`` dead letters of the database at a URL, without their payloads.
+@attrs.frozen
+class LetterChoice:
+    """Which dead letters are meant: those that have all of this; None stands for any.
+
+    ``topic`` is a topic filter, ``step`` what rejected them, and ``since`` a time of arrival.
+    """
+
+    ids: frozenset[int] | None = None
+    topic: str = "#"
+    step: str | None = None
+    since: datetime | None = None
+
+    def find(self, connection: sa.Connection, catalog: Catalog) -> list[int]:
+        """Return the ids of these dead letters, the oldest first."""
+        table, wanted = catalog.dead_letter, TopicFilter.parse(self.topic)
+        query = sa.select(table.c.id, table.c.topic).order_by(table.c.id)
+        if self.step is not None:
+            query = query.where(table.c.step == self.step)
+        if self.since is not None:
+            query = query.where(table.c.time >= to_micros(self.since))
+        return [
+            row.id
+            for row in connection.execute(query)
+            if (self.ids is None or row.id in self.ids) and _covers(wanted, row.topic)
+        ]
+
+
+ALL_LETTERS: Final = LetterChoice()
+
+
+def _covers(wanted: TopicFilter, topic: bytes) -> bool:
+    return wanted.text == "#" or wanted.match(topic.decode(errors="replace")) is not None
+
+
+def letters(database: str, limit: int | None = None, choice: LetterChoice = ALL_LETTERS) -> list[DeadLetter]:
+    """Return the newest ``limit`` chosen dead letters of the database at a URL, without their payloads.
 
     Raises DatabaseError if it cannot be read.
     """
     with open_snapshot(database) as snapshot:
         require_tables(snapshot)
-        query = _query(snapshot).order_by(snapshot.catalog.dead_letter.c.id.desc()).limit(limit)
-        return [_letter(row) for row in snapshot.connection.execute(query).mappings()]
+        ids = choice.find(snapshot.connection, snapshot.catalog)[::-1][:limit]
+        return [_letter(row) for page in _letter_pages(ids) for row in _fetch(snapshot, page)]
 
 
 def letter(database: str, id: int) -> DeadLetter | None:  # noqa: A002
     """Return the dead letter of message ``id`` with its payload, or None."""
     with open_snapshot(database) as snapshot:
         require_tables(snapshot)
-        query = _query(snapshot).where(snapshot.catalog.dead_letter.c.id == id)
-        row = snapshot.connection.execute(query).mappings().one_or_none()
-        if row is None:
-            return None
-        return attrs.evolve(_letter(row), payload=payload_of(snapshot.connection, snapshot.catalog, id))
+        for row in _fetch(snapshot, [id]):
+            return attrs.evolve(_letter(row), payload=payload_of(snapshot.connection, snapshot.catalog, id))
+        return None
 
 
-def purge(database: str, ids: Iterable[int] | None = None) -> int:
-    """Delete dead letters permanently: those with ``ids``, or all of them; return how many there were."""
+def count_letters(database: str, choice: LetterChoice) -> int:
+    """Return how many dead letters are chosen.  Raises DatabaseError if the database cannot be read."""
+    with open_snapshot(database) as snapshot:
+        require_tables(snapshot)
+        return len(choice.find(snapshot.connection, snapshot.catalog))
+
+
+def purge(database: str, choice: LetterChoice = ALL_LETTERS) -> int:
+    """Delete the chosen dead letters permanently; return how many there were."""
     engine = engine_for(database)
-    target = engine.open(write=True)
+    catalog, target = Catalog(engine), engine.open(write=True)
     try:
         with target.begin() as connection:
             require_version(connection)
-            return delete_letters(connection, Catalog(engine), ids)
+            pages = [None] if choice == ALL_LETTERS else _letter_pages(choice.find(connection, catalog))
+            return sum(delete_letters(connection, catalog, page) for page in pages)
     except sa.exc.DBAPIError as error:
         raise DatabaseError(answer(error)) from error
     finally:
@@ -114,10 +157,17 @@ def delete_letters(connection: sa.Connection, catalog: Catalog, ids: Iterable[in
     return counts[-1]
 
 
-def _query(snapshot: Snapshot) -> sa.Select[Any]:
+def _letter_pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Return ids in lists that fit into a statement."""
+    return (ids[start : start + _PAGE_LETTERS] for start in range(0, len(ids), _PAGE_LETTERS))
+
+
+def _fetch(snapshot: Snapshot, ids: Sequence[int]) -> Sequence[sa.RowMapping]:
+    """Return the rows of dead letters without their payloads, the newest first."""
     table = snapshot.catalog.dead_letter
     columns = [table.c[name] for name in attrs.fields_dict(DeadLetter) if name not in {"size", "payload"}]
-    return sa.select(*columns, size_column(snapshot.catalog).label("size"))
+    query = sa.select(*columns, size_column(snapshot.catalog).label("size")).where(table.c.id.in_(ids))
+    return snapshot.connection.execute(query.order_by(table.c.id.desc())).mappings().all()
 
 
 def _letter(row: sa.RowMapping) -> DeadLetter:

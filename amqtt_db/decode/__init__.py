@@ -19,7 +19,7 @@ from amqtt_db.decode.checks import Decoder, check_depth, shorten
 from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
 from amqtt_db.decode.json_text import EMPTY
 from amqtt_db.decode.remembering import Arrival, Memory, Recollection, RememberingDecoder, apply_stage
-from amqtt_db.errors import DecodeError, Problem
+from amqtt_db.errors import DecodeError, Problem, find_place
 from amqtt_db.registry import SpecError, load, suggest
 
 __all__ = [
@@ -218,7 +218,7 @@ def _guard(stage: _Stage) -> Callable[..., Any]:
         except DecodeError:
             raise
         except (Exception, SystemExit) as error:
-            raise DecodeError(f"{name} fails with {shorten(error)}") from error
+            raise DecodeError(f"{name} fails with {_explain_fault(error)}") from error
         if type(data) is GeneratorType:
             return _guard_parts(name, data)
         check_depth(data)
@@ -235,7 +235,12 @@ def _guard_parts(name: str, parts: Iterator[Any]) -> Iterator[Any]:
     except DecodeError:
         raise
     except (Exception, SystemExit) as error:
-        raise DecodeError(f"{name} fails with {shorten(error)}") from error
+        raise DecodeError(f"{name} fails with {_explain_fault(error)}") from error
+
+
+def _explain_fault(error: BaseException) -> str:
+    place = find_place(error)
+    return f"{shorten(error)} ({place})" if place else shorten(error)
 
 
 def _bytes_only(stage: _Stage) -> Decoder:

@@ -19,7 +19,7 @@ from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroups, decode_batch
 from amqtt_db.writer.existing_tables import named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
-from amqtt_db.writer.topic_router import TopicRouter
+from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
 
 
 @attrs.frozen
@@ -38,7 +38,14 @@ class Preview:
     @property
     def is_stored(self) -> bool:
         """True if the message would be stored, not ignored or made a dead letter."""
-        return self.route is not None and self.route.stores and self.reason is None and not self.is_empty
+        return self.refusal is None and not self.is_empty
+
+    @property
+    def refusal(self) -> str | None:
+        """Why a dead letter with this content would stay one; None if it would not."""
+        if self.route is None or not self.route.stores:
+            return IgnoredTopic("" if self.route is None else self.route.filter.text).reason
+        return self.reason
 
 
 def preview(settings: Settings, topic: str, payload: bytes) -> Preview:

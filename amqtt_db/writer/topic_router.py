@@ -37,6 +37,11 @@ class IgnoredTopic:
 
     filter: str
 
+    @property
+    def reason(self) -> str:
+        """Why they are not stored."""
+        return "its route has `store: false`" if self.filter else "no route covers its topic"
+
 
 Handling = TopicHandler | RefusedTopic | IgnoredTopic
 """What to do with a topic's messages."""

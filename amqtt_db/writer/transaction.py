@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import COUNTS, Catalog, key_hash
-from amqtt_db.database.dead_letters import add_rest, delete_letters, payload_of
+from amqtt_db.database.dead_letters import LetterChoice, add_rest, delete_letters, payload_of
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.raw_payloads import add_raw
 from amqtt_db.errors import format_count
@@ -118,11 +118,9 @@ class TransactionWriter:
         self._write_dead_letters(connection, decoded)
         self.add_counts(connection, decoded.number, decoded.counts)
 
-    def dead_letters(self, connection: sa.Connection) -> list[tuple[int, bytes]]:
-        """Return the ids and topics of all dead letters, oldest first."""
-        table = self._catalog.dead_letter
-        query = sa.select(table.c.id, table.c.topic).order_by(table.c.id)
-        return [(row.id, row.topic) for row in connection.execute(query)]
+    def dead_letters(self, connection: sa.Connection, choice: LetterChoice) -> list[int]:
+        """Return the ids of the chosen dead letters, oldest first."""
+        return choice.find(connection, self._catalog)
 
     def dead_letter(self, connection: sa.Connection, id_: int) -> tuple[Message, str]:
         """Return a dead letter's message and its topic filter.  Raises CheckpointMoved if there is none."""

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.dead_letters import LetterChoice
 from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted
@@ -158,10 +159,10 @@ class Writer:
         """Return True if another writer was in the way, and a retry may succeed at once."""
         return is_collision(self._engine, error)
 
-    def dead_letters(self) -> list[tuple[int, bytes]]:
-        """Return the ids and topics of all dead letters, oldest first."""
+    def dead_letters(self, choice: LetterChoice) -> list[int]:
+        """Return the ids of the chosen dead letters, oldest first."""
         with self._database.begin() as connection:
-            return self._target.dead_letters(connection)
+            return self._target.dead_letters(connection, choice)
 
     def replay_one(self, id_: int) -> str | None:
         """Store the dead letter of a message; return why it cannot be stored, or None.
@@ -175,7 +176,7 @@ class Writer:
         self._assign_topics(batch)
         (handler,) = self._router.handlers(batch.topics)
         if isinstance(handler, IgnoredTopic):
-            return "its route has `store: false`" if handler.filter else "no route covers its topic"
+            return handler.reason
         try:
             decoded, rows = self._prepare(id_ >> POSITION_BITS, batch)
             if decoded.rejected:

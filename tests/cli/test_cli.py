@@ -565,9 +565,9 @@ def test_the_demo(tmp_path: Path) -> None:
     assert rows(tmp_path / "mqtt.db", query)
 
 
-def feed(directory: Path, *messages: tuple[str, Any]) -> Path:
+def feed(directory: Path, *messages: tuple[str, Any], **section: Any) -> Path:
     """A configuration whose database has messages."""
-    path = configuration(directory)
+    path = configuration(directory, **section)
     with closing(
         Workbench(directory, *yaml.safe_load(path.read_text(encoding="utf-8"))["plugins"]["amqtt_db.Plugin"]["routes"])
     ) as bench:

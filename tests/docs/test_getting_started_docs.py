@@ -28,6 +28,7 @@ from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.serve import addresses
 from amqtt_db.cli.show_status import render_status
 from amqtt_db.database.catalog import COUNTS
+from amqtt_db.database.dead_letters import LetterChoice
 from amqtt_db.ingest.bridge.link_state import LinkState
 from amqtt_db.ingest.supervisor import MISCONFIGURED, Supervisor
 from amqtt_db.reader.status import JournalStatus, Status, TopicCounts
@@ -176,7 +177,8 @@ def test_json_only(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, {"topic": "#", "decode": "json"})
     bench.send(Sent("signs/door", b"ON"), Sent("signs/door", b""), Sent("signs/door", b"21.5"))
     assert bench.data() == [{"value": 21.5}]
-    assert [one.reason for one in replay(bench.url, routes({"topic": "#"}), "signs/#")] == [None, None]
+    replayed = replay(bench.url, routes({"topic": "#"}), LetterChoice(topic="signs/#"))
+    assert [one.reason for one in replayed] == [None, None]
     assert (bench.data(), bench.dead()) == ([{"value": "ON"}, {"value": 21.5}], [])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import subprocess
@@ -34,6 +35,7 @@ METHODS = {
     "write": "MoodyWriter",
     "extra_values": "MoodyWriter",
 }
+MOODY = f"ValueError: no (in Moody.tables, user_code.py, line {inspect.getsourcelines(user_code.fail)[1] + 2})"
 HARMLESS = ("a function that fails", "a function that returns nonsense")
 EXAMPLES = 3 * settings().max_examples
 
@@ -234,10 +236,10 @@ def test_a_model_that_hangs_or_exits_when_it_is_asked_anything_is_left_alone(moo
 
 
 def test_a_dead_letter_of_a_model_says_where(tmp_path: Path) -> None:
-    """The class, the method and the error."""
+    """The class, the method, the error, and where in the user's file it is."""
     bench = Workbench(tmp_path, moody("tables", "value error"))
     bench.send(("moody/a", {"bad": 1}))
-    assert [letter.reason for letter in bench.dead()] == ["ValueError: no (in Moody.tables)"]
+    assert [letter.reason for letter in bench.dead()] == [MOODY]
 
 
 def test_replay_tells_what_user_code_raises(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_replay_tells_what_user_code_raises(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, moody("tables", "value error"))
     bench.send(("moody/a", {"bad": 1}), Sent("moody/a", b"recursion"))
     first, second = (letter.id for letter in bench.dead())
-    assert bench.writer.replay_one(first) == "ValueError: no (in Moody.tables)"
+    assert bench.writer.replay_one(first) == MOODY
     assert "RecursionError" in str(bench.writer.replay_one(second))
 
 

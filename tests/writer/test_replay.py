@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from amqtt_db.database.dead_letters import purge
+from amqtt_db.database.dead_letters import LetterChoice, purge
 from amqtt_db.errors import DatabaseError
 from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.replay import replay
@@ -48,7 +48,7 @@ def test_replaying_twice_stores_nothing_twice(tmp_path: Path) -> None:
 def test_only_the_topics_asked_for(tmp_path: Path) -> None:
     """A filter leaves the others alone."""
     bench = _bench(tmp_path)
-    assert [result.reason for result in replay(bench.url, routes(LENIENT), "a/#")] == [None]
+    assert [result.reason for result in replay(bench.url, routes(LENIENT), LetterChoice(topic="a/#"))] == [None]
     assert [letter.topic for letter in bench.dead()] == [b"c", b"c"]
 
 
@@ -64,7 +64,7 @@ def test_what_the_database_still_refuses_stays(tmp_path: Path) -> None:
     """A user's own constraint is a reason like any other."""
     bench = _bench(tmp_path)
     bench.sql("CREATE TRIGGER no BEFORE INSERT ON a_b BEGIN SELECT RAISE(ABORT, 'no'); END")
-    reasons = [result.reason for result in replay(bench.url, routes(LENIENT), "a/b")]
+    reasons = [result.reason for result in replay(bench.url, routes(LENIENT), LetterChoice(topic="a/b"))]
     assert reasons == ["the database rejects a value: IntegrityError"]
     assert len(bench.dead()) == 3
 
@@ -72,7 +72,7 @@ def test_what_the_database_still_refuses_stays(tmp_path: Path) -> None:
 def test_purging_deletes_what_is_named_or_all(tmp_path: Path) -> None:
     """The answer says how many there were."""
     bench = _bench(tmp_path)
-    assert purge(bench.url, [bench.dead()[0].id]) == 1
+    assert purge(bench.url, LetterChoice(frozenset([bench.dead()[0].id]))) == 1
     assert purge(bench.url) == 2
     assert bench.dead() == []
 
