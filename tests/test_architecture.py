@@ -32,6 +32,7 @@ ROOMS = [
     "reader",
     "writer",
     "web",
+    "draft",
     "cli",
     "__main__",
     "testing",

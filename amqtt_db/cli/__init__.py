@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from amqtt_db import __version__
-from amqtt_db.cli import check, data, dead, edit, journal, move, query, run, schema
+from amqtt_db.cli import check, data, dead, edit, init, journal, move, query, run, schema
 from amqtt_db.cli.output import obey_no_color, prepare_streams
 from amqtt_db.cli.shell import print_error
 from amqtt_db.registry import search_last
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(dead.app, name="dead")
 app.add_typer(journal.app, name="journal")
 for command in (
+    init.init,
     run.run,
     run.demo,
     check.check,

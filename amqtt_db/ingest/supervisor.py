@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
-import orjson
+import yaml
 
 from amqtt_db.errors import Backoff, OncePerCause
 from amqtt_db.ingest.logs import PROJECT
@@ -52,14 +53,33 @@ _SILENCE: Final = 0.5  # seconds of waiting that need no log line
 
 
 def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
-    """Return a child's job as one line of JSON, for its standard input.
+    """Return a child's job as one line of YAML, for its standard input; unlike JSON, that keeps every key as it is.
 
     ``config`` is a plugin section of the YAML, ``where`` its path there; ``niceness`` is added to this process's own.
     The child logs at this process's level.
     """
     level = PROJECT.getEffectiveLevel()
     job = {"where": where, "config": config, "level": level, "niceness": niceness}
-    return orjson.dumps(job, default=str, option=orjson.OPT_NON_STR_KEYS)
+    return yaml.dump(job, Dumper=_JobDumper, default_style='"', default_flow_style=True, width=math.inf).encode()
+
+
+def decode_job(line: bytes) -> dict[str, Any]:
+    """Return the job that :func:`encode_job` encoded.  Raises ValueError for anything else."""
+    try:
+        job = yaml.safe_load(line)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not a job: {error}") from None
+    if not isinstance(job, dict):
+        raise ValueError("not a job")
+    return job
+
+
+class _JobDumper(yaml.SafeDumper):
+    """Writes whatever YAML has no type for, such as a path, as text."""
+
+
+_JobDumper.add_multi_representer(dict, lambda dumper, data: dumper.represent_dict(dict(data)))
+_JobDumper.add_multi_representer(object, lambda dumper, data: dumper.represent_str(str(data)))
 
 
 class Supervisor:

@@ -12,14 +12,13 @@ import sys
 import threading
 from typing import Final
 
-import orjson
 import uvicorn
 
 from amqtt_db.config import Settings, load_section
 from amqtt_db.config.operation import WebSettings
 from amqtt_db.errors import ConfigError
 from amqtt_db.ingest.logs import start_logging
-from amqtt_db.ingest.supervisor import MISCONFIGURED
+from amqtt_db.ingest.supervisor import MISCONFIGURED, decode_job
 from amqtt_db.web.app import make_site
 from amqtt_db.writer.process import lower_priority
 
@@ -54,7 +53,7 @@ def run_page() -> int:
     """Run the child; return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        job = orjson.loads(sys.stdin.buffer.readline())
+        job = decode_job(sys.stdin.buffer.readline())
         lower_priority(job["niceness"])
         settings = load_section(job["config"], job["where"])
     except (ConfigError, ValueError) as error:

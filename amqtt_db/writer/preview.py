@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import sqlalchemy as sa
 
@@ -16,7 +18,7 @@ from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.decoded import RecordGroups, decode_batch
+from amqtt_db.writer.decoded import RecordGroups, Rejection, decode_batch
 from amqtt_db.writer.existing_tables import named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
@@ -56,7 +58,7 @@ def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
         return Preview(next((route for route in settings.routes if route.filter.match(topic) is not None), None))
     route = settings.routes[new[topic]]
     router.learn(new, router.assign(new, {}, {}))
-    decoded = decode_batch(1, _batch(topic, payload), router)
+    decoded = decode_batch(1, _batch((topic, payload)), router)
     if decoded.rejected:
         return Preview(route, reason=decoded.rejected[0].reason)
     if any(counts["empty"] for counts in decoded.counts.values()):
@@ -68,8 +70,21 @@ def preview(settings: Settings, topic: str, payload: bytes) -> Preview:
         return Preview(route, records, reason=str(reason))
 
 
-def _batch(topic: str, payload: bytes) -> Batch:
-    return Batch("", [1], [0], [flags(PUBLISH)], [0], [topic.encode()], [payload], 2)
+def find_rejected(settings: Settings, samples: Sequence[tuple[str, bytes]]) -> Sequence[Rejection]:
+    """Return which of many samples, topics with payloads, would become dead letters, and why."""
+    router = TopicRouter(settings.routes)
+    new = router.unassigned({topic.encode() for topic, _ in samples})
+    router.learn(new, router.assign(new, {}, {}))
+    return decode_batch(1, _batch(*samples), router).rejected
+
+
+def _batch(*samples: tuple[str, bytes]) -> Batch:
+    """Return samples as they would come out of a journal."""
+    count = len(samples)
+    topics, payloads = [topic.encode() for topic, _ in samples], [payload for _, payload in samples]
+    return Batch(
+        "", [*range(1, count + 1)], [0] * count, [flags(PUBLISH)] * count, [0] * count, topics, payloads, count + 1
+    )
 
 
 def _ddl(settings: Settings, groups: RecordGroups) -> list[str]:

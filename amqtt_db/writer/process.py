@@ -1,6 +1,6 @@
 """The writer's process: a child of the broker, or of ``amqtt-db write``.
 
-It reads its job from standard input, a line of JSON made by :func:`amqtt_db.ingest.supervisor.encode_job`, and works
+It reads its job from standard input, a line made by :func:`amqtt_db.ingest.supervisor.encode_job`, and works
 until standard input ends, which happens however its parent ends.  Then it stores what it can within a deadline and
 exits.  If something delays it, such as a server that does not answer, it exits anyway, and the journal keeps what is
 not committed.
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import orjson
 
 from amqtt_db.config import Settings, load_section
 from amqtt_db.config.operation import LogSettings
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import AmqttDbError, ConfigError
 from amqtt_db.ingest.logs import start_logging
-from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
+from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED, decode_job
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import acquire_lock
 from amqtt_db.writer.loop import Stop, WriterLoop, is_empty
@@ -49,7 +48,7 @@ def run_writer() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.request(DEADLINE))
     try:
-        job = orjson.loads(sys.stdin.buffer.readline())
+        job = decode_job(sys.stdin.buffer.readline())
         lower_priority(job["niceness"])
         settings = load_section(job["config"], job["where"])
     except (ConfigError, ValueError) as error:

@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from amqtt_db.ingest.supervisor import Supervisor
+from amqtt_db.ingest.supervisor import Supervisor, decode_job, encode_job
 
 SECONDS = 20.0
 
@@ -203,3 +205,25 @@ def test_the_child_ends_with_its_parent(log: Path) -> None:
         parent.kill()
     asyncio.run(until(lambda: lines(log)[-1] == "ended"))
     asyncio.run(until(lambda: not exists(child)))
+
+
+_SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.dates(), st.binary(max_size=9),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)  # fmt: skip
+
+
+@given(st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(_SCALARS, inner), max_leaves=20))
+def test_the_writer_gets_the_configuration_as_it_is(value: object) -> None:
+    """On one line; keys that are numbers, or true and false as for states, keep their types."""
+    line = encode_job("amqtt_db.Plugin", {"routes": value})
+    assert b"\n" not in line.rstrip(b"\n")
+    assert decode_job(line)["config"] == {"routes": value}
+
+
+def test_a_writer_is_told_what_yaml_has_no_type_for() -> None:
+    """A program that runs the broker may give paths."""
+    assert decode_job(encode_job("", {"path": Path("a.journal")}))["config"] == {"path": "a.journal"}
+    for line in (b"", b"[", b"text"):
+        with pytest.raises(ValueError, match="job"):
+            decode_job(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLError
 from typing import Final, cast
 
@@ -50,30 +50,37 @@ class Grant:
 
 async def ask_broker(settings: BrokerSettings, filters: Sequence[str]) -> Grant | Ending:
     """Return what a broker grants to the bridge, or why there is no connection, without disturbing a running bridge."""
-    versions = {"5": (V5,), "3.1.1": (V311,), "auto": (V5, V311)}[settings.protocol]
+    return await ask_with(lambda version: Probe(settings, version, filters), settings)
+
+
+async def ask_with(make: Callable[[Version], Probe], settings: BrokerSettings) -> Grant | Ending:
+    """Return the answer to a probe that ``make`` makes for a version of MQTT: one that the broker speaks."""
+    versions: Sequence[Version] = {"5": (V5,), "3.1.1": (V311,), "auto": (V5, V311)}[settings.protocol]
     answer: Grant | Ending = Ending("was not asked")
     for version in versions:
-        answer = await _ask_once(settings, version, filters)
+        answer = await _ask_once(make(version), settings)
         if isinstance(answer, Grant) or not answer.is_older:
             break
     return answer
 
 
-async def _ask_once(settings: BrokerSettings, version: Version, filters: Sequence[str]) -> Grant | Ending:
-    probe = Probe(settings, version, filters)
+async def _ask_once(probe: Probe, settings: BrokerSettings) -> Grant | Ending:
     unreachable = await open_transport(settings, probe)
     if unreachable is not None:
         return unreachable
     try:
-        return await wait_within(probe.answer, _ANSWER_SECONDS)
+        return await wait_within(probe.answer, probe.patience)
     except asyncio.TimeoutError:
-        ending = Ending(f"has not answered within {_ANSWER_SECONDS:g} s", is_older=not probe.is_greeted)
+        ending = Ending(f"has not answered within {probe.patience:g} s", is_older=not probe.is_greeted)
         probe.end(ending)
         return ending
 
 
 class Probe(Peer):
-    """Connects, subscribes and disconnects; then ``answer`` is done."""
+    """Connects, subscribes and disconnects; then ``answer`` is done, after ``patience`` seconds at most."""
+
+    patience = _ANSWER_SECONDS
+    asks_for_retained = False
 
     def __init__(self, settings: BrokerSettings, version: Version, filters: Sequence[str]) -> None:
         self.answer: asyncio.Future[Grant | Ending] = asyncio.get_running_loop().create_future()
@@ -128,25 +135,30 @@ class Probe(Peer):
             self.end(explain_refusal(packet, self._version))
         elif isinstance(packet, Connack) and self._transport is not None:
             self._connack = packet
-            handling = 2 if self._version == V5 else 0
+            handling = 2 if self._version == V5 and not self.asks_for_retained else 0
             self._transport.write(packets.subscribe(self._version, 1, self._filters, self._settings.qos, handling))
         elif isinstance(packet, Suback) and self._connack is not None and self._grant is None:
             codes = dict(zip(self._filters, packet.codes, strict=False))
             self._grant = Grant(self._version, self._connack.properties, codes)
-            self._ask_for_counter()
-        elif isinstance(packet, Publish) and self._grant is not None and packet.topic == _DROPPED.encode():
-            said = packet.payload.decode("ascii", "replace")
-            self._leave(attrs.evolve(self._grant, dropped=int(said) if said.isdecimal() else None))
+            self.take_grant(self._grant)
+        elif isinstance(packet, Publish):
+            self.take_message(packet)
         elif isinstance(packet, Disconnect) and self._grant is None:
             self.end(explain_disconnect(packet, probe_id(self._settings.client_id)))
 
-    def _ask_for_counter(self) -> None:
+    def take_grant(self, grant: Grant) -> None:
         """Ask for the number of dropped messages; if it does not come soon, disconnect."""
-        if self._transport is not None and self._grant is not None:
+        if self._transport is not None:
             self._transport.write(packets.subscribe(self._version, 2, [_DROPPED], 0))
-            asyncio.get_running_loop().call_later(_COUNTER_SECONDS, self._leave, self._grant)
+            asyncio.get_running_loop().call_later(_COUNTER_SECONDS, self.leave, grant)
 
-    def _leave(self, grant: Grant) -> None:
+    def take_message(self, message: Publish) -> None:
+        """Take the number of dropped messages."""
+        if self._grant is not None and message.topic == _DROPPED.encode():
+            said = message.payload.decode("ascii", "replace")
+            self.leave(attrs.evolve(self._grant, dropped=int(said) if said.isdecimal() else None))
+
+    def leave(self, grant: Grant) -> None:
         """End the session and the connection."""
         if self._transport is not None and not self.answer.done():
             self._transport.write(packets.disconnect(self._version, ends_session=True))
