@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_FILE: Final = Path("amqtt-db.yaml")
 _MOST_OF_A_TOPIC: Final = 1000
-_MOST_BYTES: Final = 64 * 2**20
+_MOST_BYTES_HEARD: Final = 64 * 2**20
 _MOST_TABLES: Final = 10
 _PASSWORD_IN_URL: Final = re.compile(r"(://[^:/@]*:)(?!\$\{)[^@]*@")
 PASSWORD_VARIABLE: Final = "MQTT_PASSWORD"  # noqa: S105 - its name
@@ -90,7 +90,7 @@ def _hear(url: str, topic: str, seconds: float) -> tuple[Sequence[Heard], float]
     def take(message: Publish) -> None:
         counts[message.topic] += 1
         counts[b""] += len(message.payload)
-        if counts[message.topic] <= _MOST_OF_A_TOPIC and counts[b""] <= _MOST_BYTES:
+        if counts[message.topic] <= _MOST_OF_A_TOPIC and counts[b""] <= _MOST_BYTES_HEARD:
             heard.append(Heard(message.topic.decode(errors="replace"), message.payload))
 
     async def listen_until_stopped() -> object:

@@ -8,7 +8,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from amqtt_db.decode import EMPTY, resolve
+from amqtt_db.decode import EMPTY
+from amqtt_db.decode.json_text import auto_format
 from amqtt_db.errors import DecodeError
 
 Form = Literal["object", "value", "list", "empty", "broken", "mixed"]
@@ -21,10 +22,10 @@ Levels = tuple[str | None, ...]
 
 _ALIKE: Final = 0.4  # of all properties, or of all topics below, that two have in common
 _CONTAINED: Final = 0.5  # of the properties of the one that has fewer
-_FEW: Final = 3
-_FORMS: Final[tuple[Form, ...]] = ("object", "list", "value")
-_AUTO: Final = resolve("auto", where="decode")
-_BROKEN: Final = object()
+_FEW_NAMES: Final = 3
+_GROUPED_FORMS: Final[tuple[Form, ...]] = ("object", "list", "value")
+_AUTO: Final = auto_format()
+_UNDECODABLE: Final = object()
 
 
 @attrs.frozen
@@ -74,13 +75,13 @@ def find_families(heard: Iterable[Heard]) -> list[Family]:
     payloads: dict[str, list[bytes]] = defaultdict(list)
     for message in heard:
         payloads[message.topic].append(message.payload)
-    topics = [_sample(topic, found) for topic, found in payloads.items()]
+    topics = [_sample_topic(topic, found) for topic, found in payloads.items()]
     alone = [Family(topic.levels, (topic,)) for topic in topics if topic.form == "broken"]
     together = _divide([topic for topic in topics if topic.form not in ("empty", "broken")], 0, ())
     return sorted([*alone, *together], key=lambda family: [level is ANY for level in family.levels])
 
 
-def _sample(topic: str, payloads: Iterable[bytes]) -> SampledTopic:
+def _sample_topic(topic: str, payloads: Iterable[bytes]) -> SampledTopic:
     data = tuple(map(_decode_or_not, payloads))
     return SampledTopic(tuple(topic.split("/")), tuple(one for one in data if one is not EMPTY), _form_of(data))
 
@@ -89,11 +90,11 @@ def _decode_or_not(payload: bytes) -> Any:
     try:
         return _AUTO(payload)
     except DecodeError:
-        return _BROKEN
+        return _UNDECODABLE
 
 
 def _form_of(data: Iterable[Any]) -> Form:
-    if any(one is _BROKEN for one in data):
+    if any(one is _UNDECODABLE for one in data):
         return "broken"
     forms: set[Form] = {
         "object" if isinstance(one, dict) else "list" if isinstance(one, list) else "value"
@@ -111,7 +112,7 @@ def _divide(topics: Sequence[SampledTopic], depth: int, way: Levels) -> Iterator
     last = _by_level([topic for topic in topics if len(topic.levels) == depth + 1], depth)
     yield from _divide_last(last, way)
     inner = _by_level([topic for topic in topics if len(topic.levels) > depth + 1], depth)
-    least = 2 if depth else _FEW  # the first level rather says where something comes from
+    least = 2 if depth else _FEW_NAMES  # the first level rather says where something comes from
     merged = _alike(inner, lambda topic: (len(topic.levels), topic.levels[-1]), least)
     if merged:
         yield from _divide([topic for name in merged for topic in inner[name]], depth + 1, (*way, ANY))
@@ -121,11 +122,11 @@ def _divide(topics: Sequence[SampledTopic], depth: int, way: Levels) -> Iterator
 
 def _divide_last(last: Mapping[str, Sequence[SampledTopic]], way: Levels) -> Iterator[Family]:
     """Yield the families of topics that differ in their last level only."""
-    by_form = {form: {name: found for name, found in last.items() if found[0].form == form} for form in _FORMS}
+    by_form = {form: {name: found for name, found in last.items() if found[0].form == form} for form in _GROUPED_FORMS}
     values = by_form.pop("value")
     merged = max((_alike(topics, SampledTopic.traits, 2) for topics in by_form.values()), key=len)
     is_split = not merged and len(values) > 1
-    if merged and len(values) > _FEW:  # one filter covers them all anyway
+    if merged and len(values) > _FEW_NAMES:  # one filter covers them all anyway
         merged |= values.keys()
     if merged or is_split:
         together = values.keys() if is_split else merged

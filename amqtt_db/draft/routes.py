@@ -23,7 +23,7 @@ _OTHER_NAMES: Final = ("device", "site", "group", "part", "level")
 
 _MANY: Final = 80  # properties, which are too many for columns that a person reads
 _FILLED: Final = 0.25
-_DEEP: Final = 3
+_NESTED: Final = 3
 _FREQUENT: Final = 5.0  # messages a second
 _MOST_ROUTES: Final = 60
 _LONGEST_TABLE_NAME: Final = 40  # bytes
@@ -113,7 +113,7 @@ def _add_model(
     if len(paths) > _MANY and filled < _FILLED:
         route["model"] = "eav"
         reasons.append(f"{len(paths)} properties, of which a message has {filled:.0%} on average: a row per value")
-    elif len(paths) > _MANY or any(_depth(one) > _DEEP for one in objects):
+    elif len(paths) > _MANY or any(_depth(one) > _NESTED for one in objects):
         route["model"] = "document"
         reasons.append(f"nested, or many properties ({len(paths)}): a JSON document per message")
     elif rate >= _FREQUENT and values and all(type(value) in (int, float) for value in values):

@@ -28,7 +28,7 @@ _IDENTIFIERS: Final = re.compile(r".*(id|name|serial|version|mac|code|number|add
 _WHOLE: Final = re.compile(r".*(id|count|counter|rev|version|code|uptime|port|channel|number|index)", re.IGNORECASE)
 _EPOCHS: Final = (("epoch_s", 10**9), ("epoch_ms", 10**12), ("epoch_us", 10**15), ("epoch_ns", 10**18))
 _UNIT: Final = re.compile(r"[-+0-9.]+( \D{1,11}|[%°][a-zA-Z]*|[kmMG]?(W|Wh|V|A|VA|Hz|Pa)|lux|lx|ppm|hPa|km/h|m/s|kg)")
-_EXACT: Final = 2**53
+_EXACT_IN_DOUBLE: Final = 2**53
 
 
 def is_time_name(name: str) -> bool:
@@ -60,13 +60,13 @@ def _declare_number(name: str, values: Sequence[Any]) -> Declaration | None:
             if all(least <= value < 5 * least for value in values):
                 return {"type": "datetime", "format": unit}
     is_whole = all(isinstance(value, int) and abs(value) < 2**63 for value in values)
-    if is_whole and (_WHOLE.fullmatch(name) or max(map(abs, values)) > _EXACT):
+    if is_whole and (_WHOLE.fullmatch(name) or max(map(abs, values)) > _EXACT_IN_DOUBLE):
         return "int"
-    return "float" if max(map(abs, values)) <= _EXACT else None
+    return "float" if max(map(abs, values)) <= _EXACT_IN_DOUBLE else None
 
 
 def _declare_text(name: str, values: Sequence[str]) -> Declaration:
-    if _fits("datetime", values):
+    if _all_have_type("datetime", values):
         return "datetime"
     candidates = [] if _IDENTIFIERS.fullmatch(name) else [*_number_candidates(values)]
     return next(iter((*candidates, *_state_candidates(values))), "str")
@@ -93,7 +93,7 @@ def _state_candidates(values: Sequence[str]) -> Iterator[Declaration]:
                 yield {"type": "bool", True: [true], False: [false]}
 
 
-def _fits(declaration: Declaration, values: Sequence[Any]) -> bool:
+def _all_have_type(declaration: Declaration, values: Sequence[Any]) -> bool:
     """Return True if an entity finds that all values have a type."""
     entity = Entity.inline({"value": declaration})
     return not any(entity.structure({"value": value})[1] for value in values)
