@@ -96,9 +96,9 @@ def _hear(url: str, topic: str, seconds: float) -> tuple[Sequence[Heard], float]
     async def listen_until_stopped() -> object:
         stop = asyncio.Event()
         set_by_signals(stop)
+        typer.echo(f"listening to {topic} of {broker.url} for {seconds:g} s; Ctrl-C ends it", err=True)
         return await listen(broker, topic, seconds, take, stop)
 
-    typer.echo(f"listening to {topic} of {broker.url} for {seconds:g} s; Ctrl-C ends it", err=True)
     start = monotonic()
     answer = asyncio.run(listen_until_stopped())
     if isinstance(answer, Ending):
