@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from time import sleep
 from typing import Final
 
+import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import Settings
@@ -17,24 +22,54 @@ from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
 from amqtt_db.record import Record
 from amqtt_db.routing.topics import TopicFilter
 
+_AT_ONCE: Final = 500  # records that a thread reads before the event loop gets them
 _BEFORE: Final = (-1, -1)  # not the id and part of any record
 
 
-def follow(database: str | Settings, topic: str = "#", *, last: int = 0, interval: float = 1.0) -> Iterator[Record]:
-    """Yield the ``last`` newest records of the topics that a filter covers, then each new one as it is stored.
+def follow(database: str | Settings, topic: str = "#", *, last: int = 0, interval: float = 1.0) -> Following:
+    """Return the ``last`` newest records of the topics that a filter covers, then each new one as it is stored.
 
-    ``database`` is a SQLAlchemy URL, or the settings that name one.  The iterator never ends by itself: it queries
-    again after ``interval`` seconds.  Close it to stop.  Raises ValueError at once for a wrong argument, and
-    DatabaseError if the database cannot be read; if so, call ``follow`` again.
+    Go through them with ``for``, or in an event loop with ``async for``, which reads in a thread.  ``database`` is a
+    SQLAlchemy URL, or the settings that name one.  It never ends by itself: it queries again after ``interval``
+    seconds.  Raises ValueError at once for a wrong argument, and, on the way, DatabaseError if the database cannot be
+    read; if so, call ``follow`` again.
     """
-    return _follow(Follower(database, topic), last, interval)
+    make_follower = partial(Follower, database, topic)
+    make_follower()  # finds wrong arguments
+    return Following(make_follower, last, interval)
 
 
-def _follow(follower: Follower, last: int, interval: float) -> Iterator[Record]:
-    yield from follower.newest(last)
-    while True:
-        yield from follower.news()
-        sleep(interval)
+@attrs.frozen(eq=False)
+class Following:
+    """Records as they are stored, for ``for`` and for ``async for``; each loop begins with the newest records."""
+
+    make_follower: Callable[[], Follower]
+    last: int
+    interval: float
+
+    def __iter__(self) -> Iterator[Record]:
+        follower = self.make_follower()
+        yield from follower.newest(self.last)
+        while True:
+            yield from follower.news()
+            sleep(self.interval)
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        follower, loop = self.make_follower(), asyncio.get_running_loop()
+        reader = ThreadPoolExecutor(1, "amqtt_db.follow")  # one thread, so that closing waits for its turn
+        found = follower.news()
+        try:
+            for record in await loop.run_in_executor(reader, follower.newest, self.last):
+                yield record
+            while True:
+                found = follower.news()
+                while page := await loop.run_in_executor(reader, list, islice(found, _AT_ONCE)):
+                    for record in page:
+                        yield record
+                await asyncio.sleep(self.interval)
+        finally:
+            reader.submit(found.close)
+            reader.shutdown(wait=False)
 
 
 class Follower:
@@ -60,7 +95,7 @@ class Follower:
             found = list(read_records(snapshot, Selection(self._topic, limit=count, order=NEWEST)))
         return found[::-1]
 
-    def news(self) -> Iterator[Record]:
+    def news(self) -> Generator[Record]:
         """Yield what was stored since the last call, journal by journal in order of arrival.
 
         Raises as :meth:`newest`; the next call continues after the last record.

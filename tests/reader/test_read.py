@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
+import time
 import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -574,10 +577,56 @@ def test_following_yields_what_is_stored_meanwhile(tmp_path: Path) -> None:
     """The newest ones first, then each new one; earlier ones only on request."""
     bench = Workbench(tmp_path)
     bench.send(*(("t", {"n": number}) for number in range(3)))
-    found = amqtt_db.follow(bench.url, "t", last=2, interval=0.01)
+    found = iter(amqtt_db.follow(bench.url, "t", last=2, interval=0.01))
     assert [next(found)["n"], next(found)["n"]] == [1, 2]
     bench.send(("t", {"n": 3}), ("other", {"n": 4}), ("t", {"n": 5}))
     assert [next(found)["n"], next(found)["n"]] == [3, 5]
+
+
+def test_following_in_an_event_loop(tmp_path: Path) -> None:
+    """``async for`` yields the same, and other tasks run while it waits."""
+    bench = Workbench(tmp_path)
+    bench.send(*(("t", {"n": number}) for number in range(3)))
+
+    async def send_more() -> None:
+        for start in (3, 653):
+            await asyncio.sleep(0.05)
+            bench.send(*(("t", {"n": number}) for number in range(start, start + 650)))
+
+    async def gather() -> list[float]:
+        sending, found = None, []
+        async for record in amqtt_db.follow(bench.url, "t", last=2, interval=0.01):
+            sending = sending or asyncio.create_task(send_more())
+            found.append(record["n"])
+            if len(found) == 1302:
+                break
+        return found
+
+    assert asyncio.run(asyncio.wait_for(gather(), 60)) == list(range(1, 1303))
+
+
+def test_following_in_an_event_loop_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    """In the middle of a page or of a pause; no thread and no connection stays behind."""
+    bench = Workbench(tmp_path)
+    bench.send(*(("t", {"n": number}) for number in range(100)))
+
+    async def endless() -> None:
+        async for _ in amqtt_db.follow(bench.url, last=100, interval=60):
+            pass
+
+    async def cancel(seconds: float) -> None:
+        task = asyncio.create_task(endless())
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    for seconds in (0, 0.001, 0.2):
+        asyncio.run(asyncio.wait_for(cancel(seconds), 10))
+    deadline = time.monotonic() + 10
+    while any(thread.name.startswith("amqtt_db.follow") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("value", ["yesterday", "20231114", 1_700_000_000, datetime(2026, 1, 1)])  # noqa: DTZ001
