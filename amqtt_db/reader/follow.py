@@ -22,7 +22,7 @@ from amqtt_db.reader.selection import BY_ID, NEWEST, Selection
 from amqtt_db.record import Record
 from amqtt_db.routing.topics import TopicFilter
 
-_AT_ONCE: Final = 500  # records that a thread reads before the event loop gets them
+_RECORDS_A_TURN: Final = 500  # records that a thread reads before the event loop gets them
 _BEFORE: Final = (-1, -1)  # not the id and part of any record
 
 
@@ -63,7 +63,7 @@ class Following:
                 yield record
             while True:
                 found = follower.news()
-                while page := await loop.run_in_executor(reader, list, islice(found, _AT_ONCE)):
+                while page := await loop.run_in_executor(reader, list, islice(found, _RECORDS_A_TURN)):
                     for record in page:
                         yield record
                 await asyncio.sleep(self.interval)
