@@ -130,6 +130,11 @@ class BoundModel:
             layout = layout_of(self.model)
         return layout if isinstance(layout, OwnColumns) or _is_in_effect(self.model, "layout") else None
 
+    @cached_property
+    def layout_read(self) -> Layout | None:
+        """Where the values are that reading returns; None if only the model's own methods know."""
+        return self.layout if _is_in_effect(self.model, "reader") else None
+
     def maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Return a function that makes the rows of many records of ``shape``; ``cells`` says which, by table key."""
         with calling(self.model, "maker"):

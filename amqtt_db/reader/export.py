@@ -115,7 +115,7 @@ def csv_lines(read: Callable[[], Iterable[Record]]) -> Iterator[str]:
     property is an empty field; empty text is ``""``.
     """
     paths = sorted(_find_paths(read()))
-    yield _csv_line([*_ENVELOPE, *map(_csv_header, paths)])
+    yield _csv_line([*_ENVELOPE, *map(header_of, paths)])
     for record in read():
         texts = {path: _CSV_TEXT[kind](value) for path, (kind, value) in record.properties().items()}
         envelope = [_csv_text(value) for value in _make_envelope(record).values()]
@@ -130,7 +130,8 @@ def _find_paths(found: Iterable[Record]) -> set[str]:
     return paths
 
 
-def _csv_header(path: str) -> str:
+def header_of(path: str) -> str:
+    """Return the name of a property's column: its path, with ``data.`` before the name of an envelope column."""
     return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in _ENVELOPE else path
 
 

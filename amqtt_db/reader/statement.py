@@ -31,13 +31,19 @@ def page_statement(main: StoredTable, order: Order, bounds: Bounds, *, following
     With ``following``, these are the rows after the one that the parameters ``after_<field>`` name.
     """
     columns = main.target.c
+    page = bounded_statement(main, order, bounds, following=following)
+    if following:
+        page = page.where(_behind([columns[name] for name in order.fields], order, at_least=True))
+    return page.order_by(*_sorting(columns, order)).limit(sa.bindparam("size", type_=sa.Integer()))
+
+
+def bounded_statement(main: StoredTable, order: Order, bounds: Bounds, *, following: bool = False) -> sa.Select[Any]:
+    """Return the statement for all rows of the main table within bounds; those of a ``following`` page bound less."""
+    columns = main.target.c
     where = _bounds(columns, order, bounds, following=following)
     if bounds.topic:
         where.append(columns.topic == _parameter("topic"))
-    if following:
-        where.append(_behind([columns[name] for name in order.fields], order, at_least=True))
-    page = sa.select(main.target).where(*where).order_by(*_sorting(columns, order))
-    return page.limit(sa.bindparam("size", type_=sa.Integer()))
+    return sa.select(main.target).where(*where)
 
 
 def joined_statement(
@@ -46,7 +52,7 @@ def joined_statement(
     """Return the statement for the rows of a page with those of a detail table that belong to them."""
     rows = page.subquery("message")
     more = [values.target.c[name] for cell, name in values.names.items() if cell not in main.names]
-    origin = rows.outerjoin(values.target, _same_record(rows, query, values))
+    origin = rows.outerjoin(values.target, same_record(rows, query, values))
     return sa.select(*rows.c, *more).select_from(origin).order_by(*_sorting(rows.c, order))
 
 
@@ -54,11 +60,12 @@ def details_statement(page: sa.Select[Any], query: Query, details: StoredTable) 
     """Return the statement for the rows of a detail table that belong to those of a page, in the order of its key."""
     rows = page.subquery("message")
     columns = details.target.c
-    origin = rows.join(details.target, _same_record(rows, query, details))
+    origin = rows.join(details.target, same_record(rows, query, details))
     return sa.select(*columns).select_from(origin).order_by(*(columns[name] for name in details.table.primary_key))
 
 
-def _same_record(page: sa.Subquery, query: Query, details: StoredTable) -> sa.ColumnElement[bool]:
+def same_record(page: sa.Subquery, query: Query, details: StoredTable) -> sa.ColumnElement[bool]:
+    """Return the condition that a row of a detail table belongs to one of a page."""
     return sa.and_(*(page.c[name] == details.target.c[name] for name in query.on))
 
 

@@ -94,6 +94,15 @@ def _identity_of(cells: Sequence[Cell]) -> itemgetter[Any]:
     return itemgetter(cells.index("id"), cells.index("part"))
 
 
+def bounds_of(snapshot: Snapshot, path: RecordPath, wanted: Selection) -> tuple[Bounds, Mapping[str, Any]]:
+    """Return the conditions of the statements for a path, and their parameters."""
+    bounds = Bounds(path.topic is not None, wanted.low is not None, wanted.high is not None)
+    kind: Kind = "timestamp" if wanted.order.fields[0] == "time" else "int64"
+    given = {"low": wanted.low, "high": wanted.high}
+    parameters = {name: snapshot.engine.bind(kind, value) for name, value in given.items() if value is not None}
+    return bounds, {**parameters, "topic": path.topic}
+
+
 @attrs.frozen(eq=False)
 class _Pager:
     """Fetches pages with two statements, one for the first and one for all others, built on demand."""
@@ -109,13 +118,8 @@ class _Pager:
     @classmethod
     def of(cls, snapshot: Snapshot, path: RecordPath, wanted: Selection) -> _Pager:
         """Return a pager for the rows of a path."""
-        bounds = Bounds(path.topic is not None, wanted.low is not None, wanted.high is not None)
-        kind: Kind = "timestamp" if wanted.order.fields[0] == "time" else "int64"
-        given = {"low": wanted.low, "high": wanted.high}
-        parameters = {name: snapshot.engine.bind(kind, value) for name, value in given.items() if value is not None}
-        return cls(
-            snapshot.engine, snapshot.connection, path, wanted.order, bounds, {**parameters, "topic": path.topic}
-        )
+        bounds, parameters = bounds_of(snapshot, path, wanted)
+        return cls(snapshot.engine, snapshot.connection, path, wanted.order, bounds, parameters)
 
     def fetch(self, last: tuple[Any, ...] | None, size: int) -> PageRows:
         """Return the ``size`` rows after the position ``last``, or the first ones; fewer at the end."""

@@ -335,7 +335,7 @@ def test_a_reading_can_be_given_up(tmp_path: Path) -> None:
     """A closed iterator leaves nothing open."""
     records = amqtt_db.read(filled(tmp_path, "wide", 3000).url)
     next(records)
-    records.close()  # type: ignore[attr-defined]
+    records.close()
     assert list(records) == []
 
 
