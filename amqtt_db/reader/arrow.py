@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.reader.arrow_columns import ColumnSet, columns_of_records, read_columns
+from amqtt_db.reader.arrow_columns import ColumnSet, columns_of_records, read_arrow_columns
 from amqtt_db.reader.arrow_types import ARROW_TYPES, MOMENT
 from amqtt_db.reader.export import header_of
 from amqtt_db.reader.keys import LookupCache
@@ -43,10 +43,10 @@ def read_arrow(snapshot: Snapshot, wanted: Selection) -> pa.Table:
     found, keys = find_sources(snapshot, wanted), LookupCache(snapshot)
     topics = Counter(topic for source in found for topic in source.topics)
     if wanted.limit is not None or any(count > 1 for count in topics.values()):
-        return make_table([columns_of_records(list(read_records(snapshot, wanted)))])
+        return table_of([columns_of_records(list(read_records(snapshot, wanted)))])
     paths = plan_paths(snapshot, keys, found, scan=False)
-    sets = [_chosen(read_columns(snapshot, keys, path, wanted), path.source.topics) for path in list(paths)]
-    return _in_order(make_table(sets), descending=wanted.order.descending)
+    sets = [_chosen(read_arrow_columns(snapshot, keys, path, wanted), path.source.topics) for path in list(paths)]
+    return _in_order(table_of(sets), descending=wanted.order.descending)
 
 
 def _chosen(some: ColumnSet, topics: frozenset[str]) -> ColumnSet:
@@ -62,26 +62,26 @@ def _chosen(some: ColumnSet, topics: frozenset[str]) -> ColumnSet:
     )
 
 
-def make_table(sets: Sequence[ColumnSet]) -> pa.Table:
+def table_of(sets: Sequence[ColumnSet]) -> pa.Table:
     """Return records as one table, one set after the other."""
     counts: Counter[Pair] = Counter()
     for some in sets:
         counts.update({pair: len(column) - column.null_count for pair, column in some.properties.items()})
     fields = make_fields(counts)
-    columns = [_joined([some.envelope[field.name] for some in sets], field.type) for field in ENVELOPE_FIELDS]
+    columns = [_join_chunks([some.envelope[field.name] for some in sets], field.type) for field in ENVELOPE_FIELDS]
     for pair, field in fields.items():
         chunks = (some.properties.get(pair) for some in sets)
         whole = [
             pa.nulls(len(some), field.type) if chunk is None else chunk
             for some, chunk in zip(sets, chunks, strict=True)
         ]
-        columns.append(_joined(whole, field.type))
+        columns.append(_join_chunks(whole, field.type))
     return pa.table(columns, pa.schema([*ENVELOPE_FIELDS, *fields.values()]))
 
 
-def _joined(chunks: Sequence[pa.Array], kind: pa.DataType) -> pa.Array:
+def _join_chunks(chunks: Sequence[pa.Array], kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind):
-        return _joined(chunks, kind.value_type).dictionary_encode()
+        return _join_chunks(chunks, kind.value_type).dictionary_encode()
     return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, kind).combine_chunks()
 
 
@@ -98,17 +98,17 @@ def make_fields(counts: Mapping[Pair, int]) -> dict[Pair, pa.Field]:
     fields: dict[Pair, pa.Field] = {}
     for path, pairs in sorted(by_path.items()):
         first, *others = sorted(pairs, key=lambda pair: -counts[pair])
-        fields[first] = _field(header_of(path), first)
+        fields[first] = _field_of(header_of(path), first)
         for pair in others:
             name = f"{header_of(path)} ({pair[1]})"
             while name in names:
                 name += "'"
             names.add(name)
-            fields[pair] = _field(name, pair)
+            fields[pair] = _field_of(name, pair)
     return fields
 
 
-def _field(name: str, pair: Pair) -> pa.Field:
+def _field_of(name: str, pair: Pair) -> pa.Field:
     path, kind = pair
     return pa.field(name, ARROW_TYPES[kind], metadata={PATH_KEY: path.encode(), KIND_KEY: kind.encode()})
 

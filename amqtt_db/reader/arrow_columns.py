@@ -39,7 +39,7 @@ _ENVELOPE_KINDS: Final[Mapping[str, Kind]] = {
     "retain": "bool",
 }  # fmt: skip
 
-_ODD: Final = (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError)
+_ODD_VALUE: Final = (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError)
 """What a value in a table raises that the project has not written."""
 
 
@@ -54,7 +54,7 @@ class ColumnSet:
         return len(self.envelope["id"])
 
 
-def read_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wanted: Selection) -> ColumnSet:
+def read_arrow_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wanted: Selection) -> ColumnSet:
     """Return the records on a path, in any order.  Raises DatabaseError if one cannot be read."""
     read = _DIRECTLY.get(type(path.source.model.layout_read))
     if read is not None:
@@ -63,7 +63,7 @@ def read_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wanted
         except snapshot.connection.dialect.loaded_dbapi.Error as error:
             if not snapshot.engine.tolerate_values(snapshot.connection, error):
                 raise
-        except _ODD:  # reading record by record copes with it, or says where it is
+        except _ODD_VALUE:  # reading record by record copes with it, or says where it is
             pass
     return columns_of_records(list(walk(snapshot, keys, path, wanted, _PAGE_SIZE)))
 
@@ -81,7 +81,7 @@ def columns_of_records(records: Sequence[Record]) -> ColumnSet:
                 values, rows = found.setdefault(pair, ([], []))
                 values.append(value)
                 rows.append(row)
-    return ColumnSet(envelope, _spread(len(records), found))
+    return ColumnSet(envelope, _make_whole(len(records), found))
 
 
 _FIELDS: Final = tuple("time_us" if name == "time" else name for name in ENVELOPE_NAMES)
@@ -92,7 +92,7 @@ def _envelope_array(name: str, values: Sequence[Any]) -> pa.Array:
     return pa.array(values, pa.int64()).cast(MOMENT) if kind == "timestamp" else make_array(kind, values)
 
 
-def _spread(
+def _make_whole(
     count: int,
     found: Mapping[Pair, tuple[Sequence[Any], Sequence[int]]],
     columns: Mapping[Pair, pa.Array] | None = None,
@@ -125,7 +125,7 @@ def _read_own_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, w
     columns = _fetch(snapshot, main, cells, query, parameters)
     envelope = _take_envelope(keys, main, columns)
     odd = {cell: columns.pop(cell) for cell in cells if cell == EXTRA or cell[1] == "tagged"}
-    whole = _spread(len(envelope["id"]), _read_odd_values(odd), columns)  # type: ignore[arg-type]
+    whole = _make_whole(len(envelope["id"]), _read_odd_values(odd), columns)  # type: ignore[arg-type]
     return ColumnSet(envelope, whole)
 
 
@@ -133,20 +133,20 @@ def _read_odd_values(columns: Mapping[Cell, pa.Array]) -> dict[Pair, tuple[list[
     """Return the values in columns of tagged JSON, and in the column for the rest, by pair, with their rows."""
     found: dict[Pair, tuple[list[Any], list[int]]] = {}
     for cell, column in columns.items():
-        for row, text in _filled(column):
+        for row, text in _present_in(column):
             data = tagged.loads(text)
             for path, value in data.items() if cell == EXTRA else ((cell[0], data),):
-                _add(found, *restored(path, value), row)
+                _note_value(found, *restored(path, value), row)
     return found
 
 
-def _add(found: dict[Pair, tuple[list[Any], list[int]]], pair: Pair, value: Any, row: int) -> None:
+def _note_value(found: dict[Pair, tuple[list[Any], list[int]]], pair: Pair, value: Any, row: int) -> None:
     values, rows = found.setdefault(pair, ([], []))
     values.append(value)
     rows.append(row)
 
 
-def _filled(column: pa.Array) -> Iterator[tuple[int, Any]]:
+def _present_in(column: pa.Array) -> Iterator[tuple[int, Any]]:
     """Yield the index and the value of each element that is not null."""
     if column.null_count < len(column):
         indexes = np.flatnonzero(_validity(column))
@@ -206,14 +206,14 @@ def _pivot(
     for name in dict.fromkeys(layout.columns.values()):
         column, kind = values[name], _kind_of(table, name)
         if kind == "tagged":
-            for index, text in _filled(column):
+            for index, text in _present_in(column):
                 if rows[index] >= 0:
-                    _add(odd, *restored(paths[0][paths[1][index]], tagged.loads(text)), rows[index])
+                    _note_value(odd, *restored(paths[0][paths[1][index]], tagged.loads(text)), rows[index])
         elif column.null_count < len(column):
             there = np.flatnonzero(_validity(column) & ~exact & (rows >= 0))
             for number, some in _by_number(paths[1], there):
                 whole[paths[0][number], kind] = _scatter(count, rows[some], column.take(pa.array(some)))
-    return _spread(count, odd, whole)
+    return _make_whole(count, odd, whole)
 
 
 def _by_number(numbers: np.ndarray[Any, Any], indexes: np.ndarray[Any, Any]) -> Iterator[tuple[int, Any]]:
@@ -276,16 +276,16 @@ def _fetch(
     parameters: Mapping[str, Any],
 ) -> dict[Cell, pa.Array]:
     """Return columns of a query's rows."""
-    converters = [_converter(snapshot.engine, _kind_of(table, cell)) for cell in cells]
+    converters = [_column_converter(snapshot.engine, _kind_of(table, cell)) for cell in cells]
     statement = query.with_only_columns(*(table.target.c[table.names[cell]] for cell in cells))
     blocks: list[list[pa.Array]] = [[] for _ in cells]
     for rows in _fetch_blocks(snapshot, statement, parameters):
         for convert, column, found in zip(converters, zip(*rows, strict=True), blocks, strict=True):
             found.append(convert(column))
-    return {cell: _join(found, _kind_of(table, cell)) for cell, found in zip(cells, blocks, strict=True)}
+    return {cell: _join_blocks(found, _kind_of(table, cell)) for cell, found in zip(cells, blocks, strict=True)}
 
 
-def _join(blocks: Sequence[pa.Array], kind: Kind) -> pa.Array:
+def _join_blocks(blocks: Sequence[pa.Array], kind: Kind) -> pa.Array:
     target = MOMENT if kind == "timestamp" else ARROW_TYPES[kind]
     typed = [block.cast(target) if block.type != target else block for block in blocks]
     return pa.chunked_array(typed, target).combine_chunks()
@@ -306,7 +306,7 @@ def _fetch_blocks(
             yield some
 
 
-def _converter(engine: Engine, kind: Kind) -> Callable[[Sequence[Any]], pa.Array]:
+def _column_converter(engine: Engine, kind: Kind) -> Callable[[Sequence[Any]], pa.Array]:
     """Return a function from a column as the driver returns it to Arrow's, perhaps of a type that is cast later."""
     if kind in _AS_THE_DRIVER_RETURNS:
         return _AS_THE_DRIVER_RETURNS[kind]

@@ -86,7 +86,7 @@ def make_fitting(pair: Pair, values: Sequence[Any], rows: Sequence[int]) -> dict
         return {pair: (rows, make_array(kind, values))}
     except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
         pass
-    fits = [_fits(kind, value) for value in values]
+    fits = [_fits_arrow(kind, value) for value in values]
     odd = [tagged.dumps(tag(kind, value)) for value, fit in zip(values, fits, strict=True) if not fit]
     good = [value for value, fit in zip(values, fits, strict=True) if fit]
     found: dict[Pair, tuple[Sequence[int], pa.Array]] = {}
@@ -96,7 +96,7 @@ def make_fitting(pair: Pair, values: Sequence[Any], rows: Sequence[int]) -> dict
     return found
 
 
-def _fits(kind: Kind, value: Any) -> bool:
+def _fits_arrow(kind: Kind, value: Any) -> bool:
     try:
         make_array(kind, [value])
     except (pa.ArrowException, ArithmeticError, TypeError, ValueError):

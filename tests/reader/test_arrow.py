@@ -21,7 +21,7 @@ from amqtt_db.models.eav import Eav
 from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.wide import Wide
 from amqtt_db.reader import arrow_columns
-from amqtt_db.reader.arrow import make_table, pair_of
+from amqtt_db.reader.arrow import pair_of, table_of
 from amqtt_db.reader.arrow_columns import columns_of_records
 from amqtt_db.reader.arrow_types import read_array
 from amqtt_db.record import EPOCH, Pair, Record, to_micros
@@ -189,7 +189,7 @@ def test_a_column_of_every_kind_keeps_every_value() -> None:
 
     @given(strategies.records(stored))
     def law(record: Record) -> None:
-        table = make_table([columns_of_records([record])])
+        table = table_of([columns_of_records([record])])
         ((_, values),) = read_back(table)
         assert table.num_rows == 1
         assert values.keys() == told([record])[0][1].keys()
