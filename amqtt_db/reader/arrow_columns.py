@@ -122,7 +122,7 @@ def _read_own_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, w
     bounds, parameters = bounds_of(snapshot, path, wanted)
     query, main = bounded_statement(path.main, wanted.order, bounds), path.main
     cells: list[Cell] = [*ENVELOPE_NAMES, *(cell for cell in main.names if isinstance(cell, tuple) or cell == EXTRA)]
-    columns = _fetch(snapshot, main, cells, query, parameters)
+    columns = _fetch_arrays(snapshot, main, cells, query, parameters)
     envelope = _take_envelope(keys, main, columns)
     odd = {cell: columns.pop(cell) for cell in cells if cell == EXTRA or cell[1] == "tagged"}
     whole = _make_whole(len(envelope["id"]), _read_odd_values(odd), columns)  # type: ignore[arg-type]
@@ -163,7 +163,9 @@ def _validity(column: pa.Array) -> np.ndarray[Any, Any]:
 def _read_value_rows(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wanted: Selection) -> ColumnSet:
     bounds, parameters = bounds_of(snapshot, path, wanted)
     query, (main, table) = bounded_statement(path.main, wanted.order, bounds), (path.main, *path.details)
-    messages = _fetch(snapshot, main, ENVELOPE_NAMES, query.order_by(main.target.c.id, main.target.c.part), parameters)
+    messages = _fetch_arrays(
+        snapshot, main, ENVELOPE_NAMES, query.order_by(main.target.c.id, main.target.c.part), parameters
+    )
     rows = sa.select(table.target)
     if bounds.topic or bounds.low or bounds.high:
         page = query.subquery("message")
@@ -171,7 +173,7 @@ def _read_value_rows(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wa
     layout = path.source.model.layout_read
     assert isinstance(layout, ValueRows)  # noqa: S101 - as the caller has looked up
     names = dict.fromkeys(layout.columns.values())
-    values = _fetch(snapshot, table, ("id", "part", layout.path, *names), rows, parameters)
+    values = _fetch_arrays(snapshot, table, ("id", "part", layout.path, *names), rows, parameters)
     paths = _paths_of(keys, table, layout, values[layout.path])
     whole = _pivot(messages, values, table, layout, paths)
     return ColumnSet(_take_envelope(keys, main, messages), whole)
@@ -268,7 +270,7 @@ def _take_envelope(keys: LookupCache, table: StoredTable, columns: dict[Cell, pa
     return envelope
 
 
-def _fetch(
+def _fetch_arrays(
     snapshot: Snapshot,
     table: StoredTable,
     cells: Sequence[Cell],
