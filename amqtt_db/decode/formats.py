@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 from amqtt_db.decode.cayenne import cayenne_format
 from amqtt_db.decode.checks import Decoder, names_problems, position
 from amqtt_db.decode.delimited import Encoding, csv_format, tsv_format
+from amqtt_db.decode.inflate import GZIP, MAX_SIZE, RAW_DEFLATE, ZLIB, inflate
 from amqtt_db.decode.influx import influx_format
 from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
 from amqtt_db.decode.libraries import LazyDecoder, import_library, read_file, read_folder
 from amqtt_db.decode.senml import senml_format
 from amqtt_db.decode.xml import xml_format
 from amqtt_db.errors import DecodeError
-
-MAX_SIZE: Final = 64 * 2**20
-"""The default maximum size of a decompressed payload, in bytes."""
 
 MaxSize = Annotated[int, "The largest size of a decompressed payload, in bytes.  Default: 64 MiB."]
 
@@ -135,19 +132,29 @@ def avro_format(
     return decoder
 
 
+def sparkplug_format(
+    *, rows: Annotated[str, "What becomes a record: a payload, or each metric.  Default: payload."] = "payload"
+) -> Any:
+    """Return a decoder of Sparkplug B.
+
+    Raises ValueError without the extra ``sparkplug``, and for other ``rows`` than ``payload`` and ``metric``.
+    """
+    return import_library("sparkplug", "google.protobuf", "amqtt_db.decode.sparkplug.decoder").make_sparkplug(rows)
+
+
 def gzip_format(*, max_size: MaxSize = MAX_SIZE) -> Decoder:
     """Return a decoder of a gzip file; several members are joined."""
-    return _decompressor("gzip", 31, max_size)
+    return _decompressor("gzip", GZIP, max_size)
 
 
 def zlib_format(*, max_size: MaxSize = MAX_SIZE) -> Decoder:
     """Return a decoder of a zlib stream (RFC 1950)."""
-    return _decompressor("zlib", 15, max_size)
+    return _decompressor("zlib", ZLIB, max_size)
 
 
 def deflate_format(*, max_size: MaxSize = MAX_SIZE) -> Decoder:
     """Return a decoder of a raw deflate stream (RFC 1951)."""
-    return _decompressor("deflate", -15, max_size)
+    return _decompressor("deflate", RAW_DEFLATE, max_size)
 
 
 FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
@@ -165,6 +172,7 @@ FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
     "msgpack": msgpack_format,
     "protobuf": protobuf_format,
     "senml": senml_format,
+    "sparkplug": sparkplug_format,
     "struct": struct_format,
     "text": text_format,
     "tsv": tsv_format,
@@ -176,7 +184,7 @@ FORMATS: Final[Mapping[str, Callable[..., Decoder]]] = {
 GIVES_BYTES: Final = frozenset({"bytes", "deflate", "gzip", "zlib"})
 """The built-in decoders that another built-in one can follow."""
 
-GIVES_TIME: Final = {"influx": "time", "senml": "time"}
+GIVES_TIME: Final = {"influx": "time", "senml": "time", "sparkplug": "time"}
 """The built-in decoders that know the time of what they decode, and the property in which they give it."""
 
 
@@ -205,26 +213,6 @@ def _decompressor(name: str, wbits: int, max_size: int) -> Decoder:
         raise ValueError(f"max_size: expected a number of bytes above 0, got {max_size!r}")
 
     def decompress(payload: bytes) -> bytes:
-        try:
-            return _inflate(payload, name, wbits, max_size)
-        except zlib.error as error:
-            raise DecodeError(f"not {name}: {error}") from None
+        return inflate(payload, name, wbits, max_size)
 
     return decompress
-
-
-def _inflate(payload: bytes, name: str, wbits: int, max_size: int) -> bytes:
-    members: list[bytes] = []
-    room = max_size
-    while payload or not members:
-        stream = zlib.decompressobj(wbits)
-        members.append(stream.decompress(payload, room + 1))
-        room -= len(members[-1])
-        if room < 0:
-            raise DecodeError(f"more than {max_size} bytes when decompressed")
-        if not stream.eof:
-            raise DecodeError(f"not {name}: it ends too early" if payload else "empty payload")
-        payload = stream.unused_data.lstrip(b"\0")
-        if payload and name != "gzip":
-            raise DecodeError(f"not {name}: unexpected bytes at its end")
-    return members[0] if len(members) == 1 else b"".join(members)

@@ -40,7 +40,10 @@ class Arrival:
 
 @attrs.frozen
 class Recollection:
-    """What a remembering decoder made of a message: the data, and what it remembers from now on, by stored name."""
+    """What a decoder has made of a message: the data, and what it remembers from now on, by its name in the database.
+
+    The data may be a DecodeError: the reason why the message cannot be stored.
+    """
 
     data: Any
     changes: Mapping[str, str]
@@ -52,7 +55,8 @@ class RememberingDecoder:
 
     ``remembers`` returns the names under which the stage remembers something for messages of a topic; topics may share
     them.  ``stage`` returns plain data, given a message and what is remembered under those names; it assigns to a name
-    to remember something else.  Both must depend on nothing else, because a message may be decoded more than once.
+    to remember something else, which is forgotten if it raises an error, and counts if it returns a DecodeError.  Both
+    must depend on nothing else, because a message may be decoded more than once.
     ``owner`` is the stage's name, which begins the names of what it remembers in the database.  ``before`` and
     ``after`` are the stages around it.
     """
@@ -101,7 +105,7 @@ class RememberingDecoder:
 
 def apply_stage(decode: Decoder, data: Any) -> Any:
     """Return what the next stage of a pipeline makes of the data of the one before: of each part, if it has several."""
-    if data is EMPTY:
+    if data is EMPTY or isinstance(data, DecodeError):
         return data
     return _apply_to_each(decode, data) if type(data) is GeneratorType else decode(data)
 

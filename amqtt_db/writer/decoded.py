@@ -19,7 +19,7 @@ import orjson
 
 from amqtt_db.decode import EMPTY
 from amqtt_db.entity.timestamp import event_times
-from amqtt_db.errors import Rejected
+from amqtt_db.errors import DecodeError, Rejected
 from amqtt_db.message import CONNECT, PUBLISH, Batch, Message, message_id
 from amqtt_db.models.base import Destination
 from amqtt_db.record import Record, RecordBatch, RecordSlice, Shape, columns_of
@@ -183,6 +183,8 @@ class _BatchDecoder:
         """Return the data of a message whose decoder remembers, which it does even if the data cannot be stored."""
         found = memory.decode(self._batch.payloads[index], self._batch.times[index], self._memory)
         self._memory.update(found.changes)
+        if isinstance(found.data, DecodeError):
+            raise found.data
         return found.data
 
     def groups(self) -> RecordGroups:

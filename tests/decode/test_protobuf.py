@@ -268,6 +268,7 @@ def test_a_descriptor_set_has_what_it_imports(tmp_path: Path) -> None:
     [
         ("protobuf", "google.protobuf", {"descriptors": "a", "message": "b"}),
         ("avro", "fastavro", {"schema": "a"}),
+        ("sparkplug", "google.protobuf", {}),
     ],
 )
 def test_a_missing_library_is_a_mistake_of_the_configuration(
