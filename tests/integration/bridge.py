@@ -229,6 +229,10 @@ class BridgeProcess:
         except sqlite3.OperationalError:
             return []
 
+    def count(self) -> int:
+        """How many messages of the topic t are stored, some perhaps twice."""
+        return sum(count for (count,) in self.query("SELECT count(*) FROM t"))
+
     def stored(self, table: str = "t", column: str = "n") -> list[int]:
         """The numbers in the messages of a topic, in order."""
         return sorted(int(row[0]) for row in self.query(f"SELECT {column} FROM {table}"))
