@@ -21,6 +21,7 @@ from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
 from amqtt_db.ingest.bridge.bridge import Link
 from amqtt_db.ingest.bridge.packets import V5, Connack, PacketReader, Publish, Suback
+from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.journal import Journal
 from amqtt_db.message import flags
@@ -95,6 +96,7 @@ async def acknowledge(name: str, port: int, _: Path, count: Count) -> None:
 
 async def bridge(name: str, port: int, directory: Path, count: Count) -> None:
     """Run a bridge's connection, and nothing else."""
+    calm_collector()
     commit = open_commit(directory)
     settings = BrokerSettings(
         scheme="mqtt", host="127.0.0.1", port=port, target="", username=None, password=None, client_id=name, qos=1,

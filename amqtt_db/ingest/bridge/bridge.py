@@ -19,6 +19,7 @@ from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.transport import open_transport
+from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.monitor.intake import Intake
 from amqtt_db.ingest.monitor.server import Monitor
@@ -142,6 +143,7 @@ class Bridge:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set; then disconnect, let the writer store what is left, and close."""
+        calm_collector()
         if self._writer is not None:
             self._writer.start()
         await self._monitor.start()

@@ -27,6 +27,8 @@ _CONNACK, _PUBLISH, _PUBREL, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 3, 
 _UINT16: Final = Struct(">H")
 _UINT32: Final = Struct(">I")
 
+_new: Final = tuple.__new__  # a NamedTuple's own constructor takes twice as long
+
 # Property identifiers by the types of their values.
 _FIXED_HEADER: Final[Mapping[int, Struct]] = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), Struct("B")),
@@ -147,9 +149,12 @@ class PacketReader:
             length = data[start + 1]
             body = start + 2
             if length > 127:
-                length, body = _long_length(data, start + 1)
-                if not body:
-                    break
+                if body < size and data[body] < 128:  # a length of two bytes, which most messages have
+                    length, body = length - 128 | data[body] << 7, body + 1
+                else:
+                    length, body = _long_length(data, start + 1)
+                    if not body:
+                        break
             if length > self._most:
                 raise MalformedPacket(f"the broker sent a packet of {length} bytes; {self._most} are allowed")
             end = body + length
@@ -191,11 +196,11 @@ def _read_publish(head: int, data: bytes, start: int, end: int, version: Version
     qos = head >> 1 & 3
     if qos == 3:
         raise MalformedPacket("the broker sent a message of QoS 3")
-    behind = start + 2
-    if behind > end:
+    begin = start + 2
+    if begin > end:
         raise MalformedPacket("a message ends within its topic")
-    behind += data[start] << 8 | data[start + 1]
-    topic = data[start + 2 : behind]
+    behind = begin + (data[start] << 8 | data[start + 1])
+    topic = data[begin:behind]
     packet_id = 0
     if qos:
         packet_id = data[behind] << 8 | data[behind + 1] if behind + 2 <= end else 0
@@ -211,7 +216,7 @@ def _read_publish(head: int, data: bytes, start: int, end: int, version: Version
         raise MalformedPacket("a message ends within its topic")
     if not topic:
         raise MalformedPacket("a message has no topic")
-    return Publish(topic, data[behind:end], qos, bool(head & 1), bool(head & 8), packet_id, properties)
+    return _new(Publish, (topic, data[behind:end], qos, head & 1 == 1, head & 8 == 8, packet_id, properties))
 
 
 def _other(head: int, body: bytes, version: Version) -> Packet:

@@ -6,7 +6,6 @@ Nothing here parses a payload or touches the target database; a separate process
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from amqtt_db.ingest.broker.qos2 import forget_abandoned
 from amqtt_db.ingest.broker.quiet import RepeatFilter
 from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
+from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.gate import MemoryBudget
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.logs import PROJECT
@@ -53,7 +53,6 @@ _ILL_FORMED_CONNECT: Final = (
 )
 _RESERVED_WILL: Final = "has a will for a topic that clients may not publish to"
 _CLEAN_SECONDS: Final = 24 * 3600.0
-_YOUNG_OBJECTS: Final = 10_000
 
 
 class Plugin(BasePlugin[BrokerContext]):
@@ -116,7 +115,7 @@ class Plugin(BasePlugin[BrokerContext]):
         manager = self._broker.plugins_manager
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
-        _calm_collector()
+        calm_collector()
         self._repeats.install()
         forget_abandoned(self._group_commit)
         self._ticker = asyncio.create_task(self._tick_forever(), name="amqtt_db ticker")
@@ -259,13 +258,6 @@ def _log_pending(journal: Path) -> None:
         logger.info("stopped; %s waiting in journal %s until the next start", format_count(pending, "message"), journal)
     else:
         logger.info("stopped; journal %s is empty", journal)
-
-
-def _calm_collector() -> None:
-    """Run the garbage collector less often: messages waiting for a commit are young, many, and not garbage."""
-    young, *old = gc.get_threshold()
-    if 0 < young < _YOUNG_OBJECTS:
-        gc.set_threshold(_YOUNG_OBJECTS, *old)
 
 
 def _keep_alive_grace(broker: Broker) -> int:
