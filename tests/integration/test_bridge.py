@@ -76,6 +76,7 @@ def test_changed_routes_change_the_subscription(tmp_path: Path) -> None:
             until(lambda: bridge.logged("subscribed to a, b"), "the bridge is subscribed")
         bridge.configure(routes=[{"topic": "b"}, {"topic": "c"}])
         with bridge:
+            until(lambda: bridge.logged("subscribed to b, c"), "the bridge is subscribed to the new filter")
             for topic in "abc":
                 broker.publish(numbers(0, 3), topic)
             until(lambda: len(bridge.stored("c")) == 3, "the new topic is stored")
