@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import ClassVar, Final
@@ -38,20 +38,29 @@ class AmqttDbError(Exception):
 
 @attrs.frozen
 class Problem:
-    """One mistake in the configuration: where it is ("" for the whole), what is wrong, what would be right."""
+    """One mistake in the configuration: where it is ("" for the whole), what is wrong, what would be right.
+
+    ``line`` is its line in the file, counted from 1, None if that is unknown.
+    """
 
     path: str
     message: str
+    line: int | None = attrs.field(default=None, eq=False)
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        line = None if self.line is None else f"line {self.line}"
+        return ": ".join(part for part in (line, self.path, self.message) if part)
 
 
 class ConfigError(AmqttDbError):
-    """The configuration cannot be used. ``problems`` holds every mistake found in it."""
+    """The configuration cannot be used.
 
-    def __init__(self, *problems: Problem) -> None:
+    ``problems`` holds every mistake found in it, ``notes`` what is valid but may surprise.
+    """
+
+    def __init__(self, *problems: Problem, notes: Iterable[Problem] = ()) -> None:
         self.problems = problems
+        self.notes = tuple(notes)
         super().__init__("\n".join(map(str, problems)))
 
 

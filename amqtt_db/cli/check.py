@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +17,9 @@ import typer
 from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import FOUND_CONFIG, AsJson
+from amqtt_db.cli.findings import Findings, examine, find_obstacles
 from amqtt_db.cli.output import STANDARD_OUTPUT, print_json, print_result, print_text
-from amqtt_db.cli.shell import error_boundary, find_notes, print_notes, read_document, require_usable
+from amqtt_db.cli.shell import error_boundary, print_notes
 from amqtt_db.config import Settings
 from amqtt_db.errors import ConfigError, DatabaseError, NoDatabaseYet
 from amqtt_db.models.spec import to_spec
@@ -44,26 +46,39 @@ def check(
     """Report every mistake in a configuration, or show its routes; with a sample, show what it would become.
 
     Without a sample, connect to the brokers in `broker:` and list what is stored otherwise than declared.  The exit
-    code is 2 for a mistake in the configuration, and 1 for a sample that would not be stored or a broker that cannot be
-    used.
+    code is 2 for a mistake in the configuration, and 1 for files or a database that cannot be used, a sample that would
+    not be stored, or a broker that cannot be used.
     """
     with error_boundary():
         message = _sample(topic, payload, sample)
         with _mistakes_as_json(as_json):
-            document = read_document(source)
-            settings = config.load_document(document)
-        require_usable(settings)
+            found = examine(source)
+            if found.settings is None or found.problems:
+                raise _mistaken(found, as_json=as_json)
+        settings, obstacles = found.settings, tuple(find_obstacles(found.settings))
         if as_json:
-            is_good = _print_findings(document, settings, message, is_asked=not offline)
+            is_good = _print_findings(found, settings, obstacles, message, is_asked=not offline)
         else:
-            print_notes(document, settings)
-            is_good = _show_sample(settings, *message) if message else _show_routes(document, settings, not offline)
-        raise typer.Exit(0 if is_good else 1)
+            print_notes(found.notes)
+            for obstacle in obstacles:
+                typer.echo(show.escape_lines(obstacle), err=True)
+            is_asked = not (offline or obstacles)
+            is_good = _show_sample(settings, *message) if message else _show_routes(found.document, settings, is_asked)
+        raise typer.Exit(0 if is_good and not obstacles else 1)
+
+
+def _mistaken(found: Findings, *, as_json: bool) -> ConfigError:
+    """Return the mistakes as an error; for people, print first what else may surprise."""
+    if not as_json:
+        print_notes(found.notes)
+    return ConfigError(*found.problems, notes=found.notes)
 
 
 def _show_routes(document: Mapping[str, Any], settings: Settings, is_asked: bool) -> bool:
     """Print the routes, how what is stored disagrees, and what brokers grant; return True if these can be used."""
     print_result(show.render_routes(settings))
+    for line in map(show.escape_text, show.describe_keys(settings.routes)):
+        print_text(line)
     for line in show.describe_changes(_find_changes(settings) if is_asked else ()):
         print_text(line)
     if not is_asked or not config.is_bridge(document):
@@ -100,21 +115,28 @@ def _show_sample(settings: Settings, topic: str, payload: bytes) -> bool:
 
 
 def _print_findings(
-    document: Mapping[str, Any], settings: Settings, message: tuple[str, bytes] | None, *, is_asked: bool
+    found: Findings,
+    settings: Settings,
+    obstacles: Sequence[str],
+    message: tuple[str, bytes] | None,
+    *,
+    is_asked: bool,
 ) -> bool:
     """Print everything as JSON; return True if the sample would be stored and the brokers can be used."""
     from amqtt_db.cli.brokers import ask_brokers, describe_answer  # noqa: PLC0415
     from amqtt_db.writer.preview import preview  # noqa: PLC0415
 
-    brokers = config.load_bridge(document)[1] if is_asked and message is None and config.is_bridge(document) else ()
+    asks = is_asked and message is None and not obstacles
+    brokers = config.load_bridge(found.document)[1] if asks and config.is_bridge(found.document) else ()
     granted = list(map(describe_answer, brokers, ask_brokers(settings, brokers)))
-    sample = None if message is None else preview(settings, *message)
+    sample = None if message is None or obstacles else preview(settings, *message)
     print_json(
         {
             "problems": [],
-            "notes": list(map(attrs.asdict, find_notes(document, settings))),
+            "notes": list(map(attrs.asdict, found.notes)),
+            "obstacles": obstacles,
             "routes": list(map(_describe_route, settings.routes)),
-            "changes": list(map(attrs.asdict, _find_changes(settings) if is_asked and message is None else ())),
+            "changes": list(map(attrs.asdict, _find_changes(settings) if asks else ())),
             "brokers": granted,
             "sample": None if sample is None else _describe_sample(sample),
         }
@@ -123,7 +145,8 @@ def _print_findings(
 
 
 def _describe_route(route: Route) -> dict[str, Any]:
-    """Return what the table of routes shows, for JSON."""
+    """Return what a route does with its messages, for JSON; lengths of time are in seconds."""
+    latest, only = route.latest, route.only
     return {
         "topic": route.filter.text,
         "stored": route.stores,
@@ -132,8 +155,22 @@ def _describe_route(route: Route) -> dict[str, Any]:
         "time": route.time,
         "unknown": route.unknown,
         "mismatch": route.mismatch,
-        "keep": None if route.keep is None else route.keep.total_seconds(),
+        "keep": _to_seconds(route.keep),
+        "property": route.reshaping.property or None,
+        "latest": None if latest is None else list(latest.paths),
+        "only": None if only is None else "changes",
+        "deadband": {} if only is None else dict(only.deadband),
+        "at_least_every": None if only is None else _to_seconds(only.at_least_every),
+        "gather": _to_seconds(route.gather),
+        "indexes": route.indexes,
+        "raw": route.raw,
+        "max_columns": route.max_columns,
+        "max_tables": route.max_tables,
     }
+
+
+def _to_seconds(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
 
 
 def _describe_sample(result: Preview) -> dict[str, Any]:
@@ -157,7 +194,7 @@ def _mistakes_as_json(as_json: bool) -> Iterator[None]:
     except ConfigError as error:
         if not as_json:
             raise
-        print_json({"problems": list(map(attrs.asdict, error.problems))})
+        print_json({name: list(map(attrs.asdict, getattr(error, name))) for name in ("problems", "notes")})
         raise typer.Exit(2) from None
 
 

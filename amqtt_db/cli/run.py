@@ -16,7 +16,7 @@ import typer
 from amqtt_db import config
 from amqtt_db.cli.arguments import FOUND_CONFIG, ChosenLevel, Config
 from amqtt_db.cli.output import make_console
-from amqtt_db.cli.shell import error_boundary, log_as_told, print_notes, read_document, require_usable
+from amqtt_db.cli.shell import error_boundary, find_notes, log_as_told, print_notes, read_document, require_usable
 from amqtt_db.config import Settings
 from amqtt_db.config.operation import LOG_DEFAULTS, WebSettings, require_web
 from amqtt_db.ingest.logs import start_logging
@@ -43,7 +43,7 @@ def run(
         if config.is_bridge(broker):
             _run_bridge(broker)
             return
-        print_notes(broker, settings)
+        print_notes(find_notes(broker, settings))
         preflight(broker, settings)
         where = " and ".join(f"{scheme}://{host}:{port}" for scheme, host, port in addresses(broker).values())
         asyncio.run(serve(broker, started=lambda: _announce(where, settings)))
@@ -120,7 +120,7 @@ def _run_bridge(document: Mapping[str, Any]) -> None:
     from amqtt_db.cli.serve import bridge, require_resources  # noqa: PLC0415
 
     settings, brokers = config.load_bridge(document)
-    print_notes(document, settings)
+    print_notes(find_notes(document, settings))
     require_resources(settings)
     asyncio.run(bridge(document, settings, brokers))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from amqtt_db.cli.arguments import LogLevel
 from amqtt_db.cli.output import discard_output
 from amqtt_db.cli.taken import find_config
 from amqtt_db.config import Settings
-from amqtt_db.config.broker_file import surprises
 from amqtt_db.config.operation import LOG_LEVELS
 from amqtt_db.database.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError, ConfigError, DatabaseError, Problem
@@ -94,12 +93,16 @@ def require_usable(settings: Settings) -> None:
 
 def find_notes(document: Mapping[str, Any], settings: Settings) -> tuple[Problem, ...]:
     """Return what is valid in a configuration but may surprise."""
-    return (*(() if config.is_bridge(document) else surprises(document)), *settings.notes)
+    if config.is_bridge(document):
+        return settings.notes
+    from amqtt_db.config.broker_start import find_surprises  # noqa: PLC0415 - only amqtt's own broker has plugins
+
+    return (*find_surprises(document), *settings.notes)
 
 
-def print_notes(document: Mapping[str, Any], settings: Settings) -> None:
+def print_notes(notes: Iterable[Problem]) -> None:
     """Print what is valid in a configuration but may surprise, on stderr."""
-    for note in find_notes(document, settings):
+    for note in notes:
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 

@@ -67,6 +67,36 @@ def render_routes(settings: Settings) -> RenderableType:
     return make_table(header, rows, "Routes: the first match applies")
 
 
+def describe_keys(routes: Iterable[Route]) -> Iterator[str]:
+    """Yield lines about what the table of routes does not show: what else a route does with its messages."""
+    for route in routes:
+        told = list(_describe_extras(route)) if route.stores else []
+        if told:
+            yield f"{route.filter.text}:"
+            yield from (f"  {line}" for line in told)
+
+
+def _describe_extras(route: Route) -> Iterator[str]:
+    naming, latest, only = route.reshaping.property, route.latest, route.only
+    device = "device" if naming or (latest is not None and latest.paths) else "topic"
+    if naming:
+        yield f"property: {naming} names the value; a device is a topic without these levels"
+    if latest is not None:
+        paths = ", ".join(latest.paths)
+        yield f"latest: a row for each {paths or device} keeps the newest value of each property"
+    if only is not None:
+        widths = "".join(f", {path} by more than {width:g}" for path, width in only.deadband.items())
+        pause = only.at_least_every
+        limit = "" if pause is None else f", and one after {format_duration(pause)} in any case"
+        yield f"only: stores messages that change a value{widths}{limit}"
+    if route.gather is not None:
+        yield f"gather: the view has a row for each {device} and {format_duration(route.gather)}"
+    if route.indexes:
+        yield f"indexes: {'; '.join(', '.join(columns) for columns in route.indexes)}"
+    if route.raw:
+        yield "raw: payloads are also kept as they came"
+
+
 def describe_changes(changes: Iterable[RouteChange]) -> Iterator[str]:
     """Yield lines about what is stored otherwise than its route declares."""
     for change in changes:
@@ -114,9 +144,9 @@ def render_preview(result: Preview) -> RenderableType:
 
 
 def _describe_time(route: Route, record: Record) -> str:
-    """Return the time of a sample's record and where it was found, if its route has a ``time``."""
+    """Return the time of a sample's record and where it was found."""
     if route.time is None:
-        return ""
+        return "; its time is that of its arrival"
     for path in time_paths(route.time, route.each):
         if event_time(record.get(path)) is not None:
             return f", {record.time:%Y-%m-%d %H:%M:%S.%f} UTC by {escape_text(path)}"

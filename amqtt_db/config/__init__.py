@@ -30,9 +30,10 @@ from amqtt_db.config.operation import (
     read_web,
 )
 from amqtt_db.config.payload import read_zone
-from amqtt_db.config.routes import notes, read_routes
+from amqtt_db.config.routes import find_idle_keys, read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import FILE, Node, choice, expanded_url, read_yaml, seconds, size
+from amqtt_db.config.yaml_lines import located_in
 from amqtt_db.database.engines.urls import check_url, dialect_of, file_of
 from amqtt_db.errors import Problem
 from amqtt_db.journal import Sync
@@ -132,7 +133,9 @@ def load_settings(path: Path | str) -> Settings:
 
     Raises ConfigError with every mistake in the file, also if it has no section for this plugin.
     """
-    return load_document(read_yaml(Path(path)), str(path))
+    document = read_yaml(Path(path))
+    with located_in(Path(path)):
+        return load_document(document, str(path))
 
 
 def broker_config(path: Path | str | None) -> dict[str, Any]:
@@ -143,7 +146,8 @@ def broker_config(path: Path | str | None) -> dict[str, Any]:
     if path is None:
         return deepcopy(dict(DEFAULT))
     document = read_yaml(Path(path))
-    load_document(document, str(path))
+    with located_in(Path(path)):
+        load_document(document, str(path))
     return cast(dict[str, Any], document)
 
 
@@ -203,8 +207,9 @@ def _settings(node: Node) -> Settings:
     zone = section.child("timezone").read(read_zone, None)
     routes = {path: route.with_timezone(zone) for path, route in read_routes(section.child("routes")).items()}
     node.problems.extend(storage_problems(routes.values(), dialect_of(database)))
-    section.done()
-    return Settings(database, journal, tuple(routes.values()), writer, tuple(notes(routes)), metrics, log, keep, web)
+    remarks = tuple(find_idle_keys(section.child("routes"), routes))
+    section.done(remarks)
+    return Settings(database, journal, tuple(routes.values()), writer, remarks, metrics, log, keep, web)
 
 
 def _journal(node: Node) -> JournalSettings:

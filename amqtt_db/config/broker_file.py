@@ -10,12 +10,9 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
-from amqtt.plugins.base import BaseAuthPlugin
 
 from amqtt_db.config.keys import ConfigKey, defined_in, described
 from amqtt_db.config.yaml_checks import Node, choice, text
-from amqtt_db.errors import Problem
-from amqtt_db.registry import load_path
 
 PLUGIN_NAMES: Final = ("amqtt_db.Plugin", "amqtt_db.ingest.broker.plugin.Plugin")
 KEYS: Final = {
@@ -107,27 +104,9 @@ def plugin_section(root: Node) -> Node | None:
     return None
 
 
-def surprises(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Return remarks on a document that amqtt accepts but that does not do what one would expect.
-
-    This imports its plugins.
-    """
-    names = [name for name, _ in _sections(Node(document, "").child("plugins")) if name not in PLUGIN_NAMES]
-    if not any(map(_may_authenticate, names)):
-        yield Problem(
-            "plugins",
-            "no plugin authenticates clients, so amqtt refuses every client; to let clients in without a password, add "
-            "`amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}`",
-        )
-
-
-def _may_authenticate(name: str) -> bool:
-    """Return True if amqtt asks the plugin about clients, or if that cannot be known here."""
-    try:
-        plugin = load_path(name)
-    except ValueError:
-        return True
-    return isinstance(plugin, type) and issubclass(plugin, BaseAuthPlugin)
+def other_plugins(root: Node) -> Iterator[tuple[str, Node]]:
+    """Yield name and section of each plugin in a document that is not this project's."""
+    return ((name, section) for name, section in _sections(root.child("plugins")) if name not in PLUGIN_NAMES)
 
 
 def _sections(plugins: Node) -> Iterator[tuple[str, Node]]:

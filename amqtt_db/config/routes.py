@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import combinations
 from threading import Timer
@@ -22,9 +22,9 @@ from amqtt_db.config.storage import COLUMNS, read_storage, with_own_tables
 from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, duration, flag, found, text, whole_number
 from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
 from amqtt_db.entity import Entity
-from amqtt_db.errors import Problem
+from amqtt_db.errors import Problem, Rejected
 from amqtt_db.models import BUILTIN as MODELS
-from amqtt_db.models.base import Destination, Lookup, Model
+from amqtt_db.models.base import Destination, Lookup, Model, OwnColumns
 from amqtt_db.models.binding import BoundTable, bind, exact_tables, lookups_of
 from amqtt_db.models.eav import PROPERTIES, TOPIC_LOOKUP
 from amqtt_db.models.narrow import SERIES
@@ -107,13 +107,32 @@ def _is_within(path: str, paths: Iterable[str]) -> bool:
     return any(one == path or one.startswith(f"{path}.") for one in paths)
 
 
-def notes(routes: Mapping[str, Route]) -> Iterator[Problem]:
-    """Yield remarks on routes that are valid, but can never match because an earlier one covers all their topics."""
+def find_idle_keys(node: Node, routes: Mapping[str, Route]) -> Iterator[Problem]:
+    """Yield remarks on what is valid in ``routes:`` but has no effect, or perhaps not the intended one."""
     for (earlier, first), (path, second) in combinations(routes.items(), 2):
         if covers(first.filter.mqtt, second.filter.mqtt):
             yield Problem(
                 f"{path}.topic", f"never matches: {earlier} ({first.filter.text}) already matches all its topics"
             )
+    for item in node.items() if isinstance(node.value, list) else ():
+        if item.path in routes and routes[item.path].stores:
+            with suppress(Rejected):  # from a user's model, whose mistakes are told elsewhere
+                yield from _idle_keys_of(item, routes[item.path])
+
+
+def _idle_keys_of(item: Node, route: Route) -> Iterator[Problem]:
+    if route.entity is None:
+        for key in item.value.keys() & {"unknown", "mismatch"}:
+            yield Problem(f"{item.path}.{key}", "has no effect without `entity`, which declares the properties")
+    elif item.value.get("mismatch", "") is None:
+        message = (
+            "is empty, which YAML reads as null: values of another type are dropped; write 'null' if that is meant"
+        )
+        yield Problem(f"{item.path}.mismatch", message)
+    if "max_columns" in item.value and not isinstance(route.bound().layout, OwnColumns):
+        yield Problem(f"{item.path}.max_columns", "has no effect: this model has no column for each property")
+    if "max_tables" in item.value and not route.bound().is_per_topic:
+        yield Problem(f"{item.path}.max_tables", "has no effect: all topics of this route share the model's tables")
 
 
 def covers(general: str, special: str) -> bool:

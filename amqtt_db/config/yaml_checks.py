@@ -118,10 +118,10 @@ class Node:
         values = self.value if isinstance(self.value, list) else []
         return [Node(value, f"{self.path}[{index}]", self.problems) for index, value in enumerate(values)]
 
-    def done(self) -> None:
-        """Raise ConfigError with everything that was noted, if anything was."""
+    def done(self, notes: Iterable[Problem] = ()) -> None:
+        """Raise ConfigError with all mistakes, if there are any, and with ``notes`` on what is valid."""
         if self.problems:
-            raise ConfigError(*self.problems)
+            raise ConfigError(*self.problems, notes=notes)
 
 
 def found(value: object) -> str:

@@ -84,7 +84,7 @@ def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: st
 def test_what_only_amqtt_would_refuse(tmp_path: Path) -> None:
     """A value that amqtt's own configuration refuses is reported before the broker starts."""
     text = "listeners: {default: {max_connections: many}}\nplugins: {amqtt_db.Plugin: {}}"
-    with pytest.raises(ConfigError, match=r"^listeners\.default: amqtt rejects it: .*max_connections"):
+    with pytest.raises(ConfigError, match=r"^line 1: listeners\.default: amqtt rejects it: .*max_connections"):
         config.load_settings(write(tmp_path, text))
     text = "timeout_disconnect_delay: soon\nplugins: {amqtt_db.Plugin: {}}"
     with pytest.raises(ConfigError, match=r"^amqtt rejects it: .*timeout_disconnect_delay"):
