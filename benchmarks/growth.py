@@ -31,7 +31,7 @@ from common import BATCH, Message, Spent, Storing, at_hand, batches, climate, me
 
 from amqtt_db.journal import JournalReader
 from amqtt_db.testing.databases import Database
-from amqtt_db.writer.process import calm_collector
+from amqtt_db.writer.process import relax_collector
 
 MODELS: dict[str, Any] = {
     "wide, one table": {"wide": {"table": "climate"}},
@@ -141,7 +141,7 @@ def most_memory() -> float:
 
 def drain(order: dict[str, Any]) -> None:
     """Drain a journal; print messages per second and peak memory (MB) after each tenth."""
-    calm_collector()
+    relax_collector()
     reader = JournalReader(order["journal"])
     (generation,) = reader.generations()
     rates, memory = [], []
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.drain:
         drain(options.drain)
         return
-    calm_collector()
+    relax_collector()
     rows: list[dict[str, Any]] = []
     for database in at_hand(options.engines):
         for name in (name for name in MODELS if name.startswith(tuple(options.models.split(";")))):

@@ -24,7 +24,7 @@ from common import BATCH, Message, Spent, Storing, batches, median, save, show, 
 
 from amqtt_db.record import flatten
 from amqtt_db.writer.decoded import decode_batch
-from amqtt_db.writer.process import calm_collector
+from amqtt_db.writer.process import relax_collector
 
 TOPIC = "site/{site}/form"
 WIDTHS = (-9, -34, 9, 9, 9, 9)
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     wanted = tuple(options.forms.split(";"))
     names = [name for name in FORMS if name.startswith(wanted)]
-    calm_collector()
+    relax_collector()
     logging.disable()  # what is odd on purpose is no news
     rows = []
     for model in options.models.split(","):

@@ -34,7 +34,7 @@ from amqtt_db.entity.inline import inline_plan
 from amqtt_db.journal import Journal, JournalReader
 from amqtt_db.message import PUBLISH, flags
 from amqtt_db.testing.databases import Database
-from amqtt_db.writer.process import calm_collector
+from amqtt_db.writer.process import relax_collector
 
 WIDTHS = (-11, -22, 8, 8, 7, 8, 10, 10, 12, 12)
 
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     messages = climate(options.messages)
     wanted = tuple(options.routes.split(";"))
-    calm_collector()
+    relax_collector()
     logging.disable()  # warnings about test servers do not matter here
     rows = []
     for database in at_hand(options.engines):

@@ -89,14 +89,14 @@ def lower_priority(niceness: int) -> None:
             Path("/proc/self/autogroup").write_text(str(niceness))
 
 
-def calm_collector() -> None:
+def relax_collector() -> None:
     """Run the garbage collector less often: a batch creates some ten thousand tuples and no cycles."""
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
 
 
 def _work(settings: Settings, stop: Stop) -> int:
-    calm_collector()
+    relax_collector()
     journal = settings.journal.path
     has_grown = partial(exceeds_memory, settings.writer.memory_limit)
     note = journal.with_name(journal.name + ".attempt")
