@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--rounds", type=int, default=1, help="how many times to run every fault of tests/faults")
     group.addoption("--kill-rounds", type=int, default=3, help="how many times to kill the bridge under load")
     group.addoption("--rabbitmq", action="store_true", help="also run what needs RabbitMQ, or takes NATS long")
+    parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
     group.addoption("--write-faults", metavar="FILE", help="write the table of the faults into a Markdown file")
 
 

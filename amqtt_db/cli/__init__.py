@@ -40,6 +40,7 @@ for command in (
     move.backup,
 ):
     app.command()(command)
+app.command("copy")(move.copy_database)
 app.command("topics")(data.show_topics)
 app.command("latest")(data.show_latest)
 

@@ -1,16 +1,26 @@
-"""The commands that take what is stored elsewhere: `backup`."""
+"""The commands that take what is stored elsewhere: `backup`, `copy`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import typer
 from rich.progress import Progress
 
-from amqtt_db.cli.arguments import Config
-from amqtt_db.cli.output import make_console, print_text
+from amqtt_db.cli import show
+from amqtt_db.cli.arguments import AsJson, Config
+from amqtt_db.cli.output import make_console, print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
+from amqtt_db.config import masked
+from amqtt_db.database.engines.urls import check_url
+from amqtt_db.errors import AmqttDbError, DatabaseError, format_count
+from amqtt_db.routing.route import Route
+
+if TYPE_CHECKING:
+    from amqtt_db.writer.copying import CopiedTopic
 
 
 def backup(
@@ -33,3 +43,68 @@ def backup(
             )
         for one in copies:
             print_text(f"backed up to {one}")
+
+
+def copy_database(
+    path: Config = None,
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The new database; it may have an earlier copy.")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="The old database; default: that of the configuration.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy everything into another database while messages arrive, and compare; every topic gets its route's model.
+
+    You can stop it and start it again.
+    """
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    from amqtt_db.database.snapshot import answer  # noqa: PLC0415
+
+    with error_boundary():
+        settings = read_settings(path)
+        old = settings.database if source is None else source
+        _require_urls(old, to)
+        try:
+            copied = list(_copy_topics(old, to, settings.routes))
+        except DBAPIError as error:
+            raise DatabaseError(answer(error)) from error
+        if as_json:
+            print_json([attrs.asdict(one) for one in copied])
+            return
+        for one in copied:
+            counts = f"{format_count(one.new, 'record')} copied, {one.same} there before"
+            print_text(f"{show.escape_text(one.topic)}: {counts}; checksum {one.checksum}")
+        total = format_count(sum(one.records for one in copied), "record")
+        print_text(f"{total} of {format_count(len(copied), 'topic')} read back unchanged from {masked(to)}")
+
+
+def _require_urls(*urls: str) -> None:
+    """Raise AmqttDbError unless these are the URLs of two databases."""
+    for url in urls:
+        try:
+            check_url(url)
+        except ValueError as error:
+            raise AmqttDbError(f"database {masked(url)}: {error}") from None
+    if len(set(urls)) < len(urls):
+        raise AmqttDbError(f"{masked(urls[0])} is the old database as well; name another one with --to")
+
+
+def _copy_topics(old: str, new: str, routes: Sequence[Route]) -> Iterator[CopiedTopic]:
+    """Copy with a progress bar."""
+    from amqtt_db.writer.copying import CopiedTopic, Copier  # noqa: PLC0415
+
+    copier = Copier(old, new, routes)
+    try:
+        with Progress(console=make_console(stderr=True), transient=True) as bar:
+            task, records = bar.add_task("copying", total=len(copier.topics)), 0
+            for step in copier.copy():
+                if isinstance(step, CopiedTopic):
+                    bar.advance(task)
+                    yield step
+                else:
+                    records += step.new + step.same
+                    bar.update(task, description=format_count(records, "record"))
+    finally:
+        copier.close()

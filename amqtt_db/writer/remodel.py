@@ -185,7 +185,7 @@ class Remodel:
         """
         done, too_old = 0, self._too_old(move)
         with self._shop.snapshots.take() as snapshot:
-            for old, new in _side_by_side(records_in(snapshot, move.past), records_in(snapshot, move.current)):
+            for old, new in side_by_side(records_in(snapshot, move.past), records_in(snapshot, move.current)):
                 if new is None and old.time_us < too_old:
                     continue
                 if not equal_records(old, new):
@@ -213,7 +213,7 @@ def _move(row: sa.Row[Any], current: Assignment) -> Move:
     return Move(past, row.sequence, row.moved or 0, current, row.state == MOVED)
 
 
-def _side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
+def side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple[Record, Record | None]]:
     """Yield each old record with the new one of the same identity, or None; both inputs are in that order."""
     candidate = next(new, None)
     for one in old:

@@ -208,6 +208,11 @@ class Workshop:
             return list(islice(_records(snapshot, assignment, wanted), BATCH))
 
 
+def create_database(url: str) -> None:
+    """Create the file of an SQLite database, unless it exists.  Raises DatabaseError if that is impossible."""
+    engine_for(url).open(write=True).dispose()
+
+
 def bound(assignment: Assignment) -> BoundModel:
     """Return the model of an assignment with its tables.  Raises RewriteError if it cannot be loaded."""
     try:
