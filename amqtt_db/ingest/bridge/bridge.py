@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.config.operation import MetricsSettings
 from amqtt_db.errors import Backoff, OncePerCause
-from amqtt_db.ingest.bridge.connection import BrokerConnection
+from amqtt_db.ingest.bridge.connection import VERSION_NOTE, BrokerConnection
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, next_state
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
@@ -45,7 +45,7 @@ class Link:
         self._group_commit = group_commit
         notes = group_commit.notes(self.subscription.scope)
         self._session = Session(notes, settings.window, drop=settings.duplicates == "drop")
-        self._version: Version = V311 if settings.protocol == "3.1.1" else V5
+        self._version = _first_version(settings, notes)
         self._has_worked = False
         self._cut_short = 0  # consecutive connections that the broker has closed soon after they were made
         self._worked = 0  # connections that worked and have ended
@@ -119,6 +119,13 @@ class Link:
             logger.error("%s: the broker %s; reconnecting until it works", self.settings.url, ending.reason)
         pause = _LONGEST_WAIT if ending.is_rival else self._backoff.next_pause()
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that clients do not all reconnect at once
+
+
+def _first_version(settings: BrokerSettings, notes: Mapping[str, bytes]) -> Version:
+    """Return the version of MQTT to try first: the only one allowed, or the one that has worked before."""
+    if settings.protocol == "auto":
+        return V311 if notes.get(VERSION_NOTE) == bytes((V311,)) else V5
+    return V311 if settings.protocol == "3.1.1" else V5
 
 
 class Bridge:

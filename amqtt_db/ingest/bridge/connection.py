@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from ssl import SSLError
 from time import monotonic, time_ns
@@ -22,13 +22,14 @@ from amqtt_db.ingest.bridge.packets import (
     MalformedPacket,
     Packet,
     PacketReader,
+    Pingresp,
     Publish,
     Pubrel,
     Suback,
     Version,
 )
 from amqtt_db.ingest.bridge.peer import Ending, Peer, explain_disconnect, explain_refusal, mqtt_name
-from amqtt_db.ingest.bridge.session import Received, Session
+from amqtt_db.ingest.bridge.session import Note, Received, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.tls import describe_failure
 from amqtt_db.ingest.group_commit import GroupCommit
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_PING_PAUSE: Final = 1.0  # seconds without reading, after which pings have to be answered
 _GREETING_SECONDS: Final = 5.0
+
+VERSION_NOTE: Final = "version"
+"""The key of a session's note on the version of MQTT that the broker speaks."""
 
 
 class BrokerConnection(Peer):
@@ -60,13 +64,15 @@ class BrokerConnection(Peer):
         self._group_commit = group_commit
         self._reader = PacketReader(version)
         self._transport: asyncio.Transport | None = None
+        self._is_asked = False
         self._is_greeted = False
         self._position = 0
-        self._waiting: list[Publish | Pubrel] = []
+        self._waiting: list[Publish | Pubrel | Pingresp] = []
         self._committing: asyncio.Future[None] | None = None
         self._linger = Linger(settings.window if version == V5 else 0, monotonic())
         self._lingering: asyncio.TimerHandle | None = None
         self._paused_at: float | None = None
+        self._pings = 0  # PINGREQs without an answer yet
         self._keep_alive = settings.keep_alive
         self._sent_at = self._received_at = monotonic()
 
@@ -76,8 +82,13 @@ class BrokerConnection(Peer):
         return self.is_streaming and not self.ended.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send CONNECT."""
+        """Send CONNECT, once a note is on disk that it was sent."""
         self._transport = cast(asyncio.Transport, transport)
+        self._remember(self._session.connecting())
+        self._when_done(self._group_commit.extend(()), self._connect)
+
+    def _connect(self) -> None:
+        self._is_asked = True
         s = self._settings
         self._write(
             packets.connect(
@@ -96,6 +107,8 @@ class BrokerConnection(Peer):
             for packet in arrived:
                 if isinstance(packet, Publish | Pubrel) and self._is_greeted:
                     self._waiting.append(packet)
+                elif isinstance(packet, Pingresp) and self._is_greeted:
+                    self._take_pong(packet)
                 else:
                     self._control(packet)
         except MalformedPacket as error:
@@ -142,14 +155,14 @@ class BrokerConnection(Peer):
             self._resume()
         if self._waiting and self._committing is None:
             self._take()
-        if not self._is_greeted and now - self._sent_at > _GREETING_SECONDS:
+        if self._is_asked and not self._is_greeted and now - self._sent_at > _GREETING_SECONDS:
             self.end(Ending(f"has not answered CONNECT within {_GREETING_SECONDS:g} s", is_older=True))
         if not self._is_greeted or not self._keep_alive:
             return
         if self._paused_at is None and now - self._received_at > 1.5 * self._keep_alive:
             self.end(Ending(f"has been silent for {1.5 * self._keep_alive:g} s"))
         elif now - self._sent_at >= 0.5 * self._keep_alive:
-            self._write(packets.PINGREQ)
+            self._ping()
 
     def _control(self, packet: Packet) -> None:
         if isinstance(packet, Connack) and not self._is_greeted:
@@ -164,6 +177,7 @@ class BrokerConnection(Peer):
 
     def _greeted(self, connack: Connack) -> None:
         if connack.code:
+            self._remember(self._session.refused())
             self.end(explain_refusal(connack, self._version))
             return
         if self._settings.group is not None and not connack.properties.get(packets.SHARED_AVAILABLE, 1):
@@ -177,14 +191,23 @@ class BrokerConnection(Peer):
             logger.warning("%s: the broker keeps the session for %d s, not %d s", settings.url, granted,
                            settings.session)  # fmt: skip
         skip = settings.retained == "ignore" and self._version != V5
-        self._session.connected(connack.session_present, settings.window, skip_retained=skip)
+        self._remember(self._session.connected(connack.session_present, settings.window, skip_retained=skip))
+        self._group_commit.remember(self._subscription.scope, VERSION_NOTE, bytes((self._version,)))
         self._position = self._group_commit.position
-        self._group_commit.append(flags(CONNECT), time_ns() // 1000, 0, b"", self._details())
-        kept = "the session was kept" if connack.session_present else "with a new session"
-        logger.info("%s: connected with MQTT %s, %s", settings.url, mqtt_name(self._version), kept)
-        for data in self._subscription.requests(self._version, connack.session_present):
+        committed = self._group_commit.append(flags(CONNECT), time_ns() // 1000, 0, b"", self._details())
+        if connack.session_present:
+            self._subscribe()
+        else:
+            self._subscription.lose()
+            # The ids of the earlier session must be forgotten before messages of this one come.
+            self._when_done(committed, self._subscribe)
+
+    def _subscribe(self) -> None:
+        for data in self._subscription.requests(self._version, self._session.is_resumed):
             self._write(data)
         self.is_streaming = True
+        kept = "the session was kept" if self._session.is_resumed else "with a new session"
+        logger.info("%s: connected with MQTT %s, %s", self._settings.url, mqtt_name(self._version), kept)
 
     def _details(self) -> bytes:
         settings = self._settings
@@ -218,7 +241,7 @@ class BrokerConnection(Peer):
         """Journal what is waiting; if the journal is full, neither take nor acknowledge it."""
         self._stop_lingering()
         if self._group_commit.blocked:
-            kept = [packet for packet in self._waiting if isinstance(packet, Pubrel) or packet.qos]
+            kept = [packet for packet in self._waiting if not isinstance(packet, Publish) or packet.qos]
             for _ in range(len(self._waiting) - len(kept)):
                 self._group_commit.refuse()
             self._waiting = kept
@@ -226,23 +249,47 @@ class BrokerConnection(Peer):
         taken, self._waiting = self._waiting, []
         received = self._session.receive(taken, time_ns() // 1000, self._position)
         self._linger.note(len(taken), len(received.acknowledgements) // packets.ACKNOWLEDGEMENT_SIZE, monotonic())
-        for key, value in received.notes:
-            self._group_commit.remember(self._subscription.scope, key, value)
+        self._remember(received.notes)
         self._committing = self._group_commit.extend(received.entries)
-        self._committing.add_done_callback(partial(self._committed, taken, received))
+        self._committing.add_done_callback(partial(self._committed, received))
         self._pause()
 
-    def _committed(self, taken: Sequence[Publish | Pubrel], received: Received, future: asyncio.Future[None]) -> None:
+    def _remember(self, notes: Iterable[Note]) -> None:
+        for key, value in notes:
+            self._group_commit.remember(self._subscription.scope, key, value)
+
+    def _committed(self, received: Received, future: asyncio.Future[None]) -> None:
         self._committing = None
         if future.cancelled() or self.ended.done():
             return
         self._write(received.acknowledgements)
-        self._session.acknowledged(taken)
+        self._session.acknowledged()
+        if not self._pings and self._session.ask():
+            self._ping()
         self._subscription.count(received)
         if self._waiting:
             self._take()
         if self._committing is None:
             self._resume()
+
+    def _when_done(self, committed: asyncio.Future[None], go_on: Callable[[], None]) -> None:
+        """Go on once something is on disk, unless the connection has ended."""
+
+        def check(future: asyncio.Future[None]) -> None:
+            if not future.cancelled() and not self.ended.done():
+                go_on()
+
+        committed.add_done_callback(check)
+
+    def _ping(self) -> None:
+        self._pings += 1
+        self._write(packets.PINGREQ)
+
+    def _take_pong(self, packet: Pingresp) -> None:
+        """Note an answer to a PINGREQ; the session learns from the one to its own, which is the first to come."""
+        self._pings = max(0, self._pings - 1)
+        if self._session.is_asking:
+            self._waiting.append(packet)
 
     def _write(self, data: bytes) -> None:
         if data and self._transport is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from struct import Struct, error
+from struct import Struct, error, pack
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -22,6 +22,9 @@ LARGEST_PACKET: Final = 268_435_455
 PINGREQ: Final = b"\xc0\x00"
 ACKNOWLEDGEMENT_SIZE: Final = 4
 """The bytes of each acknowledgement that a subscriber sends."""
+PUBACK: Final = 0x4002_0000
+PUBREC: Final = 0x5002_0000
+PUBCOMP: Final = 0x7002_0000
 
 _CONNACK, _PUBLISH, _PUBREL, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 3, 6, 9, 11, 13, 14
 _UINT16: Final = Struct(">H")
@@ -352,19 +355,12 @@ def unsubscribe(version: Version, packet_id: int, filters: Sequence[str]) -> byt
     return _packet(0xA2, body + b"".join(map(_text_field, filters)))
 
 
-def puback(packet_id: int) -> bytes:
-    """Return a PUBACK: a QoS 1 message is on disk."""
-    return b"\x40\x02" + _UINT16.pack(packet_id)
+def acknowledgements(heads: Sequence[int]) -> bytes:
+    """Return several acknowledgements; each is given as PUBACK, PUBREC or PUBCOMP with a packet id in its low bits.
 
-
-def pubrec(packet_id: int) -> bytes:
-    """Return a PUBREC: a QoS 2 message is on disk."""
-    return b"\x50\x02" + _UINT16.pack(packet_id)
-
-
-def pubcomp(packet_id: int) -> bytes:
-    """Return a PUBCOMP: the packet id of a QoS 2 message is free again."""
-    return b"\x70\x02" + _UINT16.pack(packet_id)
+    PUBACK and PUBREC: a message of QoS 1 or 2 is on disk.  PUBCOMP: the id of a QoS 2 message is free again.
+    """
+    return pack(f">{len(heads)}I", *heads)
 
 
 def disconnect(version: Version, code: int = 0, *, ends_session: bool = False) -> bytes:

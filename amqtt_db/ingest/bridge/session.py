@@ -3,12 +3,19 @@
 Pure: packets go in; entries for the journal, notes to commit in the same transaction, and acknowledgements to send
 after that commit come out.  After a restart, the session is restored from its notes.
 
-A broker redelivers messages whose acknowledgement it has not seen.  At QoS 2, packet ids between PUBLISH and PUBREL
-identify them.  At QoS 1 an acknowledgement may have been lost, and the id may already belong to another message.  So a
-message counts as redelivered only if all of this holds: the broker has kept the session and marks the message as
-redelivered; the last message with this id, fewer than 32,767 messages ago, had the same content; ids have been assigned
-in sequence for more than four windows, so none is reused early; and this connection's first id is not 1 or 2, where
-brokers start that assign new ids on every connection.
+A broker redelivers messages whose acknowledgement it has not seen.  That acknowledgement may have been lost, or the
+broker may have seen it and given the id to another message.  What helps to tell depends on how brokers choose ids:
+most count on and keep ids (a *round* broker); some take the lowest free one; some count from 1 on each connection.
+
+QoS 1: a message is one that was stored before if all of this holds.
+- The broker has kept the session, and marks the message as redelivered.
+- The last message with this id had the same content, and came since ids go in sequence, fewer than 32,767 messages ago.
+- The broker is round: ids have gone in sequence for more than four windows, and went on so after it had seen
+  acknowledgements that freed lower ids.  A PINGREQ sent behind them shows that, because brokers answer in order.
+- This connection's first id is not one of those with which a broker begins that counts from 1 on each connection.
+
+QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if it
+came on this connection, or if the broker has shown that it does not count from 1 on each connection.
 """
 
 from __future__ import annotations
@@ -21,9 +28,8 @@ from zlib import crc32
 
 import attrs
 
-from amqtt_db.ingest.bridge.packets import Publish, Pubrel, puback, pubcomp, pubrec
+from amqtt_db.ingest.bridge.packets import PUBACK, PUBCOMP, PUBREC, Pingresp, Publish, Pubrel, acknowledgements
 from amqtt_db.journal import Entry
-from amqtt_db.message import flags
 
 Note = tuple[str, bytes | None]
 """Key and value of a note; None deletes it."""
@@ -32,12 +38,16 @@ _IDS: Final = 65536
 _LAST_ID: Final = 65535
 _HORIZON: Final = 32_767
 _PROOF_WINDOWS: Final = 4
-_RENUMBERED: Final = (1, 2)
+_PROOF_TRIPS: Final = 3
+_FIRST_IDS: Final = (1, 2, 3)  # the first ids of a broker that counts from 1, or from the id of our last request
+_BLOCK: Final = 128  # ids in one note
+_BLOCKS: Final = _HORIZON // _BLOCK + 2  # notes that are kept
 _STATE: Final = "state"
-_RECENT: Final = "recent "
+_RECENT: Final = "ids "
 _UNRELEASED: Final = "unreleased "
-_COUNTS: Final = Struct("<qHq")  # messages with an id, the last id, how many ids were in sequence
-_SESSION_CHECKSUM_BYTES: Final = 6
+_CONNECTING: Final = "connecting"
+_COUNTS: Final = Struct("<qHqBB")  # messages with an id, the last id, how many were in sequence, trips, keeps ids
+_CHECKSUM_SIZE: Final = 6
 
 
 @attrs.frozen
@@ -56,143 +66,237 @@ class Received:
 
 
 class Session:
-    """One session at one broker."""
+    """One session at one broker.  It numbers all messages that have an id, from 1 on."""
 
     def __init__(self, notes: Mapping[str, bytes], window: int, *, drop: bool = True) -> None:
         """``notes`` are all committed notes of this session; without ``drop``, all QoS 1 messages are stored."""
         self._window = window
         self._drop = drop
-        self._checksums = array("Q", bytes(8 * _IDS))
-        self._numbers = array("q", bytes(8 * _IDS))
+        self._checksums = array("Q", bytes(8 * _IDS))  # by id: the content of the last message with it
+        self._numbers = array("q", bytes(8 * _IDS))  # by id: that message's number
         self._unreleased: dict[int, int] = {}
-        self._blocks: dict[int, int] = {}  # number of the first message → how many, for each note in the journal
-        self._count, self._last_id, self._in_turn = _COUNTS.unpack(notes.get(_STATE, bytes(_COUNTS.size)))
-        self._present = False
-        self._skip_retained = False
-        self._renumbers: bool | None = None
-        self._here: set[int] = set()  # ids of this connection that are not acknowledged
-        self._to_forget: list[Note] = []
+        self._notes: list[Note] = []  # of the packets that are being received
+        self._block = array("Q")  # what the newest note about ids holds
+        self._count = self._last_id = self._in_turn = self._trips = 0
+        self._keeps_ids = False
+        self._began = self._acked = 0  # the last number before this connection, and the last acknowledged on it
+        self._present = self._skip_retained = False
+        self._from_one: bool | None = None  # whether this connection's ids began as if counted from 1
+        self._freed: tuple[int, int] | None = None  # id and number of a message acknowledged before our PINGREQ
+        self._is_freed = False  # the PINGREQ was answered
+        self._is_connecting = _CONNECTING in notes  # a CONNECT was sent that is not known to have been answered
+        self._is_doubtful = False  # there was one before this connection's, and no id since
         self._load(notes)
 
     @property
     def is_proven(self) -> bool:
         """True if redelivered messages of QoS 1 can be recognized."""
-        return self._in_turn > _PROOF_WINDOWS * self._window and not self._renumbers
+        return self._trips >= _PROOF_TRIPS and self._is_in_turn and not self._from_one
 
-    def connected(self, present: bool, window: int, *, skip_retained: bool = False) -> None:
-        """Start on a new connection; ``present``: the broker has kept the session.
+    @property
+    def is_resumed(self) -> bool:
+        """True if the session is surely that of earlier connections."""
+        return self._present and not self._is_doubtful
 
-        With ``skip_retained``, messages marked as retained are acknowledged but not stored.
+    @property
+    def is_asking(self) -> bool:
+        """True if a PINGREQ is under way whose answer :meth:`receive` needs, in its place among the packets."""
+        return self._freed is not None and not self._is_freed
+
+    def connecting(self) -> list[Note]:
+        """Return notes to commit before CONNECT is sent.
+
+        The broker may have lost the session and start another one, and its answer may never arrive.  Then the next
+        CONNACK reports a session, but it is not this one, and has no subscriptions.
+        """
+        self._is_doubtful = self._is_connecting
+        self._is_connecting = True
+        return [(_CONNECTING, b"")]
+
+    def refused(self) -> list[Note]:
+        """Return notes to commit if the broker has refused the connection."""
+        self._is_connecting = self._is_doubtful
+        return [] if self._is_doubtful else [(_CONNECTING, None)]
+
+    def connected(self, present: bool, window: int, *, skip_retained: bool = False) -> list[Note]:
+        """Start on a new connection; ``present``: the broker reports that it has kept the session.
+
+        Returns notes to commit before subscribing.  With ``skip_retained``, messages marked as retained are
+        acknowledged but not stored.
         """
         self._window = window
         self._skip_retained = skip_retained
         self._present = present
-        self._renumbers = None
-        self._here.clear()
-        if not present:
-            self._forget()
+        self._from_one = self._freed = None
+        self._is_connecting = self._is_doubtful = self._is_doubtful and present
+        self._keeps_ids = self._keeps_ids and not self._is_doubtful
+        forgotten = [] if present else self._forget()
+        self._began = self._acked = self._count
+        return forgotten if self._is_doubtful else [*forgotten, (_CONNECTING, None)]
 
-    def receive(self, packets: Iterable[Publish | Pubrel], time: int, connection: int) -> Received:
+    def receive(self, packets: Iterable[Publish | Pubrel | Pingresp], time: int, connection: int) -> Received:
         """Take packets in order of arrival; they become durable with the next commit.
 
         ``time`` in microseconds since 1970; ``connection`` is the position of its CONNECT entry, or 0.
         """
         entries: list[Entry] = []
-        acknowledgements: list[bytes] = []
-        notes, self._to_forget = self._to_forget, []
-        recent: list[tuple[int, int]] = []
+        heads: list[int] = []
+        notes = self._notes = []
+        recent: list[int] = []
         recognized = unproven = 0
+        checksums, numbers, began = self._checksums, self._numbers, self._began
         for packet in packets:
-            if isinstance(packet, Pubrel):
-                if self._unreleased.pop(packet.packet_id, None) is not None:
-                    notes.append((f"{_UNRELEASED}{packet.packet_id}", None))
-                acknowledgements.append(pubcomp(packet.packet_id))
+            if not isinstance(packet, Publish):
+                heads += self._take_other(packet)
                 continue
-            number, qos = packet.packet_id, packet.qos
+            topic, payload, qos, retain, dup, packet_id, _ = packet
             if qos:
-                checksum = _content_checksum(packet)
-                if self._renumbers is None:
-                    self._renumbers = number in _RENUMBERED
-                is_known = self._is_known(packet, checksum)
-                acknowledgements.append(puback(number) if qos == 1 else pubrec(number))
-                self._here.add(number)
-                if is_known:
-                    recognized += 1
-                    continue
-                unproven += packet.dup and self._seen_lately(number, checksum)
-                self._count_id(number, checksum)
-                recent.append((number, checksum))
+                heads.append((PUBACK if qos == 1 else PUBREC) | packet_id)
+                checksum = crc32(payload, crc32(topic, qos)) << 16 | len(payload) & 0xFFFF
+                if self._from_one is None or numbers[packet_id] > began:
+                    self._observe(packet)
+                if checksums[packet_id] == checksum and self._is_recent(packet_id):
+                    if self._is_known(packet):
+                        recognized += 1
+                        continue
+                    unproven += dup
+                self._count_id(packet_id, checksum)
+                recent.append(checksum << 16 | packet_id)
                 if qos == 2:
-                    self._unreleased[number] = checksum
-                    notes.append((f"{_UNRELEASED}{number}", checksum.to_bytes(_SESSION_CHECKSUM_BYTES, "little")))
-            if self._skip_retained and packet.retain:
-                continue
-            entries.append((time, flags(0, qos, packet.retain), connection, packet.topic, packet.payload))
+                    self._unreleased[packet_id] = checksum
+                    notes.append((f"{_UNRELEASED}{packet_id}", checksum.to_bytes(_CHECKSUM_SIZE, "little")))
+            if not (retain and self._skip_retained):
+                entries.append((time, qos << 1 | retain, connection, topic, payload))
         if recent:
             notes += self._remember(recent)
-        return Received(entries, notes, b"".join(acknowledgements), recognized, unproven)
+        return Received(entries, notes, acknowledgements(heads), recognized, unproven)
 
-    def acknowledged(self, packets: Iterable[Publish | Pubrel]) -> None:
-        """Note that the acknowledgements of ``packets`` were sent, on the same connection."""
-        for packet in packets:
-            self._here.discard(packet.packet_id)
+    def acknowledged(self) -> None:
+        """Note that the acknowledgements of everything received on this connection were sent."""
+        self._acked = self._count
 
-    def _is_known(self, packet: Publish, checksum: int) -> bool:
-        number = packet.packet_id
+    def ask(self) -> bool:
+        """Return True if a PINGREQ must be sent now, behind all acknowledgements, to learn how ids are chosen."""
+        last = self._last_id
+        wanted = self._is_in_turn and self._trips < _PROOF_TRIPS and self._freed is None
+        if not wanted or self._numbers[last] <= self._began or last in self._unreleased:
+            return False
+        self._freed, self._is_freed = (last, self._count), False
+        return True
+
+    @property
+    def _is_in_turn(self) -> bool:
+        return self._in_turn > _PROOF_WINDOWS * self._window
+
+    def _is_recent(self, packet_id: int) -> bool:
+        number = self._numbers[packet_id]
+        return bool(number) and self._count - number < _HORIZON
+
+    def _is_known(self, packet: Publish) -> bool:
+        """Return True if a message with the id and the content of a recent one is that very message."""
+        number = self._numbers[packet.packet_id]
+        is_of_this_connection = number > self._began
         if packet.qos == 2:
-            return self._unreleased.get(number) == checksum
-        if number in self._here:  # a broker that redelivers on the same connection what is not acknowledged
-            return self._checksums[number] == checksum
-        may_be = packet.dup and self._drop and self._present and self.is_proven
-        return may_be and self._seen_lately(number, checksum)
+            return packet.packet_id in self._unreleased and (is_of_this_connection or self._keeps_ids)
+        if not packet.dup:
+            return False
+        if is_of_this_connection and number > self._acked:  # repeated because it is not acknowledged yet
+            return True
+        may_be = self._drop and self._present and self.is_proven
+        return may_be and self._count - number <= self._in_turn
 
-    def _seen_lately(self, number: int, checksum: int) -> bool:
-        seen = self._numbers[number]
-        return bool(seen) and self._checksums[number] == checksum and self._count - seen < _HORIZON
+    def _take_other(self, packet: Pubrel | Pingresp) -> Iterator[int]:
+        """Take a packet that is no message; yield its acknowledgement."""
+        if isinstance(packet, Pingresp):
+            self._is_freed = True
+            return
+        if self._from_one is None and packet.packet_id in _FIRST_IDS:
+            self._note_start(from_one=True)
+        self._release(packet.packet_id)
+        yield PUBCOMP | packet.packet_id
 
-    def _count_id(self, number: int, checksum: int) -> None:
+    def _release(self, packet_id: int) -> None:
+        if self._unreleased.pop(packet_id, None) is not None:
+            self._notes.append((f"{_UNRELEASED}{packet_id}", None))
+
+    def _note_start(self, from_one: bool) -> None:
+        """Note how this connection's ids begin."""
+        self._from_one = from_one
+        self._keeps_ids |= not from_one
+        if self._is_doubtful:
+            self._settle(is_new=from_one)
+
+    def _settle(self, is_new: bool) -> None:
+        """End the doubt whether the broker has started a new session: its ids would begin with 1."""
+        if is_new:
+            for packet_id in list(self._unreleased):
+                self._release(packet_id)
+        self._is_connecting = False
+        self._notes += [(_CONNECTING, None), self._state_note()]
+
+    def _observe(self, packet: Publish) -> None:
+        """Learn from a connection's first id, or an id that is used again on it, whether the broker keeps ids."""
+        if self._from_one is None:
+            self._note_start(packet.packet_id in _FIRST_IDS)
+        elif not packet.dup and packet.packet_id not in self._unreleased:
+            is_free = self._numbers[packet.packet_id] <= self._acked
+            self._keeps_ids |= is_free and self._is_recent(packet.packet_id)
+
+    def _count_id(self, packet_id: int, checksum: int) -> None:
+        if packet_id == self._last_id % _LAST_ID + 1:
+            self._in_turn += 1
+            if self._freed is not None and self._is_freed:
+                self._complete_trip(packet_id, *self._freed)
+        else:
+            self._in_turn = self._trips = 0
+            self._freed = None
         self._count += 1
-        self._in_turn = self._in_turn + 1 if number == self._last_id % _LAST_ID + 1 else 0
-        self._last_id = number
-        self._checksums[number] = checksum
-        self._numbers[number] = self._count
+        self._last_id = packet_id
+        self._checksums[packet_id] = checksum
+        self._numbers[packet_id] = self._count
 
-    def _remember(self, recent: list[tuple[int, int]]) -> Iterator[Note]:
+    def _complete_trip(self, packet_id: int, freed_id: int, freed_number: int) -> None:
+        """Count a trip if the broker has not used a lower id again that it knew to be free."""
+        self._trips += packet_id > freed_id and self._numbers[freed_id] == freed_number
+        self._freed = None
+
+    def _remember(self, recent: list[int]) -> Iterator[Note]:
         """Yield notes for the newest ids, and deletions of notes that are too old to matter."""
-        first = self._count - len(recent) + 1
-        self._blocks[first] = len(recent)
-        yield f"{_RECENT}{first}", array("Q", [checksum << 16 | number for number, checksum in recent]).tobytes()
-        while True:
-            oldest = next(iter(self._blocks))
-            if self._count - (oldest + self._blocks[oldest]) < _HORIZON:
-                break
-            del self._blocks[oldest]
-            yield f"{_RECENT}{oldest}", None
-        yield _STATE, _COUNTS.pack(self._count, self._last_id, self._in_turn)
+        before = self._count - len(recent)
+        while recent:
+            block, filled = divmod(before, _BLOCK)
+            if not filled:
+                self._block = array("Q")
+                yield f"{_RECENT}{block - _BLOCKS}", None
+            here, recent = recent[: _BLOCK - filled], recent[_BLOCK - filled :]
+            self._block.extend(here)
+            yield f"{_RECENT}{block}", self._block.tobytes()
+            before += len(here)
+        yield self._state_note()
 
-    def _forget(self) -> None:
+    def _state_note(self) -> Note:
+        return _STATE, _COUNTS.pack(self._count, self._last_id, self._in_turn, self._trips, self._keeps_ids)
+
+    def _forget(self) -> list[Note]:
         """Forget all ids: the broker has started a new session."""
-        self._to_forget += [(f"{_RECENT}{first}", None) for first in self._blocks]
-        self._to_forget += [(f"{_UNRELEASED}{number}", None) for number in self._unreleased]
-        self._to_forget.append((_STATE, None))
-        self._blocks.clear()
+        newest = self._count // _BLOCK
+        notes: list[Note] = [(f"{_RECENT}{block}", None) for block in range(max(0, newest - _BLOCKS), newest + 1)]
+        notes += [(f"{_UNRELEASED}{packet_id}", None) for packet_id in self._unreleased]
         self._unreleased.clear()
         self._numbers = array("q", bytes(8 * _IDS))
-        self._count = self._last_id = self._in_turn = 0
+        self._count = self._last_id = self._in_turn = self._trips = 0
+        self._keeps_ids = False
+        return [*notes, (_STATE, None)]
 
     def _load(self, notes: Mapping[str, bytes]) -> None:
-        firsts = sorted(int(key[len(_RECENT) :]) for key in notes if key.startswith(_RECENT))
-        for first in firsts:
-            packed = array("Q", notes[f"{_RECENT}{first}"])
-            self._blocks[first] = len(packed)
-            for index, value in enumerate(packed):
-                self._checksums[value & 0xFFFF] = value >> 16
-                self._numbers[value & 0xFFFF] = first + index
-        for key, checksum in notes.items():
+        if len(notes.get(_STATE, b"")) == _COUNTS.size:
+            self._count, self._last_id, self._in_turn, self._trips, keeps = _COUNTS.unpack(notes[_STATE])
+            self._keeps_ids = bool(keeps)
+        blocks = sorted((int(key[len(_RECENT) :]), note) for key, note in notes.items() if key.startswith(_RECENT))
+        for block, note in blocks:
+            self._block = array("Q", note)
+            for number, value in enumerate(self._block, block * _BLOCK + 1):
+                self._checksums[value & 0xFFFF], self._numbers[value & 0xFFFF] = value >> 16, number
+        for key, note in notes.items():
             if key.startswith(_UNRELEASED):
-                self._unreleased[int(key[len(_UNRELEASED) :])] = int.from_bytes(checksum, "little")
-
-
-def _content_checksum(packet: Publish) -> int:
-    """Return 48 bits of a message's QoS, topic and payload."""
-    return (crc32(packet.payload, crc32(packet.topic, packet.qos)) << 16) | (len(packet.payload) & 0xFFFF)
+                self._unreleased[int(key[len(_UNRELEASED) :])] = int.from_bytes(note, "little")

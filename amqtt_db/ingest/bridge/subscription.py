@@ -43,15 +43,10 @@ class Subscription:
         note = self._group_commit.notes(self.scope).get(_FILTERS)
         return {} if note is None else orjson.loads(note)
 
-    def requests(self, version: Version, present: bool) -> list[bytes]:
-        """Return the packets to send on a new connection; ``present``: the broker has kept the session."""
+    def requests(self, version: Version, resumed: bool) -> list[bytes]:
+        """Return the packets to send on a new connection; ``resumed``: the broker has surely kept the session."""
         granted, qos = self.granted, self._settings.qos
-        if granted and not present:
-            logger.error(
-                "%s: the broker has lost the session of client id %s: messages may be missing since the last"
-                " connection; subscribing again", self._settings.url, self._settings.client_id,
-            )  # fmt: skip
-        known = granted if present else {}
+        known = granted if resumed else {}
         self._asked = [one for one in self._filters if known.get(one) != qos]
         gone = [one for one in known if one not in self._filters]
         self._remember({one: qos for one in known if one not in gone and one not in self._asked})
@@ -63,6 +58,14 @@ class Subscription:
             logger.info("%s: no longer subscribed to %s", self._settings.url, ", ".join(gone))
             sent.append(packets.unsubscribe(version, _UNSUBSCRIBE_ID, gone))
         return sent
+
+    def lose(self) -> None:
+        """Log that the broker has lost the session, if it had one."""
+        if self.granted:
+            logger.error(
+                "%s: the broker has lost the session of client id %s: messages may be missing since the last"
+                " connection; subscribing again", self._settings.url, self._settings.client_id,
+            )  # fmt: skip
 
     def answered(self, suback: Suback) -> None:
         """Remember what is granted, and log what is not."""

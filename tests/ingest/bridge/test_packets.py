@@ -197,9 +197,9 @@ def test_subscribe_options_are_those_that_paho_packs(filters: list[str], qos: in
 
 def test_acknowledgements_have_four_bytes() -> None:
     """PUBACK, PUBREC and PUBCOMP of success need no more in either version."""
-    assert (packets.puback(258), packets.pubrec(258), packets.pubcomp(258)) == (
-        b"\x40\x02\x01\x02", b"\x50\x02\x01\x02", b"\x70\x02\x01\x02",
-    )  # fmt: skip
+    heads = [packets.PUBACK | 258, packets.PUBREC | 65535, packets.PUBCOMP | 1]
+    assert packets.acknowledgements(heads) == b"\x40\x02\x01\x02\x50\x02\xff\xff\x70\x02\x00\x01"
+    assert packets.acknowledgements([]) == b""
     assert (packets.disconnect(V311, 4), packets.disconnect(V5), packets.disconnect(V5, 4)) == (
         b"\xe0\x00", b"\xe0\x00", b"\xe0\x01\x04",
     )  # fmt: skip

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from amqtt_db.ingest.bridge.packets import NO_PROPERTIES, Publish, Pubrel, puback, pubcomp, pubrec
-from amqtt_db.ingest.bridge.session import Received, Session
+from amqtt_db.ingest.bridge.packets import (
+    NO_PROPERTIES,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    Pingresp,
+    Publish,
+    Pubrel,
+    acknowledgements,
+)
+from amqtt_db.ingest.bridge.session import Note, Received, Session
 
 WINDOW = 2
 
@@ -15,22 +24,34 @@ def message(packet_id: int, payload: bytes = b"x", *, qos: int = 1, dup: bool = 
     return Publish(b"t", payload, qos, False, dup, packet_id, NO_PROPERTIES)
 
 
-def put(notes: dict[str, bytes], received: Received) -> Received:
-    """Commit the notes."""
-    for key, value in received.notes:
+def keep(notes: dict[str, bytes], changes: list[Note]) -> None:
+    """Commit notes."""
+    for key, value in changes:
         notes.pop(key, None)
         if value is not None:
             notes[key] = value
+
+
+def put(notes: dict[str, bytes], received: Received) -> Received:
+    """Commit the notes of what was received."""
+    keep(notes, received.notes)
     return received
 
 
+def answers(*heads: int) -> bytes:
+    """The acknowledgements with these heads."""
+    return acknowledgements(heads)
+
+
 def proven(notes: dict[str, bytes], last: int = 20) -> Session:
-    """A session with messages 3 to ``last``, all acknowledged, after a restart."""
+    """A session with messages 4 to ``last``, all acknowledged, and every PINGREQ answered, after a restart."""
     session = Session({}, WINDOW)
     session.connected(False, WINDOW)
-    for number in range(3, last + 1):
-        put(notes, session.receive([message(number)], 0, 0))
-        session.acknowledged([message(number)])
+    for number in range(4, last + 1):
+        pong = [Pingresp()] if session.is_asking else []
+        put(notes, session.receive([*pong, message(number)], 0, 0))
+        session.acknowledged()
+        session.ask()
     return Session(notes, WINDOW)
 
 
@@ -39,7 +60,7 @@ def test_a_message_is_acknowledged_in_the_order_of_arrival() -> None:
     session = Session({}, WINDOW)
     session.connected(False, WINDOW)
     received = session.receive([message(5), message(7, qos=2), message(0, qos=0), message(6), Pubrel(7)], 9, 4)
-    assert received.acknowledgements == puback(5) + pubrec(7) + puback(6) + pubcomp(7)
+    assert received.acknowledgements == answers(PUBACK | 5, PUBREC | 7, PUBACK | 6, PUBCOMP | 7)
     assert [entry[:3] for entry in received.entries] == [(9, 2, 4), (9, 4, 4), (9, 0, 4), (9, 2, 4)]
 
 
@@ -50,7 +71,7 @@ def test_a_redelivered_message_is_recognized_after_a_restart() -> None:
     assert session.is_proven
     session.connected(True, WINDOW)
     again = put(notes, session.receive([message(19, dup=True)], 0, 0))
-    assert (again.entries, again.acknowledgements, again.recognized) == ([], puback(19), 1)
+    assert (again.entries, again.acknowledgements, again.recognized) == ([], answers(PUBACK | 19), 1)
     assert len(session.receive([message(20, b"other", dup=True)], 0, 0).entries) == 1
 
 
@@ -80,7 +101,7 @@ def test_a_message_repeated_on_the_same_connection_is_stored_once() -> None:
     session.connected(False, WINDOW)
     assert len(session.receive([message(5)], 0, 0).entries) == 1
     assert session.receive([message(5, dup=True)], 0, 0).entries == []
-    session.acknowledged([message(5)])
+    session.acknowledged()
     assert len(session.receive([message(5)], 0, 0).entries) == 1
 
 
@@ -94,19 +115,20 @@ def test_unreleased_messages_of_qos_2_outlive_a_restart_until_they_are_released(
     session.connected(True, WINDOW)
     assert put(notes, session.receive([message(5, qos=2)], 0, 0)).entries == []
     assert len(put(notes, session.receive([message(5, b"other", qos=2)], 0, 0)).entries) == 1
-    assert put(notes, session.receive([Pubrel(5), Pubrel(6)], 0, 0)).acknowledgements == pubcomp(5) + pubcomp(6)
+    assert put(notes, session.receive([Pubrel(5), Pubrel(6)], 0, 0)).acknowledgements == answers(
+        PUBCOMP | 5, PUBCOMP | 6
+    )
     session = Session(notes, WINDOW)
     session.connected(True, WINDOW)
     assert len(session.receive([message(5, b"other", qos=2, dup=True)], 0, 0).entries) == 1
 
 
 def test_a_lost_session_leaves_no_notes() -> None:
-    """They are deleted in the transaction of the next messages."""
+    """They are deleted before the subscription, so before the first message of the new session."""
     notes: dict[str, bytes] = {}
     session = proven(notes)
     put(notes, session.receive([message(21, qos=2)], 0, 0))
-    session.connected(False, WINDOW)
-    put(notes, session.receive([], 0, 0))
+    keep(notes, session.connected(False, WINDOW))
     assert notes == {}
 
 
@@ -118,8 +140,8 @@ def test_notes_do_not_grow_without_bound() -> None:
     session.connected(False, WINDOW)
     for start in range(0, 200_000, 1000):
         put(notes, session.receive([message((start + index) % 65535 + 1) for index in range(1000)], 0, 0))
-        session.acknowledged([message((start + index) % 65535 + 1) for index in range(1000)])
-    assert sum(len(value) // 8 for key, value in notes.items() if key.startswith("recent")) in range(32_767, 34_768)
+        session.acknowledged()
+    assert sum(len(value) // 8 for key, value in notes.items() if key.startswith("ids ")) in range(32_767, 33_024)
 
 
 def test_retained_messages_can_be_left_out() -> None:
@@ -127,4 +149,27 @@ def test_retained_messages_can_be_left_out() -> None:
     session = Session({}, WINDOW)
     session.connected(False, WINDOW, skip_retained=True)
     received = session.receive([message(5)._replace(retain=True), message(6)], 0, 0)
-    assert (len(received.entries), received.acknowledgements) == (1, puback(5) + puback(6))
+    assert (len(received.entries), received.acknowledgements) == (1, answers(PUBACK | 5, PUBACK | 6))
+
+
+def test_an_unanswered_connect_leaves_a_doubt() -> None:
+    """The broker may have lost the session and started another one: its first id decides, even after a restart."""
+    for first, known in [(4, 1), (1, 0)]:
+        notes: dict[str, bytes] = {}
+        session = Session(notes, WINDOW)
+        session.connected(False, WINDOW)
+        put(notes, session.receive([message(4, qos=2)], 0, 0))
+        for _ in range(2):
+            session = Session(notes, WINDOW)
+            keep(notes, session.connecting())
+        session = Session(notes, WINDOW)
+        keep(notes, session.connecting())
+        keep(notes, session.connected(True, WINDOW))
+        assert not session.is_resumed
+        put(notes, session.receive([message(first, b"y", qos=2)] if first == 1 else [], 0, 0))
+        assert put(notes, session.receive([message(4, qos=2)], 0, 0)).recognized == known
+        assert "connecting" not in notes
+        session = Session(notes, WINDOW)
+        keep(notes, session.connecting())
+        session.connected(True, WINDOW)
+        assert session.is_resumed
