@@ -12,8 +12,9 @@ from hypothesis import settings
 
 from tests import laws, workbench
 from tests.database.engines.servers import mysql, postgresql, servers, site, timescaledb
+from tests.network import host
 
-__all__ = ["mysql", "postgresql", "servers", "site", "timescaledb"]
+__all__ = ["host", "mysql", "postgresql", "servers", "site", "timescaledb"]
 
 SERVERS: Final = frozenset({"mysql", "postgresql", "timescaledb"})
 FAULTS: Final = Path(__file__).parent / "faults"
@@ -30,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--rounds", type=int, default=1, help="how many times to run every fault of tests/faults")
     group.addoption("--kill-rounds", type=int, default=3, help="how many times to kill the bridge under load")
-    group.addoption("--rabbitmq", action="store_true", help="also run what needs RabbitMQ, or takes NATS long")
+    group.addoption("--long", action="store_true", help="also run what takes long: RabbitMQ, and the largest payload")
     parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
     group.addoption("--write-faults", metavar="FILE", help="write the table of the faults into a Markdown file")
 

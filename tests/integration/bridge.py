@@ -23,6 +23,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tests.network import Host
+
 PATIENCE = 30.0
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
@@ -122,25 +124,34 @@ class LocalBroker:
 
 
 class Mosquitto(LocalBroker):
-    """A Mosquitto without limits on its queues; ``lines`` are added to its configuration."""
+    """A Mosquitto without limits on its queues; ``lines`` are added to its configuration.  It may run on a ``host``."""
 
     name = "Mosquitto"
 
-    def __init__(self, directory: Path, *lines: str) -> None:
+    def __init__(self, directory: Path, *lines: str, host: Host | None = None) -> None:
         self._lines = lines
+        self._host = host
         super().__init__(directory)
+        if host is not None:
+            self.url = f"mqtt://{host.address}:{self.port}"
 
     def _write_configuration(self) -> list[str]:
         own = [
             "user root",
-            f"listener {self.port} 127.0.0.1",
+            f"listener {self.port}{' 127.0.0.1' if self._host is None else ''}",
             "max_queued_messages 0",
             f"persistence_location {self.directory}/",
         ]
         is_open = not any(line.startswith("password_file") for line in self._lines)
         path = self.directory / "mosquitto.conf"
         path.write_text("\n".join([*own, *(["allow_anonymous true"] if is_open else []), *self._lines]) + "\n")
-        return [str(MOSQUITTO), "-c", str(path)]
+        elsewhere = [] if self._host is None else ["ip", "netns", "exec", self._host.name]
+        return [*elsewhere, str(MOSQUITTO), "-c", str(path)]
+
+    def _listens(self) -> bool:
+        host = "127.0.0.1" if self._host is None else self._host.address
+        with closing(socket.socket()) as trial:
+            return trial.connect_ex((host, self.port)) == 0
 
 
 def publish(

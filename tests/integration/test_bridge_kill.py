@@ -1,6 +1,6 @@
 """``kill -9`` of the bridge under load: what the broker has acknowledged is stored, and stored once.
 
-`--kill-rounds 100 -s` kills each a hundred times and prints what that cost; `--rabbitmq` adds RabbitMQ.
+`--kill-rounds 100 -s` kills each a hundred times and prints what that cost; `--long` adds RabbitMQ and NATS.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def test_nothing_is_lost_with_a_broker_that_doubles(
     tmp_path: Path, make: Make, qos: int, kill_rounds: int, request: pytest.FixtureRequest
 ) -> None:
     """It assigns new packet ids on each connection, so what it redelivers cannot be told from what is new."""
-    if not request.config.getoption("--rabbitmq") or not RABBITMQ.exists() or NATS is None:
-        pytest.skip("takes long: pass --rabbitmq, and install RabbitMQ and NATS")
+    if not request.config.getoption("--long") or not RABBITMQ.exists() or NATS is None:
+        pytest.skip("takes long: pass --long, and install RabbitMQ and NATS")
     stored, published = kill_under_load(tmp_path, make, "3.1.1", qos, kill_rounds)
     assert set(range(published)).difference(stored) == set()
 

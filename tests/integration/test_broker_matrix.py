@@ -62,8 +62,8 @@ def test_a_day_with_a_broker(tmp_path: Path, kind: Kind, request: pytest.Fixture
     """Nothing is lost, and nothing doubled where the broker keeps packet ids and marks what it redelivers."""
     if not kind.is_at_hand:
         pytest.skip("this broker is not installed")
-    if kind.make is RabbitMq and not request.config.getoption("--rabbitmq"):
-        pytest.skip("RabbitMQ takes ten seconds to start: pass --rabbitmq")
+    if kind.make is RabbitMq and not request.config.getoption("--long"):
+        pytest.skip("RabbitMQ takes ten seconds to start: pass --long")
     with kind.make(tmp_path / "broker") as broker:
         broker.publish(numbers(7, 8), "old", retain=True)
         bridge = BridgeProcess(tmp_path, {"url": broker.url, "window": 50, **kind.settings})
