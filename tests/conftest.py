@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kill-rounds", type=int, default=3, help="how many times to kill the bridge under load")
     group.addoption("--long", action="store_true", help="also run what takes long: RabbitMQ, and the largest payload")
     parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
+    parser.getgroup("page").addoption("--screenshots", metavar="DIR", help="save pictures of the page into a directory")
     group.addoption("--write-faults", metavar="FILE", help="write the table of the faults into a Markdown file")
 
 

@@ -44,8 +44,8 @@ _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
     -signal.SIGALRM: "was ended by its time_limit",
 }
-_PAGE_NICENESS: Final = 10
-_PAGE_SECONDS: Final = 3.0  # for the page to answer what it was asked
+_PAGE_NICENESS: Final = 5  # like the writer: the broker and the journal come first
+_PAGE_SECONDS: Final = 8.0  # for the page to answer what it was asked
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY_SECONDS: Final = 60.0

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from time import sleep
 from typing import Final
 
 import uvicorn
@@ -69,6 +70,9 @@ def run_page() -> int:
 
 
 def _watch_standard_input(server: uvicorn.Server) -> None:
+    """End when standard input does; soon, even if something still works, because a page leaves nothing behind."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     server.should_exit = True
+    sleep(2 * _STREAM_SECONDS)
+    os._exit(0)
