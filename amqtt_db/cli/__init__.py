@@ -41,6 +41,7 @@ for command in (
 ):
     app.command()(command)
 app.command("copy")(move.copy_database)
+app.command("import")(move.import_file)
 app.command("topics")(data.show_topics)
 app.command("latest")(data.show_latest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -31,6 +32,13 @@ def parse_filter(text: str) -> str:
         return TopicFilter.parse(text).text
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def parse_source(text: str) -> str:
+    """Return the name of another database.  Raises BadParameter."""
+    if not re.fullmatch(r"[\w.-]{1,40}", text):
+        raise typer.BadParameter(f"{text!r} is not a name of up to 40 letters, digits, dots, hyphens and underscores")
+    return text
 
 
 def parse_pause(text: str) -> float:

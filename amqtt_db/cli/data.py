@@ -14,7 +14,7 @@ from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Output, Since, Top
 from amqtt_db.cli.output import STANDARD_OUTPUT, open_output, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.cli.show_status import render_status
-from amqtt_db.errors import UnreadableRecords, format_count
+from amqtt_db.errors import AmqttDbError, UnreadableRecords, format_count
 
 Interval = Annotated[float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Seconds between queries.")]
 
@@ -24,6 +24,7 @@ class ExportFormat(Enum):
 
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
 
 
 def status(
@@ -97,7 +98,7 @@ def export(
     until: Until = None,
     limit: Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Write at most this many records.")] = None,
     newest: Annotated[bool, typer.Option("--newest", help="Newest first.")] = False,
-    form: Annotated[ExportFormat, typer.Option("--format", help="JSON Lines, or CSV.")] = ExportFormat.jsonl,
+    form: Annotated[ExportFormat, typer.Option("--format", help="JSON Lines, CSV or Parquet.")] = ExportFormat.jsonl,
     output: Output = None,
 ) -> None:
     """Write stored records, in time order, to a file or to standard output."""
@@ -111,6 +112,8 @@ def export(
                 count = write_records(settings, write, form.value, topic, **bounds, limit=limit, newest=newest)
             except UnreadableRecords as error:  # all others are written
                 unread = error
+            except ValueError as error:  # a library is missing
+                raise AmqttDbError(f"--format {form.value} {error}") from None
         if unread is not None:
             raise unread
         if output not in (None, STANDARD_OUTPUT):

@@ -37,7 +37,7 @@ def delete(
     """Delete stored records for good, all of some topics or the older ones, even while messages arrive."""
     with error_boundary():
         settings = read_settings(path)
-        with _open_workshop(settings) as shop:
+        with open_workshop(settings) as shop:
             from amqtt_db.writer.deletion import Deleter  # noqa: PLC0415
             from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def rename(
     """
     with error_boundary():
         settings = read_settings(path)
-        with _open_workshop(settings) as shop:
+        with open_workshop(settings) as shop:
             from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
             from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
             from amqtt_db.writer.renaming import Renamer  # noqa: PLC0415
@@ -101,7 +101,7 @@ def redecode(
     """
     with error_boundary():
         settings = read_settings(path)
-        with _open_workshop(settings) as shop:
+        with open_workshop(settings) as shop:
             from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
             from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
             from amqtt_db.writer.redecoding import RedecodeProgress, Redecoder  # noqa: PLC0415
@@ -120,14 +120,14 @@ def redecode(
 
 
 @contextmanager
-def _open_workshop(settings: Settings) -> Iterator[Workshop]:
-    """Open the database to rewrite what is stored.  Raises DatabaseError if it cannot be used."""
+def open_workshop(settings: Settings, *, create: bool = False) -> Iterator[Workshop]:
+    """Open the database to rewrite what is stored; ``create`` it if missing.  Raises DatabaseError if it cannot be."""
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - commands start without it
 
     from amqtt_db.database.snapshot import answer, require_database  # noqa: PLC0415
-    from amqtt_db.writer.workshop import Workshop  # noqa: PLC0415
+    from amqtt_db.writer.workshop import Workshop, create_database  # noqa: PLC0415
 
-    require_database(settings.database)
+    (create_database if create else require_database)(settings.database)
     try:
         shop = Workshop(settings.database, settings.routes)
         try:

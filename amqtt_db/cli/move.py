@@ -1,4 +1,4 @@
-"""The commands that take what is stored elsewhere: `backup`, `copy`."""
+"""The commands that take what is stored elsewhere, or bring it back: `backup`, `copy`, `import`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 from rich.progress import Progress
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import AsJson, Config
+from amqtt_db.cli.arguments import AsJson, Config, parse_source
+from amqtt_db.cli.edit import open_workshop
 from amqtt_db.cli.output import make_console, print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.config import masked
@@ -108,3 +109,38 @@ def _copy_topics(old: str, new: str, routes: Sequence[Route]) -> Iterator[Copied
                     bar.update(task, description=format_count(records, "record"))
     finally:
         copier.close()
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` has written: JSON Lines or Parquet.")],
+    path: Config = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", parser=parse_source, help="The file is of another database, with this name."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be stored.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Store the records of a file, each once by its id, with the models of their routes, even while messages arrive."""
+    from amqtt_db.database.snapshot import has_database  # noqa: PLC0415
+    from amqtt_db.reader.record_file import read_file_records  # noqa: PLC0415
+    from amqtt_db.writer.importing import Importer  # noqa: PLC0415
+    from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
+    from amqtt_db.writer.taking_in import TakenIn  # noqa: PLC0415
+
+    with error_boundary():
+        settings = read_settings(path)
+        require_same_routes(settings.journal.path, settings.routes)
+        if dry_run and not has_database(settings.database):
+            done = TakenIn(sum(1 for _ in read_file_records(file)))
+        else:
+            with open_workshop(settings, create=True) as shop:
+                importer = Importer(shop, lambda: read_file_records(file), source)
+                done = importer.check()
+                if not dry_run:
+                    done = sum(importer.store(), TakenIn())
+        if as_json:
+            print_json({"new": done.new, "same": done.same})
+        else:
+            verb = "would be stored" if dry_run else "stored"
+            print_text(f"{format_count(done.new, 'record')} {verb}, {done.same} there before")

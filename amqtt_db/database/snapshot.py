@@ -77,6 +77,15 @@ def require_database(url: str) -> None:
         require_tables(snapshot)
 
 
+def has_database(url: str) -> bool:
+    """Return True if a writer has created its tables.  Raises DatabaseError if the database cannot be read."""
+    try:
+        require_database(url)
+    except NoDatabaseYet:
+        return False
+    return True
+
+
 def _with_snapshots(database: sa.Engine) -> sa.Engine:
     """Return connections whose transactions see one state of the database; SQLite needs no isolation level for that."""
     levels = database.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]

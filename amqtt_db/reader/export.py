@@ -1,4 +1,4 @@
-"""Records as files for other programs: JSON Lines, which keep every type, and CSV."""
+"""Records as files for other programs: JSON Lines and Parquet, which keep every type, and CSV."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date, datetime, time
 from itertools import groupby
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import orjson
 
 from amqtt_db import tagged
 from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import open_snapshot
+from amqtt_db.decode.libraries import import_library
 from amqtt_db.errors import UnreadableRecords
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.reader import Selection, read_records, url_of
-from amqtt_db.record import EXACT, Kind, Record
+from amqtt_db.record import EXACT, KINDS, Kind, Record
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "csv", "parquet"]
+
+Line = TypeVar("Line")
 
 _QUOTED: Final = re.compile('[",\r\n]|^ | $')
 _LINES: Final = 500  # written at a time
@@ -38,10 +41,11 @@ def export(
     limit: int | None = None,
     newest: bool = False,
 ) -> int:
-    """Pass the records of :func:`amqtt_db.read` to ``write`` as UTF-8, some lines at a time; return their number.
+    """Pass the records of :func:`amqtt_db.read` to ``write``, some at a time; return their number.
 
-    Raises what :func:`amqtt_db.read` raises.
+    Raises what :func:`amqtt_db.read` raises, and ValueError for Parquet without pyarrow.
     """
+    parquet = import_library("arrow", "pyarrow", "amqtt_db.reader.parquet") if form == "parquet" else None
     wanted = Selection.of(topic, since, until, limit, newest=newest)
     written = 0
     with open_snapshot(url_of(database)) as snapshot:
@@ -49,20 +53,22 @@ def export(
         def read() -> Iterator[Record]:
             return read_records(snapshot, wanted)
 
+        if parquet is not None:
+            return int(parquet.write_parquet(read, write))
         lines = json_lines(read()) if form == "jsonl" else csv_lines(read)
-        for chunk in _batch_lines(lines):
+        for chunk in batch_until_error(lines, _LINES):
             written += len(chunk)
             write("".join(chunk).encode("utf-8", "backslashreplace"))
     return written - (form == "csv")
 
 
-def _batch_lines(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield many lines at a time; before an error, yield the lines that precede it."""
-    chunk: list[str] = []
+def batch_until_error(items: Iterable[Line], size: int) -> Iterator[list[Line]]:
+    """Yield many items at a time; before an error, yield those that precede it."""
+    chunk: list[Line] = []
     try:
-        for line in lines:
-            chunk.append(line)
-            if len(chunk) == _LINES:
+        for item in items:
+            chunk.append(item)
+            if len(chunk) == size:
                 yield chunk
                 chunk = []
     except UnreadableRecords:
@@ -80,13 +86,32 @@ def json_lines(found: Iterable[Record]) -> Iterator[str]:
 def format_line(record: Record) -> str:
     """Return a record as JSON: an object with the envelope, ``levels`` and ``data``, nested as it came.
 
-    What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes.  The line is printable: characters that
+    What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes; ``kinds`` has the kinds, by path, that
+    values do not tell by themselves.  The line is printable: characters that
     could command a terminal are escapes of JSON.
     """
     is_exact = max(record.id, record.session or 0) <= EXACT  # beyond, many programs would round it
     envelope = orjson.dumps(_make_envelope(record)).decode() if is_exact else tagged.dumps(_make_envelope(record))
-    line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}}}'
+    kinds = find_untold_kinds(record)
+    told = f',"kinds":{tagged.dumps(kinds)}' if kinds else ""
+    line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}{told}}}'
     return line if line.isprintable() else _make_printable(line)
+
+
+def find_untold_kinds(record: Record) -> dict[str, Kind]:
+    """Return by path the kinds of values that would be read back from a line of JSON with another kind."""
+    if _ALWAYS_TOLD.issuperset(record.shape.kinds):
+        return {}
+    return {path: kind for path, (kind, value) in record.properties().items() if not _is_told(kind, value)}
+
+
+_ALWAYS_TOLD: Final[frozenset[Kind]] = frozenset(KINDS) - {"bigint", "json"}
+
+
+def _is_told(kind: Kind, value: Any) -> bool:
+    if kind == "bigint":
+        return not -(2**63) <= value < 2**63
+    return kind != "json" or isinstance(value, list) or value == {}
 
 
 def _make_envelope(record: Record) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     bench.send(*(Sent(topic, payload.encode()) for _, topic, payload in MESSAGES))
     bench.close()
     Journal.open(tmp_path / "mqtt.journal", max_size=2**20, sync="never").close()
+    (tmp_path / "new.yaml").write_text("broker: mqtt://localhost\ndatabase: sqlite:///new.db\n", encoding="utf-8")
     wanted = [block for block in blocks(PAGE) if block.language in {"sh", "text"}]
     for example, answer in zip_longest(wanted, wanted[1:]):
         if example.language == "sh":
@@ -40,8 +41,12 @@ def _run(example: CodeBlock, answer: CodeBlock | None) -> None:
 
 def _run_line(line: str) -> str:
     program, *arguments = shlex.split(line)
+    environment = {"COLUMNS": "200"}
+    while "=" in program:
+        name, _, value = program.partition("=")
+        environment[name], (program, *arguments) = value, arguments
     if program != "amqtt-db":
         return subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+    result = CliRunner(env=environment).invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
