@@ -1,13 +1,14 @@
 # make demo   see it work: a broker, devices, and the resulting tables
 # make quick  a first answer in about a minute: everything that needs no server, tries no fault and is not slow
 # make test   the whole test suite, with all checks
+# make docs   the documentation as a website, in build/docs
 # Each creates the virtual environment .venv first.  PYTHON names an interpreter other than python3.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test clean
+.PHONY: demo quick test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/amqtt-db demo
@@ -21,6 +22,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 4 --dist loadscope
+
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning docs build/docs
 
 clean:
 	rm -rf $(VENV)
