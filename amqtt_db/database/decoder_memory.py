@@ -30,6 +30,25 @@ def read_memory(connection: sa.Connection, catalog: Catalog, names: Iterable[str
     return found
 
 
+def read_all_memory(connection: sa.Connection, catalog: Catalog) -> dict[str, Remembered]:
+    """Return all that decoders remember; nothing in a database that is older than what remembers."""
+    if not sa.inspect(connection).has_table(catalog.decoder_memory.name):
+        return {}
+    rows = connection.execute(sa.select(catalog.decoder_memory))
+    return {row.name: Remembered(row.text, row.version) for row in rows}
+
+
+def replace_memory(connection: sa.Connection, catalog: Catalog, memory: Mapping[str, Remembered]) -> None:
+    """Store what the decoders of another database remember, instead of all that is there."""
+    table = catalog.decoder_memory
+    connection.execute(table.delete())
+    rows = [
+        {"hash": key_hash(name), "name": name, "text": one.text, "version": one.version} for name, one in memory.items()
+    ]
+    for some in batched(rows):
+        connection.execute(table.insert(), some)
+
+
 def write_memory(
     connection: sa.Connection, catalog: Catalog, known: Mapping[str, Remembered], changes: Mapping[str, str]
 ) -> bool:

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from amqtt_db import tagged
 from amqtt_db.database.catalog import COUNTS, MOVED, Assignment, Catalog
 from amqtt_db.database.dead_letters import add_rest, payload_of
+from amqtt_db.database.decoder_memory import read_all_memory, replace_memory
 from amqtt_db.database.snapshot import Snapshot, Snapshots, require_tables
 from amqtt_db.message import POSITION_BITS, message_id
 from amqtt_db.record import Record
@@ -73,6 +74,7 @@ class Copier:
                 require_tables(snapshot)
                 self._points = _read_points(snapshot.connection, snapshot.catalog)
                 self._places = _read_assignments_by_topic(snapshot)
+                self._memory = read_all_memory(snapshot.connection, snapshot.catalog)
             create_database(target)
             self._shop = Workshop(target, routes)
         except BaseException:
@@ -105,13 +107,20 @@ class Copier:
             self._note_done()
 
     def _take_points(self) -> None:
-        """Give the new database the checkpoints of the old one, if they are farther."""
+        """Give the new database the checkpoints of the old one, if they are farther, and what decoders remember there.
+
+        If a writer has gone on in the new database, its decoders know better.
+        """
         table = self._shop.catalog.journal
         with self._shop.database.begin() as connection:
             self._shop.engine.lock_schema(connection)
             there = _read_points(connection, self._shop.catalog)
             self._done = _read_done(connection, self._shop.catalog)
             by_token = {point.token: number for number, point in there.items()}
+            if all(
+                number in self._points and there[number].position <= self._points[number].position for number in there
+            ):
+                replace_memory(connection, self._shop.catalog, self._memory)
             for number, point in self._points.items():
                 if by_token.get(point.token, number) != number or there.get(number, point).token != point.token:
                     raise RewriteError(

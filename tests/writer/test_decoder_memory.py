@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from amqtt_db.decode import Arrival, Memory
 from amqtt_db.testing.bench import PowerCut, power_cut
 from amqtt_db.writer import memory as writer_memory
+from amqtt_db.writer.copying import Copier
 from amqtt_db.writer.redecoding import Redecoder
 from amqtt_db.writer.replay import replay
 from amqtt_db.writer.transaction import CheckpointMoved
@@ -169,6 +171,32 @@ def test_storing_again_goes_on_from_message_to_message(tmp_path: Path) -> None:
         list(redecoder.redecode(*redecoder.topics("#")))
     assert bench.sql(TOTAL) == [(4,), (6,)]
     assert remembered(bench)["all"] == 3
+
+
+def test_a_copy_goes_on_where_the_old_database_was(tmp_path: Path) -> None:
+    """Copied before and after the writer changes over; what it remembers in the new one is not replaced then."""
+    old, url = Workbench(tmp_path, ROUTE), f"sqlite:///{tmp_path / 'new.db'}"
+    for number in (1, 2):
+        old.send(*numbers(number))
+        _copy(old.url, url)
+    old.close()
+    with sqlite3.connect(old.path) as opened:
+        before = opened.execute("SELECT name, text FROM mqtt_decoder_memory ORDER BY name").fetchall()
+    old.url, old.path = url, tmp_path / "new.db"
+    old.open()
+    assert old.sql("SELECT name, text FROM mqtt_decoder_memory ORDER BY name") == before
+    old.send(*numbers(10))
+    _copy(f"sqlite:///{tmp_path / 'mqtt.db'}", url)
+    old.send(*numbers(20))
+    assert old.sql(TOTAL) == [(1,), (3,), (13,), (33,)]
+
+
+def _copy(source: str, target: str) -> None:
+    copier = Copier(source, target, routes(ROUTE, url=target))
+    try:
+        list(copier.copy())
+    finally:
+        copier.close()
 
 
 def test_what_a_writer_knows_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
