@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import attrs
+import orjson
 
 from amqtt_db.config import Settings
 from amqtt_db.database.dead_letters import letter, letters
@@ -230,12 +231,18 @@ def describe_route(route: Route) -> Context:
     """Return what a route's settings say, in words."""
     return {
         "topic": route.filter.text,
-        "model": to_spec(route.model, timed=route.timed) if route.stores else None,
+        "model": name_model(to_spec(route.model, timed=route.timed)) if route.stores else None,
         "entity": () if route.entity is None else sorted(route.entity.declared),
         "time": route.time,
         "keep": route.keep,
         "has_latest": route.latest is not None,
     }
+
+
+def name_model(spec: str) -> str:
+    """Return a model as people write it: its name, and the options that are set."""
+    ((name, options),) = orjson.loads(spec).items()
+    return ", ".join([name, *(f"{key}: {value}" for key, value in options.items() if value is not None)])
 
 
 def view_devices(settings: Settings, _: Pulse, query: Parameters) -> Context:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from amqtt_db import tagged
 from amqtt_db.errors import format_count
 from amqtt_db.web.chart import COLORS, HEIGHT
-from amqtt_db.web.pages import PLOT_BINS, link
+from amqtt_db.web.pages import PLOT_BINS, link, name_model
 
 _LONGEST_TEXT: Final = 200  # characters of a value
 _SHORT_TEXT: Final = 40
@@ -31,6 +31,7 @@ def make_templates() -> Environment:
         ago=format_ago,
         bytes=format_bytes,
         count=format_count,
+        model=name_model,
         number=format_number,
         plain=make_visible,
         short=format_short,

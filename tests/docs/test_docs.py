@@ -22,7 +22,7 @@ from amqtt_db.cli import app
 from amqtt_db.config import JOURNAL_KEYS, WRITER_KEYS
 from amqtt_db.config.broker_file import KEYS
 from amqtt_db.config.json_schema import make_schema
-from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS
+from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS, WEB_KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.decode.formats import FORMATS
 from amqtt_db.entity.inline import INLINE_TYPES
@@ -153,7 +153,9 @@ def _run(page: Path, arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("key", [*KEYS, *JOURNAL_KEYS, *WRITER_KEYS, *METRICS_KEYS, *LOG_KEYS, *KEEP_KEYS, *ROUTE_KEYS])
+@pytest.mark.parametrize(
+    "key", [*KEYS, *JOURNAL_KEYS, *WRITER_KEYS, *METRICS_KEYS, *WEB_KEYS, *LOG_KEYS, *KEEP_KEYS, *ROUTE_KEYS]
+)
 def test_every_setting_is_documented(key: str) -> None:
     """The reference explains each configuration key."""
     assert f"`{key}`" in REFERENCE
