@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from time import monotonic
 from typing import Any, Final
@@ -59,10 +61,11 @@ class Site:
     def __init__(self, settings: Settings, web: WebSettings) -> None:
         self._settings = settings
         self._token = web.token
+        self._time_limit = settings.writer.time_limit
         self._pulse = Pulse(settings.journal.path)
         self._templates: Environment = make_templates()
         self._streams = 0
-        self._trial = asyncio.Lock()
+        self._trial: asyncio.Future[dict[str, Any]] | None = None
 
     def make_app(self, web: WebSettings) -> Starlette:
         """Return the application."""
@@ -144,13 +147,14 @@ class Site:
         form = await _read_form(request)
         if form is None:
             return self._tell(413, "The sample is too long for this page; use amqtt-db check --sample FILE.")
-        if self._trial.locked():
+        if self._trial is not None and not self._trial.done():
             return self._tell(503, "Another sample is being tried; its decoder may be stuck.")
-        async with self._trial:
-            tried = await run_in_threadpool(
-                pages.try_sample, self._settings, form.get("topic", ""), form.get("payload", "")
-            )
-        return self._page("try", **tried)
+        sample = form.get("topic", ""), form.get("payload", "")
+        self._trial, limit = _run_aside(partial(pages.try_sample, self._settings, *sample)), self._time_limit
+        await asyncio.wait({self._trial}, timeout=limit)
+        if not self._trial.done():
+            return self._tell(503, f"The sample takes longer than {limit:g} s (time_limit); its decoder may be stuck.")
+        return self._page("try", **self._trial.result())
 
     async def log_in(self, request: Request) -> Response:
         """Ask for the token, and give the browser a cookie for it."""
@@ -179,6 +183,25 @@ class Site:
 def make_site(settings: Settings, web: WebSettings) -> Starlette:
     """Return the application that serves the pages of a configuration."""
     return Site(settings, web).make_app(web)
+
+
+def _run_aside(work: Callable[[], dict[str, Any]]) -> asyncio.Future[dict[str, Any]]:
+    """Work in a thread that holds up nothing, not even the end of this process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+    def finish(settle: Callable[[Any], None], outcome: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, outcome)
+
+    def run() -> None:
+        try:
+            finish(future.set_result, work())
+        except Exception as error:
+            finish(future.set_exception, error)
+
+    threading.Thread(target=run, daemon=True, name="sample").start()
+    return future
 
 
 def _live_address(name: str, request: Request) -> str | None:

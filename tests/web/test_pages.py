@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from time import process_time
 
+import attrs
 import httpx
 import pytest
 
@@ -187,6 +189,30 @@ def test_a_sample_is_tried(topic: str, payload: str, says: str, client: httpx.Cl
 def test_a_sample_has_limits(client: httpx.Client) -> None:
     """A million bytes; more are refused."""
     assert client.post("/try", content=b"x" * 1_000_001).status_code == 413
+
+
+release = threading.Event()
+
+
+def decode_never(payload: bytes) -> object:
+    """A decoder that is stuck."""
+    release.wait(60)
+    return {}
+
+
+def test_a_decoder_that_is_stuck_holds_up_nothing_else(tmp_path: Path) -> None:
+    """The page says so after the time limit; other pages answer, and a second sample must wait."""
+    routes = [{"topic": "#", "decode": "tests.web.test_pages.decode_never"}]
+    settings = settings_for(tmp_path, routes=routes)
+    settings = attrs.evolve(settings, writer=attrs.evolve(settings.writer, time_limit=0.2))
+    with served(settings) as client:
+        sample = {"topic": "a", "payload": "1"}
+        answers = [client.post("/try", data=sample) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert "takes longer than 0.2 s (time_limit)" in answers[0].text
+        assert "Another sample is being tried" in answers[1].text
+        assert client.get("/").status_code == 200
+    release.set()
 
 
 def test_ten_thousand_topics(tmp_path: Path) -> None:
