@@ -9,6 +9,9 @@ import attrs
 # A journal holds four kinds of entries; the kind is the upper half of an entry's flags.
 PUBLISH, CONNECT, DISCONNECT, START = range(4)
 
+HAS_PROPERTIES = 8
+"""A bit of an entry's flags: in the journal, the properties of a message come before its payload."""
+
 POSITION_BITS = 40
 
 
@@ -28,6 +31,7 @@ class Message:
 
     ``time`` is the arrival in microseconds since 1970 (UTC); ``session`` is the position of the CONNECT entry of the
     connection that it came through, or 0 if that is unknown.  ``payload`` of a CONNECT entry is its details as JSON.
+    ``properties`` are those of MQTT 5 that were kept, as a JSON object, or empty.
     """
 
     position: int
@@ -36,6 +40,7 @@ class Message:
     session: int
     topic: bytes
     payload: bytes
+    properties: bytes = b""
 
     @property
     def kind(self) -> int:
@@ -58,7 +63,8 @@ class Batch:
     """Consecutive entries of one generation of a journal, column by column.
 
     ``token`` names the generation.  All sequences have the same length; positions ascend, gaps allowed.
-    ``end`` is the position behind the batch: what the checkpoint becomes once the batch is stored.
+    ``end`` is the position behind the batch: what the checkpoint becomes once the batch is stored.  ``properties`` is
+    empty if no message has any.
     """
 
     token: str
@@ -69,12 +75,16 @@ class Batch:
     topics: Sequence[bytes]
     payloads: Sequence[bytes]
     end: int
+    properties: Sequence[bytes] = ()
 
     @classmethod
     def of(cls, token: str, message: Message) -> Batch:
         """Return a batch of one message."""
         m = message
-        return cls(token, [m.position], [m.time], [m.flags], [m.session], [m.topic], [m.payload], m.position + 1)
+        properties = [m.properties] if m.properties else ()
+        return cls(
+            token, [m.position], [m.time], [m.flags], [m.session], [m.topic], [m.payload], m.position + 1, properties
+        )
 
     @classmethod
     def of_topics(cls, topics: Sequence[bytes]) -> Batch:
@@ -98,6 +108,7 @@ class Batch:
             self.sessions[index],
             self.topics[index],
             self.payloads[index],
+            self.properties[index] if self.properties else b"",
         )
 
     def split_at(self, index: int) -> tuple[Batch, Batch]:
@@ -115,4 +126,5 @@ class Batch:
             self.topics[start:stop],
             self.payloads[start:stop],
             end,
+            self.properties[start:stop],
         )

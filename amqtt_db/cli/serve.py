@@ -77,7 +77,8 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     page = None if settings.web is None else supervise_page(*plugin_config(document))
     if page is not None:
         page.start()
-    await Bridge(brokers, filters, journal, writer, settings.metrics).run(stop)
+    keeps_properties = any(route.properties for route in settings.routes)
+    await Bridge(brokers, filters, journal, writer, settings.metrics, keeps_properties=keeps_properties).run(stop)
     if page is not None:
         await page.stop()
 

@@ -74,6 +74,7 @@ ROUTE_KEYS: Final = {
     **CHANGES_KEYS,
     "gather": ConfigKey("The view has one row per device and interval, such as 10 s.", duration),
     "raw": ConfigKey("Also keep each payload as it came, so that messages can be stored again.  Default: false.", flag),
+    "properties": ConfigKey("Also keep the MQTT 5 properties of each message, as JSON.  Default: false.", flag),
     **PAYLOAD_KEYS,
 }
 
@@ -192,6 +193,7 @@ def _contract(section: Node, entity: Entity | None, filter_: TopicFilter | None)
         **read_latest(section, entity, () if filter_ is None else filter_.names),
         "max_columns": section.child("max_columns").read(whole_number(1, MOST_COLUMNS), None),
         "raw": section.child("raw").read(flag, False),
+        "properties": section.child("properties").read(lambda value: _keeps_properties(value, filter_), False),
         "max_tables": section.child("max_tables").read(whole_number(1, MOST_TABLES), 1000),
     }
 
@@ -200,6 +202,13 @@ def _mismatch(section: Node) -> Node:
     """Read a policy; ``null`` is a policy's name, but YAML reads it as nothing unless it is quoted."""
     node = section.child("mismatch")
     return Node("null", node.path, node.problems) if section.value.get("mismatch", "") is None else node
+
+
+def _keeps_properties(value: object, filter_: TopicFilter | None) -> bool:
+    kept = flag(value)
+    if kept and filter_ is not None and "properties" in filter_.names:
+        raise ValueError("the topic has a level of the same name: give the level another name")
+    return kept
 
 
 def _topic(value: object) -> TopicFilter:

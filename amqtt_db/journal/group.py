@@ -4,6 +4,9 @@ A blob is: one byte with the version of this layout; a CRC-32 of all that follow
 sessions (int64), topic and payload lengths (uint32) and flags (one byte), all little-endian; then all topics; then all
 payloads.  Writing or reading a group takes a handful of calls, however many entries it has.  SQLite has no checksums
 outside the WAL: without this one, a damaged payload would be stored as if it had been published.
+
+If messages have properties, the version is another one, and what stands for the payload of each message flagged so is
+the length of its properties (uint32), these, and the payload.
 """
 
 from __future__ import annotations
@@ -17,12 +20,16 @@ from zlib import crc32
 import attrs
 
 from amqtt_db.errors import JournalError
-from amqtt_db.message import CONNECT, flags
+from amqtt_db.message import CONNECT, HAS_PROPERTIES, flags
 
 Entry = tuple[int, int, int, bytes, bytes]
-"""Time, flags, session, topic and payload; the position follows from the index in the group."""
+"""Time, flags, session, topic and payload; the position follows from the index in the group.
+
+For a message with properties, see :func:`with_properties`.
+"""
 
 LAYOUT_VERSION: Final = 2
+LAYOUT_WITH_PROPERTIES: Final = 3
 FIXED: Final = calcsize("<qqIIB")
 """Bytes that an entry takes besides its topic and payload."""
 OTHER_KINDS: Final = flags(CONNECT)
@@ -32,7 +39,10 @@ DAMAGED: Final = (
     "a group of the journal is damaged; restart the broker, which sets the file aside and keeps everything readable"
 )
 
+_CHECKSUM_STARTS: Final = {LAYOUT_VERSION: 0, LAYOUT_WITH_PROPERTIES: 1}  # so that it covers the version too
 _HEAD: Final = Struct("<BI")
+_LENGTH: Final = Struct("<I")
+_WITHOUT_PROPERTIES: Final = bytes(value for value in range(256) if not value & HAS_PROPERTIES)
 _MOST_ENTRIES: Final = 5000
 _MOST_BYTES: Final = 4 * 2**20
 
@@ -46,13 +56,15 @@ class EntryColumns:
     sessions: Sequence[int]
     topics: Sequence[bytes]
     payloads: Sequence[bytes]
+    properties: Sequence[bytes] = ()
 
     def part(self, start: int, stop: int) -> EntryColumns:
         """Return the entries from index ``start`` up to ``stop``."""
         here = slice(start, stop)
         return EntryColumns(
-            self.times[here], self.flags[here], self.sessions[here], self.topics[here], self.payloads[here]
-        )
+            self.times[here], self.flags[here], self.sessions[here], self.topics[here], self.payloads[here],
+            self.properties[here],
+        )  # fmt: skip
 
     @classmethod
     def joined(cls, parts: Sequence[EntryColumns]) -> EntryColumns:
@@ -65,6 +77,7 @@ class EntryColumns:
             list(chain.from_iterable(part.sessions for part in parts)),
             list(chain.from_iterable(part.topics for part in parts)),
             list(chain.from_iterable(part.payloads for part in parts)),
+            _joined_properties(parts),
         )
 
     def all(self) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[bytes], Sequence[bytes]]:
@@ -72,18 +85,34 @@ class EntryColumns:
         return self.times, self.flags, self.sessions, self.topics, self.payloads
 
 
+def with_properties(flags: int, payload: bytes, properties: bytes) -> tuple[int, bytes]:
+    """Return the flags and the payload of an entry for a message with properties; unchanged if these are empty."""
+    if not properties:
+        return flags, payload
+    return flags | HAS_PROPERTIES, _LENGTH.pack(len(properties)) + properties + payload
+
+
+def _joined_properties(parts: Sequence[EntryColumns]) -> Sequence[bytes]:
+    if not any(part.properties for part in parts):
+        return ()
+    return list(chain.from_iterable(part.properties or [b""] * len(part.times) for part in parts))
+
+
 def encode_group(entries: Sequence[Entry]) -> bytes:
     """Return the blob of a group of at least one entry."""
     times, flags, sessions, topics, payloads = zip(*entries, strict=True)
     count = len(entries)
     lengths = pack(f"<{2 * count}I", *map(len, topics), *map(len, payloads))
-    body = b"".join((pack(f"<{2 * count}q", *times, *sessions), lengths, bytes(flags), *topics, *payloads))
-    return _HEAD.pack(LAYOUT_VERSION, crc32(body)) + body
+    kinds = bytes(flags)
+    body = b"".join((pack(f"<{2 * count}q", *times, *sessions), lengths, kinds, *topics, *payloads))
+    layout = LAYOUT_WITH_PROPERTIES if kinds.translate(None, _WITHOUT_PROPERTIES) else LAYOUT_VERSION
+    return _HEAD.pack(layout, crc32(body, _CHECKSUM_STARTS[layout])) + body
 
 
 def decode_group(count: int, blob: bytes) -> EntryColumns:
     """Return the ``count`` entries of a blob.  Raises JournalError if it is damaged or of a newer layout."""
-    if blob[:1] != bytes((LAYOUT_VERSION,)):
+    layout = blob[0] if blob else 0
+    if layout not in _CHECKSUM_STARTS:
         raise JournalError("a group of the journal has an unknown layout: damaged, or written by another version")
     head = Struct(f"<{_HEAD.size}x{2 * count}q{2 * count}I{count}s")
     try:
@@ -91,10 +120,24 @@ def decode_group(count: int, blob: bytes) -> EntryColumns:
     except error as cause:
         raise JournalError(DAMAGED) from cause
     bounds = list(accumulate(numbers[2 * count :], initial=head.size))
-    if bounds[-1] != len(blob) or crc32(memoryview(blob)[_HEAD.size :]) != checksum:
+    if bounds[-1] != len(blob) or crc32(memoryview(blob)[_HEAD.size :], _CHECKSUM_STARTS[layout]) != checksum:
         raise JournalError(DAMAGED)
     values = [blob[start:stop] for start, stop in pairwise(bounds)]
-    return EntryColumns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
+    columns = EntryColumns(numbers[:count], flags, numbers[count : 2 * count], values[:count], values[count:])
+    return _with_divided_payloads(columns) if layout == LAYOUT_WITH_PROPERTIES else columns
+
+
+def _with_divided_payloads(columns: EntryColumns) -> EntryColumns:
+    properties, payloads = zip(*map(_divide_payload, columns.flags, columns.payloads), strict=True)
+    return attrs.evolve(columns, payloads=payloads, properties=properties)
+
+
+def _divide_payload(flag: int, stored: bytes) -> tuple[bytes, bytes]:
+    """Return the properties and the payload of an entry."""
+    if not flag & HAS_PROPERTIES:
+        return b"", stored
+    end = _LENGTH.size + _LENGTH.unpack_from(stored)[0]
+    return stored[_LENGTH.size : end], stored[end:]
 
 
 def split_groups(entries: Sequence[Entry], most_bytes: int = _MOST_BYTES) -> Iterator[Sequence[Entry]]:

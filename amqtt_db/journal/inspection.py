@@ -107,8 +107,9 @@ def export_lines(path: Path) -> Iterator[bytes]:
         raise JournalError(f"journal {path}: it does not exist; name it with --journal, or give a configuration")
     for first, count, _, _, _, blob in readable(path):
         columns = decode_group(count, blob)
-        entries = zip(columns.times, columns.flags, columns.sessions, columns.topics, columns.payloads, strict=True)
-        for position, (time, sent, session, topic, payload) in enumerate(entries, first):
+        kept = columns.properties or [b""] * count
+        entries = zip(*columns.all(), kept, strict=True)
+        for position, (time, sent, session, topic, payload, properties) in enumerate(entries, first):
             if sent >> 4 == CONNECT:
                 clients[position] = orjson.loads(payload).get("client_id")
             elif sent >> 4 == PUBLISH:
@@ -119,6 +120,7 @@ def export_lines(path: Path) -> Iterator[bytes]:
                     "qos": sent >> 1 & 3,
                     "retain": bool(sent & 1),
                     "client": clients.get(session),
+                    **({"properties": orjson.loads(properties)} if properties else {}),
                 }
                 yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -79,7 +79,7 @@ class JournalReader:
         sizes = map(add, map(len, columns.topics), map(len, columns.payloads))
         count = min(max_messages, fitting(sizes, max_bytes))
         positions, columns = positions[:count], columns.part(0, count)
-        return Batch(token, positions, *columns.all(), positions[-1] + 1)
+        return Batch(token, positions, *columns.all(), positions[-1] + 1, columns.properties)
 
     def changed(self) -> bool:
         """Return True if anything may have been committed since the last call; cheap, so poll it.

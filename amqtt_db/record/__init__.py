@@ -17,6 +17,7 @@ from amqtt_db.record.kinds import (
 )  # fmt: skip
 from amqtt_db.record.paths import (
     LEVELS,
+    PROPERTIES_PATH,
     columns_of,
     escape,
     flatten,
@@ -48,6 +49,7 @@ __all__ = [
     "LEVELS",
     "MAX_DIGITS",
     "MICROSECOND",
+    "PROPERTIES_PATH",
     "Kind",
     "Pair",
     "Record",

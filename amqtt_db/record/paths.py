@@ -47,6 +47,10 @@ def level_path(name: str) -> str:
     return f"{{{name}}}"
 
 
+PROPERTIES_PATH: Final = level_path("properties")
+"""The path of a message's own MQTT properties, where they are kept; no payload key has it."""
+
+
 def flatten(data: Mapping[str, Any], whole: Container[str] = ()) -> dict[str, Any]:
     """Return nested objects as path → value.
 

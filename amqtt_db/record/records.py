@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.record.kinds import Kind, Pair, restored, tag
-from amqtt_db.record.paths import unflatten
+from amqtt_db.record.paths import PROPERTIES_PATH, unflatten
 
 ENVELOPE_NAMES: Final = ("id", "part", "time", "topic", "session", "qos", "retain")
 """The columns of what a record has besides its properties, in the order of its fields."""
@@ -84,8 +84,13 @@ class Record:
         return dict(zip(ENVELOPE_NAMES, _envelope(self), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the envelope (``time`` as a datetime), ``levels`` and ``data`` as plain nested objects."""
-        return {**self.envelope(), "time": self.time, "levels": self.levels(), "data": self.data()}
+        """Return the envelope (``time`` as a datetime), ``levels`` and ``data`` as plain nested objects.
+
+        There are also ``properties`` if the message's MQTT properties were kept.
+        """
+        kept = self.mqtt_properties()
+        more = {"properties": kept} if kept else {}
+        return {**self.envelope(), "time": self.time, "levels": self.levels(), **more, "data": self.data()}
 
     def data(self) -> dict[str, Any]:
         """Return the properties as the nested objects they came in, without the topic's named levels."""
@@ -95,7 +100,13 @@ class Record:
     def levels(self) -> dict[str, Any]:
         """Return the topic's named levels: ``{"room": "kitchen"}`` if the route is ``home/{room}/climate``."""
         named = zip(self.shape.paths, self.values, strict=True)
-        return {path[1:-1]: value for path, value in named if path.startswith("{") and value is not None}
+        levels = {path[1:-1]: value for path, value in named if path.startswith("{") and path != PROPERTIES_PATH}
+        return {name: value for name, value in levels.items() if value is not None}
+
+    def mqtt_properties(self) -> dict[str, Any]:
+        """Return the MQTT 5 properties that the message came with, by name, if its route keeps them."""
+        found: dict[str, Any] = self.get(PROPERTIES_PATH, {})
+        return found
 
     def properties(self) -> dict[str, tuple[Kind, Any]]:
         """Return path → (kind, value) of the properties that are present; equal for equal records."""

@@ -21,6 +21,7 @@ from amqtt_db.errors import EntityError, Rejected, StructureError, describe_faul
 from amqtt_db.models.base import Destination
 from amqtt_db.record import (
     KIND_OF_TYPE,
+    PROPERTIES_PATH,
     Kind,
     Pair,
     Shape,
@@ -94,6 +95,7 @@ class RecordBuilder:
     ``levels`` names the topics' levels that are stored as text, and ``level_pairs`` are their paths and kinds.
     ``times`` are the paths at which a record's time is looked for.  ``is_single`` is true if a message is one record,
     ``types_columns`` if its objects may be typed column by column, ``has_time`` if a property is the event's time.
+    ``property_pairs`` stand for the MQTT properties of messages, which come last and are known only to the caller.
     :meth:`type_object` types one object, given the levels of its topic.
     """
 
@@ -105,6 +107,7 @@ class RecordBuilder:
         naming = names_in(route.reshaping.property)
         self.levels = tuple(name for name in route.filter.names if name not in declared and name not in naming)
         self.level_pairs: tuple[Pair, ...] = tuple((level_path(name), "text") for name in self.levels)
+        self.property_pairs: tuple[Pair, ...] = ((PROPERTIES_PATH, "json"),) if route.properties else ()
         self.is_single = route.each is None
         self.types_columns = self.is_single and (route.entity is None or route.entity.is_plain)
         self.type_object: Callable[[dict[str, Any], TopicLevels], TypedRecord] = self._type_undeclared
@@ -198,8 +201,8 @@ class RecordBuilder:
         return self._known[key]
 
     def timed_shape(self, pairs: tuple[Pair, ...], more_levels: tuple[Pair, ...] = ()) -> TimedShape:
-        """Return the only TimedShape for these properties and the topic's levels."""
-        shape = Shape((*pairs, *self.level_pairs, *more_levels))
+        """Return the only TimedShape for these properties, the topic's levels, and perhaps the MQTT properties."""
+        shape = Shape((*pairs, *self.level_pairs, *more_levels, *self.property_pairs))
         timed_shape = self._timed_shapes.get(shape)
         if timed_shape is None:
             time = next((shape.paths.index(path) for path in self.times if path in shape.paths), None)

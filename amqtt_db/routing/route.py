@@ -93,8 +93,8 @@ class Route:
     have the time in their keys, as hypertables need it.  ``indexes`` are further ones on the record's own table: names
     of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  With
     ``only`` records that say nothing new are not stored; ``gather`` is the interval of which a view has one row, None:
-    it has one for each record.  With ``raw`` the payloads are kept as they came.  Without ``stores``
-    the messages are ignored.
+    it has one for each record.  With ``raw`` the payloads are kept as they came, with
+    ``properties`` also the MQTT properties of the messages.  Without ``stores`` the messages are ignored.
     """
 
     filter: TopicFilter
@@ -116,6 +116,7 @@ class Route:
     only: OnlyChanges | None = None
     gather: timedelta | None = None
     raw: bool = False
+    properties: bool = False
     stores: bool = True
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:

@@ -193,7 +193,7 @@ class _BatchDecoder:
             self._type_together(entries)
         for timed_shape, typed in self._typed.items():
             indexes, handlers, rows, parts = zip(*typed, strict=True)
-            columns = list(zip(*rows, strict=True))
+            columns = [*zip(*rows, strict=True), *self._properties(indexes, handlers)]
             self._put(timed_shape, handlers, self._record_batch(timed_shape, indexes, handlers, columns, parts))
         found = [one for batches in self._batches.values() for one in _by_destination(batches)]
         found.sort(key=lambda one: one[1].first)
@@ -238,7 +238,7 @@ class _BatchDecoder:
 
     def _put_columns(self, typed: TypedColumns, indexes: Sequence[int], handlers: Sequence[TopicHandler]) -> None:
         timed_shape = handlers[0].builder.timed_shape(typed.pairs)
-        columns = [*typed.columns, *_level_columns(handlers)]
+        columns = [*typed.columns, *_level_columns(handlers), *self._properties(indexes, handlers)]
         self._put(
             timed_shape, handlers, self._record_batch(timed_shape, indexes, handlers, columns, [0] * len(indexes))
         )
@@ -284,6 +284,13 @@ class _BatchDecoder:
             retains=[bool(flag & 1) for flag in flags],
             columns=columns,
         )
+
+    def _properties(self, indexes: Sequence[int], handlers: Sequence[TopicHandler]) -> RecordColumns:
+        """Return the column of the messages' MQTT properties, if their route keeps them."""
+        if not handlers[0].builder.property_pairs:
+            return ()
+        kept = self._batch.properties
+        return [[orjson.loads(kept[index]) if kept and kept[index] else None for index in indexes]]
 
     def _times(
         self, timed_shape: TimedShape, handler: TopicHandler, columns: RecordColumns, arrivals: Sequence[int]

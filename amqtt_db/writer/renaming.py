@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import PAST, Assignment, key_hash
 from amqtt_db.database.raw_payloads import move_raw, rename_raw
 from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.record import Record
+from amqtt_db.record import PROPERTIES_PATH, Record
 from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.retype import retype
 from amqtt_db.writer.deletion import Deleter
@@ -105,6 +105,6 @@ def _with_topic(record: Record, topic: str, declared: dict[str, object]) -> Reco
     kept = {
         (path, kind): value
         for path, (kind, value) in record.properties().items()
-        if not path.startswith("{") and not (path in declared and declared[path] == value)
+        if (not path.startswith("{") or path == PROPERTIES_PATH) and not (path in declared and declared[path] == value)
     }
     return attrs.evolve(record.with_values(kept), topic=topic)

@@ -19,13 +19,21 @@ from hypothesis import strategies as st
 from amqtt_db.errors import JournalError, JournalInUse
 from amqtt_db.journal import Journal, JournalReader, Progress, Sync, read_progress, write_progress
 from amqtt_db.journal import file as journal_file
-from amqtt_db.journal.group import Entry, decode_group, encode_group, split_groups
-from amqtt_db.message import CONNECT, START, Batch, flags
+from amqtt_db.journal.group import (
+    Entry,
+    EntryColumns,
+    decode_group,
+    encode_group,
+    split_groups,
+    with_properties,
+)
+from amqtt_db.message import CONNECT, HAS_PROPERTIES, START, Batch, flags
 
 MIB = 2**20
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 INT64 = st.integers(-(2**63), 2**63 - 1)
-ENTRY = st.tuples(INT64, st.integers(0, 255), INT64, st.binary(max_size=40), st.binary(max_size=200))
+FLAGS = st.integers(0, 255).map(lambda value: value & ~HAS_PROPERTIES)
+ENTRY = st.tuples(INT64, FLAGS, INT64, st.binary(max_size=40), st.binary(max_size=200))
 
 APPENDER = """
 import sys
@@ -104,6 +112,22 @@ def test_a_group_reads_back_what_was_written(entries: list[Entry]) -> None:
     columns = decode_group(len(entries), encode_group(entries))
     read = zip(columns.times, columns.flags, columns.sessions, columns.topics, columns.payloads, strict=True)
     assert list(read) == entries
+
+
+@given(st.lists(st.tuples(ENTRY, st.binary(max_size=20)), min_size=1))
+def test_properties_of_messages_read_back_beside_their_payloads(found: list[tuple[Entry, bytes]]) -> None:
+    """In a group of messages with and without them; a group without any is written as before."""
+    entries: list[Entry] = []
+    for (time, sent, session, topic, payload), properties in found:
+        flagged, stored = with_properties(sent, payload, properties)
+        entries.append((time, flagged, session, topic, stored))
+    blob = encode_group(entries)
+    columns = decode_group(len(entries), blob)
+    assert list(columns.payloads) == [entry[4] for entry, _ in found]
+    assert list(columns.properties or [b""] * len(found)) == [properties for _, properties in found]
+    assert blob[0] == (3 if any(properties for _, properties in found) else 2)
+    halves = EntryColumns.joined([columns.part(0, 1), columns.part(1, len(found))])
+    assert list(halves.properties) == list(columns.properties)
 
 
 @given(st.lists(ENTRY, min_size=1), st.integers(1, 2000))

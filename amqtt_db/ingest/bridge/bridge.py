@@ -39,12 +39,16 @@ _JOURNAL_TICKS: Final = 4
 class Link:
     """Keeps one broker connected.  Its session outlives its connections."""
 
-    def __init__(self, settings: BrokerSettings, filters: Sequence[str], group_commit: GroupCommit) -> None:
+    def __init__(
+        self, settings: BrokerSettings, filters: Sequence[str], group_commit: GroupCommit, keeps_properties: bool
+    ) -> None:
         self.settings = settings
         self.subscription = Subscription(settings, filters, group_commit)
         self._group_commit = group_commit
         notes = group_commit.notes(self.subscription.scope)
-        self._session = Session(notes, settings.window, drop=settings.duplicates == "drop")
+        self._session = Session(
+            notes, settings.window, drop=settings.duplicates == "drop", keeps_properties=keeps_properties
+        )
         self._version = _first_version(settings, notes)
         self._has_worked = False
         self._cut_short = 0  # consecutive connections that the broker has closed soon after they were made
@@ -138,10 +142,15 @@ class Bridge:
         journal: Journal,
         writer: Supervisor | None,
         metrics: MetricsSettings | None = None,
+        *,
+        keeps_properties: bool = False,
     ) -> None:
-        """``metrics`` says where to serve metrics and health, if anywhere."""
+        """``metrics`` says where to serve metrics and health, if anywhere.
+
+        With ``keeps_properties``, the MQTT 5 properties of messages are journalled too.
+        """
         self._group_commit = GroupCommit(journal)
-        self.links = [Link(broker, filters, self._group_commit) for broker in brokers]
+        self.links = [Link(broker, filters, self._group_commit, keeps_properties) for broker in brokers]
         self._writer = writer
         self._monitor = Monitor(metrics, journal.path, self._intake)
         kept = {link.subscription.scope for link in self.links}

@@ -28,8 +28,9 @@ from zlib import crc32
 
 import attrs
 
+from amqtt_db.ingest.bridge.message_properties import encode_properties
 from amqtt_db.ingest.bridge.packets import PUBACK, PUBCOMP, PUBREC, Pingresp, Publish, Pubrel, acknowledgements
-from amqtt_db.journal import Entry
+from amqtt_db.journal import Entry, with_properties
 
 Note = tuple[str, bytes | None]
 """Key and value of a note; None deletes it."""
@@ -46,6 +47,7 @@ _STATE: Final = "state"
 _RECENT: Final = "ids "
 _UNRELEASED: Final = "unreleased "
 _CONNECTING: Final = "connecting"
+_ANSWERS: Final = (0, PUBACK, PUBREC)  # by QoS
 _COUNTS: Final = Struct("<qHqBB")  # messages with an id, the last id, how many were in sequence, trips, keeps ids
 _CHECKSUM_SIZE: Final = 6
 
@@ -68,14 +70,21 @@ class Received:
 class Session:
     """One session at one broker.  It numbers all messages that have an id, from 1 on."""
 
-    def __init__(self, notes: Mapping[str, bytes], window: int, *, drop: bool = True) -> None:
-        """``notes`` are all committed notes of this session; without ``drop``, all QoS 1 messages are stored."""
+    def __init__(
+        self, notes: Mapping[str, bytes], window: int, *, drop: bool = True, keeps_properties: bool = False
+    ) -> None:
+        """``notes`` are all committed notes of this session; without ``drop``, all QoS 1 messages are stored.
+
+        With ``keeps_properties``, entries contain the messages' MQTT 5 properties.
+        """
+        self._keeps_properties = keeps_properties
         self._window = window
         self._drop = drop
         self._checksums = array("Q", bytes(8 * _IDS))  # by id: the content of the last message with it
         self._numbers = array("q", bytes(8 * _IDS))  # by id: that message's number
         self._unreleased: dict[int, int] = {}
         self._notes: list[Note] = []  # of the packets that are being received
+        self._unproven = 0  # among them
         self._block = array("Q")  # what the newest note about ids holds
         self._count = self._last_id = self._in_turn = self._trips = 0
         self._keeps_ids = False
@@ -143,33 +152,33 @@ class Session:
         heads: list[int] = []
         notes = self._notes = []
         recent: list[int] = []
-        recognized = unproven = 0
+        recognized = self._unproven = 0
         checksums, numbers, began = self._checksums, self._numbers, self._began
         for packet in packets:
             if not isinstance(packet, Publish):
                 heads += self._take_other(packet)
                 continue
-            topic, payload, qos, retain, dup, packet_id, _ = packet
+            topic, payload, qos, retain, _, packet_id, properties = packet
             if qos:
-                heads.append((PUBACK if qos == 1 else PUBREC) | packet_id)
+                heads.append(_ANSWERS[qos] | packet_id)
                 checksum = crc32(payload, crc32(topic, qos)) << 16 | len(payload) & 0xFFFF
                 if self._from_one is None or numbers[packet_id] > began:
                     self._observe(packet)
-                if checksums[packet_id] == checksum and self._is_recent(packet_id):
-                    if self._is_known(packet):
-                        recognized += 1
-                        continue
-                    unproven += dup
+                if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
+                    recognized += 1
+                    continue
                 self._count_id(packet_id, checksum)
                 recent.append(checksum << 16 | packet_id)
                 if qos == 2:
-                    self._unreleased[packet_id] = checksum
-                    notes.append((f"{_UNRELEASED}{packet_id}", checksum.to_bytes(_CHECKSUM_SIZE, "little")))
+                    self._hold(packet_id, checksum)
             if not (retain and self._skip_retained):
-                entries.append((time, qos << 1 | retain, connection, topic, payload))
+                sent = qos << 1 | retain
+                if properties and self._keeps_properties:
+                    sent, payload = with_properties(sent, payload, encode_properties(properties))
+                entries.append((time, sent, connection, topic, payload))
         if recent:
             notes += self._remember(recent)
-        return Received(entries, notes, acknowledgements(heads), recognized, unproven)
+        return Received(entries, notes, acknowledgements(heads), recognized, self._unproven)
 
     def acknowledged(self) -> None:
         """Note that the acknowledgements of everything received on this connection were sent."""
@@ -192,8 +201,13 @@ class Session:
         number = self._numbers[packet_id]
         return bool(number) and self._count - number < _HORIZON
 
+    def _recognize(self, packet: Publish) -> bool:
+        """Return True if a message with the id and the content of a recent one is that very message; else count it."""
+        is_known = self._is_known(packet)
+        self._unproven += packet.dup and not is_known
+        return is_known
+
     def _is_known(self, packet: Publish) -> bool:
-        """Return True if a message with the id and the content of a recent one is that very message."""
         number = self._numbers[packet.packet_id]
         is_of_this_connection = number > self._began
         if packet.qos == 2:
@@ -214,6 +228,10 @@ class Session:
             self._note_start(from_one=True)
         self._release(packet.packet_id)
         yield PUBCOMP | packet.packet_id
+
+    def _hold(self, packet_id: int, checksum: int) -> None:
+        self._unreleased[packet_id] = checksum
+        self._notes.append((f"{_UNRELEASED}{packet_id}", checksum.to_bytes(_CHECKSUM_SIZE, "little")))
 
     def _release(self, packet_id: int) -> None:
         if self._unreleased.pop(packet_id, None) is not None:
