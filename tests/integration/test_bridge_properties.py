@@ -25,7 +25,7 @@ def publish_with_properties(port: int, payload: str, **properties: object) -> No
     client.connect("127.0.0.1", port)
     client.loop_start()
     assert connected.wait(PATIENCE)
-    sent = Properties(PacketTypes.PUBLISH)
+    sent = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     for name, value in properties.items():
         setattr(sent, name, value)
     client.publish("t", payload, 1, properties=sent).wait_for_publish(PATIENCE)
