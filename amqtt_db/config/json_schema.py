@@ -161,7 +161,10 @@ def _decode_schema() -> JsonSchema:
     options = {name: _options_schema(parameters_of(make)) for name, make in FORMATS.items()}
     alone = [_name_schema(name, make.__doc__) for name, make in FORMATS.items() if "required" not in options[name]]
     stage = [*alone, _DOTTED, *_installed(DECODER_GROUP), _one_of(options, DECODER_GROUP)]
-    return {"anyOf": [*stage, {"type": "array", "minItems": 1, "items": {"anyOf": stage}}, _EMPTY_KEY]}
+    one = {"anyOf": [*stage, {"type": "array", "minItems": 1, "items": {"anyOf": stage}}]}
+    level = {"type": ["string", "object"], "description": "A level of the topic, whose values the other keys are."}
+    by = {"type": "object", "required": ["by"], "properties": {"by": level}, "additionalProperties": one}
+    return {"anyOf": [*one["anyOf"], {**by, "minProperties": 2}, _EMPTY_KEY]}
 
 
 def parameters_of(make: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:

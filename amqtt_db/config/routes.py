@@ -160,7 +160,7 @@ def _route(item: Node) -> Route | None:
     if section.child("store").read(flag, default=True) is False:
         return _ignoring(section, filter_)
     model = _model(section.child("model"))
-    decoder = _decoder(section.child("decode"))
+    decoder = _decoder(section.child("decode"), () if filter_ is None else filter_.names)
     declared, readings = read_readings(section.child("entity"))
     entity = _entity(section.child("entity"), declared)
     options = _contract(section, entity, filter_)
@@ -215,9 +215,13 @@ def _topic(value: object) -> TopicFilter:
     return TopicFilter.parse(text(value))
 
 
-def _decoder(node: Node) -> decode.Decoder | decode.RememberingDecoder | None:
+def _decoder(node: Node, levels: Collection[str]) -> decode.RouteDecoder | None:
     spec = "auto" if node.value is None else node.value
-    return Node(spec, node.path, node.problems).read(lambda value: decode.resolve(value, where=node.path), None)
+    decoder = Node(spec, node.path, node.problems).read(lambda value: decode.resolve(value, where=node.path), None)
+    if isinstance(decoder, decode.DecoderByLevel) and decoder.level not in levels:
+        hint = registry.suggest(decoder.level, levels) if levels else "name one in `topic`"
+        node.child("by").fail(f"the topic has no level {{{decoder.level}}}; {hint}")
+    return decoder
 
 
 def _entity(node: Node, declared: Any) -> Entity | None:

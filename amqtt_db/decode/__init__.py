@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 import attrs
 
+from amqtt_db.decode.by_level import DecoderByLevel, OneDecoder, RouteDecoder, choose_decoder, is_remembering
 from amqtt_db.decode.checks import Decoder, check_depth, shorten
 from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
 from amqtt_db.decode.json_text import EMPTY
@@ -27,15 +28,22 @@ __all__ = [
     "EMPTY",
     "Arrival",
     "Decoder",
+    "DecoderByLevel",
     "Memory",
     "Recollection",
     "RememberingDecoder",
+    "RouteDecoder",
+    "choose_decoder",
+    "is_remembering",
     "resolve",
     "time_given_by",
 ]
 
 DECODER_GROUP: Final = "amqtt_db.decoders"
 """The entry point group in which packages offer decoders."""
+
+_BY: Final = "by"
+_ELSE: Final = "else"
 
 
 @attrs.frozen
@@ -52,8 +60,32 @@ class _Stage:
         return getattr(self.decode, "remembers", None)
 
 
-def resolve(spec: Any, *, where: str) -> Decoder | RememberingDecoder:
+def resolve(spec: Any, *, where: str) -> RouteDecoder:
     """Return the decoder that ``spec``, a value from the YAML at the path ``where``, describes.
+
+    A mapping with the key ``by`` names a level of the topic, and the spec of a decoder for each of its values; ``else``
+    is for all others.  See :func:`resolve_one` for what else a spec may be.
+
+    Raises SpecError, a ValueError that holds every mistake in the spec.
+    """
+    if not isinstance(spec, Mapping) or _BY not in spec:
+        return resolve_one(spec, where=where)
+    problems = [*_level_problems(spec, where)]
+    found: dict[str, OneDecoder] = {}
+    for value, one in spec.items():
+        try:
+            if value != _BY and isinstance(value, str):
+                found[value] = resolve_one(one, where=f"{where}.{value}")
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(*problems)
+    other = found.pop(_ELSE, None)
+    return DecoderByLevel(_level_in(spec[_BY]), found, other)
+
+
+def resolve_one(spec: Any, *, where: str) -> OneDecoder:
+    """Return the decoder of a spec that does not depend on the topic.
 
     A spec is a name (a built-in format, an entry point, a dotted path), a mapping of one name to its options, or a list
     of those: a pipeline, in which each stage takes the result of the one before it.  A class is created with the
@@ -74,8 +106,31 @@ def resolve(spec: Any, *, where: str) -> Decoder | RememberingDecoder:
     return _compose([stage for stage in stages if stage])
 
 
+def _level_problems(spec: Mapping[Any, Any], where: str) -> Iterator[Problem]:
+    if not _level_in(spec[_BY]):
+        yield Problem(f"{where}.{_BY}", f"expected a level of the topic such as '{{format}}', got {spec[_BY]!r}")
+    if len(spec) == 1:
+        yield Problem(where, "names no decoder; add one for each value of the level, or `else`")
+    for value in spec:
+        if not isinstance(value, str):
+            yield Problem(where, f"{value!r} is not text; quote it so that YAML reads it as text")
+
+
+def _level_in(by: Any) -> str:
+    """Return a level's name; in YAML, ``{format}`` without quotes is a mapping of that one key to nothing."""
+    if isinstance(by, Mapping):
+        by = next(iter(by)) if [*by.values()] == [None] else ""
+    return by.strip("{}") if isinstance(by, str) else ""
+
+
 def time_given_by(spec: Any) -> str | None:
-    """Return the property in which the decoder of a spec gives the event's time, None if it knows no time."""
+    """Return the property in which the decoder of a spec gives the event's time, None if it knows no time.
+
+    Of several decoders, all must give it in the same.
+    """
+    if isinstance(spec, Mapping) and _BY in spec:
+        given = {time_given_by(one) for value, one in spec.items() if value != _BY}
+        return given.pop() if len(given) == 1 else None
     last = spec[-1] if isinstance(spec, list) and spec else spec
     name = next(iter(last), None) if isinstance(last, Mapping) else last
     return GIVES_TIME.get(name) if isinstance(name, str) else None
@@ -181,7 +236,7 @@ def _memory_problems(stages: Sequence[_Stage | None], paths: Sequence[str]) -> I
         yield Problem(path, f"only one decoder of a pipeline may remember messages, and {remembering[0][0]} does too")
 
 
-def _compose(stages: Sequence[_Stage]) -> Decoder | RememberingDecoder:
+def _compose(stages: Sequence[_Stage]) -> OneDecoder:
     for index, stage in enumerate(stages):
         if stage.remembers is not None:
             before, after = stages[:index], stages[index + 1 :]

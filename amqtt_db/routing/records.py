@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from amqtt_db.decode import EMPTY, Arrival, Decoder, Recollection, RememberingDecoder
+from amqtt_db.decode import EMPTY, Arrival, Decoder, Recollection, RememberingDecoder, choose_decoder
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
 from amqtt_db.record import (
@@ -247,7 +247,7 @@ class TopicHandler:
         self.builder = builder
         self.destination = destination
         self.filter = builder.route.filter.text
-        decoder = builder.route.decode
+        decoder = choose_decoder(builder.route.decode, levels)
         self.memory = TopicMemory(decoder, topic, levels) if isinstance(decoder, RememberingDecoder) else None
         self.decode = builder.with_reshaping(_keep if isinstance(decoder, RememberingDecoder) else decoder, levels)
         self.levels = _type_levels(builder, levels)

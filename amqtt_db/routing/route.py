@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from amqtt_db.decode import Decoder, RememberingDecoder
+from amqtt_db.decode import RouteDecoder
 from amqtt_db.entity import Entity
 from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.binding import BoundModel, BoundTable, bind
@@ -99,7 +99,7 @@ class Route:
 
     filter: TopicFilter
     model: Model
-    decode: Decoder | RememberingDecoder
+    decode: RouteDecoder
     entity: Entity | None = None
     time: str | None = None
     each: Each | None = None

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from amqtt_db.database.catalog import Assignment
-from amqtt_db.decode import RememberingDecoder
+from amqtt_db.decode import is_remembering
 from amqtt_db.errors import Rejected, StructureError
 from amqtt_db.models.base import Destination
 from amqtt_db.models.spec import from_spec, to_spec
@@ -54,7 +54,7 @@ class TopicRouter:
         self._routes = routes
         self._filters = [route.filter for route in routes]
         self.keeps_raw = any(route.raw for route in routes)
-        self.remembers = any(isinstance(route.decode, RememberingDecoder) for route in routes)
+        self.remembers = any(is_remembering(route.decode) for route in routes)
         self.builders: Sequence[RecordBuilder] = [RecordBuilder(route) for route in routes]
         self._destinations: dict[tuple[str, str], Destination] = {}
         self._handlers: dict[bytes, Handling] = {}
