@@ -93,7 +93,7 @@ def _key_table(properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _option_tables(part: Mapping[str, Any]) -> Iterator[str]:
     meanings = {one["const"]: one["description"] for one in part["anyOf"] if "const" in one}
-    (options,) = (one["properties"] for one in part["anyOf"] if "properties" in one)
+    options = next(one["properties"] for one in part["anyOf"] if "properties" in one)
     yield from ("| Name | | Options |", "| --- | --- | --- |")
     for name, schema in options.items():
         told = [f"`{key}`: {one.get('description', _accepted(one))}" for key, one in schema["properties"].items()]
