@@ -52,11 +52,14 @@ Message = tuple[bytes, bytes]
 def climate(count: int, topics: int = 20) -> list[Message]:
     """Return messages of seven fields (an int, three floats, a bool, a text, an epoch time), over some topics."""
     rng = random.Random(7)
-    return [(f"site/{number % topics}/climate".encode(), _payload(rng, number)) for number in range(count)]
+    return [
+        (f"site/{number % topics}/climate".encode(), orjson.dumps(seven_values(rng, number))) for number in range(count)
+    ]
 
 
-def _payload(rng: random.Random, number: int) -> bytes:
-    fields = {
+def seven_values(rng: random.Random, number: int) -> dict[str, Any]:
+    """Return the values of a message."""
+    return {
         "seq": number,
         "temp": round(rng.gauss(21, 3), 3),
         "rh": round(rng.uniform(20, 80), 2),
@@ -65,7 +68,6 @@ def _payload(rng: random.Random, number: int) -> bytes:
         "unit": rng.choice(["hall", "lab", "roof"]),
         "time": 1_700_000_000 + number,
     }
-    return orjson.dumps(fields)
 
 
 def batches(messages: Sequence[Message], size: int = BATCH) -> list[Batch]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 import orjson
-from common import BATCH, Message, Spent, Storing, batches, median, save, show, timed
+from common import BATCH, Message, Spent, Storing, batches, median, save, seven_values, show, timed
 
 from amqtt_db.record import flatten
 from amqtt_db.writer.decoded import decode_batch
@@ -38,19 +38,6 @@ class Form:
     make: Callable[[random.Random, int], Payload | bytes]
     like: str | None = None
     route: Mapping[str, Any] = {}
-
-
-def flat(rng: random.Random, number: int) -> Payload:
-    """Seven values."""
-    return {
-        "seq": number,
-        "temp": round(rng.gauss(21, 3), 3),
-        "rh": round(rng.uniform(20, 80), 2),
-        "press": round(rng.gauss(1013, 8), 2),
-        "ok": rng.random() < 0.9,
-        "unit": rng.choice(["hall", "lab", "roof"]),
-        "time": 1_700_000_000 + number,
-    }
 
 
 def zigbee(rng: random.Random, number: int) -> Payload:
@@ -103,7 +90,7 @@ def flattened(make: Callable[[random.Random, int], Payload]) -> Callable[[random
 
 def sometimes(share: float, change: Callable[[Payload], Payload | bytes]) -> Callable[[random.Random, int], Any]:
     """Return flat messages, a share of which is changed."""
-    return lambda rng, number: change(flat(rng, number)) if rng.random() < share else flat(rng, number)
+    return lambda rng, number: change(seven_values(rng, number)) if rng.random() < share else seven_values(rng, number)
 
 
 def thirty(rng: random.Random, number: int) -> Payload:
@@ -118,12 +105,12 @@ def subset(rng: random.Random, number: int) -> Payload:
 
 def number_or_text(rng: random.Random, number: int) -> Payload:
     """A value that is a number or a text."""
-    return {**flat(rng, number), "press": rng.choice([1013.25, "n/a"])}
+    return {**seven_values(rng, number), "press": rng.choice([1013.25, "n/a"])}
 
 
 def whole_or_not(rng: random.Random, number: int) -> Payload:
     """A value that is declared an integer and sometimes is none."""
-    return {**flat(rng, number), "seq": rng.choice([number, number + 0.5])}
+    return {**seven_values(rng, number), "seq": rng.choice([number, number + 0.5])}
 
 
 def _nan(payload: Payload) -> bytes:
@@ -160,8 +147,8 @@ FLAT_LAMP = {
 }
 
 FORMS: dict[str, Form] = {
-    "flat": Form(flat),
-    "flat, declared": Form(flat, route=DECLARED),
+    "flat": Form(seven_values),
+    "flat, declared": Form(seven_values, route=DECLARED),
     "zigbee, flat": Form(flattened(zigbee)),
     "zigbee": Form(zigbee, "zigbee, flat"),
     "zigbee, flat, declared": Form(flattened(zigbee), route=FLAT_LAMP),
