@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from amqtt_db.entity.duration import read_duration
 from amqtt_db.entity.timestamp import TIMES, read_time
 from amqtt_db.routing.topics import TopicFilter
 
@@ -42,13 +43,14 @@ def parse_source(text: str) -> str:
 
 
 def parse_pause(text: str) -> float:
-    """Return a number of seconds that a process can sleep.  Raises BadParameter."""
+    """Return a pause in seconds, written as a number of them or with a unit.  Raises BadParameter."""
     try:
-        seconds = float(text)
+        length = read_duration(text)
+        seconds = float(text) if length is None else length.total_seconds()
     except ValueError:
         seconds = math.nan
     if not 0.05 <= seconds <= 86_400:  # also false for NaN
-        raise typer.BadParameter(f"{text!r} is not a number of seconds from 0.05 to 86400")
+        raise typer.BadParameter(f"{text!r} is not a time from 0.05 s to 1 day, such as 2 or 5min")
     return seconds
 
 

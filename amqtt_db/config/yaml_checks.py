@@ -15,6 +15,7 @@ import attrs
 import yaml
 
 from amqtt_db.config.keys import Check, ConfigKey, T, accepting
+from amqtt_db.entity.duration import UNIT_SECONDS, read_duration
 from amqtt_db.errors import ConfigError, Problem
 from amqtt_db.registry import SpecError, suggest
 from amqtt_db.tagged import is_clean
@@ -27,17 +28,7 @@ _UNITS: Final[Mapping[str, int]] = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
-_UNIT_SECONDS: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
-    **dict.fromkeys(("min", "minute", "minutes"), 60),
-    **dict.fromkeys(("h", "hour", "hours"), 3600),
-    **dict.fromkeys(("d", "day", "days"), 86_400),
-    **dict.fromkeys(("w", "week", "weeks"), 7 * 86_400),
-}
-_UNEQUAL: Final = ("mo", "month", "months", "y", "year", "years")
 _LARGEST: Final = 2**63 - 1
-_LONGEST: Final = 36_600 * 86_400  # seconds in a hundred years
-_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _URL_PASSWORD: Final = re.compile(r"[^:/]*://[^:/@]*:(?P<password>[^@]*)@")
 TYPE_NAMES: Final[Mapping[type, str]] = {
@@ -247,21 +238,15 @@ def _bytes(value: object) -> int:
     return count
 
 
-@accepting(type="string", pattern=_amount_of(_UNIT_SECONDS))
+@accepting(type="string", pattern=_amount_of(UNIT_SECONDS))
 def duration(value: object) -> timedelta:
-    """Return a length of time such as ``90 days``, ``12 h``, ``2 weeks``.  Raises ValueError."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"expected a length of time such as 90 days, 12 h or 2 weeks, found {found(value)}")
-    unit = match[2].casefold()
-    if unit in _UNEQUAL:
-        raise ValueError("months and years vary in length; write days or weeks, such as 365 days")
-    if unit not in _UNIT_SECONDS:
-        raise ValueError(f"unknown unit {match[2][:10]!r}; use s, min, h, days, weeks")
-    seconds = float(match[1]) * _UNIT_SECONDS[unit]
-    if not 1 <= seconds <= _LONGEST:
-        raise ValueError("expected a length of time from 1 s to 36600 days")
-    return timedelta(seconds=seconds)
+    """Return a length of time such as ``90 days``, ``24h``, ``5 min``.  Raises ValueError."""
+    length = read_duration(value) if isinstance(value, str) else None
+    if length is None:
+        raise ValueError(f"expected a length of time such as 90 days, 24h or 5 min, found {found(value)}")
+    if length < timedelta(seconds=1):
+        raise ValueError("expected a length of time of at least 1 s")
+    return length
 
 
 class _Loader(yaml.SafeLoader):

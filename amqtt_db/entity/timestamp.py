@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Final
 
+from amqtt_db.entity.duration import read_duration
 from amqtt_db.entity.strict import to_datetime
 from amqtt_db.record import to_micros
 
-TIMES: Final = "ISO 8601 (UTC if it has no zone), or how long ago: 90s, 15m, 24h, 7d, 2w"
+TIMES: Final = "ISO 8601 (UTC if it has no zone), or how long ago: 90s, 15 min, 24h, 7 days, 2w"
 """The accepted notations of a time."""
 
-_AGO_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGO: Final = re.compile(r"(\d{1,9})([smhdw])", re.ASCII).fullmatch
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII).fullmatch
 
 _SECOND: Final = 1_000_000
@@ -70,11 +69,9 @@ def _epoch(value: Decimal) -> int:
 
 def read_time(text: str) -> datetime:
     """Return a time written as :data:`TIMES` describes.  Raises ValueError."""
-    ago = _AGO(text)
     try:
-        if ago:
-            return datetime.now(timezone.utc) - timedelta(**{_AGO_UNITS[ago[2]]: int(ago[1])})
-        return _read_iso(text)
+        ago = read_duration(text)
+        return _read_iso(text) if ago is None else datetime.now(timezone.utc) - ago
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{text!r} is not a time; write {TIMES}") from None
 
