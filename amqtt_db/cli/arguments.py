@@ -7,7 +7,7 @@ import re
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -42,8 +42,30 @@ def parse_source(text: str) -> str:
     return text
 
 
-def parse_pause(text: str) -> float:
+def parse_new_topic(text: str) -> str:
+    """Return a topic or filter unchanged.  Raises BadParameter if it is the name of a YAML file instead."""
+    if text.endswith((".yaml", ".yml")) and Path(text).is_file():
+        raise typer.BadParameter(f"{text} is a file: write the topics first, and the configuration last")
+    return text
+
+
+def choose_one_of(kind: type[Enum], *names: str, **settings: Any) -> Any:
+    """Return an option whose value is one of an enumeration's; a wrong one is explained by naming them all."""
+    values = [str(one.value) for one in kind]
+
+    def parse(given: Any) -> Enum:
+        if isinstance(given, kind):
+            return given
+        if given in values:
+            return kind(given)
+        raise typer.BadParameter(f"{given!r} is none of {', '.join(values)}")
+
+    return typer.Option(*names, parser=parse, metavar="|".join(values), autocompletion=lambda: values, **settings)
+
+
+def parse_pause(given: str | float) -> float:
     """Return a pause in seconds, written as a number of them or with a unit.  Raises BadParameter."""
+    text = str(given)  # a default is a number
     try:
         length = read_duration(text)
         seconds = float(text) if length is None else length.total_seconds()
@@ -87,7 +109,8 @@ class LogLevel(Enum):
 
 
 ChosenLevel = Annotated[
-    LogLevel | None, typer.Option("--log-level", help="Log from this level on; default: `log: {level: …}`, or info.")
+    LogLevel | None,
+    choose_one_of(LogLevel, "--log-level", help="Log from this level on; default: `log: {level: …}`, or info."),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -10,7 +10,7 @@ import attrs
 import typer
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Output, Since, Topic, Until, parse_pause
+from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Output, Since, Topic, Until, choose_one_of, parse_pause
 from amqtt_db.cli.output import STANDARD_OUTPUT, open_output, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.cli.show_status import render_status
@@ -98,7 +98,9 @@ def export(
     until: Until = None,
     limit: Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Write at most this many records.")] = None,
     newest: Annotated[bool, typer.Option("--newest", help="Newest first.")] = False,
-    form: Annotated[ExportFormat, typer.Option("--format", help="JSON Lines, CSV or Parquet.")] = ExportFormat.jsonl,
+    form: Annotated[
+        ExportFormat, choose_one_of(ExportFormat, "--format", help="JSON Lines, CSV or Parquet.")
+    ] = ExportFormat.jsonl,
     output: Output = None,
 ) -> None:
     """Write stored records, in time order, to a file or to standard output."""

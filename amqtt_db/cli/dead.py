@@ -11,7 +11,7 @@ import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Since, Topic
+from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Since, Topic, choose_one_of
 from amqtt_db.cli.output import print_bytes, print_json, print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.errors import AmqttDbError, format_count
@@ -40,7 +40,7 @@ Ids = Annotated[
     typer.Option("--id", min=0, max=MAX_INT64, help="Only the message with this id; may be repeated."),
 ]
 
-ChosenStep = Annotated[Step | None, typer.Option("--step", help="Only what this step has rejected.")]
+ChosenStep = Annotated[Step | None, choose_one_of(Step, "--step", help="Only what this step has rejected.")]
 
 
 @app.command("list")

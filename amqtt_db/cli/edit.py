@@ -11,7 +11,7 @@ import typer
 
 from amqtt_db import config
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import AsJson, Config, Since, parse_filter, parse_time
+from amqtt_db.cli.arguments import AsJson, Config, Since, parse_filter, parse_new_topic, parse_time
 from amqtt_db.cli.output import print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.config import Settings
@@ -62,8 +62,10 @@ def delete(
 
 
 def rename(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The topic whose records are stored.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The topic that they get.")],
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", parser=parse_new_topic, help="The topic whose records are stored.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", parser=parse_new_topic, help="The topic that they get.")],
     path: Config = None,
 ) -> None:
     """Give what is stored of a topic another topic, and move it to where that one's route wants it.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import Config, parse_pause
+from amqtt_db.cli.arguments import Config, choose_one_of, parse_pause
 from amqtt_db.cli.output import print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 
@@ -24,7 +24,9 @@ class QueryFormat(Enum):
 def query(
     statement: Annotated[str, typer.Argument(metavar="SQL", help="One statement that reads.")],
     path: Config = None,
-    form: Annotated[QueryFormat, typer.Option("--format", help="A table, CSV or JSON.")] = QueryFormat.table,
+    form: Annotated[
+        QueryFormat, choose_one_of(QueryFormat, "--format", help="A table, CSV or JSON.")
+    ] = QueryFormat.table,
     timeout: Annotated[
         float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Stop the query after this time.")
     ] = 60.0,

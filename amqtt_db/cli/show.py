@@ -165,7 +165,9 @@ def render_topics(found: Iterable[StoredTopic]) -> RenderableType:
 
 def _describe_topic(one: StoredTopic) -> str:
     times = " to ".join(f"{time:%Y-%m-%d %H:%M:%S}" for time in (one.first, one.last) if time is not None)
-    where = f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables)}"
+    where = (
+        f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables) or 'no table yet, only empty messages'}"
+    )
     extent = f"{format_count(one.rows, 'row')}{times and f', {times} UTC'}"
     return f"{escape_text(one.topic)}  {extent}\n    {escape_text(where)}"
 

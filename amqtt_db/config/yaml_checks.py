@@ -245,7 +245,7 @@ def duration(value: object) -> timedelta:
     if length is None:
         raise ValueError(f"expected a length of time such as 90 days, 24h or 5 min, found {found(value)}")
     if length < timedelta(seconds=1):
-        raise ValueError("expected a length of time of at least 1 s")
+        raise ValueError("expected a length of time from 1 s to 36600 days")
     return length
 
 

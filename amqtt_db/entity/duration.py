@@ -36,5 +36,5 @@ def read_duration(text: str) -> timedelta | None:
         raise ValueError(f"unknown unit {match[2][:10]!r}; use s, min, h, days, weeks")
     seconds = float(match[1]) * UNIT_SECONDS[unit]
     if seconds > _LONGEST:
-        raise ValueError("expected a length of time of at most 36600 days")
+        raise ValueError("expected a length of time from 1 s to 36600 days")
     return timedelta(seconds=seconds)

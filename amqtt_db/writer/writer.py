@@ -34,6 +34,7 @@ from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode_batch, in_ascii, reject_message
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
+from amqtt_db.writer.growth import read_growth
 from amqtt_db.writer.insert_plan import InsertPlanner, Misfits, fit, plan_rows
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.latest_states import ChangeFilter
@@ -46,6 +47,7 @@ from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
 logger = logging.getLogger(__name__)
+
 
 TABLES_AT_ONCE: Final = 200  # tables that one transaction creates: a server has room for this many locks
 
@@ -367,11 +369,10 @@ class Writer:
         """Run the DDL for everything that records need and the database lacks."""
         ddl = self._grow_stepwise(missing)
         self.retention.look_again()
-        tables = sum(statement.startswith("CREATE TABLE") for statement in ddl)
-        columns = sum(statement.count("ADD COLUMN") for statement in ddl)
-        if tables or columns:
-            self._tally.add_schema_changes(tables, columns)
-            logger.info("adding %d tables and %d columns", tables, columns)
+        growth = read_growth(ddl)
+        if growth.tables or growth.columns:
+            self._tally.add_schema_changes(len(growth.tables), len(growth.columns))
+            logger.info("%s", growth)
 
     def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
         """Run the DDL for any number of tables, and read the result; return the statements."""

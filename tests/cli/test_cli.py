@@ -311,7 +311,7 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
     for command in (["run"], ["check"], ["write"], ["status"], ["dead", "list"], ["dead", "show", "1"]):
         result = invoke(*command, tmp_path / "none.yaml")
         assert result.exit_code == 2
-        assert result.stderr == f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+        assert result.stderr == f"{tmp_path}/none.yaml: does not exist\n"
 
 
 def test_run_needs_its_port(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_lengths_of_time(text: str, expected: timedelta) -> None:
         ("3 months", "vary in length; write days"),
         ("1 y", "vary in length; write days"),
         ("5 moons", "unknown unit 'moons'; use s, min, h, days, weeks"),
-        ("5 m", "unknown unit 'm'"),
+        ("5 x", "unknown unit 'x'"),
         ("0 days", "from 1 s to 36600 days"),
         ("999999999 weeks", "from 1 s to 36600 days"),
     ],

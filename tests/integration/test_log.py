@@ -24,7 +24,7 @@ def test_broker_and_writer_log_json_to_one_file(tmp_path: Path) -> None:
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert all(event.keys() == {"time", "level", "logger", "message"} for event in events)
     messages = {(event["logger"], event["message"]) for event in events}
-    assert ("amqtt_db writer", "adding 1 tables and 0 columns") in messages
+    assert ("amqtt_db writer", "new tables: a") in messages
     assert {event["level"] for event in events if "tester" in event["message"]} == {"info"}
     assert [line for line in broker.log.read_text().splitlines() if "INFO" in line or "{" in line] == []
 

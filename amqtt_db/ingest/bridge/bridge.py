@@ -19,6 +19,7 @@ from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.transport import open_transport
+from amqtt_db.ingest.farewell import log_end
 from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.monitor.intake import Intake
@@ -149,6 +150,7 @@ class Bridge:
 
         With ``keeps_properties``, the MQTT 5 properties of messages are journalled too.
         """
+        self._journal = journal.path
         self._group_commit = GroupCommit(journal)
         self.links = [Link(broker, filters, self._group_commit, keeps_properties) for broker in brokers]
         self._writer = writer
@@ -180,6 +182,7 @@ class Bridge:
                 await self._writer.stop()
             self._group_commit.tick()
             await self._group_commit.close()
+            log_end(self._journal, self._group_commit.received)
         for result in results:
             if isinstance(result, Exception):
                 raise result

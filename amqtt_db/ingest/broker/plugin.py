@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from time import monotonic, time_ns
 from typing import Any, ClassVar, Final
 
@@ -21,7 +19,7 @@ from amqtt.plugins.base import BasePlugin
 from amqtt.session import Session
 
 from amqtt_db.config import Settings, load_section, masked
-from amqtt_db.errors import AmqttDbError, JournalError, format_count
+from amqtt_db.errors import AmqttDbError
 from amqtt_db.ingest.broker import compat
 from amqtt_db.ingest.broker.delivery import JournalQueue, Permission, is_topic
 from amqtt_db.ingest.broker.greeting import Unwelcome, read_connect
@@ -29,6 +27,7 @@ from amqtt_db.ingest.broker.qos2 import forget_abandoned
 from amqtt_db.ingest.broker.quiet import RepeatFilter
 from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
+from amqtt_db.ingest.farewell import log_end
 from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.gate import MemoryBudget
 from amqtt_db.ingest.group_commit import GroupCommit
@@ -37,7 +36,7 @@ from amqtt_db.ingest.monitor.intake import Intake
 from amqtt_db.ingest.monitor.server import Monitor
 from amqtt_db.ingest.refusals import Refusals
 from amqtt_db.ingest.supervisor import WORKER, Supervisor, encode_job, supervise_page
-from amqtt_db.journal import Journal, JournalReader, read_progress
+from amqtt_db.journal import Journal
 from amqtt_db.message import flags
 
 logger = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ class Plugin(BasePlugin[BrokerContext]):
         await self._supervisor.stop()
         self._group_commit.tick()
         await self._group_commit.close()
-        _log_pending(self._journal)
+        log_end(self._journal, self._group_commit.received)
 
     def _replace_queue(self, client_id: str, session: Session) -> JournalQueue:
         """Give a session a queue that journals; it takes over the old one's acknowledged messages."""
@@ -243,21 +242,6 @@ class Plugin(BasePlugin[BrokerContext]):
 def _open(settings: Settings) -> Journal:
     journal = settings.journal
     return Journal.open(journal.path, max_size=journal.max_size, sync=journal.sync)
-
-
-def _log_pending(journal: Path) -> None:
-    """Log how many acknowledged messages wait in the journal for the next start."""
-    progress = read_progress(journal)
-    try:
-        with closing(JournalReader(journal)) as reader:
-            pending = reader.pending(*(None, 0) if progress is None else (progress.token, progress.position))
-    except JournalError as error:
-        logger.warning("%s", error)
-        return
-    if pending:
-        logger.info("stopped; %s waiting in journal %s until the next start", format_count(pending, "message"), journal)
-    else:
-        logger.info("stopped; journal %s is empty", journal)
 
 
 def _keep_alive_grace(broker: Broker) -> int:
