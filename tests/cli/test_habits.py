@@ -78,7 +78,7 @@ def test_the_configuration_that_lies_here(tmp_path: Path, monkeypatch: pytest.Mo
     assert told.exit_code == 2
     assert told.stderr.splitlines() == [
         f"configuration: {tmp_path}/none.yaml (from AMQTT_DB_CONFIG)",
-        f"{tmp_path}/none.yaml: cannot be read: No such file or directory",
+        f"{tmp_path}/none.yaml: does not exist; did you mean {tmp_path}/broker.yaml?",
     ]
 
 
