@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--long", action="store_true", help="also run what takes long: RabbitMQ, and the largest payload")
     parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
     parser.getgroup("page").addoption("--screenshots", metavar="DIR", help="save pictures of the page into a directory")
+    group.addoption("--soak", type=int, default=0, metavar="CLIENTS", help="run the soak test with so many clients")
     group.addoption("--write-faults", metavar="FILE", help="write the table of the faults into a Markdown file")
 
 

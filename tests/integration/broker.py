@@ -111,9 +111,9 @@ class BrokerProcess:
         """Wait until so many messages are in the database."""
         self.until(lambda: self.count() >= count, f"{count} messages are stored")
 
-    def until(self, holds: Any, what: str) -> None:
-        """Wait for a condition that no event announces to another process; fail with the log after a minute."""
-        deadline = time.monotonic() + PATIENCE
+    def until(self, holds: Any, what: str, patience: float = PATIENCE) -> None:
+        """Wait for a condition that no event announces to another process; fail with the log after some seconds."""
+        deadline = time.monotonic() + patience
         while not holds():
             if time.monotonic() > deadline or (self.process is not None and self.process.poll() is not None):
                 raise AssertionError(f"not so: {what}\n{self.log.read_text()}")
