@@ -117,8 +117,10 @@ def fetch_rows(
             return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
 
     try:
-        return fetch()
+        rows = fetch()
     except Exception as error:
         if not engine.tolerate_values(connection, error):
             raise
-        return fetch()
+        rows = fetch()
+    engine.release_locks(connection)
+    return rows

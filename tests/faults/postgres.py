@@ -38,10 +38,10 @@ class Cluster:
             shutil.chown(self.directory, self._user)
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
 
-    def start(self) -> None:
-        """Start the server, if it does not run."""
+    def start(self, *settings: str) -> None:
+        """Start the server, if it does not run, perhaps with other settings."""
         if not self.runs():
-            options = f"-k {self.directory} {_OPTIONS}"
+            options = " ".join([f"-k {self.directory} {_OPTIONS}", *(f"-c {setting}" for setting in settings)])
             self._run("pg_ctl", "start", "-w", "-l", str(self.directory / "log"), "-o", options)
 
     def stop(self) -> None:

@@ -224,6 +224,9 @@ class Engine(ABC):
         """Return values that Python has no type for as text from now on; return True if that avoids an error."""
         return False
 
+    def release_locks(self, connection: sa.Connection) -> None:  # noqa: B027 - only some databases have so few
+        """Do what a reader must do after each statement so that it may read any number of tables in a transaction."""
+
     def reason(self, error: BaseException) -> str | None:
         """Return the reason for a value fault to show to users, without values; None to show only the error's class."""
         return None

@@ -36,9 +36,11 @@ from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.database.engines.postgresql_session import (
     PARAMETERS,
     begin,
+    begin_reading,
     load_any_time,
     prepare_reader,
     prepare_writer,
+    release_locks,
 )
 from amqtt_db.database.engines.timescale import Timescale, refusal
 from amqtt_db.errors import DatabaseError
@@ -187,7 +189,7 @@ class PostgreSQL(Engine):
         )
         prepare_each(engine, prepare_writer if write else prepare_reader)
         ping_after_rest(engine)
-        sa.event.listen(engine, "begin", begin)
+        sa.event.listen(engine, "begin", begin if write else begin_reading)
         sa.event.listen(engine, "handle_error", _explain)
         return engine
 
@@ -247,6 +249,10 @@ class PostgreSQL(Engine):
         if is_refused:
             load_any_time(connection.connection.driver_connection)  # type: ignore[arg-type]
         return is_refused
+
+    def release_locks(self, connection: sa.Connection) -> None:
+        """Give them back now and then."""
+        release_locks(connection)
 
     def reason(self, error: BaseException) -> str | None:
         """Explain index keys above 2,704 compressed bytes: the server says how many bytes, and in which index."""

@@ -57,6 +57,8 @@ If a server's host silently disappears, the connection is given up after 25 seco
 _SET: Final = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
 _SET_LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
 _POOLED: Final = "amqtt_db_pooled"
+_STATEMENTS: Final = "amqtt_db_statements"
+_STATEMENTS_PER_LOCKS: Final = 20  # few, for each may lock a hypertable with hundreds of chunks
 
 
 def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
@@ -107,6 +109,27 @@ def begin(connection: sa.Connection) -> None:
     """Apply the settings to the transaction, if its connection leads to a pooler."""
     if connection.info[_POOLED]:
         connection.exec_driver_sql(_SET_LOCAL)
+
+
+def begin_reading(connection: sa.Connection) -> None:
+    """Do the same, and prepare for :func:`release_locks`."""
+    begin(connection)
+    connection.exec_driver_sql("SAVEPOINT amqtt_db")
+    connection.info[_STATEMENTS] = 0
+
+
+def release_locks(connection: sa.Connection) -> None:
+    """Give back a reader's locks now and then, for a server has room for some thousands of all its clients' together.
+
+    A transaction keeps the locks of every table that it has read, and of its indexes.  Rolling back to a savepoint
+    releases those taken since [https://www.postgresql.org/docs/current/explicit-locking.html]; the transaction's
+    snapshot stays.
+    """
+    if _STATEMENTS in connection.info:
+        connection.info[_STATEMENTS] += 1
+        if connection.info[_STATEMENTS] == _STATEMENTS_PER_LOCKS:
+            connection.info[_STATEMENTS] = 0
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT amqtt_db")
 
 
 def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
