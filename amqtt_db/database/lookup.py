@@ -1,16 +1,17 @@
 """Short ids for long keys: topics, properties, series.
 
-A key is found by a 128-bit hash of its bytes, because long text and trailing spaces break unique indexes.  New keys are
-written sorted, in a separate short transaction, so that two writers cannot deadlock.  An id never means another key, so
-it may be cached until the routing versions change: some keys may have been forgotten then.  The schema creates a
-lookup's table together with the tables that need it.
+A key is found by a 128-bit hash of its bytes, because long text and trailing spaces break unique indexes.  New keys of
+a batch are written sorted, in a separate short transaction, so that two writers cannot deadlock.  An id never means
+another key, so it may be cached until the routing versions change: some keys may have been forgotten then.  The schema
+creates a lookup's table together with the tables that need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -25,6 +26,8 @@ MAX_KEYS: Final = 1_000_000  # if there are more, all are forgotten and looked u
 
 Key = Any
 """Text, or a tuple of texts for a lookup with several columns."""
+
+Made = TypeVar("Made")
 
 
 def lookup_table(engine: Engine, lookup: Lookup, metadata: sa.MetaData) -> sa.Table:
@@ -68,6 +71,7 @@ class Lookups:
         self._database = database
         self._metadata = sa.MetaData()
         self._ids: dict[Lookup, dict[Key, int]] = {}
+        self._unknown: dict[Lookup, set[Key]] | None = None
 
     def forget(self) -> None:
         """Forget all ids, because some keys may have been deleted."""
@@ -81,35 +85,58 @@ class Lookups:
         except KeyError:
             if len(known) > MAX_KEYS:
                 known.clear()
-            known.update(self._asked(lookup, set(keys).difference(known)))
+            unknown = set(keys).difference(known)
+        if self._unknown is not None:
+            self._unknown.setdefault(lookup, set()).update(unknown)
+            return [0] * len(keys)
+        self._learn({lookup: unknown})
         return list(map(known.__getitem__, keys))
 
-    def _asked(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
+    def with_ids(self, make: Callable[[], Made]) -> Made:
+        """Return what ``make`` returns, which asks for ids.
+
+        If any are unknown, they are looked up together, and ``make`` is called again: a lookup for each time that it
+        asks would take a transaction each.
+        """
+        self._unknown = unknown = dict[Lookup, set[Key]]()
+        try:
+            made = make()
+        finally:
+            self._unknown = None
+        if not unknown:
+            return made
+        self._learn(unknown)
+        return make()
+
+    def _learn(self, unknown: Mapping[Lookup, Iterable[Key]]) -> None:
         """Look up or insert keys.  Raises DatabaseError, or the database's own error for a key that it cannot hold."""
         try:
-            with self._aside():
-                return self._settle(lookup, keys)
+            with self._aside(), self._database.begin() as connection:
+                found = {lookup: self._settle(connection, lookup, unknown[lookup]) for lookup in _in_order(unknown)}
         except Exception as error:
             if self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError):
                 raise
-            reason = type(driver_error(error)).__name__
-            raise DatabaseError(f"cannot look up ids in {lookup.name}: {reason}") from error
+            names, reason = " and ".join(one.name for one in _in_order(unknown)), type(driver_error(error)).__name__
+            raise DatabaseError(f"cannot look up ids in {names}: {reason}") from error
+        for lookup, ids in found.items():
+            self._ids.setdefault(lookup, {}).update(ids)
 
-    def _settle(self, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
+    def _settle(self, connection: sa.Connection, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, int]:
         by_hash = {key_hash("\x00".join(_as_tuple(key))): key for key in keys}
-        hashes = sorted(by_hash)
         table = lookup_table(self._engine, lookup, self._metadata)
-        with self._database.begin() as connection:
-            found = _known_ids(connection, table, hashes)
-            new = [{"hash": key, **_row(lookup, by_hash[key])} for key in hashes if key not in found]
+        found = _known_ids(connection, table, sorted(by_hash))
+        if len(found) < len(by_hash):
+            self._engine.lock_schema(connection)
+            found |= _known_ids(connection, table, sorted(by_hash.keys() - found.keys()))
+            new = sorted(by_hash.keys() - found.keys())
             if new:
-                self._engine.lock_schema(connection)
-                found = _known_ids(connection, table, hashes)
-                new = [row for row in new if row["hash"] not in found]
-                if new:
-                    connection.execute(table.insert(), new)
-                found = _known_ids(connection, table, hashes)
+                connection.execute(table.insert(), [{"hash": key, **_row(lookup, by_hash[key])} for key in new])
+                found |= _known_ids(connection, table, new)
         return {by_hash[key]: id_ for key, id_ in found.items()}
+
+
+def _in_order(lookups: Iterable[Lookup]) -> Sequence[Lookup]:
+    return sorted(lookups, key=attrgetter("name"))
 
 
 def _known_ids(connection: sa.Connection, table: sa.Table, hashes: Sequence[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import is_
 from typing import Any, Final
 
 import attrs
@@ -109,8 +110,18 @@ class BoundModel:
     def named_tables(self, shape: Shape = _NOTHING) -> dict[TableName, BoundTable]:
         """Return the same tables by their names within the model."""
         with calling(self.model, "tables"):
-            first, *others = tables_of(self.model, shape)
-            return {first.name: self._main(first), **{table.name: self._other(table) for table in others}}
+            tables, constant = tuple(tables_of(self.model, shape)), self._constant
+            return constant[1] if constant and _are_same(tables, constant[0]) else self._bind(tables)
+
+    @cached_property
+    def _constant(self) -> tuple[Sequence[Table], dict[TableName, BoundTable]] | None:
+        """The tables of a model that makes them once, for all shapes, and what they are when bound; None for others."""
+        tables, again = (tuple(tables_of(self.model, _NOTHING)) for _ in range(2))
+        return (tables, self._bind(tables)) if _are_same(tables, again) else None
+
+    def _bind(self, tables: Sequence[Table]) -> dict[TableName, BoundTable]:
+        first, *others = tables
+        return {first.name: self._main(first), **{table.name: self._other(table) for table in others}}
 
     @cached_property
     def query(self) -> Query:
@@ -147,10 +158,15 @@ class BoundModel:
 
         return make_rows
 
+    @cached_property
+    def _keys(self) -> Mapping[TableName, str]:
+        """The tables' keys by their names within the model, which no shape changes."""
+        return {name: table.key for name, table in self.named_tables().items()}
+
     def _fast_maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker | None:
         if not isinstance(self.model, FastModel) or not _is_in_effect(self.model, "maker"):
             return None
-        keys = {name: table.key for name, table in self.named_tables(shape).items()}
+        keys = self._keys
         main, extra = next(iter(keys.values())), {column.name for column in self.model.extra_columns()}
         own = {name: [cell for cell in cells[key] if key != main or cell not in extra] for name, key in keys.items()}
         make = self.model.maker(shape, own)
@@ -259,6 +275,10 @@ class BoundModel:
         if name is None and not self.timed:
             return self.destination.key  # no client's topic begins with $
         return table_key(self.destination.key if name is None else name, timed=self.timed)
+
+
+def _are_same(some: Sequence[Table], others: Sequence[Table]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def bind(model: Model, destination: Destination, *, timed: bool) -> BoundModel:

@@ -38,15 +38,24 @@ def tables_of(model: Model, shape: Shape) -> tuple[Table, ...]:
     tables = tuple(model.tables(shape))
     for fault in _faults(tables):
         raise StructureError(fault)
-    columns = (*tables[0].columns, *model.extra_columns())
-    indexes = (*tables[0].indexes, *map(tuple, model.extra_indexes()))
-    first = tables[0]
-    extended = Table(
-        first.name, columns, properties=first.properties, key=first.key, indexes=indexes, overflow=first.overflow
-    )
+    extended = _extended(tables[0], tuple(model.extra_columns()), tuple(map(tuple, model.extra_indexes())))
     for fault in (*_faults_of(extended), *lookup_faults((extended, *tables[1:]))):
         raise StructureError(fault)
     return (extended, *tables[1:])
+
+
+def _extended(first: Table, columns: tuple[Column, ...], indexes: tuple[tuple[str, ...], ...]) -> Table:
+    """Return a table with further columns and indexes; the same one if there are none."""
+    if not columns and not indexes:
+        return first
+    return Table(
+        first.name,
+        (*first.columns, *columns),
+        properties=first.properties,
+        key=first.key,
+        indexes=(*first.indexes, *indexes),
+        overflow=first.overflow,
+    )
 
 
 def layout_of(model: Model) -> Layout | None:

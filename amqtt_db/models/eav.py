@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import attrs
@@ -29,15 +30,8 @@ class Eav(FastModel):
     prefix: Prefix = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
-        """Yield the same two tables for every shape: no property ever needs DDL."""
-        values = [Column(name, kind) for kind, name in VALUE_COLUMNS.items()]
-        yield Table(self._messages, [Column("topic", lookup=TOPIC_LOOKUP)])
-        yield Table(
-            self._values,
-            [Column("property", lookup=PROPERTIES), *values],
-            key=["property"],
-            indexes=[("property", "id")],
-        )
+        """Return the same two tables for every shape: no property ever needs DDL."""
+        return _value_tables(self._messages, self._values)
 
     def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
         """Yield a row for the envelope, and one for each property that is present."""
@@ -100,6 +94,16 @@ class Eav(FastModel):
             return of_value_rows(cells, columns, pairs, values)
 
         return read
+
+
+@lru_cache
+def _value_tables(messages: str, values: str) -> tuple[Table, Table]:
+    """Return the tables, made once, for ever new names mean ever new shapes."""
+    columns = [Column("property", lookup=PROPERTIES), *(Column(name, kind) for kind, name in VALUE_COLUMNS.items())]
+    return (
+        Table(messages, [Column("topic", lookup=TOPIC_LOOKUP)]),
+        Table(values, columns, key=["property"], indexes=[("property", "id")]),
+    )
 
 
 def read_value(row: Row) -> tuple[Pair, Any]:

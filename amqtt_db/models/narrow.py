@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -31,10 +32,8 @@ class Narrow(FastModel):
     prefix: Prefix = "mqtt"
 
     def tables(self, shape: Shape) -> Iterable[Table]:
-        """Yield the table of the envelope, and that of the points."""
-        points = Column("series", lookup=SERIES), Column("value", "number"), Column("text", "tagged")
-        yield Table(self._messages, [Column("topic", lookup=TOPIC_LOOKUP)])
-        yield Table(self._points, points, key=["series", "time", "id", "part"])
+        """Return the table of the envelope, and that of the points, the same for every shape."""
+        return _point_tables(self._messages, self._points)
 
     def write(self, record: Record) -> Iterator[tuple[TableName, Row]]:
         """Yield a row for the envelope, and a point for each property that is present."""
@@ -94,6 +93,15 @@ class Narrow(FastModel):
             return of_value_rows(cells, columns, pairs, values)
 
         return read
+
+
+@lru_cache
+def _point_tables(messages: str, points: str) -> tuple[Table, Table]:
+    columns = Column("series", lookup=SERIES), Column("value", "number"), Column("text", "tagged")
+    return (
+        Table(messages, [Column("topic", lookup=TOPIC_LOOKUP)]),
+        Table(points, columns, key=["series", "time", "id", "part"]),
+    )
 
 
 def _point(series: tuple[str, str], number: Any, text: Any) -> tuple[Pair, Any]:

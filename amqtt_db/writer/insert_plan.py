@@ -25,7 +25,7 @@ from amqtt_db.writer.latest_rows import LatestPlanner
 
 MAX_DESTINATIONS: Final = 100_000  # if there are more, all are forgotten and learnt again
 MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
-MAX_PLANS: Final = 1024  # per destination; if there are more, all are forgotten and compiled again
+MAX_PLANS: Final = 8192  # per destination, more than a batch needs; if there are more, all are compiled again
 MAX_ALL_PLANS: Final = 50_000  # of all destinations together
 MAX_UNION: Final = 10_000  # pairs; no table has so many columns
 
@@ -58,11 +58,11 @@ class _Plans:
 
 
 class InsertPlanner:
-    """Compiles plans for the tables that the schema knows."""
+    """Compiles plans for the tables that the schema knows; ``lookups`` has the ids that rows need."""
 
     def __init__(self, engine: Engine, schema: Schema, lookups: Lookups, routes: Iterable[Route]) -> None:
         self._engine = engine
-        self._lookups = lookups
+        self.lookups = lookups
         self._schema = schema
         self._routes = {route.filter.text: route for route in reversed(list(routes))}
         self._plans: dict[Destination, _Plans] = {}
@@ -146,7 +146,7 @@ class InsertPlanner:
                 self._plans_for(destination).by_shape.pop(shape, None)
 
     def _encode_without_empty(self, target: InsertTarget, rows: Sequence[tuple[Any, ...]]) -> TargetRows:
-        empty, encoded = encode_rows(self._engine, self._lookups, target, rows)
+        empty, encoded = encode_rows(self._engine, self.lookups, target, rows)
         return target.without(empty), encoded
 
     def _share_out(self, some: Sequence[tuple[InsertPlan, RecordSlice]]) -> Iterator[TargetRows]:
@@ -154,7 +154,7 @@ class InsertPlanner:
         (pattern, first), indexes = some[0], sorted(chain.from_iterable(part.indexes for _, part in some))
         ((key, like),) = pattern.targets.items()
         made = pattern.make(first.whole.at(indexes))[key]
-        empty, encoded = encode_rows(self._engine, self._lookups, like, made)
+        empty, encoded = encode_rows(self._engine, self.lookups, like, made)
         row_at = dict(zip(indexes, encoded, strict=True)).__getitem__
         for plan, part in some:
             (target,) = plan.targets.values()
@@ -237,6 +237,10 @@ class Misfits:
 
 def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRows] | Misfits:
     """Return the rows of all records by target; the schema must have room for them."""
+    return planner.lookups.with_ids(lambda: _plan_rows(groups, planner))
+
+
+def _plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRows] | Misfits:
     together: dict[int, list[tuple[RecordGroup, Sequence[Record]]]] = {}
     for group, records in groups.items():
         whole = records.whole if isinstance(records, RecordSlice) else records
