@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
-from amqtt_db.database.engines.base import Engine, batched, driver_error, first_line, is_collision
+from amqtt_db.database.engines.base import Engine, driver_error, first_line, is_collision
 from amqtt_db.database.raw_payloads import delete_raw, has_raw
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
@@ -138,20 +138,25 @@ class Retention:
         if fault is None and self._is_time_to_forget():
             yield from self._forget_idle_topics(found)
             yield from self._forget_keys(found)
+            self._note_forgetting()
         if fault is not None:
             raise fault.__cause__ or fault
 
     def _is_time_to_forget(self) -> bool:
-        """Return True if it is a day since topics to forget were looked for, by any writer; note the time."""
-        meta, now = self._catalog.meta, self._clock.now()
-        here = meta.c.name == _FORGOTTEN
+        """Return True if it is a day since everything was forgotten that could be, by any writer."""
+        meta = self._catalog.meta
         with self._database.begin() as connection:
-            noted = connection.scalar(sa.select(meta.c.value).where(here))
-            is_time = noted is not None and now >= float(noted) + FORGET_EVERY
-            if noted is None or is_time:
-                connection.execute(meta.delete().where(here))
-                connection.execute(meta.insert(), {"name": _FORGOTTEN, "value": str(round(now))})
-        return is_time
+            noted = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _FORGOTTEN))
+        if noted is None:
+            self._note_forgetting()
+        return noted is not None and self._clock.now() >= float(noted) + FORGET_EVERY
+
+    def _note_forgetting(self) -> None:
+        """Note the time; not before all is done, for a writer that has forgotten something starts afresh."""
+        meta = self._catalog.meta
+        with self._database.begin() as connection:
+            connection.execute(meta.delete().where(meta.c.name == _FORGOTTEN))
+            connection.execute(meta.insert(), {"name": _FORGOTTEN, "value": str(round(self._clock.now()))})
 
     def _forget_idle_topics(self, groups: Sequence[RetentionGroup]) -> Iterator[int]:
         """Forget topics whose records have all grown old; yield 0 after each step."""
@@ -161,16 +166,22 @@ class Retention:
                 if self._is_idle(group, topic):
                     idle[topic] = None
                 yield 0
-        for topics in batched(idle, FORGET_AT_ONCE):
-            try:
-                gone = forget_topics(self._engine, self._catalog, self._views, topics)
-            except Exception as error:
-                if not is_collision(self._engine, error):
-                    raise
-                return  # somebody is reading or writing: there is time
-            if gone:
-                logger.info("%s forgotten: all records were older than `keep` allows", format_count(len(gone), "topic"))
-            yield 0
+                if len(idle) == FORGET_AT_ONCE:
+                    self._forget(idle)
+                    idle.clear()
+                    yield 0
+        self._forget(idle)
+
+    def _forget(self, topics: Collection[str]) -> None:
+        """Forget topics, unless somebody is reading or writing: there is time."""
+        gone: Sequence[str] = ()
+        try:
+            gone = forget_topics(self._engine, self._catalog, self._views, topics) if topics else ()
+        except Exception as error:
+            if not is_collision(self._engine, error):
+                raise
+        if gone:
+            logger.info("%s forgotten: all records were older than `keep` allows", format_count(len(gone), "topic"))
 
     def _forget_keys(self, groups: Sequence[RetentionGroup]) -> Iterator[int]:
         """Forget keys of lookups that nothing refers to any more; yield 0 after each step."""

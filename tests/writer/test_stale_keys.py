@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amqtt_db import latest
-from amqtt_db.writer import stale_keys
+from amqtt_db.writer import retention, stale_keys
 from amqtt_db.writer.transaction import CheckpointMoved
 from tests.database.engines.servers import Site
 from tests.models.test_lookup_names import MODEL
@@ -90,6 +90,29 @@ def test_a_writer_never_uses_an_id_that_is_forgotten(site: Site) -> None:
         one.writer._views.finish()
     assert [(record["v"], record["w"]) for record in bench.records()] == [(2.0, 3.0)] * 2
     assert bench.sql("SELECT v, w FROM all_view") == [(2.0, 3.0)] * 2
+
+
+def test_forgetting_goes_on_after_the_writer_has_started_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forgets topics must start afresh before the next message: the rest is not left for another day."""
+    monkeypatch.setattr(retention, "FORGET_AT_ONCE", 2)
+    monkeypatch.setattr(retention, "SLICE", 0.0)
+    bench = Workbench(tmp_path, {"topic": "t/+", "model": "eav", "keep": "1 h"})
+    bench.send(*((f"t/{n}", {f"p{n}": n}) for n in range(7)))
+    bench.writer.retention.finish()
+    bench.now += DAY + HOUR
+    tables = ("mqtt_assignment", "mqtt_topic", "mqtt_property")
+    left = [7, 7, 7]
+    for _ in range(10):
+        bench.restart()
+        before = left
+        for _ in range(100):
+            bench.writer.retention.step(quiet=True)
+            left = [bench.sql(f"SELECT count(*) FROM {table}")[0][0] for table in tables]
+            if left[0] != before[0]:
+                break  # the next message would end this writer
+    assert left == [0, 1, 1]
 
 
 def test_nothing_goes_while_unknown_rows_might_refer_to_it(tmp_path: Path) -> None:
