@@ -57,8 +57,8 @@ If a server's host silently disappears, the connection is given up after 25 seco
 _SET: Final = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
 _SET_LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
 _POOLED: Final = "amqtt_db_pooled"
-_STATEMENTS: Final = "amqtt_db_statements"
-_STATEMENTS_PER_LOCKS: Final = 20  # few, for each may lock a hypertable with hundreds of chunks
+_READ_SINCE: Final = "amqtt_db_read_since"
+_LOCKED_AT_ONCE: Final = 20  # few, for each may lock a hypertable with hundreds of chunks
 
 
 def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
@@ -115,7 +115,7 @@ def begin_reading(connection: sa.Connection) -> None:
     """Do the same, and prepare for :func:`release_locks`."""
     begin(connection)
     connection.exec_driver_sql("SAVEPOINT amqtt_db")
-    connection.info[_STATEMENTS] = 0
+    connection.info[_READ_SINCE] = 0
 
 
 def release_locks(connection: sa.Connection) -> None:
@@ -125,10 +125,10 @@ def release_locks(connection: sa.Connection) -> None:
     releases those taken since [https://www.postgresql.org/docs/current/explicit-locking.html]; the transaction's
     snapshot stays.
     """
-    if _STATEMENTS in connection.info:
-        connection.info[_STATEMENTS] += 1
-        if connection.info[_STATEMENTS] == _STATEMENTS_PER_LOCKS:
-            connection.info[_STATEMENTS] = 0
+    if _READ_SINCE in connection.info:
+        connection.info[_READ_SINCE] += 1
+        if connection.info[_READ_SINCE] == _LOCKED_AT_ONCE:
+            connection.info[_READ_SINCE] = 0
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT amqtt_db")
 
 
