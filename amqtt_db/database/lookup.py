@@ -112,11 +112,11 @@ class Lookups:
         """Look up or insert keys.  Raises DatabaseError, or the database's own error for a key that it cannot hold."""
         try:
             with self._aside(), self._database.begin() as connection:
-                found = {lookup: self._settle(connection, lookup, unknown[lookup]) for lookup in _in_order(unknown)}
+                found = {lookup: self._settle(connection, lookup, unknown[lookup]) for lookup in _by_name(unknown)}
         except Exception as error:
             if self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError):
                 raise
-            names, reason = " and ".join(one.name for one in _in_order(unknown)), type(driver_error(error)).__name__
+            names, reason = " and ".join(one.name for one in _by_name(unknown)), type(driver_error(error)).__name__
             raise DatabaseError(f"cannot look up ids in {names}: {reason}") from error
         for lookup, ids in found.items():
             self._ids.setdefault(lookup, {}).update(ids)
@@ -135,7 +135,7 @@ class Lookups:
         return {by_hash[key]: id_ for key, id_ in found.items()}
 
 
-def _in_order(lookups: Iterable[Lookup]) -> Sequence[Lookup]:
+def _by_name(lookups: Iterable[Lookup]) -> Sequence[Lookup]:
     return sorted(lookups, key=attrgetter("name"))
 
 
