@@ -34,6 +34,7 @@ def make_templates() -> Environment:
         model=name_model,
         number=format_number,
         plain=make_visible,
+        rate=format_rate,
         short=format_short,
         value=format_json,
         when=format_moment,
@@ -73,6 +74,11 @@ def format_number(value: float) -> str:
 def format_whole(value: int) -> str:
     """Return a whole number, thousands apart."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def format_rate(value: float) -> str:
+    """Return a rate: three digits, or all before the point."""
+    return format_whole(round(value)) if value >= 100 else f"{value:.3g}"
 
 
 def format_bytes(size: float) -> str:
