@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BRIEF = {
+    "arrow.py": ("--messages=300", "--rounds=1", "--engines=sqlite"),
     "bridge.py": (
         "--messages=200",
         "--rounds=1",

@@ -7,6 +7,7 @@ record by record.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -100,19 +101,19 @@ def _make_whole(
     """Return whole columns of ``count`` rows, made of sparse values and added to the given columns."""
     whole = dict(columns or {})
     for pair, (values, rows) in found.items():
-        for fitting, (there, array) in make_fitting(pair, values, rows).items():
-            column = _scatter(count, np.asarray(there, np.int64), array)
+        for fitting, (there, found_there) in make_fitting(pair, values, rows).items():
+            column = _scatter(count, np.asarray(there, np.int64), found_there)
             whole[fitting] = pc.coalesce(whole[fitting], column) if fitting in whole else column
     return whole
 
 
-def _scatter(count: int, rows: np.ndarray[Any, Any], array: pa.Array) -> pa.Array:
-    """Return a column of ``count`` rows that has an array's elements at some rows, and nulls elsewhere."""
+def _scatter(count: int, rows: np.ndarray[Any, Any], values: pa.Array) -> pa.Array:
+    """Return a column of ``count`` rows that has values at some rows, and nulls elsewhere."""
     if len(rows) == count and (rows[1:] > rows[:-1]).all():
-        return array
+        return values
     source = np.full(count, -1, np.int64)
     source[rows] = np.arange(len(rows))
-    return array.take(pa.array(source, mask=source < 0))
+    return values.take(pa.array(source, mask=source < 0))
 
 
 # tables whose columns are properties
@@ -287,8 +288,14 @@ def _fetch_arrays(
     return {cell: _join_blocks(found, _kind_of(table, cell)) for cell, found in zip(cells, blocks, strict=True)}
 
 
+_TIMES: Final[frozenset[Kind]] = frozenset({"datetime", "timestamp"})
+
+
 def _join_blocks(blocks: Sequence[pa.Array], kind: Kind) -> pa.Array:
     target = MOMENT if kind == "timestamp" else ARROW_TYPES[kind]
+    if kind in _TIMES and any(block.type == pa.string() for block in blocks):
+        texts = pa.chunked_array([block.cast(pa.string()) for block in blocks], pa.string())
+        return texts.combine_chunks().cast(pa.timestamp("us")).cast(target)
     typed = [block.cast(target) if block.type != target else block for block in blocks]
     return pa.chunked_array(typed, target).combine_chunks()
 
@@ -323,34 +330,56 @@ def _column_converter(engine: Engine, kind: Kind) -> Callable[[Sequence[Any]], p
     return convert
 
 
-def _inferred(*allowed: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
-    """Return a function that does not change values to make them fit, as Arrow does if it is told the type."""
+def _packed(code: str, kind: pa.DataType, *others: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
+    """Return a function that packs numbers as the module ``array`` does, which is faster than Arrow itself.
+
+    Neither changes a value to make it fit, as Arrow does if it is told the type.
+    """
+    infer = _inferred(kind, *others, pa.null())
 
     def convert(column: Sequence[Any]) -> pa.Array:
-        array = pa.array(column)
-        if array.type not in allowed:
-            raise ValueError(f"a column holds a {array.type}")
-        return array
+        try:
+            packed = array(code, column)
+        except TypeError:  # there is a None
+            return infer(column)
+        return pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(packed)])
 
     return convert
 
 
+def _inferred(*allowed: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
+    """Return a function that lets Arrow find the type, which must be one of these."""
+
+    def convert(column: Sequence[Any]) -> pa.Array:
+        found = pa.nulls(len(column)) if column.count(None) == len(column) else pa.array(column)
+        if found.type not in allowed:
+            raise ValueError(f"a column holds a {found.type}")
+        return found
+
+    return convert
+
+
+def _texts_or_null(column: Sequence[Any]) -> pa.Array:
+    """Return texts.  Raises TypeError for anything else."""
+    return pa.nulls(len(column)) if column.count(None) == len(column) else pa.array(column, pa.string())
+
+
 def _moments(column: Sequence[Any]) -> pa.Array:
     """Return times that are texts, or datetimes in UTC with or without saying so."""
-    array = pa.array(column)
-    if array.type == pa.string():
-        return array.cast(pa.timestamp("us"))
-    return array if pa.types.is_null(array.type) else pa.array(column, MOMENT)
+    first = next((value for value in column if value is not None), None)
+    if first is None:
+        return pa.nulls(len(column))
+    return pa.array(column, pa.string()) if isinstance(first, str) else pa.array(column, MOMENT)
 
 
 _AS_THE_DRIVER_RETURNS: Final[Mapping[Kind, Callable[[Sequence[Any]], pa.Array]]] = {
     "bool": _inferred(pa.bool_(), pa.int64(), pa.null()),
-    "number": _inferred(pa.float64(), pa.int64(), pa.null()),
-    "int64": _inferred(pa.int64(), pa.null()),
-    "text": _inferred(pa.string(), pa.null()),
+    "number": _packed("d", pa.float64(), pa.int64()),
+    "int64": _packed("q", pa.int64()),
+    "text": _texts_or_null,
     "bytes": _inferred(pa.binary(), pa.null()),
     "datetime": _moments,
     "timestamp": _moments,
-    "tagged": _inferred(pa.string(), pa.null()),
+    "tagged": _texts_or_null,
 }
 """Kinds that need no decoding."""
