@@ -23,6 +23,7 @@ from amqtt_db.database.engines.urls import file_problem, problem
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.ingest.bridge.bridge import Bridge
 from amqtt_db.ingest.bridge.filters import cover
+from amqtt_db.ingest.bridge.session import Keeping
 from amqtt_db.ingest.supervisor import Supervisor, encode_job, supervise_page
 from amqtt_db.journal import Journal
 
@@ -77,8 +78,8 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     page = None if settings.web is None else supervise_page(*plugin_config(document))
     if page is not None:
         page.start()
-    keeps_properties = any(route.properties for route in settings.routes)
-    await Bridge(brokers, filters, journal, writer, settings.metrics, keeps_properties=keeps_properties).run(stop)
+    keeping = Keeping(any(route.properties for route in settings.routes), kept.max_payload)
+    await Bridge(brokers, filters, journal, writer, settings.metrics, keeping).run(stop)
     if page is not None:
         await page.stop()
 

@@ -42,7 +42,7 @@ from amqtt_db.routing.route import Route
 JOURNAL_KEYS: Final = {
     "path": ConfigKey("The journal's file; each broker or bridge needs its own.  Default: mqtt.journal.", FILE),
     "max_size": ConfigKey("The largest size of all waiting messages, such as 512 MiB.  Default: 1 GiB.", size("16 kB")),
-    "max_payload": ConfigKey("The largest payload that amqtt's broker accepts.  Default: 256 MiB.", size("1 kB")),
+    "max_payload": ConfigKey("The largest payload that is accepted.  Default: 256 MiB.", size("1 kB")),
     "sync": ConfigKey(
         "A message is acknowledged when it has reached the disk (always, the default), or when it is written, which is "
         "forced to disk every second (1s) or when the operating system likes (never).",

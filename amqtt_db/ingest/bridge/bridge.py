@@ -16,7 +16,7 @@ from amqtt_db.ingest.bridge.connection import VERSION_NOTE, BrokerConnection
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, next_state
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
-from amqtt_db.ingest.bridge.session import Session
+from amqtt_db.ingest.bridge.session import Keeping, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.transport import open_transport
 from amqtt_db.ingest.farewell import log_end
@@ -29,6 +29,7 @@ from amqtt_db.journal import Journal
 
 logger = logging.getLogger(__name__)
 
+_KEEP_ALL_PAYLOADS: Final = Keeping()
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _STEADY_CONNECTION: Final = 10.0
@@ -41,15 +42,20 @@ class Link:
     """Keeps one broker connected.  Its session outlives its connections."""
 
     def __init__(
-        self, settings: BrokerSettings, filters: Sequence[str], group_commit: GroupCommit, keeps_properties: bool
+        self,
+        settings: BrokerSettings,
+        filters: Sequence[str],
+        group_commit: GroupCommit,
+        keeping: Keeping = _KEEP_ALL_PAYLOADS,
     ) -> None:
         self.settings = settings
         self.subscription = Subscription(settings, filters, group_commit)
         self._group_commit = group_commit
         notes = group_commit.notes(self.subscription.scope)
         self._session = Session(
-            notes, settings.window, drop=settings.duplicates == "drop", keeps_properties=keeps_properties
+            notes, settings.window, drop=settings.duplicates == "drop", keeps_properties=keeping.properties
         )
+        self._max_payload = keeping.max_payload
         self._version = _first_version(settings, notes)
         self._has_worked = False
         self._cut_short = 0  # consecutive connections that the broker has closed soon after they were made
@@ -90,7 +96,7 @@ class Link:
     async def _serve(self) -> float:
         """Serve one connection until it ends; return the seconds to wait before the next one."""
         connection = BrokerConnection(
-            self.settings, self._version, self._session, self.subscription, self._group_commit
+            self.settings, self._version, self._session, self.subscription, self._group_commit, self._max_payload
         )
         unreachable = await open_transport(self.settings, connection)
         return self._pause_after(unreachable or await self._stay(connection))
@@ -143,16 +149,12 @@ class Bridge:
         journal: Journal,
         writer: Supervisor | None,
         metrics: MetricsSettings | None = None,
-        *,
-        keeps_properties: bool = False,
+        keeping: Keeping = _KEEP_ALL_PAYLOADS,
     ) -> None:
-        """``metrics`` says where to serve metrics and health, if anywhere.
-
-        With ``keeps_properties``, the MQTT 5 properties of messages are journalled too.
-        """
+        """``metrics`` says where to serve metrics and health, if anywhere."""
         self._journal = journal.path
         self._group_commit = GroupCommit(journal)
-        self.links = [Link(broker, filters, self._group_commit, keeps_properties) for broker in brokers]
+        self.links = [Link(broker, filters, self._group_commit, keeping) for broker in brokers]
         self._writer = writer
         self._monitor = Monitor(metrics, journal.path, self._intake)
         kept = {link.subscription.scope for link in self.links}

@@ -54,7 +54,9 @@ class BrokerConnection(Peer):
         session: Session,
         subscription: Subscription,
         group_commit: GroupCommit,
+        max_payload: int = packets.LARGEST_PACKET,
     ) -> None:
+        """Messages with payloads of more than ``max_payload`` bytes are not stored."""
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.is_streaming = False
         self._settings = settings
@@ -62,7 +64,8 @@ class BrokerConnection(Peer):
         self._session = session
         self._subscription = subscription
         self._group_commit = group_commit
-        self._reader = PacketReader(version)
+        self._max_payload = max_payload
+        self._reader = PacketReader(version, most_payload=max_payload)
         self._transport: asyncio.Transport | None = None
         self._is_asked = False
         self._is_greeted = False
@@ -248,6 +251,8 @@ class BrokerConnection(Peer):
             return
         taken, self._waiting = self._waiting, []
         received = self._session.receive(taken, time_ns() // 1000, self._position)
+        if self._max_payload < packets.LARGEST_PACKET:
+            self._subscription.refuse(packet for packet in taken if isinstance(packet, Publish) and packet.left_out)
         self._linger.note(len(taken), len(received.acknowledgements) // packets.ACKNOWLEDGEMENT_SIZE, monotonic())
         self._remember(received.notes)
         self._committing = self._group_commit.extend(received.entries)

@@ -62,7 +62,10 @@ class MalformedPacket(AmqttDbError):  # noqa: N818 - it reads as what was receiv
 
 
 class Publish(NamedTuple):
-    """A message.  At QoS 0, ``packet_id`` is 0."""
+    """A message.  At QoS 0, ``packet_id`` is 0.
+
+    If the payload was too large, it is empty, without properties, and ``left_out`` is how many bytes it had.
+    """
 
     topic: bytes
     payload: bytes
@@ -71,6 +74,7 @@ class Publish(NamedTuple):
     dup: bool
     packet_id: int
     properties: Properties
+    left_out: int = 0
 
 
 @attrs.frozen
@@ -125,11 +129,18 @@ Packet = Publish | Connack | Suback | Unsuback | Pubrel | Pingresp | Disconnect
 class PacketReader:
     """Cuts packets out of received bytes.  Raises MalformedPacket for what MQTT does not allow."""
 
-    def __init__(self, version: Version, most: int = LARGEST_PACKET) -> None:
-        """``most``: bytes that one packet may have after its fixed header."""
+    def __init__(self, version: Version, most: int = LARGEST_PACKET, most_payload: int = LARGEST_PACKET) -> None:
+        """``most``: bytes that one packet may have after its fixed header.
+
+        Messages with a payload of more than ``most_payload`` bytes come without it, as soon as their topic has
+        arrived, so that no memory is needed for it.
+        """
         self._version = version
         self._most = most
+        self._most_payload = most_payload
+        self._attention = min(most, most_payload)
         self._rest = bytearray()
+        self._left_out = 0  # bytes that are still to come of a payload that is too large
 
     @property
     def pending(self) -> int:
@@ -138,13 +149,8 @@ class PacketReader:
 
     def feed(self, data: bytes) -> list[Packet]:
         """Return the packets that ``data`` completes, in order."""
-        rest = self._rest
-        if rest:
-            rest += data
-            if not self._may_be_complete(rest):
-                return []
-            data = bytes(rest)
-            rest.clear()
+        if self._rest or self._left_out:
+            data = self._joined(data)
         packets: list[Packet] = []
         add, version = packets.append, self._version
         start, size = 0, len(data)
@@ -158,9 +164,13 @@ class PacketReader:
                     length, body = _long_length(data, start + 1)
                     if not body:
                         break
-            if length > self._most:
-                raise MalformedPacket(f"the broker sent a packet of {length} bytes; {self._most} are allowed")
             end = body + length
+            if length > self._attention:
+                publish = self._read_large(data[start], data[body:end], length)
+                if publish is not None:
+                    add(publish)
+                    self._left_out, start = max(0, end - size), min(end, size)
+                    continue
             if end > size:
                 break
             head = data[start]
@@ -170,15 +180,34 @@ class PacketReader:
                 else _other(head, data[body:end], version)
             )
             start = end
-        rest += data[start:]
+        if start < size:
+            self._rest += data[start:]
         return packets
+
+    def _joined(self, data: bytes) -> bytes:
+        """Return what has arrived and can be read; nothing while a packet is not complete."""
+        left_out = min(self._left_out, len(data))
+        self._left_out -= left_out
+        rest = self._rest
+        rest += data[left_out:]
+        if not self._may_be_complete(rest):
+            return b""
+        whole = bytes(rest)
+        rest.clear()
+        return whole
 
     def _may_be_complete(self, data: bytearray) -> bool:
         """Return False while a large packet is still arriving, so that its bytes are not copied at each read."""
         if len(data) < 5:
             return True
         length, body = _long_length(data, 1)
-        return length > self._most or len(data) >= body + length
+        return length > self._attention or len(data) >= body + length
+
+    def _read_large(self, head: int, data: bytes, length: int) -> Publish | None:
+        """Return a message whose payload is too large, without it; None for another packet, which may be read whole."""
+        if length > self._most:
+            raise MalformedPacket(f"the broker sent a packet of {length} bytes; {self._most} are allowed")
+        return _without_payload(head, data, length, self._version, self._most_payload)
 
 
 def _long_length(data: bytes | bytearray, start: int) -> tuple[int, int]:
@@ -219,7 +248,26 @@ def _read_publish(head: int, data: bytes, start: int, end: int, version: Version
         raise MalformedPacket("a message ends within its topic")
     if not topic:
         raise MalformedPacket("a message has no topic")
-    return _new(Publish, (topic, data[behind:end], qos, head & 1 == 1, head & 8 == 8, packet_id, properties))
+    return _new(Publish, (topic, data[behind:end], qos, head & 1 == 1, head & 8 == 8, packet_id, properties, 0))
+
+
+def _without_payload(head: int, data: bytes, length: int, version: Version, most: int) -> Publish | None:
+    """Return a message without its payload; None if that is not too large, or more has to arrive before it.
+
+    ``data`` are the first of the ``length`` bytes that follow the fixed header.
+    """
+    if head >> 4 != 3 or len(data) < 2:
+        return None
+    before = start = 2 + (data[0] << 8 | data[1]) + (2 if head & 6 else 0)
+    if version == V5:
+        size, behind = _long_length(data, before)
+        if not behind:
+            return None
+        start = behind + size
+    if len(data) < before or length - start <= most:
+        return None
+    ended = data[:before] + (b"\x00" if version == V5 else b"")
+    return _read_publish(head, ended, 0, len(ended), version)._replace(left_out=length - start)
 
 
 def _other(head: int, body: bytes, version: Version) -> Packet:

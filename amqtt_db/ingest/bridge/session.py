@@ -29,7 +29,16 @@ from zlib import crc32
 import attrs
 
 from amqtt_db.ingest.bridge.message_properties import encode_properties
-from amqtt_db.ingest.bridge.packets import PUBACK, PUBCOMP, PUBREC, Pingresp, Publish, Pubrel, acknowledgements
+from amqtt_db.ingest.bridge.packets import (
+    LARGEST_PACKET,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    Pingresp,
+    Publish,
+    Pubrel,
+    acknowledgements,
+)
 from amqtt_db.journal import Entry, with_properties
 
 Note = tuple[str, bytes | None]
@@ -65,6 +74,14 @@ class Received:
     acknowledgements: bytes
     recognized: int = 0
     unproven: int = 0
+
+
+@attrs.frozen
+class Keeping:
+    """What is kept of messages: their MQTT 5 properties or not, and payloads of at most so many bytes."""
+
+    properties: bool = False
+    max_payload: int = LARGEST_PACKET
 
 
 class Session:
@@ -158,10 +175,10 @@ class Session:
             if not isinstance(packet, Publish):
                 heads += self._take_other(packet)
                 continue
-            topic, payload, qos, retain, _, packet_id, properties = packet
+            topic, payload, qos, retain, _, packet_id, properties, left_out = packet
             if qos:
                 heads.append(_ANSWERS[qos] | packet_id)
-                checksum = crc32(payload, crc32(topic, qos)) << 16 | len(payload) & 0xFFFF
+                checksum = crc32(payload, crc32(topic, qos)) << 16 | (len(payload) or left_out) & 0xFFFF
                 if self._from_one is None or numbers[packet_id] > began:
                     self._observe(packet)
                 if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
@@ -171,7 +188,7 @@ class Session:
                 recent.append(checksum << 16 | packet_id)
                 if qos == 2:
                     self._hold(packet_id, checksum)
-            if not (retain and self._skip_retained):
+            if not (left_out or (retain and self._skip_retained)):
                 sent = qos << 1 | retain
                 if properties and self._keeps_properties:
                     sent, payload = with_properties(sent, payload, encode_properties(properties))

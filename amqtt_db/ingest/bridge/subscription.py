@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -11,9 +11,10 @@ import orjson
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import format_count
 from amqtt_db.ingest.bridge import packets
-from amqtt_db.ingest.bridge.packets import Suback, Version
+from amqtt_db.ingest.bridge.packets import Publish, Suback, Version
 from amqtt_db.ingest.bridge.session import Received
 from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.refusals import RepeatLimit
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Subscription:
         self._filters = [f"{share}{one}" for one in filters]
         self._group_commit = group_commit
         self._asked: list[str] = []
+        self._limit = RepeatLimit()
 
     @property
     def granted(self) -> dict[str, int]:
@@ -81,6 +83,18 @@ class Subscription:
             granted[topic_filter] = self._settings.qos
         self._remember(granted)
         logger.info("%s: subscribed to %s", url, ", ".join(granted) or "nothing")
+
+    def refuse(self, messages: Iterable[Publish]) -> None:
+        """Count messages whose payloads are too large, and log that once a minute at most."""
+        for message in messages:
+            self._group_commit.refuse()
+            more = self._limit.admit(message.topic)
+            if more is not None:
+                logger.warning(
+                    "%s: a message to %r has a payload of %d bytes, more than `journal: {max_payload: …}` allows: it is"
+                    " not stored but counted as refused%s", self._settings.url, message.topic.decode(errors="replace"),
+                    message.left_out, f" ({more} more since the last such line)" if more else "",
+                )  # fmt: skip
 
     def count(self, received: Received) -> None:
         """Count redelivered messages, and log once that some may be stored twice."""

@@ -95,6 +95,41 @@ def test_messages_are_read_as_they_were_published_however_they_are_cut(
     assert reader.pending == 0
 
 
+@given(
+    st.sampled_from(VERSIONS),
+    st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 2), IDS, properties_of_messages()), max_size=6),
+    st.integers(0, 40),
+    st.integers(1, 60),
+)
+def test_a_payload_that_is_too_large_is_left_out(
+    version: Version, messages: list[tuple[bytes, int, int, Any]], most: int, step: int
+) -> None:
+    """However it arrives: its message comes with its topic and its id, those around it come whole."""
+    stream, wanted = b"", []
+    for payload, qos, number, made in messages:
+        body = b"\x00\x01t" + (pack(">H", number) if qos else b"") + (made.pack() if version == V5 else b"") + payload
+        stream += of(0x30 | qos << 1, body)
+        found = expected(made) if version == V5 else {}
+        whole = Publish(b"t", payload, qos, False, False, number if qos else 0, found)
+        cut = whole._replace(payload=b"", properties={}, left_out=len(payload))
+        wanted.append(cut if len(payload) > most else whole)
+    reader = PacketReader(version, most_payload=most)
+    read = [packet for start in range(0, len(stream), step) for packet in reader.feed(stream[start : start + step])]
+    assert read == wanted
+    assert reader.pending == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_payload_that_is_too_large_needs_no_memory(version: Version) -> None:
+    """Its message comes as soon as the payload begins; what follows is thrown away as it arrives."""
+    reader = PacketReader(version, most_payload=1000)
+    head = b"\x32\x80\x80\x80\x08" + b"\x00\x01t\x00\x07" + (b"\x00" if version == V5 else b"")
+    assert next(packet.left_out for packet in reader.feed(head) if isinstance(packet, Publish)) > 16_000_000
+    for _ in range(255):
+        assert reader.feed(bytes(65536)) == []
+        assert reader.pending == 0
+
+
 @given(st.sampled_from(VERSIONS), st.lists(st.binary(max_size=60), max_size=5))
 def test_garbage_is_read_or_refused(version: Version, pieces: list[bytes]) -> None:
     """Whatever arrives, nothing but MalformedPacket is raised."""

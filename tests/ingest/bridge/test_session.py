@@ -173,3 +173,11 @@ def test_an_unanswered_connect_leaves_a_doubt() -> None:
         keep(notes, session.connecting())
         session.connected(True, WINDOW)
         assert session.is_resumed
+
+
+def test_a_message_without_its_payload_is_acknowledged_and_not_stored() -> None:
+    """It was too large; the broker must not send it again."""
+    session = Session({}, WINDOW)
+    session.connected(False, WINDOW)
+    received = session.receive([message(5, b"")._replace(left_out=10**6), message(6, qos=2)], 0, 0)
+    assert (len(received.entries), received.acknowledgements) == (1, answers(PUBACK | 5, PUBREC | 6))
