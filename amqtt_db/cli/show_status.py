@@ -72,6 +72,8 @@ def _describe_writer(writer: WriterStatus) -> Iterator[str]:
     """Yield lines about the writer, with the last causes that kept it from storing, the newest last."""
     committed = "" if writer.committed is None else f", stored something last at {_format_second(writer.committed)} UTC"
     yield f"writer: {'running' if writer.is_running else 'not running'}{committed}"
+    if writer.rate:
+        yield f"rate: {writer.rate:g} messages/s in the last minute"
     for index, cause in enumerate(writer.causes, start=1):
         lasts = writer.is_running and writer.is_failing and index == len(writer.causes)
         times = "since" if lasts else f"until {_format_second(cause.last)} UTC, from"

@@ -18,6 +18,7 @@ from amqtt_db.errors import Backoff, JournalError, OncePerCause, format_count
 from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate
 from amqtt_db.journal import NO_LONGER_FULL, Entry, Journal, Progress, read_progress
+from amqtt_db.journal.report import SECONDS_BOUNDS, Distribution
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,14 @@ _TRIM_PAUSE: Final = 0.01
 
 
 class CommitFuture(asyncio.Future[None]):
-    """Done once a group is committed.  Many tasks await it, so none may cancel it for the others."""
+    """Done once a group is committed.  Many tasks await it, so none may cancel it for the others.
+
+    ``began`` is when the group's first entry came, by the clock of ``perf_counter``.
+    """
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.began = perf_counter()
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Do nothing: a cancelled task learns that when the group is committed."""
@@ -66,6 +74,7 @@ class GroupCommit:
         self._thread = ThreadPoolExecutor(1, "amqtt_db journal")
         self._group: CommitFuture | None = None
         self._sealed: list[CommitFuture] = []
+        self._delays = Distribution.empty(SECONDS_BOUNDS)
         self._sealed_end = journal.next
         self._listeners: list[Callable[[int], None]] = []
         self._scheduled = False
@@ -110,6 +119,11 @@ class GroupCommit:
     def size(self) -> int:
         """The bytes in the journal, committed or not."""
         return self._journal.size
+
+    @property
+    def delays(self) -> Distribution:
+        """The seconds from the first entry of each group to its commit, after which it is acknowledged."""
+        return self._delays
 
     @property
     def overwhelmed(self) -> bool:
@@ -287,7 +301,9 @@ class GroupCommit:
         self._slow = self._seconds > (_FAST if self._slow else _SLOW)
         for listener in self._listeners:
             self._loop.call_soon(listener, self._sealed_end)
+        now = perf_counter()
         for group in self._sealed:
+            self._delays = self._delays.add(now - group.began)
             group.set_result(None)
         self._sealed.clear()
         self.coalescer.hold()

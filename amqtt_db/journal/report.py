@@ -19,6 +19,11 @@ from amqtt_db.journal.file import read_beside, replace_beside
 SECONDS_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 MESSAGES_BOUNDS: Final = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0)
 
+RATE_SECONDS: Final = 60
+"""The time of which a report knows the rate of messages."""
+STRETCH_SECONDS: Final = 5
+"""The time in which messages are counted together for that."""
+
 _REPORT_FILE: Final = ".report"
 
 
@@ -60,7 +65,9 @@ class Failure:
 class WriterReport:
     """What a writer has done: ``counts`` of messages and records by topic filter, the sizes and durations of batches.
 
-    ``committed`` is when it last stored something.  ``failures`` are the last few causes, newest last, and
+    ``waits`` are the seconds from the arrival of a batch's first entry to its commit.  ``recent`` says how many
+    messages were done with in the last minute, by the second in which each stretch of 5 s began.  ``committed`` is when
+    it last stored something.  ``failures`` are the last few causes, newest last, and
     ``is_failing`` is true as long as the newest one lasts.
     """
 
@@ -73,6 +80,14 @@ class WriterReport:
     seconds: Distribution = _NO_SECONDS
     failures: tuple[Failure, ...] = ()
     is_failing: bool = False
+    waits: Distribution = _NO_SECONDS
+    recent: tuple[tuple[int, int], ...] = ()
+
+    def rate(self, now: int) -> float:
+        """Return the messages per second in the minute before ``now``, in microseconds since 1970."""
+        second = now // 1_000_000
+        window = min(RATE_SECONDS, max(STRETCH_SECONDS, second - self.started // 1_000_000))
+        return sum(count for began, count in self.recent if began > second - window) / window
 
 
 def write_report(path: Path, report: WriterReport) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from time import time_ns
 
 import attrs
 import sqlalchemy as sa
@@ -70,13 +71,15 @@ class CauseStatus:
 class WriterStatus:
     """The writer: when it last stored something, and the last few causes that kept it from that, the newest last.
 
-    It ``is_failing`` as long as the newest cause lasts.
+    ``rate`` is the number of messages per second in the last minute.  It ``is_failing`` as long as the newest cause
+    lasts.
     """
 
     is_running: bool
     committed: datetime | None = None
     is_failing: bool = False
     causes: tuple[CauseStatus, ...] = ()
+    rate: float = 0.0
 
 
 @attrs.frozen
@@ -167,7 +170,8 @@ def _read_writer(reader: JournalReader) -> WriterStatus:
         CauseStatus(failure.cause, failure.attempts, _to_utc(failure.first), _to_utc(failure.last))
         for failure in report.failures
     ]
-    return WriterStatus(reader.has_writer(), _to_time(report.committed), report.is_failing, tuple(causes))
+    rate = round(report.rate(time_ns() // 1000), 1)
+    return WriterStatus(reader.has_writer(), _to_time(report.committed), report.is_failing, tuple(causes), rate)
 
 
 def _to_time(time: int | None) -> datetime | None:

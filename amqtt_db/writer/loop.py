@@ -190,7 +190,7 @@ class WriterLoop:
         self._require_same_file(writer)
         self._numbers[generation.token] = number, batch.end
         write_progress(self._path, generation.token, batch.end)
-        self._tally.add_batch(len(batch), time.perf_counter() - started)
+        self._tally.add_batch(len(batch), time.perf_counter() - started, batch.times[0])
         self._report()
         self._is_ahead = len(batch.positions) < SMALL and not single
         return True

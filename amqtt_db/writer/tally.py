@@ -8,10 +8,11 @@ from time import monotonic, time_ns
 from typing import Final
 
 from amqtt_db.journal import Failure, WriterReport
-from amqtt_db.journal.report import MESSAGES_BOUNDS, SECONDS_BOUNDS, Distribution
+from amqtt_db.journal.report import MESSAGES_BOUNDS, RATE_SECONDS, SECONDS_BOUNDS, STRETCH_SECONDS, Distribution
 
 _REPORT_SECONDS: Final = 1.0  # between reports
 _CAUSES: Final = 5  # that are remembered
+_OUTCOME_NAMES: Final = ("stored", "dead", "ignored", "empty", "unchanged")
 
 
 class Tally:
@@ -23,6 +24,8 @@ class Tally:
         self._counts: dict[str, Counter[str]] = {}
         self._tables = self._columns = 0
         self._sizes, self._seconds = Distribution.empty(MESSAGES_BOUNDS), Distribution.empty(SECONDS_BOUNDS)
+        self._waits = Distribution.empty(SECONDS_BOUNDS)
+        self._recent = Counter[int]()
         self._failures: dict[str, Failure] = {}
         self._is_failing = False
         self._is_new = True
@@ -35,13 +38,18 @@ class Tally:
 
     def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Count what was committed, by topic filter."""
+        now = _microseconds_now() // 1_000_000
         for topic_filter, added in counts.items():
             self._counts.setdefault(topic_filter, Counter()).update(added)
+            self._recent[now - now % STRETCH_SECONDS] += sum(added.get(name, 0) for name in _OUTCOME_NAMES)
+        for began in [began for began in self._recent if began <= now - RATE_SECONDS]:
+            del self._recent[began]
 
-    def add_batch(self, messages: int, seconds: float) -> None:
-        """Count a stored batch."""
+    def add_batch(self, messages: int, seconds: float, arrived: int) -> None:
+        """Count a stored batch, and how long ago its first entry ``arrived``, in microseconds since 1970."""
         self._sizes, self._seconds = self._sizes.add(messages), self._seconds.add(seconds)
         self._committed, self._is_new = _microseconds_now(), True
+        self._waits = self._waits.add(max(0, self._committed - arrived) / 1e6)
 
     def add_schema_changes(self, tables: int, columns: int) -> None:
         """Count tables and columns that were created."""
@@ -67,6 +75,7 @@ class Tally:
         return WriterReport(
             self._started, self._committed, {key: dict(+found) for key, found in self._counts.items()},
             self._tables, self._columns, self._sizes, self._seconds, tuple(self._failures.values()), self._is_failing,
+            self._waits, tuple(self._recent.items()),
         )  # fmt: skip
 
 

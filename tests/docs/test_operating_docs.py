@@ -24,7 +24,7 @@ SCRAPE, ALERTS = (block.text for block in blocks(PAGE) if block.language == "yml
 
 def _metrics() -> dict[str, str]:
     """Return the type of each metric that a process may have."""
-    everything = attrs.evolve(OF_A_BROKER, links=LINKS)
+    everything = attrs.evolve(OF_A_BROKER, links=LINKS, delays=REPORT.waits)
     return {metric.name: metric.kind for metric in measure_all(everything, Backlog(0, None), REPORT, 5.0)}
 
 
@@ -42,7 +42,7 @@ def test_the_example_of_status() -> None:
     status = Status(
         database="postgresql://mqtt:***@localhost/mqtt", journal="mqtt.journal", refused=0, denied=0,
         journals=(JournalStatus(1, 90_411, 240),), counters=(TopicCounts("home/#", 90_000, dead=3, records=90_000),),
-        oldest=waiting, lag=41.3, writer=WriterStatus(True, stored, True, (cause,)),
+        oldest=waiting, lag=41.3, writer=WriterStatus(True, stored, True, (cause,), 152.4),
     )  # fmt: skip
     console = Console(width=200)
     with console.capture() as captured:

@@ -177,3 +177,17 @@ def test_plugin_and_bridge_share_code_that_knows_nothing_of_amqtt() -> None:
     shared = ", ".join(f"amqtt_db.ingest.{name}" for name in ("group_commit", "gate", "coalesce", "supervisor"))
     code = f"import sys, {shared}; sys.exit('amqtt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_each_group_is_measured_from_its_first_entry(tmp_path: Path) -> None:
+    """One measurement per group, however many entries it has; a lingering group has waited."""
+    delays: list[float] = []
+
+    async def scenario(group_commit: GroupCommit) -> None:
+        await group_commit.extend(entries(b"one", b"two"))
+        await group_commit.append(QOS_1, 1, 0, b"t", b"three")
+        delays.extend((sum(group_commit.delays.counts), group_commit.delays.total))
+
+    run(tmp_path / "journal", scenario, linger=0.05)
+    assert delays[0] == 2
+    assert delays[1] >= 0.1

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
+import pytest
+
+from amqtt_db.journal import WriterReport
+from amqtt_db.writer import tally as tally_module
 from amqtt_db.writer.tally import Tally
 
 
@@ -13,7 +18,7 @@ def test_counts_add_up() -> None:
     assert tally.report().committed is None
     tally.add_counts({"a": Counter(stored=2), "b": Counter(dead=1)})
     tally.add_counts({"a": Counter(stored=1, records=3)})
-    tally.add_batch(4, 0.5)
+    tally.add_batch(4, 0.5, 0)
     tally.add_schema_changes(1, 2)
     report = tally.report()
     assert report.counts == {"a": {"stored": 3, "records": 3}, "b": {"dead": 1}}
@@ -44,6 +49,37 @@ def test_a_report_is_due_once_there_is_news() -> None:
     due = [tally.is_due]
     tally.report()
     due.append(tally.is_due)
-    tally.add_batch(1, 0.1)
+    tally.add_batch(1, 0.1, 0)
     due.append(tally.is_due)  # the last one is too recent
     assert due == [True, False, False]
+
+
+def test_the_rate_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages, not records; what is older does not count, however old the report is."""
+    clock = iter(range(1000, 2000, 10))
+    now = 1000
+
+    def tick() -> int:
+        nonlocal now
+        now = next(clock)
+        return now * 1_000_000
+
+    monkeypatch.setattr(tally_module, "_microseconds_now", tick)
+    tally = Tally()  # at 1000
+    for _ in range(10):  # from 1010 to 1100
+        tally.add_counts({"a": Counter(stored=30, dead=2, records=99), "": Counter(ignored=28)})
+    report = tally.report()
+    assert len(report.recent) == 6
+    assert report.rate(1_100_000_000) == 6.0
+    assert report.rate(1_130_000_000) == 3.0
+    assert report.rate(9_999_000_000) == 0.0
+    assert WriterReport(started=1_100_000_000, recent=((1100, 50),)).rate(1_102_000_000) == 10.0
+
+
+def test_the_wait_of_a_batch_is_that_of_its_first_entry() -> None:
+    """Even if the clock goes back."""
+    tally = Tally()
+    tally.add_batch(1, 0.1, time.time_ns() // 1000 - 3_000_000)
+    tally.add_batch(1, 0.1, time.time_ns() // 1000 + 3_000_000)
+    waits = tally.report().waits
+    assert (sum(waits.counts), 3 <= waits.total < 4) == (2, True)

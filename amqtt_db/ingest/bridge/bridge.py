@@ -193,7 +193,9 @@ class Bridge:
         commit = self._group_commit
         restarts = 0 if self._writer is None else self._writer.restarts
         links = tuple(link.state() for link in self.links)
-        return Intake(commit.received, commit.refused, restarts, commit.size, commit.blocked, links=links)
+        return Intake(
+            commit.received, commit.refused, restarts, commit.size, commit.blocked, links=links, delays=commit.delays
+        )
 
     async def _tick_forever(self) -> None:
         ticks = 0

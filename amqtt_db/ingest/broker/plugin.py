@@ -226,6 +226,7 @@ class Plugin(BasePlugin[BrokerContext]):
         return Intake(
             commit.received, commit.refused, self._supervisor.restarts, commit.size, commit.blocked,
             refusals.denied, refusals.repeated, refusals.logins_failed, self._connections.count,
+            delays=commit.delays,
         )  # fmt: skip
 
     async def _tick_forever(self) -> None:

@@ -46,6 +46,9 @@ def _measure_intake(intake: Intake) -> Iterator[Metric]:
             yield make_counter(name, meaning, Sample(count))
     if intake.clients is not None:
         yield make_gauge("amqtt_db_clients_connected", "Clients that are connected.", Sample(intake.clients))
+    if intake.delays is not None:
+        meaning = "From the first message of a group to its commit, after which all of it is acknowledged."
+        yield make_histogram("amqtt_db_acknowledgement_seconds", meaning, intake.delays)
     yield make_gauge("amqtt_db_journal_bytes", "Size of the messages in the journal.", Sample(intake.journal_bytes))
     yield make_gauge(
         "amqtt_db_journal_blocked", "1 while the journal is full or cannot be written.", Sample(int(intake.is_blocked))
@@ -82,6 +85,8 @@ def _measure_writer(report: WriterReport) -> Iterator[Metric]:
         yield make_counter(f"amqtt_db_messages_{outcome}", detail, *_by_label("route", Counter(counts)))
     yield make_histogram("amqtt_db_batch_entries", "Journal entries in a stored batch.", report.sizes)
     yield make_histogram("amqtt_db_batch_seconds", "Time to store a batch.", report.seconds)
+    meaning = "From the arrival of a batch's first message to the commit that made it visible."
+    yield make_histogram("amqtt_db_visible_seconds", meaning, report.waits)
     changes = Counter(table=report.tables, column=report.columns)
     meaning = "Tables and columns created."
     yield make_counter("amqtt_db_schema_changes", meaning, *_by_label("object", changes))
