@@ -7,11 +7,12 @@ Naming a module runs it.  To restrict what the author of a configuration can run
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, requires
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Final
@@ -86,6 +87,16 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names)}"
+
+
+def install_hint(extra: str) -> str:
+    """Return the command that installs what an extra of this package needs.
+
+    It names the libraries, not this package: what package indexes call amqtt_db is an older project.
+    """
+    wanted = (line.partition(";") for line in requires("amqtt_db") or ())
+    names = [name.strip() for name, _, marker in wanted if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
+    return "pip install " + " ".join(f"'{name}'" for name in sorted(names))
 
 
 def _require_allowed(path: str) -> None:

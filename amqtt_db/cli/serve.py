@@ -17,6 +17,7 @@ from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import BrokerError, PluginError, PluginLoadError
 
+from amqtt_db.cli.systemd import being_watched, notify
 from amqtt_db.config import Settings, masked, plugin_config
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.database.engines.urls import file_problem, problem
@@ -79,7 +80,8 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     if page is not None:
         page.start()
     keeping = Keeping(any(route.properties for route in settings.routes), kept.max_payload)
-    await Bridge(brokers, filters, journal, writer, settings.metrics, keeping).run(stop)
+    async with being_watched():
+        await Bridge(brokers, filters, journal, writer, settings.metrics, keeping).run(stop)
     if page is not None:
         await page.stop()
 
@@ -92,11 +94,12 @@ async def serve(broker: Mapping[str, Any], started: Callable[[], None], stop: as
     stop = stop or asyncio.Event()
     set_by_signals(stop)
     running = await start(broker)
-    try:
-        started()
-        await stop.wait()
-    finally:
-        await running.shutdown()
+    async with being_watched():
+        try:
+            started()
+            await stop.wait()
+        finally:
+            await running.shutdown()
 
 
 def set_by_signals(stop: asyncio.Event) -> None:
@@ -108,6 +111,7 @@ def set_by_signals(stop: asyncio.Event) -> None:
             logger.warning("ended at once; what was acknowledged and is not stored yet waits in the journal")
             os._exit(128 + number)
         logger.info("stopping; a second signal does not wait for the writer")
+        notify("STOPPING=1")
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from amqtt_db.cli.serve import set_by_signals
+from amqtt_db.cli.systemd import being_watched
 from amqtt_db.config import Settings, plugin_config
 from amqtt_db.errors import JournalInUse
 from amqtt_db.ingest.supervisor import Supervisor, encode_job
@@ -36,8 +37,9 @@ async def keep_writing(broker: Mapping[str, Any], settings: Settings) -> None:
         return
     supervisor = Supervisor(encode_job(*plugin_config(broker)))
     supervisor.start()
-    await stop.wait()
-    await supervisor.stop()
+    async with being_watched():
+        await stop.wait()
+        await supervisor.stop()
 
 
 async def _until_free(settings: Settings, stop: asyncio.Event) -> None:

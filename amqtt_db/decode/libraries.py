@@ -10,6 +10,7 @@ from typing import Any
 
 from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth
 from amqtt_db.errors import DecodeError
+from amqtt_db.registry import install_hint
 
 
 def require_library(extra: str, library: str) -> None:
@@ -19,7 +20,7 @@ def require_library(extra: str, library: str) -> None:
     except ImportError:  # the package around it is missing
         found = None
     if found is None:
-        raise ValueError(f"needs the library {library}: pip install 'amqtt_db[{extra}]'")
+        raise ValueError(f"needs the library {library}: {install_hint(extra)}")
 
 
 def import_library(extra: str, library: str, module: str) -> Any:
@@ -28,9 +29,7 @@ def import_library(extra: str, library: str, module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ValueError(
-            f"the library {library} cannot be imported: {error}; pip install 'amqtt_db[{extra}]'"
-        ) from None
+        raise ValueError(f"the library {library} cannot be imported: {error}; {install_hint(extra)}") from None
 
 
 def read_file(option: str, path: str) -> bytes:
@@ -83,6 +82,6 @@ class LazyDecoder:
         try:
             decode: Decoder = import_module(self._module).decode
         except ImportError:
-            what = f"the library {self._library!r} cannot be imported; pip install 'amqtt_db[{self._extra}]'"
+            what = f"the library {self._library!r} cannot be imported; {install_hint(self._extra)}"
             raise DecodeError(what) from None
         return decode

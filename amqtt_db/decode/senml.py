@@ -19,6 +19,7 @@ from amqtt_db.decode.checks import Decoder, as_records, check_depth
 from amqtt_db.decode.json_text import json_format
 from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH
+from amqtt_db.registry import install_hint
 
 CBOR_LABELS: Final = {
     -6: "bs", -5: "bv", -4: "bu", -3: "bt", -2: "bn", -1: "bver",
@@ -50,7 +51,7 @@ def _read_cbor(payload: bytes) -> Any:
     try:
         decode = import_module("amqtt_db.decode.cbor").decode
     except ImportError:
-        raise DecodeError("SenML in CBOR needs the library cbor2: pip install 'amqtt_db[cbor]'") from None
+        raise DecodeError("SenML in CBOR needs the library cbor2: " + install_hint("cbor")) from None
     pack = decode(payload, CBOR_LABELS)
     check_depth(pack)
     return pack

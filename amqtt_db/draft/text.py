@@ -22,7 +22,7 @@ database: sqlite:///mqtt.db
 # Messages wait here until they are in the database; each of them is on disk before it is acknowledged.
 journal: {path: mqtt.journal, max_size: 1 GiB, sync: always}
 
-# Metrics for Prometheus, and /healthz and /readyz (needs the extra `metrics`):
+# Metrics for Prometheus, and /healthz and /readyz:
 # metrics: 127.0.0.1:9641
 
 # How long ended connections and dead letters are kept; by default forever.

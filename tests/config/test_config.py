@@ -289,7 +289,7 @@ def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.Mon
     """A broker that starts without it would only fail later."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     (message,) = problems({"database": "postgresql://u:secret@h/d"}).values()
-    assert "pip install 'amqtt_db[postgresql]'" in message
+    assert "pip install 'psycopg[binary]>=3.2'" in message
 
 
 def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from amqtt_db import config
 from amqtt_db.config.broker_file import KEYS
 from amqtt_db.config.operation import LogSettings, MetricsSettings, SystemKeep, WebSettings
 from amqtt_db.ingest.broker.plugin import Plugin
+from amqtt_db.registry import install_hint
 from tests.config.test_config import problems
 
 
@@ -83,7 +84,7 @@ def test_what_is_wrong_with_the_page(value: Any, path: str, says: str) -> None:
 def test_the_page_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, the message says how to install it."""
     monkeypatch.setattr("amqtt_db.decode.libraries.find_spec", lambda name: None if name == "uvicorn" else sys)
-    assert "pip install 'amqtt_db[web]'" in problems({"web": "127.0.0.1:1"})["web"]
+    assert f"needs the library uvicorn: {install_hint('web')}" in problems({"web": "127.0.0.1:1"})["web"]
 
 
 def test_a_token_is_not_shown() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from amqtt_db.decode import Decoder, protobuf
 from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH
+from amqtt_db.registry import install_hint
 from tests.decode.protos import FIELD, add_field, descriptor_set, message_class, plant
 from tests.decode.vectors import decoded, mistakes, plain_decoder, refusal
 
@@ -276,5 +277,5 @@ def test_a_missing_library_is_a_mistake_of_the_configuration(
 ) -> None:
     """It says what to install, whether the library or the package around it is missing."""
     monkeypatch.setitem(sys.modules, library, None)
-    expected = [f"decode.{name}: needs the library {library}: pip install 'amqtt_db[{name}]'"]
+    expected = [f"decode.{name}: needs the library {library}: {install_hint(name)}"]
     assert mistakes({name: options}) == expected

@@ -224,7 +224,7 @@ def service(tmp_path: Path) -> configparser.SectionProxy:
 
 
 def _unit(directory: Path) -> str:
-    (text,) = _blocks("ini")
+    text = (ROOT / "deploy" / "amqtt-db.service").read_text()
     return text.replace("/srv/mqtt", str(directory))
 
 

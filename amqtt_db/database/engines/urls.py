@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import attrs
 
-from amqtt_db.registry import suggest
+from amqtt_db.registry import install_hint, suggest
 
 ENGINE_GROUP: Final = "amqtt_db.engines"
 """The entry point group of engines from elsewhere."""
@@ -121,7 +121,7 @@ def _check_server(dialect: str, given: str | None, rest: str) -> None:
             f"{dialect} needs the driver {server.driver}; write {dialect}://… or {dialect}+{server.driver}://…"
         )
     if find_spec(server.driver) is None:
-        raise ValueError(f"{dialect} needs its driver: pip install 'amqtt_db[{server.extra}]'")
+        raise ValueError(f"{dialect} needs its driver: {install_hint(server.extra)}")
     name = _checked_name(rest)
     if not (name or server.has_default):
         raise ValueError(f"it names no database; write {dialect}://user:password@host/name")
