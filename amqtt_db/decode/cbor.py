@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
@@ -15,6 +16,9 @@ from amqtt_db.decode.checks import shorten
 from amqtt_db.errors import DecodeError
 
 _CBOR_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
+_FLAT_VALUES: Final = _CBOR_SCALARS | {str, bytes}
+_TEXT_ONLY: Final = frozenset({str})
+_LONG_TAGS: Final = re.compile(rb"[\xd8-\xdb]").search  # all references are among them: they can expand a payload
 _NO_LABELS: Final[Mapping[int, str]] = {}
 
 
@@ -28,6 +32,8 @@ def decode(payload: bytes, labels: Mapping[int, str] = _NO_LABELS) -> Any:
         data = CBORDecoder(stream).decode()
         if stream.tell() != len(payload):
             raise DecodeError("not CBOR: unexpected bytes at its end")
+        if _is_flat(data) and not _LONG_TAGS(payload):
+            return data
         return _Plain(len(payload), labels).plain(data)
     except DecodeError:
         raise
@@ -35,6 +41,15 @@ def decode(payload: bytes, labels: Mapping[int, str] = _NO_LABELS) -> Any:
         raise DecodeError("not CBOR: nested too deeply") from None
     except Exception as error:
         raise DecodeError(f"not CBOR: {shorten(error)}") from None
+
+
+def _is_flat(data: Any) -> bool:
+    """Return True for an object that is plain data already."""
+    return (
+        type(data) is dict
+        and _TEXT_ONLY.issuperset(map(type, data))
+        and _FLAT_VALUES.issuperset(map(type, data.values()))
+    )
 
 
 class _Plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from io import StringIO
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,7 @@ from amqtt_db.decode.checks import Decoder, as_records, as_text, decode_utf8, na
 from amqtt_db.errors import DecodeError
 
 _IN_HEADER: Final[list[str]] = []
+_LONGEST_CELL: Final = csv.field_size_limit()  # characters
 
 Names = Annotated[list[str], "The names of the columns, if the payload has no header."]
 Comma = Annotated[bool, "Numbers have a decimal comma."]
@@ -68,25 +70,41 @@ def _make_delimited(
 
     def decode_delimited(payload: bytes) -> Any:
         text = decode_utf8(payload, what, encoding).rstrip("\0")
-        rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        return as_records(_read_rows(rows, names, read, what))
+        return as_records(_read_rows(_split_rows(text, delimiter, what), names, read, what))
 
     return decode_delimited
 
 
-def _read_rows(rows: Any, names: Sequence[str], read: Any, what: str) -> Iterator[dict[str, Any]]:
+def _split_rows(text: str, delimiter: str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row that is not empty, and the number of its last line."""
+    if '"' not in text and "\r" not in text:  # a tenth of the time
+        for number, line in enumerate(text.split("\n"), start=1):
+            if len(line) > _LONGEST_CELL and max(map(len, line.split(delimiter))) > _LONGEST_CELL:
+                raise DecodeError(f"not {what}: line {number}: a cell has more than {_LONGEST_CELL} characters")
+            if line:
+                yield number, line.split(delimiter)
+        return
+    rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = names or _check_header(next(rows, []), what)
         for row in rows:
-            if len(row) == len(header):
-                yield {name: value for name, cell in zip(header, row, strict=True) if (value := read(cell)) is not None}
-            elif row:
-                raise DecodeError(f"not {what}: line {rows.line_num} has {len(row)} columns, expected {len(header)}")
+            if row:
+                yield rows.line_num, row
     except csv.Error as error:
         raise DecodeError(f"not {what}: line {rows.line_num}: {error}") from None
 
 
-def _check_header(header: Sequence[str], what: str) -> Sequence[str]:
+def _read_rows(
+    rows: Iterator[tuple[int, list[str]]], names: Sequence[str], read: Callable[[str], Any], what: str
+) -> Iterator[dict[str, Any]]:
+    header = names or _check_header(tuple(next(rows, (0, []))[1]), what)
+    for number, row in rows:
+        if len(row) != len(header):
+            raise DecodeError(f"not {what}: line {number} has {len(row)} columns, expected {len(header)}")
+        yield {name: value for name, cell in zip(header, row, strict=True) if (value := read(cell)) is not None}
+
+
+@lru_cache(256)
+def _check_header(header: tuple[str, ...], what: str) -> Sequence[str]:
     stripped = [name.strip() for name in header]
     if not all(stripped):
         raise DecodeError(f"not {what}: column {stripped.index('') + 1} of the header has no name")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
 from amqtt_db.decode.checks import position, shorten
 from amqtt_db.errors import DecodeError
 
+_NESTING: Final = frozenset({dict, list})
+
 
 def decode(payload: bytes) -> Any:
     """Return MessagePack as plain data.  Raises DecodeError, also for keys that are not text and unknown extensions."""
     try:
-        return msgpack.unpackb(
-            payload,
-            raw=False,
-            timestamp=3,
-            strict_map_key=False,
-            object_pairs_hook=_object,
-            ext_hook=_refuse_extension,
-        )
+        data = msgpack.unpackb(payload, raw=False, timestamp=3, strict_map_key=False, ext_hook=_refuse_extension)
+        _check_keys(data)
+        return data
     except DecodeError:
         raise
     except UnicodeDecodeError as error:
@@ -33,11 +30,18 @@ def decode(payload: bytes) -> Any:
         raise DecodeError(f"not MessagePack: {shorten(error)}") from None
 
 
-def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    for key, _ in pairs:
-        if type(key) is not str:
-            raise DecodeError(f"a key of an object is a {type(key).__name__}, not text")
-    return dict(pairs)
+def _check_keys(data: Any) -> None:
+    """Raise DecodeError for an object with a key that is not text."""
+    if type(data) is dict:
+        for key in data:
+            if type(key) is not str:
+                raise DecodeError(f"a key of an object is a {type(key).__name__}, not text")
+        data = data.values()
+    elif type(data) is not list:
+        return
+    if not _NESTING.isdisjoint(map(type, data)):
+        for item in data:
+            _check_keys(item)
 
 
 def _refuse_extension(code: int, _: bytes) -> Any:
