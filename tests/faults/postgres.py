@@ -38,6 +38,18 @@ class Cluster:
             shutil.chown(self.directory, self._user)
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
 
+    def replicate(self) -> Cluster:
+        """Make a hot standby, which follows this server when it is started."""
+        standby = Cluster(self._programs, self.directory.with_name("standby"))
+        standby.directory.mkdir(mode=0o700)
+        if self._user is not None:
+            shutil.chown(standby.directory, self._user)
+        self._run("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--host",
+                  str(self.directory), "--username=postgres", directory=standby.directory)  # fmt: skip
+        for lock in standby.directory.glob(".s.PGSQL.*"):
+            lock.unlink()
+        return standby
+
     def start(self, *settings: str) -> None:
         """Start the server, if it does not run, perhaps with other settings."""
         if not self.runs():
@@ -145,12 +157,12 @@ class Cluster:
         children = Path(f"/proc/{server}/task/{server}/children").read_text()
         return [server, *map(int, children.split())]
 
-    def _run(self, program: str, *arguments: str) -> None:
-        done = self._call(program, *arguments)
+    def _run(self, program: str, *arguments: str, directory: Path | None = None) -> None:
+        done = self._call(program, *arguments, directory=directory)
         assert done.returncode == 0, done.stdout
 
-    def _call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self._programs / program), *arguments, "-D", str(self.directory)]
+    def _call(self, program: str, *arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(self._programs / program), *arguments, "-D", str(directory or self.directory)]
         with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the server
             done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False, user=self._user)
             output.seek(0)
