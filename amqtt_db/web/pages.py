@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -19,7 +19,7 @@ from amqtt_db.entity.timestamp import read_time
 from amqtt_db.errors import DatabaseError, UnreadableRecords
 from amqtt_db.models.spec import to_spec
 from amqtt_db.reader.dead_reasons import count_reasons
-from amqtt_db.reader.latest import latest
+from amqtt_db.reader.latest import DeviceState, latest
 from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.plot_data import read_plot
 from amqtt_db.reader.records import read_records
@@ -254,7 +254,25 @@ def view_devices(settings: Settings, _: Pulse, query: Parameters) -> Context:
         shown = list(islice(found, MOST_DEVICES))
     except DatabaseError as error:
         return {"states": [], "q": words, "reason": str(error), "devices": MOST_DEVICES}
-    return {"states": shown, "q": words, "reason": None, "devices": MOST_DEVICES}
+    devices = [(state, topics_of_device(settings, state)) for state in shown]
+    return {"states": devices, "q": words, "reason": None, "devices": MOST_DEVICES}
+
+
+def topics_of_device(settings: Settings, state: DeviceState) -> str:
+    """Return the filter for the topics of a device: the levels that do not name it may be anything."""
+    found = first_match([route.filter for route in settings.routes], state.topic)
+    kept = None if found is None else settings.routes[found[0]].latest
+    if found is None or kept is None:
+        return state.topic
+    route = settings.routes[found[0]]
+    if not kept.paths:
+        return route.siblings_of(state.topic)
+    parts = route.filter.text.split("/")
+    levels = [
+        "+" if part.startswith("{") and part not in kept.paths else part if part in {"+", "#"} else level
+        for part, level in zip_longest(parts, state.topic.split("/")[: len(parts)], fillvalue="#")
+    ]
+    return "/".join(levels)
 
 
 def view_dead(settings: Settings, _: Pulse, query: Parameters) -> Context:

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import attrs
 import httpx
@@ -108,6 +109,28 @@ def test_a_filter_shows_several_topics(client: httpx.Client) -> None:
     text = get(client, "/topic?name=home/%2B/climate")
     assert len(re.findall('<path class="curve"', text)) == 3
     assert len(set(re.findall('<td class="topic">(.*?)</td>', text))) == 3
+
+
+def test_a_device_of_several_topics_has_one_page(tmp_path: Path) -> None:
+    """Its link leads to the plots of all its topics, and of no other device's."""
+    routes: list[dict[str, Any]] = [
+        {"topic": "shelly/{device}/{property}", "property": "{property}", "latest": True},
+        {"topic": "zigbee/{device}/{part}", "latest": ["{device}"]},
+        {"topic": "one/#", "latest": True},
+    ]
+    bench = Workbench(tmp_path, *routes)
+    bench.send(*((f"shelly/{name}/{what}", 1) for name in "ab" for what in ("temp", "power")))
+    bench.send(
+        *((f"zigbee/{name}/{part}", {"x": 1}) for name in "ab" for part in ("left", "right")), ("one/x", {"x": 1})
+    )
+    settings, pulse = settings_for(tmp_path, routes=routes), Pulse(tmp_path / "none")
+    topics = {topics for _, topics in pages.view_devices(settings, pulse, {})["states"]}
+    assert topics == {"shelly/a/+", "shelly/b/+", "zigbee/a/+", "zigbee/b/+", "one/x"}
+    panels = pages.view_topic(settings, pulse, {"name": "shelly/a/+"})["panels"]
+    assert [(one.topic, one.curves[0].path) for one in panels] == [
+        ("shelly/a/power", "power"),
+        ("shelly/a/temp", "temp"),
+    ]
 
 
 def test_rows_come_a_page_at_a_time(tmp_path: Path) -> None:
@@ -219,8 +242,9 @@ def test_ten_thousand_topics(tmp_path: Path) -> None:
     """The tree stays a small page, whether they are side by side or nested, and every topic is found."""
     routes = [{"topic": "#", "model": {"wide": {"table": "t"}}}]
     bench = Workbench(tmp_path, *routes)
-    bench.send(*((f"flat{number:04}", {"n": 1}) for number in range(5000)))
-    bench.send(*((f"site/{number % 10}/{number // 10 % 50}/{number}", {"n": 1}) for number in range(5000)))
+    names = [f"flat{number:04}" for number in range(5000)]
+    names += [f"site/{number % 10}/{number // 10 % 50}/{number}" for number in range(5000)]
+    bench.send(*((name, {"n": 1}) for name in names))
     settings, pulse = settings_for(tmp_path, routes=routes), Pulse(tmp_path / "none")
     began = process_time()
     page = pages.view_topics(settings, pulse, {})
