@@ -143,8 +143,10 @@ class BoundModel:
 
     @cached_property
     def layout_read(self) -> Layout | None:
-        """Where the values are that reading returns; None if only the model's own methods know."""
-        return self.layout if _is_in_effect(self.model, "reader") else None
+        """Where the values are that reading returns, as they are; None if a model from elsewhere may change them."""
+        reader = getattr(type(self.model), "reader", None)
+        is_ours = getattr(reader, "__module__", "").startswith(f"{__package__}.")
+        return self.layout if is_ours and _is_in_effect(self.model, "reader") else None
 
     def maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker:
         """Return a function that makes the rows of many records of ``shape``; ``cells`` says which, by table key."""

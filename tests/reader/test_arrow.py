@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -15,16 +16,17 @@ from hypothesis import settings as effort
 
 import amqtt_db
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Model
+from amqtt_db.models.base import Cell, Model, TableName
 from amqtt_db.models.document import Document
 from amqtt_db.models.eav import Eav
+from amqtt_db.models.fast import BatchMaker, BatchReader
 from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.wide import Wide
 from amqtt_db.reader import arrow_columns
 from amqtt_db.reader.arrow import pair_of, table_of
 from amqtt_db.reader.arrow_columns import columns_of_records
 from amqtt_db.reader.arrow_types import read_array
-from amqtt_db.record import EPOCH, Pair, Record, to_micros
+from amqtt_db.record import EPOCH, Pair, Record, Shape, to_micros
 from amqtt_db.testing import strategies
 from amqtt_db.testing.bench import Bench
 from amqtt_db.testing.contract import LONG, tries
@@ -45,6 +47,30 @@ HISTORY: list[tuple[str, Any]] = [
     ("home/attic", {}),
     ("home/attic", {"temp": -0.0, "text": "\x00"}),
 ]
+
+
+@attrs.frozen
+class Doubled(Wide):
+    """Stores twice the numbers that it gets, and halves them when they are read."""
+
+    def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
+        """Double all numbers."""
+        make = super().maker(shape, cells)
+        return make and (
+            lambda batch: make(attrs.evolve(batch, columns=[_times(2, column) for column in batch.columns]))
+        )
+
+    def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
+        """Halve all numbers."""
+        read = super().reader(cells)
+        return read and (
+            lambda columns: [attrs.evolve(one, values=tuple(_times(0.5, one.values))) for one in read(columns)]
+        )
+
+
+def _times(factor: float, values: Iterable[Any]) -> list[Any]:
+    return [value * factor if type(value) in {int, float} else value for value in values]
+
 
 Told = tuple[tuple[Any, ...], dict[Pair, Any]]
 """A record's envelope, and its values by path and kind."""
@@ -95,7 +121,7 @@ def test_a_table_has_what_the_records_have(model: str, database: Database) -> No
         pytest.skip("hypothesis has a short profile")
 
     @given(strategies.histories())
-    @tries(5, database)
+    @tries(7, database)
     def law(history: History) -> None:
         with Bench.of(database, MODELS[model], history.setting) as bench:
             for batch in history.batches:
@@ -119,6 +145,15 @@ def test_columns_come_straight_from_the_tables(model: Any, site: Site, monkeypat
     monkeypatch.setattr(arrow_columns, "walk", None)
     for selection, records in zip(selections, wanted, strict=True):
         require_equal(amqtt_db.read(bench.url, **selection).to_arrow(), records)
+
+
+def test_a_model_from_elsewhere_is_asked_what_its_columns_mean(tmp_path: Path) -> None:
+    """A table has what the model reads, not what is in its columns."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": f"{__name__}.Doubled"})
+    bench.send(("a", {"n": 21}))
+    assert bench.sql("SELECT n FROM a") == [(42,)]
+    assert amqtt_db.read(bench.url).to_arrow()["n"].to_pylist() == [21]
+    require_equal(amqtt_db.read(bench.url).to_arrow(), amqtt_db.read(bench.url))
 
 
 def test_a_table_is_of_plain_types(tmp_path: Path) -> None:
