@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--rounds", type=int, default=1, help="how many times to run every fault of tests/faults")
     group.addoption("--plant-minutes", type=int, default=1, help="how long the simulated Sparkplug plant works")
+    group.addoption("--codec-messages", type=int, default=500, help="how many messages each decoder gets in a row")
     group.addoption("--kill-rounds", type=int, default=3, help="how many times to kill the bridge under load")
     group.addoption("--long", action="store_true", help="also run what takes long: RabbitMQ, and the largest payload")
     parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
