@@ -169,6 +169,7 @@ def publish(
     sent = [client.publish(topic, payload, qos, **options) for payload in payloads]
     for one in sent:
         one.wait_for_publish(PATIENCE)
+        assert one.is_published(), "the broker does not acknowledge"
     client.disconnect()
     client.loop_stop()
 

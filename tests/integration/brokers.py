@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,12 +39,23 @@ class Nats(LocalBroker):
 
     name = "NATS"
 
+    def __init__(self, directory: Path, routes: Sequence[int] = ()) -> None:
+        """``routes``: the ports at which the servers of a cluster know each other, this one's first."""
+        self._routes = routes
+        super().__init__(directory)
+
     def _write_configuration(self) -> list[str]:
+        replicas = f", stream_replicas: {len(self._routes)}" if self._routes else ""
         lines = [
             f"server_name: n{self.port}", f"listen: 127.0.0.1:{free_port()}",
             f'jetstream {{ store_dir: "{self.directory}/nats" }}',
-            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "3s" }}',
+            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "3s"{replicas} }}',
         ]  # fmt: skip
+        if self._routes:
+            own, *others = (f"127.0.0.1:{port}" for port in self._routes)
+            lines.append(
+                f"cluster {{ name: c, listen: '{own}', routes: [{', '.join(f'nats://{one}' for one in others)}] }}"
+            )
         path = self.directory / "nats.conf"
         path.write_text("\n".join(lines) + "\n")
         return [str(NATS), "-c", str(path)]
