@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does with
     from amqtt_db.ingest.bridge.link_state import LinkState
     from amqtt_db.reader.status import JournalStatus, Status, TopicCounts, WriterStatus
 
+_REFUSED_FROM: Final = 0x80  # codes of SUBACK
 _SELDOM: Final = ("dead", "ignored", "empty", "unchanged", "records", "dropped", "nulled", "time_missing")
 
 
@@ -55,6 +56,14 @@ def _describe_link(state: LinkState) -> Iterator[str]:
         "connections": state.connections, "recognized": state.recognized, "possible duplicates": state.unproven
     }  # fmt: skip
     yield "  " + "   ".join(f"{name}: {count}" for name, count in counts.items())
+    if state.dropped:
+        yield f"  the broker has dropped {format_count(state.dropped, 'message')} for its clients"
+    if state.lost_at is not None:
+        since = "" if state.lost_since is None else f", not connected since {_format_second(state.lost_since)} UTC"
+        yield f"  the broker has lost the session, found at {_format_second(state.lost_at)} UTC{since}"
+    for topic_filter, code in state.codes.items():
+        grant = f"grants only QoS {code} for" if code < _REFUSED_FROM else f"refuses with code 0x{code:02x}"
+        yield f"  the broker {grant} {escape_text(topic_filter)}"
 
 
 def _describe_counts(status: Status) -> Iterator[str]:

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final
 
+import attrs
+
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.config.operation import MetricsSettings
-from amqtt_db.errors import Backoff, OncePerCause
+from amqtt_db.errors import Backoff, OncePerCause, format_count
 from amqtt_db.ingest.bridge.connection import VERSION_NOTE, BrokerConnection
-from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, next_state
+from amqtt_db.ingest.bridge.drops import Drops, ask_counter
+from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, current_second, decode_state, next_state
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
 from amqtt_db.ingest.bridge.session import Keeping, Session
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 _KEEP_ALL_PAYLOADS: Final = Keeping()
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
+_FIRST_LOOK: Final = 2.0
+_LOOK_PAUSE: Final = 300.0
 _STEADY_CONNECTION: Final = 10.0
 _SUSPICIOUS: Final = 3
 _TICK_SECONDS: Final = 0.25
@@ -61,6 +66,10 @@ class Link:
         self._cut_short = 0  # consecutive connections that the broker has closed soon after they were made
         self._worked = 0  # connections that worked and have ended
         self._state: LinkState | None = None
+        note = group_commit.notes(LINK_SCOPE).get(self.subscription.scope)
+        before = LinkState(settings.url, False, current_second()) if note is None else decode_state(note)
+        self.subscription.recall(before)
+        self._drops = Drops(before.dropped, before.drop_counter)
         self._connection: BrokerConnection | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_WAIT)
         self._causes = OncePerCause()
@@ -75,6 +84,28 @@ class Link:
             if self._connection is not None:
                 await self._connection.close()
 
+    async def watch(self) -> None:
+        """Look from time to time how many messages the broker has dropped, as long as it says so."""
+        await asyncio.sleep(_FIRST_LOOK)
+        was_rising = False
+        while True:
+            if self._connection is not None and self._connection.is_working:
+                counter = await ask_counter(self.settings)
+                if counter is None:
+                    return
+                before, self._drops = self._drops, self._drops.seen(counter)
+                is_rising = self._drops.total > before.total
+                if is_rising and not was_rising:
+                    self._warn_of_drops(self._drops.total - before.total)
+                was_rising = is_rising
+            await asyncio.sleep(_LOOK_PAUSE)
+
+    def _warn_of_drops(self, count: int) -> None:
+        logger.warning(
+            "%s: the broker has dropped %s for its clients, perhaps for this one: raise the limit on its queues (with"
+            " Mosquitto max_queued_messages)", self.settings.url, format_count(count, "message"),
+        )  # fmt: skip
+
     def tick(self) -> None:
         """Do the periodic work of the connection."""
         if self._connection is not None:
@@ -84,7 +115,12 @@ class Link:
         """Return the state of the connection."""
         now = self._connection is not None and self._connection.is_working
         counts = (self._worked + now, self.subscription.recognized, self.subscription.unproven)
-        return next_state(self._state, self.settings.url, now, *counts)
+        state = next_state(self._state, self.settings.url, now, counts)
+        drops, subscription = self._drops, self.subscription
+        return attrs.evolve(
+            state, dropped=drops.total, drop_counter=drops.counter, codes=subscription.codes,
+            lost_at=subscription.lost_at, lost_since=subscription.lost_since,
+        )  # fmt: skip
 
     def note_state(self) -> None:
         """Leave a note in the journal if the state of the connection has changed."""
@@ -108,6 +144,7 @@ class Link:
         self._connection = None
         if not connection.is_streaming:
             return ending
+        self.subscription.ended_at = current_second()
         self._has_worked = True
         self._worked += 1
         is_steady = monotonic() - started > _STEADY_CONNECTION
@@ -169,14 +206,17 @@ class Bridge:
         await self._monitor.start()
         tasks = [asyncio.create_task(link.run(), name=f"amqtt_db {link.settings.url}") for link in self.links]
         tasks.append(asyncio.create_task(self._tick_forever(), name="amqtt_db ticker"))
+        watchers = [
+            asyncio.create_task(link.watch(), name=f"amqtt_db {link.settings.url} drops") for link in self.links
+        ]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._monitor.close()
-            for task in (*tasks, stopping):
+            for task in (*tasks, *watchers, stopping):
                 task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, *watchers, return_exceptions=True)
             for link in self.links:
                 link.note_state()
             await self._group_commit.flush()

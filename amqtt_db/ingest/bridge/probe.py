@@ -32,7 +32,7 @@ from amqtt_db.ingest.waiting import wait_within
 
 _ANSWER_SECONDS: Final = 5.0
 _COUNTER_SECONDS: Final = 0.5
-_DROPPED: Final = "$SYS/broker/publish/messages/dropped"
+DROPPED: Final = "$SYS/broker/publish/messages/dropped"
 
 
 @attrs.frozen
@@ -149,12 +149,12 @@ class Probe(Peer):
     def take_grant(self, grant: Grant) -> None:
         """Ask for the number of dropped messages; if it does not come soon, disconnect."""
         if self._transport is not None:
-            self._transport.write(packets.subscribe(self._version, 2, [_DROPPED], 0))
+            self._transport.write(packets.subscribe(self._version, 2, [DROPPED], 0))
             asyncio.get_running_loop().call_later(_COUNTER_SECONDS, self.leave, grant)
 
     def take_message(self, message: Publish) -> None:
         """Take the number of dropped messages."""
-        if self._grant is not None and message.topic == _DROPPED.encode():
+        if self._grant is not None and message.topic == DROPPED.encode():
             said = message.payload.decode("ascii", "replace")
             self.leave(attrs.evolve(self._grant, dropped=int(said) if said.isdecimal() else None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 
 import orjson
@@ -11,6 +12,7 @@ import orjson
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import format_count
 from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.link_state import LinkState, current_second
 from amqtt_db.ingest.bridge.packets import Publish, Suback, Version
 from amqtt_db.ingest.bridge.session import Received
 from amqtt_db.ingest.group_commit import GroupCommit
@@ -32,12 +34,23 @@ class Subscription:
         self.scope = f"bridge {settings.host}:{settings.port} {settings.client_id}"
         self.recognized = 0
         self.unproven = 0
+        self.codes: dict[str, int] = {}
+        self.lost_at: datetime | None = None
+        self.lost_since: datetime | None = None
+        self.ended_at: datetime | None = None
+        """When the last connection ended, if that is known."""
         self._settings = settings
         share = "" if settings.group is None else f"$share/{settings.group}/"
         self._filters = [f"{share}{one}" for one in filters]
         self._group_commit = group_commit
         self._asked: list[str] = []
         self._limit = RepeatLimit()
+
+    def recall(self, before: LinkState) -> None:
+        """Take over what was known when the bridge's process ended."""
+        self.codes = dict(before.codes)
+        self.lost_at, self.lost_since = before.lost_at, before.lost_since
+        self.ended_at = None if before.is_connected else before.since
 
     @property
     def granted(self) -> dict[str, int]:
@@ -64,15 +77,20 @@ class Subscription:
     def lose(self) -> None:
         """Log that the broker has lost the session, if it had one."""
         if self.granted:
+            self.lost_at, self.lost_since = current_second(), self.ended_at
+            away = "" if self.ended_at is None else f", which ended {self.lost_at - self.ended_at} ago"
             logger.error(
                 "%s: the broker has lost the session of client id %s: messages may be missing since the last"
-                " connection; subscribing again", self._settings.url, self._settings.client_id,
+                " connection%s; subscribing again", self._settings.url, self._settings.client_id, away,
             )  # fmt: skip
 
     def answered(self, suback: Suback) -> None:
         """Remember what is granted, and log what is not."""
         granted, url = self.granted, self._settings.url
-        for topic_filter, code in zip(self._asked, suback.codes, strict=False):
+        answers = dict(zip(self._asked, suback.codes, strict=False))
+        known = {one: code for one, code in self.codes.items() if one in self._filters}
+        self.codes = {one: code for one, code in (known | answers).items() if code != self._settings.qos}
+        for topic_filter, code in answers.items():
             if code >= _FAILURE:
                 logger.error("%s: the broker refuses the filter %s with code 0x%02x; check what this user may read",
                              url, topic_filter, code)  # fmt: skip

@@ -56,11 +56,12 @@ def _measure_intake(intake: Intake) -> Iterator[Metric]:
 
 
 def _measure_links(intake: Intake) -> Iterator[Metric]:
-    connected, connects, repeated = Counter[str](), Counter[str](), Counter[str]()
+    connected, connects, repeated, dropped = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for link in intake.links:
         connected[link.url] += link.is_connected
         connects[link.url] += link.connections
         repeated[link.url] += link.recognized + link.unproven
+        dropped[link.url] += link.dropped
     if intake.clients is not None:
         repeated[""] += intake.repeated
     meaning = "Redelivered messages: from a broker, or at QoS 2 from a client."
@@ -69,6 +70,8 @@ def _measure_links(intake: Intake) -> Iterator[Metric]:
     yield make_gauge("amqtt_db_broker_connected", meaning, *_by_label("broker", connected))
     meaning = "How often the bridge connected to the broker."
     yield make_counter("amqtt_db_broker_connects", meaning, *_by_label("broker", connects))
+    meaning = "Messages that the broker has dropped for all its clients, as far as it says so."
+    yield make_counter("amqtt_db_broker_dropped", meaning, *_by_label("broker", dropped))
 
 
 def _measure_backlog(backlog: Backlog, now: float) -> Iterator[Metric]:

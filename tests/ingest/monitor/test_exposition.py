@@ -19,7 +19,7 @@ PROMTOOL = shutil.which("promtool")
 SINCE = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 LINKS = (
-    LinkState("mqtt://a:1883", True, SINCE, 3, 2, 1),
+    LinkState("mqtt://a:1883", True, SINCE, 3, 2, 1, dropped=7),
     LinkState("mqtt://a:1883", False, SINCE, 1),
     LinkState("mqtt://b:1883", True, SINCE, 1),
 )
@@ -90,6 +90,7 @@ def test_what_a_bridge_counts() -> None:
     assert {
         'amqtt_db_broker_connected{broker="mqtt://a:1883"} 1',
         'amqtt_db_broker_connects_total{broker="mqtt://a:1883"} 4',
+        'amqtt_db_broker_dropped_total{broker="mqtt://a:1883"} 7',
         'amqtt_db_messages_redelivered_total{broker="mqtt://a:1883"} 3',
         "amqtt_db_journal_blocked 1",
     } <= set(lines)

@@ -1,0 +1,50 @@
+"""What a broker has lost or does not grant is logged once and shown by `status`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
+from amqtt_db.journal import JournalReader
+from amqtt_db.record import EPOCH
+from tests.integration.bridge import BridgeProcess, Mosquitto, until
+
+pytestmark = pytest.mark.slow
+
+
+def broker_state(directory: Path) -> LinkState:
+    """What the bridge has noted of the only broker, which `status` shows; nothing before its first note."""
+    reader = JournalReader(directory / "mqtt.journal")
+    states = decode_states(reader.notes(LINK_SCOPE))
+    reader.close()
+    return states[0] if states else LinkState("", False, EPOCH)
+
+
+def test_what_the_broker_drops_loses_and_does_not_grant_is_shown(tmp_path: Path) -> None:
+    """Messages dropped while the bridge was away, a lower QoS, and a lost session with the time away."""
+    lines = "max_queued_messages 10", "sys_interval 1", "max_qos 1"
+    with Mosquitto(tmp_path, *lines) as broker:
+        bridge = BridgeProcess(tmp_path, broker.url)
+        with bridge:
+            broker.publish(['{"n": 1}'])
+            until(bridge.stored, "there is a database")
+            until(lambda: broker_state(tmp_path).drop_counter is not None, "the bridge has looked")
+        broker.publish([f'{{"n": {number}}}' for number in range(2, 100)])
+        with bridge:
+            until(lambda: bridge.logged("has dropped"), "the drops are noticed")
+            until(lambda: broker_state(tmp_path).dropped > 0, "they are in the status")
+            broker.stop()
+            broker.start()
+            until(lambda: bridge.logged("has lost the session"), "the lost session is noticed")
+            until(lambda: broker_state(tmp_path).lost_at, "it is in the status")
+            found = broker_state(tmp_path)
+        assert (found.codes, found.lost_since is None) == ({"#": 1}, False)
+        command = [sys.executable, "-m", "amqtt_db", "status", str(tmp_path / "bridge.yaml")]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    for said in ("the broker has dropped", "grants only QoS 1 for #", "the broker has lost the session, found at"):
+        assert said in text
+    assert bridge.logged("has dropped") == 1
