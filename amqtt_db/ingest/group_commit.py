@@ -34,6 +34,7 @@ _FAST: Final = 0.001
 _WEIGHT: Final = 0.05
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
+_MANY_DELAYS: Final = 1000  # counted together, because that costs less
 _TRIM_PAUSE: Final = 0.01
 
 
@@ -75,6 +76,7 @@ class GroupCommit:
         self._group: CommitFuture | None = None
         self._sealed: list[CommitFuture] = []
         self._delays = Distribution.empty(SECONDS_BOUNDS)
+        self._new_delays: list[float] = []
         self._sealed_end = journal.next
         self._listeners: list[Callable[[int], None]] = []
         self._scheduled = False
@@ -123,6 +125,7 @@ class GroupCommit:
     @property
     def delays(self) -> Distribution:
         """The seconds from the first entry of each group to its commit, after which it is acknowledged."""
+        self._add_delays()
         return self._delays
 
     @property
@@ -270,6 +273,8 @@ class GroupCommit:
         self._scheduled = False
         self._trim()
         self._seal()
+        if len(self._new_delays) > _MANY_DELAYS:
+            self._add_delays()
         started = perf_counter()
         if self._slow and aside:
             self._writing = self._loop.run_in_executor(self._thread, self._journal.write)
@@ -303,13 +308,17 @@ class GroupCommit:
             self._loop.call_soon(listener, self._sealed_end)
         now = perf_counter()
         for group in self._sealed:
-            self._delays = self._delays.add(now - group.began)
+            self._new_delays.append(now - group.began)
             group.set_result(None)
         self._sealed.clear()
         self.coalescer.hold()
         self._loop.call_soon(self.coalescer.flush_all)
         self._review()
         self._continue()
+
+    def _add_delays(self) -> None:
+        self._delays = self._delays.add(*self._new_delays)
+        self._new_delays.clear()
 
     def _continue(self) -> None:
         if self._group is not None:

@@ -40,11 +40,12 @@ class Distribution:
         """Return an empty distribution."""
         return cls(bounds, (0,) * (len(bounds) + 1))
 
-    def add(self, value: float) -> Distribution:
-        """Return this distribution with one more value."""
-        place = bisect_left(self.bounds, value)
-        counts = (*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :])
-        return Distribution(self.bounds, counts, self.total + value)
+    def add(self, *values: float) -> Distribution:
+        """Return this distribution with more values."""
+        counts = list(self.counts)
+        for value in values:
+            counts[bisect_left(self.bounds, value)] += 1
+        return Distribution(self.bounds, tuple(counts), self.total + sum(values))
 
 
 _NO_SIZES: Final = Distribution.empty(MESSAGES_BOUNDS)
