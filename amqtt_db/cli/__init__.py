@@ -10,7 +10,7 @@ import typer
 
 from amqtt_db import __version__
 from amqtt_db.cli import check, data, dead, edit, init, journal, move, query, run, schema
-from amqtt_db.cli.output import obey_no_color, prepare_streams
+from amqtt_db.cli.output import OutputError, obey_no_color, prepare_streams
 from amqtt_db.cli.shell import print_error
 from amqtt_db.registry import search_last
 
@@ -54,7 +54,7 @@ def main() -> None:
     try:
         app()
     except OSError as error:  # from printing outside of any command, such as --help
-        sys.exit(print_error(error))
+        sys.exit(print_error(OutputError(f"standard output cannot be written: {error.strerror}")))
 
 
 @app.callback(invoke_without_command=True)

@@ -13,7 +13,7 @@ from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import MAX_INT64, AsJson, Config, Since, Topic, choose_one_of
 from amqtt_db.cli.output import print_bytes, print_json, print_result, print_text
-from amqtt_db.cli.shell import error_boundary, read_settings
+from amqtt_db.cli.shell import error_boundary, read_settings, require_consent
 from amqtt_db.errors import AmqttDbError, format_count
 from amqtt_db.journal.inspection import readable_bytes
 
@@ -161,7 +161,7 @@ def dead_purge(
         count = count_letters(settings.database, choice)
         if count and not yes:
             which = format_count(count, "dead letter")
-            typer.confirm(f"Delete {which} in {config.masked(settings.database)} permanently?", abort=True, err=True)
+            require_consent(f"Delete {which} in {config.masked(settings.database)} permanently?")
         print_text(f"{purge(settings.database, choice) if count else 0} deleted")
 
 

@@ -13,7 +13,7 @@ from amqtt_db import config
 from amqtt_db.cli import show
 from amqtt_db.cli.arguments import AsJson, Config, Since, parse_filter, parse_new_topic, parse_time
 from amqtt_db.cli.output import print_json, print_text
-from amqtt_db.cli.shell import error_boundary, read_settings
+from amqtt_db.cli.shell import error_boundary, read_settings, require_consent
 from amqtt_db.config import Settings
 from amqtt_db.entity.timestamp import TIMES
 from amqtt_db.errors import DatabaseError, format_count
@@ -49,9 +49,7 @@ def delete(
                     print_text(f"{show.escape_text(one.topic)}: {format_count(one.records, 'record')}")
             what = f"{format_count(count, 'record')} of {format_count(len(found), 'topic')}"
             if found and not dry_run and not yes:
-                typer.confirm(
-                    f"Delete {what} from {config.masked(settings.database)} permanently?", abort=True, err=True
-                )
+                require_consent(f"Delete {what} from {config.masked(settings.database)} permanently?")
             deleted = 0 if dry_run else sum(sum(deleter.delete(one.topic)) for one in found)
         if deleted:
             refill_latest(settings, (one.topic for one in found))

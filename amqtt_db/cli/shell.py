@@ -106,6 +106,17 @@ def print_notes(notes: Iterable[Problem]) -> None:
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 
+def require_consent(question: str) -> None:
+    """Ask a question on stderr.  Raises AmqttDbError unless the answer is yes."""
+    try:
+        is_given = typer.confirm(question, err=True)
+    except typer.Abort:  # there is nobody to answer, or Ctrl-C
+        typer.echo(err=True)
+        is_given = False
+    if not is_given:
+        raise AmqttDbError("nothing was deleted, because the answer was not yes; --yes skips the question")
+
+
 def log_as_told(settings: Settings, chosen: LogLevel | None) -> None:
     """Log as the settings say, from the chosen level on if any.  Raises AmqttDbError if the file cannot be written."""
     reason = None if settings.log.file is None else file_problem("log", settings.log.file)

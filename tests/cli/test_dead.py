@@ -116,6 +116,7 @@ def test_a_selection_is_purged_after_a_question_with_its_number(path: Path) -> N
     """All the others stay."""
     asked = invoke("dead", "purge", path, "--topic", "a/#")
     assert (asked.exit_code, "Delete 2 dead letters in sqlite:" in asked.stderr) == (1, True)
+    assert asked.stderr.endswith("nothing was deleted, because the answer was not yes; --yes skips the question\n")
     assert invoke("dead", "purge", path, "--topic", "a/#", "--yes").stdout == "2 deleted\n"
     assert invoke("dead", "purge", path, "--since", "1h").stdout == "0 deleted\n"
     assert len(_ids(path)) == 1

@@ -238,6 +238,9 @@ def test_a_user_who_may_not_write_reads_what_a_stopped_broker_left() -> None:
                 for command in ("status --json", "export", "topics", "dead list", "journal info")
             }
             assert {file.name for file in directory.iterdir()} == before
+            (directory / "mqtt.db").chmod(0o000)
+            command = [sys.executable, "-c", READ_ONLY_USER, "topics", str(path)]
+            unreadable = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/")
         finally:
             directory.chmod(0o755)
     assert [one.stderr for one in results.values()] == [b""] * len(results)
@@ -245,6 +248,8 @@ def test_a_user_who_may_not_write_reads_what_a_stopped_broker_left() -> None:
     status = json.loads(results["status --json"].stdout)
     assert (status["pending"], status["errors"], status["counters"][0]["stored"]) == (1, [], 3)
     assert len(results["export"].stdout.splitlines()) == 3
+    assert (unreadable.returncode, len(unreadable.stderr.splitlines())) == (1, 1)
+    assert "mqtt.db: it cannot be read; change its permissions" in unreadable.stderr
 
 
 def test_a_database_that_changes_while_it_is_read_as_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,10 +236,12 @@ class SQLite(Engine):
             ) from error
 
     def _require_file(self) -> sa.URL:
-        """Return a URL that never creates the file.  Raises DatabaseError if it is missing."""
+        """Return a URL that never creates the file.  Raises DatabaseError if it is missing or cannot be read."""
         path = self._path
         if path is None or not path.exists():
             raise NoDatabaseYet(f"database {path} does not exist yet; storing the first message creates it")
+        if not os.access(path, os.R_OK):
+            raise DatabaseError(f"database {path}: it cannot be read; change its permissions, or be its owner")
         url = sa.make_url(self.url).set(database=path.as_uri())
         as_is = {"mode": "ro", "immutable": "1"} if must_read_as_is(path) else {"mode": "rw"}
         return url.update_query_dict({"uri": "true", **as_is})
