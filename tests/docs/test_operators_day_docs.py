@@ -41,12 +41,14 @@ class Shell:
         """Run a block; return what it prints."""
         text = self._adapted(text)
         assert self._process.stdin
+        starts, log = "amqtt-db run" in text, self._directory / "run.log"
+        if starts:
+            log.unlink(missing_ok=True)
         self._process.stdin.write(f"{text}\necho =done=\n")
         self._process.stdin.flush()
         printed = "".join(self._lines())
-        if "amqtt-db run" in text:
-            log = self._directory / "run.log"
-            until(lambda: "listens on" in log.read_text(), "the broker listens", PATIENCE)
+        if starts:
+            until(lambda: log.exists() and "listens on" in log.read_text(), "the broker listens", PATIENCE)
         return printed
 
     def adapt(self, name: str) -> None:
