@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from amqtt_db.database.engines.urls import check_url
 from amqtt_db.entity.duration import read_duration
 from amqtt_db.entity.timestamp import TIMES, read_time
 from amqtt_db.routing.topics import TopicFilter
@@ -33,6 +34,15 @@ def parse_filter(text: str) -> str:
         return TopicFilter.parse(text).text
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def parse_url(text: str) -> str:
+    """Return a database's URL unchanged.  Raises BadParameter, which does not show it."""
+    try:
+        check_url(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
 
 
 def parse_source(text: str) -> str:

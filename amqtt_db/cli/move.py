@@ -11,12 +11,11 @@ import typer
 from rich.progress import Progress
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import AsJson, Config, parse_source
+from amqtt_db.cli.arguments import AsJson, Config, parse_source, parse_url
 from amqtt_db.cli.edit import open_workshop
 from amqtt_db.cli.output import make_console, print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 from amqtt_db.config import masked
-from amqtt_db.database.engines.urls import check_url
 from amqtt_db.errors import AmqttDbError, DatabaseError, format_count
 from amqtt_db.routing.route import Route
 
@@ -34,7 +33,7 @@ def backup(
 
     with error_boundary():
         settings = read_settings(path)
-        with Progress(console=make_console(stderr=True), transient=True) as bar:
+        with _make_bar() as bar:
             task = bar.add_task("copying", total=None)
             copies = back_up(
                 settings.database,
@@ -49,9 +48,13 @@ def backup(
 def copy_database(
     path: Config = None,
     *,
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="The new database; it may have an earlier copy.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="URL", parser=parse_url, help="The new database; it may have an earlier copy."),
+    ],
     source: Annotated[
-        str | None, typer.Option("--from", metavar="URL", help="The old database; default: that of the configuration.")
+        str | None,
+        typer.Option("--from", metavar="URL", parser=parse_url, help="The old database; default: the configuration's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +69,8 @@ def copy_database(
     with error_boundary():
         settings = read_settings(path)
         old = settings.database if source is None else source
-        _require_urls(old, to)
+        if old == to:
+            raise AmqttDbError(f"{masked(to)} is the old database as well; name another one with --to")
         try:
             copied = list(_copy_topics(old, to, settings.routes))
         except DBAPIError as error:
@@ -81,15 +85,10 @@ def copy_database(
         print_text(f"{total} of {format_count(len(copied), 'topic')} read back unchanged from {masked(to)}")
 
 
-def _require_urls(*urls: str) -> None:
-    """Raise AmqttDbError unless these are the URLs of two databases."""
-    for url in urls:
-        try:
-            check_url(url)
-        except ValueError as error:
-            raise AmqttDbError(f"database {masked(url)}: {error}") from None
-    if len(set(urls)) < len(urls):
-        raise AmqttDbError(f"{masked(urls[0])} is the old database as well; name another one with --to")
+def _make_bar() -> Progress:
+    """Return a progress bar on stderr, which shows nothing unless that is a terminal."""
+    console = make_console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _copy_topics(old: str, new: str, routes: Sequence[Route]) -> Iterator[CopiedTopic]:
@@ -98,7 +97,7 @@ def _copy_topics(old: str, new: str, routes: Sequence[Route]) -> Iterator[Copied
 
     copier = Copier(old, new, routes)
     try:
-        with Progress(console=make_console(stderr=True), transient=True) as bar:
+        with _make_bar() as bar:
             task, records = bar.add_task("copying", total=len(copier.topics)), 0
             for step in copier.copy():
                 if isinstance(step, CopiedTopic):

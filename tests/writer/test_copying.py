@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from typer.testing import CliRunner
 
 import amqtt_db
+from amqtt_db.cli import app
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import DatabaseError
@@ -153,6 +155,21 @@ def test_a_topic_without_a_route_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RewriteError, match=r"no route stores topic 'document/"):
         copy(bench.url, target, *ROUTES[:2])
     assert not list(amqtt_db.read(target))
+
+
+def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:
+    """A URL that names no database is a mistake on the command line, and its password is not shown."""
+    Workbench(tmp_path, *ROUTES).send(*messages(5))
+    url = f"sqlite:///{tmp_path}/mqtt.db"
+    for arguments, code, told in (
+        (("--to", "oracle://me:geheim@host/name"), 2, "unknown database 'oracle'"),
+        (("--from", url, "--to", url), 1, "is the old database as well"),
+        (("--from", f"{url}.nowhere", "--to", f"{url}.new"), 1, "does not exist yet"),
+    ):
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["copy", *arguments])
+        assert (result.exit_code, told in result.stderr, "geheim" in result.stderr) == (code, True, False), (
+            result.output
+        )
 
 
 class Load:
