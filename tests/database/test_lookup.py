@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.database.engines.servers import Site
 from tests.workbench import Workbench
 
 
@@ -32,3 +33,13 @@ def test_new_names_cost_one_transaction(model: str, tmp_path: Path) -> None:
         {"b": ("number", 0.0)},
         *({f"c{number}": ("number", float(number))} for number in range(99)),
     ]
+
+
+def test_the_schema_is_free_again(site: Site) -> None:
+    """After new keys of several lookups in one batch, another writer gets the schema's lock at once."""
+    entry = {"topic": "#", "model": "narrow"}
+    bench, other = Workbench(site, entry), Workbench(site, entry, token="b")
+    for number in range(3):
+        bench.send((f"t/{number}", {f"p{number}": 1}))
+        other.send((f"u/{number}", {f"q{number}": 1}))
+    assert len(bench.records()) == 6

@@ -269,10 +269,12 @@ class MySQL(Engine):
 
 
 def lock_schema(connection: sa.Connection, seconds: int) -> None:
-    """Take the schema lock.  Raises Busy if that takes too many seconds."""
-    connection.info["amqtt_db_locked"] = True
+    """Take the schema lock, once, for it counts how often it is taken.  Raises Busy if that takes too many seconds."""
+    if connection.info.get("amqtt_db_locked"):
+        return
     if connection.exec_driver_sql(f"SELECT GET_LOCK({_LOCK}, {seconds})").scalar_one() != 1:
         raise Busy(f"another writer has been changing the schema for {seconds} seconds; this one keeps waiting")
+    connection.info["amqtt_db_locked"] = True
 
 
 def _packet_size(connection: sa.Connection) -> int:
