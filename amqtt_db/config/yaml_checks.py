@@ -202,9 +202,11 @@ def whole_number(minimum: int, maximum: int) -> Check[int]:
     return check
 
 
-@accepting(type="number", exclusiveMinimum=0, exclusiveMaximum=10**6)
+@accepting(type=["number", "string"], exclusiveMinimum=0, exclusiveMaximum=10**6, pattern=_amount_of(UNIT_SECONDS))
 def seconds(value: object) -> float:
-    """Return a number of seconds above 0.  Raises ValueError."""
+    """Return a number of seconds above 0, which may also be written like ``5 min``.  Raises ValueError."""
+    if isinstance(value, str):
+        value = duration(value).total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**6:
         raise ValueError(f"expected a number of seconds above 0, found {found(value)}")
     return float(value)

@@ -8,6 +8,7 @@ import pytest
 
 from amqtt_db.cli.arguments import parse_pause, parse_time
 from amqtt_db.config.yaml_checks import duration
+from amqtt_db.config.yaml_checks import seconds as number_of_seconds
 from amqtt_db.entity.duration import read_duration
 
 
@@ -22,6 +23,8 @@ def test_every_notation_means_the_same_everywhere(written: str, seconds: int) ->
     """As long as it is in a key of the YAML, before now in an option, and as a pause."""
     length = timedelta(seconds=seconds)
     assert read_duration(written) == duration(written) == length
+    if seconds < 1_000_000:
+        assert number_of_seconds(written) == seconds
     assert abs(datetime.now(timezone.utc) - parse_time(written) - length) < timedelta(minutes=1)
     if seconds <= 86_400:
         assert parse_pause(written) == seconds
