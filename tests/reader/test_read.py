@@ -583,6 +583,7 @@ def test_following_yields_what_is_stored_meanwhile(tmp_path: Path) -> None:
     assert [next(found)["n"], next(found)["n"]] == [3, 5]
 
 
+@pytest.mark.slow
 def test_following_in_an_event_loop(tmp_path: Path) -> None:
     """``async for`` yields the same, and other tasks run while it waits."""
     bench = Workbench(tmp_path)

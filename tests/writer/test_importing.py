@@ -99,6 +99,7 @@ def home(tmp_path: Path) -> Workbench:
     return bench
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_there_and_back(form: str, home: Workbench, tmp_path: Path) -> None:
     """Into an empty database: the same records, ids and newest values; importing again stores nothing."""
@@ -137,6 +138,7 @@ def test_what_was_deleted_comes_back(home: Workbench, tmp_path: Path) -> None:
     assert home.records() == before
 
 
+@pytest.mark.slow
 def test_ids_of_another_database(home: Workbench, tmp_path: Path) -> None:
     """They are refused as they are, and get others under a name, the same ones whenever they are imported again."""
     other = tmp_path / "other"
