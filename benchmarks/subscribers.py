@@ -78,10 +78,11 @@ class Acknowledging(asyncio.Protocol):
         """Acknowledge messages."""
         assert self._transport is not None
         arrived = self._reader.feed(data)
-        acknowledgements = b"".join(packets.puback(one.packet_id) for one in arrived if isinstance(one, Publish))
+        heads = [packets.PUBACK | one.packet_id for one in arrived if isinstance(one, Publish)]
+        acknowledgements = packets.acknowledgements(heads)
         if acknowledgements:
             self._transport.write(acknowledgements)
-            self._count.add(len(acknowledgements) // 4)
+            self._count.add(len(heads))
         elif isinstance(arrived[0], Connack):
             self._transport.write(packets.subscribe(V5, 1, [f"{self._name}/#"], 1))
         elif isinstance(arrived[0], Suback):
