@@ -22,6 +22,7 @@ def test_mosquitto_bridges_into_amqtt(tmp_path: Path, protocol: str) -> None:
             f"bridge_protocol_version {protocol}", "notifications false", "restart_timeout 60",
         )  # fmt: skip
         with Mosquitto(tmp_path, *lines) as mosquitto:
+            broker.until(lambda: ".upstream' connected" in broker.log.read_text(), "the bridge is connected")
             mosquitto.publish(map(str, range(200)), "n")
             broker.until_stored(200)
     (stored,) = broker.sql("SELECT count(*), count(DISTINCT value) FROM n")
