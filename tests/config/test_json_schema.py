@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqtt_db import config
+from amqtt_db.config import JOURNAL_KEYS, WRITER_KEYS
+from amqtt_db.config.broker import BROKER_KEYS
+from amqtt_db.config.broker_file import KEYS
 from amqtt_db.config.json_schema import make_schema
+from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS, WEB_KEYS
+from amqtt_db.config.routes import ROUTE_KEYS
+from amqtt_db.config.storage import HYPERTABLE_KEYS
 from amqtt_db.errors import ConfigError
 
 SCHEMA: Final = make_schema()
@@ -27,6 +33,7 @@ database: postgresql://user:password@localhost/mqtt
 journal: {path: my.journal, max_size: 1 GiB, max_payload: 1000000, sync: 1s}
 writer: {time_limit: 1.5, memory_limit: 512 MiB}
 metrics: {listen: "127.0.0.1:9641", max_lag: 1 min}
+web: {listen: "127.0.0.1:8083", token: secret-and-long-enough}
 log: {level: debug, format: json, file: a.log}
 keep: {sessions: 30 days, dead_letters: 2 weeks}
 timezone: Europe/Berlin
@@ -53,6 +60,7 @@ routes:
     deadband: {temp: 0.1}
     at_least_every: 10 min
     raw: true
+    properties: true
   - {topic: "shellies/{device}/{property}", property: "{property}", gather: 10 s, latest: true, max_columns: 5}
   - {topic: g/1, each: readings, prefix: false, drop: [a, "b.*"], rename: {a: b}, max_tables: 3, root: x}
   - {topic: g/2, zip: [t, v], booleans: {true: [ON], false: [OFF]}, numbers: [comma, unit], timezone: UTC}
@@ -128,9 +136,16 @@ def mutated(draw: st.DrawFn) -> tuple[Any, tuple[Any, ...]]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_valid_documents_are_valid(document: Any) -> None:
-    """Every key is used in one of them; both say that they are right."""
+    """Both say that they are right."""
     assert is_accepted(document) == (True, [])
     assert list(VALIDATOR.iter_errors(as_json(document))) == []
+
+
+def test_every_key_is_in_one_of_the_documents() -> None:
+    """So every key takes part in the comparison."""
+    used = {path[-1] for document in DOCUMENTS for path in paths(document)}
+    tables = (KEYS, ROUTE_KEYS, JOURNAL_KEYS, WRITER_KEYS, METRICS_KEYS, WEB_KEYS, LOG_KEYS, KEEP_KEYS, HYPERTABLE_KEYS)
+    assert {key for table in (*tables, BROKER_KEYS) for key in table} <= used
 
 
 def test_the_schema_is_one() -> None:
