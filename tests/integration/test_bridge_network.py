@@ -39,15 +39,15 @@ def test_a_half_open_connection_is_given_up(tmp_path: Path, host: Host) -> None:
     with Mosquitto(tmp_path, host=host) as broker:
         settings = {"url": broker.url, "keep_alive": "2 s", "window": 50}
         with BridgeProcess(tmp_path, settings) as bridge:
-            assert publish_there(host, broker.port, 0, 500).wait(60) == 0
-            until(lambda: len(bridge.stored()) == 500, "ids have been in turn for longer than four windows")
-            publishing = publish_there(host, broker.port, 500, 4500)
-            until(lambda: bridge.count() > 500, "more arrives")
+            assert publish_there(host, broker.port, 0, 1500).wait(60) == 0
+            until(lambda: len(bridge.stored()) == 1500, "ids have been in turn for longer than four windows")
+            publishing = publish_there(host, broker.port, 1500, 5500)
+            until(lambda: bridge.count() > 1500, "more arrives")
             with host.unplugged():
                 until(lambda: bridge.logged("has been silent for 3 s"), "the silence is told")
             assert publishing.wait(60) == 0
-            until(lambda: len(bridge.stored()) >= 4500, "all are stored")
-        assert bridge.stored() == list(range(4500))
+            until(lambda: len(bridge.stored()) >= 5500, "all are stored")
+        assert bridge.stored() == list(range(5500))
 
 
 @needs_root
