@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -272,6 +273,7 @@ class WriterLoop:
             self._reader.close()
         self._writer = self._reader = None
         self._numbers.clear()
+        gc.collect()  # a writer consists of cycles, which the calmed collector would leave for long
 
 
 def is_empty(journal: Path) -> bool:
