@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker that names a fault, and what the laws need."""
     laws.pytest_configure(config)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; commands inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "fault(name): tries a fault; the name is that of the reliability page's table")
     config.addinivalue_line("markers", "server: needs a database server other than SQLite")
     config.addinivalue_line("markers", "slow: takes more than a second or two; left out of `make quick`")

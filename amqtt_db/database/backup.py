@@ -33,6 +33,8 @@ def back_up(url: str, journal: Path, target: Path, tell: Callable[[int, int], No
     ``tell`` is called with the pages copied so far and all of them.  Raises AmqttDbError if a file cannot be written,
     NoDatabaseYet if there is no database, and DatabaseError for a server, which has a tool of its own.
     """
+    if target.is_dir():
+        raise AmqttDbError(f"backup {target}: it is a directory; name a file")
     source, beside = file_of(url), target.with_name(f"{target.name}.journal")
     if source is not None and not source.exists():
         raise NoDatabaseYet(f"database {source} does not exist yet; storing the first message creates it")

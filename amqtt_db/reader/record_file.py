@@ -12,6 +12,7 @@ from amqtt_db.decode.libraries import import_library
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.record import (
     ENVELOPE_NAMES,
+    KIND_OF_TYPE,
     Kind,
     Pair,
     Record,
@@ -83,7 +84,16 @@ def checked_record(envelope: Mapping[str, Any], values: Mapping[Pair, Any]) -> R
 
 def _read_member(path: str, value: Any, kinds: Mapping[str, Kind]) -> tuple[Pair, Any]:
     if path in kinds:
-        return (path, kinds[path]), value
+        return (path, _checked_kind(path, kinds[path], value)), value
     if type(value) is int:
         return (path, "int64" if -(2**63) <= value < 2**63 else "bigint"), value
     return restored(path, value)
+
+
+def _checked_kind(path: str, kind: Kind, value: Any) -> Kind:
+    """Return the kind that the file says a value has.  Raises ValueError if a value of its type cannot have it."""
+    natural = KIND_OF_TYPE.get(type(value))
+    allowed = {"int64", "bigint", "number"} if type(value) is int else {natural}
+    if kind not in allowed | {"json"} or (kind == "int64" and not -(2**63) <= value < 2**63):
+        raise ValueError(f"the value at {path!r} is not of the kind that `kinds` names")
+    return kind

@@ -71,7 +71,7 @@ class Gate:
         if request.method == "POST" and not _is_from_here(request.headers):
             return PlainTextResponse("this form was sent from another site\n", 403)
         if self._token is None:
-            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+            host = _host_in(f"//{request.headers.get('host', '')}", "hostname")
             message = f"this page is only for this machine: open it as http://127.0.0.1, not as {host!r}\n"
             return None if is_loopback(host) else PlainTextResponse(message, 403)
         if self._is_known(request, self._token) or request.url.path.startswith(_OPEN):
@@ -90,4 +90,12 @@ class Gate:
 def _is_from_here(headers: Headers) -> bool:
     """Return True unless a browser says that a form is from another site."""
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    return origin is None or _host_in(origin, "netloc") == headers.get("host")
+
+
+def _host_in(url: str, part: str) -> str:
+    """Return the host that a header names, without its port or with it; nothing if the header is malformed."""
+    try:
+        return getattr(urlsplit(url), part) or ""
+    except ValueError:
+        return ""

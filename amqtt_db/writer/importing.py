@@ -22,6 +22,7 @@ from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop
 
 _IMPORTED: Final = "imported/"  # begins the token of a number that no journal has
 _LOW_BITS: Final = (1 << POSITION_BITS) - 1
+_MOST: Final = 1 << 22  # of the numbers of journals: half of those that ids have room for
 
 
 @attrs.define
@@ -32,8 +33,10 @@ class _Survey:
     ends: dict[int, int] = attrs.field(factory=dict)
 
     def add(self, record: Record) -> None:
-        """Add a record."""
-        self.topics[record.id] = record.topic
+        """Add a record.  Raises RewriteError if the file has a message under two topics."""
+        if self.topics.setdefault(record.id, record.topic) != record.topic:
+            other = self.topics[record.id]
+            raise _clash(f"the file has message {record.id} under topic {other!r} and under {record.topic!r}")
         for id_ in (record.id, record.session or 0):
             number, position = id_ >> POSITION_BITS, id_ & _LOW_BITS
             if id_:
@@ -105,6 +108,8 @@ class Importer:
         """
         table, numbers = self._shop.catalog.journal, {}
         for number, end in sorted(survey.ends.items()):
+            if number >= _MOST and self._source is None:
+                raise _clash("the file has ids so high that the journals of this database would find none above them")
             token = f"{_IMPORTED}{number}" if self._source is None else f"{_IMPORTED}{self._source}/{number}"
             here = (table.c.number == number) if self._source is None else (table.c.token == token)
             row = connection.execute(sa.select(table).where(here)).one_or_none()

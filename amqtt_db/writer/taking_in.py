@@ -63,9 +63,10 @@ class RecordTaker:
     def compare(self, records: Sequence[Record]) -> tuple[list[Record], TakenIn]:
         """Return the records that are not stored yet, and what is to be said of the others."""
         topics, ids = {record.topic for record in records}, {record.id for record in records}
-        stored = {_identity(record): record for _, record in self._places.find(topics, ids).live} if records else {}
-        new = [record for record in records if _identity(record) not in stored]
-        there = [(record, stored[_identity(record)]) for record in records if _identity(record) in stored]
+        known = {_identity(record): record for _, record in self._places.find(topics, ids).live} if records else {}
+        before = [known.setdefault(_identity(record), record) for record in records]  # stored, or earlier in the batch
+        new = [record for record, other in zip(records, before, strict=True) if other is record]
+        there = [(record, other) for record, other in zip(records, before, strict=True) if other is not record]
         different = tuple(record for record, other in there if not equal_records(record, other))
         return new, TakenIn(0, len(there) - len(different), different)
 
