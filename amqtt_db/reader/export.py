@@ -19,7 +19,7 @@ from amqtt_db.decode.libraries import import_library
 from amqtt_db.errors import UnreadableRecords
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.reader import Selection, read_records, url_of
-from amqtt_db.record import EXACT, KINDS, Kind, Record
+from amqtt_db.record import EXACT, KINDS, PROPERTIES_PATH, Kind, Record
 
 Format = Literal["jsonl", "csv", "parquet"]
 
@@ -86,6 +86,8 @@ def json_lines(found: Iterable[Record]) -> Iterator[str]:
 def format_line(record: Record) -> str:
     """Return a record as JSON: an object with the envelope, ``levels`` and ``data``, nested as it came.
 
+    MQTT properties that were kept are in ``properties``.
+
     What JSON has no type for is tagged, as :mod:`amqtt_db.tagged` describes; ``kinds`` has the kinds, by path, that
     values do not tell by themselves.  The line is printable: characters that
     could command a terminal are escapes of JSON.
@@ -94,7 +96,10 @@ def format_line(record: Record) -> str:
     envelope = orjson.dumps(_make_envelope(record)).decode() if is_exact else tagged.dumps(_make_envelope(record))
     kinds = find_untold_kinds(record)
     told = f',"kinds":{tagged.dumps(kinds)}' if kinds else ""
-    line = f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())},"data":{tagged.dumps(record.data())}{told}}}'
+    kept = f',"properties":{tagged.dumps(record.mqtt_properties())}' if record.mqtt_properties() else ""
+    line = (
+        f'{envelope[:-1]},"levels":{tagged.dumps(record.levels())}{kept},"data":{tagged.dumps(record.data())}{told}}}'
+    )
     return line if line.isprintable() else _make_printable(line)
 
 
@@ -102,7 +107,9 @@ def find_untold_kinds(record: Record) -> dict[str, Kind]:
     """Return by path the kinds of values that would be read back from a line of JSON with another kind."""
     if _ALWAYS_TOLD.issuperset(record.shape.kinds):
         return {}
-    return {path: kind for path, (kind, value) in record.properties().items() if not _is_told(kind, value)}
+    found = {path: kind for path, (kind, value) in record.properties().items() if not _is_told(kind, value)}
+    found.pop(PROPERTIES_PATH, None)  # they are always JSON
+    return found
 
 
 _ALWAYS_TOLD: Final[frozenset[Kind]] = frozenset(KINDS) - {"bigint", "json"}

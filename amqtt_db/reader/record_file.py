@@ -13,6 +13,7 @@ from amqtt_db.errors import AmqttDbError
 from amqtt_db.record import (
     ENVELOPE_NAMES,
     KIND_OF_TYPE,
+    PROPERTIES_PATH,
     Kind,
     Pair,
     Record,
@@ -66,6 +67,7 @@ def record_of_line(line: str | bytes) -> Record:
     kinds: Mapping[str, Kind] = told.get("kinds", {})
     pairs = [_read_member(path, value, kinds) for path, value in flatten(told["data"], kinds).items()]
     pairs += [_read_member(level_path(name), value, kinds) for name, value in told["levels"].items()]
+    pairs += [((PROPERTIES_PATH, "json"), told["properties"])] if "properties" in told else []
     moment = datetime.fromisoformat(told["time"])
     envelope = {**{name: told[name] for name in ENVELOPE_NAMES}, "time": to_micros(moment)}
     return checked_record(envelope, dict(pairs))

@@ -22,7 +22,7 @@ from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop
 
 _IMPORTED: Final = "imported/"  # begins the token of a number that no journal has
 _LOW_BITS: Final = (1 << POSITION_BITS) - 1
-_MOST: Final = 1 << 22  # of the numbers of journals: half of those that ids have room for
+_TOO_HIGH: Final = 1 << 22  # of the numbers of journals: half of those that ids have room for
 
 
 @attrs.define
@@ -108,7 +108,7 @@ class Importer:
         """
         table, numbers = self._shop.catalog.journal, {}
         for number, end in sorted(survey.ends.items()):
-            if number >= _MOST and self._source is None:
+            if number >= _TOO_HIGH and self._source is None:
                 raise _clash("the file has ids so high that the journals of this database would find none above them")
             token = f"{_IMPORTED}{number}" if self._source is None else f"{_IMPORTED}{self._source}/{number}"
             here = (table.c.number == number) if self._source is None else (table.c.token == token)

@@ -15,7 +15,7 @@ from amqtt_db.cli import app
 from amqtt_db.reader.export import format_line
 from amqtt_db.reader.parquet import write_parquet
 from amqtt_db.reader.record_file import read_file_records, record_of_line
-from amqtt_db.record import Record, Shape
+from amqtt_db.record import PROPERTIES_PATH, Record, Shape
 from amqtt_db.testing import strategies
 from tests.reader.test_arrow import told
 from tests.values import same
@@ -61,6 +61,15 @@ def test_a_line_of_json_keeps_everything() -> None:
         require_same(record_of_line(format_line(as_read(record))), as_read(record))
 
     law()
+
+
+def test_a_line_of_json_keeps_the_properties_of_mqtt() -> None:
+    """In `properties`, beside the levels and the data."""
+    shape = Shape(((PROPERTIES_PATH, "json"), ("n", "number"), ("{room}", "text")))
+    values = ({"content_type": "text/plain", "user_properties": [["a", "b"]]}, 1.0, "hall")
+    record = Record(1, 0, 0, "a", None, 1, False, values, shape)
+    assert json.loads(format_line(record))["properties"] == values[0]
+    require_same(record_of_line(format_line(record)), record)
 
 
 def test_a_parquet_file_keeps_everything(tmp_path: Path) -> None:
