@@ -74,8 +74,8 @@ def stored_version(connection: sa.Connection) -> int | None:
         found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _VERSION_NAME))
         if found is not None:
             return int(found)
-    if not inspector.has_table(_JOURNAL):
-        return None
+    if not (inspector.has_table(_JOURNAL) and inspector.has_table(_COUNTER)):
+        return None  # or a writer is just creating them, which MariaDB does not hide from others
     if _OLD_COLUMN in _names_of_columns(inspector, _JOURNAL):
         return 0
     counters = _names_of_columns(inspector, _COUNTER)

@@ -118,7 +118,8 @@ def command(request: pytest.FixtureRequest) -> Path:
     directory = Path(request.config.cache.mkdir(SERVER))
     found = directory / "node_modules" / ".bin" / SERVER
     if not found.exists():
-        done = subprocess.run([npm, "install", "--silent", "--prefix", directory, PACKAGE], check=False)
+        patience = ["--fetch-retries=1", "--fetch-timeout=20000"]
+        done = subprocess.run([npm, "install", "--silent", *patience, "--prefix", directory, PACKAGE], check=False)
         if done.returncode:
             pytest.skip("npm cannot install yaml-language-server")
     return found

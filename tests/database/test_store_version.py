@@ -230,3 +230,12 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyte
     with sqlite3.connect(tmp_path / "mqtt.db") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM mqtt_placement").fetchall() == [(1,)]
     connection.close()
+
+
+def test_a_database_whose_tables_are_just_being_created_is_not_there_yet(tmp_path: Path) -> None:
+    """MariaDB shows each table to others at once; a reader in between sees some of them."""
+    url = f"sqlite:///{tmp_path / 'mqtt.db'}"
+    execute(url, "CREATE TABLE mqtt_journal (number INTEGER PRIMARY KEY, token TEXT)")
+    with engine_for(url).open(write=False).connect() as connection:
+        assert store_version.stored_version(connection) is None
+        connection.engine.dispose()
