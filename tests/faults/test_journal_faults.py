@@ -125,7 +125,8 @@ def test_max_size(tmp_path: Path, count: Count, round_: int) -> None:
             full = len(load.ledger.acknowledged)
             refused.add(_at_qos_0(scene, 10**7))
             assert len(load.ledger.acknowledged) == full
-            assert any("QoS 1 and 2 are not acknowledged and wait" in text for text in scene.status().warnings)
+            told = "QoS 1 and 2 are not acknowledged and wait"
+            scene.until(lambda: any(told in text for text in scene.status().warnings), "the status says so")
         scene.until_logged("has room again")
         load.wait(full + 500)
         ledger = load.end()
