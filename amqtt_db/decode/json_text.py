@@ -27,7 +27,7 @@ EMPTY: Final = Empty.EMPTY
 _DIGITS_AND_MINUS: Final = bytes.maketrans(b"-123456789", b"0000000000")
 _LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson turns integers beyond 64 bits into floats
 _NUL: Final = b"\0"
-_LIKE_JSON: Final = re.compile(r'[\s\ufeff]*(\{|\[\s*([\[{"]|[-+.,\d\s]*$))').match
+_LIKE_JSON: Final = re.compile(r'[ \t\r\n\ufeff]*(\{|\[[ \t\r\n]*([\[{"]|[-+.,\d\s]*$))').match
 
 
 def auto_format() -> Decoder:

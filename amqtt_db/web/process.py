@@ -15,13 +15,11 @@ from typing import Final
 
 import uvicorn
 
-from amqtt_db.config import Settings, load_section
+from amqtt_db.config import Settings
 from amqtt_db.config.operation import WebSettings
-from amqtt_db.errors import ConfigError
-from amqtt_db.ingest.logs import start_logging
-from amqtt_db.ingest.supervisor import MISCONFIGURED, decode_job
+from amqtt_db.ingest.child import begin_child
+from amqtt_db.ingest.supervisor import MISCONFIGURED
 from amqtt_db.web.app import make_site
-from amqtt_db.writer.process import lower_priority
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +50,9 @@ def serve_until_signal(server: uvicorn.Server) -> None:
 
 def run_page() -> int:
     """Run the child; return its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        job = decode_job(sys.stdin.buffer.readline())
-        lower_priority(job["niceness"])
-        settings = load_section(job["config"], job["where"])
-    except (ConfigError, ValueError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+    settings = begin_child("amqtt_db page", logs_others=False)
+    if settings is None:
         return MISCONFIGURED
-    start_logging(settings.log, job["level"], name="amqtt_db page")
     web = settings.web or WebSettings()
     server = make_server(settings, web)
     threading.Thread(target=_watch_standard_input, args=(server,), daemon=True).start()

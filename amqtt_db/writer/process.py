@@ -15,19 +15,16 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import attrs
-
-from amqtt_db.config import Settings, load_section
-from amqtt_db.config.operation import LogSettings
+from amqtt_db.config import Settings
 from amqtt_db.database.engines import engine_for
-from amqtt_db.errors import AmqttDbError, ConfigError
-from amqtt_db.ingest.logs import start_logging
-from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED, decode_job
+from amqtt_db.errors import AmqttDbError
+from amqtt_db.ingest.child import begin_child
+from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import acquire_lock
 from amqtt_db.writer.loop import Stop, WriterLoop, is_empty
@@ -45,27 +42,12 @@ logger = logging.getLogger(__name__)
 def run_writer() -> int:
     """Run the child; return its exit status."""
     stop = Stop()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.request(DEADLINE))
-    try:
-        job = decode_job(sys.stdin.buffer.readline())
-        lower_priority(job["niceness"])
-        settings = load_section(job["config"], job["where"])
-    except (ConfigError, ValueError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+    settings = begin_child(_NAME, logs_others=True)
+    if settings is None:
         return MISCONFIGURED
-    _log_like_parent(settings.log, job["level"])
     threading.Thread(target=_watch_parent, args=(stop, settings.journal.path), daemon=True).start()
     return _work(settings, stop)
-
-
-def _log_like_parent(log: LogSettings, level: int) -> None:
-    """Log where the parent does; user code may log here too.  A file that cannot be written holds up nothing."""
-    try:
-        start_logging(log, level, others=level, name=_NAME)
-    except OSError as error:
-        start_logging(attrs.evolve(log, file=None), level, others=level, name=_NAME)
-        logger.warning("log.file: %s cannot be written: %s; logging to stderr", log.file, error.strerror)
 
 
 def exceeds_memory(limit: int) -> bool:
@@ -75,18 +57,6 @@ def exceeds_memory(limit: int) -> bool:
     except OSError:
         return False
     return pages * os.sysconf("SC_PAGE_SIZE") > limit
-
-
-def lower_priority(niceness: int) -> None:
-    """Give way to other processes, by ``niceness``, if there are few processors.
-
-    Linux may first divide the processors among sessions, and use niceness only within a session.  This process has its
-    own session, so the session gets the niceness as well: see sched(7), "The autogroup feature".
-    """
-    os.nice(niceness)
-    if niceness:
-        with suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def relax_collector() -> None:

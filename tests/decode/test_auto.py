@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amqtt_db.decode import EMPTY
@@ -87,6 +87,7 @@ def test_json_is_what_json_says(value: Any) -> None:
 
 
 @given(st.text().filter(lambda text: text.strip("\ufeff\0 \t\r\n")[:1] not in ("", "{", "[", '"')))
+@example("\f{")
 def test_text_is_kept(text: str) -> None:
     """Text that is not JSON is kept, without a byte order mark or null characters at its end."""
     found = auto(text.encode())

@@ -1,8 +1,7 @@
-"""The writer's process gives way to the broker and its clients, and does not outlive its parent for long."""
+"""The writer's process does not outlive its parent for long."""
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -14,26 +13,6 @@ import pytest
 from amqtt_db.ingest.supervisor import encode_job
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
-
-CODE = """
-import os
-from pathlib import Path
-from amqtt_db.writer.process import lower_priority
-lower_priority(5)
-print(os.nice(0))
-print(Path("/proc/self/autogroup").read_text().split()[-1])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system does not group by sessions")
-@pytest.mark.skipif(os.geteuid() != 0, reason="of others than root, the system takes one such change in 0.1 s from all")
-def test_a_session_of_its_own_gives_way_as_a_whole() -> None:
-    """Niceness counts within the session only, where the system shares the processors out among sessions."""
-    command = [sys.executable, "-c", CODE]
-    told = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=True).stdout
-    assert told.split() == [str(min(19, os.nice(0) + 5)), "5"]
-
 
 HASTY = """
 import sys
