@@ -88,7 +88,7 @@ class Batch:
 
     @classmethod
     def of_topics(cls, topics: Sequence[bytes]) -> Batch:
-        """Return a batch of messages of which only the topics matter."""
+        """Return a batch of messages whose topics alone matter."""
         count = len(topics)
         nothing = [0] * count
         return cls("", range(count), nothing, [flags(PUBLISH)] * count, nothing, topics, [b""] * count, count)

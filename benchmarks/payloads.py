@@ -89,7 +89,7 @@ def flattened(make: Callable[[random.Random, int], Payload]) -> Callable[[random
 
 
 def sometimes(share: float, change: Callable[[Payload], Payload | bytes]) -> Callable[[random.Random, int], Any]:
-    """Return flat messages, a share of which is changed."""
+    """Return flat messages; a share of them is changed."""
     return lambda rng, number: change(seven_values(rng, number)) if rng.random() < share else seven_values(rng, number)
 
 

@@ -68,7 +68,7 @@ def choose_one_of(kind: type[Enum], *names: str, **settings: Any) -> Any:
             return given
         if given in values:
             return kind(given)
-        raise typer.BadParameter(f"{given!r} is none of {', '.join(values)}")
+        raise typer.BadParameter(f"{given!r} is not one of {', '.join(values)}")
 
     return typer.Option(*names, parser=parse, metavar="|".join(values), autocompletion=lambda: values, **settings)
 

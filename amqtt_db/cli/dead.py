@@ -174,7 +174,7 @@ def _choice(ids: list[int] | None, topic: str, step: Step | None, since: datetim
 def _read_id(text: str) -> int:
     """Return a message's id.  Raises BadParameter."""
     if not text.isdecimal() or int(text) > MAX_INT64:
-        raise typer.BadParameter(f"{text!r} is no id of a dead letter; `amqtt-db dead list` shows them")
+        raise typer.BadParameter(f"no dead letter can have the id {text!r}; `amqtt-db dead list` shows them")
     return int(text)
 
 

@@ -36,18 +36,18 @@ def find_config(given: Path | None) -> Path | None:
 
 
 def explain_missing(path: Path) -> str:
-    """Return why a path is no configuration, and what may have been meant."""
+    """Return why a path names no configuration, and what may have been meant."""
     if path.is_dir():
         inside = [str(path / name) for name in SEARCHED if (path / name).exists()]
         return f"is a directory; write the name of the YAML file{''.join(f', such as {name}' for name in inside[:1])}"
     url = _LIKE_URL.match(str(path))
     if url:
         return (
-            f"is no file; if you mean the broker, write {url[1]}://{url[2]}, which `run`, `check` and `init` take: the "
-            "other commands take the YAML file"
+            f"is not a file; if you mean the broker, write {url[1]}://{url[2]}, which `run`, `check` and `init` take: "
+            "the other commands take the YAML file"
         )
     if not path.suffix and (":" in path.name or path.name == "localhost"):
-        return f"is no file; if you mean the broker, write mqtt://{path}"
+        return f"is not a file; if you mean the broker, write mqtt://{path}"
     around = sorted(str(one) for end in ("yaml", "yml") for one in path.parent.glob(f"*.{end}"))
     near = get_close_matches(str(path), around, 1) or around[:1]
     return f"does not exist{''.join(f'; did you mean {name}?' for name in near)}"

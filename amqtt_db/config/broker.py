@@ -120,7 +120,7 @@ _BROKER_OPTIONS: Final = {
     "qos": ConfigKey("The quality of service to subscribe with.  Default: 2.", whole_number(0, 2)),
     "window": ConfigKey("Messages that may be unacknowledged.  Default: 1000.", whole_number(1, 65_535)),
     "session": ConfigKey(
-        "How long the broker shall keep messages while disconnected.  Default: 7 days.", _whole_seconds(_NEVER)
+        "How long the broker keeps messages while the bridge is disconnected.  Default: 7 days.", _whole_seconds(_NEVER)
     ),
     "keep_alive": ConfigKey(
         "How often the connection is tested.  Default: 1 min.", _whole_seconds(_LONGEST_KEEP_ALIVE)

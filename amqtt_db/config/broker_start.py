@@ -94,7 +94,7 @@ def _check_plugin(name: str, section: Node) -> None:
     if plugin is None:
         return
     if not (isinstance(plugin, type) and issubclass(plugin, BasePlugin)):
-        section.fail("is no plugin for amqtt: expected a subclass of amqtt.plugins.base.BasePlugin")
+        section.fail("is not a plugin for amqtt: expected a subclass of amqtt.plugins.base.BasePlugin")
         return
     for kind, method in ((BaseAuthPlugin, "authenticate"), (BaseTopicPlugin, "topic_filtering")):
         if issubclass(plugin, kind) and not iscoroutinefunction(getattr(plugin, method)):
@@ -108,7 +108,7 @@ def _read_options(plugin: Any, section: Node) -> Any:
     """Return a plugin's options as amqtt makes them; note what is wrong with them."""
     made: Any = plugin.Config
     if not is_dataclass(made):
-        section.fail("amqtt rejects it: its class `Config` is no dataclass")
+        section.fail("amqtt rejects it: its class `Config` is not a dataclass")
         return None
     given = section.section({field.name for field in fields(made)}).value
     try:

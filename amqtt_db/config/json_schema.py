@@ -43,7 +43,7 @@ def make_schema() -> dict[str, Any]:
     return {
         "$schema": _DIALECT,
         "title": "amqtt_db",
-        "description": "What is stored, of which broker, in which database.",
+        "description": "Which messages are stored, and in which database.",
         "type": "object",
         "if": {"anyOf": [{"required": [key]} for key in BRIDGE_KEYS]},
         "then": _section_schema({**BRIDGE_KEYS, **KEYS}),
@@ -221,7 +221,7 @@ def _amqtt_schema() -> JsonSchema:
 
 
 def _plugins_schema() -> JsonSchema:
-    """Return the schema of ``plugins:``, a mapping or a list, one of which is this project's."""
+    """Return the schema of ``plugins:``, a mapping or a list that names this project's plugin among others."""
     sections = dict.fromkeys(PLUGIN_NAMES, _ref("section"))
     has_one = {"anyOf": [{"required": [name]} for name in PLUGIN_NAMES]}
     return {

@@ -69,7 +69,7 @@ def copy_file(source: Path, target: Path, tell: Callable[[int, int], None]) -> P
 
 
 def _copy_pages(source: Path, target: Path, tell: Callable[[int, int], None]) -> None:
-    """Copy all pages as one open transaction sees them; without it, each commit of the writer would start this anew."""
+    """Copy all pages as one open transaction sees them; without it, each commit would restart the copy."""
 
     def report(_: int, remaining: int, total: int) -> None:
         tell(total - remaining, total)

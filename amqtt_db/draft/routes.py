@@ -112,7 +112,7 @@ def _add_model(
     values = [value for one in flat for value in one.values() if value is not None]
     if len(paths) > _MANY and filled < _FILLED:
         route["model"] = "eav"
-        reasons.append(f"{len(paths)} properties, of which a message has {filled:.0%} on average: a row per value")
+        reasons.append(f"{len(paths)} properties, and a message has {filled:.0%} of them on average: a row per value")
     elif len(paths) > _MANY or any(_depth(one) > _NESTED for one in objects):
         route["model"] = "document"
         reasons.append(f"nested, or many properties ({len(paths)}): a JSON document per message")

@@ -19,7 +19,7 @@ _FLAT: Final = KIND_OF_TYPE.keys() - {dict}
 _ABSENT: Final = "null"
 
 kind_mark: Final = {**KIND_OF_TYPE, dict: OBJECT, type(None): _ABSENT}.get
-"""Types → kinds, but objects apart from lists; None for a type that is none of the project's."""
+"""Types → kinds, but objects apart from lists; None for a type that this project does not know."""
 
 ObjectColumns = Mapping[str, Sequence[Any]]
 """Values of many objects, by key or by path, None where an object has none."""

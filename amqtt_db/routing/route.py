@@ -92,7 +92,7 @@ class Route:
     tables; records whose time is longer ago than ``keep`` are deleted, None: never.  ``timed`` says that the tables
     have the time in their keys, as hypertables need it.  ``indexes`` are further ones on the record's own table: names
     of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  With
-    ``only`` records that say nothing new are not stored; ``gather`` is the interval of which a view has one row, None:
+    ``only`` records that say nothing new are not stored; ``gather`` is the interval for which a view has one row, None:
     it has one for each record.  With ``raw`` the payloads are kept as they came, with
     ``properties`` also the MQTT properties of the messages.  Without ``stores`` the messages are ignored.
     """

@@ -1,6 +1,6 @@
 """Delete what is stored of some topics, all of it or what is older than a time, in steps.
 
-Each transaction deletes some thousand records with all their rows.  A topic of which nothing is left is forgotten: its
+Each transaction deletes some thousand records with all their rows.  A topic without any record left is forgotten: its
 assignments go, and the table and the view that it had to itself.  A writer at work learns that before it stores more.
 """
 
@@ -89,7 +89,7 @@ class Deleter:
             yield len(records)
 
     def _forget(self, topic: str) -> bool:
-        """Forget a topic of which nothing is left; return False if there is news of it."""
+        """Forget a topic without any record left; return False if there is news of it."""
         with self._shop.database.begin() as connection:
             erase_newest(connection, self._shop.engine, topic)
         return bool(forget_topics(self._shop.engine, self._shop.catalog, self._shop.views, [topic]))

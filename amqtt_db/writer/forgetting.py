@@ -1,4 +1,4 @@
-"""Forget topics of which nothing is stored any more: their assignments, newest values, and own tables and views.
+"""Forget topics without stored records: their assignments, newest values, and own tables and views.
 
 From the first statement on, no writer commits a record of such a topic before it has assigned the topic again.
 """
@@ -22,7 +22,7 @@ NamedTables = Mapping[str, tuple[BoundTable, str]]
 
 
 def forget_topics(engine: Engine, catalog: Catalog, views: ViewKeeper, topics: Iterable[str]) -> list[str]:
-    """Forget those topics of which nothing is stored, in one short transaction; return them.
+    """Forget those topics without stored records, in one short transaction; return them.
 
     Raises Busy, or what the driver raises, if somebody else holds a lock.
     """

@@ -73,7 +73,7 @@ class ChangeFilter:
         return states
 
     def _read_states(self, names: Sequence[DeviceName]) -> States:
-        """Return the states of those devices of which something is stored."""
+        """Return the states of those devices that have stored records."""
         if any(self._schema.get(table.key) is None for table in (LATEST_RECORDS, LATEST_VALUES)):
             return {}
         ids = dict(zip(self._lookups.ids(LATEST_DEVICES, names), names, strict=True))

@@ -49,7 +49,7 @@ DeviceName = tuple[str, str]
 """A route's topic filter and a device of it."""
 
 States = Mapping[DeviceName, LatestState]
-"""The newest values of devices; one of which nothing is stored is missing."""
+"""The newest values of devices; devices without stored records are missing."""
 
 _NUMERIC_KINDS: Final[frozenset[Kind]] = frozenset({"number", "int64", "bigint", "decimal"})
 
@@ -162,7 +162,7 @@ def _pick_records(records: Sequence[Record], kept: Sequence[int]) -> Sequence[Re
 def _counts_without(
     decoded: DecodedBatch, groups: Sequence[Any], left: RecordGroups, dropped: Sequence[Judged]
 ) -> Mapping[str, Counter[str]]:
-    """Return the counts of a batch: a message of which no record is left is unchanged, and not stored."""
+    """Return the counts of a batch: a message without any record left is unchanged, and not stored."""
     kept = {record_id for records in left.values() for record_id in _ids(records)}
     counts = {text: Counter(some) for text, some in decoded.counts.items()}
     for one in dropped:

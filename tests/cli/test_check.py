@@ -22,7 +22,7 @@ class NoPlugin:
 
 
 class Needy(BasePlugin[Any]):
-    """A plugin whose configuration is no dataclass."""
+    """A plugin whose configuration is not a dataclass."""
 
     class Config:
         """Not one."""
@@ -47,8 +47,8 @@ def write(directory: Path, plugins: dict[str, Any], listeners: dict[str, Any] | 
         ({ANONYMOUS: 5}, f"{ANONYMOUS}: expected a mapping, found a whole number"),
         ({"amqtt.plugins.authentication.FileAuthPlugn": {}}, "did you mean 'FileAuthPlugin'?"),
         ({"nowhere.Plugin": {}}, "the module 'nowhere' does not exist"),
-        ({f"{__name__}.NoPlugin": {}}, "is no plugin for amqtt"),
-        ({f"{__name__}.Needy": {}}, "`Config` is no dataclass"),
+        ({f"{__name__}.NoPlugin": {}}, "is not a plugin for amqtt"),
+        ({f"{__name__}.Needy": {}}, "`Config` is not a dataclass"),
     ],
 )  # fmt: skip
 def test_other_plugins_that_amqtt_would_refuse(tmp_path: Path, plugins: dict[str, Any], says: str) -> None:

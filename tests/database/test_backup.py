@@ -100,7 +100,7 @@ def test_both_copies_together_have_everything(tmp_path: Path) -> None:
 
 
 def test_a_copy_is_of_one_moment(tmp_path: Path) -> None:
-    """A writer commits between the steps: it does not wait, and the copy neither starts anew nor shows any of it."""
+    """A writer commits between the steps: it does not wait, and the copy neither starts again nor shows any of it."""
     path = tmp_path / "mqtt.db"
     bench = Workbench(tmp_path, {"topic": "#"})
     bench.send(*(("t", {"n": 1, "text": "x" * 500}) for _ in range(20)))

@@ -183,7 +183,7 @@ def test_text_is_taken_as_it_is(payload: str) -> None:
 
 
 def test_text_has_an_encoding() -> None:
-    """UTF-8 unless another is named; what is none of it is refused without repeating it."""
+    """UTF-8 unless another is named; other bytes are refused, and the message does not repeat them."""
     assert decode({"text": {"encoding": "latin-1"}}, b"\xe4") == "ä"
     assert reason("text", b"ab\xe4") == "not utf-8 text at byte 2: unexpected end of data"
     assert reason({"text": {"encoding": "ascii"}}, b"\xe4") == "not ascii text at byte 0: ordinal not in range(128)"

@@ -42,7 +42,7 @@ def spec_for(path: Path, *files: Any, message: str = "plant.Reading") -> dict[st
 
 
 def set_fields(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what differs from a reading of which no field is set."""
+    """Return what differs from a reading without any field set."""
     return {name: value for name, value in data.items() if value not in (0, "", b"", "IDLE") or name in _OPTIONAL}
 
 
@@ -148,7 +148,7 @@ def test_any_bytes_are_decoded_or_refused(payload: bytes, decoder: Decoder) -> N
 
 @given(fields=scalars, draw=st.data())
 def test_damaged_messages_are_decoded_or_refused(fields: dict[str, Any], draw: st.DataObject, decoder: Decoder) -> None:
-    """So it is with a message of which a byte is wrong."""
+    """So it is with a message that has a wrong byte."""
     payload = bytearray(Reading(a_int32=1, inner=Reading(**fields)).SerializeToString())
     payload[draw.draw(st.integers(0, len(payload) - 1))] = draw.draw(st.integers(0, 255))
     with contextlib.suppress(DecodeError):
@@ -184,7 +184,7 @@ def test_what_is_no_such_message_has_a_reason(payload: bytes, says: str, decoder
 
 
 def test_a_bomb_of_defaults_is_stopped(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three bytes are a message with a dozen defaults, so values are counted, anew for each payload."""
+    """Three bytes are a message with a dozen defaults, so values are counted, for each payload from zero."""
     empty, width = b"\xda\x01\x00", len(Reading.DESCRIPTOR.fields)
     assert len(decoder(empty * 1000)["readings"]) == 1000
     monkeypatch.setattr(protobuf, "MAX_VALUES", 10 * width)

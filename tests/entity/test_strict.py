@@ -188,7 +188,7 @@ def test_what_is_finer_than_a_microsecond_is_dropped() -> None:
     [True, None, "now", " 1 ", "0xff", math.nan, math.inf, 10**40, 1e300, Decimal("1E+999999999"), "1E99", [], b"1"],
 )
 def test_what_counts_nothing_is_refused(unit: str, raw: Any) -> None:
-    """No time is made up for what is none or lies beyond the calendar."""
+    """No time is made up for a value that is not a time, or that lies beyond the calendar."""
     with pytest.raises((ValueError, OverflowError, OSError)):
         epoch_reader(EPOCHS[unit])(raw)
 

@@ -183,7 +183,7 @@ class Scene(BrokerProcess):
     def _conserve(self, messages: int) -> None:
         """Received = stored + dead + ignored: every position of the journal is a message, or a connection's event.
 
-        The event of an opening itself is no message, and may still be on its way when nothing is pending.
+        The event of an opening is not a message itself, and may still be on its way when nothing is pending.
         """
         self.until(lambda: self._is_conserved(messages), f"{messages} messages account for every position")
 

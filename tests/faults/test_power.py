@@ -120,7 +120,7 @@ def test_what_was_synced_is_there(
             if sync == "always" or _synced(journal):
                 safe, size = number, wal.stat().st_size
         if wal.stat().st_size < size:
-            continue  # the log began anew
+            continue  # the log began again
         copies += 1
         _lose(tmp_path, rng, size)
         found = _numbers(tmp_path / "copy" / "journal")

@@ -106,7 +106,7 @@ def _are_level(values: Sequence[int], room: int) -> bool:
 def test_everything_levels_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """When all that some clients sent has grown old, nothing is left of it; the next ones find no more than they did.
 
-    The journal's log may grow to 16 MB before SQLite begins it anew.
+    The journal's log may grow to 16 MB before SQLite begins it again.
     """
     (tmp_path / "sitecustomize.py").write_text(QUICKLY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -12,7 +12,7 @@ ROOMS = ("home/kitchen/climate", "home/bedroom/climate", "home/attic/climate")
 
 
 def fill(bench: Workbench, count: int = 700) -> None:
-    """Store some hours of readings, and a message that is no JSON."""
+    """Store some hours of readings, and a message that is not JSON."""
     dice = random.Random(5)
     bench.send(*(message for number in range(count) for message in _moment(number, count, dice)))
     bench.send(Sent("meters/main", b"{broken"))

@@ -340,7 +340,7 @@ EACH = ("list", "", None)
 @pytest.mark.slow
 @pytest.mark.parametrize("payload", [{"v": 1}, {"v": 1, "list": None}, {"v": 1, "list": 5}, {"v": 1, "list": {"n": 1}}])
 def test_each_without_a_list_is_one_record(payload: dict[str, Any], tmp_path: Path) -> None:
-    """Absent, null or a single value: as if its route had no `each`; so is a payload that shall be a list itself."""
+    """Absent, null or a single value: as if its route had no `each`; so is a payload that should be a list itself."""
     bench = Workbench(tmp_path, *({"topic": topic, "each": each} for topic, each in zip("tuv", EACH, strict=True)))
     bench.send(*((topic, payload) for topic in "tuv"))
     assert not bench.dead()

@@ -21,8 +21,8 @@ class SparkplugTopic:
     """What a topic says: the type of its messages, and where they come from.
 
     ``origin`` are the properties of its records, by the words of the specification.  ``node``, ``sequence``,
-    ``devices`` and ``device`` are the names under which something is remembered of the edge node, of its sequence
-    numbers, of which of its devices are online, and of the device.
+    ``devices`` and ``device`` name what is remembered: of the edge node, its sequence numbers, its online devices, and
+    the device.
     """
 
     type: str

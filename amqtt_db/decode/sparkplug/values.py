@@ -157,7 +157,7 @@ def _read_truths(packed: bytes) -> list[bool]:
 
 
 def _read_texts(packed: bytes) -> list[str]:
-    """Return an array of texts, each of which ends with a null byte."""
+    """Return an array of texts; each ends with a null byte."""
     *texts, rest = packed.split(b"\0")
     if rest:
         raise DecodeError("an array of texts does not end with a null byte")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def cover(filters: Iterable[str]) -> list[str]:
-    """Return filters that cover all of ``filters``, sorted, no two of which match the same topic.
+    """Return filters that cover all of ``filters``, sorted; no two of them match the same topic.
 
     Filters that overlap without one covering the other are joined: additional messages that the result matches go to
     no route, and are counted as ignored.

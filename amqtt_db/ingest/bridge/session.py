@@ -237,7 +237,7 @@ class Session:
         return may_be and self._count - number <= self._in_turn
 
     def _take_other(self, packet: Pubrel | Pingresp) -> Iterator[int]:
-        """Take a packet that is no message; yield its acknowledgement."""
+        """Take a packet other than a message; yield its acknowledgement."""
         if isinstance(packet, Pingresp):
             self._is_freed = True
             return

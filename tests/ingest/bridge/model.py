@@ -1,6 +1,6 @@
 """A model of a broker, the network, a bridge and its disk, around the real session: random histories with crashes.
 
-Time passes in random steps, each of which does one thing: somebody publishes, the broker reads or writes, the bridge
+Time passes in random steps, and each does one thing: somebody publishes, the broker reads or writes, the bridge
 reads, a commit reaches the disk, the network breaks, a process is killed.  What was sent in order arrives in order, as
 far as it arrives.
 """
