@@ -177,10 +177,6 @@ class GroupCommit:
         """
         self._listeners.append(listener)
 
-    def remove_listener(self, listener: Callable[[int], None]) -> None:
-        """Stop calling a listener."""
-        self._listeners.remove(listener)
-
     def remember(self, scope: str, key: str, value: bytes | None) -> None:
         """Keep a note, see :meth:`Journal.remember`; the future of the next entries is done once it is committed.
 

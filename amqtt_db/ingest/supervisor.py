@@ -39,6 +39,8 @@ MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has logged why."""
 BLOATED: Final = 75
 """Exit status of a child that has used too much memory and must be replaced."""
+QUIET: Final = 1.0
+"""Seconds without news after which the writer may check the journal less often, because it is woken."""
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
@@ -49,6 +51,7 @@ _PAGE_SECONDS: Final = 8.0  # for the page to answer what it was asked
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 30.0
 _STEADY_SECONDS: Final = 60.0
+_NEWS: Final = b"\n"
 _SILENCE: Final = 0.5  # seconds of waiting that need no log line
 
 
@@ -117,6 +120,7 @@ class Supervisor:
         self._backoff = Backoff(_FIRST_WAIT, _LAST_WAIT)
         self._causes = OncePerCause()
         self._pause = 0.0
+        self._last_news = -math.inf
 
     @property
     def pid(self) -> int | None:
@@ -127,6 +131,14 @@ class Supervisor:
     def start(self) -> None:
         """Start the child, and keep it alive from now on."""
         self._task = asyncio.create_task(self._keep_running(), name="amqtt_db supervisor")
+
+    def tell_news(self, _: int) -> None:
+        """Tell the child that something was committed, if it may have gone to sleep; the group commit calls this."""
+        now = monotonic()
+        before, self._last_news = self._last_news, now
+        stdin = None if self._process is None else self._process.stdin
+        if now - before > QUIET / 2 and stdin is not None and not stdin.is_closing():
+            stdin.write(_NEWS)
 
     async def stop(self) -> None:
         """Stop the child: let it end by itself, else terminate it, else kill it; return when it is gone."""

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, OncePerCause
+from amqtt_db.ingest.supervisor import QUIET
 from amqtt_db.journal import Generation, JournalReader, read_backlog, write_progress, write_report
 from amqtt_db.message import Batch
 from amqtt_db.writer.crash_guard import CrashGuard
@@ -26,6 +27,7 @@ from amqtt_db.writer.writer import Writer
 logger = logging.getLogger(__name__)
 
 IDLE: Final = 0.04  # seconds between checks of a quiet journal
+ASLEEP: Final = 0.5  # the same once it has been quiet for long, if the parent wakes this process
 LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
 GATHER: Final = 0.025  # seconds after a small batch: a small commit keeps the disk as busy as a large one
 SMALL: Final = 2500  # messages of a batch
@@ -35,20 +37,25 @@ LONGEST_WAIT: Final = 5.0  # seconds between attempts, at most
 
 @attrs.define
 class Stop:
-    """A request to end: once nothing is left to do, and at the deadline in any case."""
+    """A request to end: once nothing is left to do, and at the deadline in any case.  It also passes on news."""
 
-    _requested: threading.Event = attrs.field(factory=threading.Event)
+    is_requested: bool = False
+    """True if the loop has been asked to end."""
+    is_woken: bool = False
+    """True if somebody tells of news, so that a quiet journal need not be checked often."""
+    _news: threading.Event = attrs.field(factory=threading.Event)
     _deadline: float = float("inf")
 
     def request(self, within: float) -> None:
         """Ask the loop to store what is waiting, for at most ``within`` seconds, then to end."""
         self._deadline = time.monotonic() + within
-        self._requested.set()
+        self.is_requested = True
+        self._news.set()
 
-    @property
-    def is_requested(self) -> bool:
-        """True if the loop has been asked to end."""
-        return self._requested.is_set()
+    def wake(self) -> None:
+        """Tell the loop that there may be something in the journal."""
+        self.is_woken = True
+        self._news.set()
 
     @property
     def is_overdue(self) -> bool:
@@ -56,11 +63,12 @@ class Stop:
         return time.monotonic() > self._deadline
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but stop when the loop is asked to end."""
+        """Sleep, but stop at news, or when the loop is asked to end."""
         if self.is_requested:
             time.sleep(min(seconds, max(0.0, self._deadline - time.monotonic())))
         else:
-            self._requested.wait(seconds)
+            self._news.wait(seconds)
+            self._news.clear()
 
 
 class BatchNotStored(Exception):  # noqa: N818 - it reads as what happened
@@ -228,11 +236,13 @@ class WriterLoop:
                 self._told.add(weakness)
 
     def _await_news(self) -> None:
+        """Wait until something is committed."""
+        began = time.monotonic()
         while not self._stop.is_requested and self._reader is not None and not self._reader.changed():
-            if self._writer is not None:
-                self._writer.do_idle_work()
+            has_worked = self._writer is not None and self._writer.do_idle_work()
             self._report()
-            self._stop.wait(IDLE)
+            is_quiet = self._stop.is_woken and not has_worked and time.monotonic() - began > QUIET
+            self._stop.wait(ASLEEP if is_quiet else IDLE)
 
     def _endure(self, error: Exception, batch: Batch | None) -> None:
         """Log once what is wrong, repair what can be repaired, and wait."""

@@ -89,7 +89,7 @@ def _work(settings: Settings, stop: Stop) -> int:
 
 def _watch_parent(stop: Stop, journal: Path) -> None:
     while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would break the exit of the process
-        pass
+        stop.wake()
     seconds = IDLE_DEADLINE if is_empty(journal) else DEADLINE
     stop.request(seconds)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -85,13 +85,16 @@ class Retention:
         """Start the next round as soon as this one ends, because there are new tables."""
         self._is_due_again = self._has_hypertables
 
-    def step(self, *, quiet: bool) -> None:
-        """Work for a moment, unless it is too early; ``quiet`` means that no messages wait.  Errors are logged."""
+    def step(self, *, quiet: bool) -> bool:
+        """Work for a moment, unless it is too early; ``quiet`` means that no messages wait.  Errors are logged.
+
+        Returns True if it was not too early.
+        """
         started = time.monotonic()
         if self._is_due_again and self._work is None:
             self._is_due_again, self._not_before = False, min(self._not_before, started)
         if started < self._not_before:
-            return
+            return False
         try:
             pause = self._step(started + SLICE)
         except Exception as error:  # also from a user's model: old records can wait
@@ -99,6 +102,7 @@ class Retention:
             self._work, pause = None, PENALTY
         took = time.monotonic() - started
         self._not_before = time.monotonic() + max(pause, 0.0 if quiet else REST * took)
+        return True
 
     def finish(self) -> None:
         """Do one whole round at once.  Raises whatever the database raises."""

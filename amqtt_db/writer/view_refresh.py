@@ -116,17 +116,17 @@ class ViewKeeper:
             if assignment.topic in known and assignment.key in self._destinations:
                 self._due[assignment.key] = self._destinations[assignment.key]
 
-    def refresh(self, *, quiet: bool = False) -> None:
+    def refresh(self, *, quiet: bool = False) -> bool:
         """Refresh some of the views that are due, unless it is too early; log errors once per cause.
 
-        ``quiet`` means that no messages are waiting, so a slow refresh needs no rest.
+        ``quiet`` means that no messages are waiting, so a slow refresh needs no rest.  Returns True if views were due.
         """
         started = time.monotonic()
         if self._faulty and started >= self._retry_faulty_at:
             self._due.update(self._faulty)
             self._faulty.clear()
         if not self._due or self._sql is None or started < self._not_before:
-            return
+            return False
         try:
             self._refresh(self._sql)
         except Exception as error:  # also from a user's model: no view is worth a message
@@ -137,6 +137,7 @@ class ViewKeeper:
             self._collisions = 0
             took = time.monotonic() - started
             self._not_before = time.monotonic() + (REST_FACTOR * took if took > SLOW and not quiet else 0.0)
+        return True
 
     def finish(self, is_late: Callable[[], bool] = lambda: False) -> None:
         """Refresh all views that are due; give up when time is up, or after some seconds if others hold locks."""

@@ -136,10 +136,13 @@ class Writer:
             self._store(number, previous, start, batch)
         self.retention.step(quiet=False)
 
-    def do_idle_work(self) -> None:
-        """Do work that can wait until there is nothing to store: refresh views that are due, delete old records."""
-        self._views.refresh(quiet=True)
-        self.retention.step(quiet=True)
+    def do_idle_work(self) -> bool:
+        """Do work that can wait until there is nothing to store: refresh views that are due, delete old records.
+
+        Returns True if something was due, so there may be more to do.
+        """
+        has_refreshed = self._views.refresh(quiet=True)
+        return self.retention.step(quiet=True) or has_refreshed
 
     def finish_views(self, is_late: Callable[[], bool]) -> None:
         """Refresh all views that are due, because only this process knows of them; give up when time is up."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtt_db.ingest.supervisor import Supervisor, decode_job, encode_job
+from amqtt_db.ingest.supervisor import QUIET, Supervisor, decode_job, encode_job
 
 SECONDS = 20.0
 
@@ -26,6 +26,13 @@ import os, sys
 log = open(sys.argv[1], "a", buffering=1)
 log.write(f"began {os.getsid(0) == os.getpid()} {sys.stdin.readline()}")
 sys.stdin.read()
+log.write("ended\\n")
+"""
+ATTENTIVE = """
+import sys
+log = open(sys.argv[1], "a", buffering=1)
+for line in sys.stdin:
+    log.write(line)
 log.write("ended\\n")
 """
 STUBBORN = """
@@ -103,6 +110,24 @@ def test_the_child_gets_its_order_and_ends_by_itself(log: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_child_is_told_of_news_after_a_pause(log: Path) -> None:
+    """The first commit is news, and one after a pause; those in between are not, because the child is awake then."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"job", command(ATTENTIVE, log))
+        supervisor.start()
+        await until(lambda: written(log, 1))
+        for expected in (2, 3):
+            for position in range(5):
+                supervisor.tell_news(position)
+            await until(lambda: written(log, expected))  # noqa: B023
+            supervisor._last_news -= QUIET
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+    assert lines(log) == ["job", "", "", "ended"]
+
+
 def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each time it dies there is a new one; the log says why, once."""
 

@@ -209,6 +209,18 @@ def test_nothing_is_busy_when_nothing_comes(mill: Mill) -> None:
     assert time.process_time() - before < 0.02
 
 
+def test_a_loop_that_sleeps_is_woken(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it knows that somebody tells of news, it checks a quiet journal rarely, and stores at once what comes."""
+    monkeypatch.setattr("amqtt_db.writer.loop.QUIET", 0.0)
+    monkeypatch.setattr("amqtt_db.writer.loop.ASLEEP", 2 * PATIENCE)
+    mill.stop.wake()
+    mill.start()
+    for count in (1, 2):
+        mill.send(count)
+        mill.stop.wake()
+        mill.until_stored()
+
+
 def test_a_stream_is_stored_in_groups(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages that come one by one share commits: there is a pause after each small one."""
     ends: list[int] = []

@@ -193,6 +193,8 @@ class Bridge:
         self._group_commit = GroupCommit(journal)
         self.links = [Link(broker, filters, self._group_commit, keeping) for broker in brokers]
         self._writer = writer
+        if writer is not None:
+            self._group_commit.add_listener(writer.tell_news)
         self._monitor = Monitor(metrics, journal.path, self._intake)
         kept = {link.subscription.scope for link in self.links}
         for gone in set(self._group_commit.notes(LINK_SCOPE)) - kept:
