@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Final
 
 import attrs
 import orjson
 
-from amqtt_db.journal.file import read_beside, replace_beside
+from amqtt_db.journal.file import overwrite_beside, read_beside
 
 _PROGRESS_FILE: Final = ".progress"
+_WIDTH: Final = 256  # of the file: longer than any progress
 
 
 @attrs.frozen
@@ -23,13 +25,20 @@ class Progress:
 
 def write_progress(path: Path | str, token: str, position: int) -> None:
     """Report to the owner of the journal at ``path`` what it need not keep.  Raises JournalError."""
-    replace_beside(Path(path), _PROGRESS_FILE, orjson.dumps({"token": token, "position": position}))
+    written = {"token": token, "position": position, "check": _checksum(token, position)}
+    overwrite_beside(Path(path), _PROGRESS_FILE, orjson.dumps(written).ljust(_WIDTH))
 
 
 def read_progress(path: Path | str) -> Progress | None:
-    """Return what was last reported for the journal at ``path``; None if nothing was, or it cannot be read."""
+    """Return what was last reported for the journal at ``path``; None if nothing was, or it cannot be read just now."""
     try:
         found = orjson.loads(read_beside(Path(path), _PROGRESS_FILE))
-        return Progress(str(found["token"]), int(found["position"]))
+        progress = Progress(str(found["token"]), int(found["position"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    return progress if found.get("check") == _checksum(progress.token, progress.position) else None
+
+
+def _checksum(token: str, position: int) -> int:
+    """Return what a reader that sees half of the old file and half of the new one does not find."""
+    return zlib.crc32(b"%s %d" % (token.encode(), position))

@@ -53,7 +53,8 @@ def run_writer() -> int:
 def exceeds_memory(limit: int) -> bool:
     """Return True if this process uses more than ``limit`` bytes of memory; False if that is unknown."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            pages = int(file.read().split()[1])
     except OSError:
         return False
     return pages * os.sysconf("SC_PAGE_SIZE") > limit

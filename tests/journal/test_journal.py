@@ -626,6 +626,8 @@ def test_progress_is_what_was_last_written(path: Path) -> None:
     write_progress(path, "token", 17)
     write_progress(path, "token", 18)
     assert read_progress(path) == Progress("token", 18)
-    for damaged in (b"", b"{", b"[]", b'{"token": "a"}', b'{"token": "a", "position": null}'):
+    whole = Path(f"{path}.progress").read_bytes()
+    mixed = whole.replace(b"18", b"19")
+    for damaged in (b"", b"{", b"[]", b'{"token": "a"}', b'{"token": "a", "position": null}', whole[:20], mixed):
         Path(f"{path}.progress").write_bytes(damaged)
         assert read_progress(path) is None

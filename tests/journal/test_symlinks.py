@@ -31,7 +31,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     ".lock": open_owner,
     ".writer": lambda path: acquire_lock(path, ()),
     ".attempt": lambda path: CrashGuard(path.with_name(path.name + ".attempt")),
-    ".progress.new": lambda path: write_progress(path, "token", 1),
+    ".progress": lambda path: write_progress(path, "token", 1),
     ".report.new": lambda path: write_report(path, WriterReport(started=0)),
     ".maintenance": hold_maintenance,
 }
