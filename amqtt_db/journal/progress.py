@@ -25,7 +25,7 @@ class Progress:
 
 def write_progress(path: Path | str, token: str, position: int) -> None:
     """Report to the owner of the journal at ``path`` what it need not keep.  Raises JournalError."""
-    written = {"token": token, "position": position, "check": _checksum(token, position)}
+    written = {"token": token, "position": position, "check": _sum_of(token, position)}
     overwrite_beside(Path(path), _PROGRESS_FILE, orjson.dumps(written).ljust(_WIDTH))
 
 
@@ -36,9 +36,9 @@ def read_progress(path: Path | str) -> Progress | None:
         progress = Progress(str(found["token"]), int(found["position"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return progress if found.get("check") == _checksum(progress.token, progress.position) else None
+    return progress if found.get("check") == _sum_of(progress.token, progress.position) else None
 
 
-def _checksum(token: str, position: int) -> int:
+def _sum_of(token: str, position: int) -> int:
     """Return what a reader that sees half of the old file and half of the new one does not find."""
     return zlib.crc32(b"%s %d" % (token.encode(), position))
