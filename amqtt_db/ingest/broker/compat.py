@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from importlib.metadata import version
 from typing import Any, Final, cast
 
@@ -16,20 +17,25 @@ import attrs
 from amqtt.adapters import BufferReader, BufferWriter, ReaderAdapter, StreamReaderAdapter, WriterAdapter
 from amqtt.broker import Broker, BrokerContext
 from amqtt.contexts import ListenerConfig
+from amqtt.errors import AMQTTError
+from amqtt.mqtt.connect import ConnectPacket
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.pubcomp import PubcompPacket
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.mqtt.pubrel import PubrelPacket
 from amqtt.plugins.manager import PluginManager
 from amqtt.session import ApplicationMessage, Session
+from websockets.asyncio.server import ServerConnection
 
 from amqtt_db.errors import AmqttDbError
+from amqtt_db.ingest.broker.websocket import WebSocketReader, WebSocketWriter
 
 logger = logging.getLogger(__name__)
 
 _BYTES_REPR: Final = re.compile(r"""b(['"]).*\\x[89a-f][0-9a-f].*\1""", re.DOTALL)
 _CHUNK: Final = 2**16
 _QOS_2: Final = 4  # bit in the flags of a PUBLISH
+_NOT_AUTHORIZED: Final = b"\x20\x02\x00\x05"  # CONNACK
 _TRIAL_SECONDS: Final = 0.02  # a QoS 2 message waits for its PUBREL, which never comes
 
 _STORING: Final = "no message can be stored before it is acknowledged"
@@ -38,8 +44,12 @@ _PERMISSIONS: Final = "it is unknown who may publish what"
 _WILLS: Final = "wills are not stored"
 _ENDS: Final = "ends of connections are noticed late"
 _GREETINGS: Final = "clients that speak MQTT 5 are not refused but hang"
-_LOGINS: Final = "failed logins are neither logged nor counted"
+_LOGINS: Final = "failed logins are neither logged nor counted, and end the session of the client that they name"
+_WEBSOCKETS: Final = "a connection over WebSocket that breaks may leave a message that nobody sent"
 _SPEED: Final = "reading is slower"
+
+_let_in: Final[ContextVar[Session | None]] = ContextVar("amqtt_db_let_in", default=None)
+"""Who has logged in on the connection that the current task serves."""
 
 
 @attrs.frozen
@@ -133,6 +143,8 @@ def _missing_parts(context: BrokerContext) -> Iterator[_Missing]:
         (broker, "_broadcast_queue", asyncio.Queue, _WILLS, False),
         (broker, "_authenticate", Callable, _LOGINS, False),
         (broker, "_initialize_client_session", Callable, _GREETINGS, False),
+        (broker, "ws_connected", Callable, _WEBSOCKETS, False),
+        (broker, "external_connected", Callable, _WEBSOCKETS, False),
         (handler, "_reader_stopped", asyncio.Event, _ENDS, False),
         (stream, "_reader", asyncio.StreamReader, _SPEED, False),
     ):
@@ -162,6 +174,8 @@ def receiver(reader: ReaderAdapter) -> Callable[[int], Awaitable[bytes]]:
 
     amqtt's own adapter only returns exact numbers of bytes, which takes several calls of the stream for each packet.
     """
+    if isinstance(reader, WebSocketReader):
+        return lambda _: reader.receive()
     stream = getattr(reader, "_reader", None)
     if not isinstance(reader, StreamReaderAdapter) or not isinstance(stream, asyncio.StreamReader):
         return lambda missing: reader.read(min(missing, _CHUNK))
@@ -190,6 +204,19 @@ def intercept_ends(broker: Broker) -> None:
     broker.stream_connected = serve_and_close  # type: ignore[method-assign]
 
 
+def intercept_websockets(broker: Broker) -> None:
+    """Read and write WebSockets with the plugin's own adapters."""
+    serve: Callable[[ReaderAdapter, WriterAdapter, str], Awaitable[None]] | None
+    serve = getattr(broker, "external_connected", None)
+    if serve is None:
+        return
+
+    async def serve_websocket(websocket: ServerConnection, listener_name: str) -> None:
+        await serve(WebSocketReader(websocket), WebSocketWriter(websocket), listener_name)
+
+    broker.ws_connected = serve_websocket  # type: ignore[method-assign]
+
+
 def intercept_greetings(
     broker: Broker, read_connect: Callable[[ReaderAdapter, WriterAdapter], Awaitable[bytes]]
 ) -> None:
@@ -209,18 +236,59 @@ def intercept_greetings(
 
 
 def intercept_logins(broker: Broker, refused: Callable[[Session], None]) -> None:
-    """Call ``refused`` for each client that the broker does not let in: amqtt tells no plugin of it."""
+    """Call ``refused`` for each client that the broker does not let in: amqtt tells no plugin of it.
+
+    Who has logged in with :func:`log_in` is not asked again; what the plugins noted about the client is passed on.
+    """
     authenticate: Callable[[Session, ListenerConfig], Awaitable[bool]] | None = getattr(broker, "_authenticate", None)
     if authenticate is None:
         return
 
     async def authenticate_and_tell(session: Session, _: ListenerConfig) -> bool:
+        known = _let_in.get()
+        if known is not None:
+            session.is_anonymous = known.is_anonymous
+            session.attributes.update(known.attributes)
+            return True
         is_let_in = await authenticate(session, _)
         if not is_let_in:
             refused(session)
         return is_let_in
 
     broker._authenticate = authenticate_and_tell  # type: ignore[method-assign] # noqa: SLF001
+
+
+async def log_in(broker: Broker, connect: bytes, writer: WriterAdapter) -> None:
+    """Ask the broker's plugins whether they let a client in, before amqtt sees its CONNECT.
+
+    amqtt asks them only after it has deleted the session of the same client id, and ends its connection even if they
+    say no.  Raises AMQTTError if they do, having told the client.
+    """
+    authenticate: Callable[[Session, ListenerConfig], Awaitable[bool]] | None = getattr(broker, "_authenticate", None)
+    session = await _read_session(connect, writer)
+    if authenticate is None or session is None:
+        return
+    if not await authenticate(session, ListenerConfig()):
+        writer.write(_NOT_AUTHORIZED)
+        await writer.drain()
+        raise AMQTTError("the client is not let in")
+    _let_in.set(session)
+
+
+async def _read_session(connect: bytes, writer: WriterAdapter) -> Session | None:
+    """Return a session as amqtt will make it for a CONNECT; None if amqtt will refuse the packet."""
+    session = Session()
+    try:
+        packet = await ConnectPacket.from_stream(BufferReader(connect))
+        for name in ("client_id", "username", "password", "will_flag", "will_topic", "will_message", "will_qos"):
+            setattr(session, name, getattr(packet, name))
+        session.clean_session, session.will_retain = packet.clean_session_flag, packet.will_retain_flag
+        session.keep_alive = packet.keep_alive
+    except Exception:  # amqtt reads the packet again, and says what is wrong with it
+        return None
+    session.remote_address, session.remote_port = writer.get_peer_info() or (None, None)
+    session.ssl_object = writer.get_ssl_info()
+    return session
 
 
 def intercept_wills(broker: Broker, store: Callable[[Session, dict[str, Any]], Awaitable[None]]) -> None:

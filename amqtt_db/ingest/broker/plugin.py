@@ -27,6 +27,7 @@ from amqtt_db.ingest.broker.qos2 import forget_abandoned
 from amqtt_db.ingest.broker.quiet import RepeatFilter
 from amqtt_db.ingest.broker.sessions import Connections
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
+from amqtt_db.ingest.broker.websocket import WebSocketReader
 from amqtt_db.ingest.farewell import log_end
 from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.gate import MemoryBudget
@@ -106,6 +107,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._cleaned_at = monotonic()
         compat.intercept_wills(self._broker, self._store_will)
         compat.intercept_ends(self._broker)
+        compat.intercept_websockets(self._broker)
         compat.intercept_greetings(self._broker, self._greet)
         compat.intercept_logins(self._broker, self._refuse_login)
 
@@ -136,10 +138,12 @@ class Plugin(BasePlugin[BrokerContext]):
         compat.intercept_qos_2(handler, queue.take, queue.release)
         queue.connection = self._connections.opened(client_session, handler)
         if handler.reader is not None:
+            refuse = partial(self._refusals.add, client_id)
+            if isinstance(handler.reader, WebSocketReader):
+                handler.reader.refuse = refuse
             handler.reader = reader = GatedReader(
-                handler.reader, self._group_commit.gate, self._budget, self._max_payload,
-                partial(self._refusals.add, client_id),
-            )  # fmt: skip
+                handler.reader, self._group_commit.gate, self._budget, self._max_payload, refuse
+            )
             texts = (client_id, client_session.username, client_session.will_topic)
             if any(map(compat.is_ill_formed, texts)):
                 client_session.will_flag = False
@@ -199,10 +203,12 @@ class Plugin(BasePlugin[BrokerContext]):
 
     async def _greet(self, reader: ReaderAdapter, writer: WriterAdapter) -> bytes:
         try:
-            return await read_connect(reader, writer)
+            connect = await read_connect(reader, writer)
         except Unwelcome:
             self._refusals.logins_failed += 1
             raise
+        await compat.log_in(self._broker, connect, writer)
+        return connect
 
     def _refuse_login(self, session: Session) -> None:
         self._refusals.refuse_login(session.client_id, session.username, session.remote_address)

@@ -22,6 +22,8 @@ from amqtt.errors import PluginInitError
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from amqtt_db.ingest.broker.streams import CoalescingWriter
 from amqtt_db.ingest.refusals import DENIED, INTAKE_SCOPE
@@ -143,6 +145,34 @@ def test_a_client_on_a_websocket_is_acknowledged_what_is_stored(in_house: InHous
 
     setup = in_house(scenario, listener="ws")
     assert sorted(int(message.payload) for message in setup.entries()) == list(range(100))
+
+
+def test_a_websocket_that_breaks_or_sends_too_much_stores_nothing_of_it(
+    in_house: InHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """amqtt alone would complete a packet from its last piece; what is larger than amqtt allows is told."""
+
+    async def scenario(setup: Setup) -> None:
+        pieces = publish("a", b"".join(b"%d," % number for number in range(99)), 1, 7)
+        for sent in ([pieces], [pieces[:10], pieces[10:20], pieces[20:]], [pieces[:90]], [pieces[:20], pieces[20:90]],
+                     [publish("a", bytes(2**20), 1, 7)]):  # fmt: skip
+            async with connect(f"ws://127.0.0.1:{setup.port}", subprotocols=[Subprotocol("mqtt")]) as client:
+                await client.send(connect_packet("web"))
+                assert await client.recv() == b"\x20\x02\x00\x00"
+                for piece in sent:
+                    await client.send(piece)
+                if b"".join(sent) == pieces:
+                    assert await client.recv() == b"\x40\x02\x00\x07"
+                elif len(sent[-1]) > 2**20:
+                    await client.wait_closed()
+        await setup.until(lambda: setup.plugin._connections.count == 0)
+        assert setup.plugin._group_commit._journal.refused == 1
+
+    with caplog.at_level(logging.WARNING):
+        setup = in_house(scenario, listener="ws")
+    assert len(setup.entries()) == 2
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("client 'web' sent more than 1 MiB in one WebSocket message and is disconnected")
 
 
 def test_acknowledgements_of_one_commit_leave_together(in_house: InHouse) -> None:
@@ -317,6 +347,30 @@ def test_who_comes_and_who_is_not_let_in_is_told(in_house: InHouse, caplog: pyte
     assert lines[0] == "client 'tester' from 127.0.0.1 is not let in as user 'mallory'"
     assert re.fullmatch(r"client 'tester' connected from 127\.0\.0\.1:\d+ as user 'alice'", lines[1])
     assert lines[2:] == ["client 'tester' disconnected"]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_who_is_not_let_in_takes_nothing_from_the_client_of_that_name(in_house: InHouse, clean: bool) -> None:
+    """Neither its connection, nor its subscriptions, nor its will; and no session is left of the stranger."""
+
+    async def scenario(setup: Setup) -> None:
+        alice = await Client.connect(setup.port, "one", clean=False, username="alice", will=("w", b"alice's", 1, False))
+        alice.send(packet(0x82, b"\x00\x09" + text("a") + b"\x00"))
+        assert await alice.acknowledged() == (9, 9)
+        for name in ("one", "other"):
+            will = ("w", b"mallory's", 1, False)
+            mallory = await Client.connect(setup.port, name, clean=clean, username="mallory", will=will)
+            assert await mallory.reader.read() == b""
+            await mallory.vanish()
+        alice.send(publish("a", b"still here"))
+        assert (await alice.packet())[-10:] == b"still here"
+        assert list(setup.broker.sessions) == ["one"]
+        assert setup.plugin._refusals.logins_failed == 2
+        await alice.vanish()
+        await setup.until_stored(2)
+
+    setup = in_house(scenario, plugins={f"{__name__}.Doorman": {}})
+    assert [message.payload for message in setup.entries()] == [b"still here", b"alice's"]
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
