@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,11 +17,18 @@ from hypothesis import settings
 from tests import laws, workbench
 from tests.database.engines.servers import mysql, postgresql, servers, site, timescaledb
 from tests.network import host
+from tests.pairs import left_out
 
 __all__ = ["host", "mysql", "postgresql", "servers", "site", "timescaledb"]
 
 SERVERS: Final = frozenset({"mysql", "postgresql", "timescaledb"})
 FAULTS: Final = Path(__file__).parent / "faults"
+
+MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a name of Linux
+ROOM: Final = 4 * 2**30
+
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)  # files in memory: tests need not wait for a disk
 
 settings.register_profile("fast", max_examples=15, deadline=None, derandomize=False)
 settings.register_profile("quick", max_examples=5, deadline=None, derandomize=False)
@@ -35,6 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--codec-messages", type=int, default=500, help="how many messages each decoder gets in a row")
     group.addoption("--kill-rounds", type=int, default=3, help="how many times to kill the bridge under load")
     group.addoption("--long", action="store_true", help="also run what takes long: RabbitMQ, and the largest payload")
+    parser.getgroup("engines").addoption(
+        "--all-pairs", action="store_true", help="run each test with all its parameters on each engine"
+    )
     parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
     parser.getgroup("page").addoption("--screenshots", metavar="DIR", help="save pictures of the page into a directory")
     group.addoption("--soak", type=int, default=0, metavar="CLIENTS", help="run the soak test with so many clients")
@@ -51,8 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a second or two; left out of `make quick`")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server and what tries a fault, so that `make quick` can leave it out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the servers' turns make unnecessary; mark what needs a server and what tries a fault."""
+    is_whole = config.getoption("--all-pairs") or config.getoption("--write-laws")
+    left = frozenset() if is_whole else frozenset(left_out(items))
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
     for item in items:
         if _needs_server(item):
             item.add_marker(pytest.mark.server)
