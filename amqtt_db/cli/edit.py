@@ -16,7 +16,7 @@ from amqtt_db.cli.output import print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings, require_consent
 from amqtt_db.config import Settings
 from amqtt_db.entity.timestamp import TIMES
-from amqtt_db.errors import DatabaseError, format_count
+from amqtt_db.errors import AmqttDbError, DatabaseError, format_count
 
 if TYPE_CHECKING:
     from amqtt_db.writer.workshop import Workshop
@@ -110,6 +110,11 @@ def redecode(
             redecoder = Redecoder(shop, since, before)
             topics = [] if dry_run else redecoder.topics(topic)
             done = redecoder.preview(topic) if dry_run else [RedecodeProgress(), *redecoder.redecode(*topics)][-1]
+        if not done.messages and not done.refusals:
+            raise AmqttDbError(
+                f"no payload of topic {topic} is kept, or none in these times; `raw: true` in a route keeps those that "
+                "arrive from then on"
+            )
         refill_latest(settings, topics)
         for one, (count, reason) in sorted(done.refusals.items()):
             print_text(show.escape_text(f"{one}: {count} refused, and kept as before: {reason}"))

@@ -123,18 +123,19 @@ def import_file(
     """Store the records of a file, each once by its id, with the models of their routes, even while messages arrive."""
     from amqtt_db.database.snapshot import has_database  # noqa: PLC0415
     from amqtt_db.reader.record_file import read_file_records  # noqa: PLC0415
-    from amqtt_db.writer.importing import Importer  # noqa: PLC0415
+    from amqtt_db.writer.importing import Importer, Survey  # noqa: PLC0415
     from amqtt_db.writer.lock import require_same_routes  # noqa: PLC0415
     from amqtt_db.writer.taking_in import TakenIn  # noqa: PLC0415
 
     with error_boundary():
         settings = read_settings(path)
         require_same_routes(settings.journal.path, settings.routes)
+        survey = Survey.of(read_file_records(file), settings.routes, source)  # before a database is created for nothing
         if dry_run and not has_database(settings.database):
-            done = TakenIn(sum(1 for _ in read_file_records(file)))
+            done = TakenIn(survey.records)
         else:
             with open_workshop(settings, create=True) as shop:
-                importer = Importer(shop, lambda: read_file_records(file), source)
+                importer = Importer(shop, lambda: read_file_records(file), survey, source)
                 done = importer.check()
                 if not dry_run:
                     done = sum(importer.store(), TakenIn())

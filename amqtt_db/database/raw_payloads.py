@@ -38,12 +38,18 @@ def add_raw(
             "session": message_id(journal, one.session) if one.session else None,
             "qos": one.qos,
             "retain": one.retain,
+            "properties": None if number else fit_properties(one.properties, size),
             "payload": one.payload[start : start + size],
         }
         for one in messages
         for number, start in enumerate(range(0, max(1, len(one.payload)), size))
     ]
     connection.execute(catalog.raw.insert(), rows)
+
+
+def fit_properties(properties: bytes, size: int) -> bytes | None:
+    """Return a message's properties; None if it has none, or more than the ``size`` that fits into a statement."""
+    return properties if 0 < len(properties) <= size else None
 
 
 def raw_after(
@@ -81,7 +87,8 @@ def _next_heads(
     here &= sa.true() if since is None else table.c.time >= since
     here &= sa.true() if before is None else table.c.time < before
     here &= table.c.hash.in_(list(topics)) if len(topics) <= MOST_HASHES else sa.true()
-    columns = (table.c.id, table.c.hash, table.c.time, table.c.session, table.c.qos, table.c.retain)
+    names = ("id", "hash", "time", "session", "qos", "retain", "properties")
+    columns = [table.c[name] for name in names]
     return connection.execute(sa.select(*columns).where(here).order_by(table.c.id).limit(RAW_AT_ONCE)).all()
 
 
@@ -107,7 +114,8 @@ def _payloads(connection: sa.Connection, catalog: Catalog, ids: Sequence[int]) -
 def _message(head: Any, topic: str, payload: bytes) -> Message:
     sent = flags(PUBLISH, head.qos, bool(head.retain))
     session = (head.session or 0) & _POSITION_MASK
-    return Message(head.id & _POSITION_MASK, head.time, sent, session, topic.encode(), payload)
+    kept = head.properties or b""
+    return Message(head.id & _POSITION_MASK, head.time, sent, session, topic.encode(), payload, kept)
 
 
 def has_raw(connection: sa.Connection, catalog: Catalog) -> bool:

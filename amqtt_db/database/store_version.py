@@ -19,7 +19,7 @@ from amqtt_db.database.engines.base import Engine, driver_error, first_line
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.spec import from_spec, to_spec
 
-STORE_VERSION: Final = 3
+STORE_VERSION: Final = 4
 """The version that this program reads and writes."""
 
 _META: Final = "mqtt_meta"
@@ -27,6 +27,9 @@ _JOURNAL: Final = "mqtt_journal"
 _COUNTER: Final = "mqtt_counter"
 _OLD_COLUMN: Final = "epoch"  # a column that only version 0 has
 _COUNTS_SINCE_2: Final = frozenset({"empty", "time_missing"})
+_DEAD_LETTER: Final = "mqtt_dead_letter"
+_RAW: Final = "mqtt_raw"
+_PROPERTIES: Final = "properties"  # a column of both since version 4
 _VERSION_NAME: Final = "version"
 
 
@@ -79,7 +82,9 @@ def stored_version(connection: sa.Connection) -> int | None:
     if _OLD_COLUMN in _names_of_columns(inspector, _JOURNAL):
         return 0
     counters = _names_of_columns(inspector, _COUNTER)
-    return 3 if "unchanged" in counters else 2 if counters >= _COUNTS_SINCE_2 else 1
+    if "unchanged" not in counters:
+        return 2 if counters >= _COUNTS_SINCE_2 else 1
+    return 4 if _PROPERTIES in _names_of_columns(inspector, _DEAD_LETTER) else 3
 
 
 def _names_of_columns(inspector: sa.Inspector, table: str) -> set[str]:
@@ -160,6 +165,14 @@ def _to_version_3(connection: sa.Connection, engine: Engine) -> None:
     _add_counters(connection, engine, {"unchanged"})
 
 
+def _to_version_4(connection: sa.Connection, engine: Engine) -> None:
+    """Add a column for the MQTT properties of messages that are kept with their payloads."""
+    inspector, type_ = sa.inspect(connection), engine.types["bytes"].compile(connection.dialect)
+    for table in (_RAW, _DEAD_LETTER):
+        if inspector.has_table(table) and _PROPERTIES not in _names_of_columns(inspector, table):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {_PROPERTIES} {type_}")
+
+
 def _add_counters(connection: sa.Connection, engine: Engine, names: Set[str]) -> None:
     quote = connection.dialect.identifier_preparer.quote
     type_ = engine.types["int64"].compile(connection.dialect)
@@ -171,5 +184,6 @@ _STEPS: Final[Mapping[int, Callable[[sa.Connection, Engine], None]]] = {
     0: _to_version_1,
     1: _to_version_2,
     2: _to_version_3,
+    3: _to_version_4,
 }
 """Version → the step that upgrades it to the next."""

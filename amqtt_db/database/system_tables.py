@@ -104,6 +104,7 @@ def dead_letter(build: Builder) -> sa.Table:
         sa.Column("session", build.engine.types["int64"]),
         sa.Column("qos", sa.Integer, nullable=False),
         sa.Column("retain", build.engine.types["bool"], nullable=False),
+        build.column("properties", "bytes", nullable=True),
         build.column("payload", "bytes"),
     )
 
@@ -129,6 +130,7 @@ def raw(build: Builder) -> sa.Table:
         sa.Column("session", build.engine.types["int64"]),
         sa.Column("qos", sa.Integer, nullable=False),
         sa.Column("retain", build.engine.types["bool"], nullable=False),
+        build.column("properties", "bytes", nullable=True),
         build.column("payload", "bytes"),
     )
     sa.Index("ix_mqtt_raw_hash_time", made.c.hash, made.c.time)

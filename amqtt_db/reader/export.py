@@ -28,6 +28,7 @@ Line = TypeVar("Line")
 _QUOTED: Final = re.compile('[",\r\n]|^ | $')
 _LINES: Final = 500  # written at a time
 _ENVELOPE: Final = tuple(column.name for column in ENVELOPE)
+_PROPERTIES: Final = "properties"
 
 
 def export(
@@ -163,8 +164,13 @@ def _find_paths(found: Iterable[Record]) -> set[str]:
 
 
 def header_of(path: str) -> str:
-    """Return the name of a property's column: its path, with ``data.`` before the name of an envelope column."""
-    return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in _ENVELOPE else path
+    """Return the name of a property's column: its path, with ``data.`` before the name of a column beside the data.
+
+    These are the envelope's columns, and ``properties`` for the MQTT properties.
+    """
+    if path == PROPERTIES_PATH:
+        return _PROPERTIES
+    return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in {*_ENVELOPE, _PROPERTIES} else path
 
 
 def _csv_line(fields: Iterable[str | None]) -> str:

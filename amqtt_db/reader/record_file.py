@@ -25,6 +25,7 @@ from amqtt_db.record import (
 )
 
 _PARQUET: Final = b"PAR1"
+_CSV: Final = ",".join(ENVELOPE_NAMES).encode()
 
 
 class RecordFileError(AmqttDbError):
@@ -48,6 +49,11 @@ def read_file_records(path: Path) -> Iterator[Record]:
 def _read_lines(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(_CSV):
+                raise RecordFileError(
+                    f"{path}: this is CSV, which does not say the types of its values; export with "
+                    "`--format jsonl` or `--format parquet` to import it"
+                )
             if line.strip():
                 try:
                     yield record_of_line(line)

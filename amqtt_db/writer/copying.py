@@ -30,7 +30,7 @@ from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.remodel import side_by_side
 from amqtt_db.writer.retyping import equal_records
-from amqtt_db.writer.taking_in import RecordTaker, TakenIn
+from amqtt_db.writer.taking_in import RecordTaker, TakenIn, require_routes
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop, create_database, records_in
 
@@ -75,6 +75,7 @@ class Copier:
                 self._points = _read_points(snapshot.connection, snapshot.catalog)
                 self._places = _read_assignments_by_topic(snapshot)
                 self._memory = read_all_memory(snapshot.connection, snapshot.catalog)
+            require_routes(routes, self._places)
             create_database(target)
             self._shop = Workshop(target, routes)
         except BaseException:
@@ -264,9 +265,11 @@ def _without_segments(
 def _in_segments(
     _: Snapshot, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], size: int
 ) -> None:
-    payload = b"".join(row["payload"] for row in sorted(rows, key=itemgetter("number")))
+    rows.sort(key=itemgetter("number"))
+    payload, first = b"".join(row["payload"] for row in rows), {**rows[0], "properties": None}
     starts = enumerate(range(0, max(1, len(payload)), size))
-    segments = [{**rows[0], "number": number, "payload": payload[start : start + size]} for number, start in starts]
+    segments = [{**first, "number": number, "payload": payload[start : start + size]} for number, start in starts]
+    segments[0]["properties"] = rows[0]["properties"]
     connection.execute(table.insert(), segments)
 
 

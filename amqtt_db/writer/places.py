@@ -34,6 +34,11 @@ class FoundRecords:
         """All of them, also those that nobody sees."""
         return [*(record for _, record in self.live), *self.stale]
 
+    def of(self, ids: Collection[int]) -> FoundRecords:
+        """Return those of some messages."""
+        live = [(route, record) for route, record in self.live if record.id in ids]
+        return FoundRecords(live, [record for record in self.stale if record.id in ids])
+
 
 class Places:
     """The places of some topics, read once."""

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import groupby
 
 import attrs
+import orjson
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, key_hash
@@ -143,12 +144,12 @@ class Redecoder:
 
     def _replace(self, places: Places, number: int, batch: Batch) -> RedecodeProgress:
         """Replace the records of a batch in one transaction, the newest values that came from them included."""
-        decoded = self._decode(number, batch)
+        topics = frozenset(topic.decode() for topic in batch.topics)
+        found = places.find(topics, {message_id(number, position) for position in batch.positions})
+        decoded = self._decode(number, _with_properties(number, batch, found))
         refused = {one.message.position for one in decoded.rejected}
         ids = {message_id(number, position) for position in batch.positions if position not in refused}
-        topics = frozenset(topic.decode() for topic in batch.topics)
-        old = places.find(topics, ids) if ids else FoundRecords()
-        rows = self._plan(decoded.groups)
+        old, rows = found.of(ids), self._plan(decoded.groups)
         count = partial(self._count, number, _changed_counts(old, decoded.groups))
         self._replacer.replace(places.tables(topics), old.everything, rows, count)
         self._go_on(decoded)
@@ -168,6 +169,17 @@ class Redecoder:
 
     def _count(self, number: int, counts: Mapping[str, Counter[str]], connection: sa.Connection) -> None:
         self._target.add_counts(connection, number, counts)
+
+
+def _with_properties(number: int, batch: Batch, found: FoundRecords) -> Batch:
+    """Return a batch with the MQTT properties that its stored records have, where the payload was kept without them.
+
+    Older versions kept payloads without.
+    """
+    stored = {record.id: record.mqtt_properties() for _, record in found.live}
+    known = (stored.get(message_id(number, position)) for position in batch.positions)
+    pairs = zip(batch.properties, known, strict=True)
+    return attrs.evolve(batch, properties=[kept or (orjson.dumps(some) if some else b"") for kept, some in pairs])
 
 
 def _changed_counts(old: FoundRecords, groups: RecordGroups) -> dict[str, Counter[str]]:
@@ -195,8 +207,8 @@ def _progress(messages: int, decoded: DecodedBatch) -> RedecodeProgress:
 
 def _batch_of(messages: Sequence[Message]) -> Batch:
     """Return messages of one journal as a batch."""
-    fields = ("position", "time", "flags", "session", "topic", "payload")
-    positions, times, flags, sessions, topics, payloads = (
+    fields = ("position", "time", "flags", "session", "topic", "payload", "properties")
+    positions, times, flags, sessions, topics, payloads, properties = (
         [getattr(one, field) for one in messages] for field in fields
     )
-    return Batch("", positions, times, flags, sessions, topics, payloads, positions[-1] + 1)
+    return Batch("", positions, times, flags, sessions, topics, payloads, positions[-1] + 1, properties)

@@ -45,9 +45,7 @@ class RecordTaker:
         self._shop = shop
         self._topics = topics
         self._replacer = Replacer(shop)
-        lost = next(find_topics_without_route(shop.routes, sorted(topics)), None)
-        if lost is not None:
-            raise RewriteError(f"no route stores topic {lost!r}; add one to the configuration first")
+        require_routes(shop.routes, topics)
         self._places = Places(shop, frozenset(topics))
 
     def assign(self) -> None:
@@ -104,6 +102,13 @@ class RecordTaker:
         if isinstance(rows, Misfits):
             raise RewriteError(f"topic {records[0].topic!r}: the database cannot hold a value of its records")
         self._replacer.replace((), (), rows)
+
+
+def require_routes(routes: Sequence[Route], topics: Iterable[str]) -> None:
+    """Raise RewriteError if a topic has no route."""
+    lost = next(find_topics_without_route(routes, sorted(topics)), None)
+    if lost is not None:
+        raise RewriteError(f"no route stores topic {lost!r}; add one to the configuration first")
 
 
 def find_topics_without_route(routes: Sequence[Route], topics: Iterable[str]) -> Iterator[str]:

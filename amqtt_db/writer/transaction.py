@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import COUNTS, Catalog, key_hash
 from amqtt_db.database.dead_letters import LetterChoice, add_rest, delete_letters, payload_of
 from amqtt_db.database.engines.base import Engine
-from amqtt_db.database.raw_payloads import add_raw
+from amqtt_db.database.raw_payloads import add_raw, fit_properties
 from amqtt_db.errors import format_count
 from amqtt_db.message import CONNECT, DISCONNECT, POSITION_BITS, PUBLISH, START, Message, flags, message_id
 from amqtt_db.tagged import is_clean
@@ -125,7 +125,7 @@ class TransactionWriter:
     def dead_letter(self, connection: sa.Connection, id_: int) -> tuple[Message, str]:
         """Return a dead letter's message and its topic filter.  Raises CheckpointMoved if there is none."""
         table = self._catalog.dead_letter
-        names = ("time", "filter", "topic", "session", "qos", "retain")
+        names = ("time", "filter", "topic", "session", "qos", "retain", "properties")
         query = sa.select(*(table.c[name] for name in names)).where(table.c.id == id_)
         row = connection.execute(
             query.with_for_update()
@@ -134,7 +134,8 @@ class TransactionWriter:
             raise CheckpointMoved
         sent = flags(PUBLISH, row.qos, bool(row.retain))
         payload = payload_of(connection, self._catalog, id_)
-        return Message(id_ & _POSITION, row.time, sent, (row.session or 0) & _POSITION, row.topic, payload), row.filter
+        session, kept = (row.session or 0) & _POSITION, row.properties or b""
+        return Message(id_ & _POSITION, row.time, sent, session, row.topic, payload, kept), row.filter
 
     def replace_dead_letter(
         self, connection: sa.Connection, decoded: DecodedBatch, rows: Sequence[TargetRows], message: int
@@ -181,7 +182,10 @@ class TransactionWriter:
         if decoded.rejected:
             rows = [self._dead_row(connection, decoded.number, rejection) for rejection in decoded.rejected]
             size = self._engine.segment_size(connection)
-            firsts = [{**row, "payload": row["payload"][:size]} for row in rows]
+            firsts = [
+                {**row, "payload": row["payload"][:size], "properties": fit_properties(row["properties"], size)}
+                for row in rows
+            ]
             connection.execute(self._catalog.dead_letter.insert(), firsts)
             for row in rows:
                 add_rest(connection, self._catalog, row["id"], row["payload"], size)
@@ -206,6 +210,7 @@ class TransactionWriter:
             "session": session,
             "qos": message.qos,
             "retain": message.retain,
+            "properties": message.properties,
             "payload": message.payload,
         }
 
