@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +72,7 @@ def copy_database(
         if old == to:
             raise AmqttDbError(f"{masked(to)} is the old database as well; name another one with --to")
         try:
-            copied = list(_copy_topics(old, to, settings.routes))
+            copied = _copy_topics(old, to, settings.routes)
         except DBAPIError as error:
             raise DatabaseError(answer(error)) from error
         if as_json:
@@ -80,7 +80,8 @@ def copy_database(
             return
         for one in copied:
             counts = f"{format_count(one.new, 'record')} copied, {one.same} there before"
-            print_text(f"{show.escape_text(one.topic)}: {counts}; checksum {one.checksum}")
+            changed = f"; {format_count(one.changed, 'message')} changed since, brought along" if one.changed else ""
+            print_text(f"{show.escape_text(one.topic)}: {counts}; checksum {one.checksum}{changed}")
         total = format_count(sum(one.records for one in copied), "record")
         print_text(f"{total} of {format_count(len(copied), 'topic')} read back unchanged from {masked(to)}")
 
@@ -91,23 +92,27 @@ def _make_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
-def _copy_topics(old: str, new: str, routes: Sequence[Route]) -> Iterator[CopiedTopic]:
-    """Copy with a progress bar."""
+def _copy_topics(old: str, new: str, routes: Sequence[Route]) -> Sequence[CopiedTopic]:
+    """Copy with a progress bar; return what was copied of each topic."""
+    from amqtt_db.writer.catching_up import ChangedTopic  # noqa: PLC0415
     from amqtt_db.writer.copying import CopiedTopic, Copier  # noqa: PLC0415
 
-    copier = Copier(old, new, routes)
+    copier, copied = Copier(old, new, routes), dict[str, CopiedTopic]()
     try:
         with _make_bar() as bar:
             task, records = bar.add_task("copying", total=len(copier.topics)), 0
             for step in copier.copy():
                 if isinstance(step, CopiedTopic):
                     bar.advance(task)
-                    yield step
+                    copied[step.topic] = step
+                elif isinstance(step, ChangedTopic):
+                    copied[step.topic] = attrs.evolve(copied[step.topic], changed=step.messages)
                 else:
                     records += step.new + step.same
                     bar.update(task, description=format_count(records, "record"))
     finally:
         copier.close()
+    return list(copied.values())
 
 
 def import_file(

@@ -38,14 +38,16 @@ def read_all_memory(connection: sa.Connection, catalog: Catalog) -> dict[str, Re
     return {row.name: Remembered(row.text, row.version) for row in rows}
 
 
-def replace_memory(connection: sa.Connection, catalog: Catalog, memory: Mapping[str, Remembered]) -> None:
-    """Store what the decoders of another database remember, instead of all that is there."""
-    table = catalog.decoder_memory
-    connection.execute(table.delete())
+def take_memory(connection: sa.Connection, catalog: Catalog, memory: Mapping[str, Remembered]) -> None:
+    """Store what the decoders of another database remember, as far as that has changed more often than what is here."""
+    table, here = catalog.decoder_memory, read_all_memory(connection, catalog)
     rows = [
-        {"hash": key_hash(name), "name": name, "text": one.text, "version": one.version} for name, one in memory.items()
+        {"hash": key_hash(name), "name": name, "text": one.text, "version": one.version}
+        for name, one in memory.items()
+        if one.version > here.get(name, Remembered()).version
     ]
     for some in batched(rows):
+        connection.execute(table.delete().where(table.c.hash.in_([row["hash"] for row in some])))
         connection.execute(table.insert(), some)
 
 

@@ -47,7 +47,6 @@ class Survey:
             if id_:
                 self.ends[number] = max(self.ends.get(number, 0), position + 1)
 
-
     @classmethod
     def of(cls, records: Iterable[Record], routes: Sequence[Route], source: str | None) -> Survey:
         """Look through records, which have ids of their own with a ``source``; no database is needed for that.

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, OncePerCause
 from amqtt_db.ingest.supervisor import QUIET
-from amqtt_db.journal import Generation, JournalReader, read_backlog, write_progress, write_report
+from amqtt_db.journal import Generation, JournalReader, read_backlog, read_progress, write_progress, write_report
 from amqtt_db.message import Batch
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.tally import Tally
@@ -222,6 +222,7 @@ class WriterLoop:
             writer = self._make_writer(tally=self._tally)
             try:
                 self._warn(writer.prepare())
+                writer.require_whole_copy(read_progress(self._path))
             except BaseException:
                 writer.close()
                 raise

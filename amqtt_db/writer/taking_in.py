@@ -15,6 +15,7 @@ from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 from amqtt_db.writer.decoded import RecordGroup
 from amqtt_db.writer.insert_plan import Misfits
+from amqtt_db.writer.insert_target import TargetRows
 from amqtt_db.writer.places import Places
 from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.retyping import equal_records
@@ -95,13 +96,18 @@ class RecordTaker:
         self._store(records[middle:])
 
     def _insert(self, records: Sequence[Record]) -> None:
-        groups: dict[RecordGroup, list[Record]] = {}
-        for record in records:
-            groups.setdefault((self._shop.handler(record.topic).destination, record.shape), []).append(record)
-        rows = self._shop.plan_groups(groups)
-        if isinstance(rows, Misfits):
-            raise RewriteError(f"topic {records[0].topic!r}: the database cannot hold a value of its records")
-        self._replacer.replace((), (), rows)
+        self._replacer.replace((), (), plan_records(self._shop, records))
+
+
+def plan_records(shop: Workshop, records: Sequence[Record]) -> Sequence[TargetRows]:
+    """Return the rows of records of assigned topics.  Raises RewriteError if the database cannot hold a value."""
+    groups: dict[RecordGroup, list[Record]] = {}
+    for record in records:
+        groups.setdefault((shop.handler(record.topic).destination, record.shape), []).append(record)
+    rows = shop.plan_groups(groups)
+    if isinstance(rows, Misfits):
+        raise RewriteError(f"topic {records[0].topic!r}: the database cannot hold a value of its records")
+    return rows
 
 
 def require_routes(routes: Sequence[Route], topics: Iterable[str]) -> None:

@@ -19,12 +19,14 @@ import sqlalchemy as sa
 
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
+from amqtt_db.database.copies import require_whole_copy
 from amqtt_db.database.dead_letters import LetterChoice
 from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted
 from amqtt_db.database.snapshot import answer
 from amqtt_db.errors import DatabaseError, Rejected, StructureError, blame_message
+from amqtt_db.journal import Progress
 from amqtt_db.message import POSITION_BITS, Batch
 from amqtt_db.models.latest import LATEST_NAMES
 from amqtt_db.record import Record
@@ -102,6 +104,14 @@ class Writer:
                 self._schema.require_hypertables(connection, wish)
             self._views.drop_conflicting(connection)
             return list(self._engine.weaknesses(connection))
+
+    def require_whole_copy(self, progress: Progress | None) -> None:
+        """Raise DatabaseError if another database has more of a journal, whose last writer has reported ``progress``.
+
+        The database was copied from that one, and has to be copied once more before the writer may go on.
+        """
+        with self._database.begin() as connection:
+            require_whole_copy(connection, self._catalog, progress)
 
     def register(self, token: str, first: int) -> tuple[int, int]:
         """Return the number and the checkpoint of a journal's generation."""

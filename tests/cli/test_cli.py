@@ -214,6 +214,8 @@ def test_redecode_counts_and_names_what_is_refused(tmp_path: Path) -> None:
     assert invoke("redecode", "x", path, "--dry-run").stdout == "1 message would be stored again as 1 record\n"
     assert bench.records() == before
     assert invoke("redecode", "x", path).stdout == "1 message stored again as 1 record\n"
+    nothing = invoke("redecode", "z", path)
+    assert (nothing.exit_code, "no payload of topic z is kept" in nothing.stderr) == (1, True)
     result = invoke("redecode", "#", path, "--since", "2020-01-01")
     assert (result.exit_code, "y: 1 refused, and kept as before: " in result.stdout) == (1, True)
 

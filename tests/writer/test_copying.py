@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import pytest
 from typer.testing import CliRunner
 
@@ -17,15 +19,22 @@ from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import DatabaseError
 from amqtt_db.journal import Journal, read_progress
-from amqtt_db.message import PUBLISH, flags
+from amqtt_db.message import CONNECT, DISCONNECT, PUBLISH, Batch, Message, flags
+from amqtt_db.writer.catching_up import ChangedTopic
 from amqtt_db.writer.copying import CopiedTopic, Copier
 from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.importing import Importer, Survey
 from amqtt_db.writer.loop import Stop, WriterLoop
+from amqtt_db.writer.redecoding import Redecoder
+from amqtt_db.writer.renaming import Renamer
+from amqtt_db.writer.replay import replay
 from amqtt_db.writer.workshop import RewriteError
 from amqtt_db.writer.writer import Writer
 from tests.database.engines.servers import Site
 from tests.values import same
 from tests.workbench import Sent, Workbench, routes
+from tests.writer.test_decoder_memory import TOTALS
+from tests.writer.test_deletion import workshop
 
 ROUTES: Final[tuple[dict[str, Any], ...]] = (
     {"topic": "wide/{room}", "raw": True, "latest": True},
@@ -38,6 +47,14 @@ OTHERS: Final[tuple[dict[str, Any], ...]] = (
     {"topic": "{model}/#", "model": "document", "decode": "json", "raw": True},
 )
 VALUES: Final = (21.5, -0.0, True, "\x00", "text", 2**60, 2**70, [1, {"a": None}], {"open": True}, None)
+
+
+MEMORIES: Final[tuple[dict[str, Any], ...]] = (
+    *ROUTES,
+    {"topic": "sum/#", "decode": TOTALS},
+    {"topic": "changes/#", "only": "changes", "drop": ["n"]},
+)
+TOPICS: Final = ("wide/0", "one/1", "eav/2", "narrow/3", "sum/0", "changes/0")
 
 
 def messages(count: int) -> list[Sent]:
@@ -54,9 +71,12 @@ def copy(source: str, target: str, *entries: dict[str, Any]) -> list[CopiedTopic
     """Copy everything, as the command does."""
     copier = Copier(source, target, routes(*(entries or ROUTES), url=target))
     try:
-        return [one for one in copier.copy() if isinstance(one, CopiedTopic)]
+        steps = list(copier.copy())
     finally:
         copier.close()
+    changed = {one.topic: one.messages for one in steps if isinstance(one, ChangedTopic)}
+    copied = [one for one in steps if isinstance(one, CopiedTopic)]
+    return [attrs.evolve(one, changed=changed.get(one.topic, 0)) for one in copied]
 
 
 def require_equal(one: str, other: str) -> None:
@@ -124,15 +144,42 @@ def test_a_copy_that_was_stopped_goes_on(tmp_path: Path) -> None:
     require_equal(bench.url, target)
 
 
-def test_the_counters_of_both_add_up(tmp_path: Path) -> None:
-    """The old writer goes on after the first copy, and the new one before the second."""
+@pytest.mark.slow
+def test_a_second_copy_brings_what_was_changed_since_the_first(tmp_path: Path) -> None:
+    """Messages that came, and what was replayed, imported, renamed and stored again meanwhile; the counters add up."""
     bench = Workbench(tmp_path, *ROUTES)
     target = f"sqlite:///{tmp_path / 'new.db'}"
     bench.send(*messages(20))
-    copy(bench.url, target)
+    assert len(copy(bench.url, target)) == len({record.topic for record in bench.records()})
     bench.send(*messages(20))
-    copy(bench.url, target)
+    text = {"topic": "document/#", "model": "document", "decode": "text"}
+    now = ({**ROUTES[0], "entity": {"n": "int"}}, *ROUTES[1:4], text)
+    assert [one.reason for one in replay(bench.url, routes(*now))].count(None) > 1
+    imported = [attrs.evolve(bench.records("eav/1")[0], id=id_) for id_ in (7 << 40 | 1, 1 << 40 | 22)]  # 22: nowhere
+    with workshop(bench, *now) as shop:
+        list(Renamer(shop).rename("one/1", "one/renamed"))
+        list(Renamer(shop).rename("narrow/0", "narrow/1"))
+        redecoder = Redecoder(shop)
+        assert list(redecoder.redecode(*redecoder.topics("wide/#")))
+        importer = Importer(shop, lambda: iter(imported), Survey.of(imported, shop.routes, None))
+        importer.check()
+        assert [step.new for step in importer.store()] == [2]
+    changed = {one.topic: one.changed for one in copy(bench.url, target, *now) if one.changed}
+    assert changed.keys() == {"one/renamed", "narrow/1", "wide/0", "wide/1", "wide/2", "eav/1", "document/0"}
     require_equal(bench.url, target)
+    assert not any(one.changed + one.records for one in copy(bench.url, target, *now))
+
+
+def test_sessions_end_in_the_copy_when_they_have_ended(tmp_path: Path) -> None:
+    """One that was open during the first copy, and that the old writer has seen the end of."""
+    bench = Workbench(tmp_path)
+    target = f"sqlite:///{tmp_path / 'new.db'}"
+    bench.store(Batch.of("a", Message(1, 5, flags(CONNECT), 0, b"", b'{"client_id": "c"}')))
+    copy(bench.url, target, {"topic": "#"})
+    bench.store(Batch.of("a", Message(2, 9, flags(DISCONNECT), 1, b"", b"{}")))
+    copy(bench.url, target, {"topic": "#"})
+    require_equal(bench.url, target)
+    assert "9" in content(target, "mqtt_session")[0]
 
 
 def test_a_database_with_records_of_its_own_is_refused(tmp_path: Path) -> None:
@@ -154,7 +201,7 @@ def test_a_topic_without_a_route_is_refused(tmp_path: Path) -> None:
     target = f"sqlite:///{tmp_path / 'new.db'}"
     with pytest.raises(RewriteError, match=r"no route stores topic 'document/"):
         copy(bench.url, target, *ROUTES[:2])
-    assert not list(amqtt_db.read(target))
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:
@@ -186,8 +233,10 @@ class Load:
     def _fill(self) -> None:
         while not self._ends.wait(0.005):
             for _ in range(20):
-                topic = ("wide/0", "one/1", "eav/2", "narrow/3")[self.sent % 4].encode()
-                payload = b'{"n": %d}' % self.sent
+                topic = TOPICS[self.sent % len(TOPICS)].encode()
+                payload = (
+                    b"%d" % self.sent if topic == b"sum/0" else b'{"n": %d, "m": %d}' % (self.sent, self.sent // 90)
+                )
                 self._journal.append(flags(PUBLISH, 1), 1_700_000_000_000_000 + self.sent, 0, topic, payload)
                 self.sent += 1
             progress = read_progress(self._path)
@@ -207,7 +256,7 @@ class Load:
         """Run the writer on a database; at the end it stores what is there."""
         guard, stop = CrashGuard(self._path.with_name("attempt")), Stop()
         loop = WriterLoop(
-            self._path, lambda tally: Writer(engine_for(url), routes(*ROUTES), guard, tally=tally), guard, stop
+            self._path, lambda tally: Writer(engine_for(url), routes(*MEMORIES), guard, tally=tally), guard, stop
         )
         thread = threading.Thread(target=loop.run)
         thread.start()
@@ -221,24 +270,30 @@ class Load:
 
 @pytest.mark.slow
 def test_changing_over_while_messages_arrive(tmp_path: Path, postgresql: Site) -> None:
-    """SQLite → PostgreSQL under load: copy, let the writer change over, copy the rest; each message is there once."""
+    """SQLite → PostgreSQL under load: copy, let the writer change over, copy the rest; each message is there once.
+
+    Decoders remember, and values are compared, as if nothing had happened.
+    """
     old, load = f"sqlite:///{tmp_path / 'mqtt.db'}", Load(tmp_path / "mqtt.journal")
     try:
         with load.stored_in(old):
             while not _has_records(old):
                 pass
-            copied = sum(one.new for one in copy(old, postgresql.url))
+            copied = sum(one.new for one in copy(old, postgresql.url, *MEMORIES))
             threading.Event().wait(0.3)
         with load.stored_in(postgresql.url):
-            rest = copy(old, postgresql.url)
+            rest = copy(old, postgresql.url, *MEMORIES)
             load.close()
     finally:
         load.close()
-    found = [int(record["n"]) for record in amqtt_db.read(postgresql.url)]
-    assert sorted(found) == list(range(load.sent))
-    assert copied > 0
-    assert sum(one.new for one in rest) > 0
-    assert load.sent > copied + sum(one.new for one in rest)
+    every = range(load.sent)
+    found = [int(record["n"]) for record in amqtt_db.read(postgresql.url) if record.topic in TOPICS[:4]]
+    assert sorted(found) == [number for number in every if number % 6 < 4]
+    sums = [int(record["total"]) for record in amqtt_db.read(postgresql.url, "sum/#")]
+    assert sums == [*accumulate(number for number in every if number % 6 == 4)]
+    changes = [int(record["m"]) for record in amqtt_db.read(postgresql.url, "changes/#")]
+    assert changes == [*range(every[-1] // 90 + 1)] or changes == [*range(every[-1] // 90)]
+    assert 0 < copied < copied + sum(one.new for one in rest) < sum(1 for _ in amqtt_db.read(postgresql.url))
 
 
 def _has_records(url: str) -> bool:

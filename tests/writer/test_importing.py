@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from typer.testing import CliRunner, Result
 
 import amqtt_db
 from amqtt_db.cli import app
+from amqtt_db.message import CONNECT, Batch, Message, flags
 from amqtt_db.reader.export import format_line
 from amqtt_db.reader.parquet import write_parquet
 from amqtt_db.reader.record_file import read_file_records, record_of_line
@@ -186,6 +188,7 @@ def test_ids_that_a_journal_is_still_to_give(home: Workbench, tmp_path: Path) ->
         (b"[1]", "line 1: it is not a record"),
         (b"\xff\n", "line 1: it is not a record"),
         (b"PAR1 and no more", "it is not a file as"),
+        (b"id,part,time,topic,session,qos,retain,n\r\n", "this is CSV"),
         (b'{"id":-1,"part":0,"time":"2024-01-01T00:00:00+00:00","topic":"t","session":null,"qos":0,"retain":false,'
          b'"levels":{},"data":{}}', "line 1: it is not a record"),
     ],
@@ -206,3 +209,16 @@ def test_a_topic_without_a_route(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(format_line(record))
     result = invoke(tmp_path, "import", tmp_path / "file")
     assert (result.exit_code, "no route stores topic '$SYS/x'" in result.stderr) == (1, True), result.output
+    assert not (tmp_path / "mqtt.db").exists()
+
+
+def test_the_ids_of_dead_letters_and_sessions_are_taken(home: Workbench, tmp_path: Path) -> None:
+    """A dead letter may still become a record, and a record's session is found by its id."""
+    home.send(("home/attic", b"{"))
+    home.store(Batch.of("a", Message(home.position, 0, flags(CONNECT), 0, b"", b"{}")))
+    record = home.records()[0]
+    for id_, told_wrong in ((home.dead()[0].id, "is a dead letter"), (1 << 40 | home.position, "the id of a session")):
+        (tmp_path / "file").write_text(format_line(attrs.evolve(record, id=id_)))
+        result = invoke(tmp_path, "import", tmp_path / "file")
+        assert (result.exit_code, told_wrong in result.stderr) == (1, True), result.output
+        assert invoke(tmp_path, "import", tmp_path / "file", "--source", f"s{id_}").exit_code == 0

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amqtt_db.writer.redecoding import Redecoder
 from amqtt_db.writer.renaming import Renamer
+from amqtt_db.writer.replay import replay
 from amqtt_db.writer.workshop import Workshop
 from tests.workbench import Sent, Workbench, routes
+from tests.writer.test_deletion import workshop
 
 MODELS = ["wide", "eav", "document", "narrow"]
 
@@ -77,6 +80,23 @@ def test_without_the_key_nothing_is_kept(tmp_path: Path) -> None:
     send(bench, [{"n": 1}], [{"content_type": "a/b"}], topic="t")
     (record,) = bench.records()
     assert (record.mqtt_properties(), "properties" in record.to_dict()) == ({}, False)
+
+
+def test_replaying_and_storing_again_keep_them(tmp_path: Path) -> None:
+    """They are kept with the payload; where an older version kept that alone, the record has them."""
+    old = {"topic": "home/{room}/t", "properties": True, "raw": True, "decode": "json"}
+    new = {**old, "decode": "text"}
+    bench = Workbench(tmp_path, old)
+    kept = [{"content_type": f"{n}"} for n in range(3)]
+    send(bench, [{"n": 1}, b"{", {"n": 2}], kept)
+    bench.sql("UPDATE mqtt_raw SET properties = NULL WHERE properties LIKE '%2%'")
+    assert [one.reason for one in replay(bench.url, routes(new))] == [None]
+    with workshop(bench, new) as shop:
+        redecoder = Redecoder(shop)
+        assert [step.messages for step in redecoder.redecode(*redecoder.topics("#"))] == [3]
+    assert [(record["value"], record.mqtt_properties()) for record in bench.records()] == [
+        ('{"n": 1}', kept[0]), ("{", kept[1]), ('{"n": 2}', kept[2]),
+    ]  # fmt: skip
 
 
 def test_renaming_a_topic_keeps_them(tmp_path: Path) -> None:
