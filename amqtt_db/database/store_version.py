@@ -28,8 +28,8 @@ _COUNTER: Final = "mqtt_counter"
 _OLD_COLUMN: Final = "epoch"  # a column that only version 0 has
 _COUNTS_SINCE_2: Final = frozenset({"empty", "time_missing"})
 _DEAD_LETTER: Final = "mqtt_dead_letter"
-_RAW: Final = "mqtt_raw"
-_PROPERTIES: Final = "properties"  # a column of both since version 4
+_KEPT_PAYLOADS: Final = "mqtt_raw"
+_KEPT_PROPERTIES: Final = "properties"  # a column of both since version 4
 _VERSION_NAME: Final = "version"
 
 
@@ -84,7 +84,7 @@ def stored_version(connection: sa.Connection) -> int | None:
     counters = _names_of_columns(inspector, _COUNTER)
     if "unchanged" not in counters:
         return 2 if counters >= _COUNTS_SINCE_2 else 1
-    return 4 if _PROPERTIES in _names_of_columns(inspector, _DEAD_LETTER) else 3
+    return 4 if _KEPT_PROPERTIES in _names_of_columns(inspector, _DEAD_LETTER) else 3
 
 
 def _names_of_columns(inspector: sa.Inspector, table: str) -> set[str]:
@@ -168,9 +168,9 @@ def _to_version_3(connection: sa.Connection, engine: Engine) -> None:
 def _to_version_4(connection: sa.Connection, engine: Engine) -> None:
     """Add a column for the MQTT properties of messages that are kept with their payloads."""
     inspector, type_ = sa.inspect(connection), engine.types["bytes"].compile(connection.dialect)
-    for table in (_RAW, _DEAD_LETTER):
-        if inspector.has_table(table) and _PROPERTIES not in _names_of_columns(inspector, table):
-            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {_PROPERTIES} {type_}")
+    for table in (_KEPT_PAYLOADS, _DEAD_LETTER):
+        if inspector.has_table(table) and _KEPT_PROPERTIES not in _names_of_columns(inspector, table):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {_KEPT_PROPERTIES} {type_}")
 
 
 def _add_counters(connection: sa.Connection, engine: Engine, names: Set[str]) -> None:

@@ -28,7 +28,7 @@ Line = TypeVar("Line")
 _QUOTED: Final = re.compile('[",\r\n]|^ | $')
 _LINES: Final = 500  # written at a time
 _ENVELOPE: Final = tuple(column.name for column in ENVELOPE)
-_PROPERTIES: Final = "properties"
+_PROPERTIES_HEADER: Final = "properties"
 
 
 def export(
@@ -169,8 +169,8 @@ def header_of(path: str) -> str:
     These are the envelope's columns, and ``properties`` for the MQTT properties.
     """
     if path == PROPERTIES_PATH:
-        return _PROPERTIES
-    return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in {*_ENVELOPE, _PROPERTIES} else path
+        return _PROPERTIES_HEADER
+    return f"data.{path}" if re.sub(r"^(data\.)+", "", path) in {*_ENVELOPE, _PROPERTIES_HEADER} else path
 
 
 def _csv_line(fields: Iterable[str | None]) -> str:

@@ -36,7 +36,7 @@ from amqtt_db.writer.taking_in import plan_records
 from amqtt_db.writer.workshop import Workshop, batches, records_in
 
 _CHECKSUM_BITS: Final = 64
-_POSITION_BITS_SET: Final = (1 << POSITION_BITS) - 1
+LAST_POSITION: Final = (1 << POSITION_BITS) - 1
 _TOPICS: Final = "topic/"  # the kind of notes that hold checksums
 _identify = attrgetter("id", "part")
 
@@ -110,7 +110,7 @@ class Changes:
                         connection.execute(table.update().where(table.c.id == id_).values(disconnected=moment))
 
     def _is_done(self, id_: int) -> bool:
-        return id_ & _POSITION_BITS_SET < self._done.get(id_ >> POSITION_BITS, 0)
+        return id_ & LAST_POSITION < self._done.get(id_ >> POSITION_BITS, 0)
 
     def _read(self, snapshot: Snapshot, topic: str) -> Iterator[Record]:
         return read_messages(snapshot, self._places[topic], 1, self._is_done)

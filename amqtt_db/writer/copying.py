@@ -25,6 +25,7 @@ from amqtt_db.message import POSITION_BITS, message_id
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.catching_up import (
+    LAST_POSITION,
     ChangedTopic,
     Changes,
     compute_checksum,
@@ -38,7 +39,6 @@ from amqtt_db.writer.taking_in import RecordTaker, TakenIn, require_routes
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop, create_database
 
-_POSITION_BITS_SET: Final = (1 << POSITION_BITS) - 1
 _IDS_AT_ONCE: Final = 500
 
 
@@ -146,7 +146,7 @@ class Copier:
 
     def _is_wanted(self, id_: int) -> bool:
         """Return True if a message lies before the old checkpoint, and an earlier copy was not done with it."""
-        number, position = id_ >> POSITION_BITS, id_ & _POSITION_BITS_SET
+        number, position = id_ >> POSITION_BITS, id_ & LAST_POSITION
         point = self._points.get(number)
         return point is not None and self._done.get(number, 0) <= position < point.position
 
