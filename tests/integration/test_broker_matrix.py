@@ -40,7 +40,7 @@ class Kind:
 
 KINDS: Final = {
     "Mosquitto": Kind(lambda path: Mosquitto(path, "persistence true"), MOSQUITTO is not None, "5"),
-    "NATS": Kind(Nats, NATS is not None, "3.1.1", is_exact=False),
+    "NATS": Kind(Nats, NATS is not None, "3.1.1"),
     "RabbitMQ": Kind(RabbitMq, RABBITMQ.exists(), "3.1.1", stores=(0, 1, 1), is_exact=False),
     "aedes": Kind(Aedes, None not in (NODE, AEDES), "3.1.1", is_durable=False, is_exact=False),
     "amqtt": Kind(

@@ -10,12 +10,15 @@ most count on and keep ids (a *round* broker); some take the lowest free one; so
 QoS 1: a message is one that was stored before if all of this holds.
 - The broker has kept the session, and marks the message as redelivered.
 - The last message with this id had the same content, and came since ids go in sequence, fewer than 32,767 messages ago.
+  Ids may be missing at the start of a connection: those of messages that went out on the last one and were lost with
+  it.  NATS sends these again only later, behind new ones.
 - The broker is round: ids have gone in sequence for more than four windows, and went on so after it had seen
   acknowledgements that freed lower ids.  A PINGREQ sent behind them shows that, because brokers answer in order.
 - This connection's first id is not one of those with which a broker begins that counts from 1 on each connection.
 
 QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if it
-came on this connection, or if the broker has shown that it does not count from 1 on each connection.
+came on this connection, or if the broker has shown that it does not count from 1 on each connection.  A message after
+PUBREL is judged as at QoS 1: Mosquitto forgets that it had got PUBREC if a connection ends before it has sent PUBREL.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ _LAST_ID: Final = 65535
 _HORIZON: Final = 32_767
 _PROOF_WINDOWS: Final = 4
 _PROOF_TRIPS: Final = 3
+_MISSING_PART: Final = 8  # at most this part of the horizon may be missing; beyond, the broker has begun elsewhere
+_UNSEEN: Final = 0  # the checksum of a message whose id is missing
 _FIRST_IDS: Final = (1, 2, 3)  # the first ids of a broker that counts from 1, or from the id of our last request
 _BLOCK: Final = 128  # ids in one note
 _BLOCKS: Final = _HORIZON // _BLOCK + 2  # notes that are kept
@@ -101,6 +106,7 @@ class Session:
         self._numbers = array("q", bytes(8 * _IDS))  # by id: that message's number
         self._unreleased: dict[int, int] = {}
         self._notes: list[Note] = []  # of the packets that are being received
+        self._recent: list[int] = []  # their ids and checksums
         self._unproven = 0  # among them
         self._block = array("Q")  # what the newest note about ids holds
         self._count = self._last_id = self._in_turn = self._trips = 0
@@ -110,6 +116,7 @@ class Session:
         self._from_one: bool | None = None  # whether this connection's ids began as if counted from 1
         self._freed: tuple[int, int] | None = None  # id and number of a message acknowledged before our PINGREQ
         self._is_freed = False  # the PINGREQ was answered
+        self._may_miss = False  # ids that went out on earlier connections may be missing
         self._is_connecting = _CONNECTING in notes  # a CONNECT was sent that is not known to have been answered
         self._is_doubtful = False  # there was one before this connection's, and no id since
         self._load(notes)
@@ -154,6 +161,7 @@ class Session:
         self._skip_retained = skip_retained
         self._present = present
         self._from_one = self._freed = None
+        self._may_miss = present
         self._is_connecting = self._is_doubtful = self._is_doubtful and present
         self._keeps_ids = self._keeps_ids and not self._is_doubtful
         forgotten = [] if present else self._forget()
@@ -168,7 +176,7 @@ class Session:
         entries: list[Entry] = []
         heads: list[int] = []
         notes = self._notes = []
-        recent: list[int] = []
+        recent = self._recent = []
         recognized = self._unproven = 0
         checksums, numbers, began = self._checksums, self._numbers, self._began
         for packet in packets:
@@ -184,8 +192,7 @@ class Session:
                 if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
                     recognized += 1
                     continue
-                self._count_id(packet_id, checksum)
-                recent.append(checksum << 16 | packet_id)
+                self._count_id(packet_id, checksum, packet.dup)
                 if qos == 2:
                     self._hold(packet_id, checksum)
             if not (left_out or (retain and self._skip_retained)):
@@ -204,7 +211,7 @@ class Session:
     def ask(self) -> bool:
         """Return True if a PINGREQ must be sent now, behind all acknowledgements, to learn how ids are chosen."""
         last = self._last_id
-        wanted = self._is_in_turn and self._trips < _PROOF_TRIPS and self._freed is None
+        wanted = self._in_turn > self._window and self._trips < _PROOF_TRIPS and self._freed is None
         if not wanted or self._numbers[last] <= self._began or last in self._unreleased:
             return False
         self._freed, self._is_freed = (last, self._count), False
@@ -218,6 +225,10 @@ class Session:
         number = self._numbers[packet_id]
         return bool(number) and self._count - number < _HORIZON
 
+    def _is_in_sequence(self, packet_id: int) -> bool:
+        """Return True if the last message with an id is recent, and ids have gone in sequence since then."""
+        return self._is_recent(packet_id) and self._count - self._numbers[packet_id] <= self._in_turn
+
     def _recognize(self, packet: Publish) -> bool:
         """Return True if a message with the id and the content of a recent one is that very message; else count it."""
         is_known = self._is_known(packet)
@@ -227,14 +238,13 @@ class Session:
     def _is_known(self, packet: Publish) -> bool:
         number = self._numbers[packet.packet_id]
         is_of_this_connection = number > self._began
-        if packet.qos == 2:
-            return packet.packet_id in self._unreleased and (is_of_this_connection or self._keeps_ids)
+        if packet.qos == 2 and packet.packet_id in self._unreleased and (is_of_this_connection or self._keeps_ids):
+            return True
         if not packet.dup:
             return False
         if is_of_this_connection and number > self._acked:  # repeated because it is not acknowledged yet
             return True
-        may_be = self._drop and self._present and self.is_proven
-        return may_be and self._count - number <= self._in_turn
+        return self._drop and self._present and self.is_proven and self._is_in_sequence(packet.packet_id)
 
     def _take_other(self, packet: Pubrel | Pingresp) -> Iterator[int]:
         """Take a packet other than a message; yield its acknowledgement."""
@@ -277,18 +287,32 @@ class Session:
             is_free = self._numbers[packet.packet_id] <= self._acked
             self._keeps_ids |= is_free and self._is_recent(packet.packet_id)
 
-    def _count_id(self, packet_id: int, checksum: int) -> None:
-        if packet_id == self._last_id % _LAST_ID + 1:
-            self._in_turn += 1
+    def _count_id(self, packet_id: int, checksum: int, dup: bool) -> None:
+        if packet_id == self._last_id % _LAST_ID + 1 or self._make_next(packet_id, checksum, dup):
+            self._last_id = packet_id
             if self._freed is not None and self._is_freed:
                 self._complete_trip(packet_id, *self._freed)
-        else:
-            self._in_turn = self._trips = 0
-            self._freed = None
+        self._in_turn += 1
         self._count += 1
-        self._last_id = packet_id
         self._checksums[packet_id] = checksum
         self._numbers[packet_id] = self._count
+        self._recent.append(checksum << 16 | packet_id)
+
+    def _make_next(self, packet_id: int, checksum: int, dup: bool) -> bool:
+        """Count the ids that are missing before this one, or begin another sequence with it.
+
+        Return False if it may be a message sent again whose turn was before, perhaps among the missing ids.
+        """
+        if dup and self._checksums[packet_id] in (_UNSEEN, checksum) and self._is_in_sequence(packet_id):
+            return False
+        missing = (packet_id - self._last_id - 1) % _LAST_ID
+        if self._may_miss and self.is_proven and missing <= _HORIZON // _MISSING_PART:
+            self._may_miss = dup
+            for _ in range(missing):
+                self._count_id(self._last_id % _LAST_ID + 1, _UNSEEN, dup)
+        else:
+            self._in_turn, self._trips, self._freed = -1, 0, None
+        return True
 
     def _complete_trip(self, packet_id: int, freed_id: int, freed_number: int) -> None:
         """Count a trip if the broker has not used a lower id again that it knew to be free."""

@@ -27,6 +27,8 @@ class World:
     """What does not change during a history.
 
     ``window`` is what the bridge asks for, ``in_flight`` what the broker allows: more, if it does not listen.
+    A broker that ``resends_late``, as NATS does, first sends new messages on a new connection.  One that
+    ``forgets_pubrec``, as Mosquitto may, sends messages of QoS 2 again that the bridge has released.
     ``trouble`` is the probability of a crash in a step.
     """
 
@@ -40,6 +42,8 @@ class World:
     contents: int = 1
     trouble: float = 0.05
     retries: bool = False
+    resends_late: bool = False
+    forgets_pubrec: bool = False
     loses_sessions: bool = False
     steps: int = 300
 
@@ -83,6 +87,7 @@ class ModelBroker:
         self.sent: deque[Publish | Pubrel | Pingresp] = deque()  # on their way to the bridge
         self.arriving: deque[tuple[int, int]] = deque()  # on their way from the bridge
         self.has_session = False
+        self._late: deque[Delivery] = deque()  # what this connection still has to send again
         self._next_id = 1
         self._freed = list(range(self._world.last_id, 0, -1))
 
@@ -94,9 +99,22 @@ class ModelBroker:
         if self._world.ids == "renumbered":
             self._next_id = self._random.choice((1, 2, 3))
             for delivery in self.in_flight:
-                delivery.packet_id = self._new_id()
-        self.sent.extend(self._packet(delivery, again=True) for delivery in self.in_flight)
+                delivery.packet_id = 0
+        if self._world.forgets_pubrec:
+            for delivery in self.in_flight:
+                delivery.received = delivery.received and self._random.random() < 0.5
+        self._late = deque(self.in_flight)
+        if not self._world.resends_late:
+            self.resend(len(self._late))
         return had_session
+
+    def first_ids(self) -> list[int]:
+        """Return the ids of which one comes first on this connection, if it sends something again."""
+        if self._late:
+            return [self._next_id, *(delivery.packet_id for delivery in self._late)]
+        again = [packet for packet in self.sent if not isinstance(packet, Pingresp)]
+        start = next((place for place, packet in enumerate(again, 1) if isinstance(packet, Publish)), 0)
+        return [packet.packet_id for packet in again[:start]]
 
     def forget(self) -> list[Delivery]:
         """Lose the session; return what was lost with it."""
@@ -112,9 +130,19 @@ class ModelBroker:
             self.in_flight.append(delivery)
             self.sent.append(self._packet(delivery, again=False))
 
+    def resend(self, count: int) -> None:
+        """Send again some of what an earlier connection has not got acknowledged."""
+        for _ in range(min(count, len(self._late))):
+            delivery = self._late.popleft()
+            delivery.packet_id = delivery.packet_id or self._new_id()
+            self.sent.append(self._packet(delivery, again=True))
+
     def retry(self) -> None:
         """Send again, on the same connection, something that is not acknowledged."""
-        if self.in_flight:
+        if self._world.resends_late:
+            self._random.shuffle(self._late)
+            self.resend(self._random.randint(0, len(self._late)))
+        elif self.in_flight:
             self.sent.append(self._packet(self._random.choice(self.in_flight), again=True))
 
     def read(self, count: int) -> None:
@@ -145,6 +173,8 @@ class ModelBroker:
         used = {delivery.packet_id for delivery in self.in_flight}
         if self._world.ids == "lowest":
             return min(set(range(1, len(used) + 2)) - used)
+        while self._next_id in used:
+            self._next_id = self._next_id % self._world.last_id + 1
         packet_id = self._next_id
         self._next_id = packet_id % self._world.last_id + 1
         return packet_id
@@ -186,6 +216,7 @@ class History:
                 self._step()
         while self._broker.queue or self._broker.in_flight or self._uncommitted or self._broker.sent:
             self._broker.write()
+            self._broker.resend(self._world.in_flight)
             self._commit()
             self._read(len(self._broker.sent))
             self._commit()
@@ -197,7 +228,7 @@ class History:
         )  # fmt: skip
 
     def _step(self) -> None:
-        kind = self._random.randrange(8 if self._world.retries else 7)
+        kind = self._random.randrange(8 if self._world.retries or self._world.resends_late else 7)
         if kind == 0:
             self._publish(self._random.choice((1, 1, 3, 3, 10, 2 * self._world.in_flight)))
         elif kind == 1:
@@ -242,9 +273,8 @@ class History:
         notes = self._session.connected(had_session, self._world.window)
         self._is_reading = had_session
         self._uncommitted.append(Group(self._connection, notes, [], b""))
-        again = [packet for packet in self._broker.sent if not isinstance(packet, Pingresp)]
-        start = next((place for place, packet in enumerate(again, 1) if isinstance(packet, Publish)), 0)
-        self._is_proven = start > 0 and self._session.is_proven and min(one.packet_id for one in again[:start]) > 3
+        first = self._broker.first_ids()
+        self._is_proven = bool(first) and self._session.is_proven and min(first) > 3
         self._proven += self._is_proven
 
     def _publish(self, count: int) -> None:

@@ -95,6 +95,33 @@ def test_without_one_of_the_conditions_a_message_is_stored() -> None:
     assert (len(received.entries), received.unproven) == (1, 1)
 
 
+def test_a_message_of_qos_2_that_was_released_is_recognized_like_one_of_qos_1() -> None:
+    """Mosquitto may forget that it has got PUBREC."""
+    notes: dict[str, bytes] = {}
+    session = proven(notes)
+    session.connected(True, WINDOW)
+    put(notes, session.receive([message(21, b"other", qos=2), Pubrel(21)], 0, 0))
+    session = Session(notes, WINDOW)
+    session.connected(True, WINDOW)
+    again = session.receive([message(21, b"other", qos=2, dup=True)], 0, 0)
+    assert (again.entries, again.acknowledgements, again.recognized) == ([], answers(PUBREC | 21), 1)
+
+
+def test_ids_that_are_missing_where_a_connection_begins_do_not_end_the_proof() -> None:
+    """Those messages went out on the last connection; NATS sends them again behind new ones, in any order."""
+    notes: dict[str, bytes] = {}
+    session = proven(notes)
+    session.connected(True, WINDOW)
+    late = [message(20, dup=True), message(22, dup=True), message(21, dup=True), message(22, dup=True)]
+    received = put(notes, session.receive([message(24), message(25), *late], 0, 0))
+    assert (len(received.entries), received.recognized) == (4, 2)
+    session = Session(notes, WINDOW)
+    assert session.is_proven
+    session.connected(True, WINDOW)
+    far = session.receive([message(6000), message(25, dup=True)], 0, 0)
+    assert (far.recognized, far.unproven) == (0, 1)
+
+
 def test_a_message_repeated_on_the_same_connection_is_stored_once() -> None:
     """Some brokers repeat after a while what is not acknowledged yet; afterwards the id is free for another message."""
     session = Session({}, WINDOW)
