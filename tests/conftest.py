@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ ROOM: Final = 4 * 2**30
 if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)  # files in memory: tests need not wait for a disk
 
-settings.register_profile("fast", max_examples=15, deadline=None, derandomize=False)
+settings.register_profile("fast", max_examples=10, deadline=None, derandomize=False)
 settings.register_profile("quick", max_examples=5, deadline=None, derandomize=False)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=False)
 settings.load_profile("fast")
@@ -62,6 +63,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(name): tries a fault; the name is that of the reliability page's table")
     config.addinivalue_line("markers", "server: needs a database server other than SQLite")
     config.addinivalue_line("markers", "slow: takes more than a second or two; left out of `make quick`")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage less often: what collecting the tests has made stays, and SQLAlchemy makes much that goes."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -169,7 +169,7 @@ def test_the_models_of_the_page_keep_the_contract(name: str, law: str, modules: 
     namespace: dict[str, Any] = {"__name__": "test_my_models"}
     exec(compile(source + FAST, "test_my_models.py", "exec"), namespace)  # noqa: S102 - that is the point
     test = getattr(namespace[name](), law)
-    with tried(10):
+    with tried(5):
         test(*([SQLITE] if "database" in inspect.signature(test).parameters else []))
 
 

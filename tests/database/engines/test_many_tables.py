@@ -53,7 +53,7 @@ def _own(bench: Workbench, table: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("rows", [1, 7])
 def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     """More tables than share a statement, every kind of column: each has its own rows, as alone they would be."""
     topics = 150
@@ -72,8 +72,9 @@ def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     reference.close()
     assert [record.properties() for record in found] == [record.properties() for record in wanted]
     assert [record.time_us for record in found] == [record.time_us for record in wanted]
-    for topic in (f"t{number}" for number in range(topics)):
-        assert bench.sql(f"SELECT count(*), min(topic), max(topic) FROM {topic}") == [(rows, topic, topic)]
+    names = sorted({message.topic for message in sent})
+    each = " UNION ALL ".join(f"SELECT count(*), min(topic), max(topic) FROM {name}" for name in names)
+    assert sorted(bench.sql(each)) == [(rows, name, name) for name in names]
 
 
 @pytest.mark.slow

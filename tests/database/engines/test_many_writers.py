@@ -30,7 +30,7 @@ VALUES: tuple[Any, ...] = (1.5, "x", True, [1], None)
 def _shuffled(writer: int) -> list[tuple[str, dict[str, Any]]]:
     """Messages of ever new topics, properties and kinds, in another order for each writer."""
     messages = []
-    for number in range(60):
+    for number in range(36):
         some = {f"p{(number * 7 + step) % 23}": VALUES[(number + step + writer) % len(VALUES)] for step in range(4)}
         messages.append((f"t/{number % 11}", {"writer": writer, "number": number, **some}))
     random.Random(writer).shuffle(messages)
