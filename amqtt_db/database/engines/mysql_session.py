@@ -28,6 +28,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "net_write_timeout": "60",
     "sql_auto_is_null": "0",
     "sql_big_selects": "1",
+    "sql_quote_show_create": "1",  # SQLAlchemy reads tables from what SHOW CREATE TABLE answers
     "sql_safe_updates": "0",
     "sql_select_limit": "18446744073709551615",
     "unique_checks": "1",
@@ -39,7 +40,23 @@ SETTINGS: Final[Mapping[str, str]] = {
 its batches smaller.
 """
 
-_SET: Final = "SET SESSION " + ", ".join(f"{name} = {value}" for name, value in SETTINGS.items())
+MARIADB_SETTINGS: Final[Mapping[str, str]] = {
+    "alter_algorithm": "'DEFAULT'",  # with INSTANT, no index could be made
+    "idle_readonly_transaction_timeout": "0",
+    "idle_transaction_timeout": "0",
+    "idle_write_transaction_timeout": "0",
+    "innodb_strict_mode": "1",  # a table that is too wide is an error when it is made, not when it is filled
+    "sql_if_exists": "0",
+}
+"""The same for variables that only MariaDB has, or lets everybody set."""
+
+
+def _assignments(settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in settings.items())
+
+
+# MySQL takes what is between /*M! and */ for a comment: https://mariadb.com/kb/en/comment-syntax/
+_SET: Final = f"SET SESSION {_assignments(SETTINGS)} /*M! , {_assignments(MARIADB_SETTINGS)} */"
 _ISOLATION: Final = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _READ_ONLY: Final = "SET SESSION TRANSACTION READ ONLY"
 _READ_WRITE: Final = "SET SESSION TRANSACTION READ WRITE"

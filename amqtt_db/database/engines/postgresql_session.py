@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final
 
 import psycopg
@@ -23,6 +24,7 @@ from amqtt_db.database.engines import postgresql_rows
 SETTINGS: Final[Mapping[str, str]] = {
     "bytea_output": "hex",
     "datestyle": "ISO, MDY",
+    "exit_on_error": "off",  # some errors are expected, and must not end the session
     "extra_float_digits": "1",  # 0 or less would round doubles when they are read
     "idle_in_transaction_session_timeout": "0",  # the maintenance lock is an idle transaction
     "intervalstyle": "postgres",
@@ -36,6 +38,7 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 """Settings that change results, encodings, limits or locks, and the values that the project relies on.
 
+From PostgreSQL 17 on, ``transaction_timeout`` is switched off too: maintenance and exports are long transactions.
 ``statement_timeout`` and ``default_transaction_read_only`` are not changed: an administrator chose them, and the
 writer copes with both.
 """
@@ -54,8 +57,7 @@ PARAMETERS: Final[Mapping[str, Any]] = {
 If a server's host silently disappears, the connection is given up after 25 seconds.
 """
 
-_SET: Final = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
-_SET_LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
+_TIMED_SINCE: Final = 170_000  # the version of PostgreSQL that brought transaction_timeout
 _POOLED: Final = "amqtt_db_pooled"
 _READ_SINCE: Final = "amqtt_db_read_since"
 _LOCKED_AT_ONCE: Final = 20  # few, for each may lock a hypertable with hundreds of chunks
@@ -69,12 +71,12 @@ def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
 
 
 def prepare_reader(connection: psycopg.Connection[Any], record: Any) -> None:
-    """Prepare a new connection, and note whether it leads to a pooler."""
+    """Prepare a new connection, and note the server's version if it leads to a pooler, else 0."""
     connection.adapters.register_loader("jsonb", TextLoader)
     connection.autocommit = True  # a server may end an idle transaction, and the settings are not applied yet
-    record.info[_POOLED] = _is_pooled(connection)
+    record.info[_POOLED] = connection.info.server_version if _is_pooled(connection) else 0
     if not record.info[_POOLED]:
-        connection.execute(_SET.encode())
+        connection.execute(_setting("SET", connection.info.server_version).encode())
     connection.autocommit = False
 
 
@@ -108,7 +110,7 @@ class _AnyTime(TimeLoader):
 def begin(connection: sa.Connection) -> None:
     """Apply the settings to the transaction, if its connection leads to a pooler."""
     if connection.info[_POOLED]:
-        connection.exec_driver_sql(_SET_LOCAL)
+        connection.exec_driver_sql(_setting("SET LOCAL", connection.info[_POOLED]))
 
 
 def begin_reading(connection: sa.Connection) -> None:
@@ -130,6 +132,13 @@ def release_locks(connection: sa.Connection) -> None:
         if connection.info[_READ_SINCE] == _LOCKED_AT_ONCE:
             connection.info[_READ_SINCE] = 0
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT amqtt_db")
+
+
+@cache
+def _setting(command: str, version: int) -> str:
+    """Return the statements that apply the settings to a server of a version."""
+    settings = {**SETTINGS, "transaction_timeout": "0"} if version >= _TIMED_SINCE else SETTINGS
+    return "; ".join(f"{command} {name} = '{value}'" for name, value in settings.items())
 
 
 def _is_pooled(connection: psycopg.Connection[Any]) -> bool:

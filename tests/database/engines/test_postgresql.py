@@ -31,14 +31,15 @@ def test_columns_have_the_types_of_their_kinds(postgresql: Site) -> None:
 def test_sessions_are_named_and_wait_for_the_disk(postgresql: Site) -> None:
     """An administrator finds them; `postgresql://` alone means psycopg."""
     plain = "postgresql" + postgresql.url.removeprefix("postgresql+psycopg").removeprefix("postgresql")
+    _admin(postgresql, f"ALTER DATABASE {sa.make_url(plain).database} SET transaction_timeout = '1h'")
     database = engine_for(plain).open(write=True)
     with database.begin() as connection:
         shown = {
             name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()
-            for name in ("application_name", "synchronous_commit", "timezone")
+            for name in ("application_name", "synchronous_commit", "timezone", "transaction_timeout")
         }
     database.dispose()
-    assert shown == {"application_name": "amqtt_db", "synchronous_commit": "on", "timezone": "UTC"}
+    assert list(shown.values()) == ["amqtt_db", "on", "UTC", "0"]
 
 
 def test_ddl_does_not_wait_for_ever(postgresql: Site) -> None:
