@@ -18,6 +18,7 @@ import attrs
 import orjson
 import sqlalchemy as sa
 
+from amqtt_db.decode import Arrival, Memory
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Column
 from amqtt_db.models.wide import Wide
@@ -163,6 +164,38 @@ def decode(payload: bytes) -> Any:
 def read_csv(payload: bytes) -> Any:
     """Return the first line below the head; fields beyond the head's are under the key None."""
     return next(csv.DictReader(io.StringIO(payload.decode())))
+
+
+def misbehave(mood: str) -> Any:
+    """Do what a mood says, or nothing."""
+    return MOODS[mood]() if mood in MOODS else mood
+
+
+@attrs.frozen
+class MoodyEntity:
+    """An entity whose converter, validator and initialization behave as the payload says."""
+
+    converted: Any = attrs.field(default="", converter=misbehave)
+    validated: str = attrs.field(default="", validator=lambda *given: misbehave(given[-1]) and None)
+    begun: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        misbehave(self.begun)
+
+
+class MoodyMemory:
+    """A decoder that remembers, and whose methods behave as the topic's last level or the payload says."""
+
+    def remembers(self, topic: str) -> Any:
+        """Return a name, or misbehave."""
+        mood = topic.rpartition("/")[2]
+        return misbehave(mood) if mood in MOODS else ["name"]
+
+    def __call__(self, arrival: Arrival, memory: Memory) -> Any:
+        """Remember something, and return the payload's data."""
+        data = orjson.loads(arrival.payload)
+        memory["name"] = misbehave(data.get("memory", "a text"))
+        return data
 
 
 awake = False
