@@ -25,7 +25,6 @@ SHARED: Final = {
     "_INT64": "SQL for the limits of 64 bits",
     "_LOCK": "the lock on the schema",
     "_MAINTENANCE": "the lock on moving and deleting records",
-    "_SET": "the statement that sets SETTINGS",
     "_explain": "explains an error of the driver",
     "_explained": "an error that says what to do",
     "_from_text": "SQL that makes a kind of text",

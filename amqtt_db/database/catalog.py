@@ -75,6 +75,7 @@ class Catalog:
         self.table = tables.table(build)
         self.column = tables.column(build)
         self.view = tables.view(build)
+        self.view_due = tables.view_due(build)
         self.assignment = tables.assignment(build)
         self.typing = tables.typing(build)
         self.decoder_memory = tables.decoder_memory(build)

@@ -41,6 +41,7 @@ SYSTEM_TABLES: Final = frozenset(
         "mqtt_typing",
         "mqtt_value",
         "mqtt_view",
+        "mqtt_view_due",
     }
 )
 """The project's own tables: no topic or ``table:`` may have their names."""

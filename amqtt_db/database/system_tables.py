@@ -171,6 +171,16 @@ def view(build: Builder) -> sa.Table:
     )
 
 
+def view_due(build: Builder) -> sa.Table:
+    """Return the table of what views are still to show, noted by the writer of each journal."""
+    return build.table(
+        "mqtt_view_due",
+        sa.Column("journal", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        build.column("note", "text"),
+    )
+
+
 def assignment(build: Builder) -> sa.Table:
     """Return the table that says where each topic's records are, and where they were before."""
     return build.table(

@@ -123,6 +123,11 @@ class Route:
         """Return the model with the tables that it has at a destination."""
         return bind(self.model, destination, timed=self.timed)
 
+    def destination(self, key: str) -> Destination:
+        """Return the destination with a key at which this route stores records."""
+        declared = None if self.entity is None else self.entity.declared
+        return Destination(key, self.filter.text, declared, self.unknown)
+
     def with_timezone(self, zone: ZoneInfo | None) -> Route:
         """Return the route with a time zone for times without one, unless it has one already."""
         if zone is None or self.reshaping.timezone is not None:

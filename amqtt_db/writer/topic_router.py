@@ -140,9 +140,7 @@ class TopicRouter:
         self._handlers[topic.encode()] = RefusedTopic(self._filters[index].text, error)
 
     def _destination(self, key: str, route: Route) -> Destination:
-        declared = None if route.entity is None else route.entity.declared
-        new = Destination(key, route.filter.text, declared, route.unknown)
-        return self._destinations.setdefault((key, route.filter.text), new)
+        return self._destinations.setdefault((key, route.filter.text), route.destination(key))
 
 
 def _assign(topic: str, route: Route, tables: int) -> Assignment:

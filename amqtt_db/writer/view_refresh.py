@@ -31,6 +31,7 @@ from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.existing_tables import NamedTable, names_of
 from amqtt_db.writer.insert_target import fitting_kind
 from amqtt_db.writer.transaction import COLLISIONS
+from amqtt_db.writer.views_due import DueView, DueViews
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class ViewKeeper:
         self._table_names = {route.filter.text: table.name for route, table in own}
         self._views = Views(engine, catalog, names_of(named), watch)
         self._sql = view_sql(engine, database.dialect)
+        self._notes = DueViews(catalog)
         self._noted: set[RecordGroup] = set()
         self._pairs: dict[str, dict[Pair, None]] = {}
         self._destinations: dict[str, Destination] = {}
@@ -83,6 +85,24 @@ class ViewKeeper:
         """Drop views whose names routes request for tables."""
         if self._sql is not None:
             self._views.drop_conflicting(connection, self._sql)
+
+    def resume(self, connection: sa.Connection) -> None:
+        """Find the views that other processes have left to be refreshed."""
+        for view in self._notes.find(connection):
+            if view.route in self._routes:
+                self._pairs.setdefault(view.key, {}).update(dict.fromkeys(view.pairs))
+                destination = self._routes[view.route].destination(view.key)
+                self._due[view.key] = self._destinations[view.key] = destination
+
+    def leave_due(self, connection: sa.Connection, journal: int) -> Collection[DueView]:
+        """Note, in the transaction of a batch, the views that are due; return those that were not noted before."""
+        due = self._due if self._sql is not None else {}
+        views = [DueView.of(destination, self._pairs[key]) for key, destination in due.items()]
+        return self._notes.leave(connection, journal, views)
+
+    def note_committed(self, views: Iterable[DueView]) -> None:
+        """Learn that what :meth:`leave_due` returned is committed."""
+        self._notes.note_committed(views)
 
     def forget(self) -> None:
         """Refresh every view again when a record that it shows is stored."""
@@ -195,11 +215,14 @@ class ViewKeeper:
                     before = wishes.get(key, one)
                     wishes[key] = attrs.evolve(before, pairs=tuple(dict.fromkeys((*before.pairs, *one.pairs))))
             names, faults = self._views.refresh(connection, sql, wishes)
+            done = [key for key in due if not views[key] & faults.keys()]
+            self._notes.remove(connection, done)
+        self._notes.note_removed(done)
         for name in names:
             logger.info("view %s updated", name)
         for key, destination in due.items():
             del self._due[key]
-            if views[key] & faults.keys():
+            if key not in done:
                 self._faulty[key] = destination
         self._report(faults)
 

@@ -103,6 +103,7 @@ class Writer:
             for wish in [route.hypertable for route in self._routes if route.hypertable is not None]:
                 self._schema.require_hypertables(connection, wish)
             self._views.drop_conflicting(connection)
+            self._views.resume(connection)
             return list(self._engine.weaknesses(connection))
 
     def require_whole_copy(self, progress: Progress | None) -> None:
@@ -155,7 +156,7 @@ class Writer:
         return self.retention.step(quiet=True) or has_refreshed
 
     def finish_views(self, is_late: Callable[[], bool]) -> None:
-        """Refresh all views that are due, because only this process knows of them; give up when time is up."""
+        """Refresh all views that are due, so that nobody waits for the next writer; give up when time is up."""
         self._views.finish(is_late)
 
     def repair(self, batch: Batch) -> bool:
@@ -288,6 +289,8 @@ class Writer:
         with self._database.begin() as connection:
             self._target.write(connection, decoded, rows, start, previous)
             self._memory.write(connection, decoded.memory)
+            due = self._views.leave_due(connection, decoded.number)
+        self._views.note_committed(due)
         self._memory.note_committed(decoded.memory)
         self._tally.add_counts(decoded.counts)
 

@@ -566,3 +566,23 @@ def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.
     for _ in range(2):
         bench.writer.do_idle_work()
     assert bench.sql("SELECT count(*) FROM mqtt_view") == [(5,)]
+
+
+def test_views_that_are_due_when_a_writer_is_killed_are_refreshed_by_the_next(site: Site) -> None:
+    """What they are to show is noted with the records, and the notes go; another writer's notes do no harm."""
+    bench = Workbench(site, {"topic": "d/#", "model": "document"}, {"topic": "#", "model": "wide"})
+    bench.send(("d/a", {"old": 1}), ("w", {"old": 1}))
+    bench.writer.do_idle_work()
+    bench.writer._views._not_before = float("inf")  # as after a slow refresh
+    bench.send(("d/a", {"new": 2, "größe": "x"}), ("w", {"new": 2}))
+    bench.send(("d/a", {"newer": 3}), ("other", {"n": 1}))
+    assert bench.sql("SELECT count(*) FROM mqtt_view_due") == [(3,)]
+    bench.close()  # as if it was killed, for it does not finish
+    bench.open()
+    bench.writer.do_idle_work()
+    assert bench.sql("SELECT old, new, newer, größe FROM d_view ORDER BY id") == [
+        (1.0, None, None, None), (None, 2.0, None, "x"), (None, None, 3.0, None)
+    ]  # fmt: skip
+    assert bench.sql("SELECT old, new FROM w_view ORDER BY id") == [(1.0, None), (None, 2.0)]
+    assert bench.sql("SELECT n FROM other_view") == [(1.0,)]
+    assert bench.sql("SELECT count(*) FROM mqtt_view_due") == [(0,)]
