@@ -17,6 +17,7 @@ from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
 from amqtt_db.journal import Journal, Progress, read_progress, read_report
 from amqtt_db.message import PUBLISH, Batch, flags
+from amqtt_db.writer import loop
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.loop import GATHER, Stop, WriterLoop
 from amqtt_db.writer.writer import Writer
@@ -285,8 +286,9 @@ def test_a_journal_that_is_replaced_is_opened_again(mill: Mill) -> None:
 
 
 @pytest.mark.slow
-def test_views_that_are_due_at_the_end_are_made(mill: Mill) -> None:
+def test_views_that_are_due_at_the_end_are_made(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
     """400 new topics, each once, and then the end: every topic has its view."""
+    monkeypatch.setattr(loop, "LONGEST_FINISH", PATIENCE)
     mill.send(1)
     for number in range(400):
         mill.journal.append(flags(PUBLISH, 1), 1_700_000_000_000_000, 0, b"x/%d" % number, b'{"n": 1}')
