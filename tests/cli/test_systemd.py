@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,21 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     notify("READY=1")
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("channel")
-def test_nobody_reads() -> None:
-    """The service is not held up when systemd's queue is full."""
+def test_nobody_reads(channel: socket.socket) -> None:
+    """The service is not held up when systemd's queue is full: what does not fit is left out."""
     for _ in range(2000):
         notify("WATCHDOG=1")
+    channel.setblocking(False)
+    received = 0
+    with suppress(BlockingIOError):
+        while channel.recv(1000) == b"WATCHDOG=1":
+            received += 1
+    assert 0 < received < 2000
+    notify("STOPPING=1")
+    assert channel.recv(1000) == b"STOPPING=1"
 
 
 @pytest.mark.parametrize(
