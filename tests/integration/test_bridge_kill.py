@@ -49,7 +49,7 @@ def test_nothing_is_lost_or_stored_twice_when_the_bridge_is_killed(
 def test_nothing_is_lost_with_a_broker_that_doubles(
     tmp_path: Path, make: Make, qos: int, kill_rounds: int, request: pytest.FixtureRequest
 ) -> None:
-    """It assigns new packet ids on each connection, so what it redelivers cannot be told from what is new."""
+    """RabbitMQ assigns new packet ids on each connection, so what it redelivers cannot be told from what is new."""
     if not request.config.getoption("--long") or not RABBITMQ.exists() or NATS is None:
         pytest.skip("takes long: pass --long, and install RabbitMQ and NATS")
     stored, published = kill_under_load(tmp_path, make, "3.1.1", qos, kill_rounds)
@@ -62,6 +62,7 @@ def kill_under_load(directory: Path, make: Make, protocol: str, qos: int, rounds
     with make(directory / "broker") as broker, ThreadPoolExecutor(1) as pool:
         bridge = BridgeProcess(directory, {"url": broker.url, **settings})
         with bridge:
+            until(lambda: bridge.logged(": subscribed to"), "the broker knows what to keep")
             broker.publish(numbers(0, 1000), qos=qos)
             until(lambda: len(bridge.stored()) >= 1000, "ids have been in turn for longer than four windows")
             end = 1000

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
 from amqtt_db.journal import JournalReader
 from amqtt_db.record import EPOCH
-from tests.integration.bridge import BridgeProcess, Mosquitto, until
+from tests.integration.bridge import BridgeProcess, Mosquitto, numbers, until
 
 pytestmark = pytest.mark.slow
 
@@ -48,3 +50,30 @@ def test_what_the_broker_drops_loses_and_does_not_grant_is_shown(tmp_path: Path)
     for said in ("the broker has dropped", "grants only QoS 1 for #", "the broker has lost the session, found at"):
         assert said in text
     assert bridge.logged("has dropped") == 1
+
+
+def test_a_database_away_for_longer_than_the_brokers_queue_and_a_journal_removed(tmp_path: Path) -> None:
+    """What the journal and the broker's queue cannot hold is dropped by the broker, and counted; the rest is stored.
+
+    Without its journal, the bridge goes on with the broker's session, because its client id is the same.
+    """
+    journal = {"path": str(tmp_path / "mqtt.journal"), "max_size": "64 kB"}
+    with Mosquitto(tmp_path, "max_queued_messages 100", "sys_interval 1") as broker:
+        bridge = BridgeProcess(tmp_path, {"url": broker.url, "window": 50}, journal=journal)
+        with bridge:
+            broker.publish(numbers(0, 1))
+            until(bridge.stored, "there is a table")
+            until(lambda: broker_state(tmp_path).drop_counter is not None, "the bridge has looked")
+            with closing(sqlite3.connect(bridge.database, isolation_level=None)) as blocker:
+                blocker.execute("BEGIN IMMEDIATE")
+                broker.publish([f'{{"n": {n}, "x": "{"x" * 1000}"}}' for n in range(1, 1001)])
+                assert bridge.logged("is full")
+                blocker.execute("ROLLBACK")
+        with bridge:
+            until(lambda: len(bridge.stored()) + broker_state(tmp_path).dropped == 1001, "each is stored or counted")
+        assert len(set(bridge.stored())) == len(bridge.stored()) < 1001
+        for file in tmp_path.glob("mqtt.journal*"):
+            file.unlink()
+        broker.publish(numbers(2000, 2010))
+        with bridge:
+            until(lambda: bridge.stored()[-10:] == list(range(2000, 2010)), "the session went on")
