@@ -24,11 +24,31 @@ _OTHER_SCHEMES: Final[Mapping[str, str]] = {
     "tcp": "write mqtt:// instead of tcp://",
     "ssl": "write mqtts:// instead of ssl://",
     "tls": "write mqtts:// instead of tls://",
+    "mqtt+ssl": "write mqtts:// instead of mqtt+ssl://",
+    "http": "write ws:// instead of http:// for MQTT over WebSocket, or else mqtt://",
+    "https": "write wss:// instead of https:// for MQTT over WebSocket, or else mqtts://",
+}
+_IN_URL: Final = "is part of the URL: `url: mqtt://HOST:PORT`"
+_IN_ROUTES: Final = "topics are not chosen here: the bridge subscribes to what the routes cover"
+_BROKER_HINTS: Final[Mapping[str, str]] = {
+    "host": _IN_URL,
+    "port": _IN_URL,
+    "topic": _IN_ROUTES,
+    "topics": _IN_ROUTES,
+    "version": "unknown key; did you mean `protocol`?",
+    "clean_session": "the session is always kept, so that the broker keeps messages while the bridge is away",
+}
+_NOT_OPTIONAL: Final = "certificates are always verified; to trust one that no known authority signed, name it as `ca`"
+_TLS_HINTS: Final[Mapping[str, str]] = {
+    "insecure": _NOT_OPTIONAL,
+    "verify": _NOT_OPTIONAL,
+    "cert": "unknown key; did you mean `certificate`?",
 }
 _PROTOCOLS: Final[Mapping[object, str]] = {5: "5", "3.1.1": "3.1.1", "5": "5", "auto": "auto"}
 _LONGEST_KEEP_ALIVE: Final = 65_535
 _NEVER: Final = 2**32 - 1
 _GROUP_NAME: Final = re.compile(r"[^/+#]+")
+_BRACKETS: Final = "write an IPv6 address in brackets, such as mqtt://[::1]:1883"
 _HOST: Final = re.compile(r"[^\s/?#]+")
 
 
@@ -38,16 +58,22 @@ def _broker_address(value: object) -> dict[str, Any]:
     url = expanded_url(value)
     if "://" not in url:
         raise ValueError("expected a URL such as mqtt://localhost or mqtts://example.org:8883")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(_BRACKETS) from None
     scheme = parts.scheme.casefold()
     if scheme not in _PORTS:
         raise ValueError(_OTHER_SCHEMES.get(scheme, f"unknown scheme {scheme[:20]}://; use mqtt, mqtts, ws or wss"))
     is_web = scheme in ("ws", "wss")
     if (parts.path not in ("", "/") and not is_web) or parts.query or parts.fragment:
-        raise ValueError("has something after host and port; percent-encode / ? # in a user name or password")
+        allowed = "host, port and path" if is_web else "host and port, where topics are not chosen: the routes do that"
+        raise ValueError(f"has something after {allowed}; percent-encode / ? # in a user name or password")
     try:
         port = parts.port
     except ValueError:
+        if parts.netloc.rpartition("@")[2].count(":") > 1:
+            raise ValueError(_BRACKETS) from None
         raise ValueError("has a port that is not a number from 1 to 65535") from None
     if not parts.hostname or port == 0 or not _HOST.fullmatch(parts.hostname):
         raise ValueError("has no host, or port 0; expected a URL such as mqtt://localhost")
@@ -67,7 +93,7 @@ def _broker_address(value: object) -> dict[str, Any]:
 def _existing_file(value: object) -> Path:
     path = Path(expanded(value))
     if not path.is_file():
-        raise ValueError(f"the file {path} does not exist")
+        raise ValueError(f"{path} is a directory; name a file" if path.is_dir() else f"the file {path} does not exist")
     return path
 
 
@@ -191,10 +217,10 @@ def read_brokers(root: Node, journal: Path) -> tuple[BrokerSettings, ...]:
     if one.value is not None and many.value is not None:
         many.fail("cannot be used together with `broker`; move that broker here and give it a name")
     nodes = [one] if one.value is not None else []
-    if many.value is not None:
-        nodes += [
-            many.child(name) for name in many.section(many.value if isinstance(many.value, Mapping) else ()).value
-        ]
+    if many.value is not None and not isinstance(many.value, Mapping):
+        many.fail(f"expected a name for each broker, such as `hall: mqtt://hall.local`, found {found(many.value)}")
+        return ()
+    nodes += [many.child(name) for name in many.value or ()]
     if not nodes:
         (one if many.value is None else many).fail("names no broker; write a URL such as mqtt://localhost")
     read = [(node, made) for node in nodes if (made := _read_broker(node, journal)) is not None]
@@ -212,7 +238,7 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
         section = Node({"url": node.value}, node.path, node.problems)
         place = node
     elif isinstance(node.value, Mapping):
-        section = node.section(BROKER_KEYS)
+        section = node.section(BROKER_KEYS, _BROKER_HINTS)
         place = section.child("url")
     else:
         node.fail(f"expected a URL such as mqtt://localhost, or a mapping with `url`, found {found(node.value)}")
@@ -224,6 +250,9 @@ def _read_broker(node: Node, journal: Path) -> BrokerSettings | None:
     default = BrokerSettings(**address, client_id="")
     derived = {"client_id": _derived_id(default, journal), "tls": tls, "path": node.path}
     made = attrs.evolve(default, **{**derived, **section.values(_BROKER_OPTIONS)})
+    for key in ("username", "password"):
+        if address[key] is not None and section.child(key).value is not None:
+            section.child(key).fail("is in the URL too; remove one of them")
     if made.password is not None and made.username is None:
         section.child("password").fail("needs a `username` too: MQTT 3.1.1 has no password without one")
     made = _with_group(made, section.child("group"))
@@ -240,7 +269,7 @@ def _with_group(broker: BrokerSettings, node: Node) -> BrokerSettings:
 
 
 def _read_tls(node: Node, scheme: str) -> TlsSettings:
-    section = node.section(TLS_KEYS)
+    section = node.section(TLS_KEYS, _TLS_HINTS)
     if node.value is not None and scheme in ("mqtt", "ws"):
         node.fail(f"has no effect with {scheme}://; write {scheme}s://")
     made = TlsSettings(**section.values(TLS_KEYS))
