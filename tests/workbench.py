@@ -37,12 +37,13 @@ OPEN: Final[list[Workbench]] = []
 
 @attrs.frozen
 class Sent:
-    """A message to feed: anything but bytes is sent as JSON."""
+    """A message to feed: anything but bytes is sent as JSON; ``properties`` are those of MQTT 5."""
 
     topic: str
     payload: Any
     qos: int = 0
     retain: bool = False
+    properties: dict[str, Any] = attrs.field(factory=dict)
 
     def raw(self) -> bytes:
         """The payload's bytes."""
@@ -120,6 +121,7 @@ class Workbench:
             [message.topic.encode() for message in messages],
             [message.raw() for message in messages],
             first + count,
+            [json.dumps(message.properties).encode() if message.properties else b"" for message in messages],
         )
 
     def store(self, batch: Batch) -> None:

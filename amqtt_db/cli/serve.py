@@ -79,7 +79,7 @@ async def bridge(document: Mapping[str, Any], settings: Settings, brokers: Seque
     page = None if settings.web is None else supervise_page(*plugin_config(document))
     if page is not None:
         page.start()
-    keeping = Keeping(any(route.properties for route in settings.routes), kept.max_payload)
+    keeping = Keeping(any(route.uses_properties for route in settings.routes), kept.max_payload)
     async with being_watched():
         await Bridge(brokers, filters, journal, writer, settings.metrics, keeping).run(stop)
     if page is not None:

@@ -162,8 +162,9 @@ def _decode_schema() -> JsonSchema:
     alone = [_name_schema(name, make.__doc__) for name, make in FORMATS.items() if "required" not in options[name]]
     stage = [*alone, _DOTTED, *_installed(DECODER_GROUP), _one_of(options, DECODER_GROUP)]
     one = {"anyOf": [*stage, {"type": "array", "minItems": 1, "items": {"anyOf": stage}}]}
-    level = {"type": ["string", "object"], "description": "A level of the topic, whose values the other keys are."}
-    by = {"type": "object", "required": ["by"], "properties": {"by": level}, "additionalProperties": one}
+    meaning = "A level of the topic, content_type or {user_property: name}; the other keys are its values."
+    chosen = {"type": ["string", "object"], "description": meaning}
+    by = {"type": "object", "required": ["by"], "properties": {"by": chosen}, "additionalProperties": one}
     return {"anyOf": [*one["anyOf"], {**by, "minProperties": 2}, _EMPTY_KEY]}
 
 

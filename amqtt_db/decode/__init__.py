@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 import attrs
 
 from amqtt_db.decode.by_level import DecoderByLevel, OneDecoder, RouteDecoder, choose_decoder, is_remembering
+from amqtt_db.decode.by_property import CONTENT_TYPE, DecoderByProperty, media_type
 from amqtt_db.decode.checks import Decoder, check_depth, shorten
 from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
 from amqtt_db.decode.json_text import EMPTY
@@ -29,6 +30,7 @@ __all__ = [
     "Arrival",
     "Decoder",
     "DecoderByLevel",
+    "DecoderByProperty",
     "Memory",
     "Recollection",
     "RememberingDecoder",
@@ -44,6 +46,7 @@ DECODER_GROUP: Final = "amqtt_db.decoders"
 
 _BY: Final = "by"
 _ELSE: Final = "else"
+_USER_PROPERTY: Final = "user_property"
 
 
 @attrs.frozen
@@ -63,14 +66,14 @@ class _Stage:
 def resolve(spec: Any, *, where: str) -> RouteDecoder:
     """Return the decoder that ``spec``, a value from the YAML at the path ``where``, describes.
 
-    A mapping with the key ``by`` names a level of the topic, and the spec of a decoder for each of its values; ``else``
-    is for all others.  See :func:`resolve_one` for what else a spec may be.
+    A mapping with the key ``by`` names a level of the topic or an MQTT 5 property, and the spec of a decoder for each
+    of its values; ``else`` is for all others.  See :func:`resolve_one` for what else a spec may be.
 
     Raises SpecError, a ValueError that holds every mistake in the spec.
     """
     if not isinstance(spec, Mapping) or _BY not in spec:
         return resolve_one(spec, where=where)
-    problems = [*_level_problems(spec, where)]
+    problems = [*_choice_problems(spec, where)]
     found: dict[str, OneDecoder] = {}
     for value, one in spec.items():
         try:
@@ -78,10 +81,13 @@ def resolve(spec: Any, *, where: str) -> RouteDecoder:
                 found[value] = resolve_one(one, where=f"{where}.{value}")
         except SpecError as error:
             problems += error.problems
+    by = spec[_BY]
+    if _is_property(by):
+        problems += _property_problems(found, where)
     if problems:
         raise SpecError(*problems)
     other = found.pop(_ELSE, None)
-    return DecoderByLevel(_level_in(spec[_BY]), found, other)
+    return _by_property(by, found, other) if _is_property(by) else DecoderByLevel(_level_in(by), found, other)
 
 
 def resolve_one(spec: Any, *, where: str) -> OneDecoder:
@@ -106,11 +112,13 @@ def resolve_one(spec: Any, *, where: str) -> OneDecoder:
     return _compose([stage for stage in stages if stage])
 
 
-def _level_problems(spec: Mapping[Any, Any], where: str) -> Iterator[Problem]:
-    if not _level_in(spec[_BY]):
-        yield Problem(f"{where}.{_BY}", f"expected a level of the topic such as '{{format}}', got {spec[_BY]!r}")
+def _choice_problems(spec: Mapping[Any, Any], where: str) -> Iterator[Problem]:
+    by = spec[_BY]
+    if not _level_in(by) and not _is_property(by):
+        expected = f"expected a level of the topic such as '{{format}}', {CONTENT_TYPE} or {{{_USER_PROPERTY}: name}}"
+        yield Problem(f"{where}.{_BY}", f"{expected}, got {by!r}")
     if len(spec) == 1:
-        yield Problem(where, "names no decoder; add one for each value of the level, or `else`")
+        yield Problem(where, "names no decoder; add one for each value, or `else`")
     for value in spec:
         if not isinstance(value, str):
             yield Problem(where, f"{value!r} is not text; quote it so that YAML reads it as text")
@@ -121,6 +129,27 @@ def _level_in(by: Any) -> str:
     if isinstance(by, Mapping):
         by = next(iter(by)) if [*by.values()] == [None] else ""
     return by.strip("{}") if isinstance(by, str) else ""
+
+
+def _is_property(by: Any) -> bool:
+    """Return True if decoders are chosen by an MQTT 5 property of the message."""
+    if isinstance(by, Mapping):
+        return [*by] == [_USER_PROPERTY] and isinstance(by[_USER_PROPERTY], str)
+    return bool(by == CONTENT_TYPE)
+
+
+def _property_problems(found: Mapping[str, OneDecoder], where: str) -> Iterator[Problem]:
+    for value, decoder in found.items():
+        if isinstance(decoder, RememberingDecoder):
+            hint = "give such topics a route of their own, or choose by a level of the topic"
+            yield Problem(f"{where}.{value}", f"{decoder.owner} remembers messages of a topic: {hint}")
+
+
+def _by_property(by: Any, found: Mapping[str, OneDecoder], other: OneDecoder | None) -> DecoderByProperty:
+    name = by[_USER_PROPERTY] if isinstance(by, Mapping) else None
+    read = str if name is not None else media_type
+    plain = {read(value): decoder for value, decoder in found.items() if not isinstance(decoder, RememberingDecoder)}
+    return DecoderByProperty(plain, name, None if isinstance(other, RememberingDecoder) else other)
 
 
 def time_given_by(spec: Any) -> str | None:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import attrs
 
+from amqtt_db.decode.by_property import DecoderByProperty
 from amqtt_db.decode.checks import Decoder
 from amqtt_db.decode.remembering import RememberingDecoder
 from amqtt_db.errors import DecodeError
@@ -36,11 +37,11 @@ class DecoderByLevel:
         raise DecodeError(f"`decode` has no decoder for this {{{self.level}}}, only for {', '.join(self.decoders)}")
 
 
-RouteDecoder = OneDecoder | DecoderByLevel
+RouteDecoder = OneDecoder | DecoderByLevel | DecoderByProperty
 """What a route may decode with."""
 
 
-def choose_decoder(decoder: RouteDecoder, levels: Mapping[str, str]) -> OneDecoder:
+def choose_decoder(decoder: RouteDecoder, levels: Mapping[str, str]) -> OneDecoder | DecoderByProperty:
     """Return what decodes the messages of a topic with these levels."""
     return decoder.choose(levels) if isinstance(decoder, DecoderByLevel) else decoder
 

@@ -16,7 +16,15 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from amqtt_db.decode import EMPTY, Arrival, Decoder, Recollection, RememberingDecoder, choose_decoder
+from amqtt_db.decode import (
+    EMPTY,
+    Arrival,
+    Decoder,
+    DecoderByProperty,
+    Recollection,
+    RememberingDecoder,
+    choose_decoder,
+)
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
 from amqtt_db.record import (
@@ -237,9 +245,10 @@ class TopicMemory:
 class TopicHandler:
     """Turns the payloads of one topic into typed records; ``destination`` is where these go.
 
-    ``decode`` returns the data of a payload.  If the decoder remembers, ``memory`` decodes, and ``decode`` takes the
-    data that it returns.  ``types_columns`` is true if messages with the same keys may be typed together, by the
-    route's builder.
+    ``decode`` returns the data of a payload if ``takes_payload`` is true.  Otherwise ``memory`` decodes, for a decoder
+    that remembers, or ``by_property``, which depends on the message's MQTT 5 properties, and ``decode`` takes the data
+    that these return.  ``types_columns`` is true if messages with the same keys may be typed together, by the route's
+    builder.
     """
 
     def __init__(self, topic: str, builder: RecordBuilder, destination: Destination, levels: Mapping[str, str]) -> None:
@@ -249,7 +258,10 @@ class TopicHandler:
         self.filter = builder.route.filter.text
         decoder = choose_decoder(builder.route.decode, levels)
         self.memory = TopicMemory(decoder, topic, levels) if isinstance(decoder, RememberingDecoder) else None
-        self.decode = builder.with_reshaping(_keep if isinstance(decoder, RememberingDecoder) else decoder, levels)
+        self.by_property = decoder if isinstance(decoder, DecoderByProperty) else None
+        plain = _keep if isinstance(decoder, (RememberingDecoder, DecoderByProperty)) else decoder
+        self.takes_payload = plain is decoder
+        self.decode = builder.with_reshaping(plain, levels)
         self.levels = _type_levels(builder, levels)
         self.types_columns = builder.types_columns and self.levels.are_plain
 

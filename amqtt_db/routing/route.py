@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from amqtt_db.decode import RouteDecoder
+from amqtt_db.decode import DecoderByProperty, RouteDecoder
 from amqtt_db.entity import Entity
 from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.binding import BoundModel, BoundTable, bind
@@ -118,6 +118,11 @@ class Route:
     raw: bool = False
     properties: bool = False
     stores: bool = True
+
+    @property
+    def uses_properties(self) -> bool:
+        """True if the MQTT 5 properties of messages are stored, or choose the decoder."""
+        return self.properties or isinstance(self.decode, DecoderByProperty)
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
         """Return the model with the tables that it has at a destination."""

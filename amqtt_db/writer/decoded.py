@@ -162,8 +162,9 @@ class _BatchDecoder:
     def add(self, index: int, handler: TopicHandler) -> None:
         """Decode a message; type it at once unless it may be typed together with others."""
         try:
-            payload = self._batch.payloads[index]
-            data = handler.decode(payload if handler.memory is None else self._recollect(index, handler.memory))
+            data = handler.decode(
+                self._batch.payloads[index] if handler.takes_payload else self._decode_message(index, handler)
+            )
             if type(data) is dict and data and handler.types_columns:
                 key = handler.filter, tuple(data)
                 entries = self._same_keys.get(key)
@@ -178,6 +179,14 @@ class _BatchDecoder:
             self.count(handler.filter, empty=1)
         else:
             self._type_alone(index, handler, data)
+
+    def _decode_message(self, index: int, handler: TopicHandler) -> Any:
+        """Return the data of a message whose decoder depends on more than the payload."""
+        if handler.memory is not None:
+            return self._recollect(index, handler.memory)
+        message = self._batch.message(index)
+        by_property = handler.by_property
+        return message.payload if by_property is None else by_property.decode(message.payload, message.properties)
 
     def _recollect(self, index: int, memory: TopicMemory) -> Any:
         """Return the data of a message whose decoder remembers, which it does even if the data cannot be stored."""

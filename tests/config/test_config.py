@@ -19,7 +19,7 @@ from amqtt_db import config
 from amqtt_db.config import JournalSettings, WriterSettings, masked
 from amqtt_db.config.yaml_checks import size
 from amqtt_db.database.engines.urls import file_of
-from amqtt_db.decode import DecoderByLevel, RememberingDecoder
+from amqtt_db.decode import DecoderByLevel, DecoderByProperty, RememberingDecoder
 from amqtt_db.errors import ConfigError
 from amqtt_db.models.wide import Wide
 from amqtt_db.routing.each import Each
@@ -48,7 +48,7 @@ def test_everything_has_a_default(mapping: Mapping[str, Any] | None) -> None:
     assert (route.filter.text, route.model, route.entity, route.time, route.each) == ("#", Wide(), None, None, None)
     assert (route.unknown, route.mismatch, route.max_columns, route.max_tables) == ("add", "variant", None, 1000)
     assert (route.hypertable, route.keep) == (None, None)
-    assert not isinstance(route.decode, (RememberingDecoder, DecoderByLevel))
+    assert not isinstance(route.decode, (RememberingDecoder, DecoderByLevel, DecoderByProperty))
     assert route.decode(b'{"a": 1}') == {"a": 1}
     assert settings.notes == ()
 

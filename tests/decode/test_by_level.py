@@ -52,8 +52,11 @@ def test_one_of_them_may_remember(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"by": "{format}"}, "decode: names no decoder; add one for each value of the level, or `else`"),
-        ({"by": 7, "a": "json"}, "decode.by: expected a level of the topic such as '{format}', got 7"),
+        ({"by": "{format}"}, "decode: names no decoder; add one for each value, or `else`"),
+        (
+            {"by": 7, "a": "json"},
+            "decode.by: expected a level of the topic such as '{format}', content_type or {user_property: name}, got 7",
+        ),
         ({"by": "{x}", 1: "json"}, "decode: 1 is not text; quote it so that YAML reads it as text"),
         ({"by": "{x}", "a": "jsn"}, "decode.a: 'jsn' is unknown and not a dotted path; did you mean 'json'?"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from amqtt_db.decode import Decoder, DecoderByLevel, RememberingDecoder, resolve
+from amqtt_db.decode import Decoder, DecoderByLevel, DecoderByProperty, RememberingDecoder, resolve
 from amqtt_db.errors import DecodeError
 from amqtt_db.registry import SpecError
 
@@ -15,7 +15,7 @@ from amqtt_db.registry import SpecError
 def plain_decoder(spec: Any) -> Decoder:
     """Return a decoder that needs nothing but the payload."""
     decoder = resolve(spec, where="decode")
-    assert not isinstance(decoder, (RememberingDecoder, DecoderByLevel))
+    assert not isinstance(decoder, (RememberingDecoder, DecoderByLevel, DecoderByProperty))
     return decoder
 
 

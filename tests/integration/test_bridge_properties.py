@@ -17,7 +17,7 @@ from tests.integration.bridge import PATIENCE, BridgeProcess, Mosquitto, until
 pytestmark = pytest.mark.slow
 
 
-def publish_with_properties(port: int, payload: str, **properties: object) -> None:
+def publish_with_properties(port: int, payload: str | bytes, **properties: object) -> None:
     """Publish one message with MQTT 5 at QoS 1; property names as paho has them."""
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     connected = Event()
@@ -53,3 +53,14 @@ def test_properties_are_stored_as_they_were_published(tmp_path: Path) -> None:
         "user_properties": [["a", "1"], ["a", "2"]],
     }
     assert second.mqtt_properties() == {}
+
+
+def test_the_content_type_chooses_the_decoder(tmp_path: Path) -> None:
+    """Also if no route keeps the properties."""
+    route = {"topic": "t", "decode": {"by": "content_type", "application/cbor": "cbor", "else": "text"}}
+    with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url, routes=[route]) as bridge:
+        publish_with_properties(broker.port, bytes.fromhex("a1617602"), ContentType="application/cbor")
+        publish_with_properties(broker.port, b"7", ContentType="text/plain")
+        until(lambda: len(bridge.stored()) == 2, "both are stored")
+    first, second = sorted(read(f"sqlite:///{bridge.database}", "t"), key=lambda record: record.id)
+    assert (first.data(), second.data()) == ({"v": 2}, {"value": "7"})
