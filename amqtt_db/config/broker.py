@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from amqtt_db.config.keys import Check, ConfigKey, accepting, defined_in
-from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, expanded_url, found, text, whole_number
+from amqtt_db.config.yaml_checks import Node, choice, duration, expanded, expanded_url, flag, found, text, whole_number
 
 Protocol = Literal["auto", "5", "3.1.1"]
 Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
@@ -158,6 +158,7 @@ _BROKER_OPTIONS: Final = {
     "duplicates": ConfigKey(
         "Redelivered messages that may be stored already: drop (the default) or keep.", choice("drop", "keep")
     ),
+    "rebirth": ConfigKey("Ask edge nodes of Sparkplug B for births that are missing.  Default: false.", flag),
 }
 BROKER_KEYS: Final = {
     "url": ConfigKey(
@@ -202,6 +203,7 @@ class BrokerSettings:
     group: str | None = None
     retained: Literal["store", "ignore"] = "store"
     duplicates: Literal["drop", "keep"] = "drop"
+    rebirth: bool = False
     path: str = attrs.field(default="broker", eq=False)
 
     @property

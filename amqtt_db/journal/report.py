@@ -68,7 +68,8 @@ class WriterReport:
 
     ``waits`` are the seconds from the arrival of a batch's first entry to its commit.  ``recent`` says how many
     messages were done with in the last minute, by the second in which each stretch of 5 s began.  ``committed`` is when
-    it last stored something.  ``failures`` are the last few causes, newest last, and
+    it last stored something.  ``rebirths`` says when births of Sparkplug's edge nodes were last wanted, in microseconds
+    since 1970, by the topic of the command that asks for them.  ``failures`` are the last few causes, newest last, and
     ``is_failing`` is true as long as the newest one lasts.
     """
 
@@ -83,6 +84,7 @@ class WriterReport:
     is_failing: bool = False
     waits: Distribution = _NO_SECONDS
     recent: tuple[tuple[int, int], ...] = ()
+    rebirths: Mapping[str, int] = attrs.field(factory=dict)
 
     def rate(self, now: int) -> float:
         """Return the messages per second in the minute before ``now``, in microseconds since 1970."""

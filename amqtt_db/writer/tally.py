@@ -12,6 +12,7 @@ from amqtt_db.journal.report import MESSAGES_BOUNDS, RATE_SECONDS, SECONDS_BOUND
 
 _REPORT_SECONDS: Final = 1.0  # between reports
 _CAUSES: Final = 5  # that are remembered
+_REBIRTHS: Final = 1000  # that are remembered
 _OUTCOME_NAMES: Final = ("stored", "dead", "ignored", "empty", "unchanged")
 
 
@@ -26,6 +27,7 @@ class Tally:
         self._sizes, self._seconds = Distribution.empty(MESSAGES_BOUNDS), Distribution.empty(SECONDS_BOUNDS)
         self._waits = Distribution.empty(SECONDS_BOUNDS)
         self._recent = Counter[int]()
+        self._rebirths: dict[str, int] = {}
         self._failures: dict[str, Failure] = {}
         self._is_failing = False
         self._is_new = True
@@ -51,6 +53,12 @@ class Tally:
         self._committed, self._is_new = _microseconds_now(), True
         self._waits = self._waits.add(max(0, self._committed - arrived) / 1e6)
 
+    def add_rebirths(self, wanted: Mapping[str, int]) -> None:
+        """Note when births of Sparkplug's edge nodes were wanted, by the topic of the command."""
+        self._rebirths.update(wanted)
+        for topic in [*self._rebirths][:-_REBIRTHS]:
+            del self._rebirths[topic]
+
     def add_schema_changes(self, tables: int, columns: int) -> None:
         """Count tables and columns that were created."""
         self._tables, self._columns = self._tables + tables, self._columns + columns
@@ -75,7 +83,7 @@ class Tally:
         return WriterReport(
             self._started, self._committed, {key: dict(+found) for key, found in self._counts.items()},
             self._tables, self._columns, self._sizes, self._seconds, tuple(self._failures.values()), self._is_failing,
-            self._waits, tuple(self._recent.items()),
+            self._waits, tuple(self._recent.items()), dict(self._rebirths),
         )  # fmt: skip
 
 

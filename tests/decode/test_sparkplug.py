@@ -20,6 +20,7 @@ from sparkplub_b_packets.core.sparkplug_b_pb2 import Payload
 from amqtt_db.decode import Arrival, RememberingDecoder, resolve
 from amqtt_db.decode.sparkplug import births
 from amqtt_db.decode.sparkplug.layout import make_payload_class
+from amqtt_db.decode.sparkplug.topics import find_rebirths
 from amqtt_db.errors import DecodeError
 from tests.decode.edge_node import START, TYPES, EdgeNode, Message, add_metric
 from tests.decode.vectors import mistakes
@@ -701,3 +702,27 @@ def test_mistakes_in_the_options() -> None:
     assert mistakes({"sparkplug": {"rows": "topic"}}) == [
         "decode.sparkplug: rows: expected 'payload' or 'metric', got 'topic'"
     ]
+
+
+def test_a_birth_is_wanted_once_a_minute() -> None:
+    """After data without a birth, and after a gap; the time and the command's topic are found in what is remembered."""
+    host, node = Host(), EdgeNode(NODE)
+    birth = node.birth(Up=True)
+    assert "no NBIRTH" in host.refusal(node.data(Up=False))
+    wanted = find_rebirths(host.memory)
+    assert wanted == {"spBv1.0/G/NCMD/E": host.time_us}
+    host.refusal(node.data(Up=False))
+    host.read(birth)
+    assert find_rebirths(host.memory) == wanted
+    host.time_us += 60_000_000
+    node.data(Up=True)  # is lost
+    host.read(node.data(Up=True))
+    assert find_rebirths(host.memory) == {"spBv1.0/G/NCMD/E": host.time_us}
+
+
+def test_no_birth_is_wanted_if_nothing_is_missing() -> None:
+    """A session without gaps."""
+    host, node = Host(), EdgeNode(NODE)
+    for message in (node.birth(Up=True), node.device_birth("D", Temp=1.0), node.data("D", Temp=2.0), node.death()):
+        host.read(message)
+    assert find_rebirths(host.memory) == {}

@@ -1,19 +1,22 @@
-"""Sparkplug B from Mosquitto through the bridge, with `kill -9` of the writer: every metric is stored once."""
+"""Sparkplug B from Mosquitto through the bridge: every metric is stored once, whatever is killed."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from sparkplub_b_packets.core.sparkplug_b_pb2 import Payload
 
 from amqtt_db.reader import read
+from tests.decode.edge_node import EdgeNode
 from tests.decode.plant import Plant, Step, expected_of, told_by
 from tests.integration.bridge import MOSQUITTO, PATIENCE, BridgeProcess, Mosquitto, until
 
@@ -27,18 +30,58 @@ ROUTE = {"topic": "spBv1.0/#", "decode": "sparkplug", "model": {"wide": {"table"
 
 
 def test_every_metric_survives_kills(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Killed while it stores what came before, again and again."""
+    """The writer and the bridge in turn, while they store what came before."""
     minutes = request.config.getoption("--plant-minutes")
     steps = [*Plant(3).steps(60 * minutes)]
-    parts = max(2, minutes)
+    parts = max(3, minutes)
     with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url, routes=[ROUTE]) as bridge:
         size = len(steps) // parts + 1
         for part in range(parts):
             _publish(broker.port, steps[part * size : (part + 1) * size])
-            _kill_writer(bridge)
+            if part % 2:
+                bridge.kill()
+                bridge.start()
+            else:
+                _kill_writer(bridge)
         until(lambda: _messages(bridge) == len(steps), "everything is stored")
     records = list(read(f"sqlite:///{bridge.database}"))
     assert told_by(records) == expected_of(steps)
+
+
+def test_a_missing_birth_is_asked_for(tmp_path: Path) -> None:
+    """Once, by the command of the specification; with the birth come names and types."""
+    node = EdgeNode({"": {"v": "Int8"}})
+    node.birth(v=1)  # nobody was there to hear it
+    commands: SimpleQueue[paho.MQTTMessage] = SimpleQueue()
+    with Mosquitto(tmp_path) as broker, connected(broker.port) as client:
+        client.on_message = lambda _client, _data, message: commands.put(message)
+        client.subscribe("spBv1.0/G/NCMD/E", 1)
+        settings = {"url": broker.url, "rebirth": True}
+        with BridgeProcess(tmp_path, settings, routes=[{**ROUTE, "topic": "spBv1.0/+/+/E"}]) as bridge:
+            for _ in range(3):
+                client.publish(*node.data(v=-12), qos=1).wait_for_publish(PATIENCE)
+            (metric,) = Payload.FromString(commands.get(timeout=PATIENCE).payload).metrics
+            assert (metric.name, metric.datatype, metric.boolean_value) == ("Node Control/Rebirth", 11, True)
+            for answer in (node.birth(v=5), node.data(v=-12)):
+                client.publish(*answer, qos=1).wait_for_publish(PATIENCE)
+            until(lambda: bridge.query("SELECT count(*) FROM t WHERE v = -12") == [(1,)], "data after the birth")
+    assert bridge.query("SELECT v FROM t WHERE v IS NOT NULL ORDER BY id") == [(5,), (-12,)]
+    assert commands.empty()
+
+
+@contextmanager
+def connected(port: int) -> Iterator[paho.Client]:
+    """Connect a client."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.max_inflight_messages_set(20)
+    is_up = Event()
+    client.on_connect = lambda *_: is_up.set()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    assert is_up.wait(PATIENCE)
+    yield client
+    client.disconnect()
+    client.loop_stop()
 
 
 def _messages(bridge: BridgeProcess) -> int:
@@ -57,14 +100,6 @@ def _kill_writer(bridge: BridgeProcess) -> None:
 
 def _publish(port: int, steps: Sequence[Step]) -> None:
     """Publish messages in order, as one client."""
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.max_inflight_messages_set(20)
-    connected = Event()
-    client.on_connect = lambda *_: connected.set()
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    assert connected.wait(PATIENCE)
-    for one in [client.publish(*step.message, qos=1) for step in steps]:
-        one.wait_for_publish(PATIENCE)
-    client.disconnect()
-    client.loop_stop()
+    with connected(port) as client:
+        for one in [client.publish(*step.message, qos=1) for step in steps]:
+            one.wait_for_publish(PATIENCE)

@@ -33,6 +33,7 @@ _COMPRESSED: Final = "SPBV1.0_COMPRESSED"
 _SEQUENCE_LENGTH: Final = 256  # of sequence numbers, after which they begin again
 _LATE: Final = 128  # a number that is so far ahead is rather one from before
 _TELL_AGAIN: Final = 60_000_000  # microseconds
+_ASK_AGAIN: Final = 60_000_000  # microseconds, if a birth has not come
 _SESSION: Final = "bdSeq"
 _read_state_json: Final = json_format()
 _parse: Final = make_payload_class().FromString
@@ -70,6 +71,8 @@ class SparkplugDecoder:
         if len(arrival.topic) * len(payload.metrics) > MAX_WRITTEN:
             raise DecodeError("it has too many metrics for the length of its topic")
         missed = _follow_sequence(place, arrival, payload, memory)
+        if missed:
+            _want_birth(place, arrival, memory)
         try:
             return as_records(self._read(place, arrival, payload, memory, {"missed": missed} if missed else {}))
         except DecodeError as error:
@@ -91,9 +94,10 @@ class SparkplugDecoder:
         head = Head(_origin_of(place, arrival), {**status, **_rest_of(payload)}, _payload_time(payload))
         if place.type == "NDEATH":  # its times are those of the connection's start
             head = Head(head.origin, head.status, at=EPOCH + timedelta(microseconds=arrival.time_us))
-        records = self._make_records(
-            head, read_metric_values(payload.metrics, _scope(place, birth, node, arrival.time_us))
-        )
+        scope = _scope(place, birth, node, arrival.time_us)
+        if scope.metrics is NO_BIRTH.metrics and place.type in {"NDATA", "DDATA"}:
+            _want_birth(place, arrival, memory)
+        records = self._make_records(head, read_metric_values(payload.metrics, scope))
         return [*records, *({**head.begin(None), "device_id": device, "online": False} for device in went or ())]
 
 
@@ -170,6 +174,13 @@ def _follow_sequence(place: SparkplugTopic, arrival: Arrival, payload: Any, memo
     if missed:
         _tell_gap(place.node, arrival.time_us // _TELL_AGAIN)
     return missed
+
+
+def _want_birth(place: SparkplugTopic, arrival: Arrival, memory: Memory) -> None:
+    """Remember that the edge node's birth is wanted: a bridge may ask for it."""
+    last = memory.get(place.rebirth)
+    if last is None or arrival.time_us - int(last) >= _ASK_AGAIN:
+        memory[place.rebirth] = str(arrival.time_us)
 
 
 @lru_cache(1024)  # so that each edge node is told of once a minute

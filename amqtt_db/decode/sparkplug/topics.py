@@ -13,6 +13,7 @@ from amqtt_db.errors import DecodeError
 _NAMESPACE: Final = "spBv1.0"
 _NODES: Final = frozenset({"NBIRTH", "NDEATH", "NDATA", "NCMD"})
 _DEVICES: Final = frozenset({"DBIRTH", "DDEATH", "DDATA", "DCMD"})
+_REBIRTH: Final = "rebirth "
 STATE: Final = "STATE"
 
 
@@ -21,8 +22,8 @@ class SparkplugTopic:
     """What a topic says: the type of its messages, and where they come from.
 
     ``origin`` are the properties of its records, by the words of the specification.  ``node``, ``sequence``,
-    ``devices`` and ``device`` name what is remembered: of the edge node, its sequence numbers, its online devices, and
-    the device.
+    ``devices``, ``device`` and ``rebirth`` name what is remembered: of the edge node, its sequence numbers, its online
+    devices, the device, and when the node's birth was last wanted.
     """
 
     type: str
@@ -31,6 +32,7 @@ class SparkplugTopic:
     sequence: str = ""
     devices: str = ""
     device: str = ""
+    rebirth: str = ""
 
 
 @lru_cache(65536)
@@ -57,6 +59,7 @@ def _make_place(before: list[str], group: str, type_: str, node: str, device: st
     path = "/".join([*before, group, node])
     origin = {"message_type": type_, "group_id": group, "edge_node_id": node}
     place = SparkplugTopic(type_, origin, f"node {path}", f"sequence {path}", f"devices {path}")
+    place = attrs.evolve(place, rebirth=f"{_REBIRTH}{path}")
     if device is None:
         return place
     return attrs.evolve(place, origin={**origin, "device_id": device}, device=f"device {path}/{device}")
@@ -65,11 +68,11 @@ def _make_place(before: list[str], group: str, type_: str, node: str, device: st
 REMEMBERED: Final[Mapping[str, tuple[str, ...]]] = {
     "NBIRTH": ("node", "sequence"),
     "NDEATH": ("node", "devices"),
-    "NDATA": ("node", "sequence"),
+    "NDATA": ("node", "sequence", "rebirth"),
     "NCMD": ("node",),
-    "DBIRTH": ("node", "sequence", "devices", "device"),
-    "DDEATH": ("sequence", "devices"),
-    "DDATA": ("node", "sequence", "device"),
+    "DBIRTH": ("node", "sequence", "devices", "device", "rebirth"),
+    "DDEATH": ("sequence", "devices", "rebirth"),
+    "DDATA": ("node", "sequence", "device", "rebirth"),
     "DCMD": ("node", "device"),
     STATE: (),
 }
@@ -83,3 +86,18 @@ def names_remembered(topic: str) -> tuple[str, ...]:
     except DecodeError:
         return ()
     return tuple(getattr(place, name) for name in REMEMBERED[place.type])
+
+
+def find_rebirths(changes: Mapping[str, str]) -> dict[str, int]:
+    """Return when births were wanted, in microseconds since 1970, by the topic of the command that asks for them.
+
+    ``changes`` are what decoders remember from now on, by name in the database.
+    """
+    start = f"sparkplug:{_REBIRTH}"
+    wanted = {name.removeprefix(start): text for name, text in changes.items() if name.startswith(start)}
+    return {_command_topic(path): int(text) for path, text in wanted.items()}
+
+
+def _command_topic(path: str) -> str:
+    *before, group, node = path.split("/")
+    return "/".join([*before, _NAMESPACE, group, "NCMD", node])

@@ -19,6 +19,7 @@ from amqtt_db.ingest.bridge.drops import Drops, ask_counter
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, current_second, decode_state, next_state
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
+from amqtt_db.ingest.bridge.rebirth import RebirthFinder, make_rebirth_command
 from amqtt_db.ingest.bridge.session import Keeping, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.transport import open_transport
@@ -111,6 +112,12 @@ class Link:
         if self._connection is not None:
             self._connection.tick()
 
+    def ask_for_birth(self, topic: str, command: bytes) -> None:
+        """Publish a command that asks an edge node for its births, if this broker's settings say so."""
+        if self.settings.rebirth and self._connection is not None:
+            logger.info("%s: asking for births with %s", self.settings.url, topic)
+            self._connection.publish(topic, command)
+
     def state(self) -> LinkState:
         """Return the state of the connection."""
         now = self._connection is not None and self._connection.is_working
@@ -196,6 +203,7 @@ class Bridge:
         if writer is not None:
             self._group_commit.add_listener(writer.tell_news)
         self._monitor = Monitor(metrics, journal.path, self._intake)
+        self._rebirths = RebirthFinder(journal.path) if any(broker.rebirth for broker in brokers) else None
         kept = {link.subscription.scope for link in self.links}
         for gone in set(self._group_commit.notes(LINK_SCOPE)) - kept:
             self._group_commit.remember(LINK_SCOPE, gone, None)
@@ -239,6 +247,12 @@ class Bridge:
             commit.received, commit.refused, restarts, commit.size, commit.blocked, links=links, delays=commit.delays
         )
 
+    def _ask_for_births(self) -> None:
+        for topic in () if self._rebirths is None else self._rebirths.find_new():
+            command = make_rebirth_command()
+            for link in self.links:
+                link.ask_for_birth(topic, command)
+
     async def _tick_forever(self) -> None:
         ticks = 0
         while True:
@@ -247,6 +261,7 @@ class Bridge:
             if ticks % _JOURNAL_TICKS == 0:
                 for link in self.links:
                     link.note_state()
+                self._ask_for_births()
             if self._group_commit.blocked or ticks % _JOURNAL_TICKS == 0:
                 self._group_commit.tick()
             for link in self.links:

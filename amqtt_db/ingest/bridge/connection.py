@@ -151,6 +151,11 @@ class BrokerConnection(Peer):
             self._write(packets.disconnect(self._version))
         self.end(Ending("was left"))
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish a message with QoS 0, if the connection works."""
+        if self.is_working:
+            self._write(packets.publish(self._version, topic, payload))
+
     def tick(self) -> None:
         """Do the periodic work: send pings, detect a dead connection, and go on when the journal has room again."""
         now = monotonic()

@@ -403,6 +403,11 @@ def unsubscribe(version: Version, packet_id: int, filters: Sequence[str]) -> byt
     return _packet(0xA2, body + b"".join(map(_text_field, filters)))
 
 
+def publish(version: Version, topic: str, payload: bytes) -> bytes:
+    """Return a PUBLISH packet with QoS 0."""
+    return _packet(0x30, _text_field(topic) + (b"\0" if version == V5 else b"") + payload)
+
+
 def acknowledgements(heads: Sequence[int]) -> bytes:
     """Return several acknowledgements; each is given as PUBACK, PUBREC or PUBCOMP with a packet id in its low bits.
 
