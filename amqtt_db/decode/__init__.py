@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 import attrs
 
 from amqtt_db.decode.by_level import DecoderByLevel, OneDecoder, RouteDecoder, choose_decoder, is_remembering
-from amqtt_db.decode.by_property import CONTENT_TYPE, DecoderByProperty, media_type
+from amqtt_db.decode.by_property import BY_CONTENT_TYPE, DecoderByProperty, media_type
 from amqtt_db.decode.checks import Decoder, check_depth, shorten
 from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
 from amqtt_db.decode.json_text import EMPTY
@@ -83,7 +83,7 @@ def resolve(spec: Any, *, where: str) -> RouteDecoder:
             problems += error.problems
     by = spec[_BY]
     if _is_property(by):
-        problems += _property_problems(found, where)
+        problems += _remembering_problems(found, where)
     if problems:
         raise SpecError(*problems)
     other = found.pop(_ELSE, None)
@@ -115,7 +115,9 @@ def resolve_one(spec: Any, *, where: str) -> OneDecoder:
 def _choice_problems(spec: Mapping[Any, Any], where: str) -> Iterator[Problem]:
     by = spec[_BY]
     if not _level_in(by) and not _is_property(by):
-        expected = f"expected a level of the topic such as '{{format}}', {CONTENT_TYPE} or {{{_USER_PROPERTY}: name}}"
+        expected = (
+            f"expected a level of the topic such as '{{format}}', {BY_CONTENT_TYPE} or {{{_USER_PROPERTY}: name}}"
+        )
         yield Problem(f"{where}.{_BY}", f"{expected}, got {by!r}")
     if len(spec) == 1:
         yield Problem(where, "names no decoder; add one for each value, or `else`")
@@ -135,10 +137,10 @@ def _is_property(by: Any) -> bool:
     """Return True if decoders are chosen by an MQTT 5 property of the message."""
     if isinstance(by, Mapping):
         return [*by] == [_USER_PROPERTY] and isinstance(by[_USER_PROPERTY], str)
-    return bool(by == CONTENT_TYPE)
+    return bool(by == BY_CONTENT_TYPE)
 
 
-def _property_problems(found: Mapping[str, OneDecoder], where: str) -> Iterator[Problem]:
+def _remembering_problems(found: Mapping[str, OneDecoder], where: str) -> Iterator[Problem]:
     for value, decoder in found.items():
         if isinstance(decoder, RememberingDecoder):
             hint = "give such topics a route of their own, or choose by a level of the topic"

@@ -11,7 +11,7 @@ import orjson
 from amqtt_db.decode.checks import Decoder
 from amqtt_db.errors import DecodeError
 
-CONTENT_TYPE: Final = "content_type"
+BY_CONTENT_TYPE: Final = "content_type"
 """Names the content type among a message's properties."""
 
 
@@ -38,7 +38,7 @@ class DecoderByProperty:
 
     def _find(self, properties: Mapping[str, Any]) -> str | None:
         if self.user_property is None:
-            found = properties.get(CONTENT_TYPE)
+            found = properties.get(BY_CONTENT_TYPE)
             return None if found is None else media_type(found)
         pairs = properties.get("user_properties", ())
         return next((value for name, value in pairs if name == self.user_property), None)

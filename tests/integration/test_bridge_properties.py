@@ -61,6 +61,6 @@ def test_the_content_type_chooses_the_decoder(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url, routes=[route]) as bridge:
         publish_with_properties(broker.port, bytes.fromhex("a1617602"), ContentType="application/cbor")
         publish_with_properties(broker.port, b"7", ContentType="text/plain")
-        until(lambda: len(bridge.stored()) == 2, "both are stored")
+        until(lambda: bridge.query("SELECT count(*) FROM t") == [(2,)], "both are stored")
     first, second = sorted(read(f"sqlite:///{bridge.database}", "t"), key=lambda record: record.id)
     assert (first.data(), second.data()) == ({"v": 2}, {"value": "7"})
