@@ -22,6 +22,7 @@ from amqtt_db.config.broker_file import KEYS, PLUGIN_NAMES
 from amqtt_db.config.keys import ConfigKey, JsonSchema
 from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS, WEB_KEYS
 from amqtt_db.config.payload import MEANINGS, READING_KEYS, SPELLINGS
+from amqtt_db.config.rollup import ROLLUP_KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.config.storage import HYPERTABLE_KEYS
 from amqtt_db.config.yaml_checks import duration
@@ -68,6 +69,7 @@ def _schema_parts() -> Iterator[tuple[str, JsonSchema]]:
     yield "routes", {"type": ["array", "null"], "minItems": 1, "items": _ref("route")}
     yield "route", _route_schema()
     yield "latest", _LATEST_SCHEMA
+    yield "rollup", {"type": ["array", "null"], "items": _section_schema(ROLLUP_KEYS)}
     yield (
         "booleans",
         _nullable({**_closed_schema(_spelled(dict.fromkeys(SPELLINGS, MEANINGS.accepts))), "minProperties": 1}),

@@ -73,6 +73,7 @@ ROUTE_KEYS: Final = {
     ),
     **CHANGES_KEYS,
     "gather": ConfigKey("The view has one row per device and interval, such as 10 s.", duration),
+    "rollup": ConfigKey("Also sum up the records of each topic over intervals of time.", defined_in("rollup")),
     "raw": ConfigKey("Also keep each payload as it came, so that messages can be stored again.  Default: false.", flag),
     "properties": ConfigKey("Also keep the MQTT 5 properties of each message, as JSON.  Default: false.", flag),
     **PAYLOAD_KEYS,

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.config.keys import ConfigKey, described
+from amqtt_db.config.rollup import read_rollup_steps
 from amqtt_db.config.yaml_checks import Node, duration, found, text
 from amqtt_db.database.naming import table_name
 from amqtt_db.errors import Problem
@@ -47,8 +48,9 @@ def read_storage(section: Node, route: Route | None) -> Route | None:
         return None
     gather = section.child("gather").read(lambda value: _read_interval(value, route), None)
     indexes = tuple(_read_index(node, route) for node in section.child("indexes").items())
-    is_timed = hypertable is not None
-    return attrs.evolve(route, hypertable=hypertable, keep=keep, timed=is_timed, indexes=indexes, gather=gather)
+    rollup = read_rollup_steps(section.child("rollup"), keep)
+    kept = attrs.evolve(route, hypertable=hypertable, keep=keep, timed=hypertable is not None)
+    return attrs.evolve(kept, indexes=indexes, gather=gather, rollup=rollup)
 
 
 def _read_interval(value: Any, route: Route) -> timedelta:

@@ -79,6 +79,12 @@ class Catalog:
         self.assignment = tables.assignment(build)
         self.typing = tables.typing(build)
         self.decoder_memory = tables.decoder_memory(build)
+        self.rollup_note = tables.rollup_note(build)
+        self.rollup_due = tables.rollup_due(build)
+        self.rollup_expired = tables.rollup_expired(build)
+        self.rollup_series = tables.rollup_series(build)
+        self.rollup = tables.rollup(build)
+        self.rollup_state = tables.rollup_state(build)
 
     def create(self, connection: sa.Connection) -> None:
         """Upgrade the system tables, and create those that are missing; call this with the schema locked.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -213,6 +213,100 @@ def decoder_memory(build: Builder) -> sa.Table:
         build.column("name", "text"),
         build.column("text", "text"),
         build.column("version", "int64"),
+    )
+
+
+def rollup_note(build: Builder) -> sa.Table:
+    """Return the table of notes: which times of which topics have new records, as one row for each transaction.
+
+    If the records are new, ``first`` and ``last`` are the least and the greatest of their ids.
+    """
+    return build.table(
+        "mqtt_rollup_note",
+        sa.Column("id", build.engine.serial, primary_key=True),
+        sa.Column("route", sa.String(_HASH_LENGTH), nullable=False),
+        build.column("first", "int64", nullable=True),
+        build.column("last", "int64", nullable=True),
+        build.column("spans", "text"),
+    )
+
+
+def rollup_due(build: Builder) -> sa.Table:
+    """Return the table of what has to be summed up again: spans of topics' intervals, times in microseconds."""
+    return build.table(
+        "mqtt_rollup_due",
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        sa.Column("every", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("low", build.engine.types["int64"], primary_key=True, autoincrement=False),
+        build.column("high", "int64"),
+        build.column("after", "int64"),
+        build.column("topic", "text"),
+        build.column("route", "text"),
+    )
+
+
+def rollup_expired(build: Builder) -> sa.Table:
+    """Return the table of topics that are summed up, and before which times their records and intervals may be gone.
+
+    ``route`` is the hash of the topic filter of the route by whose steps that is done.
+    """
+    return build.table(
+        "mqtt_rollup_expired",
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        sa.Column("route", sa.String(_HASH_LENGTH), nullable=False),
+        build.column("records", "int64"),
+        build.column("intervals", "int64"),
+    )
+
+
+def rollup_series(build: Builder) -> sa.Table:
+    """Return the table of the properties that are summed up."""
+    made = build.table(
+        "mqtt_rollup_series",
+        sa.Column("id", build.engine.serial, primary_key=True),
+        sa.Column("hash", sa.String(_HASH_LENGTH), nullable=False, unique=True),
+        sa.Column("topic_hash", sa.String(_HASH_LENGTH), nullable=False),
+        build.column("topic", "text"),
+        build.column("property", "text"),
+        sa.Column("kind", sa.String(16), nullable=False),
+        build.column("route", "text"),
+    )
+    sa.Index("ix_mqtt_rollup_series_topic", made.c.topic_hash)
+    return made
+
+
+def rollup(build: Builder) -> sa.Table:
+    """Return the table of what numbers amount to in intervals of ``every`` seconds."""
+    return build.table(
+        "mqtt_rollup",
+        *_rollup_key(build),
+        build.column("count", "int64"),
+        build.column("total", "number", nullable=True),
+        *(build.column(name, "number") for name in ("low", "high", "first", "last")),
+        *(build.column(name, "timestamp") for name in ("first_time", "last_time")),
+    )
+
+
+def rollup_state(build: Builder) -> sa.Table:
+    """Return the table of how long states held in intervals of ``every`` seconds, lengths in microseconds."""
+    return build.table(
+        "mqtt_rollup_state",
+        *_rollup_key(build),
+        sa.Column("hash", sa.String(_HASH_LENGTH), primary_key=True),
+        build.column("value", "text"),
+        build.column("count", "int64"),
+        build.column("length", "int64"),
+        build.column("wait", "int64"),
+        sa.Column("is_last", sa.Integer, nullable=False),
+        *(build.column(name, "timestamp") for name in ("first_time", "last_time")),
+    )
+
+
+def _rollup_key(build: Builder) -> Sequence[sa.Column[object]]:
+    return (
+        sa.Column("series", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("every", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("start", _Encoded(build.engine, "timestamp"), primary_key=True, autoincrement=False),
     )
 
 

@@ -81,6 +81,14 @@ class OnlyChanges:
 
 
 @attrs.frozen
+class RollupStep:
+    """The length of the intervals that records are summed up over, and how long the sums are kept, None: forever."""
+
+    every: timedelta
+    keep: timedelta | None = None
+
+
+@attrs.frozen
 class Route:
     """One entry of ``routes:``, ready for use.
 
@@ -93,7 +101,8 @@ class Route:
     have the time in their keys, as hypertables need it.  ``indexes`` are further ones on the record's own table: names
     of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  With
     ``only`` records that say nothing new are not stored; ``gather`` is the interval for which a view has one row, None:
-    it has one for each record.  With ``raw`` the payloads are kept as they came, with
+    it has one for each record.  ``rollup`` says over which intervals records are summed up, the shortest first.  With
+    ``raw`` the payloads are kept as they came, with
     ``properties`` also the MQTT properties of the messages.  Without ``stores`` the messages are ignored.
     """
 
@@ -115,6 +124,7 @@ class Route:
     latest: Latest | None = None
     only: OnlyChanges | None = None
     gather: timedelta | None = None
+    rollup: tuple[RollupStep, ...] = ()
     raw: bool = False
     properties: bool = False
     stores: bool = True

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Assignment
 from amqtt_db.database.raw_payloads import delete_raw
+from amqtt_db.database.rollup_tables import RollupTables
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import to_micros
 from amqtt_db.routing.topics import TopicFilter
@@ -60,6 +61,7 @@ class Deleter:
                     yield from self._delete(assignment, list(tables.values()))
                 self._delete_payloads(topic)
                 if self._before is not None:
+                    self._delete_rollups(topic, self._before)
                     return
                 if self._shop.attempt(partial(self._forget, topic)):
                     return
@@ -70,6 +72,11 @@ class Deleter:
             with self._shop.database.begin() as connection:
                 if not delete_raw(connection, self._shop.catalog, topic, self._before):
                     return
+
+    def _delete_rollups(self, topic: str, before: int) -> None:
+        """Delete the intervals that ended before a time, also those whose records have expired."""
+        with self._shop.database.begin() as connection:
+            RollupTables(self._shop.catalog, connection).erase_ended(topic, before)
 
     def _count(self, topic: str) -> int:
         """Return how many records a topic has; one that two assignments share counts once."""
@@ -92,4 +99,5 @@ class Deleter:
         """Forget a topic without any record left; return False if there is news of it."""
         with self._shop.database.begin() as connection:
             erase_newest(connection, self._shop.engine, topic)
+            RollupTables(self._shop.catalog, connection).forget(topic)
         return bool(forget_topics(self._shop.engine, self._shop.catalog, self._shop.views, [topic]))

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Assignment, Catalog, key_hash
 from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.rollup_tables import RollupTables, has_rollups
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.binding import BoundTable, table_key
 from amqtt_db.writer.erase import erase_newest
@@ -39,6 +40,7 @@ def _forget_topic(engine: Engine, catalog: Catalog, views: ViewKeeper, connectio
     if _holds_anything(Snapshot(engine, catalog, connection), topic, assignments):
         return False
     erase_newest(connection, engine, topic)
+    RollupTables(catalog, connection).forget(topic)
     tables = _existing_tables(catalog, connection, assignments)
     for listed in (table, catalog.typing):
         connection.execute(listed.delete().where(listed.c.hash == own))
@@ -52,6 +54,8 @@ def _holds_anything(snapshot: Snapshot, topic: str, assignments: Sequence[Assign
     raw = snapshot.catalog.raw
     query = sa.select(raw.c.id).where(raw.c.hash == key_hash(topic)).limit(1)
     if snapshot.connection.execute(query).first() is not None:
+        return True
+    if has_rollups(snapshot.connection, snapshot.catalog, topic):
         return True
     return any(next(records_in(snapshot, assignment), None) for assignment in assignments)
 

@@ -151,7 +151,8 @@ class Redecoder:
         ids = {message_id(number, position) for position in batch.positions if position not in refused}
         old, rows = found.of(ids), self._plan(decoded.groups)
         count = partial(self._count, number, _changed_counts(old, decoded.groups))
-        self._replacer.replace(places.tables(topics), old.everything, rows, count)
+        new = [record for records in decoded.groups.values() for record in records]
+        self._replacer.replace(places.tables(topics), old.everything, rows, count, new)
         self._go_on(decoded)
         return _progress(len(ids), decoded)
 

@@ -76,7 +76,7 @@ class Renamer:
         while records := self._shop.next_before(assignment, None):
             moved = [retype(_with_topic(record, target.topic, declared), handler).record for record in records]
             rows = self._shop.plan_rows(handler, moved)
-            self._replacer.replace(tables, records, rows, partial(self._finish, target, moved))
+            self._replacer.replace(tables, records, rows, partial(self._finish, target, moved), moved)
             yield len(records)
 
     def _declared_levels(self, topic: str) -> dict[str, object]:

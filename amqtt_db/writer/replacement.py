@@ -11,6 +11,7 @@ from amqtt_db.models.latest import LATEST_RECORDS, LATEST_VALUES
 from amqtt_db.record import Record
 from amqtt_db.writer.erase import erase
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
+from amqtt_db.writer.rollup_notes import note_changed_records
 from amqtt_db.writer.workshop import Workshop
 
 _LATEST_TABLES = (LATEST_RECORDS, LATEST_VALUES)
@@ -33,10 +34,12 @@ class Replacer:
         old: Sequence[Record],
         rows: Iterable[TargetRows] = (),
         confirm: Callable[[sa.Connection], None] = _accept,
+        new: Sequence[Record] = (),
     ) -> int:
         """Delete records from tables, each given with its name, and insert rows, all in one transaction.
 
-        ``confirm`` looks at the result before it is committed.  Return how many rows were deleted.
+        The rows are those of the records ``new``.  ``confirm`` looks at the result before it is committed.  Return how
+        many rows were deleted.
         """
         gone = list(map(self._shop.identify, old))
         newest = [one for one in gone if one[:2] in self._find_newest()]
@@ -45,8 +48,14 @@ class Replacer:
             if newest:
                 erase(connection, self._shop.engine, [(table, table.name) for table in _LATEST_TABLES], newest)
             self._shop.engine.insert(connection, merge_rows(rows))
+            self._note(connection, old, new)
             confirm(connection)
         return count
+
+    def _note(self, connection: sa.Connection, old: Sequence[Record], new: Sequence[Record]) -> None:
+        """Note for the rollups what changes; records that replace none are new."""
+        routes, catalog = self._shop.routes, self._shop.catalog
+        note_changed_records(connection, catalog, routes, [*old, *new], are_new=not old)
 
     def _find_newest(self) -> frozenset[tuple[int, int]]:
         """Return the ids and parts of the records that newest values came from when this began.

@@ -23,11 +23,15 @@ from amqtt_db.database.raw_payloads import delete_raw, has_raw
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
+from amqtt_db.record.rollup import floor_time
 from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.writer.erase import RAW, erase, topic_cell
 from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups
 from amqtt_db.writer.retention_system import delete_old_rows
+from amqtt_db.writer.rollup_keeper import RollupKeeper
+from amqtt_db.writer.rollup_notes import RollupRule
+from amqtt_db.writer.rollup_upkeep import RollupUpkeep
 from amqtt_db.writer.stale_keys import forget_stale_keys
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.view_refresh import ViewKeeper
@@ -71,7 +75,10 @@ class Retention:
         self._routes = routes
         self._views = views
         self._system_keep = keep
-        self._has_work = keep.has_limit or any(route.keep is not None for route in routes)
+        self._rollups = RollupKeeper(engine, catalog, database, routes)
+        self._upkeep = RollupUpkeep(self._rollups, catalog, database)
+        keeps = any(route.keep is not None for route in routes)
+        self._has_work = keep.has_limit or keeps or bool(self._rollups.rules)
         self._has_hypertables = any(route.hypertable is not None for route in routes)
         self._clock = clock
         self._is_clock_set = False
@@ -105,9 +112,9 @@ class Retention:
         return True
 
     def finish(self) -> None:
-        """Do one whole round at once.  Raises whatever the database raises."""
+        """Do one whole round at once, with all rollups.  Raises whatever the database raises."""
         with self._engine.maintenance(self._database) as is_mine:
-            for _ in self._round() if is_mine else ():
+            for _ in self._round(everything=True) if is_mine else ():
                 pass
 
     def _step(self, deadline: float) -> float:
@@ -125,9 +132,10 @@ class Retention:
         self._causes.resolve()
         return ROUND if self._has_work else float("inf")
 
-    def _round(self) -> Iterator[int]:
-        """Do everything that is due, in small pieces; yield how many records each deleted."""
+    def _round(self, *, everything: bool = False) -> Iterator[int]:
+        """Do what is due, or everything, in small pieces; yield how many records each deleted."""
         self._set_clock()
+        yield from self._upkeep.work(self._now(), everything=everything)
         found, fault = yield from retention_groups(self._catalog, self._database, self._routes, self._watch)
         policies, holds_raw = self._policies(), self._holds_raw()
         deleted = 0
@@ -279,6 +287,8 @@ class Retention:
             self._entrust(group, names, policies)
             policies = {**policies, main: group.longest}
         for topic, keep in group.sweeps(policies.get(main)):
+            if topic in group.rules:
+                yield from self._rollups.settle(topic, self._before(keep, group.rules[topic]), self._now())
             while count := self._delete(group, names, topic, keep):
                 yield count
             yield 0
@@ -298,15 +308,32 @@ class Retention:
     def _delete(self, group: RetentionGroup, names: Mapping[str, str], topic: str | None, keep: timedelta) -> int:
         """Delete the oldest records that are too old, up to STEP of them; return how many."""
         tables = [(table, names[key]) for key, table in group.tables.items() if key in names]
+        rule = None if topic is None else group.rules.get(topic)
+        before = self._before(keep, rule)
         with self._database.begin() as connection:
-            records = connection.execute(self._oldest(group.main, names[group.main.key], topic, keep)).all()
-            if records:
-                erase(connection, self._engine, tables, [(row.id, row.part, row.time) for row in records])
+            records = connection.execute(self._oldest(group.main, names[group.main.key], topic, before)).all()
+            if not (records and self._may_expire(connection, topic, rule, before)):
+                return 0
+            erase(connection, self._engine, tables, [(row.id, row.part, row.time) for row in records])
         return len(records)
 
-    def _oldest(self, table: BoundTable, name: str, topic: str | None, keep: timedelta) -> sa.Select[Any]:
-        target = sa.table(name, *(sa.column(column, RAW) for column in ("id", "part", "time", "topic")))
+    def _may_expire(self, connection: sa.Connection, topic: str | None, rule: RollupRule | None, before: int) -> bool:
+        """Return True unless a topic's records older than a time have to be summed up first."""
+        if topic is None or rule is None:
+            return True
+        return self._rollups.let_expire(connection, topic, rule, before, self._now())
+
+    def _now(self) -> int:
+        """Return the time in microseconds since 1970."""
+        return int(self._clock.now() * 1_000_000)
+
+    def _before(self, keep: timedelta, rule: RollupRule | None) -> int:
+        """Return before which time records are too old; with rollups, whole intervals of them are."""
         before = int((self._clock.now() - keep.total_seconds()) * 1_000_000)
+        return before if rule is None else floor_time(before, rule.shortest)
+
+    def _oldest(self, table: BoundTable, name: str, topic: str | None, before: int) -> sa.Select[Any]:
+        target = sa.table(name, *(sa.column(column, RAW) for column in ("id", "part", "time", "topic")))
         where = [target.c.time < sa.literal(self._engine.bind("timestamp", before), RAW)]
         if topic is not None:
             where.append(target.c.topic == topic_cell(self._engine, table, topic))

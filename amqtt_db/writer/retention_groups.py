@@ -18,6 +18,7 @@ from amqtt_db.models.calls import Watch, asking
 from amqtt_db.models.spec import bound_model
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
+from amqtt_db.writer.rollup_notes import RollupRule, find_rollup_rules
 
 ASSIGNMENTS_AT_ONCE: Final = 2000  # read per step
 
@@ -31,13 +32,14 @@ class RetentionGroup:
 
     ``keeps`` has the topics that now belong to a route of this writer; ``is_shared`` is true if there are others, which
     may belong to another writer.  ``newest`` are the tables in which a newer row replaces an older one, whatever its
-    age.
+    age.  ``rules`` has the topics that have rollups, which must be up to date before records are deleted.
     """
 
     main: BoundTable
     values: dict[str, BoundTable] = attrs.field(factory=dict)
     keeps: dict[str, Keep] = attrs.field(factory=dict)
     newest: dict[str, BoundTable] = attrs.field(factory=dict)
+    rules: dict[str, RollupRule] = attrs.field(factory=dict)
     is_shared: bool = False
 
     @property
@@ -52,7 +54,12 @@ class RetentionGroup:
 
     @property
     def longest(self) -> Keep:
-        """The longest retention of any topic here; None if some topic is, or may be, kept forever."""
+        """The longest retention of any topic here, by which the database may delete on its own.
+
+        None if some topic is, or may be, kept forever, or has rollups.
+        """
+        if self.rules:
+            return None
         kept = [keep for keep in self.keeps.values() if keep is not None]
         return max(kept) if kept and len(kept) == len(self.keeps) and not self.is_shared else None
 
@@ -75,6 +82,7 @@ def retention_groups(
     found: dict[str, RetentionGroup] = {}
     topics: dict[str, set[str]] = {}
     current: dict[str, Route] = {}
+    rules = find_rollup_rules(routes)
     for number, rows in enumerate(_pages(catalog, database)):
         if number:
             yield 0
@@ -93,6 +101,8 @@ def retention_groups(
                 topics.setdefault(group.main.key, set()).add(topic)
     for key, group in found.items():
         group.keeps = {topic: current[topic].keep for topic in topics[key] if topic in current}
+        own = {topic: current[topic].filter.text for topic in group.keeps}
+        group.rules = {topic: rules[text] for topic, text in own.items() if text in rules}
         group.is_shared = fault is not None or len(group.keeps) < len(topics[key])
     return list(found.values()), fault
 

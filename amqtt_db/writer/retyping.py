@@ -107,9 +107,10 @@ class Retyper:
                     "rewritten; they stay as they were"
                 )
 
-        rows = self._shop.plan_rows(retyping.handler, [new[index] for index in changed])
+        retyped = [new[index] for index in changed]
+        rows = self._shop.plan_rows(retyping.handler, retyped)
         tables = self._shop.tables(retyping.assignment).values()
-        self._replacer.replace(tables, [old[index] for index in changed], rows, confirm)
+        self._replacer.replace(tables, [old[index] for index in changed], rows, confirm, retyped)
 
     def _fill_latest(self, retyping: Retyping) -> None:
         """Let the newest values be those of the records that are newest by their new times."""

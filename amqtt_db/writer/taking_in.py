@@ -96,7 +96,7 @@ class RecordTaker:
         self._store(records[middle:])
 
     def _insert(self, records: Sequence[Record]) -> None:
-        self._replacer.replace((), (), plan_records(self._shop, records))
+        self._replacer.replace((), (), plan_records(self._shop, records), new=records)
 
 
 def plan_records(shop: Workshop, records: Sequence[Record]) -> Sequence[TargetRows]:

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,7 @@ from amqtt_db.tagged import is_clean
 from amqtt_db.writer.blame import blame_data
 from amqtt_db.writer.decoded import DecodedBatch, Rejection
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
+from amqtt_db.writer.rollup_notes import RollupRules, note_new_records
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,11 @@ class AssignmentsMoved(CheckpointMoved):
 class TransactionWriter:
     """Reads and writes the project's own tables in the target database, in the caller's transactions."""
 
-    def __init__(self, engine: Engine, catalog: Catalog) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, rules: RollupRules = MappingProxyType({})) -> None:
+        """``rules`` say of which routes new records are noted, so that they are summed up later."""
         self._engine = engine
         self._catalog = catalog
+        self._rules = rules
         self._routing_versions: dict[int, int] = {}
         self._clients: dict[int, bytes | None] = {}
         self._move = _moving(catalog.journal)
@@ -113,6 +117,7 @@ class TransactionWriter:
         """
         self._advance(connection, decoded, start)
         self._insert(connection, rows)
+        note_new_records(connection, self._catalog, self._rules, decoded.groups)
         add_raw(connection, self._engine, self._catalog, decoded.number, decoded.raw)
         self._write_sessions(connection, decoded, previous)
         self._write_dead_letters(connection, decoded)
@@ -148,6 +153,7 @@ class TransactionWriter:
         if delete_letters(connection, self._catalog, [message]) != 1:
             raise CheckpointMoved
         self._insert(connection, rows)
+        note_new_records(connection, self._catalog, self._rules, decoded.groups)
         add_raw(connection, self._engine, self._catalog, decoded.number, decoded.raw)
         self.add_counts(connection, decoded.number, decoded.counts)
 

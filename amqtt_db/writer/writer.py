@@ -43,6 +43,7 @@ from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.latest_states import ChangeFilter
 from amqtt_db.writer.memory import DecoderMemory
 from amqtt_db.writer.retention import Retention
+from amqtt_db.writer.rollup_notes import find_rollup_rules
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.tally import Tally
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
@@ -82,7 +83,7 @@ class Writer:
         self._lookups = Lookups(engine, self._database, guard.pause)
         self._planner = InsertPlanner(engine, self._schema, self._lookups, routes)
         self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, self._lookups, routes)
-        self._target = TransactionWriter(engine, self._catalog)
+        self._target = TransactionWriter(engine, self._catalog, find_rollup_rules(routes))
         self._router = TopicRouter(routes)
         self._memory = DecoderMemory(self._catalog, self._database)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)

@@ -1,0 +1,158 @@
+"""Notes on records that change, for the rollups of their topics: a row in the transaction that changes them.
+
+A note says which intervals of which topics are concerned, and of new records which ids they have.  Nothing is summed up
+here: that is done later, between batches.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import attrs
+import orjson
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import Catalog, key_hash
+from amqtt_db.database.rollup_tables import SECOND
+from amqtt_db.models.base import Destination
+from amqtt_db.record import Record, RecordBatch, RecordSlice
+from amqtt_db.record.rollup import Span, merge_spans
+from amqtt_db.routing.route import Route
+from amqtt_db.routing.topics import first_match
+from amqtt_db.writer.decoded import RecordGroups
+
+TopicSpans = Mapping[str, Sequence[Span]]
+"""The intervals of topics."""
+
+
+@attrs.frozen
+class RollupRule:
+    """The steps of a route, the shortest first: the length of the intervals in microseconds, and how long to keep."""
+
+    route: str
+    steps: Mapping[int, timedelta | None]
+
+    @property
+    def shortest(self) -> int:
+        """The length of the shortest intervals."""
+        return min(self.steps)
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest intervals, a multiple of all others."""
+        return max(self.steps)
+
+    @property
+    def longer(self) -> Sequence[int]:
+        """The lengths of all but the shortest intervals."""
+        return sorted(self.steps)[1:]
+
+
+RollupRules = Mapping[str, RollupRule]
+"""The rules by the topic filters of their routes."""
+
+
+@attrs.frozen
+class RollupNote:
+    """A note on topics of a route, named by its topic filter: their intervals, and the ids if the records are new."""
+
+    route: str
+    spans: TopicSpans
+    first: int | None = None
+    last: int | None = None
+
+
+def find_rollup_rules(routes: Iterable[Route]) -> RollupRules:
+    """Return the rules of those routes that have any; the first route with a filter counts."""
+    rules: dict[str, RollupRule] = {}
+    for route in reversed(list(routes)):
+        rules.pop(route.filter.text, None)
+        if route.rollup and route.stores:
+            steps = {round(step.every.total_seconds()) * SECOND: step.keep for step in route.rollup}
+            rules[route.filter.text] = RollupRule(route.filter.text, steps)
+    return rules
+
+
+def note_new_records(connection: sa.Connection, catalog: Catalog, rules: RollupRules, groups: RecordGroups) -> None:
+    """Note the records of a batch."""
+    by_route: dict[str, list[Sequence[Record]]] = {}
+    for (destination, _), records in groups.items() if rules else ():
+        if destination.route in rules and len(records):
+            by_route.setdefault(destination.route, []).append(records)
+    for route, some in by_route.items():
+        columns = list(map(_columns_of, some))
+        ids = [id_ for own, _, _ in columns for id_ in own]
+        spans = _find_spans(rules[route], columns)
+        _write_rollup_note(connection, catalog, RollupNote(route, spans, min(ids), max(ids)))
+
+
+def note_changed_records(
+    connection: sa.Connection, catalog: Catalog, routes: Sequence[Route], records: Iterable[Record], *, are_new: bool
+) -> None:
+    """Note records that are new, or replaced by others or by none."""
+    rules, filters = find_rollup_rules(routes), [route.filter for route in routes]
+    groups: dict[tuple[Destination, Any], list[Record]] = {}
+    for record in records if rules else ():
+        match = first_match(filters, record.topic)
+        if match is not None:
+            place = Destination("", filters[match[0]].text)
+            groups.setdefault((place, None), []).append(record)
+    if are_new:
+        note_new_records(connection, catalog, rules, groups)
+        return
+    for (place, _), some in groups.items():
+        if place.route in rules:
+            spans = _find_spans(rules[place.route], [_columns_of(some)])
+            _write_rollup_note(connection, catalog, RollupNote(place.route, spans))
+
+
+def read_rollup_notes(
+    connection: sa.Connection, catalog: Catalog, rules: RollupRules, count: int
+) -> dict[int, RollupNote]:
+    """Return the oldest notes on topics of some routes by their ids."""
+    table, by_hash = catalog.rollup_note, {key_hash(route): route for route in rules}
+    query = sa.select(table).where(table.c.route.in_(list(by_hash))).order_by(table.c.id).limit(count)
+    return {
+        row["id"]: RollupNote(by_hash[row["route"]], _parse_spans(row["spans"]), row["first"], row["last"])
+        for row in connection.execute(query).mappings()
+    }
+
+
+def delete_rollup_notes(connection: sa.Connection, catalog: Catalog, ids: Collection[int]) -> None:
+    """Delete notes."""
+    table = catalog.rollup_note
+    connection.execute(table.delete().where(table.c.id.in_(list(ids))))
+
+
+_Columns = tuple[Sequence[int], Sequence[int], Sequence[str]]
+"""The ids, times and topics of records."""
+
+
+def _columns_of(records: Sequence[Record]) -> _Columns:
+    if isinstance(records, RecordBatch):
+        return records.ids, records.times, records.topics
+    if isinstance(records, RecordSlice):
+        return _columns_of(records.whole.at(records.indexes))
+    return [one.id for one in records], [one.time_us for one in records], [one.topic for one in records]
+
+
+def _find_spans(rule: RollupRule, columns: Iterable[_Columns]) -> TopicSpans:
+    """Return the shortest intervals of each topic."""
+    every, starts = rule.shortest, defaultdict[str, set[int]](set)
+    for _, times, topics in columns:
+        for topic, number in set(zip(topics, [time // every for time in times], strict=True)):
+            starts[topic].add(number * every)
+    return {topic: merge_spans(Span(start, start + every) for start in some) for topic, some in starts.items()}
+
+
+def _write_rollup_note(connection: sa.Connection, catalog: Catalog, note: RollupNote) -> None:
+    spans = {topic: [[span.start, span.end] for span in some] for topic, some in note.spans.items()}
+    row = {"route": key_hash(note.route), "first": note.first, "last": note.last}
+    connection.execute(catalog.rollup_note.insert(), {**row, "spans": orjson.dumps(spans).decode()})
+
+
+def _parse_spans(text: str) -> TopicSpans:
+    return {topic: [Span(*span) for span in spans] for topic, spans in orjson.loads(text).items()}
