@@ -21,6 +21,7 @@ from amqtt_db.routing.retype import retype
 from amqtt_db.writer.deletion import Deleter
 from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.retyping import equal_records
+from amqtt_db.writer.rollup_moving import move_rollups
 from amqtt_db.writer.topic_router import can_be_published
 from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
 
@@ -47,6 +48,7 @@ class Renamer:
                 assigned = self._shop.assign(connection, [old, new])
             if new not in assigned:
                 raise RewriteError(f"no route stores topic {new}; add one first")
+            move_rollups(self._shop, old, new, assigned[new].route)
             for assignment in self._shop.in_use(old):
                 yield from self._move(assignment, assigned[new])
             self._rename_payloads(old, new)

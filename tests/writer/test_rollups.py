@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from math import fsum
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amqtt_db.reader.rollup import Interval, read_rollup
+from amqtt_db.writer.deletion import Deleter
+from amqtt_db.writer.renaming import Renamer
+from amqtt_db.writer.workshop import RewriteError, Workshop
 from tests.database.engines.servers import Site
-from tests.workbench import ARRIVAL, Workbench
+from tests.workbench import ARRIVAL, Workbench, routes
 
 MINUTE, HOUR = 60, 3600
 START = ARRIVAL // 1_000_000 // HOUR * HOUR
@@ -86,3 +94,93 @@ def test_a_rollup_equals_the_aggregate_of_the_records(model: str, site: Site) ->
     bench.restart()
     _settle(bench)
     _require_exact(bench, first + late)
+
+
+class _Life:
+    """A database with rollups, and a plain list of the messages that they must equal."""
+
+    def __init__(self, directory: Path, **more: Any) -> None:
+        self.route = _route(keep="2 h", **more)
+        self.bench = Workbench(directory, self.route)
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.count = 0
+
+    def send(self, topic: str, minutes: list[int]) -> None:
+        """Store a message for each of some minutes, no two at the same time."""
+        said = []
+        for minute in minutes:
+            self.count += 1
+            at = START + minute * 60 + self.count / 1024
+            said.append((topic, {"at": at, "temp": float(minute % 7 - 3), "load": minute}))
+        self.bench.send(*said)
+        self.sent += said
+
+    def settle(self, hours: int) -> None:
+        """Let time pass, delete records that are too old, and compare."""
+        self.bench.now = max(self.bench.now, START + hours * HOUR)
+        self.check()
+
+    def restart(self, _: int) -> None:
+        """Stop and start the writer."""
+        self.bench.restart()
+
+    def delete(self, topic: str, hours: int | None) -> None:
+        """Delete a topic, or what is older than a time."""
+        with_before = None if hours is None else _time(START + hours * HOUR)
+        end = float("inf") if hours is None else START + hours * HOUR
+        with self.workshop() as shop:
+            list(Deleter(shop, topic, with_before).delete(topic))
+        self.sent = [one for one in self.sent if one[0] != topic or one[1]["at"] >= end]
+        self.check()
+
+    def rename(self, _: int) -> None:
+        """Give what is stored of one topic the name of the other."""
+        if any(topic == "t/a" for topic, _ in self.sent):
+            with self.workshop() as shop:
+                try:
+                    list(Renamer(shop).rename("t/a", "t/b"))
+                except RewriteError:  # nothing is left of it but what it amounts to
+                    return
+            self.sent = [("t/b", data) for _, data in self.sent]
+            self.check()
+
+    @contextmanager
+    def workshop(self) -> Iterator[Workshop]:
+        """Open the database to rewrite what it has; the writer stops meanwhile."""
+        self.bench.close()
+        shop = Workshop(self.bench.url, routes(self.route, url=self.bench.url))
+        try:
+            yield shop
+        finally:
+            shop.close()
+            self.bench.open()
+
+    def check(self) -> None:
+        """Compare, when everything that is due is done."""
+        self.bench.writer.retention.finish()
+        _require_exact(self.bench, self.sent)
+
+
+TOPIC = st.sampled_from(["t/a", "t/b"])
+EVENT = st.one_of(
+    st.tuples(st.just("send"), TOPIC, st.lists(st.integers(-60, 360), min_size=1, max_size=6)),
+    st.tuples(st.just("settle"), st.integers(0, 8)),
+    st.tuples(st.just("restart"), st.just(0)),
+    st.tuples(st.just("delete"), TOPIC, st.none() | st.integers(0, 4)),
+    st.tuples(st.just("rename"), st.just(0)),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(events=st.lists(EVENT, min_size=2, max_size=8), model=st.sampled_from(MODELS))
+def test_rollups_are_exact_whatever_happens(events: list[tuple[Any, ...]], model: str) -> None:
+    """Late records, also of intervals whose records have expired, restarts, deletions, renamings."""
+    with TemporaryDirectory() as directory:
+        life = _Life(Path(directory), model=model)
+        try:
+            for name, *given_ in events:
+                getattr(life, name)(*given_)
+            life.check()
+        finally:
+            life.bench.close()
