@@ -162,6 +162,7 @@ def _describe_route(route: Route) -> dict[str, Any]:
         "deadband": {} if only is None else dict(only.deadband),
         "at_least_every": None if only is None else _to_seconds(only.at_least_every),
         "gather": _to_seconds(route.gather),
+        "rollup": [{"every": _to_seconds(step.every), "keep": _to_seconds(step.keep)} for step in route.rollup],
         "indexes": route.indexes,
         "raw": route.raw,
         "max_columns": route.max_columns,

@@ -96,6 +96,18 @@ class RollupTables:
             for (series, start), rows in groupby(states, key=itemgetter("series", "start")):
                 yield start, names[series], _states_of(list(rows))
 
+    def read_extremes(
+        self, ids: Sequence[int], every: int, low: int, high: int
+    ) -> Iterator[tuple[int, int, float | str, float | str]]:
+        """Yield series, start, lowest and highest value of the intervals that start in a time; states one by one."""
+        for table, names in ((self.catalog.rollup, ("low", "high")), (self.catalog.rollup_state, ("value", "value"))):
+            columns = [table.c[name].label(f"value_{index}") for index, name in enumerate(names)]
+            for some in batched(ids):
+                query = sa.select(table.c.series, table.c.start, *columns).where(
+                    *_within(table, some, every, low, high)
+                )
+                yield from map(tuple, self.connection.execute(query))
+
     def steps_of(self, topic: str) -> list[int]:
         """Return the lengths of the intervals that a topic has."""
         ids = list(self.find_series(topic).values())

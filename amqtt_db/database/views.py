@@ -183,6 +183,23 @@ class Views:
                 made.append(there.name)
         return made, faults
 
+    def make(self, connection: sa.Connection, sql: ViewSQL[Any], key: str, wish: str, statement: str) -> str | None:
+        """Create or replace a view of tables that are always there, with the schema locked.
+
+        Return its name, None if it is as it should be.  ``wish`` is the name of a new one, unless that is taken.
+        """
+        inspector = sa.inspect(connection)
+        known = self._known(connection, [key]).get(key)
+        if known is None:
+            known = self._rename(connection, key, None, self._free(wish, self._taken(connection, inspector)))
+        definition = key_hash(statement)
+        if known.definition == definition and known.name in inspector.get_view_names():
+            return None
+        sql.replace(connection, known.name, statement)
+        here = self._catalog.view.c.hash == key_hash(key)
+        connection.execute(self._catalog.view.update().where(here).values(definition=definition))
+        return known.name
+
     def _remake(
         self,
         connection: sa.Connection,

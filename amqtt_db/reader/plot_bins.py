@@ -31,6 +31,10 @@ class Bins:
         """Return bins that cover the time from ``start`` to ``end``, which is inside the last one."""
         return cls(start, max(1, -(-(end + 1 - start) // count)), count)
 
+    def after(self, count: int) -> Bins:
+        """Return the bins without the first ``count``."""
+        return Bins(self.start + count * self.width, self.width, self.count - count)
+
     @property
     def end(self) -> int:
         """The end of the last bin."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from amqtt_db.reader.bin_sql import DEPTH, BinRow, read_columns, read_points, re
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.path import RecordPath, plan_paths
 from amqtt_db.reader.plot_bins import NUMERIC, PLOTTED, Bins
+from amqtt_db.reader.rollup_bins import read_summed_bins
 from amqtt_db.reader.selection import Selection
 from amqtt_db.reader.sources import find_sources
 from amqtt_db.reader.walk import walk
@@ -64,13 +65,18 @@ def read_plot(snapshot: Snapshot, topic: str, bins: Bins) -> PlotData:
     found = find_sources(snapshot, Selection(TopicFilter.exactly(topic)))
     by_path: dict[tuple[str, bool], dict[int, Extremes]] = {}
     is_sampled = False
-    for path in plan_paths(snapshot, keys, found, scan=False):
-        for row in _read_bins(snapshot, keys, path, topic, bins):
-            is_sampled |= row.is_cut
-            if row.low is not None and _is_plottable(row):
-                series = by_path.setdefault((row.path, row.kind in NUMERIC), {})
-                found_here = Extremes(row.low, row.high)
-                series[row.bin] = series[row.bin] | found_here if row.bin in series else found_here
+    summed = read_summed_bins(snapshot, topic, bins)
+    paths = plan_paths(snapshot, keys, found, scan=False) if summed.count < bins.count else ()
+    rest = bins.after(summed.count)
+    read = (_read_bins(snapshot, keys, path, topic, rest) for path in paths)
+    for first, row in chain(
+        ((0, row) for row in summed.rows), ((summed.count, row) for row in chain.from_iterable(read))
+    ):
+        is_sampled |= row.is_cut
+        if row.low is not None and _is_plottable(row):
+            series, number = by_path.setdefault((row.path, row.kind in NUMERIC), {}), first + row.bin
+            found_here = Extremes(row.low, row.high)
+            series[number] = series[number] | found_here if number in series else found_here
     series_ = (Series(path, is_numeric, values) for (path, is_numeric), values in sorted(by_path.items()))
     return PlotData(tuple(series_), is_sampled)
 

@@ -23,6 +23,7 @@ from amqtt_db.reader.latest import DeviceState, latest
 from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.plot_data import read_plot
 from amqtt_db.reader.records import read_records
+from amqtt_db.reader.rollup_bins import first_summed
 from amqtt_db.reader.selection import NEWEST, Selection
 from amqtt_db.reader.status import read_status
 from amqtt_db.reader.storage import describe_storage
@@ -146,7 +147,9 @@ def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
         rows, following = _read_rows_before(snapshot, wanted, query.get("before"))
         context: Context = {"newest": newest, "panels": [], "marks": (), "bins": None}
         if newest is not None and oldest is not None:
-            context |= _plot(snapshot, topics[:_MOST_TOPICS], oldest, newest, query)
+            summed = first_summed(snapshot, topics[:_MOST_TOPICS])
+            first = oldest.time_us if summed is None else min(summed, oldest.time_us)
+            context |= _plot(snapshot, topics[:_MOST_TOPICS], first, newest.time_us, query)
         storage = describe_storage(snapshot, topics[0])
     return {
         **context,
@@ -163,12 +166,13 @@ def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
     }
 
 
-def _plot(snapshot: Snapshot, topics: Sequence[str], oldest: Record, newest: Record, query: Parameters) -> Context:
-    end = to_micros(read_time(query["end"])) if "end" in query else newest.time_us
-    choice = query.get("range") or _fitting(oldest, newest)
+def _plot(snapshot: Snapshot, topics: Sequence[str], first: int, last: int, query: Parameters) -> Context:
+    """Return the plots of topics; ``first`` and ``last`` are when there is something of them, in microseconds."""
+    end = to_micros(read_time(query["end"])) if "end" in query else last
+    choice = query.get("range") or _fitting(first, last)
     if choice not in RANGES and choice != "all":
         raise ValueError(f"range is {choice!r}; it is one of {', '.join(RANGES)} or all")
-    start = oldest.time_us if choice == "all" else end - RANGES[choice][1] * 1_000_000
+    start = first if choice == "all" else end - RANGES[choice][1] * 1_000_000
     bins = Bins.between(min(start, end), end, PLOT_BINS)
     return {
         "panels": [_panel(snapshot, topic, bins, is_newest="end" not in query) for topic in topics],
@@ -178,8 +182,8 @@ def _plot(snapshot: Snapshot, topics: Sequence[str], oldest: Record, newest: Rec
         "ranges": RANGES,
         "start": _to_moment(bins.start),
         "end": _to_moment(end),
-        "earlier": _iso(start) if start > oldest.time_us and choice != "all" else None,
-        "later": _iso(2 * end - start) if end < newest.time_us and choice != "all" else None,
+        "earlier": _iso(start) if start > first and choice != "all" else None,
+        "later": _iso(2 * end - start) if end < last and choice != "all" else None,
     }
 
 
@@ -192,9 +196,9 @@ def _panel(snapshot: Snapshot, topic: str, bins: Bins, *, is_newest: bool) -> Pa
     return Panel(topic, curves, bands, last, found.is_sampled)
 
 
-def _fitting(oldest: Record, newest: Record) -> str:
+def _fitting(first: int, last: int) -> str:
     """Return the range that shows everything, and no more than a day."""
-    return "all" if newest.time_us - oldest.time_us <= RANGES[_LONGEST_UNASKED][1] * 1_000_000 else _LONGEST_UNASKED
+    return "all" if last - first <= RANGES[_LONGEST_UNASKED][1] * 1_000_000 else _LONGEST_UNASKED
 
 
 def _read_rows_before(snapshot: Snapshot, wanted: TopicFilter, before: str | None) -> tuple[list[Record], str | None]:

@@ -76,7 +76,7 @@ class Retention:
         self._views = views
         self._system_keep = keep
         self._rollups = RollupKeeper(engine, catalog, database, routes)
-        self._upkeep = RollupUpkeep(self._rollups, catalog, database)
+        self._upkeep = RollupUpkeep(self._rollups, catalog, database, views)
         keeps = any(route.keep is not None for route in routes)
         self._has_work = keep.has_limit or keeps or bool(self._rollups.rules)
         self._has_hypertables = any(route.hypertable is not None for route in routes)

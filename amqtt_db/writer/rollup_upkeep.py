@@ -17,6 +17,7 @@ from amqtt_db.record.rollup import Span, floor_time
 from amqtt_db.writer.rollup_due import DueKey, add_due, is_due_before
 from amqtt_db.writer.rollup_keeper import ALL_TIME, RollupKeeper
 from amqtt_db.writer.rollup_notes import RollupRule
+from amqtt_db.writer.view_refresh import ViewKeeper
 
 _TOPICS_AT_ONCE: Final = 100
 
@@ -24,8 +25,9 @@ _TOPICS_AT_ONCE: Final = 100
 class RollupUpkeep:
     """Does all that rollups need; :meth:`work` is one round."""
 
-    def __init__(self, keeper: RollupKeeper, catalog: Catalog, database: sa.Engine) -> None:
+    def __init__(self, keeper: RollupKeeper, catalog: Catalog, database: sa.Engine, views: ViewKeeper) -> None:
         self._keeper = keeper
+        self._views = views
         self._catalog = catalog
         self._database = database
         self._is_ready = False
@@ -36,6 +38,8 @@ class RollupUpkeep:
         if not self._keeper.rules:
             return
         if not self._is_ready:
+            self._views.make_rollup_views(self._keeper.rules.values())
+            yield 0
             for rule in self._keeper.rules.values():
                 yield from self._learn(rule, now)
             self._is_ready = True

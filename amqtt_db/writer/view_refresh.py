@@ -20,6 +20,7 @@ from amqtt_db.database.catalog import Assignment, Catalog, PhysicalTable
 from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.naming import clean
+from amqtt_db.database.rollup_views import rollup_views
 from amqtt_db.database.view_sql import Gather
 from amqtt_db.database.views import Views, Wish
 from amqtt_db.errors import OncePerCause, Rejected
@@ -30,6 +31,7 @@ from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
 from amqtt_db.writer.existing_tables import NamedTable, names_of
 from amqtt_db.writer.insert_target import fitting_kind
+from amqtt_db.writer.rollup_notes import RollupRule
 from amqtt_db.writer.transaction import COLLISIONS
 from amqtt_db.writer.views_due import DueView, DueViews
 
@@ -235,6 +237,24 @@ class ViewKeeper:
         if self._faults.is_new(fault):
             logger.error("cannot refresh a view, because its model fails: %s; messages are still stored", fault)
 
+    def make_rollup_views(self, rules: Iterable[RollupRule]) -> None:
+        """Create or replace the views of rollups.  Raises what the driver raises if a lock is held by somebody else."""
+        if self._sql is None:
+            return
+        for rule in rules:
+            base = self._name_of(rule.route)
+            with self.short_transaction() as connection:
+                for every in rule.steps:
+                    for view in rollup_views(self._sql, rule.route, base, every):
+                        name = self._views.make(connection, self._sql, *view)
+                        if name is not None:
+                            logger.info("view %s updated", name)
+
+    def _name_of(self, route: str) -> str:
+        """Return how the names of a route's further views begin."""
+        base = self._table_names.get(route) or clean(self._engine.nameable(route))
+        return base.strip("_") or "all"
+
     def _wish(self, destination: Destination) -> Wish:
         pairs = self._pairs[destination.key]
         columns = tuple(pair for pair in pairs if destination.gives_column(pair[0]))
@@ -247,8 +267,7 @@ class ViewKeeper:
         routes = tuple(text for text in wish.routes if self._routes[text].latest is not None)
         if wish.destination.route not in routes:
             return {}
-        base = self._table_names.get(routes[0]) or clean(self._engine.nameable(routes[0]))
-        name = f"{base.strip('_') or 'all'}_latest"
+        name = f"{self._name_of(routes[0])}_latest"
         key = self._views.key_of_latest(connection, wish.routes)
         return {key: attrs.evolve(wish, routes=routes, gather=None, name=name)}
 

@@ -1,0 +1,94 @@
+"""The bins of a plot that rollups fill: from the longest intervals that are short enough, or where records are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from amqtt_db.database.catalog import key_hash
+from amqtt_db.database.rollup_expiry import read_expiry
+from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
+from amqtt_db.database.snapshot import Snapshot
+from amqtt_db.reader.bin_sql import BinRow
+from amqtt_db.reader.plot_bins import Bins
+from amqtt_db.reader.rollup import has_rollup_tables
+from amqtt_db.record.rollup import SeriesName
+
+
+@attrs.frozen
+class SummedBins:
+    """What the first ``count`` bins of a plot show; for these, no record needs to be read."""
+
+    rows: tuple[BinRow, ...] = ()
+    count: int = 0
+
+
+def read_summed_bins(snapshot: Snapshot, topic: str, bins: Bins) -> SummedBins:
+    """Return the bins of a topic that its rollups fill; the newest interval is left to the records."""
+    if not has_rollup_tables(snapshot):
+        return SummedBins()
+    tables = RollupTables(snapshot.catalog, snapshot.connection)
+    series, steps = tables.find_series(topic), _steps_of(snapshot, topic)
+    if not series or not steps:
+        return SummedBins()
+    expired = read_expiry(snapshot.connection, snapshot.catalog, [topic])[topic].records
+    fitting = [every for every in steps if every <= bins.width]
+    every = max(fitting, default=min(steps))
+    until = max(expired, _end_of(tables, topic, series.values(), every)) if fitting else expired
+    count = max(0, min(bins.count, (until - bins.start) // bins.width))
+    if not count:
+        return SummedBins()
+    low, high = bins.start if fitting else bins.start - every + 1, bins.start + count * bins.width
+    names = {id_: name for name, id_ in series.items()}
+    rows = (
+        _to_bin_row(number, names[id_], lowest, highest)
+        for id_, start, lowest, highest in tables.read_extremes(list(names), every, low, high)
+        for number in _numbers_of(bins, start, 1 if fitting else every)
+        if 0 <= number < count
+    )
+    return SummedBins(tuple(rows), count)
+
+
+def first_summed(snapshot: Snapshot, topics: Iterable[str]) -> int | None:
+    """Return the time in microseconds from which on there are rollups of any of some topics, None without any."""
+    if not has_rollup_tables(snapshot):
+        return None
+    tables = RollupTables(snapshot.catalog, snapshot.connection)
+    found = [
+        tables.next_start(tables.find_series(topic).values(), every, FIRST_TIME)
+        for topic in topics
+        for every in _steps_of(snapshot, topic)
+    ]
+    return min((start for start in found if start is not None), default=None)
+
+
+def _steps_of(snapshot: Snapshot, topic: str) -> Sequence[int]:
+    """Return the steps of a topic's route, as its writer has noted them; none without rollups."""
+    expired, meta = snapshot.catalog.rollup_expired, snapshot.catalog.meta
+    query = sa.select(expired.c.route).where(expired.c.hash == key_hash(topic))
+    route = snapshot.connection.scalar(query)
+    noted = snapshot.connection.scalar(sa.select(meta.c.value).where(meta.c.name == f"rollup {route}"))
+    return [int(seconds) * SECOND for seconds in noted.split(",")] if noted else []
+
+
+def _end_of(tables: RollupTables, topic: str, ids: Iterable[int], every: int) -> int:
+    """Return up to when everything is summed up: the newest interval, and what is due, may be incomplete."""
+    due = tables.catalog.rollup_due
+    query = sa.select(sa.func.min(due.c.low)).where(due.c.hash == key_hash(topic), due.c.every <= every // SECOND)
+    first_due = tables.connection.scalar(query)
+    last = tables.last_start(list(ids), every, LAST_TIME + 1)
+    ends = [int(end) for end in (first_due, last) if end is not None]
+    return min(ends) if last is not None else FIRST_TIME
+
+
+def _numbers_of(bins: Bins, start: int, length: int) -> Iterable[int]:
+    return range(bins.number_of(start), bins.number_of(start + length - 1) + 1)
+
+
+def _to_bin_row(number: int, name: SeriesName, low: Any, high: Any) -> BinRow:
+    path, kind = name
+    shown = (low == "true", high == "true") if kind == "bool" else (low, high)
+    return BinRow(number, path, kind, *shown, is_cut=False)
