@@ -34,6 +34,7 @@ BRIEF = {
     "payloads.py": ("--messages=200", "--rounds=1", "--models=wide", "--forms=flat;zigbee"),
     "plots.py": ("--records=300", "--rounds=1", "--engines=sqlite", "--routes=wide;narrow;eav;document"),
     "reader.py": ("--messages=300", "--rounds=1", "--engines=sqlite"),
+    "rollups.py": ("--series=1", "--days=1", "--engines=sqlite", "--routes=wide"),
     "size.py": ("--messages=300", "--engines=sqlite"),
     "start.py": ("--tables=10", "--rounds=1", "--messages=200", "--databases=sqlite"),
     "writer.py": ("--messages=200", "--batch=100", "--rounds=1", "--engines=sqlite,postgresql", "--routes=wide;eav"),

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import batched
-from amqtt_db.record.rollup import Numbers, Rollup, RollupSet, SeriesName, States, Stay
+from amqtt_db.models.rollup import Numbers, Rollup, RollupSet, SeriesName, States, Stay
 
 SECOND: Final = 1_000_000
 """Microseconds in a second."""

@@ -13,10 +13,10 @@ from amqtt_db.config import Settings
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.entity.duration import read_duration
+from amqtt_db.models.rollup import Numbers, Rollup, SeriesName, States
 from amqtt_db.reader import url_of
 from amqtt_db.reader.selection import Selection
 from amqtt_db.record import EPOCH
-from amqtt_db.record.rollup import Numbers, Rollup, SeriesName, States
 
 _NO_STATES: Final[Mapping[str, float]] = {}
 

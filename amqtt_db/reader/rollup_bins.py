@@ -12,10 +12,10 @@ from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.rollup_expiry import read_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
 from amqtt_db.database.snapshot import Snapshot
+from amqtt_db.models.rollup import SeriesName
 from amqtt_db.reader.bin_sql import BinRow
 from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.rollup import has_rollup_tables
-from amqtt_db.record.rollup import SeriesName
 
 
 @attrs.frozen

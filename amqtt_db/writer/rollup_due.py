@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import batched
 from amqtt_db.database.rollup_tables import SECOND
-from amqtt_db.record.rollup import Span, merge_spans
+from amqtt_db.models.rollup import Span, merge_spans
 
 _SOONEST: Final = 300 * SECOND  # the time until an interval that is not over yet is summed up
 _AT_ONCE: Final = 100

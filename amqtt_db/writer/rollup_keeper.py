@@ -21,10 +21,7 @@ from amqtt_db.database.rollup_expiry import Expiry, read_expiry, write_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, RollupTables
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.errors import OncePerCause, UnreadableRecords
-from amqtt_db.reader.records import read_records
-from amqtt_db.reader.selection import Selection
-from amqtt_db.record import Record
-from amqtt_db.record.rollup import (
+from amqtt_db.models.rollup import (
     Rollup,
     RollupSet,
     SeriesName,
@@ -35,6 +32,9 @@ from amqtt_db.record.rollup import (
     roll_up,
     sum_up,
 )
+from amqtt_db.reader.records import read_records
+from amqtt_db.reader.selection import Selection
+from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.rollup_due import DueKey, DueSpan, add_due, is_due_before, list_due, shorten_due

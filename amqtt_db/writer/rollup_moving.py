@@ -8,7 +8,7 @@ from collections import defaultdict
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.rollup_expiry import Expiry, read_expiry, write_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
-from amqtt_db.record.rollup import Numbers, Rollup, SeriesName, Span, floor_time
+from amqtt_db.models.rollup import Numbers, Rollup, SeriesName, Span, floor_time
 from amqtt_db.writer.rollup_due import DueKey, add_due
 from amqtt_db.writer.rollup_keeper import RollupKeeper
 from amqtt_db.writer.rollup_notes import RollupRule

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.rollup_tables import SECOND
 from amqtt_db.models.base import Destination
+from amqtt_db.models.rollup import Span, merge_spans
 from amqtt_db.record import Record, RecordBatch, RecordSlice
-from amqtt_db.record.rollup import Span, merge_spans
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
 from amqtt_db.writer.decoded import RecordGroups

@@ -13,7 +13,7 @@ from amqtt_db.database.catalog import CURRENT, Catalog, key_hash
 from amqtt_db.database.engines.base import batched
 from amqtt_db.database.rollup_expiry import read_expiry, write_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, SECOND, RollupTables
-from amqtt_db.record.rollup import Span, floor_time
+from amqtt_db.models.rollup import Span, floor_time
 from amqtt_db.writer.rollup_due import DueKey, add_due, is_due_before
 from amqtt_db.writer.rollup_keeper import ALL_TIME, RollupKeeper
 from amqtt_db.writer.rollup_notes import RollupRule

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from amqtt_db.record.kinds import Kind
-from amqtt_db.record.records import Record
+from amqtt_db.record import Kind, Record
 from amqtt_db.tagged import is_clean
 
 LONGEST_STATE: Final = 200
