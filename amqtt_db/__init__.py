@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from amqtt_db.reader.export import export
     from amqtt_db.reader.follow import follow
     from amqtt_db.reader.latest import latest
+    from amqtt_db.reader.rollup import read_rollup
     from amqtt_db.record import Record
 
     __version__: str
@@ -31,6 +32,7 @@ __all__ = [
     "latest",
     "load_settings",
     "read",
+    "read_rollup",
 ]
 
 _MODULES: Final = {
@@ -42,6 +44,7 @@ _MODULES: Final = {
     "latest": "amqtt_db.reader.latest",
     "load_settings": "amqtt_db.config",
     "read": "amqtt_db.reader",
+    "read_rollup": "amqtt_db.reader.rollup",
 }
 """Name → module that defines it; amqtt and SQLAlchemy are imported on first use."""
 

@@ -30,8 +30,10 @@ MESSAGES = re.findall(r"^\| (20[\d :-]+) \| `(.*)` \| `(.*)` \|$", PAGE.read_tex
 def _stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store the page's messages in a new directory."""
     monkeypatch.chdir(tmp_path)
-    bench = Workbench(tmp_path, {"topic": "home/{room}/climate", "latest": True}, {"topic": "#"})
+    route = {"topic": "home/{room}/climate", "latest": True, "rollup": [{"every": "5 min"}]}
+    bench = Workbench(tmp_path, route, {"topic": "#"})
     bench.send(*(Sent(topic, payload.encode()) for _, topic, payload in MESSAGES))
+    bench.writer.retention.finish()
     bench.close()
 
 
