@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from math import fsum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +21,8 @@ from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.plot_data import Extremes, read_plot
 from amqtt_db.reader.rollup import Interval, read_rollup
 from amqtt_db.writer.deletion import Deleter
+from amqtt_db.writer.redecoding import Redecoder
+from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.renaming import Renamer
 from amqtt_db.writer.workshop import RewriteError, Workshop
 from tests.database.engines.servers import Site
@@ -78,8 +82,8 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-def _require_exact(bench: Workbench, sent: list[tuple[str, dict[str, Any]]]) -> None:
-    for every in (5 * MINUTE, HOUR):
+def _require_exact(bench: Workbench, sent: list[tuple[str, dict[str, Any]]], *steps: int) -> None:
+    for every in steps or (5 * MINUTE, HOUR):
         found = [one for one in read_rollup(bench.url, every=timedelta(seconds=every)) if one.path != "at"]
         assert found == list(_aggregate(sent, every))
 
@@ -131,23 +135,59 @@ def _require_views(bench: Workbench, sent: list[tuple[str, dict[str, Any]]]) -> 
     assert [(value, float(seconds)) for _, _, value, seconds in states] == both
 
 
+@pytest.mark.slow
+def test_what_rewrites_records_is_followed(tmp_path: Path) -> None:
+    """A replayed dead letter, another model, messages that are decoded again, and other steps."""
+    old = _route(raw=True, entity={"temp": "float", "load": "float", "mode": "float", "at": "float"}, mismatch="reject")
+    bench = Workbench(tmp_path, old)
+    sent = [_said(60 * n, temp=n, load=-n) for n in range(20)]
+    bench.send(*sent, bad := _said(630, mode="hot"))
+    _settle(bench, HOUR)
+    _require_exact(bench, sent)
+    now = {**old, "mismatch": "variant", "model": "narrow", "rollup": [{"every": "1 h"}, {"every": "5 min"}]}
+    bench.restart(now)
+    assert bench.writer.replay_one(bench.dead()[0].id) is None
+    bench.send(said := _said(90, temp=3))
+    remodel = Remodel(bench.url, routes(now))
+    for move in remodel.moves():
+        list(remodel.move(move))
+    remodel.close()
+    bench.restart()
+    _settle(bench)
+    _require_exact(bench, [*sent, said, bad])
+    bench.close()
+    shop = Workshop(bench.url, routes(without := {**now, "drop": ["load"]}))
+    redecoder = Redecoder(shop)
+    list(redecoder.redecode(*redecoder.topics("#")))
+    shop.close()
+    bench.restart(without)
+    _settle(bench)
+    left = [(topic, {path: value for path, value in data.items() if path != "load"}) for topic, data in sent]
+    _require_exact(bench, [*left, said, bad])
+    bench.restart({**without, "rollup": [{"every": "10 min"}]})
+    _settle(bench)
+    _require_exact(bench, [*left, said, bad], 10 * MINUTE)
+    assert list(read_rollup(bench.url, every="5 min")) == []
+
+
 class _Life:
-    """A database with rollups, and a plain list of the messages that they must equal."""
+    """A database with rollups and two writers, and a plain list of the messages that they must equal."""
 
     def __init__(self, directory: Path, **more: Any) -> None:
         self.route = _route(keep="2 h", **more)
         self.bench = Workbench(directory, self.route)
+        self.other = Workbench(directory, self.route, token="b")
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.count = 0
 
-    def send(self, topic: str, minutes: list[int]) -> None:
+    def send(self, topic: str, minutes: list[int], writer: str) -> None:
         """Store a message for each of some minutes, no two at the same time."""
         said = []
         for minute in minutes:
             self.count += 1
             at = START + minute * 60 + self.count / 1024
             said.append((topic, {"at": at, "temp": float(minute % 7 - 3), "load": minute}))
-        self.bench.send(*said)
+        getattr(self, writer).send(*said)
         self.sent += said
 
     def settle(self, hours: int) -> None:
@@ -155,8 +195,11 @@ class _Life:
         self.bench.now = max(self.bench.now, START + hours * HOUR)
         self.check()
 
-    def restart(self, _: int) -> None:
-        """Stop and start the writer."""
+    def restart(self, steps: int) -> None:
+        """Let a writer die after some steps of its upkeep; a new one starts."""
+        with self.bench.writer._engine.maintenance(self.bench.writer._database) as is_mine:
+            assert is_mine
+            deque(islice(self.bench.writer.retention._round(everything=True), steps), 0)
         self.bench.restart()
 
     def delete(self, topic: str, hours: int | None) -> None:
@@ -182,13 +225,19 @@ class _Life:
     @contextmanager
     def workshop(self) -> Iterator[Workshop]:
         """Open the database to rewrite what it has; the writer stops meanwhile."""
-        self.bench.close()
+        self.close()
         shop = Workshop(self.bench.url, routes(self.route, url=self.bench.url))
         try:
             yield shop
         finally:
             shop.close()
             self.bench.open()
+            self.other.open()
+
+    def close(self) -> None:
+        """Stop both writers."""
+        self.bench.close()
+        self.other.close()
 
     def check(self) -> None:
         """Compare, when everything that is due is done."""
@@ -198,16 +247,21 @@ class _Life:
 
 TOPIC = st.sampled_from(["t/a", "t/b"])
 EVENT = st.one_of(
-    st.tuples(st.just("send"), TOPIC, st.lists(st.integers(-60, 360), min_size=1, max_size=6)),
+    st.tuples(
+        st.just("send"),
+        TOPIC,
+        st.lists(st.integers(-60, 360), min_size=1, max_size=6),
+        st.sampled_from(["bench", "other"]),
+    ),
     st.tuples(st.just("settle"), st.integers(0, 8)),
-    st.tuples(st.just("restart"), st.just(0)),
+    st.tuples(st.just("restart"), st.integers(0, 12)),
     st.tuples(st.just("delete"), TOPIC, st.none() | st.integers(0, 4)),
     st.tuples(st.just("rename"), st.just(0)),
 )
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(events=st.lists(EVENT, min_size=2, max_size=8), model=st.sampled_from(MODELS))
 def test_rollups_are_exact_whatever_happens(events: list[tuple[Any, ...]], model: str) -> None:
     """Late records, also of intervals whose records have expired, restarts, deletions, renamings."""
@@ -218,4 +272,4 @@ def test_rollups_are_exact_whatever_happens(events: list[tuple[Any, ...]], model
                 getattr(life, name)(*given_)
             life.check()
         finally:
-            life.bench.close()
+            life.close()
