@@ -141,9 +141,10 @@ class Changes:
         found = among.find(topics, {record.id for record in batch})
         ids = _find_changed(batch, found)
         if ids:
-            rows = plan_records(self._shop, [record for record in batch if record.id in ids])
+            new = [record for record in batch if record.id in ids]
+            rows = plan_records(self._shop, new)
             confirm = partial(self._copy_payloads, snapshot, ids)
-            self._replacer.replace(among.tables(topics), found.of(ids).everything, rows, confirm)
+            self._replacer.replace(among.tables(topics), found.of(ids).everything, rows, confirm, new)
         return len(ids)
 
     def _copy_payloads(self, snapshot: Snapshot, ids: frozenset[int], connection: sa.Connection) -> None:
