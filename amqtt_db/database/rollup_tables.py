@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import batched
-from amqtt_db.models.rollup import Numbers, Rollup, RollupSet, SeriesName, States, Stay
+from amqtt_db.models.rollup import NumberRollup, Rollup, RollupSet, SeriesName, StateRollup, Stay
 
 SECOND: Final = 1_000_000
 """Microseconds in a second."""
@@ -65,7 +65,7 @@ class RollupTables:
         for start, found in intervals.items():
             for name, rollup in found.items():
                 key = {"series": ids[name], "every": every // SECOND, "start": max(start, FIRST_TIME)}
-                if isinstance(rollup, Numbers):
+                if isinstance(rollup, NumberRollup):
                     numbers.append({**key, **attrs.asdict(rollup)})
                 else:
                     states += [{**key, **row} for row in _state_rows(rollup)]
@@ -91,7 +91,7 @@ class RollupTables:
         names = {id_: name for name, id_ in ids.items()}
         for some in batched(names):
             for row in self._rows(self.catalog.rollup, some, every, low, high):
-                yield row["start"], names[row["series"]], Numbers(*(row[name] for name in _NUMBER_COLUMNS))
+                yield row["start"], names[row["series"]], NumberRollup(*(row[name] for name in _NUMBER_COLUMNS))
             states = self._rows(self.catalog.rollup_state, some, every, low, high)
             for (series, start), rows in groupby(states, key=itemgetter("series", "start")):
                 yield start, names[series], _states_of(list(rows))
@@ -186,13 +186,13 @@ def _within(table: sa.Table, ids: Sequence[int], every: int, low: int, high: int
         yield table.c.start < high
 
 
-def _state_rows(states: States) -> Iterator[Mapping[str, Any]]:
+def _state_rows(states: StateRollup) -> Iterator[Mapping[str, Any]]:
     for value, stay in states.stays.items():
         is_last = int(value == states.last)
         yield {"hash": key_hash(value), "value": value, "wait": states.wait, "is_last": is_last, **attrs.asdict(stay)}
 
 
-def _states_of(rows: Sequence[Mapping[str, Any]]) -> States:
+def _states_of(rows: Sequence[Mapping[str, Any]]) -> StateRollup:
     last = next(row["value"] for row in rows if row["is_last"])
     stays = {row["value"]: Stay(*(row[name] for name in _STAY_COLUMNS)) for row in rows}
-    return States(rows[0]["wait"], last, stays)
+    return StateRollup(rows[0]["wait"], last, stays)

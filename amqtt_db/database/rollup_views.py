@@ -10,13 +10,13 @@ from typing import Any, Final
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.rollup_tables import SECOND
 
-_UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+_STEP_UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def name_step(every: int) -> str:
     """Return the length of an interval, in microseconds, as a part of a name: ``5min``, ``1d``."""
     seconds = every // SECOND
-    return next(f"{seconds // size}{unit}" for unit, size in _UNITS if seconds % size == 0)
+    return next(f"{seconds // size}{unit}" for unit, size in _STEP_UNITS if seconds % size == 0)
 
 
 def rollup_views(sql: ViewSQL[Any], route: str, base: str, every: int) -> Iterator[tuple[str, str, str]]:

@@ -21,15 +21,15 @@ from amqtt_db.tagged import is_clean
 LONGEST_STATE: Final = 200
 """Characters of a text that count as a state; the rest is left out."""
 
-_NUMBERS: Final[frozenset[Kind]] = frozenset({"number", "int64", "bigint", "decimal"})
-_STATES: Final[frozenset[Kind]] = frozenset({"bool", "text"})
+_SUMMED_KINDS: Final[frozenset[Kind]] = frozenset({"number", "int64", "bigint", "decimal"})
+_STATE_KINDS: Final[frozenset[Kind]] = frozenset({"bool", "text"})
 
 SeriesName = tuple[str, Kind]
 """A property's path and what is summed up of it: ``number``, ``bool`` or ``text``."""
 
 
 @attrs.frozen
-class Numbers:
+class NumberRollup:
     """The finite numbers of a property in an interval.  ``total`` is None if their sum is beyond all doubles."""
 
     count: int
@@ -42,20 +42,20 @@ class Numbers:
     last_time: int
 
     @classmethod
-    def of(cls, values: Sequence[tuple[int, float]]) -> Numbers:
+    def of(cls, values: Sequence[tuple[int, float]]) -> NumberRollup:
         """Return what some values with their times amount to, the oldest first."""
         numbers = [value for _, value in values]
         first, last = values[0], values[-1]
-        return cls(len(values), _add(numbers), min(numbers), max(numbers), first[1], last[1], first[0], last[0])
+        return cls(len(values), _add_exactly(numbers), min(numbers), max(numbers), first[1], last[1], first[0], last[0])
 
-    def __add__(self, later: Numbers) -> Numbers:
+    def __add__(self, later: NumberRollup) -> NumberRollup:
         """Return both together; what has the same time as the other's is the later one's."""
         old = self if self.first_time <= later.first_time else later
         end = later if later.last_time >= self.last_time else self
-        total = None if self.total is None or later.total is None else _add([self.total, later.total])
+        total = None if self.total is None or later.total is None else _add_exactly([self.total, later.total])
         low, high = min(self.low, later.low), max(self.high, later.high)
         count = self.count + later.count
-        return Numbers(count, total, low, high, old.first, end.last, old.first_time, end.last_time)
+        return NumberRollup(count, total, low, high, old.first, end.last, old.first_time, end.last_time)
 
 
 @attrs.frozen
@@ -69,7 +69,7 @@ class Stay:
 
 
 @attrs.frozen
-class States:
+class StateRollup:
     """The values of a state in an interval: each holds until the next one is said, the last one to the interval's end.
 
     ``wait`` is how long the interval had lasted when the first one was said.
@@ -80,12 +80,12 @@ class States:
     stays: Mapping[str, Stay]
 
     @classmethod
-    def of(cls, values: Sequence[tuple[int, str]], start: int, end: int) -> States:
+    def of(cls, values: Sequence[tuple[int, str]], start: int, end: int) -> StateRollup:
         """Return what some values with their times amount to, the oldest first."""
         stays: dict[str, Stay] = {}
         for (time, value), (until, _) in pairwise([*values, (end, "")]):
             stay = Stay(1, until - time, time, time)
-            stays[value] = _join(stays[value], stay) if value in stays else stay
+            stays[value] = _join_stays(stays[value], stay) if value in stays else stay
         return cls(values[0][0] - start, values[-1][1], stays)
 
     @property
@@ -93,15 +93,15 @@ class States:
         """When a value was last said."""
         return self.stays[self.last].last_time
 
-    def followed_by(self, later: States, gap: int) -> States:
+    def followed_by(self, later: StateRollup, gap: int) -> StateRollup:
         """Return the states of two intervals; ``gap`` is how long the last value holds from the first one's end on."""
         stays = dict(self.stays)
         stays[self.last] = _lengthen(stays[self.last], gap)
         for value, stay in later.stays.items():
-            stays[value] = _join(stays[value], stay) if value in stays else stay
-        return States(self.wait, later.last, stays)
+            stays[value] = _join_stays(stays[value], stay) if value in stays else stay
+        return StateRollup(self.wait, later.last, stays)
 
-    def with_late(self, time: int, value: str, start: int, end: int) -> States:
+    def with_late(self, time: int, value: str, start: int, end: int) -> StateRollup:
         """Return the states with one that was said late, as far as that can be known.
 
         Between the first and the last one, what held at that time is not known any more: it only counts.
@@ -114,11 +114,11 @@ class States:
         elif time < start + wait:
             length, wait = start + wait - time, time - start
         stay = Stay(1, length, time, time)
-        stays[value] = _join(stays[value], stay) if value in stays else stay
-        return States(wait, last, stays)
+        stays[value] = _join_stays(stays[value], stay) if value in stays else stay
+        return StateRollup(wait, last, stays)
 
 
-Rollup = Numbers | States
+Rollup = NumberRollup | StateRollup
 """What the values of a property in an interval amount to."""
 
 RollupSet = Mapping[SeriesName, Rollup]
@@ -153,13 +153,13 @@ def sum_up(records: Iterable[Record], span: Span) -> RollupSet:
         for path, (kind, value) in record.properties().items():
             if path.startswith("{"):
                 continue
-            number = _read_number(value) if kind in _NUMBERS else None
+            number = _round_to_double(value) if kind in _SUMMED_KINDS else None
             if number is not None:
                 numbers.setdefault((path, "number"), []).append((record.time_us, number))
-            elif kind in _STATES:
+            elif kind in _STATE_KINDS:
                 states.setdefault((path, kind), []).append((record.time_us, name_state(value)))
-    found: dict[SeriesName, Rollup] = {name: Numbers.of(values) for name, values in numbers.items()}
-    return found | {name: States.of(values, span.start, span.end) for name, values in states.items()}
+    found: dict[SeriesName, Rollup] = {name: NumberRollup.of(values) for name, values in numbers.items()}
+    return found | {name: StateRollup.of(values, span.start, span.end) for name, values in states.items()}
 
 
 def add_late(known: Rollup | None, record: Record, name: SeriesName, span: Span) -> Rollup | None:
@@ -167,23 +167,27 @@ def add_late(known: Rollup | None, record: Record, name: SeriesName, span: Span)
     late = sum_up([record], span).get(name)
     if known is None or late is None:
         return late if known is None else known
-    if isinstance(known, Numbers):
-        return known + late if isinstance(late, Numbers) else known
-    return known.with_late(record.time_us, late.last, span.start, span.end) if isinstance(late, States) else known
+    if isinstance(known, NumberRollup):
+        return known + late if isinstance(late, NumberRollup) else known
+    return known.with_late(record.time_us, late.last, span.start, span.end) if isinstance(late, StateRollup) else known
 
 
 def join_rollups(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
     """Return what an interval amounts to, from shorter ones in it, the oldest first."""
-    numbers = [part for _, part in parts if isinstance(part, Numbers)]
+    numbers = [part for _, part in parts if isinstance(part, NumberRollup)]
     if numbers:
-        total = None if any(part.total is None for part in numbers) else _add([part.total or 0.0 for part in numbers])
+        total = (
+            None
+            if any(part.total is None for part in numbers)
+            else _add_exactly([part.total or 0.0 for part in numbers])
+        )
         return attrs.evolve(reduce(add, numbers), total=total)
-    states = [(span, part) for span, part in parts if isinstance(part, States)]
+    states = [(span, part) for span, part in parts if isinstance(part, StateRollup)]
     joined = states[0][1]
     for (before, _), (after, part) in pairwise(states):
         joined = joined.followed_by(part, after.start + part.wait - before.end)
     stays = {**joined.stays, joined.last: _lengthen(joined.stays[joined.last], whole.end - states[-1][0].end)}
-    return States(states[0][0].start + joined.wait - whole.start, joined.last, stays)
+    return StateRollup(states[0][0].start + joined.wait - whole.start, joined.last, stays)
 
 
 def name_state(value: Any) -> str:
@@ -205,7 +209,7 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _read_number(value: Any) -> float | None:
+def _round_to_double(value: Any) -> float | None:
     """Return the double nearest to a number, None if there is none."""
     try:
         number = float(value) + 0.0  # which turns −0.0 into zero
@@ -214,14 +218,14 @@ def _read_number(value: Any) -> float | None:
     return number if isfinite(number) else None
 
 
-def _add(numbers: Sequence[float]) -> float | None:
+def _add_exactly(numbers: Sequence[float]) -> float | None:
     try:
         return fsum(numbers) + 0.0
     except OverflowError:
         return None
 
 
-def _join(stay: Stay, other: Stay) -> Stay:
+def _join_stays(stay: Stay, other: Stay) -> Stay:
     first, last = min(stay.first_time, other.first_time), max(stay.last_time, other.last_time)
     return Stay(stay.count + other.count, stay.length + other.length, first, last)
 

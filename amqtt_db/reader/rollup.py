@@ -13,7 +13,7 @@ from amqtt_db.config import Settings
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.entity.duration import read_duration
-from amqtt_db.models.rollup import Numbers, Rollup, SeriesName, States
+from amqtt_db.models.rollup import NumberRollup, Rollup, SeriesName, StateRollup
 from amqtt_db.reader import url_of
 from amqtt_db.reader.selection import Selection
 from amqtt_db.record import EPOCH
@@ -22,7 +22,7 @@ _NO_STATES: Final[Mapping[str, float]] = {}
 
 
 @attrs.frozen
-class Interval:
+class RollupInterval:
     """What the values of the property at ``path`` amount to in the interval that starts at ``time``.
 
     For numbers, ``sum``, ``mean``, ``min`` and ``max`` are set; ``sum`` and ``mean`` are None if the sum is beyond all
@@ -53,7 +53,7 @@ def read_rollup(
     every: str | timedelta,
     since: datetime | str | None = None,
     until: datetime | str | None = None,
-) -> Iterator[Interval]:
+) -> Iterator[RollupInterval]:
     """Return what the properties of the topics that a filter covers amount to in intervals of a step of their routes.
 
     ``database`` is a SQLAlchemy URL, or the settings that name one.  ``every`` is the length of the intervals, such as
@@ -85,7 +85,7 @@ def summed_topics(snapshot: Snapshot, selection: Selection) -> list[str]:
     return sorted(topic for topic in topics if selection.topic.match(topic) is not None)
 
 
-def _intervals(snapshot: Snapshot, topic: str, every: int, selection: Selection) -> Iterator[Interval]:
+def _intervals(snapshot: Snapshot, topic: str, every: int, selection: Selection) -> Iterator[RollupInterval]:
     tables = RollupTables(snapshot.catalog, snapshot.connection)
     low = FIRST_TIME if selection.low is None else selection.low
     high = LAST_TIME + 1 if selection.high is None else selection.high
@@ -94,27 +94,27 @@ def _intervals(snapshot: Snapshot, topic: str, every: int, selection: Selection)
         before = _state_before(tables, {name: id_}, every, low)
         for start, _, rollup in found:
             yield _to_interval(topic, name[0], start, rollup, before)
-            before = rollup.last if isinstance(rollup, States) else None
+            before = rollup.last if isinstance(rollup, StateRollup) else None
 
 
 def _state_before(tables: RollupTables, ids: Mapping[SeriesName, int], every: int, time: int) -> str | None:
     """Return the state that held when intervals begin, None if there is none."""
     start = tables.last_start(list(ids.values()), every, time) if time > FIRST_TIME else None
     found = [] if start is None else [one for _, _, one in tables.read(ids, every, start, start + 1)]
-    return found[0].last if found and isinstance(found[0], States) else None
+    return found[0].last if found and isinstance(found[0], StateRollup) else None
 
 
-def _to_interval(topic: str, path: str, start: int, rollup: Rollup, before: str | None) -> Interval:
+def _to_interval(topic: str, path: str, start: int, rollup: Rollup, before: str | None) -> RollupInterval:
     time = EPOCH + timedelta(microseconds=start)
-    if isinstance(rollup, Numbers):
+    if isinstance(rollup, NumberRollup):
         low, high = rollup.low, rollup.high
-        return Interval(topic, path, time, rollup.count, rollup.first, rollup.last, rollup.total, low, high)
+        return RollupInterval(topic, path, time, rollup.count, rollup.first, rollup.last, rollup.total, low, high)
     count = sum(stay.count for stay in rollup.stays.values())
     first = min(rollup.stays, key=lambda value: rollup.stays[value].first_time)
-    return Interval(topic, path, time, count, first, rollup.last, seconds=_seconds(rollup, before))
+    return RollupInterval(topic, path, time, count, first, rollup.last, seconds=_seconds(rollup, before))
 
 
-def _seconds(states: States, before: str | None) -> Mapping[str, float]:
+def _seconds(states: StateRollup, before: str | None) -> Mapping[str, float]:
     """Return how long each state held in an interval; ``before`` is the one that held when it began."""
     lengths = {value: stay.length for value, stay in states.stays.items()}
     if before is not None:

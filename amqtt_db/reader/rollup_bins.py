@@ -46,7 +46,7 @@ def read_summed_bins(snapshot: Snapshot, topic: str, bins: Bins) -> SummedBins:
     rows = (
         _to_bin_row(number, names[id_], lowest, highest)
         for id_, start, lowest, highest in tables.read_extremes(list(names), every, low, high)
-        for number in _numbers_of(bins, start, 1 if fitting else every)
+        for number in _find_bin_numbers(bins, start, 1 if fitting else every)
         if 0 <= number < count
     )
     return SummedBins(tuple(rows), count)
@@ -84,7 +84,7 @@ def _end_of(tables: RollupTables, topic: str, ids: Iterable[int], every: int) ->
     return min(ends) if last is not None else FIRST_TIME
 
 
-def _numbers_of(bins: Bins, start: int, length: int) -> Iterable[int]:
+def _find_bin_numbers(bins: Bins, start: int, length: int) -> Iterable[int]:
     return range(bins.number_of(start), bins.number_of(start + length - 1) + 1)
 
 

@@ -15,7 +15,7 @@ from amqtt_db.database.rollup_tables import SECOND
 from amqtt_db.models.rollup import Span, merge_spans
 
 _SOONEST: Final = 300 * SECOND  # the time until an interval that is not over yet is summed up
-_AT_ONCE: Final = 100
+_DUE_AT_ONCE: Final = 100
 _PART: Final = 10  # or this part of it, if that is longer
 
 
@@ -80,7 +80,7 @@ def list_due(
     query = query if before is None else query.where(table.c.low < before)
     return [
         DueSpan(DueKey(row["topic"], row["route"], row["every"] * SECOND), Span(row["low"], row["high"]))
-        for row in connection.execute(query.limit(_AT_ONCE)).mappings()
+        for row in connection.execute(query.limit(_DUE_AT_ONCE)).mappings()
     ]
 
 

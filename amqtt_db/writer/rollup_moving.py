@@ -8,7 +8,7 @@ from collections import defaultdict
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.rollup_expiry import Expiry, read_expiry, write_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
-from amqtt_db.models.rollup import Numbers, Rollup, SeriesName, Span, floor_time
+from amqtt_db.models.rollup import NumberRollup, Rollup, SeriesName, Span, floor_time
 from amqtt_db.writer.rollup_due import DueKey, add_due
 from amqtt_db.writer.rollup_keeper import RollupKeeper
 from amqtt_db.writer.rollup_notes import RollupRule
@@ -28,11 +28,11 @@ def move_rollups(shop: Workshop, old: str, new: str, route: str) -> None:
     with shop.database.begin() as connection:
         tables = RollupTables(shop.catalog, connection)
         if rule is not None and tables.find_series(old):
-            _move(tables, old, new, rule, now)
+            _move_rows(tables, old, new, rule, now)
         tables.forget(old)
 
 
-def _move(tables: RollupTables, old: str, new: str, rule: RollupRule, now: int) -> None:
+def _move_rows(tables: RollupTables, old: str, new: str, rule: RollupRule, now: int) -> None:
     expiry = _join_expiry(tables, old, new, rule)
     for every in rule.steps:
         _move_step(tables, old, new, rule, every, expiry)
@@ -67,7 +67,7 @@ def _move_step(tables: RollupTables, old: str, new: str, rule: RollupRule, every
     for start, name, rollup in list(tables.read(ids, every, FIRST_TIME, until)):
         if start in found:
             before = found[start].get(name)
-            both = rollup + before if isinstance(rollup, Numbers) and isinstance(before, Numbers) else rollup
+            both = rollup + before if isinstance(rollup, NumberRollup) and isinstance(before, NumberRollup) else rollup
             found[start][name] = both
             tables.erase([ids[name]], every, start, start + 1)
     tables.write(ids, every, found)

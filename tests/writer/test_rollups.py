@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.plot_data import Extremes, read_plot
-from amqtt_db.reader.rollup import Interval, read_rollup
+from amqtt_db.reader.rollup import RollupInterval, read_rollup
 from amqtt_db.writer.deletion import Deleter
 from amqtt_db.writer.redecoding import Redecoder
 from amqtt_db.writer.remodel import Remodel
@@ -50,7 +50,7 @@ def _said(second: float, **values: Any) -> tuple[str, dict[str, Any]]:
     return "t/a", {"at": START + second, **values}
 
 
-def _aggregate(sent: list[tuple[str, dict[str, Any]]], every: int) -> Iterator[Interval]:
+def _aggregate(sent: list[tuple[str, dict[str, Any]]], every: int) -> Iterator[RollupInterval]:
     """Yield the intervals that messages amount to, each computed in the plainest way."""
     for topic, path in sorted({(topic, path) for topic, data in sent for path in data if path != "at"}):
         values = sorted(
@@ -63,10 +63,12 @@ def _aggregate(sent: list[tuple[str, dict[str, Any]]], every: int) -> Iterator[I
             continue
         for start in sorted({at // every * every for at, _, _ in values}):
             here = [float(value) for at, _, value in values if start <= at < start + every]
-            yield Interval(topic, path, _time(start), len(here), here[0], here[-1], fsum(here), min(here), max(here))
+            yield RollupInterval(
+                topic, path, _time(start), len(here), here[0], here[-1], fsum(here), min(here), max(here)
+            )
 
 
-def _states(topic: str, path: str, values: list[tuple[float, int, str]], every: int) -> Iterator[Interval]:
+def _states(topic: str, path: str, values: list[tuple[float, int, str]], every: int) -> Iterator[RollupInterval]:
     """Yield how long each state held; in an interval without a message nothing is said."""
     for start in sorted({at // every * every for at, _, _ in values}):
         here = [(at, value) for at, _, value in values if start <= at < start + every]
@@ -75,7 +77,7 @@ def _states(topic: str, path: str, values: list[tuple[float, int, str]], every: 
         for (at, value), (until, _) in zip([*before, *here], [*before, *here, (start + every, "")][1:], strict=True):
             lengths[value] = lengths.get(value, 0) + until - at
         seconds = {value: length for value, length in sorted(lengths.items()) if length}
-        yield Interval(topic, path, _time(start), len(here), here[0][1], here[-1][1], seconds=seconds)
+        yield RollupInterval(topic, path, _time(start), len(here), here[0][1], here[-1][1], seconds=seconds)
 
 
 def _time(seconds: float) -> datetime:
