@@ -19,6 +19,7 @@ from amqtt_db.config.broker import BROKER_KEYS
 from amqtt_db.config.broker_file import KEYS
 from amqtt_db.config.json_schema import make_schema
 from amqtt_db.config.operation import KEEP_KEYS, LOG_KEYS, METRICS_KEYS, WEB_KEYS
+from amqtt_db.config.rollup import ROLLUP_KEYS
 from amqtt_db.config.routes import ROUTE_KEYS
 from amqtt_db.config.storage import HYPERTABLE_KEYS
 from amqtt_db.errors import ConfigError
@@ -61,7 +62,8 @@ routes:
     at_least_every: 10 min
     raw: true
     properties: true
-  - {topic: "shellies/{device}/{property}", property: "{property}", gather: 10 s, latest: true, max_columns: 5}
+  - {topic: "shellies/{device}/{property}", property: "{property}", gather: 10 s, latest: true, max_columns: 5,
+     rollup: [{every: 5 min, keep: 730 days}, {every: 1 day}]}
   - {topic: g/1, each: readings, prefix: false, drop: [a, "b.*"], rename: {a: b}, max_tables: 3, root: x}
   - {topic: g/2, zip: [t, v], booleans: {true: [ON], false: [OFF]}, numbers: [comma, unit], timezone: UTC}
   - {topic: g/3, pairs: {list: items, name: id}, decode: {struct: {format: "<f", names: [a]}}, model: eav}
@@ -145,7 +147,7 @@ def test_every_key_is_in_one_of_the_documents() -> None:
     """So every key takes part in the comparison."""
     used = {path[-1] for document in DOCUMENTS for path in paths(document)}
     tables = (KEYS, ROUTE_KEYS, JOURNAL_KEYS, WRITER_KEYS, METRICS_KEYS, WEB_KEYS, LOG_KEYS, KEEP_KEYS, HYPERTABLE_KEYS)
-    assert {key for table in (*tables, BROKER_KEYS) for key in table} <= used
+    assert {key for table in (*tables, BROKER_KEYS, ROLLUP_KEYS) for key in table} <= used
 
 
 def test_the_schema_is_one() -> None:

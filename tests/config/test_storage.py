@@ -182,6 +182,11 @@ def test_every_mistake_is_reported_at_once() -> None:
             "hypertable.segment_by",
             "no column 'tempp'; did you mean 'temp'?",
         ),
+        ({"rollup": [{"every": "5 min"}, {"every": "7 min"}]}, "rollup", "420 s is not a multiple of 300 s"),
+        ({"rollup": [{"every": "5 min"}, {"every": "300 s"}]}, "rollup", "two steps with `every: 300 s`"),
+        ({"rollup": [{"every": "1 day", "keep": "1 h"}]}, "rollup[0].keep", "is shorter than `every`"),
+        ({"rollup": [{"every": "1 h", "keep": "1 day"}], "keep": "2 days"}, "rollup[0].keep", "is not longer than"),
+        ({"rollup": [{"every": "1.5 s"}]}, "rollup[0].every", "expected whole seconds"),
     ],
 )
 def test_what_makes_no_sense(route: dict[str, Any], path: str, part: str) -> None:
