@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final, cast
 
@@ -22,12 +22,24 @@ _MAX_LENGTH_BITS: Final = (
 _QOS_3: Final = 6  # both bits of a QoS, which no packet may have
 _TURNS_BEFORE_END: Final = 2
 _SMALL: Final = 2**16  # bytes of a body that need no budget
+_ENDLESS: Final = 2**28
+_LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
+    **dict.fromkeys((1, 2, 9, 11, 13), (0, _ENDLESS)),  # amqtt disconnects a second CONNECT, and ignores the others
+    _PUBLISH: (2, _ENDLESS),
+    **dict.fromkeys((4, 5, 6, 7), (2, 2)),  # PUBACK, PUBREC, PUBREL, PUBCOMP
+    8: (6, _ENDLESS),  # SUBSCRIBE: identifier, a topic of one character, QoS
+    10: (5, _ENDLESS),  # UNSUBSCRIBE
+    12: (0, 0),  # PINGREQ
+    14: (0, 0),  # DISCONNECT
+}
+"""The least and the most bytes of a packet's body, by the packet's type."""
+
 _SILENCE_SECONDS: Final = 30.0
 _SLOWEST: Final = 16 * 2**10  # bytes per second of a large body
 
 _ILL_FORMED: Final = "sent a topic that is not well-formed UTF-8 [MQTT-1.5.3-1] and is disconnected"
 _WILDCARD: Final = "published to a topic with a wildcard [MQTT-3.3.2-2] and is disconnected"
-_MALFORMED: Final = "sent a malformed PUBLISH packet and is disconnected"
+_MALFORMED: Final = "sent a malformed packet and is disconnected"
 _TOO_LARGE: Final = "sent a payload larger than journal.max_payload and is disconnected"
 _TOO_SLOW: Final = "stopped in the middle of a packet, or sent it too slowly, and is disconnected"
 
@@ -46,7 +58,8 @@ class GatedReader(ReaderAdapter):
     from a client that publishes and disconnects at once.  So the end is reported only after these tasks have run once.
 
     A PUBLISH that no broker may accept, or a body that is too large or too slow, ends the stream; ``refuse`` is called
-    with the reason.
+    with the reason.  So does a packet that is shorter than what amqtt reads of it, or longer: amqtt would take the next
+    packet for a part of it, and then answer nothing any more.
     """
 
     def __init__(
@@ -74,6 +87,8 @@ class GatedReader(ReaderAdapter):
 
     async def read(self, n: int = -1) -> bytes:
         """Return the next ``n`` bytes; fewer at the end of the stream."""
+        if n > self._left and n > 1:  # a header is read byte by byte
+            return self.end(_MALFORMED)
         if self._left and self._gate.closed and self._first >> 4 == _PUBLISH:
             await self._gate.wait()
         if self._at + n > len(self._held):
@@ -89,8 +104,8 @@ class GatedReader(ReaderAdapter):
             self._left = max(0, self._left - n)
             if self._topic_left >= 0:
                 return self._read_topic(data)
-        elif data:
-            self._read_header(data[0])
+        elif data and not self._read_header(data[0]):
+            return self.end(_MALFORMED)
         return data
 
     def feed_eof(self) -> None:
@@ -143,11 +158,12 @@ class GatedReader(ReaderAdapter):
         except asyncio.TimeoutError:
             return self.end(_TOO_SLOW)
 
-    def _read_header(self, byte: int) -> None:
+    def _read_header(self, byte: int) -> bool:
+        """Take the next byte of a header; return False if there is no such packet."""
         if self._shift < 0:
             self._first = byte
             self._length = self._shift = 0
-            return
+            return byte >> 4 in _LENGTHS
         self._length |= (byte & 127) << self._shift
         self._shift += 7
         if byte < 128:
@@ -155,8 +171,11 @@ class GatedReader(ReaderAdapter):
             self._shift = -1
             if self._left and self._first >> 4 == _PUBLISH:
                 self._topic_left = 0
-        elif self._shift == _MAX_LENGTH_BITS:
+            least, most = _LENGTHS[self._first >> 4]
+            return least <= self._length <= most
+        if self._shift == _MAX_LENGTH_BITS:
             self._shift = -1
+        return True
 
     def _read_topic(self, data: bytes) -> bytes:
         """Check what amqtt reads from a PUBLISH before the payload: the length of the topic, and the topic."""
@@ -184,6 +203,7 @@ class GatedReader(ReaderAdapter):
     def end(self, reason: str) -> bytes:
         """End the stream for amqtt, which then closes the connection."""
         self._refuse(reason)
+        self._refuse = _say_nothing
         self._receive = _receive_nothing
         self._held, self._at, self._left, self._shift, self._topic_left = b"", 0, 0, -1, -1
         return b""
@@ -197,6 +217,10 @@ def _topic_fault(topic: bytes) -> str | None:
     if b"\0" in topic:
         return _ILL_FORMED
     return _WILDCARD if b"+" in topic or b"#" in topic else None
+
+
+def _say_nothing(_: str) -> None:
+    """Take a reason: the first one is enough."""
 
 
 async def _receive_nothing(_: int) -> bytes:

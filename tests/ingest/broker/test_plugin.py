@@ -431,6 +431,30 @@ def test_an_ill_formed_topic_is_refused_and_its_sender_disconnected(
     assert len([line for line in lines if "not well-formed UTF-8" in line]) == 1
 
 
+def test_a_malformed_packet_ends_its_connection(in_house: InHouse, caplog: pytest.LogCaptureFixture) -> None:
+    """amqtt would take the next packet for a part of it, and answer nothing any more; what came before is stored."""
+    malformed = (
+        packet(0x30, b""), packet(0x32, b"\0\5a"), packet(0x40, b"\0"), packet(0x50, b""), packet(0x62, b"\0"),
+        packet(0x82, b""), packet(0x82, b"\0\1"), packet(0x82, b"\0\1\0\x09topic"), packet(0x82, b"\0\1" + text("a")),
+        packet(0xA2, b""), packet(0xC0, b"more"), packet(0xE0, b"more"), packet(0xF0, b"more"), packet(0x00, b""),
+    )  # fmt: skip
+
+    async def scenario(setup: Setup) -> None:
+        for number, wrong in enumerate(malformed):
+            client = await Client.connect(setup.port, f"client-{number}")
+            client.send(publish("a", b"good", 1, 6))
+            assert await client.acknowledged() == (4, 6)
+            client.send(wrong)
+            await asyncio.wait_for(client.reader.read(), SECONDS)  # until the end
+            await client.vanish()
+
+    with caplog.at_level(logging.WARNING):
+        setup = in_house(scenario)
+    assert [message.payload for message in setup.entries()] == [b"good"] * len(malformed)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "sent a malformed packet and is disconnected" in line
+
+
 @pytest.mark.parametrize(
     "options",
     [{"client_id": b"K\xfcche"}, {"username": b"K\xfcche"}, {"will": (b"K\xfcche", b"x", 1, False)}],
