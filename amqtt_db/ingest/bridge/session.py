@@ -183,7 +183,7 @@ class Session:
             if not isinstance(packet, Publish):
                 heads += self._take_other(packet)
                 continue
-            topic, payload, qos, retain, _, packet_id, properties, left_out = packet
+            topic, payload, qos, retain, dup, packet_id, properties, left_out = packet
             if qos:
                 heads.append(_ANSWERS[qos] | packet_id)
                 checksum = crc32(payload, crc32(topic, qos)) << 16 | (len(payload) or left_out) & 0xFFFF
@@ -192,7 +192,7 @@ class Session:
                 if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
                     recognized += 1
                     continue
-                self._count_id(packet_id, checksum, packet.dup)
+                self._count_id(packet_id, checksum, dup)
                 if qos == 2:
                     self._hold(packet_id, checksum)
             if not (left_out or (retain and self._skip_retained)):
