@@ -161,8 +161,8 @@ class Session:
         self._skip_retained = skip_retained
         self._present = present
         self._from_one = self._freed = None
-        self._may_miss = present
         self._is_connecting = self._is_doubtful = self._is_doubtful and present
+        self._may_miss = present and not self._is_doubtful
         self._keeps_ids = self._keeps_ids and not self._is_doubtful
         forgotten = [] if present else self._forget()
         self._began = self._acked = self._count

@@ -24,7 +24,7 @@ def worlds(draw: st.DrawFn, *ids: Ids) -> World:
     qos = draw(st.sampled_from([(1,), (2,), (1, 2), (1, 1, 1, 2)]))
     loses_sessions = draw(st.booleans())
     # The first id does not tell whether a session is new, if what had the ids from 1 on is only sent again later.
-    may_be_late = qos == (1,) or not loses_sessions
+    may_be_late = not loses_sessions
     may_retry = last_id == 65535 and (chosen == "round" or (chosen == "renumbered" and sets_dup))
     return World(
         ids=chosen, qos=qos, sets_dup=sets_dup, window=window,
