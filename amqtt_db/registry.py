@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points, requires
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -96,7 +98,29 @@ def install_hint(extra: str) -> str:
     """
     wanted = (line.partition(";") for line in requires("amqtt_db") or ())
     names = [name.strip() for name, _, marker in wanted if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
-    return "pip install " + " ".join(f"'{name}'" for name in sorted(names))
+    return install_command(*sorted(names))
+
+
+def install_command(*names: str) -> str:
+    """Return the command that installs libraries into the environment that this program runs in.
+
+    pipx and uv leave files that tell theirs: https://pipx.pypa.io and https://docs.astral.sh/uv.
+    """
+    place, python = Path(sys.prefix), shlex.quote(sys.executable)
+    if (place / "pipx_metadata.json").exists():
+        begin = f"pipx inject {place.name}"
+    elif _is_made_by_uv(place):
+        begin = f"uv pip install --python {python}"
+    else:
+        begin = f"{python} -m pip install"
+    return f"{begin} {' '.join(map(shlex.quote, names))}"
+
+
+def _is_made_by_uv(place: Path) -> bool:
+    try:
+        return re.search(r"^uv\s*=", (place / "pyvenv.cfg").read_text(encoding="utf-8"), re.MULTILINE) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _require_allowed(path: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from amqtt_db.registry import load, load_path, suggest
+from amqtt_db.registry import install_command, load, load_path, suggest
 
 
 def test_a_built_in_comes_first() -> None:
@@ -86,3 +87,21 @@ def test_a_name_far_from_all_is_told_the_valid_ones() -> None:
     """If no name is similar, all valid ones are listed."""
     assert suggest("xyz", ["json", "bytes"]) == "valid: bytes, json"
     assert suggest("jsn", ["json", "bytes"]) == "did you mean 'json'?"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "begin"),
+    [
+        ("pipx_metadata.json", "{}", "pipx inject env 'msgpack>=1'"),
+        ("pyvenv.cfg", "home = /usr/bin\nuv = 0.9.1\n", f"uv pip install --python {sys.executable} 'msgpack>=1'"),
+        ("pyvenv.cfg", "home = /usr/bin\n", f"{sys.executable} -m pip install 'msgpack>=1'"),
+    ],
+)
+def test_a_library_is_installed_as_this_program_was(
+    file: str, content: str, begin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By pipx, by uv, or by the pip of its environment."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / file).write_text(content)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+    assert install_command("msgpack>=1") == begin

@@ -152,6 +152,7 @@ def _describe_route(route: Route) -> dict[str, Any]:
         "stored": route.stores,
         "model": orjson.Fragment(to_spec(route.model, timed=route.timed)),
         "entity": None if route.entity is None else sorted(route.entity.declared),
+        "decode": route.format,
         "time": route.time,
         "unknown": route.unknown,
         "mismatch": route.mismatch,
@@ -165,6 +166,7 @@ def _describe_route(route: Route) -> dict[str, Any]:
         "rollup": [{"every": _to_seconds(step.every), "keep": _to_seconds(step.keep)} for step in route.rollup],
         "indexes": route.indexes,
         "raw": route.raw,
+        "properties": route.properties,
         "max_columns": route.max_columns,
         "max_tables": route.max_tables,
     }

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from amqtt_db.cli import show
 from amqtt_db.cli.serve import serve
+from amqtt_db.config.operation import require_web
 from amqtt_db.errors import AmqttDbError
 
 HOST: Final = "127.0.0.1"
@@ -161,9 +162,14 @@ def write_config(directory: Path, broker: Mapping[str, Any]) -> Path:
 
 
 def print_command(path: Path, console: Console) -> None:
-    """Print how to look at it in a browser."""
-    console.print("Look at it in a browser:")
-    console.print(Text(f"  {shlex.join([sys.argv[0], 'web', str(path)])}", style="bold"), soft_wrap=True)
+    """Print how to look at it in a browser, and what that needs if it is not there."""
+    command = shlex.join([sys.argv[0], "web", str(path)])
+    try:
+        require_web()
+        console.print("Look at it in a browser:")
+    except ValueError as error:
+        console.print(Text(f"To look at it in a browser, amqtt-db {error}", style="bold"), soft_wrap=True)
+    console.print(Text(f"  {command}", style="bold"), soft_wrap=True)
 
 
 def _render_tables(tables: list[show.Glimpse]) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,26 +23,35 @@ if TYPE_CHECKING:
     from amqtt_db.writer.workshop import Workshop
 
 
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+
+
 def delete(
-    topic: Annotated[
-        str, typer.Option(metavar="FILTER", parser=parse_filter, help="The topics: + is one level, # all levels below.")
-    ],
+    which: Annotated[
+        str | None,
+        typer.Argument(metavar="TOPIC", help="A topic, or a filter: + is one level, # all levels below."),
+    ] = None,
     path: Config = None,
+    topic: Annotated[
+        str | None, typer.Option(metavar="FILTER", parser=parse_filter, help="The same as TOPIC, before CONFIG.")
+    ] = None,
     before: Annotated[
         datetime | None, typer.Option(parser=parse_time, metavar="TIME", help=f"Only what is older; {TIMES}.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    dry_run: _DryRun = False,
+    yes: _Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete stored records for good, all of some topics or the older ones, even while messages arrive."""
     with error_boundary():
+        wanted, path = _read_arguments(which, path, topic)
         settings = read_settings(path)
         with open_workshop(settings) as shop:
             from amqtt_db.writer.deletion import Deleter  # noqa: PLC0415
             from amqtt_db.writer.fill_latest import refill_latest  # noqa: PLC0415
 
-            deleter = Deleter(shop, topic, before)
+            deleter = Deleter(shop, wanted, before)
             found = deleter.find()
             count = sum(one.records for one in found)
             if not as_json:
@@ -65,10 +75,13 @@ def rename(
     ],
     new: Annotated[str, typer.Argument(metavar="NEW", parser=parse_new_topic, help="The topic that they get.")],
     path: Config = None,
+    dry_run: _DryRun = False,
+    yes: _Yes = False,
 ) -> None:
     """Give what is stored of a topic another topic, and move it to where that one's route wants it.
 
-    It may be stopped and started again, even while messages arrive.
+    It may be stopped and started again, even while messages arrive.  If there are records of the other topic already,
+    it asks first, because nothing tells them apart afterwards.
     """
     with error_boundary():
         settings = read_settings(path)
@@ -78,9 +91,18 @@ def rename(
             from amqtt_db.writer.renaming import Renamer  # noqa: PLC0415
 
             require_same_routes(settings.journal.path, settings.routes)
-            count = sum(Renamer(shop).rename(old, new))
-        refill_latest(settings, [old])
-        print_text(show.escape_text(f"{format_count(count, 'record')} of {old} renamed to {new}"))
+            renamer = Renamer(shop)
+            count, there = renamer.count(old, new)
+            beside = f", beside {format_count(there, 'record')} that {new} has already" if there else ""
+            if there and not dry_run and not yes:
+                question = f"Rename {format_count(count, 'record')} of {old} to {new}{beside}?"
+                require_consent(show.escape_text(question), "nothing was renamed")
+            if not dry_run:
+                count = sum(renamer.rename(old, new))
+        if not dry_run:
+            refill_latest(settings, [old])
+        verb = "would be renamed" if dry_run else "renamed"
+        print_text(show.escape_text(f"{format_count(count, 'record')} of {old} {verb} to {new}{beside}"))
 
 
 def redecode(
@@ -92,7 +114,7 @@ def redecode(
     before: Annotated[
         datetime | None, typer.Option(parser=parse_time, metavar="TIME", help=f"Only what arrived before; {TIMES}.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the messages would become.")] = False,
+    dry_run: _DryRun = False,
 ) -> None:
     """Store messages again from their payloads, kept by `raw: true`, as their routes want them now.
 
@@ -122,6 +144,18 @@ def redecode(
         records = format_count(done.records, "record")
         print_text(f"{format_count(done.messages, 'message')} {would} again as {records}")
         raise typer.Exit(1 if done.refusals else 0)
+
+
+def _read_arguments(which: str | None, path: Path | None, topic: str | None) -> tuple[str, Path | None]:
+    """Return the topic filter and the configuration; with the option ``--topic``, the first argument is the latter.
+
+    Raises BadParameter.
+    """
+    if topic is None and which is not None:
+        return parse_filter(parse_new_topic(which)), path
+    if topic is None or path is not None:
+        raise typer.BadParameter("name one topic or filter: amqtt-db delete TOPIC [CONFIG]")
+    return topic, None if which is None else Path(which)
 
 
 @contextmanager

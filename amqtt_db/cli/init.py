@@ -24,6 +24,7 @@ from amqtt_db.errors import AmqttDbError, format_count
 if TYPE_CHECKING:
     from amqtt_db.draft import Heard
     from amqtt_db.ingest.bridge.packets import Publish
+    from amqtt_db.writer.growth import CreatedTable
 
 _DEFAULT_FILE: Final = Path("amqtt-db.yaml")
 _MOST_OF_A_TOPIC: Final = 1000
@@ -56,15 +57,18 @@ def init(
             )
         if url is None:
             _write_file(output, TEMPLATE)
+            if output != STANDARD_OUTPUT:
+                print_text(show.escape_text(f"wrote {output}; now: amqtt-db check {output}"))
             return
         heard, lasted = _hear(url, topic, seconds)
         public = _PASSWORD_IN_URL.sub(rf"\1${{{PASSWORD_VARIABLE}}}@", url)
         drafts = draft_routes(find_families(heard), lasted)
-        text = write_yaml(public, drafts, round(lasted, 1))
+        text = write_yaml(public, drafts, len(heard), round(lasted, 1))
         settings = config.load_document({**yaml.safe_load(text), "broker": url})
+        _write_file(output, text)
         if output != STANDARD_OUTPUT:
             _show_result(settings, heard)
-        _write_file(output, text)
+            print_text(show.escape_text(f"wrote {output}; now: amqtt-db check {output}"))
         if public != url:
             typer.echo(f"the password is not in the file: set the environment variable {PASSWORD_VARIABLE}", err=True)
 
@@ -72,8 +76,6 @@ def init(
 def _write_file(output: Path, text: str) -> None:
     with open_output(output) as write:
         write(text.encode())
-    if output != STANDARD_OUTPUT:
-        print_text(show.escape_text(f"wrote {output}; now: amqtt-db check {output}"))
 
 
 def _hear(url: str, topic: str, seconds: float) -> tuple[Sequence[Heard], float]:
@@ -86,12 +88,13 @@ def _hear(url: str, topic: str, seconds: float) -> tuple[Sequence[Heard], float]
     (broker,) = config.load_bridge(config.bridge_to(url))[1]
     heard: list[Heard] = []
     counts: Counter[bytes] = Counter()
+    start = monotonic()
 
     def take(message: Publish) -> None:
         counts[message.topic] += 1
         counts[b""] += len(message.payload)
         if counts[message.topic] <= _MOST_OF_A_TOPIC and counts[b""] <= _MOST_BYTES_HEARD:
-            heard.append(Heard(message.topic.decode(errors="replace"), message.payload))
+            heard.append(Heard(message.topic.decode(errors="replace"), message.payload, monotonic() - start))
 
     async def listen_until_stopped() -> object:
         stop = asyncio.Event()
@@ -99,7 +102,6 @@ def _hear(url: str, topic: str, seconds: float) -> tuple[Sequence[Heard], float]
         typer.echo(f"listening to {topic} of {broker.url} for {seconds:g} s; Ctrl-C ends it", err=True)
         return await listen(broker, topic, seconds, take, stop)
 
-    start = monotonic()
     answer = asyncio.run(listen_until_stopped())
     if isinstance(answer, Ending):
         raise AmqttDbError(f"{broker.url}: the broker {answer.reason}")
@@ -114,8 +116,9 @@ def _show_result(settings: Settings, heard: Sequence[Heard]) -> None:
         typer.echo("nothing was published: there is only a route for everything", err=True)
         return
     print_result(show.render_routes(settings))
-    for statement in _tables(settings, heard):
-        print_text(f"{show.escape_lines(statement)};")
+    tables = [(table.name, ", ".join(table.columns)) for table in _tables(settings, heard)]
+    title = "Tables; `amqtt-db check --topic … --payload …` shows their SQL"
+    print_result(show.make_table(("table", "columns"), tables, title))
     rejected = find_rejected(settings, [(message.topic, message.payload) for message in heard])
     for one in rejected[:_MOST_TABLES]:
         typer.echo(f"would be a dead letter: {show.escape_text(f'{one.filter}: {one.reason}')}", err=True)
@@ -123,8 +126,9 @@ def _show_result(settings: Settings, heard: Sequence[Heard]) -> None:
     print_text(f"{count} of {format_count(len(heard), 'message')} that were heard would be stored")
 
 
-def _tables(settings: Settings, heard: Sequence[Heard]) -> Iterator[str]:
-    """Yield the statements that create the tables of the first routes, for a large message of each."""
+def _tables(settings: Settings, heard: Sequence[Heard]) -> Iterator[CreatedTable]:
+    """Yield the tables of the first routes, as a large message of each would create them."""
+    from amqtt_db.writer.growth import read_created  # noqa: PLC0415
     from amqtt_db.writer.preview import preview  # noqa: PLC0415
 
     largest = {message.topic: message for message in sorted(heard, key=lambda message: len(message.payload))}
@@ -134,4 +138,4 @@ def _tables(settings: Settings, heard: Sequence[Heard]) -> Iterator[str]:
         if route is not None:
             first.setdefault(route.filter.text, message)
     for message in [first[route.filter.text] for route in settings.routes if route.filter.text in first][:_MOST_TABLES]:
-        yield from (line for line in preview(settings, message.topic, message.payload).ddl if "CREATE TABLE" in line)
+        yield from read_created(preview(settings, message.topic, message.payload).ddl)

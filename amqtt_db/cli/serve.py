@@ -26,7 +26,7 @@ from amqtt_db.ingest.bridge.bridge import Bridge
 from amqtt_db.ingest.bridge.filters import cover
 from amqtt_db.ingest.bridge.session import Keeping
 from amqtt_db.ingest.supervisor import Supervisor, encode_job, supervise_page
-from amqtt_db.journal import Journal
+from amqtt_db.journal import Journal, require_unowned
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,11 @@ def preflight(broker: Mapping[str, Any], settings: Settings) -> None:
 
 
 def require_resources(settings: Settings, *problems: str | None) -> None:
-    """Raise NotReady with ``problems`` that are not None, and those of what is served, the database and the journal."""
+    """Raise NotReady with ``problems`` that are not None, and those of what is served, the database and the journal.
+
+    Raises JournalInUse instead if another process owns the journal, which probably has the ports, too.
+    """
+    require_unowned(settings.journal.path)
     for served in (settings.metrics, settings.web):
         if served is not None:
             problems = (*problems, listen_problem(served.path, served.host, served.port))

@@ -106,15 +106,15 @@ def print_notes(notes: Iterable[Problem]) -> None:
         typer.echo(f"note: {show.escape_text(str(note))}", err=True)
 
 
-def require_consent(question: str) -> None:
-    """Ask a question on stderr.  Raises AmqttDbError unless the answer is yes."""
+def require_consent(question: str, undone: str = "nothing was deleted") -> None:
+    """Ask a question on stderr.  Raises AmqttDbError, which says what is ``undone``, unless the answer is yes."""
     try:
         is_given = typer.confirm(question, err=True)
     except typer.Abort:  # there is nobody to answer, or Ctrl-C
         typer.echo(err=True)
         is_given = False
     if not is_given:
-        raise AmqttDbError("nothing was deleted, because the answer was not yes; --yes skips the question")
+        raise AmqttDbError(f"{undone}, because the answer was not yes; --yes skips the question")
 
 
 def log_as_told(settings: Settings, chosen: LogLevel | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does with
     from amqtt_db.writer.preview import Preview
 
 _WIDEST = 200  # characters of a value in a table
+_FEW_COLUMNS = 3  # which can be read however narrow the terminal is
 
 
 def escape_text(text: str | bytes) -> str:
@@ -79,6 +80,8 @@ def describe_keys(routes: Iterable[Route]) -> Iterator[str]:
 def _describe_extras(route: Route) -> Iterator[str]:
     naming, latest, only = route.reshaping.property, route.latest, route.only
     device = "device" if naming or (latest is not None and latest.paths) else "topic"
+    if route.format != "auto":
+        yield f"decode: {route.format}"
     if naming:
         yield f"property: {naming} names the value; a device is a topic without these levels"
     if latest is not None:
@@ -95,6 +98,8 @@ def _describe_extras(route: Route) -> Iterator[str]:
         yield f"indexes: {'; '.join(', '.join(columns) for columns in route.indexes)}"
     if route.raw:
         yield "raw: payloads are also kept as they came"
+    if route.properties:
+        yield "properties: each record has the MQTT 5 properties of its message"
 
 
 def describe_changes(changes: Iterable[RouteChange]) -> Iterator[str]:
@@ -168,8 +173,9 @@ def _describe_topic(one: StoredTopic) -> str:
     where = (
         f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables) or 'no table yet, only empty messages'}"
     )
+    read_from = f"; read from {', '.join(one.read_from)}" if one.read_from else ""
     extent = f"{format_count(one.rows, 'row')}{times and f', {times} UTC'}"
-    return f"{escape_text(one.topic)}  {extent}\n    {escape_text(where)}"
+    return f"{escape_text(one.topic)}  {extent}\n    {escape_text(where + read_from)}"
 
 
 def format_record(found: Record) -> str:
@@ -342,13 +348,41 @@ def _quote_if_needed(name: str) -> str:
     return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else _quote_always(name)
 
 
-def make_table(header: Iterable[str], rows: Iterable[Iterable[object]], title: str) -> Table:
-    table = Table(title=Text(title, style="bold"), title_justify="left")
-    for name in header:
-        table.add_column(Text(escape_text(name)), overflow="fold")
-    for row in rows:
-        table.add_row(*map(_render_cell, row))
-    return table
+@attrs.frozen
+class FittingTable:
+    """A table if the terminal is wide enough for it, else the rows one below the other, a line for each value."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Text, ...], ...]
+    title: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._make()
+        if len(self.header) < _FEW_COLUMNS or table.__rich_measure__(console, options).maximum <= options.max_width:
+            yield table
+        else:
+            yield from self._make_list()
+
+    def _make(self) -> Table:
+        table = Table(title=Text(self.title, style="bold"), title_justify="left")
+        for name in self.header:
+            table.add_column(Text(escape_text(name)), overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def _make_list(self) -> Iterator[Text]:
+        if self.title:
+            yield Text(self.title, style="bold")
+        for row in self.rows:
+            for index, (name, cell) in enumerate(zip(self.header, row, strict=True)):
+                if cell.plain:
+                    yield Text(f"{'  ' if index else ''}{escape_text(name)}: ").append_text(cell)
+
+
+def make_table(header: Iterable[str], rows: Iterable[Iterable[object]], title: str) -> FittingTable:
+    """Return a table whose cells are escaped, and cut if they are long."""
+    return FittingTable(tuple(header), tuple(tuple(map(_render_cell, row)) for row in rows), title)
 
 
 def _render_cell(value: object) -> Text:

@@ -79,7 +79,7 @@ def _describe_counts(status: Status) -> Iterator[str]:
 
 def _describe_writer(writer: WriterStatus) -> Iterator[str]:
     """Yield lines about the writer, with the last causes that kept it from storing, the newest last."""
-    committed = "" if writer.committed is None else f", stored something last at {_format_second(writer.committed)} UTC"
+    committed = "" if writer.committed is None else f", last transaction at {_format_second(writer.committed)} UTC"
     yield f"writer: {'running' if writer.is_running else 'not running'}{committed}"
     if writer.rate:
         yield f"rate: {writer.rate:g} messages/s in the last minute"

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
-from amqtt_db.config.broker_file import DEFAULT, KEYS, check_broker, plugin_section
+from amqtt_db.config.broker_file import DEFAULT, KEYS, OF_BROKERS, check_broker, plugin_section
 from amqtt_db.config.keys import ConfigKey, defined_in
 from amqtt_db.config.operation import (
     KEEP_ALL,
@@ -73,6 +73,7 @@ _ELSEWHERE: Final = {
     "level": "belongs in `log: {level: …}`",
     "topic": "belongs in an entry of the list `routes:`",
 }
+_BESIDE_BROKERS: Final = {**OF_BROKERS, **_ELSEWHERE}
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
 _SECRET_QUERY: Final = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -175,7 +176,9 @@ def load_bridge(document: Mapping[str, Any]) -> tuple[Settings, tuple[BrokerSett
     root = Node(document, "")
     journal = _journal(Node(document.get("journal"), "journal"))
     brokers = read_brokers(root, journal.path)
-    return _settings(Node(plugin_config(document)[1], "", root.problems)), brokers
+    root.section({**KEYS, **BRIDGE_KEYS}, _BESIDE_BROKERS)
+    known = {key: value for key, value in plugin_config(document)[1].items() if key in KEYS}
+    return _settings(Node(known, "", root.problems)), brokers
 
 
 def bridge_to(url: str) -> dict[str, Any]:
@@ -213,6 +216,9 @@ def _settings(node: Node) -> Settings:
 
 
 def _journal(node: Node) -> JournalSettings:
+    if isinstance(node.value, str):
+        node.fail("expected a mapping such as `{path: mqtt.journal}`, found text")
+        return JournalSettings()
     return JournalSettings(**node.section(JOURNAL_KEYS).values(JOURNAL_KEYS))
 
 

@@ -57,7 +57,7 @@ def _broker_address(value: object) -> dict[str, Any]:
     """Return scheme, host, port, user and password of a URL.  Raises ValueError that reveals no part of a password."""
     url = expanded_url(value)
     if "://" not in url:
-        raise ValueError("expected a URL such as mqtt://localhost or mqtts://example.org:8883")
+        raise ValueError(f"expected a URL such as mqtt://localhost or mqtts://example.org:8883{_guess_scheme(url)}")
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -87,6 +87,13 @@ def _broker_address(value: object) -> dict[str, Any]:
         "username": username,
         "password": password,
     }
+
+
+def _guess_scheme(text: str) -> str:
+    """Return what to write instead of a host, perhaps with a port; nothing if that might show a password."""
+    if "@" in text or not _HOST.fullmatch(text):
+        return ""
+    return f"; write mqtt{'s' if text.endswith(':8883') else ''}://{text}"
 
 
 @accepting(type="string", minLength=1)

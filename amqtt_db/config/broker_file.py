@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 
+from amqtt_db.config.broker import BROKER_KEYS
 from amqtt_db.config.keys import ConfigKey, defined_in, described
 from amqtt_db.config.yaml_checks import Node, choice, text
 
@@ -51,7 +52,10 @@ DEFAULT: Final[Mapping[str, Any]] = {
 """The broker that runs without a configuration file: for this machine only, every topic, a table per topic."""
 
 _BROKER_KEYS: Final = frozenset({field.name for field in fields(BrokerConfig)} | {"topic-check"})
-_BELONGS: Final[Mapping[str, str]] = dict.fromkeys(KEYS, "belongs under plugins.amqtt_db.Plugin")
+_OF_A_BROKER: Final = "belongs in `broker: {url: …, %s: …}`, for a broker to subscribe to"
+OF_BROKERS: Final[Mapping[str, str]] = {key: _OF_A_BROKER % key for key in BROKER_KEYS if key != "url"}
+"""What to say of keys of ``broker:`` that are elsewhere."""
+_BELONGS: Final[Mapping[str, str]] = {**OF_BROKERS, **dict.fromkeys(KEYS, "belongs under plugins.amqtt_db.Plugin")}
 _LISTENER_KEYS: Final = frozenset(field.name for field in fields(ListenerConfig))
 
 

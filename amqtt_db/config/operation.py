@@ -26,9 +26,11 @@ _SHORTEST_TOKEN: Final = 16  # characters
 @accepting(type="string", pattern=r":\d+$")
 def _listen_address(value: object) -> tuple[str, int]:
     """Return host and port.  Raises ValueError."""
-    host, colon, port = text(value).rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
+    host, colon, port = str(value).rpartition(":") if type(value) is int else text(value).rpartition(":")
+    if not (port.isdecimal() and int(port) <= 65_535):
         raise ValueError(f"expected {_ADDRESS}")
+    if not (colon and host):
+        raise ValueError(f"expected a host, too: write 127.0.0.1:{port} for this machine only")
     return host.strip("[]"), int(port)
 
 
@@ -135,7 +137,7 @@ def read_metrics(node: Node) -> MetricsSettings | None:
     if isinstance(node.value, Mapping):
         section = node.section(METRICS_KEYS)
         place = section.child("listen")
-    elif isinstance(node.value, str):
+    elif isinstance(node.value, str) or type(node.value) is int:
         section, place = Node({}, node.path, node.problems), node
     else:
         node.fail(f"expected {_ADDRESS}, or a mapping with `listen`")

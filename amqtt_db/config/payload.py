@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from amqtt_db.config.keys import ConfigKey, defined_in, described
 from amqtt_db.config.yaml_checks import Node, choice, flag, found, text
 from amqtt_db.record import split_path
-from amqtt_db.registry import suggest
+from amqtt_db.registry import install_command, suggest
 from amqtt_db.routing.each import Capture, Each, parse_each
 from amqtt_db.routing.readings import Reading
 from amqtt_db.routing.reshape import Pairs, Reshaping, names_in
@@ -217,7 +217,7 @@ def read_zone(value: object) -> ZoneInfo:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "expected a name such as Europe/Berlin or UTC"
         if not known:
-            hint = "this machine has no time zone database: pip install tzdata"
+            hint = f"this machine has no time zone database: {install_command('tzdata')}"
         raise ValueError(f"{name!r} is not a time zone; {hint}") from None
 
 

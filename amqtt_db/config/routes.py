@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -193,6 +194,7 @@ def _contract(section: Node, entity: Entity | None, filter_: TopicFilter | None)
         "mismatch": cast(Mismatch, _mismatch(section).read(choice("variant", "null", "reject"), "variant")),
         **read_latest(section, entity, () if filter_ is None else filter_.names),
         "max_columns": section.child("max_columns").read(whole_number(1, MOST_COLUMNS), None),
+        "format": _describe_decoder(section.child("decode").value),
         "raw": section.child("raw").read(flag, False),
         "properties": section.child("properties").read(lambda value: _keeps_properties(value, filter_), False),
         "max_tables": section.child("max_tables").read(whole_number(1, MOST_TABLES), 1000),
@@ -214,6 +216,11 @@ def _keeps_properties(value: object, filter_: TopicFilter | None) -> bool:
 
 def _topic(value: object) -> TopicFilter:
     return TopicFilter.parse(text(value))
+
+
+def _describe_decoder(spec: Any) -> str:
+    """Return how payloads are decoded, as one may write it in the YAML."""
+    return spec if isinstance(spec, str) else "auto" if spec is None else json.dumps(spec, default=str)
 
 
 def _decoder(node: Node, levels: Collection[str]) -> decode.RouteDecoder | None:

@@ -23,6 +23,7 @@ Levels = tuple[str | None, ...]
 _ALIKE: Final = 0.4  # of all properties, or of all topics below, that two have in common
 _CONTAINED: Final = 0.5  # of the properties of the one that has fewer
 _FEW_NAMES: Final = 3
+_SLICES: Final = 10  # of the time of listening
 _GROUPED_FORMS: Final[tuple[Form, ...]] = ("object", "list", "value")
 _AUTO: Final = auto_format()
 _UNDECODABLE: Final = object()
@@ -30,19 +31,21 @@ _UNDECODABLE: Final = object()
 
 @attrs.frozen
 class Heard:
-    """A message that was heard."""
+    """A message that was heard; ``time`` is when, in seconds."""
 
     topic: str
     payload: bytes
+    time: float = 0.0
 
 
 @attrs.frozen
 class SampledTopic:
-    """A topic, and the data that its payloads hold."""
+    """A topic, and the data that its payloads hold; ``times`` are when these were heard, in seconds."""
 
     levels: tuple[str, ...]
     data: tuple[Any, ...] = attrs.field(eq=False, repr=False)
     form: Form
+    times: tuple[float, ...] = attrs.field(default=(), eq=False, repr=False)
 
     def traits(self) -> frozenset[str]:
         """Return the properties of its objects, or of those in its lists."""
@@ -69,21 +72,27 @@ class Family:
         """How many were heard."""
         return sum(len(topic.data) for topic in self.topics)
 
+    def is_steady(self, seconds: float) -> bool:
+        """Return True if its messages are spread over the ``seconds`` of listening, and are not one burst."""
+        slices = {int(time / seconds * _SLICES) for topic in self.topics for time in topic.times} if seconds else set()
+        return len(slices) >= _SLICES // 2
+
 
 def find_families(heard: Iterable[Heard]) -> list[Family]:
     """Return families that together have all topics but those with empty payloads only; the most special come first."""
-    payloads: dict[str, list[bytes]] = defaultdict(list)
+    by_topic: dict[str, list[Heard]] = defaultdict(list)
     for message in heard:
-        payloads[message.topic].append(message.payload)
-    topics = [_sample_topic(topic, found) for topic, found in payloads.items()]
+        by_topic[message.topic].append(message)
+    topics = [_sample_topic(topic, found) for topic, found in by_topic.items()]
     alone = [Family(topic.levels, (topic,)) for topic in topics if topic.form == "broken"]
     together = _divide([topic for topic in topics if topic.form not in ("empty", "broken")], 0, ())
     return sorted([*alone, *together], key=lambda family: [level is ANY for level in family.levels])
 
 
-def _sample_topic(topic: str, payloads: Iterable[bytes]) -> SampledTopic:
-    data = tuple(map(_decode_or_not, payloads))
-    return SampledTopic(tuple(topic.split("/")), tuple(one for one in data if one is not EMPTY), _form_of(data))
+def _sample_topic(topic: str, heard: Iterable[Heard]) -> SampledTopic:
+    data = [(_decode_or_not(one.payload), one.time) for one in heard]
+    full, form = [one for one in data if one[0] is not EMPTY], _form_of([value for value, _ in data])
+    return SampledTopic(tuple(topic.split("/")), tuple(value for value, _ in full), form, tuple(at for _, at in full))
 
 
 def _decode_or_not(payload: bytes) -> Any:
@@ -93,7 +102,7 @@ def _decode_or_not(payload: bytes) -> Any:
         return _UNDECODABLE
 
 
-def _form_of(data: Iterable[Any]) -> Form:
+def _form_of(data: Sequence[Any]) -> Form:
     if any(one is _UNDECODABLE for one in data):
         return "broken"
     forms: set[Form] = {

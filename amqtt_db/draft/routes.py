@@ -74,6 +74,8 @@ def _draft_route(family: Family, seconds: float, taken: set[str]) -> RouteDraft:
     if family.form in ("object", "value") and "model" not in route:
         _add_table(family, named, route, taken)
         _add_types(objects, route, reasons)
+    elif family.form == "object":
+        _add_event_time(objects, declare_object(objects), route, reasons)
     return RouteDraft(route, tuple(reasons), len(family.topics), family.messages)
 
 
@@ -108,8 +110,8 @@ def _add_model(
     flat = [flatten(one) for one in objects]
     paths = {path for one in flat for path in one}
     filled = sum(map(len, flat)) / max(1, len(flat) * len(paths))
-    rate = family.messages / seconds if seconds else 0.0
-    values = [value for one in flat for value in one.values() if value is not None]
+    rate = family.messages / seconds if family.is_steady(seconds) else 0.0
+    values = [value for one in flat for path, value in one.items() if value is not None and not is_time_name(path)]
     if len(paths) > _MANY and filled < _FILLED:
         route["model"] = "eav"
         reasons.append(f"{len(paths)} properties, and a message has {filled:.0%} of them on average: a row per value")
@@ -145,8 +147,17 @@ def _add_types(objects: Sequence[dict[str, Any]], route: dict[str, Any], reasons
     if not declared:
         return
     route |= {"entity": declared, "unknown": "add"}
+    _add_event_time(objects, declared, route, reasons)
+
+
+def _add_event_time(
+    objects: Sequence[dict[str, Any]], declared: dict[str, Any], route: dict[str, Any], reasons: list[str]
+) -> None:
+    """Add which property is the time of the event, if one is in nearly all payloads, and its type."""
     time = next((name for name, spec in declared.items() if is_time_name(name) and _is_time(spec)), None)
     if time is not None and sum(one.get(time) is not None for one in objects) > 0.9 * len(objects):
+        route.setdefault("entity", {time: declared[time]})
+        route.setdefault("unknown", "add")
         route["time"] = time
         reasons.append(f"`{time}` is the time of the event; without a zone it is UTC unless you set `timezone`")
 

@@ -64,10 +64,11 @@ plugins:
 """A configuration to begin with when there is no broker to listen to."""
 
 
-def write_yaml(broker: str, drafts: Iterable[RouteDraft], seconds: float) -> str:
-    """Return a configuration that subscribes to a broker's URL and has these routes, made within so many seconds."""
-    drafts = list(drafts)
-    heard = sum(draft.messages for draft in drafts)
+def write_yaml(broker: str, drafts: Iterable[RouteDraft], heard: int, seconds: float) -> str:
+    """Return a configuration that subscribes to a broker's URL and has these routes.
+
+    They were made of as many messages as were ``heard`` within so many seconds.
+    """
     head = [
         *_EDITORS.splitlines(), "",
         f"# Made from {format_count(heard, 'message')} in {seconds:g} s; types and models are guesses: look at them.",

@@ -21,6 +21,7 @@ deletes the groups before that position in its own commits.  The file keeps its 
 from __future__ import annotations
 
 from amqtt_db.journal.backlog import Backlog, read_backlog
+from amqtt_db.journal.file import require_unowned
 from amqtt_db.journal.group import Entry, with_properties
 from amqtt_db.journal.owner import NO_LONGER_FULL, Journal, Sync
 from amqtt_db.journal.progress import Progress, read_progress, write_progress
@@ -41,6 +42,7 @@ __all__ = [
     "read_backlog",
     "read_progress",
     "read_report",
+    "require_unowned",
     "with_properties",
     "write_progress",
     "write_report",

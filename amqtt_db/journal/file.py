@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from amqtt_db.errors import JournalError, JournalInUse
-from amqtt_db.journal.file_lock import try_lock
+from amqtt_db.journal.file_lock import is_locked, try_lock
 
 APPLICATION_ID: Final = 0x616D7164  # "amqd"
 FORMAT: Final = 2
@@ -44,11 +44,22 @@ def lock(path: Path) -> int:
     with explained(path):
         descriptor = try_lock(lock_file(path))
     if descriptor is None:
-        raise JournalInUse(
-            f"journal {path}: another process owns it, probably a broker that is still running; stop that one, or give"
-            " this one its own journal"
-        )
+        raise _in_use(path)
     return descriptor
+
+
+def require_unowned(path: Path) -> None:
+    """Raise JournalInUse if a process owns the journal at ``path`` now."""
+    with explained(path), suppress(FileNotFoundError), lock_file(path).open("rb") as file:
+        if is_locked(file.fileno()):
+            raise _in_use(path)
+
+
+def _in_use(path: Path) -> JournalInUse:
+    return JournalInUse(
+        f"journal {path}: another process owns it, probably a broker or bridge that is still running; stop that one, or"
+        " give this one its own journal"
+    )
 
 
 def lock_file(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,8 +10,10 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.config import Settings
-from amqtt_db.database.catalog import CURRENT
+from amqtt_db.database.catalog import CURRENT, Assignment, key_hash
+from amqtt_db.database.engines.base import batched
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
+from amqtt_db.database.view_sql import latest_key
 from amqtt_db.models import BUILTIN
 from amqtt_db.models.base import Model
 from amqtt_db.reader import url_of
@@ -30,7 +32,8 @@ class StoredTopic:
     """A stored topic.
 
     ``route`` is the filter of its route, ``models`` its models, the current one first, and ``tables`` all their tables.
-    ``rows`` counts its records; ``first`` and ``last`` are their times.
+    ``read_from`` are the views that show its records and its newest values, or its tables if it has none.  ``rows``
+    counts its records; ``first`` and ``last`` are their times.
     """
 
     topic: str
@@ -40,6 +43,7 @@ class StoredTopic:
     rows: int
     first: datetime | None
     last: datetime | None
+    read_from: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -68,6 +72,7 @@ def list_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]
         routes = snapshot.catalog.assignments(
             snapshot.connection, {topic for source in found for topic in source.topics}
         )
+        views = _find_views(snapshot, routes.values())
         extents: dict[str, dict[str, _Extent]] = {}
         for path in paths.values():  # several models may share a main table, each with its own topics
             extents.setdefault(path.main.target.name, {}).update(_extents(snapshot, keys, path))
@@ -75,7 +80,21 @@ def list_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]
     for source in found:
         for name in source.topics:
             by_topic.setdefault(name, []).append(source)
-    return [_summarize(name, routes[name].route, by_topic[name], paths, extents) for name in sorted(by_topic)]
+    found_topics = [_summarize(name, routes[name].route, by_topic[name], paths, extents) for name in sorted(by_topic)]
+    return [attrs.evolve(one, read_from=views[one.topic] or one.tables) for one in found_topics]
+
+
+def _find_views(snapshot: Snapshot, assignments: Iterable[Assignment]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the views that show each topic."""
+    keys = {one.topic: dict.fromkeys((one.key, f"$route/{one.route}", latest_key(one.route))) for one in assignments}
+    view, names = snapshot.catalog.view, dict[str, str]()
+    for some in batched({key_hash(key) for found in keys.values() for key in found}):
+        rows = snapshot.connection.execute(sa.select(view.c.hash, view.c.name).where(view.c.hash.in_(some)))
+        names.update({row.hash: row.name for row in rows})
+    return {
+        topic: tuple(names[hashed] for hashed in map(key_hash, found) if hashed in names)
+        for topic, found in keys.items()
+    }
 
 
 def topic_names(snapshot: Snapshot) -> list[str]:

@@ -103,7 +103,8 @@ class Route:
     ``only`` records that say nothing new are not stored; ``gather`` is the interval for which a view has one row, None:
     it has one for each record.  ``rollup`` says over which intervals records are summed up, the shortest first.  With
     ``raw`` the payloads are kept as they came, with
-    ``properties`` also the MQTT properties of the messages.  Without ``stores`` the messages are ignored.
+    ``properties`` also the MQTT properties of the messages.  Without ``stores`` the messages are ignored.  ``format``
+    says in words of the YAML how payloads are decoded.
     """
 
     filter: TopicFilter
@@ -128,6 +129,7 @@ class Route:
     raw: bool = False
     properties: bool = False
     stores: bool = True
+    format: str = "auto"
 
     @property
     def uses_properties(self) -> bool:

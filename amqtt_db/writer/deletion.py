@@ -48,7 +48,11 @@ class Deleter:
         with self._shop.database.begin() as connection:
             stored = connection.scalars(sa.select(table.c.topic)).all()
             topics = sorted({*stored, *topics_of_newest(connection, self._shop.engine)})
-        found = [Doomed(topic, self._count(topic)) for topic in topics if self._filter.match(topic) is not None]
+        found = [
+            Doomed(topic, count_of_topic(self._shop, topic, self._before))
+            for topic in topics
+            if self._filter.match(topic) is not None
+        ]
         return [one for one in found if one.records or self._before is None]
 
     def delete(self, topic: str) -> Iterator[int]:
@@ -78,17 +82,6 @@ class Deleter:
         with self._shop.database.begin() as connection:
             RollupTables(self._shop.catalog, connection).erase_ended(topic, before)
 
-    def _count(self, topic: str) -> int:
-        """Return how many records a topic has; one that two assignments share counts once."""
-        main: dict[str, tuple[BoundTable, str]] = {}
-        for assignment in self._shop.in_use(topic):
-            main.update(list(self._shop.tables(assignment).items())[:1])
-        with self._shop.database.begin() as connection:
-            return sum(
-                count_records(connection, self._shop.engine, table, name, topic, self._before)
-                for table, name in main.values()
-            )
-
     def _delete(self, assignment: Assignment, tables: Sequence[tuple[BoundTable, str]]) -> Iterator[int]:
         while records := self._shop.next_before(assignment, self._before):
             if not self._replacer.replace(tables, records):
@@ -101,3 +94,15 @@ class Deleter:
             erase_newest(connection, self._shop.engine, topic)
             RollupTables(self._shop.catalog, connection).forget(topic)
         return bool(forget_topics(self._shop.engine, self._shop.catalog, self._shop.views, [topic]))
+
+
+def count_of_topic(shop: Workshop, topic: str, before: int | None = None) -> int:
+    """Return how many records a topic has, older than a time if there is one.
+
+    One that two assignments share counts once.
+    """
+    main: dict[str, tuple[BoundTable, str]] = {}
+    for assignment in shop.in_use(topic):
+        main.update(list(shop.tables(assignment).items())[:1])
+    with shop.database.begin() as connection:
+        return sum(count_records(connection, shop.engine, table, name, topic, before) for table, name in main.values())

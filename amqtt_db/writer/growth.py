@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
 
 _CREATED: Final = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\S+)")
+_COLUMN: Final = re.compile(r"\s+(?!PRIMARY KEY|UNIQUE|CONSTRAINT|CHECK|FOREIGN KEY)([^\s,(]+) \S")
 _ALTERED: Final = re.compile(r"ALTER TABLE (\S+) ")
 _ADDED: Final = re.compile(r"ADD COLUMN (?:IF NOT EXISTS )?(\S+)")
 _MOST_NAMED: Final = 10  # tables and columns in a line of the log
@@ -24,6 +25,23 @@ class Growth:
     def __str__(self) -> str:
         parts = (("tables", self.tables), ("columns", self.columns))
         return "; ".join(f"new {what}: {_name_some(names)}" for what, names in parts if names)
+
+
+@attrs.frozen
+class CreatedTable:
+    """A table that a statement creates, with its columns."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+def read_created(ddl: Iterable[str]) -> Iterator[CreatedTable]:
+    """Yield the tables that some statements create."""
+    for statement in ddl:
+        created = _CREATED.match(statement.strip())
+        if created:
+            columns = (found[1] for line in statement.splitlines()[1:] if (found := _COLUMN.match(line)))
+            yield CreatedTable(created[1], tuple(columns))
 
 
 def read_growth(ddl: Iterable[str]) -> Growth:

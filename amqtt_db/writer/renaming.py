@@ -18,10 +18,11 @@ from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.record import PROPERTIES_PATH, Record
 from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.retype import retype
-from amqtt_db.writer.deletion import Deleter
+from amqtt_db.writer.deletion import Deleter, count_of_topic
 from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.retyping import equal_records
 from amqtt_db.writer.rollup_moving import move_rollups
+from amqtt_db.writer.taking_in import find_topics_without_route
 from amqtt_db.writer.topic_router import can_be_published
 from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
 
@@ -33,6 +34,11 @@ class Renamer:
         self._shop = shop
         self._replacer = Replacer(shop)
 
+    def count(self, old: str, new: str) -> tuple[int, int]:
+        """Return how many records the old topic and the new one have.  Raises what :meth:`rename` raises."""
+        self._require_possible(old, new)
+        return count_of_topic(self._shop, old), count_of_topic(self._shop, new)
+
     def rename(self, old: str, new: str) -> Iterator[int]:
         """Move the records of a topic to another one; yield how many each step has moved.
 
@@ -40,14 +46,10 @@ class Renamer:
         route, or `remodel` has to be run before.
         """
         with self._shop.maintenance():
-            self._require_unmoved(old)
-            if old == new or not can_be_published(new):
-                raise RewriteError(f"{new!r} is not another topic: it has no wildcards, and is not empty")
+            self._require_possible(old, new)
             with self._shop.database.begin() as connection:
                 self._shop.engine.lock_schema(connection)
                 assigned = self._shop.assign(connection, [old, new])
-            if new not in assigned:
-                raise RewriteError(f"no route stores topic {new}; add one first")
             move_rollups(self._shop, old, new, assigned[new].route)
             for assignment in self._shop.in_use(old):
                 yield from self._move(assignment, assigned[new])
@@ -61,6 +63,13 @@ class Renamer:
             with self._shop.database.begin() as connection:
                 if not rename_raw(connection, self._shop.catalog, old, new):
                     return
+
+    def _require_possible(self, old: str, new: str) -> None:
+        self._require_unmoved(old)
+        if old == new or not can_be_published(new):
+            raise RewriteError(f"{new!r} is not another topic: it has no wildcards, and is not empty")
+        if any(find_topics_without_route(self._shop.routes, [new])):
+            raise RewriteError(f"no route stores topic {new}; add one first")
 
     def _require_unmoved(self, topic: str) -> None:
         table = self._shop.catalog.assignment

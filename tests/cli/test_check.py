@@ -139,7 +139,7 @@ def test_what_a_routes_keys_do_is_shown(tmp_path: Path) -> None:
         {
             "topic": "solar/{device}/{property}", "property": "{property}", "latest": True, "only": "changes",
             "deadband": {"power": 5}, "at_least_every": "10 min", "gather": "10 s", "indexes": [["device", "time"]],
-            "raw": True,
+            "raw": True, "properties": True, "decode": ["gzip", "json"],
         },
         {"topic": "plain"},
     ]  # fmt: skip
@@ -147,17 +147,20 @@ def test_what_a_routes_keys_do_is_shown(tmp_path: Path) -> None:
     shown = invoke("check", path).stdout
     assert shown[shown.index("solar/{device}/{property}:") :].splitlines() == [
         "solar/{device}/{property}:",
+        '  decode: ["gzip", "json"]',
         "  property: {property} names the value; a device is a topic without these levels",
         "  latest: a row for each device keeps the newest value of each property",
         "  only: stores messages that change a value, power by more than 5, and one after 600 s in any case",
         "  gather: the view has a row for each device and 10 s",
         "  indexes: {device}, time",
         "  raw: payloads are also kept as they came",
+        "  properties: each record has the MQTT 5 properties of its message",
     ]
     first, second = json.loads(invoke("check", path, "--json").stdout)["routes"]
     wanted = {
         "property": "{property}", "latest": [], "only": "changes", "deadband": {"power": 5.0}, "at_least_every": 600.0,
-        "gather": 10.0, "indexes": [["{device}", "time"]], "raw": True,
+        "gather": 10.0, "indexes": [["{device}", "time"]], "raw": True, "properties": True,
+        "decode": '["gzip", "json"]',
     }  # fmt: skip
     assert {name: first[name] for name in wanted} == wanted
     assert (second["property"], second["latest"], second["only"]) == (None, None, None)

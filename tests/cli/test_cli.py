@@ -183,7 +183,8 @@ def test_delete_counts_asks_and_deletes(tmp_path: Path) -> None:
         "home/hall: 2 records\n2 records of 1 topic would be deleted"
         in invoke("delete", path, "--topic", "home/hall", "--dry-run").stdout
     )
-    assert invoke("delete", path, "--topic", "home/hall").exit_code == 1
+    assert invoke("delete", "home/hall", path).exit_code == 1
+    assert invoke("delete", path).exit_code == 2
     assert len(bench.records()) == 3
     told = json.loads(invoke("delete", path, "--topic", "home/+", "--before", "1s", "--yes", "--json").stdout)
     assert told == {"records": 3, "topics": ["home/attic", "home/hall"], "deleted": 3}
@@ -194,11 +195,17 @@ def test_delete_counts_asks_and_deletes(tmp_path: Path) -> None:
 def test_rename_says_what_it_did_or_why_it_did_not(tmp_path: Path) -> None:
     """In one line."""
     bench = Workbench(tmp_path, {"topic": "#"})
-    bench.send(("home/attic", {"n": 5}))
+    bench.send(("home/attic", {"n": 5}), ("home/hall", {"n": 6}))
     bench.close()
     path = configuration(tmp_path)
+    told = "1 record of home/attic would be renamed to home/loft\n"
+    assert invoke("rename", "home/attic", "home/loft", path, "--dry-run").stdout == told
     assert invoke("rename", "home/attic", "home/loft", path).stdout == "1 record of home/attic renamed to home/loft\n"
-    assert [record.topic for record in bench.records()] == ["home/loft"]
+    asked = invoke("rename", "home/hall", "home/loft", path)
+    assert (asked.exit_code, "nothing was renamed, because" in asked.stderr) == (1, True)
+    told = "1 record of home/hall renamed to home/loft, beside 1 record that home/loft has already\n"
+    assert invoke("rename", "home/hall", "home/loft", path, "--yes").stdout == told
+    assert [record.topic for record in bench.records()] == ["home/loft", "home/loft"]
     again = invoke("rename", "home/attic", "home/loft", path)
     assert (again.exit_code, again.stderr.startswith("nothing is stored of topic home/attic")) == (1, True)
 
@@ -596,9 +603,9 @@ def test_topics(tmp_path: Path) -> None:
     assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
     assert shown.stdout.splitlines() == [
         r"evil/\x1b[31m  2 rows, 2023-11-14 22:13:21 to 2023-11-14 22:13:22 UTC",
-        "    route #, wide: evil_31m",
+        "    route #, wide: evil_31m; read from evil_31m_view",
         "home/hall/climate  1 row, 2023-11-14 22:13:20 to 2023-11-14 22:13:20 UTC",
-        "    route home/{room}/climate, wide: climate",
+        "    route home/{room}/climate, wide: climate; read from climate_view",
     ]
     found = json.loads(invoke("topics", path, "--json", "--topic", "home/#").stdout)
     assert found == [
@@ -610,6 +617,7 @@ def test_topics(tmp_path: Path) -> None:
             "rows": 1,
             "first": "2023-11-14T22:13:20+00:00",
             "last": "2023-11-14T22:13:20+00:00",
+            "read_from": ["climate_view"],
         }
     ]
     assert invoke("topics", path, "--topic", "none").stdout == "Nothing is stored yet.\n"

@@ -97,6 +97,15 @@ def test_modules_beside_the_yaml_are_found(command: str, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_table_that_is_too_wide_becomes_lines(tmp_path: Path) -> None:
+    """At 60 columns each value has a line; nothing is folded."""
+    command = ["check", "--offline", str(configuration(tmp_path))]
+    wide, slim = (CliRunner(env={"COLUMNS": columns}).invoke(app, command).stdout for columns in ("200", "60"))
+    assert "┃ topic" in wide
+    assert "topic: home/{room}/climate\n  model: Wide(table='climate')\n" in slim
+    assert max(map(len, slim.splitlines())) <= 60
+
+
 def test_a_sample_from_standard_input(tmp_path: Path) -> None:
     """As bytes."""
     arguments = ["check", str(configuration(tmp_path)), "--topic", "a", "--sample", "-"]

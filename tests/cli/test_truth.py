@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_the_lag_and_what_causes_it(tmp_path: Path) -> None:
     lines = [line.strip() for line in invoke("status", path).stdout.splitlines()]
     assert "refused: 0   pending: 1   denied: 3" in lines
     assert any(line.endswith("s; 1 message waits, the oldest since 2023-11-14 22:13:20 UTC") for line in lines)
-    assert "writer: not running, stored something last at 1970-01-01 00:00:04 UTC" in lines
+    assert "writer: not running, last transaction at 1970-01-01 00:00:04 UTC" in lines
     first = "until 1970-01-01 00:00:02 UTC, from 1970-01-01 00:00:01 UTC, 3 attempts: disk full"
     assert lines.index(first) == lines.index(
         "until 1970-01-01 00:00:05 UTC, from 1970-01-01 00:00:05 UTC, 1 attempt: no route to host"
@@ -138,3 +139,21 @@ def test_status_reads_on_a_narrow_terminal() -> None:
     assert max(map(len, text.splitlines())) <= 60
     for whole in ("home/{room}/climate", "records", "stored up to", "123456789", "possible duplicates: 0"):
         assert whole in text
+
+
+def test_a_second_start_names_the_journal_and_no_port(tmp_path: Path) -> None:
+    """The same configuration twice: what both need first is the journal, and the ports are those of the other one."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        path = tmp_path / "bridge.yaml"
+        path.write_text(
+            f"broker: mqtt://localhost\ndatabase: sqlite:///{tmp_path}/mqtt.db\n"
+            f"journal: {{path: {tmp_path}/mqtt.journal}}\nmetrics: 127.0.0.1:{other.getsockname()[1]}\n"
+        )
+        journal = Journal.open(tmp_path / "mqtt.journal", max_size=2**20, sync="never")
+        refused = invoke("run", path)
+        journal.close()
+    assert refused.exit_code == 1
+    assert "another process owns it" in refused.stderr
+    assert "in use" not in refused.stderr

@@ -186,7 +186,7 @@ def test_table_beside_the_model_is_explained() -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("mqtt.db", "not a database URL; expected e.g. sqlite:///mqtt.db"),
+        ("mqtt.db", "not a database URL; expected one such as sqlite:///mqtt.db"),
         ("", "found empty text"),
         ("sqlite://", "in memory"),
         ("sqlite:///", "in memory"),

@@ -70,6 +70,11 @@ def test_a_plugin_without_settings(tmp_path: Path) -> None:
         ("plugins:\n  amqtt_db.Plugin:\n  routes: [topic: t]", "plugins.routes", "belongs under amqtt_db.Plugin"),
         ("plugins: [amqtt_db.Plugin, writer: {}]", "plugins[1].writer", "belongs under amqtt_db.Plugin"),
         ("journal: {}\nplugins: {amqtt_db.Plugin: {}}", "journal", "belongs under plugins.amqtt_db.Plugin"),
+        ("password: x\nplugins: {amqtt_db.Plugin: {}}", "password", "belongs in `broker: {url: …, password: …}`"),
+        ("broker: mqtt://a\npassword: x", "password", "belongs in `broker: {url: …, password: …}`"),
+        ("broker: mqtt://a\nbrocker: x", "brocker", "did you mean 'broker'?"),
+        ("broker: a.b:8883", "broker", "write mqtts://a.b:8883"),
+        ("broker: mqtt://a\njournal: x.db", "journal", "expected a mapping such as `{path: mqtt.journal}`"),
     ],
 )
 def test_mistakes_in_a_whole_file(tmp_path: Path, text: str, path: str, part: str) -> None:

@@ -36,8 +36,8 @@ def test_where_metrics_are_served(value: Any, expected: MetricsSettings | None) 
 @pytest.mark.parametrize(
     ("value", "path", "says"),
     [
-        (9641, "metrics", "expected an address such as 127.0.0.1:9641, or a mapping with `listen`"),
-        ("9641", "metrics", "expected an address such as 127.0.0.1:9641"),
+        ([], "metrics", "expected an address such as 127.0.0.1:9641, or a mapping with `listen`"),
+        ("9641", "metrics", "expected a host, too: write 127.0.0.1:9641 for this machine only"),
         ("localhost:99999", "metrics", "expected an address"),
         ({}, "metrics.listen", "missing; expected an address"),
         ({"listen": "a:1", "max_lag": 5}, "metrics.max_lag", "expected a length of time"),
@@ -67,8 +67,8 @@ def test_where_the_page_is_served(value: Any, expected: WebSettings | None) -> N
 @pytest.mark.parametrize(
     ("value", "path", "says"),
     [
-        (8083, "web", "expected text, found a whole number"),
-        ("8083", "web", "expected an address such as"),
+        (8083, "web", "expected a host, too: write 127.0.0.1:8083"),
+        ("http", "web", "expected an address such as"),
         ({}, "web.listen", "missing; expected an address"),
         ("0.0.0.0:8083", "web", "other machines can reach this address: give `token:` too"),
         ({"listen": "example.org:1"}, "web.listen", "or listen on 127.0.0.1"),

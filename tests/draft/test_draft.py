@@ -25,9 +25,12 @@ REAL: Final = [
 
 
 def draft(*messages: tuple[str, Any], seconds: float = 30) -> str:
-    """Return the YAML for messages; a payload that is not bytes is written as JSON."""
-    heard = [Heard(topic, one if isinstance(one, bytes) else orjson.dumps(one)) for topic, one in messages]
-    return write_yaml("mqtt://localhost", draft_routes(find_families(heard), seconds), seconds)
+    """Return the YAML for messages that come evenly; a payload that is not bytes is written as JSON."""
+    heard = [
+        Heard(topic, one if isinstance(one, bytes) else orjson.dumps(one), index * seconds / len(messages))
+        for index, (topic, one) in enumerate(messages)
+    ]
+    return write_yaml("mqtt://localhost", draft_routes(find_families(heard), seconds), len(heard), seconds)
 
 
 def routes(*messages: tuple[str, Any], seconds: float = 30) -> dict[str, dict[str, Any]]:
@@ -129,7 +132,7 @@ def test_objects_are_declared_with_what_is_in_them() -> None:
 @pytest.mark.slow
 def test_real_messages_are_all_stored(tmp_path: Path) -> None:
     """What devices of many makers send: no dead letter, and no route that never matches."""
-    text = write_yaml("mqtt://localhost", draft_routes(find_families(REAL), 30), 30)
+    text = write_yaml("mqtt://localhost", draft_routes(find_families(REAL), 30), len(REAL), 30)
     document = yaml.safe_load(text)
     assert config.load_document(document).notes == ()
     bench = Workbench(tmp_path, *document["routes"])

@@ -203,10 +203,11 @@ def test_what_is_stored(model: str, tables: tuple[str, ...], site: Site) -> None
     """Each topic with its model, tables, number of records, first and last time."""
     bench = Workbench(site, {"topic": "a/#", "model": model}, {"topic": "#", "model": "document"})
     bench.send(("a/b", {"n": 0, "m": 0}), ("c", {"n": 1}), ("a/b", {"n": 2}), ("a/x", b"{dead"))
+    wide = model == "wide"
     assert list_topics(bench.url) == [
-        StoredTopic("a/b", "a/#", (model,), tables, 2, second(0), second(2)),
-        StoredTopic("a/x", "a/#", (model,), () if model == "wide" else tables, 0, None, None),
-        StoredTopic("c", "#", ("document",), ("mqtt_document",), 1, second(1), second(1)),
+        StoredTopic("a/b", "a/#", (model,), tables, 2, second(0), second(2), ("a_b_view" if wide else "a_view",)),
+        StoredTopic("a/x", "a/#", (model,), () if wide else tables, 0, None, None, () if wide else ("a_view",)),
+        StoredTopic("c", "#", ("document",), ("mqtt_document",), 1, second(1), second(1), ("all_view",)),
     ]
     assert [one.topic for one in list_topics(bench.url, "a/+")] == ["a/b", "a/x"]
     assert [one.rows for one in list_topics(bench.url, "a/b")] == [2]

@@ -41,8 +41,10 @@ def test_it_reads_and_changes_nothing(site: Site) -> None:
             run_query(bench.url, statement)
         assert "\n" not in str(error.value)
     assert len(bench.records()) == 2
-    with pytest.raises(DatabaseError, match=r"the database answers: .*nowhere"):
+    with pytest.raises(DatabaseError, match=r"the database answers: .*nowhere.*; there are climate, climate_view"):
         run_query(bench.url, "SELECT * FROM nowhere")
+    with pytest.raises(DatabaseError, match=r"; did you mean climate or climate_view\?"):
+        run_query(bench.url, "SELECT * FROM climat")
 
 
 def test_a_long_query_is_stopped(site: Site) -> None:

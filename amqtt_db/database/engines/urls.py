@@ -64,7 +64,7 @@ def check_url(url: str) -> None:
     """Raise ValueError, saying what would be right, for a URL that no engine accepts or whose driver is missing."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise ValueError("not a database URL; expected e.g. sqlite:///mqtt.db")
+        raise ValueError("not a database URL; expected one such as sqlite:///mqtt.db or postgresql://USER@HOST/NAME")
     dialect, driver, rest = match["dialect"], match["driver"], match["rest"]
     if dialect == "sqlite":
         _check_sqlite(driver, rest)

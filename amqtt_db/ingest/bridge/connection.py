@@ -31,7 +31,7 @@ from amqtt_db.ingest.bridge.packets import (
 from amqtt_db.ingest.bridge.peer import Ending, Peer, explain_disconnect, explain_refusal, mqtt_name
 from amqtt_db.ingest.bridge.session import Note, Received, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
-from amqtt_db.ingest.bridge.tls import describe_failure
+from amqtt_db.ingest.bridge.tls import describe_failure, suspect_tls
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.message import CONNECT, DISCONNECT, flags
 
@@ -113,7 +113,8 @@ class BrokerConnection(Peer):
                 else:
                     self._take_other(packet)
         except MalformedPacket as error:
-            self.end(Ending(f"sent what MQTT forbids ({error})"))
+            hint = "" if self._is_greeted else suspect_tls(self._settings)
+            self.end(Ending(f"sent what MQTT forbids ({error}){hint}"))
             return
         if self._waiting and self._committing is None:
             self._take_soon()
@@ -126,7 +127,8 @@ class BrokerConnection(Peer):
         elif self._is_greeted:
             self.end(Ending(f"closed the connection{said}", is_unexplained=True))
         else:
-            self.end(Ending(f"closed the connection without an answer to CONNECT{said}", is_older=True))
+            hint = suspect_tls(self._settings)
+            self.end(Ending(f"closed the connection without an answer to CONNECT{said}{hint}", is_older=True))
 
     def end(self, ending: Ending) -> None:
         """Close the connection; the first reason given counts."""

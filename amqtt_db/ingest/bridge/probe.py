@@ -26,7 +26,7 @@ from amqtt_db.ingest.bridge.packets import (
     Version,
 )
 from amqtt_db.ingest.bridge.peer import Ending, Peer, explain_disconnect, explain_refusal
-from amqtt_db.ingest.bridge.tls import describe_failure
+from amqtt_db.ingest.bridge.tls import describe_failure, suspect_tls
 from amqtt_db.ingest.bridge.transport import open_transport
 from amqtt_db.ingest.waiting import wait_within
 
@@ -115,7 +115,8 @@ class Probe(Peer):
                 if not self.answer.done():
                     self._take_answer(packet)
         except MalformedPacket as error:
-            self.end(Ending(f"sent what MQTT forbids ({error})"))
+            hint = "" if self.is_greeted else suspect_tls(self._settings)
+            self.end(Ending(f"sent what MQTT forbids ({error}){hint}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note an early end."""
@@ -124,7 +125,8 @@ class Probe(Peer):
         elif isinstance(exc, SSLError):
             self.end(Ending(describe_failure(exc)))
         else:
-            self.end(Ending("closed the connection without an answer", is_older=not self.is_greeted))
+            hint = "" if self.is_greeted else suspect_tls(self._settings)
+            self.end(Ending(f"closed the connection without an answer{hint}", is_older=not self.is_greeted))
 
     def end(self, ending: Ending) -> None:
         """Close the connection; the first reason given counts."""

@@ -32,13 +32,19 @@ _ALERTS: Final[Mapping[str, str]] = {
 }
 
 
+WITH_TLS: Final = ("mqtts", "wss")
+NO_TLS: Final = "does not answer in TLS: this may be a port without it, for mqtt:// or ws://"
+_FROM_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "HTTP_REQUEST")
+"""Parts of OpenSSL's reasons if the other side does not speak TLS, or hangs up because it does not understand it."""
+
+
 class UnusableFile(OSError):  # noqa: N818 - it reads as what the file is
     """A file that ``tls:`` names cannot be used; the message says which, and why."""
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
     """Return the context of a TLS connection, None without TLS.  Raises UnusableFile for a file of the wrong kind."""
-    if settings.scheme not in ("mqtts", "wss"):
+    if settings.scheme not in WITH_TLS:
         return None
     tls = settings.tls
     context = _trusting_context(tls.ca, settings.path)
@@ -57,9 +63,16 @@ def describe_failure(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)
         known = next((meaning for part, meaning in _ALERTS.items() if part in reason.upper().replace(" ", "_")), None)
+        if any(part in reason.upper().replace(" ", "_") for part in _FROM_NO_TLS):
+            return NO_TLS
         said = reason.casefold().replace("_", " ")
         return known or f"cannot agree on TLS: {said}; check `tls`, and that the port is one for TLS"
     return f"cannot be reached: {error or 'no answer'}"
+
+
+def suspect_tls(settings: BrokerSettings) -> str:
+    """Return what to add to the reason if a broker did not answer in MQTT: without TLS, the port may be one for it."""
+    return "" if settings.scheme in WITH_TLS else f"; if this is a port for TLS, write {settings.scheme}s://"
 
 
 def _trusting_context(ca: Path | None, path: str) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge.peer import Ending, Peer
-from amqtt_db.ingest.bridge.tls import describe_failure, tls_context
+from amqtt_db.ingest.bridge.tls import NO_TLS, WITH_TLS, describe_failure, tls_context
 from amqtt_db.ingest.waiting import wait_within
 
 _CONNECT_SECONDS: Final = 15.0
@@ -21,7 +21,8 @@ async def open_transport(settings: BrokerSettings, peer: Peer) -> Ending | None:
         opening = loop.create_connection(lambda: _over(peer, settings), settings.host, settings.port, ssl=context)
         await wait_within(opening, _CONNECT_SECONDS)
     except (OSError, asyncio.TimeoutError, UnicodeError) as error:
-        return Ending(describe_failure(error))
+        is_cut_off = isinstance(error, ConnectionResetError) and settings.scheme in WITH_TLS
+        return Ending(NO_TLS if is_cut_off else describe_failure(error))
     return None
 
 
