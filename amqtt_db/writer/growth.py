@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 import attrs
@@ -40,7 +41,8 @@ def read_created(ddl: Iterable[str]) -> Iterator[CreatedTable]:
     for statement in ddl:
         created = _CREATED.match(statement.strip())
         if created:
-            columns = (found[1] for line in statement.splitlines()[1:] if (found := _COLUMN.match(line)))
+            inside = takewhile(lambda line: not line.startswith(")"), statement.strip().splitlines()[1:])
+            columns = (found[1] for line in inside if (found := _COLUMN.match(line)))
             yield CreatedTable(created[1], tuple(columns))
 
 

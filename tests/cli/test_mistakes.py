@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from amqtt_db.writer.growth import read_growth
+from amqtt_db.writer.growth import CreatedTable, read_created, read_growth
 from tests.cli.test_cli import configuration, feed, invoke
 
 
@@ -60,4 +60,6 @@ def test_new_tables_and_columns_are_named() -> None:
     assert str(read_growth(ddl)) == (
         f"new tables: {', '.join(f't{number}' for number in range(10))} and 2 more; new columns: a.b, a.c"
     )
+    statement = '\nCREATE TABLE a (\n\tid BIGINT NOT NULL, \n\t"order" REAL, \n\tPRIMARY KEY (id)\n)\n WITHOUT ROWID\n'
+    assert list(read_created([statement, *ddl[-2:]])) == [CreatedTable("a", ("id", '"order"'))]
     assert str(read_growth(["ALTER TABLE a ADD COLUMN b REAL"])) == "new columns: a.b"
