@@ -29,7 +29,7 @@ VALIDATOR: Final = jsonschema.Draft202012Validator(SCHEMA)
 
 BRIDGE: Final = yaml.safe_load("""
 broker: {url: mqtts://example.org, username: me, password: secret, qos: 1, session: 1 day, tls: {alpn: mqtt},
-         protocol: 5, window: 10, keep_alive: 30 s, retained: ignore, duplicates: keep, client_id: me}
+         protocol: 5, window: 10, keep_alive: 30 s, retained: ignore, duplicates: keep, rebirth: true, client_id: me}
 database: postgresql://user:password@localhost/mqtt
 journal: {path: my.journal, max_size: 1 GiB, max_payload: 1000000, sync: 1s}
 writer: {time_limit: 1.5, memory_limit: 512 MiB}
