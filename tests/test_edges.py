@@ -133,6 +133,7 @@ def imported(file: Path, url: str, route: Route) -> Iterator[Record]:
 
 @pytest.mark.slow
 @pytest.mark.server
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.parametrize("home", DATABASES[:3], ids=str)
 def test_what_goes_in_comes_out_by_every_way(home: Database) -> None:
     """Stored, read, tailed, exported in each form, remodelled, copied to another engine, imported: always the same."""
