@@ -107,6 +107,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_version() -> None:
     """``--version`` says what is installed, also as ``python -m amqtt_db``."""
     result = invoke("--version")
@@ -337,6 +338,7 @@ def test_run_needs_its_port(tmp_path: Path) -> None:
     assert not (tmp_path / "mqtt.journal").exists()
 
 
+@pytest.mark.slow
 def test_run_needs_a_journal_of_its_own(tmp_path: Path) -> None:
     """A journal that another broker uses is one line, and exit code 1."""
     path = configuration(tmp_path)
@@ -438,6 +440,7 @@ def test_run_stores_and_stops_cleanly(tmp_path: Path, number: int) -> None:
     assert found == [("kitchen", n + 0.5) for n in range(50)]
 
 
+@pytest.mark.slow
 def test_dead_letters_and_status(tmp_path: Path) -> None:
     """Dead letters are listed and shown with control characters escaped; status counts every message."""
     path = configuration(tmp_path)
@@ -544,6 +547,7 @@ def test_write_waits_for_a_writer_that_has_lost_its_parent(tmp_path: Path) -> No
     assert all(" INFO " in line for line in errors.splitlines())  # on a slow machine it says that it waits
 
 
+@pytest.mark.slow
 def test_write_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     """SIGTERM ends it at once, with nothing done."""
     path = configuration(tmp_path)
@@ -693,6 +697,7 @@ def test_export_to_somebody_who_has_seen_enough(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
 
 
+@pytest.mark.slow
 def test_tail(tmp_path: Path) -> None:
     """The last records, then each new one as it is stored, until Ctrl-C; then the exit code is 0."""
     path = feed(tmp_path, *(("home/hall/climate", {"n": n}) for n in range(3)))

@@ -155,6 +155,7 @@ def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(mutated())
 def test_what_the_configuration_accepts_is_valid(change: tuple[Any, tuple[Any, ...]]) -> None:

@@ -44,6 +44,7 @@ def publisher(broker: Mosquitto) -> Iterator[paho.Client]:
     client.loop_stop()
 
 
+@pytest.mark.slow
 def test_the_template_is_written_once(tmp_path: Path) -> None:
     """What is there is not overwritten unless asked."""
     assert init(tmp_path).returncode == 0
@@ -58,6 +59,7 @@ def test_the_template_is_written_once(tmp_path: Path) -> None:
     assert init(tmp_path, "--output", "-").stdout == TEMPLATE
 
 
+@pytest.mark.slow
 def test_no_broker_no_file(tmp_path: Path) -> None:
     """A broker that cannot be reached is named, without its password."""
     done = init(tmp_path, f"mqtt://me:secret@127.0.0.1:{free_port()}", "--seconds", "1")

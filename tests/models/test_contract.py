@@ -42,6 +42,7 @@ class TestDocument(ModelContract):
     model = Document()
 
 
+@pytest.mark.slow
 class TestNarrow(ModelContract):
     """A row per point."""
 

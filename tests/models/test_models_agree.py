@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 MODELS = ("wide", "eav", "document", "narrow")
 VIEWS = {"wide": ("climate_view", "rest_view")}
-COUNT = 10_000
+COUNT = 6000
 
 
 def _routes(model: str) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def stored(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_history_comes_back(model: str, stored: Stored) -> None:
-    """10,000 messages, each value with its type, its topic, its time, its QoS."""
+    """6,000 messages, each value with its type, its topic, its time, its QoS."""
     records = stored[model].records()
     for message, record in zip(messages(COUNT), records, strict=True):
         assert (record.topic, record.qos, record.retain) == (message.topic, message.qos, message.retain)

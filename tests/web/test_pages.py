@@ -238,6 +238,7 @@ def test_a_decoder_that_is_stuck_holds_up_nothing_else(tmp_path: Path) -> None:
     release.set()
 
 
+@pytest.mark.slow
 def test_ten_thousand_topics(tmp_path: Path) -> None:
     """The tree stays a small page, whether they are side by side or nested, and every topic is found."""
     routes = [{"topic": "#", "model": {"wide": {"table": "t"}}}]

@@ -126,6 +126,7 @@ def test_to_mariadb(tmp_path: Path, mysql: Site) -> None:
     require_equal(bench.url, mysql.url)
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """What it had copied is there, and is not copied again; a new message in between comes along."""
     bench = Workbench(tmp_path, *ROUTES)

@@ -43,6 +43,7 @@ def payloads(bench: Workbench) -> list[bytes]:
     return [bytes(row[0]) for row in bench.sql("SELECT payload FROM mqtt_raw ORDER BY id, number")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_messages_are_stored_again_as_the_route_wants_them_now(model: str, site: Site) -> None:
     """With another decoder and other records of each message; what is refused now stays as it was."""

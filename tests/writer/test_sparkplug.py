@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,8 +47,7 @@ def store_with_power_cuts(bench: Workbench, steps: Sequence[Step], rng: random.R
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", BUILTIN)
-@pytest.mark.parametrize("rows", ["payload", "metric"])
+@pytest.mark.parametrize(("model", "rows"), list(zip(BUILTIN, cycle(["payload", "metric"]), strict=False)))
 def test_every_metric_is_stored_once_through_power_cuts(
     model: str, rows: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

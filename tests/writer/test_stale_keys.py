@@ -92,6 +92,7 @@ def test_a_writer_never_uses_an_id_that_is_forgotten(site: Site) -> None:
     assert bench.sql("SELECT v, w FROM all_view") == [(2.0, 3.0)] * 2
 
 
+@pytest.mark.slow
 def test_forgetting_goes_on_after_the_writer_has_started_afresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
