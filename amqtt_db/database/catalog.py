@@ -128,20 +128,25 @@ class Catalog:
         names = sa.union_all(sa.select(self.table.c.name), sa.select(self.view.c.name))
         return set(map(fold, connection.scalars(names)))
 
-    def add_table(self, connection: sa.Connection, table: PhysicalTable, route: str) -> None:
-        """Register a table that is about to be created."""
-        row = {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
-        connection.execute(self.table.insert(), row)
+    def add_tables(self, connection: sa.Connection, tables: Iterable[tuple[PhysicalTable, str]]) -> None:
+        """Register tables that are about to be created, each with its route."""
+        rows = [
+            {"hash": key_hash(table.key), "name": table.name, "key": table.key, "route": route}
+            for table, route in tables
+        ]
+        if rows:
+            connection.execute(self.table.insert(), rows)
 
     def forget_table(self, connection: sa.Connection, key: str, name: str) -> None:
         """Unregister a table that is dropped, with its columns."""
         connection.execute(self.table.delete().where(self.table.c.hash == key_hash(key)))
         connection.execute(self.column.delete().where(self.column.c.table_name == name))
 
-    def add_columns(self, connection: sa.Connection, table: str, columns: Mapping[Pair, str]) -> None:
-        """Register what a table's new columns mean."""
+    def add_columns(self, connection: sa.Connection, new: Mapping[str, Mapping[Pair, str]]) -> None:
+        """Register what new columns mean, given by their tables' names."""
         rows = [
             {"table_name": table, "column_name": column, "property": path, "kind": kind}
+            for table, columns in new.items()
             for (path, kind), column in columns.items()
         ]
         if rows:

@@ -7,7 +7,7 @@ faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -96,19 +96,46 @@ class Schema:
         inspector = sa.inspect(connection)
         present = {*inspector.get_table_names(), *inspector.get_view_names()}
         taken = self._reserved | set(map(fold, present)) | self._catalog.table_folds(connection)
+        wishes = [self._limited(_merge_wishes(group)) for group in by_key.values()]
+        taken |= {fold(column.lookup.name) for wish in wishes for column in wish.table.columns if column.lookup}
+        # without transactions, a death must leave at most one name without a table
+        steps = [wishes] if self._engine.transactional_ddl else [[wish] for wish in wishes]
+        return [ddl for step in steps for ddl in self._make_together(connection, step, known, taken, present)]
+
+    def _make_together(
+        self,
+        connection: sa.Connection,
+        wishes: Sequence[Wanted],
+        known: Mapping[str, PhysicalTable],
+        taken: set[str],
+        present: set[str],
+    ) -> list[str]:
+        """Register what is missing in as few statements as possible, then create it; return the DDL."""
+        inspector, missing = sa.inspect(connection), [wish for wish in wishes if wish.table.key not in known]
+        found = {**known, **self._register_missing(connection, missing, taken)}
+        tables = [found[wish.table.key] for wish in wishes]
+        actual = {table.name: _column_folds(inspector, table.name) for table in tables if table.name in present}
+        new = {
+            table.name: _new_columns(table, wish, actual.get(table.name, set()), self._engine)
+            for wish, table in zip(wishes, tables, strict=True)
+        }
+        self._catalog.add_columns(connection, new)
         ddl: list[str] = []
-        for key, group in by_key.items():
-            merged = self._limited(_merge_wishes(group))
-            table = known.get(key) or self._register(connection, merged, taken)
-            actual = _column_folds(inspector, table.name) if table.name in present else None
-            columns = _new_columns(table, merged, actual or set(), self._engine)
-            self._catalog.add_columns(connection, table.name, columns)
-            table = attrs.evolve(table, columns={**table.columns, **columns})
-            ddl += self._make_lookups(connection, merged.table, present)
-            ddl += self._materialize(connection, table, merged.table, actual)
-            ddl += make_indexes(self._engine, connection, merged.table, table, merged.indexes)
-            if merged.hypertable is not None:
-                ddl += self._make_hypertable(connection, table, merged.table, merged.hypertable)
+        for wish, table in zip(wishes, tables, strict=True):
+            grown = attrs.evolve(table, columns={**table.columns, **new[table.name]})
+            ddl += self._make(connection, wish, grown, actual.get(table.name), present)
+        return ddl
+
+    def _make(
+        self, connection: sa.Connection, wish: Wanted, table: PhysicalTable, actual: set[str] | None, present: set[str]
+    ) -> list[str]:
+        """Create what a registered table lacks; ``actual`` are the folded names of its columns, if it exists."""
+        ddl = self._make_lookups(connection, wish.table, present)
+        ddl += self._materialize(connection, table, wish.table, actual)
+        if wish.indexes:
+            ddl += make_indexes(self._engine, connection, wish.table, table, wish.indexes)
+        if wish.hypertable is not None:
+            ddl += self._make_hypertable(connection, table, wish.table, wish.hypertable)
         return ddl
 
     def reduce_columns(self, connection: sa.Connection, wanted: Wanted) -> bool:
@@ -140,7 +167,22 @@ class Schema:
         self._in_step.update(tables)
         self._lacking -= tables.keys()
 
-    def _register(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
+    def _register_missing(
+        self, connection: sa.Connection, wishes: Iterable[Wanted], taken: set[str]
+    ) -> dict[str, PhysicalTable]:
+        """Register tables: those with exact names first, one by one, then the others in one statement."""
+        found: dict[str, PhysicalTable] = {}
+        gathered: list[tuple[PhysicalTable, str]] = []
+        for wish in sorted(wishes, key=lambda wish: not wish.table.exact):
+            table = found[wish.table.key] = self._name_table(connection, wish, taken)
+            if wish.table.exact:
+                self._catalog.add_tables(connection, [(table, wish.route)])
+            else:
+                gathered.append((table, wish.route))
+        self._catalog.add_tables(connection, gathered)
+        return found
+
+    def _name_table(self, connection: sa.Connection, wanted: Wanted, taken: set[str]) -> PhysicalTable:
         name, limit = wanted.table.name, self._engine.name_limit
         if not wanted.table.exact:
             name = table_name(self._engine.nameable(name), is_taken=lambda wish: fold(wish) in taken, limit=limit)
@@ -157,9 +199,7 @@ class Schema:
                 )
             name = unique(name, wanted.table.key, lambda wish: fold(wish) in taken | {fold(name)}, limit)
         taken.add(fold(name))
-        table = PhysicalTable(wanted.table.key, name, {})
-        self._catalog.add_table(connection, table, wanted.route)
-        return table
+        return PhysicalTable(wanted.table.key, name, {})
 
     def _is_from_before(self, connection: sa.Connection, wish: BoundTable) -> bool:
         """Return True if the name belongs to the same model's table with, or without, the time in its keys."""
@@ -178,7 +218,7 @@ class Schema:
         lookups = sorted({column.lookup for column in table.columns if column.lookup}, key=attrgetter("name"))
         for lookup in lookups:
             if not is_registered(self._catalog, connection, lookup):
-                self._catalog.add_table(connection, PhysicalTable(lookup_key(lookup), lookup.name, {}), "")
+                self._catalog.add_tables(connection, [(PhysicalTable(lookup_key(lookup), lookup.name, {}), "")])
         targets = [
             lookup_table(self._engine, lookup, sa.MetaData()) for lookup in lookups if lookup.name not in present
         ]
@@ -229,8 +269,9 @@ class Schema:
 
 
 def _execute_ddl(connection: sa.Connection, statement: sa.schema.ExecutableDDLElement) -> str:
-    connection.execute(statement)
-    return str(statement.compile(dialect=connection.dialect)).strip()
+    text = str(statement.compile(dialect=connection.dialect)).strip()
+    connection.exec_driver_sql(text)
+    return text
 
 
 def _column_folds(inspector: sa.Inspector, table: str) -> set[str]:

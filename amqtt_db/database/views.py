@@ -308,7 +308,7 @@ class Views:
         query = sa.select(column.c.property, column.c.kind, column.c.column_name)
         old = {(row[0], row[1]): row[2] for row in connection.execute(query.where(column.c.table_name == known.name))}
         new = new_columns(old, wish, sources, self._engine)
-        self._catalog.add_columns(connection, known.name, new)
+        self._catalog.add_columns(connection, {known.name: new})
         order = {name: index for index, name in enumerate(known.order)}
         return dict(sorted((old | new).items(), key=lambda item: order.get(item[1], len(order))))
 

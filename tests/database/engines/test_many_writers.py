@@ -161,5 +161,31 @@ def test_a_table_that_refuses_its_columns_after_a_death(site: Site, monkeypatch:
     assert bench.data() == [{"a": 1.0}, payload]
 
 
+def test_tables_of_a_batch_are_registered_together(site: Site) -> None:
+    """One statement registers all, if a writer that dies meanwhile leaves nothing; else at most one has no table."""
+    bench = Workbench(site)
+    batch = bench.batch(*(Sent(f"t{number}", {"v": number}) for number in range(5)))
+    statements: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+        if "CREATE TABLE" in statement and "t4" in statement:
+            raise KeyboardInterrupt
+
+    sa.event.listen(bench.writer._database, "before_cursor_execute", note)
+    with pytest.raises(KeyboardInterrupt):
+        bench.store(batch)
+    registered = sum("INSERT INTO mqtt_table" in statement for statement in statements)
+    assert registered == (5 if site.engine == "mysql" else 1)
+    bench.restart()
+    try:
+        bench.store(batch)
+    except sa.exc.DBAPIError:
+        assert site.engine == "mysql"  # its DDL cannot be rolled back
+        assert bench.writer.repair(batch)
+        bench.store(batch)
+    assert bench.data() == [{"v": float(number)} for number in range(5)]
+
+
 def _die(*_: object) -> bool:
     raise KeyboardInterrupt
