@@ -38,9 +38,9 @@ def test_a_connection_that_cannot_be_prepared_is_closed(site: Site, monkeypatch:
     if site.engine == "sqlite":
         (site.path / "mqtt.db").write_bytes(b"no database" * 100)
     else:
-        monkeypatch.setattr(
-            f"amqtt_db.database.engines.{site.engine}_session._SET", "SET no_such_setting_of_a_server = 1"
-        )
+        rejected = "SET no_such_setting_of_a_server = 1"
+        name, value = {"mysql": ("_SET", rejected), "postgresql": ("_setting", lambda *_: rejected)}[site.engine]
+        monkeypatch.setattr(f"amqtt_db.database.engines.{site.engine}_session.{name}", value)
     made: list[Any] = []
     database = engine_for(site.url).open(write=True)
     connect = database.dialect.connect
