@@ -315,7 +315,7 @@ class SQLite(Engine):
         except sqlite3.DatabaseError as error:
             raise _query_refused(error, seconds) or error from error
         finally:
-            driver.set_authorizer(None)
+            driver.set_authorizer(_allow_everything)  # Python 3.10 does not take None
             driver.set_progress_handler(None, 0)
 
     def weaknesses(self, connection: sa.Connection) -> Iterable[str]:
@@ -327,6 +327,10 @@ def _allow_reading(action: int, first: str | None, *_: object) -> int:
     """Say whether a statement may do something: https://www.sqlite.org/c3ref/c_alter_table.html."""
     is_allowed = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _READING_PRAGMAS)
     return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
+
+
+def _allow_everything(*_: object) -> int:
+    return sqlite3.SQLITE_OK
 
 
 def _query_refused(error: sqlite3.DatabaseError, seconds: float) -> DatabaseError | None:

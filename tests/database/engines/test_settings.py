@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -287,7 +287,8 @@ def global_values(url: str, values: Mapping[str, str]) -> Iterator[None]:
 
 def test_no_default_of_sqlite_changes_what_is_stored_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it was built."""
-    listed = {name for (name,) in sqlite3.connect(":memory:").execute("SELECT name FROM pragma_pragma_list")}
+    with closing(sqlite3.connect(":memory:")) as connection:
+        listed = {name for (name,) in connection.execute("SELECT name FROM pragma_pragma_list")}
     unknown = listed - HARMFUL_SQLITE.keys() - _names(KEPT_SQLITE)
     assert not unknown, f"new pragmas: say in this file whether they are harmless: {sorted(unknown)}"
     site = Site(tmp_path, f"sqlite:///{tmp_path}/mqtt.db")
