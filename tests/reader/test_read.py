@@ -363,7 +363,7 @@ def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any], reason: 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("m.db", "not a database URL; expected e.g. sqlite:///mqtt.db"),
+        ("m.db", "not a database URL; expected one such as sqlite:///mqtt.db"),
         ("postgresql://mqtt:p@ss:w0rd@127.0.0.1/mqtt", "write %40 for @"),
         ("mysql://127.0.0.1", "names no database"),
     ],
