@@ -237,5 +237,5 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     bench = Workbench(tmp_path, {"topic": "#"})
     bench.send(("a", {"n": 1}))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match="needs the library pyarrow: .* -m pip install"):
+    with pytest.raises(ValueError, match=r"needs the library pyarrow: .* -m pip install"):
         amqtt_db.read(bench.url).to_arrow()

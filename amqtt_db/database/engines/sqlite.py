@@ -312,7 +312,9 @@ class SQLite(Engine):
         driver.set_progress_handler(lambda: monotonic() > deadline, _STEPS_PER_LOOK)
         try:
             return fetch_all(driver.execute(statement))
-        except (sqlite3.DatabaseError, sqlite3.Warning) as error:  # Python 3.10 warns of a second statement
+        except sqlite3.Warning as warning:  # so Python 3.10 calls the error of a second statement
+            raise sqlite3.ProgrammingError(*warning.args) from warning
+        except sqlite3.DatabaseError as error:
             raise _query_refused(error, seconds) or error from error
         finally:
             driver.set_authorizer(_allow_everything)  # Python 3.10 does not take None
@@ -333,7 +335,7 @@ def _allow_everything(*_: object) -> int:
     return sqlite3.SQLITE_OK
 
 
-def _query_refused(error: Exception, seconds: float) -> DatabaseError | None:
+def _query_refused(error: sqlite3.DatabaseError, seconds: float) -> DatabaseError | None:
     """Return an error that says why a query was stopped; None for any other error."""
     if "not authorized" in str(error):
         return DatabaseError("the statement does more than read; only queries are allowed, such as SELECT")
