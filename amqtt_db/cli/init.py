@@ -57,8 +57,7 @@ def init(
             )
         if url is None:
             _write_file(output, TEMPLATE)
-            if output != STANDARD_OUTPUT:
-                print_text(show.escape_text(f"wrote {output}; now: amqtt-db check {output}"))
+            _tell_written(output)
             return
         heard, lasted = _hear(url, topic, seconds)
         public = _PASSWORD_IN_URL.sub(rf"\1${{{PASSWORD_VARIABLE}}}@", url)
@@ -68,7 +67,7 @@ def init(
         _write_file(output, text)
         if output != STANDARD_OUTPUT:
             _show_result(settings, heard)
-            print_text(show.escape_text(f"wrote {output}; now: amqtt-db check {output}"))
+        _tell_written(output)
         if public != url:
             typer.echo(f"the password is not in the file: set the environment variable {PASSWORD_VARIABLE}", err=True)
 
@@ -76,6 +75,11 @@ def init(
 def _write_file(output: Path, text: str) -> None:
     with open_output(output) as write:
         write(text.encode())
+
+
+def _tell_written(output: Path) -> None:
+    if output != STANDARD_OUTPUT:
+        print_text(show.escape_text(f"wrote {output}; now: amqtt-db check {output}"))
 
 
 def _hear(url: str, topic: str, seconds: float) -> tuple[Sequence[Heard], float]:

@@ -26,7 +26,7 @@ _SHORTEST_TOKEN: Final = 16  # characters
 @accepting(type="string", pattern=r":\d+$")
 def _listen_address(value: object) -> tuple[str, int]:
     """Return host and port.  Raises ValueError."""
-    host, colon, port = str(value).rpartition(":") if type(value) is int else text(value).rpartition(":")
+    host, colon, port = (str(value) if type(value) is int else text(value)).rpartition(":")
     if not (port.isdecimal() and int(port) <= 65_535):
         raise ValueError(f"expected {_ADDRESS}")
     if not (colon and host):

@@ -217,7 +217,7 @@ def decoder_memory(build: Builder) -> sa.Table:
 
 
 def rollup_note(build: Builder) -> sa.Table:
-    """Return the table of notes: which times of which topics have new records, as one row for each transaction.
+    """Return the table of notes on changed records: a row for each transaction and route, with topics and times.
 
     If the records are new, ``first`` and ``last`` are the least and the greatest of their ids.
     """

@@ -48,11 +48,17 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def is_held(path: Path, lock: Path) -> bool:
+    """Return True if a process holds ``lock``, a file of the journal at ``path``.  Raises JournalError."""
+    with explained(path), suppress(FileNotFoundError), lock.open("rb") as file:
+        return is_locked(file.fileno())
+    return False
+
+
 def require_unowned(path: Path) -> None:
     """Raise JournalInUse if a process owns the journal at ``path`` now."""
-    with explained(path), suppress(FileNotFoundError), lock_file(path).open("rb") as file:
-        if is_locked(file.fileno()):
-            raise _in_use(path)
+    if is_held(path, lock_file(path)):
+        raise _in_use(path)
 
 
 def _in_use(path: Path) -> JournalInUse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing
 from operator import add
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,6 @@ import attrs
 from amqtt_db.errors import JournalError
 from amqtt_db.journal import file as journal_file
 from amqtt_db.journal.file import explained
-from amqtt_db.journal.file_lock import is_locked
 from amqtt_db.journal.group import OTHER_KINDS, EntryColumns, decode_group, fitting
 from amqtt_db.message import Batch
 
@@ -132,20 +131,15 @@ class JournalReader:
 
     def is_owned(self) -> bool:
         """Return True if a process owns the journal now."""
-        return self._is_held(journal_file.lock_file(self.path))
+        return journal_file.is_held(self.path, journal_file.lock_file(self.path))
 
     def has_writer(self) -> bool:
         """Return True if a writer works on the journal now."""
-        return self._is_held(journal_file.writer_lock_file(self.path))
+        return journal_file.is_held(self.path, journal_file.writer_lock_file(self.path))
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
-
-    def _is_held(self, lock: Path) -> bool:
-        with explained(self.path), suppress(FileNotFoundError), lock.open("rb") as file:
-            return is_locked(file.fileno())
-        return False
 
     def _all(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
         with explained(self.path):

@@ -85,7 +85,7 @@ class StateRollup:
         stays: dict[str, Stay] = {}
         for (time, value), (until, _) in pairwise([*values, (end, "")]):
             stay = Stay(1, until - time, time, time)
-            stays[value] = _join_stays(stays[value], stay) if value in stays else stay
+            stays[value] = _join_stays(stays.get(value), stay)
         return cls(values[0][0] - start, values[-1][1], stays)
 
     @property
@@ -98,7 +98,7 @@ class StateRollup:
         stays = dict(self.stays)
         stays[self.last] = _lengthen(stays[self.last], gap)
         for value, stay in later.stays.items():
-            stays[value] = _join_stays(stays[value], stay) if value in stays else stay
+            stays[value] = _join_stays(stays.get(value), stay)
         return StateRollup(self.wait, later.last, stays)
 
     def with_late(self, time: int, value: str, start: int, end: int) -> StateRollup:
@@ -114,7 +114,7 @@ class StateRollup:
         elif time < start + wait:
             length, wait = start + wait - time, time - start
         stay = Stay(1, length, time, time)
-        stays[value] = _join_stays(stays[value], stay) if value in stays else stay
+        stays[value] = _join_stays(stays.get(value), stay)
         return StateRollup(wait, last, stays)
 
 
@@ -210,7 +210,7 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
 
 
 def _round_to_double(value: Any) -> float | None:
-    """Return the double nearest to a number, None if there is none."""
+    """Return the double nearest to a number; None for NaN, and for a number beyond all doubles."""
     try:
         number = float(value) + 0.0  # which turns −0.0 into zero
     except (OverflowError, ValueError):  # too large; a signalling NaN
@@ -225,7 +225,9 @@ def _add_exactly(numbers: Sequence[float]) -> float | None:
         return None
 
 
-def _join_stays(stay: Stay, other: Stay) -> Stay:
+def _join_stays(stay: Stay | None, other: Stay) -> Stay:
+    if stay is None:
+        return other
     first, last = min(stay.first_time, other.first_time), max(stay.last_time, other.last_time)
     return Stay(stay.count + other.count, stay.length + other.length, first, last)
 

@@ -98,7 +98,7 @@ def _intervals(snapshot: Snapshot, topic: str, every: int, selection: Selection)
 
 
 def _state_before(tables: RollupTables, ids: Mapping[SeriesName, int], every: int, time: int) -> str | None:
-    """Return the state that held when intervals begin, None if there is none."""
+    """Return the state that held when the first interval began; None if nothing was said before."""
     start = tables.last_start(list(ids.values()), every, time) if time > FIRST_TIME else None
     found = [] if start is None else [one for _, _, one in tables.read(ids, every, start, start + 1)]
     return found[0].last if found and isinstance(found[0], StateRollup) else None

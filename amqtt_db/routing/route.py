@@ -102,9 +102,8 @@ class Route:
     of fixed columns, and paths of properties.  ``latest`` is None if no newest values are kept apart.  With
     ``only`` records that say nothing new are not stored; ``gather`` is the interval for which a view has one row, None:
     it has one for each record.  ``rollup`` says over which intervals records are summed up, the shortest first.  With
-    ``raw`` the payloads are kept as they came, with
-    ``properties`` also the MQTT properties of the messages.  Without ``stores`` the messages are ignored.  ``format``
-    says in words of the YAML how payloads are decoded.
+    ``raw`` the payloads are kept as they came, with ``properties`` also the MQTT properties of the messages.  Without
+    ``stores`` the messages are ignored.  ``format`` says in words of the YAML how payloads are decoded.
     """
 
     filter: TopicFilter

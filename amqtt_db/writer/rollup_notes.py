@@ -1,7 +1,7 @@
 """Notes on records that change, for the rollups of their topics: a row in the transaction that changes them.
 
-A note says which intervals of which topics are concerned, and of new records which ids they have.  Nothing is summed up
-here: that is done later, between batches.
+A note names topics with their intervals, and for new records the range of their ids.  Nothing is summed up here: that
+is done later, between batches.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 import attrs
 import orjson
@@ -17,7 +16,6 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.rollup_tables import SECOND
-from amqtt_db.models.base import Destination
 from amqtt_db.models.rollup import Span, merge_spans
 from amqtt_db.record import Record, RecordBatch, RecordSlice
 from amqtt_db.routing.route import Route
@@ -82,31 +80,46 @@ def note_new_records(connection: sa.Connection, catalog: Catalog, rules: RollupR
     for (destination, _), records in groups.items() if rules else ():
         if destination.route in rules and len(records):
             by_route.setdefault(destination.route, []).append(records)
-    for route, some in by_route.items():
-        columns = list(map(_columns_of, some))
-        ids = [id_ for own, _, _ in columns for id_ in own]
-        spans = _find_spans(rules[route], columns)
-        _write_rollup_note(connection, catalog, RollupNote(route, spans, min(ids), max(ids)))
+    _note_records(connection, catalog, rules, by_route, are_new=True)
 
 
 def note_changed_records(
     connection: sa.Connection, catalog: Catalog, routes: Sequence[Route], records: Iterable[Record], *, are_new: bool
 ) -> None:
     """Note records that are new, or replaced by others or by none."""
-    rules, filters = find_rollup_rules(routes), [route.filter for route in routes]
-    groups: dict[tuple[Destination, Any], list[Record]] = {}
-    for record in records if rules else ():
-        match = first_match(filters, record.topic)
+    rules = find_rollup_rules(routes)
+    if rules:
+        _note_records(connection, catalog, rules, _divide_by_route(routes, records), are_new=are_new)
+
+
+def _divide_by_route(routes: Sequence[Route], records: Iterable[Record]) -> Mapping[str, Sequence[Sequence[Record]]]:
+    """Return records by the topic filter of the route that stores their topic."""
+    filters, by_topic = [route.filter for route in routes], defaultdict[str, list[Record]](list)
+    for record in records:
+        by_topic[record.topic].append(record)
+    by_route: dict[str, list[Sequence[Record]]] = {}
+    for topic, some in by_topic.items():
+        match = first_match(filters, topic)
         if match is not None:
-            place = Destination("", filters[match[0]].text)
-            groups.setdefault((place, None), []).append(record)
-    if are_new:
-        note_new_records(connection, catalog, rules, groups)
-        return
-    for (place, _), some in groups.items():
-        if place.route in rules:
-            spans = _find_spans(rules[place.route], [_columns_of(some)])
-            _write_rollup_note(connection, catalog, RollupNote(place.route, spans))
+            by_route.setdefault(filters[match[0]].text, []).append(some)
+    return by_route
+
+
+def _note_records(
+    connection: sa.Connection,
+    catalog: Catalog,
+    rules: RollupRules,
+    by_route: Mapping[str, Sequence[Sequence[Record]]],
+    *,
+    are_new: bool,
+) -> None:
+    """Write a note for each route that has a rule."""
+    for route, some in by_route.items():
+        if route in rules:
+            columns = list(map(_columns_of, some))
+            ids = [id_ for own, _, _ in columns for id_ in own] if are_new else []
+            note = RollupNote(route, _find_spans(rules[route], columns), min(ids, default=None), max(ids, default=None))
+            _write_rollup_note(connection, catalog, note)
 
 
 def read_rollup_notes(

@@ -46,7 +46,7 @@ class TransactionWriter:
     """Reads and writes the project's own tables in the target database, in the caller's transactions."""
 
     def __init__(self, engine: Engine, catalog: Catalog, rules: RollupRules = MappingProxyType({})) -> None:
-        """``rules`` say of which routes new records are noted, so that they are summed up later."""
+        """New records of the routes in ``rules`` are noted, so that they are summed up later."""
         self._engine = engine
         self._catalog = catalog
         self._rules = rules

@@ -99,8 +99,13 @@ class ViewKeeper:
     def leave_due(self, connection: sa.Connection, journal: int) -> Collection[DueView]:
         """Note, in the transaction of a batch, the views that are due; return those that were not noted before."""
         due = self._due if self._sql is not None else {}
-        views = [DueView.of(destination, self._pairs[key]) for key, destination in due.items()]
-        return self._notes.leave(connection, journal, views)
+        new = [
+            DueView.of(destination, self._pairs[key])
+            for key, destination in due.items()
+            if not self._notes.is_noted(key, len(self._pairs[key]))
+        ]
+        self._notes.leave(connection, journal, new)
+        return new
 
     def note_committed(self, views: Iterable[DueView]) -> None:
         """Learn that what :meth:`leave_due` returned is committed."""

@@ -7,7 +7,7 @@ views are refreshed at once, there are none.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import sqlalchemy as sa
@@ -51,17 +51,19 @@ class DueViews:
             self._noted.setdefault(key, 0)
             yield DueView(key, route, tuple((path, kind) for path, kind in pairs))
 
-    def leave(self, connection: sa.Connection, journal: int, views: Iterable[DueView]) -> Collection[DueView]:
-        """Note the views that are not noted with as many properties; return them."""
-        new = [view for view in views if self._noted.get(view.key, -1) < len(view.pairs)]
-        if new:
-            rows = [{"journal": journal, "hash": key_hash(view.key), "note": view.text()} for view in new]
+    def is_noted(self, key: str, count: int) -> bool:
+        """Return True if a view is noted with as many properties."""
+        return self._noted.get(key, -1) >= count
+
+    def leave(self, connection: sa.Connection, journal: int, views: Iterable[DueView]) -> None:
+        """Note some views, in place of what was noted of them before."""
+        rows = [{"journal": journal, "hash": key_hash(view.key), "note": view.text()} for view in views]
+        if rows:
             hashes = [row["hash"] for row in rows]
             own = (self._table.c.journal == journal) & self._table.c.hash.in_(hashes)
             connection.execute(self._table.delete().where(own))
             connection.execute(self._table.insert(), rows)
             self._journals.add(journal)
-        return new
 
     def note_committed(self, views: Iterable[DueView]) -> None:
         """Learn that these are noted."""

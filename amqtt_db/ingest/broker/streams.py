@@ -159,7 +159,7 @@ class GatedReader(ReaderAdapter):
             return self.end(_TOO_SLOW)
 
     def _read_header(self, byte: int) -> bool:
-        """Take the next byte of a header; return False if there is no such packet."""
+        """Take the next byte of a header; return False if MQTT has no such packet."""
         if self._shift < 0:
             self._first = byte
             self._length = self._shift = 0

@@ -58,7 +58,7 @@ class WebSocketReader(ReaderAdapter):
 
 
 class WebSocketWriter(WebSocketsWriter):
-    """amqtt's writer, for which a client that has left is no error, as over TCP."""
+    """amqtt's writer; as over TCP, it is not an error if the client has left."""
 
     async def drain(self) -> None:
         """Send what was written."""
