@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from common import ENGINES, ROUTES, Spent, Storing, at_hand, batches, climate, median, save, show, timed
+from common import ENGINES, ROUTES, Spent, Storing, at_hand, batches, climate, median, show_and_save, timed
 
 import amqtt_db
 from amqtt_db.reader.arrow import table_of
@@ -93,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     logging.disable()
-    rows: list[dict[str, Any]] = []
-    for database in at_hand(options.engines):
-        for name in NAMES:
-            rows.append(measure(database, name, options.messages, options.rounds))
-            show(rows[-1], WIDTHS, head=len(rows) == 1)
-    save(options.json, rows)
+    rows = (
+        measure(database, name, options.messages, options.rounds)
+        for database in at_hand(options.engines)
+        for name in NAMES
+    )
+    show_and_save(rows, WIDTHS, options.json)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import msgpack
 import orjson
 import xmltodict
 from cayennelpp import LppFrame
-from common import save, show
+from common import show_and_save
 from google.protobuf import json_format, timestamp_pb2
 
 from amqtt_db.decode import Arrival, Decoder, RememberingDecoder, resolve
@@ -58,12 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--times", type=int, default=20_000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as directory:
-        for codec in codecs(Path(directory)):
-            rows.append(measure(codec, options.rounds, options.times))
-            show(rows[-1], WIDTHS, head=len(rows) == 1)
-    save(options.json, rows)
+        rows = (measure(codec, options.rounds, options.times) for codec in codecs(Path(directory)))
+        show_and_save(rows, WIDTHS, options.json)
 
 
 def measure(codec: Codec, rounds: int, times: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -162,6 +162,15 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
     return "" if value is None else str(value)
+
+
+def show_and_save(rows: Iterable[Mapping[str, Any]], widths: Sequence[int], path: Path | None) -> None:
+    """Print each row of a table as soon as it is there, and write all of them as JSON."""
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        show(row, widths, head=not found)
+        found.append(row)
+    save(path, found)
 
 
 def save(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:

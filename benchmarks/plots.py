@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 import sqlalchemy as sa
-from common import ENGINES, Storing, at_hand, save, show
+from common import ENGINES, Storing, at_hand, show_and_save
 
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.snapshot import open_snapshot
@@ -105,12 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     logging.disable()
-    rows: list[dict[str, Any]] = []
-    for database in at_hand(options.engines):
-        for name in options.routes.split(";"):
-            rows.append(measure(database, name, options.records, options.rounds))
-            show(rows[-1], WIDTHS, head=len(rows) == 1)
-    save(options.json, rows)
+    rows = (
+        measure(database, name, options.records, options.rounds)
+        for database in at_hand(options.engines)
+        for name in options.routes.split(";")
+    )
+    show_and_save(rows, WIDTHS, options.json)
 
 
 if __name__ == "__main__":

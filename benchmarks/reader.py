@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from common import ENGINES, ROUTES, Storing, at_hand, batches, climate, save, show
+from common import ENGINES, ROUTES, Storing, at_hand, batches, climate, show_and_save
 
 import amqtt_db
 from amqtt_db.database.engines import engine_for
@@ -82,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     logging.disable()
-    rows: list[dict[str, Any]] = []
-    for database in at_hand(options.engines):
-        for name in ROUTES:
-            rows.append(measure(database, name, options.messages, options.rounds))
-            show(rows[-1], WIDTHS, head=len(rows) == 1)
-    save(options.json, rows)
+    rows = (
+        measure(database, name, options.messages, options.rounds)
+        for database in at_hand(options.engines)
+        for name in ROUTES
+    )
+    show_and_save(rows, WIDTHS, options.json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from common import BATCH, ENGINES, Storing, at_hand, save, show, timed
+from common import BATCH, ENGINES, Storing, at_hand, show_and_save, timed
 from plots import best
 from size import SIZES
 
@@ -99,13 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     logging.disable()
-    rows: list[dict[str, Any]] = []
-    for database in at_hand(options.engines):
-        for name in options.routes.split(";"):
-            for with_rollups in (False, True):
-                rows.append(measure(database, name, options.series, options.days, with_rollups=with_rollups))
-                show(rows[-1], WIDTHS, head=len(rows) == 1)
-    save(options.json, rows)
+    rows = (
+        measure(database, name, options.series, options.days, with_rollups=with_rollups)
+        for database in at_hand(options.engines)
+        for name in options.routes.split(";")
+        for with_rollups in (False, True)
+    )
+    show_and_save(rows, WIDTHS, options.json)
 
 
 if __name__ == "__main__":

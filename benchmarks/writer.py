@@ -27,7 +27,20 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from common import BATCH, ENGINES, ENTITY, ROUTES, Message, Spent, Storing, at_hand, climate, median, save, show, timed
+from common import (
+    BATCH,
+    ENGINES,
+    ENTITY,
+    ROUTES,
+    Message,
+    Spent,
+    Storing,
+    at_hand,
+    climate,
+    median,
+    show_and_save,
+    timed,
+)
 
 from amqtt_db.database.engines.base import Engine, RowBatch
 from amqtt_db.entity.inline import inline_plan
@@ -219,13 +232,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = tuple(options.routes.split(";"))
     relax_collector()
     logging.disable()  # warnings about test servers do not matter here
-    rows = []
-    for database in at_hand(options.engines):
-        for name in (name for name in ROUTES if name.startswith(wanted)):
-            row = measure(database, ROUTES[name], messages, options.rounds, options.batch)
-            rows.append({"engine": database.name, "route": name, **row})
-            show(rows[-1], WIDTHS, head=len(rows) == 1)
-    save(options.json, rows)
+    rows = (
+        {
+            "engine": database.name,
+            "route": name,
+            **measure(database, ROUTES[name], messages, options.rounds, options.batch),
+        }
+        for database in at_hand(options.engines)
+        for name in (name for name in ROUTES if name.startswith(wanted))
+    )
+    show_and_save(rows, WIDTHS, options.json)
 
 
 if __name__ == "__main__":
