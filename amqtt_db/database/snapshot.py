@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
-from amqtt_db.database.store_version import require_version
+from amqtt_db.database.store_version import noted_version, require_version
 from amqtt_db.errors import DatabaseError, NoDatabaseYet
 
 _SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
@@ -66,8 +66,8 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 
 
 def require_tables(snapshot: Snapshot) -> None:
-    """Raise NoDatabaseYet if no writer has created its tables yet."""
-    if not sa.inspect(snapshot.connection).has_table(snapshot.catalog.assignment.name):
+    """Raise NoDatabaseYet if no writer has created all of its tables yet."""
+    if noted_version(snapshot.connection) is None:
         raise NoDatabaseYet("the database is empty: its tables are created when the writer first starts")
 
 

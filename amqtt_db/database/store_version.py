@@ -69,15 +69,22 @@ def write_version(connection: sa.Connection, meta: sa.Table) -> None:
         connection.execute(meta.insert(), {"name": _VERSION_NAME, "value": noted})
 
 
+def noted_version(connection: sa.Connection) -> int | None:
+    """Return the version that a writer noted after it had created all system tables; None if it has not come so far."""
+    if not sa.inspect(connection).has_table(_META):
+        return None
+    meta = sa.table(_META, sa.column("name"), sa.column("value"))
+    noted = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _VERSION_NAME))
+    return None if noted is None else int(noted)
+
+
 def stored_version(connection: sa.Connection) -> int | None:
     """Return the version of a database's system tables, None if it has none."""
+    noted = noted_version(connection)
+    if noted is not None:
+        return noted
     inspector = sa.inspect(connection)
-    if inspector.has_table(_META):
-        meta = sa.table(_META, sa.column("name"), sa.column("value"))
-        found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _VERSION_NAME))
-        if found is not None:
-            return int(found)
-    if not (inspector.has_table(_JOURNAL) and inspector.has_table(_COUNTER)):
+    if not all(map(inspector.has_table, (_JOURNAL, _COUNTER, _DEAD_LETTER))):
         return None  # or a writer is just creating them, which MariaDB does not hide from others
     if _OLD_COLUMN in _names_of_columns(inspector, _JOURNAL):
         return 0
