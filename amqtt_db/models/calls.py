@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from amqtt_db.errors import StructureError, blame_message
 from amqtt_db.models.base import Column, Layout, Lookup, Model, Table
-from amqtt_db.record import ENVELOPE_NAMES, KINDS, Shape
+from amqtt_db.record import ENVELOPE_NAMES, KINDS, Record, Shape
 
 _KINDS: Final = frozenset(KINDS)
 
@@ -64,6 +64,14 @@ def layout_of(model: Model) -> Layout | None:
     if not isinstance(layout, (*get_args(Layout), type(None))):
         raise TypeError(f"it returns a {type(layout).__name__}")
     return layout
+
+
+def checked_record(model: Model, result: object) -> Record:
+    """Return what a model's ``read`` returned.  Raises StructureError if that is not a record."""
+    if not isinstance(result, Record):
+        name = type(model).__name__
+        raise StructureError(f"{name}.read returned a {type(result).__name__}, not a Record; correct {name}.read")
+    return result
 
 
 def _faults(tables: tuple[Any, ...]) -> Iterator[str]:

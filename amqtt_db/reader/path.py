@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, StructureError, find_place
 from amqtt_db.models.base import Cell
 from amqtt_db.reader.columns import Decode, StoredTable
 from amqtt_db.reader.keys import LookupCache
@@ -80,15 +80,19 @@ class RecordPath:
                 decoded[table.table.key] = _decoded(decode, found)
             try:
                 return read(decoded)
+            except StructureError as error:  # whatever the rows hold
+                raise DatabaseError(f"table {' or '.join(self.tables)} cannot be read: {error}") from error
             except Exception as error:  # of a type that no model expects
                 raise self._unreadable(error) from error
 
         return make
 
     def _unreadable(self, error: Exception) -> DatabaseError:
+        """Return an error for a row that was changed by hand, or for a user's model with a mistake."""
+        model, place = self.source.model.name, find_place(error)
+        remedy = f"correct {model}.read ({place}), or the row" if place else "correct or delete the row"
         return DatabaseError(
-            f"table {' or '.join(self.tables)} holds a row that {self.source.model.name} cannot read: "
-            f"{type(error).__name__}; correct or delete the row"
+            f"table {' or '.join(self.tables)} holds a row that {model} cannot read: {type(error).__name__}; {remedy}"
         )
 
     def _decoder(self, cell: Cell, snapshot: Snapshot, keys: LookupCache) -> Decode | None:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from amqtt_db.errors import AmqttDbError
 from amqtt_db.message import CONNECT, Batch, flags
 from amqtt_db.models import BUILTIN
 from amqtt_db.testing.starting import connected
@@ -35,6 +36,8 @@ METHODS = {
     "write": "MoodyWriter",
     "extra_values": "MoodyWriter",
 }
+WITHOUT_SHAPE = {"tables": "Moody", "extra_columns": "Moody", "extra_indexes": "Moody"}
+CLASSES = {**METHODS, **WITHOUT_SHAPE, "read": "Moody"}
 MOODY = f"ValueError: no (in Moody.tables, user_code.py, line {inspect.getsourcelines(user_code.fail)[1] + 2})"
 HARMLESS = ("a function that fails", "a function that returns nonsense")
 
@@ -42,7 +45,7 @@ HARMLESS = ("a function that fails", "a function that returns nonsense")
 def moody(method: str, mood: str, when: str = "") -> dict[str, Any]:
     """A route whose model misbehaves."""
     options = {"method": method, "mood": mood, "always": when == "always"}
-    return {"topic": "moody/#", "model": {f"{USER}.{METHODS[method]}": options}, "decode": f"{USER}.decode"}
+    return {"topic": "moody/#", "model": {f"{USER}.{CLASSES[method]}": options}, "decode": f"{USER}.decode"}
 
 
 def require_neighbours(bench: Workbench, sent: list[tuple[str, Any]]) -> None:
@@ -230,25 +233,44 @@ def test_user_code_that_hangs_or_exits_costs_only_its_message(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mood", [*TANTRUMS, *NONSENSE])
+@pytest.mark.parametrize("method", WITHOUT_SHAPE)
 def test_a_model_that_never_says_its_tables_costs_only_its_messages(
-    mood: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer starts, other routes and their views work, records of others are deleted in time."""
-    bench = Workbench(tmp_path, moody("tables", mood, "always"), {**GOOD, "keep": "1 h"})
+    moods = [*TANTRUMS, *NONSENSE]
+    own = [{**moody(method, mood, "always"), "topic": f"moody/{number}/#"} for number, mood in enumerate(moods)]
+    bench = Workbench(tmp_path, *own, {**GOOD, "keep": "1 h"})
     monkeypatch.setattr(user_code, "awake", True)
     bench.restart()
-    sent: list[tuple[str, Any]] = [("good/a", {"v": 1.0}), ("moody/a", {"fine": 1.0})]
+    sent: list[tuple[str, Any]] = [("good/a", {"v": 1.0})]
+    sent += [(f"moody/{number}/a", {"fine": 1.0}) for number in range(len(moods))]
     bench.send(*sent)
     bench.writer.do_idle_work()
     require_neighbours(bench, sent)
-    assert len(bench.dead()) == 1
+    assert len(bench.dead()) == len(moods)
     assert ("good_a_view",) in bench.sql("SELECT name FROM mqtt_view")
     bench.restart()
     bench.now += 7200
     with suppress(Exception):  # it says that a model cannot be asked
         bench.writer.retention.finish()
     assert bench.data("good/#") == []
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_read_stops_only_who_asks_for_its_records(tmp_path: Path) -> None:
+    """One line names the table and the place in the user's code; topics of other routes can still be read."""
+    moods = [*TANTRUMS, *NONSENSE]
+    own = [{**moody("read", mood), "topic": f"moody/{number}/#"} for number, mood in enumerate(moods)]
+    bench = Workbench(tmp_path, *own, GOOD)
+    bench.send(("good/a", {"v": 1.0}), *((f"moody/{number}/a", {"bad": 1.0}) for number in range(len(moods))))
+    assert bench.dead() == []
+    assert bench.data("good/#") == [{"v": 1.0}]
+    raised = r"holds a row that Moody cannot read: \w+; correct Moody\.read \(user_code\.py, line \d+\), or the row"
+    returned = r"cannot be read: Moody\.read returned a \w+, not a Record; correct Moody\.read"
+    for number, mood in enumerate(moods):
+        with pytest.raises(AmqttDbError, match=f"table moody_{number}_a {raised if mood in TANTRUMS else returned}"):
+            bench.data(f"moody/{number}/#")
 
 
 def test_a_model_that_fails_later_stops_only_its_own_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,19 @@ class Moody(Wide):
         """Misbehave, perhaps."""
         return self._do("maker", super().maker, *arguments)
 
+    def extra_columns(self) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("extra_columns", super().extra_columns)
+
+    def extra_indexes(self) -> Any:
+        """Misbehave, perhaps."""
+        return self._do("extra_indexes", super().extra_indexes)
+
+    def read(self, *arguments: Any) -> Any:
+        """Misbehave, perhaps."""
+        read = super().read
+        return self._do("read", lambda: read(*arguments))
+
 
 @attrs.frozen
 class MoodyWriter(Moody):
