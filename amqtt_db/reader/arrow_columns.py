@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -18,11 +19,11 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from amqtt_db import tagged
-from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.base import Engine, driver_error
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Cell, OwnColumns, ValueRows
 from amqtt_db.models.wide import EXTRA
-from amqtt_db.reader.arrow_types import ARROW_TYPES, MOMENT, make_array, make_fitting
+from amqtt_db.reader.arrow_types import ARROW_TYPES, MOMENT, make_array, make_fitting, read_array
 from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.path import RecordPath
@@ -61,8 +62,8 @@ def read_arrow_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, 
     if read is not None:
         try:
             return read(snapshot, keys, path, wanted)
-        except snapshot.connection.dialect.loaded_dbapi.Error as error:
-            if not snapshot.engine.tolerate_values(snapshot.connection, error):
+        except (sa.exc.DBAPIError, snapshot.connection.dialect.loaded_dbapi.Error) as error:
+            if not snapshot.engine.tolerate_values(snapshot.connection, driver_error(error)):
                 raise
         except _ODD_VALUE:  # reading record by record copes with it, or says where it is
             pass
@@ -279,13 +280,45 @@ def _fetch_arrays(
     parameters: Mapping[str, Any],
 ) -> dict[Cell, pa.Array]:
     """Return columns of a query's rows."""
-    converters = [_column_converter(snapshot.engine, _kind_of(table, cell)) for cell in cells]
-    statement = query.with_only_columns(*(table.target.c[table.names[cell]] for cell in cells))
-    blocks: list[list[pa.Array]] = [[] for _ in cells]
-    for rows in _fetch_blocks(snapshot, statement, parameters):
+    kinds = [_kind_of(table, cell) for cell in cells]
+    query = query.with_only_columns(*(table.target.c[table.names[cell]] for cell in cells))
+    blocks = _copied(snapshot, query, parameters, kinds) or _fetched(snapshot, query, parameters, kinds)
+    return {cell: _join_blocks(found, kind) for cell, found, kind in zip(cells, blocks, kinds, strict=True)}
+
+
+def _copied(
+    snapshot: Snapshot, query: sa.Select[Any], parameters: Mapping[str, Any], kinds: Sequence[Kind]
+) -> Sequence[Sequence[pa.Array]] | None:
+    """Return columns in parts, as PostgreSQL sends them without making Python objects; None if it cannot."""
+    if snapshot.connection.dialect.name != "postgresql":
+        return None
+    from amqtt_db.reader.arrow_copy import copy_columns  # noqa: PLC0415 - which needs psycopg
+
+    found = copy_columns(snapshot.connection, query, parameters, kinds)
+    return found and [list(map(partial(_in_own_form, kind), column)) for kind, column in zip(kinds, found, strict=True)]
+
+
+def _in_own_form(kind: Kind, column: pa.Array) -> pa.Array:
+    """Return a column in this project's form, given the server's."""
+    if kind not in _WRITTEN_DIFFERENTLY or column.null_count == len(column):
+        return column
+    values = [None if one is None else one[1] for one in read_array(("", kind), column)]
+    return make_array(kind, values)
+
+
+_WRITTEN_DIFFERENTLY: Final[frozenset[Kind]] = frozenset({"bigint", "decimal", "json"})
+
+
+def _fetched(
+    snapshot: Snapshot, query: sa.Select[Any], parameters: Mapping[str, Any], kinds: Sequence[Kind]
+) -> Sequence[Sequence[pa.Array]]:
+    """Return columns in parts, made of the driver's rows."""
+    converters = [_column_converter(snapshot.engine, kind) for kind in kinds]
+    blocks: list[list[pa.Array]] = [[] for _ in kinds]
+    for rows in _fetch_blocks(snapshot, query, parameters):
         for convert, column, found in zip(converters, zip(*rows, strict=True), blocks, strict=True):
             found.append(convert(column))
-    return {cell: _join_blocks(found, _kind_of(table, cell)) for cell, found in zip(cells, blocks, strict=True)}
+    return blocks
 
 
 _TIMES: Final[frozenset[Kind]] = frozenset({"datetime", "timestamp"})
