@@ -72,9 +72,9 @@ def copy_columns(
     kind does not have in this project's tables.  Raises ValueError or what Arrow raises for a value that Python has no
     type for.
     """
-    if not set(kinds) <= _FORMS.keys() or not _have_types(connection, query, parameters, kinds):
+    if not set(kinds) <= _COPIED_FORMS.keys() or not _have_types(connection, query, parameters, kinds):
         return None
-    forms = [_FORMS[kind] for kind in kinds]
+    forms = [_COPIED_FORMS[kind] for kind in kinds]
     columns = zip(query.selected_columns, forms, strict=True)
     wanted = query.with_only_columns(*(sa.cast(one, sa.Text) if form.as_text else one for one, form in columns))
     compiled = wanted.compile(dialect=connection.dialect)
@@ -96,7 +96,7 @@ def _have_types(
 ) -> bool:
     with connection.execute(query.limit(0), parameters) as result:
         found = [column[1] for column in result.cursor.description]
-    return all(type_ in _FORMS[kind].types for type_, kind in zip(found, kinds, strict=True))
+    return all(type_ in _COPIED_FORMS[kind].types for type_, kind in zip(found, kinds, strict=True))
 
 
 def _read_blocks(driver: psycopg.Connection[Any], copy: psycopg.Copy) -> Iterator[_Block]:
@@ -150,7 +150,7 @@ def _read_columns(block: _Block, forms: Sequence[_Form]) -> Iterator[pa.Array]:
         raise ValueError
 
 
-def _read_texts(kind: pa.DataType, skip: int = 0) -> _Make:
+def _copy_texts(kind: pa.DataType, skip: int = 0) -> _Make:
     """Return what reads texts or bytes; ``skip`` is the number of bytes before each."""
 
     def make(block: _Block, at: Integers, sizes: Integers, lacks: Any) -> pa.Array:
@@ -162,18 +162,18 @@ def _read_texts(kind: pa.DataType, skip: int = 0) -> _Make:
     return make
 
 
-def _read_numbers(code: str, kind: pa.DataType) -> _Make:
+def _copy_numbers(code: str, kind: pa.DataType) -> _Make:
     def make(block: _Block, at: Integers, _: Integers, lacks: Any) -> pa.Array:
         return pa.array(block.numbers(code, at), kind, mask=lacks)
 
     return make
 
 
-def _read_bools(block: _Block, at: Integers, _: Integers, lacks: Any) -> pa.Array:
+def _copy_bools(block: _Block, at: Integers, _: Integers, lacks: Any) -> pa.Array:
     return pa.array(block.numbers("i1", at) != 0, pa.bool_(), mask=lacks)
 
 
-def _read_moments(code: str, kind: pa.DataType, span: Sequence[int], shift: int = 0) -> _Make:
+def _copy_moments(code: str, kind: pa.DataType, span: Sequence[int], shift: int = 0) -> _Make:
     """Return what reads times as numbers; with ``shift``, they must be in the span that Python's types have."""
     first, last = (end - shift for end in span)
     raw = pa.int32() if code == "i4" else pa.int64()
@@ -193,24 +193,24 @@ _DAYS: Final = tuple((end - EPOCH.date()).days for end in (date.min, date.max))
 _FIRST_DAY: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)  # from which the server counts days and microseconds
 
 _TEXT_TYPES: Final = frozenset({25, 1043})
-_NUMERIC: Final = _Form(frozenset({1700}), None, _read_texts(pa.string()), as_text=True)
-_TEXT: Final = _Form(_TEXT_TYPES, None, _read_texts(pa.string()))
-_MOMENT: Final = _Form(frozenset({1184}), 8, _read_moments("i8", MOMENT, _MOMENTS, to_micros(_FIRST_DAY)))
+_NUMERIC_FORM: Final = _Form(frozenset({1700}), None, _copy_texts(pa.string()), as_text=True)
+_TEXT_FORM: Final = _Form(_TEXT_TYPES, None, _copy_texts(pa.string()))
+_MOMENT_FORM: Final = _Form(frozenset({1184}), 8, _copy_moments("i8", MOMENT, _MOMENTS, to_micros(_FIRST_DAY)))
 
-_FORMS: Final[Mapping[Kind, _Form]] = {
-    "bool": _Form(frozenset({16}), 1, _read_bools),
-    "number": _Form(frozenset({701}), 8, _read_numbers("f8", pa.float64())),
-    "int64": _Form(frozenset({20}), 8, _read_numbers("i8", pa.int64())),
-    "bigint": _NUMERIC,
-    "text": _TEXT,
-    "bytes": _Form(frozenset({17}), None, _read_texts(pa.binary())),
-    "datetime": _MOMENT,
-    "timestamp": _MOMENT,
-    "date": _Form(frozenset({1082}), 4, _read_moments("i4", pa.date32(), _DAYS, (_FIRST_DAY - EPOCH).days)),
-    "time": _Form(frozenset({1083}), 8, _read_moments("i8", pa.time64("us"), (0, 86_399_999_999))),
-    "decimal": _NUMERIC,
-    "uuid": _Form(frozenset({2950}), None, _read_texts(pa.string()), as_text=True),
-    "json": _Form(frozenset({3802}), None, _read_texts(pa.string(), skip=1)),  # behind the version of the format
-    "tagged": _TEXT,
+_COPIED_FORMS: Final[Mapping[Kind, _Form]] = {
+    "bool": _Form(frozenset({16}), 1, _copy_bools),
+    "number": _Form(frozenset({701}), 8, _copy_numbers("f8", pa.float64())),
+    "int64": _Form(frozenset({20}), 8, _copy_numbers("i8", pa.int64())),
+    "bigint": _NUMERIC_FORM,
+    "text": _TEXT_FORM,
+    "bytes": _Form(frozenset({17}), None, _copy_texts(pa.binary())),
+    "datetime": _MOMENT_FORM,
+    "timestamp": _MOMENT_FORM,
+    "date": _Form(frozenset({1082}), 4, _copy_moments("i4", pa.date32(), _DAYS, (_FIRST_DAY - EPOCH).days)),
+    "time": _Form(frozenset({1083}), 8, _copy_moments("i8", pa.time64("us"), (0, 86_399_999_999))),
+    "decimal": _NUMERIC_FORM,
+    "uuid": _Form(frozenset({2950}), None, _copy_texts(pa.string()), as_text=True),
+    "json": _Form(frozenset({3802}), None, _copy_texts(pa.string(), skip=1)),  # behind the version of the format
+    "tagged": _TEXT_FORM,
 }
 """The ids of types: https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat."""
