@@ -26,7 +26,7 @@ from amqtt_db.models.base import (
     Table,
     TableName,
 )
-from amqtt_db.models.calls import calling, checked_record, layout_of, tables_of
+from amqtt_db.models.calls import calling, layout_of, required_record, tables_of
 from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Shape, tag
@@ -217,7 +217,7 @@ class BoundModel:
                 id_, part, time, topic, session, qos, retain = map(row.__getitem__, ENVELOPE_NAMES)
                 envelope = Record(id_, part, time, topic, session, qos, retain, (), _NOTHING)
                 rows = {name: found.get((id_, part), ()) for name, found in grouped.items()}
-                records.append(checked_record(model, model.read(envelope, {names[main]: [row], **rows})))
+                records.append(required_record(model, model.read(envelope, {names[main]: [row], **rows})))
             return records
 
         return read

@@ -66,7 +66,7 @@ def layout_of(model: Model) -> Layout | None:
     return layout
 
 
-def checked_record(model: Model, result: object) -> Record:
+def required_record(model: Model, result: object) -> Record:
     """Return what a model's ``read`` returned.  Raises StructureError if that is not a record."""
     if not isinstance(result, Record):
         name = type(model).__name__
