@@ -244,6 +244,8 @@ def _bytes(value: object) -> int:
 def duration(value: object) -> timedelta:
     """Return a length of time such as ``90 days``, ``24h``, ``5 min``.  Raises ValueError."""
     length = read_duration(value) if isinstance(value, str) else None
+    if type(value) is int and 0 < value < 10**9:
+        raise ValueError(f"expected a length of time with its unit, such as {value} s or 90 days")
     if length is None:
         raise ValueError(f"expected a length of time such as 90 days, 24h or 5 min, found {found(value)}")
     if length < timedelta(seconds=1):
