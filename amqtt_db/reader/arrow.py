@@ -124,11 +124,19 @@ def pair_of(field: pa.Field) -> Pair | None:
 def _in_order(table: pa.Table, *, descending: bool) -> pa.Table:
     """Return a table in the order of time, id and part, without work if it is in that order."""
     times, ids, parts = (_numbers_of(table[name]) for name in ("time", "id", "part"))
+    if _are_sorted((parts, ids, times), descending=descending):
+        return table
     order = np.lexsort((parts, ids, times))
-    if descending:
-        order = order[::-1]
-    is_sorted = bool((order == np.arange(len(order))).all())
-    return table if is_sorted else table.take(pa.array(order))
+    return table.take(pa.array(order[::-1] if descending else order))
+
+
+def _are_sorted(keys: Sequence[np.ndarray[Any, Any]], *, descending: bool) -> bool:
+    """Return True if each row's key is above the one before it, the last key first."""
+    above: Any = False
+    for key in keys:
+        before, after = (key[1:], key[:-1]) if descending else (key[:-1], key[1:])
+        above = (after > before) | ((after == before) & above)
+    return bool(np.all(above))
 
 
 def _numbers_of(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:

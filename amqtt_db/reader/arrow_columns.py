@@ -1,15 +1,12 @@
 """Records as Arrow columns, straight from the tables where the model's layout says what their columns mean.
 
-Rows are fetched some hundred at a time, so that they are still in the processor's cache when they are turned into
-columns.  A model without a known layout, and a table with a value that its column's kind does not allow, are read
+A model without a known layout, and a table with a value that its column's kind does not allow, are read
 record by record.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -19,11 +16,12 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from amqtt_db import tagged
-from amqtt_db.database.engines.base import Engine, driver_error
+from amqtt_db.database.engines.base import driver_error
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.models.base import Cell, OwnColumns, ValueRows
 from amqtt_db.models.wide import EXTRA
-from amqtt_db.reader.arrow_types import ARROW_TYPES, MOMENT, make_array, make_fitting, read_array
+from amqtt_db.reader.arrow_rows import fetch_columns
+from amqtt_db.reader.arrow_types import MOMENT, make_array, make_fitting
 from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.path import RecordPath
@@ -32,8 +30,6 @@ from amqtt_db.reader.statement import bounded_statement, same_record
 from amqtt_db.reader.walk import bounds_of, walk
 from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, restored
 
-_ROWS_IN_CACHE: Final = 500
-_ROWS_FROM_SERVER: Final = 20 * _ROWS_IN_CACHE  # fetched at a time, for each of them is a round trip
 _PAGE_SIZE: Final = 2000  # records, where they are read one by one
 
 _ENVELOPE_KINDS: Final[Mapping[str, Kind]] = {
@@ -282,137 +278,4 @@ def _fetch_arrays(
     """Return columns of a query's rows."""
     kinds = [_kind_of(table, cell) for cell in cells]
     query = query.with_only_columns(*(table.target.c[table.names[cell]] for cell in cells))
-    blocks = _copied(snapshot, query, parameters, kinds) or _fetched(snapshot, query, parameters, kinds)
-    return {cell: _join_blocks(found, kind) for cell, found, kind in zip(cells, blocks, kinds, strict=True)}
-
-
-def _copied(
-    snapshot: Snapshot, query: sa.Select[Any], parameters: Mapping[str, Any], kinds: Sequence[Kind]
-) -> Sequence[Sequence[pa.Array]] | None:
-    """Return columns in parts, as PostgreSQL sends them without making Python objects; None if it cannot."""
-    if snapshot.connection.dialect.name != "postgresql":
-        return None
-    from amqtt_db.reader.arrow_copy import copy_columns  # noqa: PLC0415 - which needs psycopg
-
-    found = copy_columns(snapshot.connection, query, parameters, kinds)
-    return found and [list(map(partial(_in_own_form, kind), column)) for kind, column in zip(kinds, found, strict=True)]
-
-
-def _in_own_form(kind: Kind, column: pa.Array) -> pa.Array:
-    """Return a column in this project's form, given the server's."""
-    if kind not in _WRITTEN_DIFFERENTLY or column.null_count == len(column):
-        return column
-    values = [None if one is None else one[1] for one in read_array(("", kind), column)]
-    return make_array(kind, values)
-
-
-_WRITTEN_DIFFERENTLY: Final[frozenset[Kind]] = frozenset({"bigint", "decimal", "json"})
-
-
-def _fetched(
-    snapshot: Snapshot, query: sa.Select[Any], parameters: Mapping[str, Any], kinds: Sequence[Kind]
-) -> Sequence[Sequence[pa.Array]]:
-    """Return columns in parts, made of the driver's rows."""
-    converters = [_column_converter(snapshot.engine, kind) for kind in kinds]
-    blocks: list[list[pa.Array]] = [[] for _ in kinds]
-    for rows in _fetch_blocks(snapshot, query, parameters):
-        for convert, column, found in zip(converters, zip(*rows, strict=True), blocks, strict=True):
-            found.append(convert(column))
-    return blocks
-
-
-_TIMES: Final[frozenset[Kind]] = frozenset({"datetime", "timestamp"})
-
-
-def _join_blocks(blocks: Sequence[pa.Array], kind: Kind) -> pa.Array:
-    target = MOMENT if kind == "timestamp" else ARROW_TYPES[kind]
-    if kind in _TIMES and any(block.type == pa.string() for block in blocks):
-        texts = pa.chunked_array([block.cast(pa.string()) for block in blocks], pa.string())
-        return texts.combine_chunks().cast(pa.timestamp("us")).cast(target)
-    typed = [block.cast(target) if block.type != target else block for block in blocks]
-    return pa.chunked_array(typed, target).combine_chunks()
-
-
-def _fetch_blocks(
-    snapshot: Snapshot, statement: sa.Select[Any], parameters: Mapping[str, Any]
-) -> Iterator[Sequence[Any]]:
-    """Yield the rows of a query, some hundred at a time, without having all of them in memory."""
-    if snapshot.connection.dialect.name == "sqlite":  # its driver has no rows before they are asked for
-        with snapshot.connection.execute(statement, parameters) as result:
-            while rows := result.cursor.fetchmany(_ROWS_IN_CACHE):
-                yield rows
-        return
-    options = {"stream_results": True, "max_row_buffer": _ROWS_FROM_SERVER}
-    with snapshot.connection.execute(statement, parameters, execution_options=options) as streamed:
-        while some := streamed.fetchmany(_ROWS_IN_CACHE):
-            yield some
-
-
-def _column_converter(engine: Engine, kind: Kind) -> Callable[[Sequence[Any]], pa.Array]:
-    """Return a function from a column as the driver returns it to Arrow's, perhaps of a type that is cast later."""
-    if kind in _AS_THE_DRIVER_RETURNS:
-        return _AS_THE_DRIVER_RETURNS[kind]
-    decode = engine.decoders.get(kind)
-
-    def convert(column: Sequence[Any]) -> pa.Array:
-        if column.count(None) == len(column):
-            return pa.nulls(len(column))
-        decoded = column if decode is None else [None if value is None else decode(value) for value in column]
-        return make_array(kind, decoded)
-
-    return convert
-
-
-def _packed(code: str, kind: pa.DataType, *others: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
-    """Return a function that packs numbers as the module ``array`` does, which is faster than Arrow itself.
-
-    Neither changes a value to make it fit, as Arrow does if it is told the type.
-    """
-    infer = _inferred(kind, *others, pa.null())
-
-    def convert(column: Sequence[Any]) -> pa.Array:
-        try:
-            packed = array(code, column)
-        except TypeError:  # there is a None
-            return infer(column)
-        return pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(packed)])
-
-    return convert
-
-
-def _inferred(*allowed: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
-    """Return a function that lets Arrow find the type, which must be one of these."""
-
-    def convert(column: Sequence[Any]) -> pa.Array:
-        found = pa.nulls(len(column)) if column.count(None) == len(column) else pa.array(column)
-        if found.type not in allowed:
-            raise ValueError(f"a column holds a {found.type}")
-        return found
-
-    return convert
-
-
-def _texts_or_null(column: Sequence[Any]) -> pa.Array:
-    """Return texts.  Raises TypeError for anything else."""
-    return pa.nulls(len(column)) if column.count(None) == len(column) else pa.array(column, pa.string())
-
-
-def _moments(column: Sequence[Any]) -> pa.Array:
-    """Return times that are texts, or datetimes in UTC with or without saying so."""
-    first = next((value for value in column if value is not None), None)
-    if first is None:
-        return pa.nulls(len(column))
-    return pa.array(column, pa.string()) if isinstance(first, str) else pa.array(column, MOMENT)
-
-
-_AS_THE_DRIVER_RETURNS: Final[Mapping[Kind, Callable[[Sequence[Any]], pa.Array]]] = {
-    "bool": _inferred(pa.bool_(), pa.int64(), pa.null()),
-    "number": _packed("d", pa.float64(), pa.int64()),
-    "int64": _packed("q", pa.int64()),
-    "text": _texts_or_null,
-    "bytes": _inferred(pa.binary(), pa.null()),
-    "datetime": _moments,
-    "timestamp": _moments,
-    "tagged": _texts_or_null,
-}
-"""Kinds that need no decoding."""
+    return dict(zip(cells, fetch_columns(snapshot, query, parameters, kinds), strict=True))

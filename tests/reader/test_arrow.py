@@ -147,6 +147,18 @@ def test_columns_come_straight_from_the_tables(model: Any, site: Site, monkeypat
         require_equal(amqtt_db.read(bench.url, **selection).to_arrow(), records)
 
 
+@pytest.mark.parametrize("model", ["wide", "narrow", "eav"])
+def test_parts_of_a_column_differ(model: str, tmp_path: Path) -> None:
+    """Of rows fetched together, some have all values of a column, some none, and some a few."""
+    entity = {"n": "int", "x": "float", "ok": "bool", "at": "datetime", "note": "str"}
+    bench = Workbench(tmp_path, {"topic": "#", "model": model, "entity": entity})
+    full = {"n": 1, "x": 1.5, "ok": True, "at": "2024-01-31T12:00:00Z", "note": "a"}
+    kinds = [full, {}, {**full, "n": 2**60, "x": 2}, {"ok": False, "note": ""}]
+    chosen = [0] * 600 + [1] * 600 + [0, 2] * 300 + [0, 1, 2, 3] * 150
+    bench.send(*(("a", kinds[number]) for number in chosen))
+    require_equal(amqtt_db.read(bench.url).to_arrow(), amqtt_db.read(bench.url))
+
+
 def test_a_model_from_elsewhere_is_asked_what_its_columns_mean(tmp_path: Path) -> None:
     """A table has what the model reads, not what is in its columns."""
     bench = Workbench(tmp_path, {"topic": "#", "model": f"{__name__}.Doubled"})

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import amqtt_db
 from amqtt_db.database.snapshot import open_snapshot
 from amqtt_db.errors import DatabaseError
-from amqtt_db.reader import arrow_columns
+from amqtt_db.reader import arrow_columns, arrow_rows
 from amqtt_db.reader.arrow_copy import copy_columns
 from tests.database.engines.servers import Site
 from tests.reader.test_arrow import require_equal
@@ -37,7 +37,7 @@ def bench(postgresql: Site) -> Workbench:
 def test_each_kind_is_copied(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and NULLs of all kinds; no row is made a Python object."""
     wanted = list(amqtt_db.read(bench.url))
-    monkeypatch.setattr(arrow_columns, "_fetched", None)
+    monkeypatch.setattr(arrow_rows, "_pack_rows", None)
     monkeypatch.setattr(arrow_columns, "walk", None)
     require_equal(amqtt_db.read(bench.url).to_arrow(), wanted)
 
