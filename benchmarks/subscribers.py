@@ -20,7 +20,8 @@ from typing import Any, Final, cast
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
 from amqtt_db.ingest.bridge.bridge import Link
-from amqtt_db.ingest.bridge.packets import V5, Connack, PacketReader, Publish, Suback
+from amqtt_db.ingest.bridge.packet_reader import PacketReader
+from amqtt_db.ingest.bridge.packets import V5, Connack, Publish, Suback
 from amqtt_db.ingest.garbage import calm_collector
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.journal import Journal

@@ -15,13 +15,13 @@ import orjson
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
 from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, Linger
+from amqtt_db.ingest.bridge.packet_reader import PacketReader
 from amqtt_db.ingest.bridge.packets import (
     V5,
     Connack,
     Disconnect,
     MalformedPacket,
     Packet,
-    PacketReader,
     Pingresp,
     Publish,
     Pubrel,

@@ -12,6 +12,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
+from amqtt_db.ingest.bridge.packet_reader import PacketReader
 from amqtt_db.ingest.bridge.packets import (
     V5,
     V311,
@@ -19,7 +20,6 @@ from amqtt_db.ingest.bridge.packets import (
     Disconnect,
     MalformedPacket,
     Packet,
-    PacketReader,
     Properties,
     Publish,
     Suback,
