@@ -10,6 +10,7 @@ from amqtt_db.ingest.bridge.packets import (
     LARGEST_PACKET,
     NO_PROPERTIES,
     SUBSCRIPTION_ID,
+    UINT16,
     USER_PROPERTY,
     V5,
     Connack,
@@ -26,14 +27,13 @@ from amqtt_db.ingest.bridge.packets import (
 )
 
 _CONNACK, _PUBREL, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 6, 9, 11, 13, 14
-_UINT16: Final = Struct(">H")
 
 _new: Final = tuple.__new__  # a NamedTuple's own constructor takes twice as long
 
 # Property identifiers by the types of their values.
 _FIXED_WIDTHS: Final[Mapping[int, Struct]] = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), Struct("B")),
-    **dict.fromkeys((0x13, 0x21, 0x22, 0x23), _UINT16),
+    **dict.fromkeys((0x13, 0x21, 0x22, 0x23), UINT16),
     **dict.fromkeys((0x02, 0x11, 0x18, 0x27), Struct(">I")),
 }
 _TEXTS: Final = frozenset({0x03, 0x08, 0x12, 0x15, 0x1A, 0x1C, 0x1F})
@@ -219,7 +219,7 @@ def _trailing(body: bytes, start: int, version: Version) -> Properties:
 
 
 def _packet_id(body: bytes) -> int:
-    packet_id: int = _UINT16.unpack_from(body)[0]
+    packet_id: int = UINT16.unpack_from(body)[0]
     if not packet_id:
         raise MalformedPacket("the broker sent the packet id 0")
     return packet_id
@@ -269,7 +269,7 @@ def _property_value(name: int, data: bytes, start: int) -> tuple[Any, int]:
 
 
 def _binary_field(data: bytes, start: int) -> tuple[bytes, int]:
-    behind = start + 2 + _UINT16.unpack_from(data, start)[0]
+    behind = start + 2 + UINT16.unpack_from(data, start)[0]
     if behind > len(data):
         raise IndexError
     return data[start + 2 : behind], behind

@@ -26,7 +26,7 @@ PUBACK: Final = 0x4002_0000
 PUBREC: Final = 0x5002_0000
 PUBCOMP: Final = 0x7002_0000
 
-_UINT16: Final = Struct(">H")
+UINT16: Final = Struct(">H")
 _UINT32: Final = Struct(">I")
 
 SUBSCRIPTION_ID: Final = 0x0B
@@ -131,10 +131,10 @@ def connect(
     ``session_expiry`` and ``receive_maximum`` have no effect in MQTT 3.1.1.
     """
     flags = (username is not None) << 7 | (password is not None) << 6 | clean << 1
-    body = _text_field("MQTT") + bytes((version, flags)) + _UINT16.pack(keep_alive)
+    body = _text_field("MQTT") + bytes((version, flags)) + UINT16.pack(keep_alive)
     if version == V5:
         properties = bytes((SESSION_EXPIRY,)) + _UINT32.pack(session_expiry)
-        properties += bytes((RECEIVE_MAXIMUM,)) + _UINT16.pack(receive_maximum)
+        properties += bytes((RECEIVE_MAXIMUM,)) + UINT16.pack(receive_maximum)
         body += _encode_length(len(properties)) + properties
     body += _text_field(client_id)
     body += b"".join(_text_field(value) for value in (username, password) if value is not None)
@@ -147,13 +147,13 @@ def subscribe(version: Version, packet_id: int, filters: Sequence[str], qos: int
     ``retain_handling``: 0 asks for retained messages, 1 only for those of a new subscription, 2 for none.
     """
     options = qos | (0x08 | retain_handling << 4 if version == V5 else 0)
-    body = _UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
+    body = UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
     return _packet(0x82, body + b"".join(_text_field(topic_filter) + bytes((options,)) for topic_filter in filters))
 
 
 def unsubscribe(version: Version, packet_id: int, filters: Sequence[str]) -> bytes:
     """Return an UNSUBSCRIBE for all ``filters``."""
-    body = _UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
+    body = UINT16.pack(packet_id) + (b"\x00" if version == V5 else b"")
     return _packet(0xA2, body + b"".join(map(_text_field, filters)))
 
 
@@ -192,4 +192,4 @@ def _encode_length(value: int) -> bytes:
 
 def _text_field(value: str) -> bytes:
     encoded = value.encode()
-    return _UINT16.pack(len(encoded)) + encoded
+    return UINT16.pack(len(encoded)) + encoded
