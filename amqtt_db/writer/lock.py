@@ -44,7 +44,7 @@ def acquire_lock(journal: Path, routes: Iterable[Route]) -> int:
 
 
 def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
-    """Raise AmqttDbError if a writer with other routes or models is using the journal."""
+    """Raise AmqttDbError if a writer with other routes, decoders, entities or models is using the journal."""
     with suppress(FileNotFoundError), writer_lock_file(journal).open("rb") as file:
         if is_locked(file.fileno()) and file.read().decode() != _digest(routes):
             raise AmqttDbError(
@@ -54,9 +54,11 @@ def require_same_routes(journal: Path, routes: Iterable[Route]) -> None:
 
 
 def _digest(routes: Iterable[Route]) -> str:
-    told = [(route.filter.text, to_spec(route.model, timed=route.timed), _declares(route)) for route in routes]
-    return key_hash(orjson.dumps(told).decode())
+    return key_hash(orjson.dumps(list(map(_tell, routes))).decode())
 
 
-def _declares(route: Route) -> Sequence[object]:
-    return route.time, [] if route.entity is None else sorted(route.entity.shape.properties)
+def _tell(route: Route) -> Sequence[object]:
+    """Return what decides which records a route's messages make, and where they go."""
+    declared = [] if route.entity is None else sorted(route.entity.shape.properties)
+    model = to_spec(route.model, timed=route.timed)
+    return route.filter.text, route.format, model, route.time, declared, route.unknown, route.mismatch

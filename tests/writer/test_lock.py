@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,14 @@ def test_one_writer_per_journal(tmp_path: Path) -> None:
     os.close(acquire_lock(tmp_path / "journal", ()))
 
 
-def test_a_writer_with_other_routes_is_in_the_way(tmp_path: Path) -> None:
-    """While it is running, a process with other routes or models gets an error; afterwards it does not."""
-    journal, old, new = tmp_path / "journal", routes({"topic": "t"}), routes({"topic": "t", "model": "eav"})
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "eav"}, {"decode": "text"}, {"decode": {"csv": {"columns": ["a"]}}}, {"entity": {"a": "int"}}],
+    ids="-".join,
+)
+def test_a_writer_with_other_routes_is_in_the_way(change: dict[str, Any], tmp_path: Path) -> None:
+    """While it is running, a process with another model, decoder or entity gets an error; afterwards it does not."""
+    journal, old, new = tmp_path / "journal", routes({"topic": "t"}), routes({"topic": "t", **change})
     require_same_routes(journal, new)
     lock = acquire_lock(journal, old)
     require_same_routes(journal, old)
