@@ -12,7 +12,7 @@ from bson import decode as decode_bson
 from bson.binary import Binary, UuidRepresentation
 from bson.errors import InvalidBSON
 
-from amqtt_db.decode.checks import shorten
+from amqtt_db.decode.checks import MAX_DEPTH, shorten
 from amqtt_db.errors import DecodeError
 
 _CODEC_OPTIONS: Final[Any] = CodecOptions(tz_aware=True, uuid_representation=UuidRepresentation.STANDARD)
@@ -29,7 +29,7 @@ _CONVERTED: Final[Mapping[type, Callable[[Any], Any]]] = {
 def decode(payload: bytes) -> Any:
     """Return BSON as plain data.  Raises DecodeError, also for code, patterns and other values that are no data."""
     try:
-        return _to_plain(decode_bson(payload, _CODEC_OPTIONS))
+        return _to_plain(decode_bson(payload, _CODEC_OPTIONS), MAX_DEPTH)
     except DecodeError:
         raise
     except RecursionError:
@@ -40,16 +40,19 @@ def decode(payload: bytes) -> Any:
         raise DecodeError(f"not BSON: {shorten(error)}") from None
 
 
-def _to_plain(item: Any) -> Any:
+def _to_plain(item: Any, levels: int) -> Any:
+    """Return plain data for a value that may be nested so many levels deep."""
     kind = type(item)
     if kind in _PLAIN:
         return item
-    if kind is dict:
-        if _PLAIN.issuperset(map(type, item.values())):
-            return item
-        return {key: _to_plain(value) for key, value in item.items()}
-    if kind is list:
-        return [_to_plain(value) for value in item]
     if kind in _CONVERTED:
         return _CONVERTED[kind](item)
-    raise DecodeError(f"BSON {kind.__name__} cannot be stored")
+    if kind is not dict and kind is not list:
+        raise DecodeError(f"BSON {kind.__name__} cannot be stored")
+    if not levels:
+        raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+    if kind is list:
+        return [_to_plain(value, levels - 1) for value in item]
+    if _PLAIN.issuperset(map(type, item.values())):
+        return item
+    return {key: _to_plain(value, levels - 1) for key, value in item.items()}

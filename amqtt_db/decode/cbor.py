@@ -10,15 +10,21 @@ from io import BytesIO
 from typing import Any, Final
 from uuid import UUID
 
-from cbor2 import CBORDecoder, CBORSimpleValue, CBORTag, undefined
+from cbor2 import CBORSimpleValue, CBORTag, load, undefined
 
-from amqtt_db.decode.checks import shorten
+from amqtt_db.decode.checks import MAX_DEPTH, check_depth, is_like_json, shorten
 from amqtt_db.errors import DecodeError
 
 _CBOR_SCALARS: Final = frozenset({type(None), bool, int, float, date, time, Decimal, UUID})
-_FLAT_VALUES: Final = _CBOR_SCALARS | {str, bytes}
-_TEXT_ONLY: Final = frozenset({str})
-_LONG_TAGS: Final = re.compile(rb"[\xd8-\xdb]").search  # all references are among them: they can expand a payload
+_LONG_TAGS: Final = b"\xd8\xd9\xda\xdb"
+_REFERENCES: Final = tuple(
+    re.compile(start + rb"[\x19\x1d]").search for start in (rb"\xd8", rb"\xd9\0", rb"\xda\0{3}", rb"\xdb\0{7}")
+)
+"""Find a tag that refers to something before it, whatever its length; such tags can expand a payload beyond any memory.
+
+One pattern for all would take several times as long, because it has no byte to begin with.
+"""
+
 _NO_LABELS: Final[Mapping[int, str]] = {}
 
 
@@ -29,12 +35,15 @@ def decode(payload: bytes, labels: Mapping[int, str] = _NO_LABELS) -> Any:
     """
     stream = BytesIO(payload)
     try:
-        data = CBORDecoder(stream).decode()
+        data = load(stream)
         if stream.tell() != len(payload):
             raise DecodeError("not CBOR: unexpected bytes at its end")
-        if _is_flat(data) and not _LONG_TAGS(payload):
+        if not _may_refer(payload) and is_like_json(data, len(payload)):
             return data
-        return _Plain(len(payload), labels).plain(data)
+        data = _Plain(len(payload), labels).plain(data)
+        if len(payload) > MAX_DEPTH:
+            check_depth(data)
+        return data
     except DecodeError:
         raise
     except RecursionError:
@@ -43,13 +52,10 @@ def decode(payload: bytes, labels: Mapping[int, str] = _NO_LABELS) -> Any:
         raise DecodeError(f"not CBOR: {shorten(error)}") from None
 
 
-def _is_flat(data: Any) -> bool:
-    """Return True for an object that is plain data already."""
-    return (
-        type(data) is dict
-        and _TEXT_ONLY.issuperset(map(type, data))
-        and _FLAT_VALUES.issuperset(map(type, data.values()))
-    )
+def _may_refer(payload: bytes) -> bool:
+    """Return False for a payload in which nothing refers to something else."""
+    has_tags = len(payload.translate(None, _LONG_TAGS)) < len(payload)
+    return has_tags and any(find(payload) for find in _REFERENCES)
 
 
 class _Plain:

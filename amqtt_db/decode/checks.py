@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import chain, islice
 from typing import Any, Final
 
+import orjson
+
 from amqtt_db.errors import DecodeError
 
 Decoder = Callable[[bytes], Any]
@@ -16,8 +18,16 @@ Decoder = Callable[[bytes], Any]
 MAX_DEPTH: Final = 200
 """The maximum nesting depth of lists and objects in a payload.
 
-orjson writes at most 254 levels, and a record that is exported or moved to another model gets a few more.
+A record that is exported or moved to another model gets a few more, and orjson must be able to write these, too.
 """
+
+_ORJSON_DEPTH: Final = 254  # levels that orjson writes at most
+_NOTHING_ELSE: Final = (
+    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+_LARGE: Final = 10 * MAX_DEPTH  # bytes: the lists around such data do not matter
+_LISTS_AND_OBJECTS: Final = (dict, list, tuple, Mapping)
+_NEVER_NESTED: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 _LONGEST_NUMBER_TEXT: Final = 64  # characters; more digits are rather an identifier, as are those that begin with 0
 _BEGINS_NUMBER: Final = frozenset(" +-0123456789")
@@ -84,21 +94,52 @@ def _generate(parts: Iterable[Any]) -> Iterator[Any]:
 
 def check_depth(data: Any) -> None:
     """Raise DecodeError for lists and objects that are nested too deeply to be written as JSON."""
-    level = [data]
-    for _ in range(MAX_DEPTH + 1):
-        inner = {
-            id(child): child for item in level for child in _children(item)
-        }  # the same object may occur many times
+    level = [data] if isinstance(data, _LISTS_AND_OBJECTS) else []
+    for _ in range(MAX_DEPTH):
+        inner = {id(child): child for item in level for child in _nested_in(item)}
         if not inner:
             return
-        level = list(inner.values())
+        level = list(inner.values())  # the same object may occur many times
     raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _children(item: Any) -> Collection[Any]:
-    if isinstance(item, Mapping):
-        return item.values()
-    return item if isinstance(item, (list, tuple)) else ()
+def _nested_in(item: Any) -> Collection[Any]:
+    """Return the lists and objects right within one."""
+    children = item.values() if isinstance(item, Mapping) else item
+    if _NEVER_NESTED.issuperset(map(type, children)):
+        return ()
+    return [child for child in children if isinstance(child, _LISTS_AND_OBJECTS)]
+
+
+def is_like_json(data: Any, size: int) -> bool:
+    """Return True for data that JSON can hold: keys are text, and nothing is nested too deeply.
+
+    ``size`` is the payload's, in bytes; a level takes at least one.  False means only that somebody has to look: orjson
+    looks at everything at once, faster than any loop here.
+    """
+    if size > _LARGE:
+        return is_shallow(data)
+    try:
+        written = orjson.dumps(data, option=_NOTHING_ELSE)
+    except TypeError:
+        return False
+    return size <= MAX_DEPTH or not has_many_brackets(written) or is_shallow(data)
+
+
+def has_many_brackets(json: bytes) -> bool:
+    """Return True for JSON that may be nested too deeply."""
+    return json.count(b"[") + json.count(b"{") > MAX_DEPTH
+
+
+def is_shallow(data: Any) -> bool:
+    """Return True for data that JSON can hold and that is not nested too deeply: orjson takes it within more lists."""
+    for _ in range(_ORJSON_DEPTH - MAX_DEPTH):
+        data = [data]
+    try:
+        orjson.dumps(data, option=_NOTHING_ELSE)
+    except TypeError:
+        return False
+    return True
 
 
 def names_problems(names: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from amqtt_db.decode.delimited import Encoding, csv_format, tsv_format
 from amqtt_db.decode.inflate import GZIP, MAX_SIZE, RAW_DEFLATE, ZLIB, inflate
 from amqtt_db.decode.influx import influx_format
 from amqtt_db.decode.json_text import auto_format, json_format, strip_ends
-from amqtt_db.decode.libraries import LazyDecoder, import_library, read_file, read_folder
+from amqtt_db.decode.libraries import import_library, make_lazy, read_file, read_folder
 from amqtt_db.decode.senml import senml_format
 from amqtt_db.decode.xml import xml_format
 from amqtt_db.errors import DecodeError
@@ -79,7 +79,7 @@ def msgpack_format() -> Decoder:
 
     Raises ValueError without the extra ``msgpack``.
     """
-    return LazyDecoder("msgpack", "msgpack", "amqtt_db.decode.msgpack")
+    return make_lazy("msgpack", "msgpack", "amqtt_db.decode.msgpack")
 
 
 def cbor_format() -> Decoder:
@@ -87,7 +87,7 @@ def cbor_format() -> Decoder:
 
     Raises ValueError without the extra ``cbor``.
     """
-    return LazyDecoder("cbor", "cbor2", "amqtt_db.decode.cbor")
+    return make_lazy("cbor", "cbor2", "amqtt_db.decode.cbor")
 
 
 def bson_format() -> Decoder:
@@ -95,7 +95,7 @@ def bson_format() -> Decoder:
 
     Raises ValueError without the extra ``bson``.
     """
-    return LazyDecoder("bson", "bson", "amqtt_db.decode.bson")
+    return make_lazy("bson", "bson", "amqtt_db.decode.bson")
 
 
 def protobuf_format(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from amqtt_db.decode.checks import Decoder, as_records, decode_utf8
 from amqtt_db.errors import DecodeError
-from amqtt_db.record import EPOCH
+from amqtt_db.record import EPOCH, MICROSECOND
 
 PRECISIONS: Final = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9}
 """The units that times may have, in nanoseconds."""
@@ -27,6 +27,11 @@ _TRUTHS: Final = {
 }
 _WRITTEN_NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII).fullmatch
 _DIGITS: Final = re.compile(r"[-+]?\d{1,20}", re.ASCII).fullmatch
+
+_LETTERS: Final = bytes(range(33, 127)).translate(None, b',="\\')
+_COMMAS: Final = bytes.maketrans(b"= ", b",,")
+_SEPARATORS: Final = re.compile(rb"((?:,=)*) =(?:,=)* ?").fullmatch
+_MOST_SEPARATORS: Final = 1000  # so that little is remembered of lines
 
 # A separator behind a backslash is part of a name.  Text is in quotes, and may have line breaks in it.
 _NAME_IN_LINE: Final = r"[^,= \n]+(?:(?<=\\)[,= ][^,= \n]*)*"
@@ -53,11 +58,11 @@ def influx_format(
     unit = PRECISIONS[precision]
 
     def decode_influx(payload: bytes) -> Any:
-        text = decode_utf8(payload, "line protocol").rstrip("\n")
-        if '"' in text or "\\" in text:
-            return as_records(_scan_lines(text, unit))
-        record = None if "\n" in text else _split_line(text, unit)
-        return as_records(_split_lines(text, unit)) if record is None else record
+        record = _split_line(payload.rstrip(b"\n"), unit)
+        if record is not None:
+            return record
+        text = decode_utf8(payload, "line protocol")
+        return as_records(_scan_lines(text, unit) if '"' in text or "\\" in text else _split_lines(text, unit))
 
     return decode_influx
 
@@ -65,36 +70,48 @@ def influx_format(
 def _split_lines(text: str, unit: int) -> Iterator[dict[str, Any]]:
     """Yield the records of lines without quotes and backslashes."""
     for number, line in enumerate(text.split("\n"), start=1):
-        record = _split_line(line, unit)
+        record = _split_line(line.encode(), unit)
         if record is None:
             yield from _scan_lines(line, unit, number)
         else:
             yield record
 
 
-def _split_line(line: str, unit: int) -> dict[str, Any] | None:
+def _split_line(line: bytes, unit: int) -> dict[str, Any] | None:
     """Return the record of a plain line; None for any other, and for one with a mistake."""
-    if not (line.isascii() and line.isprintable()) or line.startswith("#"):
+    separators = line.translate(None, _LETTERS)
+    tags = _count_tags(separators) if len(separators) < _MOST_SEPARATORS else None
+    if tags is None:
         return None
-    series, _, rest = line.partition(" ")
-    values, _, time = rest.partition(" ")
-    measurement, *tags = series.split(",")
-    fields = values.split(",")
-    record: dict[str, Any] = {"measurement": measurement}
+    parts = line.translate(_COMMAS).decode().split(",")
+    time = None if len(parts) % 2 else parts.pop()
+    names, values = ["measurement", *parts[1::2]], parts[::2]
+    fields = values[tags + 1 :]
     try:
-        for tag in tags:
-            name, record[name] = tag.split("=")
-        is_whole = "" not in record.values()
-        for field in fields:
-            name, value = field.split("=")
-            record[name] = _READ_BY_END[value[-1]](value)
-        if not is_whole or len(record) != 1 + len(tags) + len(fields) or "" in record or not _is_free(record):
+        numbers = values[tags + 1 :] = [_READ_PLAIN[text[-1]](text) for text in fields]
+        record: dict[str, Any] = dict(zip(names, values))  # noqa: B905 - they are equally long, and it is faster
+        if len(record) < len(names) or "" in record or "" in values or not _is_free(record):
             return None
-        if time:
+        if _are_odd(fields, numbers) or line.startswith(b"#"):
+            return None
+        if time is not None:
             _add_time(record, _read_integer(time, unit))
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, OverflowError):
         return None
     return record
+
+
+@lru_cache(512)
+def _count_tags(separators: bytes) -> int | None:
+    """Return the number of a plain line's tags, given all its characters that are not plain letters."""
+    found = _SEPARATORS(separators)
+    return None if found is None else len(found[1]) // 2
+
+
+def _are_odd(texts: list[str], numbers: list[Any]) -> bool:
+    """Return True if one of some numbers may be infinite, or has an underscore, which Python takes."""
+    total = sum(numbers)
+    return total - total != 0 or "_" in "".join(texts)
 
 
 def _scan_lines(text: str, unit: int, number: int = 1) -> Iterator[dict[str, Any]]:
@@ -208,6 +225,9 @@ _READ_BY_END: Final[dict[str, Callable[[str], Any]]] = {
 }
 """The last letter of a value tells its type."""
 
+_READ_PLAIN: Final = {**_READ_BY_END, **dict.fromkeys("0123456789.", float)}
+"""The same for a plain line, whose numbers are checked together."""
+
 
 def _merge_tags(tags: dict[str, str], fields: dict[str, Any]) -> dict[str, Any]:
     """Return tags and fields as properties of one object."""
@@ -222,6 +242,6 @@ def _add_time(record: dict[str, Any], nanoseconds: int) -> None:
     if not -(2**63) <= nanoseconds < 2**63:
         raise ValueError("its time, in nanoseconds, does not fit 64 bits")
     micros, finer = divmod(nanoseconds, 1000)
-    record["time"] = EPOCH + timedelta(microseconds=micros)
+    record["time"] = EPOCH + micros * MICROSECOND
     if finer:
         record["nanoseconds"] = finer

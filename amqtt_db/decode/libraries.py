@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth
+from amqtt_db.decode.checks import Decoder
 from amqtt_db.errors import DecodeError
 from amqtt_db.registry import install_hint
 
@@ -55,33 +55,28 @@ def _explain_file(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-class LazyDecoder:
-    """A decoder whose module is imported with the first message, because the broker's process decodes none.
+def make_lazy(extra: str, library: str, module: str) -> Decoder:
+    """Return a decoder whose module is imported with the first message, because the broker's process decodes none.
 
     Raises ValueError if its library is missing; if the library cannot be imported, messages become dead letters.
     """
+    require_library(extra, library)
+    decode: Decoder | None = None
 
-    __slots__ = ("_decode", "_extra", "_library", "_module")
-
-    def __init__(self, extra: str, library: str, module: str) -> None:
-        require_library(extra, library)
-        self._library, self._module, self._extra = library, module, extra
-        self._decode: Decoder | None = None
-
-    def __call__(self, payload: bytes) -> Any:
+    def decode_with_library(payload: bytes) -> Any:
+        nonlocal decode
         if not payload:
             raise DecodeError("empty payload")
-        if self._decode is None:
-            self._decode = self._import()
-        data = self._decode(payload)
-        if len(payload) > MAX_DEPTH:  # each level takes a byte at least
-            check_depth(data)
-        return data
+        if decode is None:
+            decode = _import_decoder(extra, library, module)
+        return decode(payload)
 
-    def _import(self) -> Decoder:
-        try:
-            decode: Decoder = import_module(self._module).decode
-        except ImportError:
-            what = f"the library {self._library!r} cannot be imported; {install_hint(self._extra)}"
-            raise DecodeError(what) from None
-        return decode
+    return decode_with_library
+
+
+def _import_decoder(extra: str, library: str, module: str) -> Decoder:
+    try:
+        decode: Decoder = import_module(module).decode
+    except ImportError:
+        raise DecodeError(f"the library {library!r} cannot be imported; {install_hint(extra)}") from None
+    return decode

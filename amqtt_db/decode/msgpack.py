@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgpack
 
-from amqtt_db.decode.checks import position, shorten
+from amqtt_db.decode.checks import MAX_DEPTH, check_depth, is_like_json, position, shorten
 from amqtt_db.errors import DecodeError
 
 _NESTING: Final = frozenset({dict, list})
@@ -15,8 +15,11 @@ _NESTING: Final = frozenset({dict, list})
 def decode(payload: bytes) -> Any:
     """Return MessagePack as plain data.  Raises DecodeError, also for keys that are not text and unknown extensions."""
     try:
-        data = msgpack.unpackb(payload, raw=False, timestamp=3, strict_map_key=False, ext_hook=_refuse_extension)
-        _check_keys(data)
+        data = msgpack.unpackb(payload, timestamp=3, strict_map_key=False, ext_hook=_refuse_extension)
+        if not is_like_json(data, len(payload)):
+            if len(payload) > MAX_DEPTH:
+                check_depth(data)
+            _check_keys(data)
         return data
     except DecodeError:
         raise

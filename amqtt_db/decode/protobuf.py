@@ -7,7 +7,7 @@ absent if it was not; any other has its default.  Enums are names, maps are obje
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError as ParseError
 from amqtt_db.decode.checks import Decoder, shorten
 from amqtt_db.decode.descriptors import find_message
 from amqtt_db.errors import DecodeError
-from amqtt_db.record import EPOCH
+from amqtt_db.record import EPOCH, MICROSECOND
 
 MAX_VALUES: Final = 2_000_000
 """The most values that a message may have; two bytes can be a message in a list, with a default for each field."""
@@ -156,7 +156,8 @@ def _read_timestamp_message(message: Any) -> datetime:
     if not 0 <= message.nanos < 10**9:
         raise DecodeError("a timestamp has more nanoseconds than a second")
     try:
-        return EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+        micros: int = message.seconds * 10**6 + message.nanos // 1000
+        return EPOCH + micros * MICROSECOND
     except OverflowError:
         raise DecodeError("a timestamp is beyond the year 9999") from None
 

@@ -10,15 +10,14 @@ import base64
 import binascii
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
 from typing import Any, Final
 
-from amqtt_db.decode.checks import Decoder, as_records, check_depth
+from amqtt_db.decode.checks import Decoder, as_records
 from amqtt_db.decode.json_text import json_format
 from amqtt_db.errors import DecodeError
-from amqtt_db.record import EPOCH
+from amqtt_db.record import EPOCH, MICROSECOND
 from amqtt_db.registry import install_hint
 
 CBOR_LABELS: Final = {
@@ -31,6 +30,7 @@ _VERSION: Final = 10
 _LONGEST_NAME: Final = 256  # characters of a name or unit, for a base value is repeated in each record
 _OWN_LABELS: Final = frozenset({"name", "unit", "value", "sum", "time", "time_offset", "update_time"})
 _CBOR_ARRAY: Final = range(0x80, 0xA0)
+_TAKEN_AS_NUMBER: Final = frozenset({int, float, Decimal})
 _LARGEST_NUMBER: Final = sys.float_info.max / 2  # a base value is added
 _read_json: Final = json_format()
 
@@ -52,29 +52,25 @@ def _read_cbor(payload: bytes) -> Any:
         decode = import_module("amqtt_db.decode.cbor").decode
     except ImportError:
         raise DecodeError("SenML in CBOR needs the library cbor2: " + install_hint("cbor")) from None
-    pack = decode(payload, CBOR_LABELS)
-    check_depth(pack)
-    return pack
+    return decode(payload, CBOR_LABELS)
 
 
 def _resolve(pack: list[Any]) -> Iterator[dict[str, Any]]:
     base: dict[str, Any] = {}
     for number, entry in enumerate(pack, start=1):
         try:
-            new_base, labels, more = _sort_labels(entry)
-            base = {**base, **new_base} if new_base else base
-            record = {**_resolve_one(base, labels), **more} if labels or more else None
+            labels, more = _sort_labels(entry, base)
+            record = _resolve_one(base, labels) if labels or more else None
         except DecodeError as error:
             raise DecodeError(f"not SenML: record {number}: {error}") from None
         if record is not None:
-            yield record
+            yield record | more if more else record
 
 
-def _sort_labels(entry: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return an entry's base values, its other values, and what has a label that SenML does not know."""
+def _sort_labels(entry: Any, base: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Put an entry's base values into ``base``; return its other values, and those whose labels SenML does not have."""
     if type(entry) is not dict:
         raise DecodeError("it is not an object")
-    base: dict[str, Any] = {}
     labels: dict[str, Any] = {}
     more: dict[str, Any] = {}
     for label, value in entry.items():
@@ -85,7 +81,7 @@ def _sort_labels(entry: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
             raise DecodeError("it has a label that must be understood, and is not")
         else:
             more[label] = value
-    return base, labels, more
+    return labels, more
 
 
 def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,45 +89,46 @@ def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str
     name, unit = base.get("bn", "") + labels.get("n", ""), labels.get("u", base.get("bu"))
     if not name:
         raise DecodeError("it has no name")
-    if max(len(name), len(unit or "")) > _LONGEST_NAME:
+    if len(name) > _LONGEST_NAME or (unit is not None and len(unit) > _LONGEST_NAME):
         raise DecodeError(f"its name or unit has more than {_LONGEST_NAME} characters")
     record: dict[str, Any] = {"name": name}
     if unit is not None:
         record["unit"] = unit
-    record.update(_resolve_values(base, labels))
-    record.update(_resolve_time(base.get("bt", 0) + labels.get("t", 0)))
+    _add_values(record, base, labels)
+    seconds = base.get("bt", 0) + labels.get("t", 0)
+    if seconds:
+        _add_time_or_offset(record, seconds)
     if "ut" in labels:
         record["update_time"] = labels["ut"]
     return record
 
 
-def _resolve_values(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a measurement's value and sum."""
-    given = _VALUE_LABELS & labels.keys()
+def _add_values(record: dict[str, Any], base: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+    """Add a measurement's value and sum."""
+    given = labels.keys() & _VALUE_LABELS
     has_sum = "s" in labels or "bs" in base
     if len(given) != 1 and (given or not has_sum):
         raise DecodeError("it has several values" if given else "it has no value")
-    found: dict[str, Any] = {}
     for label in given:
-        found["value"] = labels[label] + base.get("bv", 0) if label == "v" else labels[label]
+        record["value"] = labels[label] + base.get("bv", 0) if label == "v" else labels[label]
     if has_sum:
-        found["sum"] = base.get("bs", 0) + labels.get("s", 0)
-    return found
+        record["sum"] = base.get("bs", 0) + labels.get("s", 0)
 
 
-def _resolve_time(seconds: float) -> dict[str, Any]:
+def _add_time_or_offset(record: dict[str, Any], seconds: float) -> None:
     if abs(seconds) < _RELATIVE:
-        return {"time_offset": seconds} if seconds else {}
+        record["time_offset"] = seconds
+        return
     try:
-        return {"time": EPOCH + timedelta(microseconds=round(seconds * 10**6))}
+        record["time"] = EPOCH + round(seconds * 10**6) * MICROSECOND
     except (OverflowError, ValueError):
         raise DecodeError("its time is beyond the year 9999") from None
 
 
 def _to_number(label: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+    if type(value) not in _TAKEN_AS_NUMBER:
         raise DecodeError(f"{label} is not a number")
-    number = float(value) if isinstance(value, Decimal) else value  # which only CBOR has
+    number = float(value) if type(value) is Decimal else value  # which only CBOR has
     if not abs(number) <= _LARGEST_NUMBER:  # nor is NaN
         raise DecodeError(f"{label} is too large")
     return number

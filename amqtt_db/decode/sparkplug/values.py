@@ -16,6 +16,8 @@ from amqtt_db.record import EPOCH
 MAX_WRITTEN: Final = 64 * 2**20
 """The most characters that names may take which a payload has once, and its rows many times."""
 
+_MILLISECOND: Final = timedelta(milliseconds=1)  # one that is multiplied is faster than one that is made
+
 DATA_SET_TYPE: Final = 16
 TEMPLATE_TYPE: Final = 19
 
@@ -57,7 +59,7 @@ def read_milliseconds(milliseconds: int) -> datetime:
     """Return the time so many milliseconds after 1970 (UTC), given as in the payload: unsigned, in 64 bits."""
     signed = milliseconds if milliseconds < 2**63 else milliseconds - 2**64
     try:
-        return EPOCH + timedelta(milliseconds=signed)
+        return EPOCH + signed * _MILLISECOND
     except OverflowError:
         raise DecodeError("a time is beyond the year 9999") from None
 
