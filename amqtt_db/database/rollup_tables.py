@@ -97,16 +97,22 @@ class RollupTables:
                 yield start, names[series], _states_of(list(rows))
 
     def read_extremes(
-        self, ids: Sequence[int], every: int, low: int, high: int
+        self, ids: Sequence[int], every: int, low: int, high: int, interval: str | None
     ) -> Iterator[tuple[int, int, float | str, float | str]]:
-        """Yield series, start, lowest and highest value of the intervals that start in a time; states one by one."""
-        for table, names in ((self.catalog.rollup, ("low", "high")), (self.catalog.rollup_state, ("value", "value"))):
-            columns = [table.c[name].label(f"value_{index}") for index, name in enumerate(names)]
+        """Yield series, start, lowest and highest value of the intervals that start in a time.
+
+        ``interval`` is SQL that tells the interval of a longer step from ``start``, None: each on its own.
+        """
+        for table, low_name, high_name in (
+            (self.catalog.rollup, "low", "high"),
+            (self.catalog.rollup_state, "value", "value"),
+        ):
+            group = table.c.start if interval is None else sa.literal_column(interval)
+            extremes = sa.func.min(table.c[low_name]), sa.func.max(table.c[high_name])
+            query = sa.select(table.c.series, sa.func.min(table.c.start), *extremes)
             for some in batched(ids):
-                query = sa.select(table.c.series, table.c.start, *columns).where(
-                    *_within(table, some, every, low, high)
-                )
-                yield from map(tuple, self.connection.execute(query))
+                here = query.where(*_within(table, some, every, low, high)).group_by(table.c.series, group)
+                yield from map(tuple, self.connection.execute(here))
 
     def steps_of(self, topic: str) -> list[int]:
         """Return the lengths of the intervals that a topic has."""

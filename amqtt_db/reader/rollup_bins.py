@@ -9,6 +9,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import key_hash
+from amqtt_db.database.engines.views import view_sql
 from amqtt_db.database.rollup_expiry import read_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
 from amqtt_db.database.snapshot import Snapshot
@@ -43,9 +44,10 @@ def read_summed_bins(snapshot: Snapshot, topic: str, bins: Bins) -> SummedBins:
         return SummedBins()
     low, high = bins.start if fitting else bins.start - every + 1, bins.start + count * bins.width
     names = {id_: name for name, id_ in series.items()}
+    interval = _find_interval(snapshot, max(every, bins.width))
     rows = (
         _to_bin_row(number, names[id_], lowest, highest)
-        for id_, start, lowest, highest in tables.read_extremes(list(names), every, low, high)
+        for id_, start, lowest, highest in tables.read_extremes(list(names), every, low, high, interval)
         for number in _find_bin_numbers(bins, start, 1 if fitting else every)
         if 0 <= number < count
     )
@@ -82,6 +84,15 @@ def _end_of(tables: RollupTables, topic: str, ids: Iterable[int], every: int) ->
     last = tables.last_start(list(ids), every, LAST_TIME + 1)
     ends = [int(end) for end in (first_due, last) if end is not None]
     return min(ends) if last is not None else FIRST_TIME
+
+
+def _find_interval(snapshot: Snapshot, width: int) -> str | None:
+    """Return SQL that tells which intervals are read together: those of about a bin, which the database does faster.
+
+    It counts from 1970, so intervals at the beginning of a bin may be shown in the one before.
+    """
+    sql = view_sql(snapshot.engine, snapshot.connection.dialect)
+    return None if sql is None else sql.interval_start(sql.name("start"), width // SECOND)
 
 
 def _find_bin_numbers(bins: Bins, start: int, length: int) -> Iterable[int]:

@@ -91,13 +91,23 @@ def is_due_before(connection: sa.Connection, catalog: Catalog, topic: str, every
     return connection.execute(sa.select(table.c.every).where(here).limit(1)).first() is not None
 
 
+def read_due_again(connection: sa.Connection, catalog: Catalog, due: DueSpan) -> DueSpan | None:
+    """Return a span as it is now, None if it is gone: others may have been joined to it since it was listed."""
+    high = connection.scalar(sa.select(catalog.rollup_due.c.high).where(_is_here(catalog, due)))
+    return None if high is None else attrs.evolve(due, span=Span(due.span.start, high))
+
+
 def shorten_due(connection: sa.Connection, catalog: Catalog, due: DueSpan, done: int) -> None:
     """Note that a span is summed up until a time."""
     table = catalog.rollup_due
-    here = (table.c.hash == key_hash(due.key.topic)) & (table.c.every == due.key.every // SECOND)
-    here &= table.c.low == due.span.start
     change = table.delete() if done >= due.span.end else table.update().values(low=done)
-    connection.execute(change.where(here))
+    connection.execute(change.where(_is_here(catalog, due)))
+
+
+def _is_here(catalog: Catalog, due: DueSpan) -> sa.ColumnElement[bool]:
+    columns = catalog.rollup_due.c
+    topic, every = columns.hash == key_hash(due.key.topic), columns.every == due.key.every // SECOND
+    return topic & every & (columns.low == due.span.start)
 
 
 def _read_known(

@@ -37,7 +37,7 @@ from amqtt_db.reader.selection import Selection
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
-from amqtt_db.writer.rollup_due import DueKey, DueSpan, add_due, is_due_before, list_due, shorten_due
+from amqtt_db.writer.rollup_due import DueKey, DueSpan, add_due, is_due_before, list_due, read_due_again, shorten_due
 from amqtt_db.writer.rollup_notes import (
     RollupNote,
     RollupRule,
@@ -172,7 +172,9 @@ class RollupKeeper:
                 found = list_due(connection, self._catalog, self.rules, now=at, topic=topic, before=before)
             for due in found:
                 with self._database.begin() as connection:
-                    self._sum_up(connection, due, now)
+                    there = read_due_again(connection, self._catalog, due)
+                    if there is not None:
+                        self._sum_up(connection, there, now)
                 yield 0
             if not found:
                 return
