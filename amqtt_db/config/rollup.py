@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Final
 
 from amqtt_db.config.keys import ConfigKey
-from amqtt_db.config.yaml_checks import Node, duration
+from amqtt_db.config.yaml_checks import Node, duration, duration_up_to
 from amqtt_db.routing.route import RollupStep, format_duration
 
 ROLLUP_KEYS: Final = {
@@ -15,7 +15,7 @@ ROLLUP_KEYS: Final = {
     "keep": ConfigKey("How long the sums are kept, such as 730 days.  Default: forever.", duration),
 }
 
-_LONGEST_EVERY: Final = timedelta(days=366)
+_up_to_a_year: Final = duration_up_to(366)
 
 
 def read_rollup_steps(node: Node, keep: timedelta | None) -> tuple[RollupStep, ...]:
@@ -49,9 +49,7 @@ def _read_step(item: Node, keep: timedelta | None) -> RollupStep | None:
 
 
 def _read_every(value: object) -> timedelta:
-    length = duration(value)
+    length = _up_to_a_year(value)
     if length % timedelta(seconds=1):
         raise ValueError("expected whole seconds")
-    if length > _LONGEST_EVERY:
-        raise ValueError("expected 366 days at most")
     return length

@@ -15,7 +15,7 @@ import attrs
 import yaml
 
 from amqtt_db.config.keys import Check, ConfigKey, T, accepting
-from amqtt_db.entity.duration import UNIT_SECONDS, read_duration
+from amqtt_db.entity.duration import LONGEST_DAYS, UNIT_SECONDS, read_duration
 from amqtt_db.errors import ConfigError, Problem
 from amqtt_db.registry import SpecError, suggest
 from amqtt_db.tagged import is_clean
@@ -202,6 +202,27 @@ def whole_number(minimum: int, maximum: int) -> Check[int]:
     return check
 
 
+def duration_up_to(days: int) -> Check[timedelta]:
+    """Return a check for a length of time such as ``90 days``, ``24h``, ``5 min``, up to some days."""
+
+    @accepting(type="string", pattern=_amount_of(UNIT_SECONDS))
+    def check(value: object) -> timedelta:
+        length = read_duration(value, days) if isinstance(value, str) else None
+        if type(value) is int and 0 < value < 10**9:
+            raise ValueError(f"expected a length of time with its unit, such as {value} s or 90 days")
+        if length is None:
+            raise ValueError(f"expected a length of time such as 90 days, 24h or 5 min, found {found(value)}")
+        if length < timedelta(seconds=1):
+            raise ValueError(f"expected a length of time from 1 s to {days} days")
+        return length
+
+    return check
+
+
+duration: Final = duration_up_to(LONGEST_DAYS)
+"""A check for a length of time."""
+
+
 @accepting(type=["number", "string"], exclusiveMinimum=0, exclusiveMaximum=10**6, pattern=_amount_of(UNIT_SECONDS))
 def seconds(value: object) -> float:
     """Return a number of seconds above 0, which may also be written like ``5 min``.  Raises ValueError."""
@@ -238,19 +259,6 @@ def _bytes(value: object) -> int:
     if count > _LARGEST:
         raise ValueError("more than 8 EiB")
     return count
-
-
-@accepting(type="string", pattern=_amount_of(UNIT_SECONDS))
-def duration(value: object) -> timedelta:
-    """Return a length of time such as ``90 days``, ``24h``, ``5 min``.  Raises ValueError."""
-    length = read_duration(value) if isinstance(value, str) else None
-    if type(value) is int and 0 < value < 10**9:
-        raise ValueError(f"expected a length of time with its unit, such as {value} s or 90 days")
-    if length is None:
-        raise ValueError(f"expected a length of time such as 90 days, 24h or 5 min, found {found(value)}")
-    if length < timedelta(seconds=1):
-        raise ValueError("expected a length of time from 1 s to 36600 days")
-    return length
 
 
 class _Loader(yaml.SafeLoader):

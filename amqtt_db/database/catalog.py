@@ -207,7 +207,10 @@ class Catalog:
         return set(connection.scalars(sa.select(self.assignment.c.model).distinct()))
 
     def add_assignments(self, connection: sa.Connection, assignments: Iterable[Assignment]) -> None:
-        """Make assignments the current ones of their topics; the previous ones become past."""
+        """Make assignments the current ones of their topics; the previous ones become past.
+
+        What was summed up of these is summed up again, if the new route does that.
+        """
         table = self.assignment
         by_hash = {key_hash(new.topic): new for new in assignments}
         last: dict[str, int] = {}
@@ -217,6 +220,8 @@ class Catalog:
             last.update((row[0], row[1]) for row in connection.execute(query))
             past = table.update().where(same & (table.c.state == CURRENT)).values(state=PAST)
             if connection.execute(past).rowcount:
+                expired = self.rollup_expired
+                connection.execute(expired.update().where(expired.c.hash.in_(hashes)).values(route=""))
                 self.raise_routing_versions(connection)
         rows = [
             {"hash": key, "sequence": last.get(key, 0) + 1, "state": CURRENT, **attrs.asdict(new)}

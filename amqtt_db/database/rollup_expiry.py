@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import batched
-from amqtt_db.database.rollup_tables import FIRST_TIME
+from amqtt_db.database.rollup_tables import FIRST_TIME, SECOND
+from amqtt_db.models.rollup import floor_time
+
+_STEPS: Final = "rollup "  # before the hash of a route, in names of notes
 
 
 @attrs.frozen
 class Expiry:
     """Times in microseconds: before them records, or the shortest intervals, may be gone.
 
-    ``route`` is the hash of the topic filter of the route by whose steps the topic is summed up.
+    ``route`` is the hash of the topic filter of the route by whose steps the topic is summed up; it is empty while no
+    route does that.
     """
 
     route: str = ""
@@ -26,7 +31,7 @@ class Expiry:
     def first_of(self, every: int, shortest: int) -> int:
         """Return from when on intervals can still be summed up, from records or from the shortest intervals."""
         time = self.records if every == shortest else min(self.records, self.intervals)
-        return -(-time // every) * every
+        return floor_time(time, every) if time == FIRST_TIME else -(-time // every) * every
 
 
 def read_expiry(connection: sa.Connection, catalog: Catalog, topics: Iterable[str]) -> dict[str, Expiry]:
@@ -44,3 +49,27 @@ def write_expiry(connection: sa.Connection, catalog: Catalog, topic: str, expiry
     table, hash_ = catalog.rollup_expired, key_hash(topic)
     connection.execute(table.delete().where(table.c.hash == hash_))
     connection.execute(table.insert(), {"hash": hash_, **attrs.asdict(expiry)})
+
+
+def read_steps(connection: sa.Connection, catalog: Catalog) -> dict[str, Sequence[int]]:
+    """Return the steps by which routes sum up, in microseconds, by the hash of each route's topic filter."""
+    columns = catalog.meta.c
+    noted = connection.execute(sa.select(columns.name, columns.value).where(columns.name.startswith(_STEPS)))
+    return {row.name.removeprefix(_STEPS): [int(seconds) * SECOND for seconds in row.value.split(",")] for row in noted}
+
+
+def write_steps(connection: sa.Connection, catalog: Catalog, route: str, steps: Iterable[int]) -> None:
+    """Note the steps by which a route sums up."""
+    meta, name = catalog.meta, f"{_STEPS}{key_hash(route)}"
+    connection.execute(meta.delete().where(meta.c.name == name))
+    text = ",".join(str(every // SECOND) for every in sorted(steps))
+    connection.execute(meta.insert(), {"name": name, "value": text})
+
+
+def end_rollups(connection: sa.Connection, catalog: Catalog, routes: Iterable[str]) -> None:
+    """Note that some routes do not sum up their topics; if they do so later, everything is summed up again."""
+    table, meta = catalog.rollup_expired, catalog.meta
+    for hashes in batched(map(key_hash, routes)):
+        names = [f"{_STEPS}{hash_}" for hash_ in hashes]
+        connection.execute(table.update().where(table.c.route.in_(hashes)).values(route=""))
+        connection.execute(meta.delete().where(meta.c.name.in_(names)))

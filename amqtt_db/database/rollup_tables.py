@@ -137,6 +137,12 @@ class RollupTables:
         """Return the start of the last interval before ``high`` that any series has."""
         return max(self._extremes(ids, sa.func.max, every, FIRST_TIME, high), default=None)
 
+    def end_of(self, topic: str) -> int:
+        """Return the end of the last interval that a topic has."""
+        ids = self.find_series(topic).values()
+        last = {every: self.last_start(ids, every, LAST_TIME + 1) for every in self.steps_of(topic)}
+        return max((start + every for every, start in last.items() if start is not None), default=FIRST_TIME)
+
     def forget(self, topic: str) -> None:
         """Delete all that is known of a topic."""
         ids = list(self.find_series(topic).values())

@@ -19,11 +19,17 @@ def name_step(every: int) -> str:
     return next(f"{seconds // size}{unit}" for unit, size in _STEP_UNITS if seconds % size == 0)
 
 
+def name_rollup_keys(route: str, every: int) -> tuple[str, str]:
+    """Return the keys of the views of a step: of numbers, and of states."""
+    step = name_step(every)
+    return f"$rollup/{step}/{route}", f"$rollup-states/{step}/{route}"
+
+
 def rollup_views(sql: ViewSQL[Any], route: str, base: str, every: int) -> Iterator[tuple[str, str, str]]:
     """Yield the key, the name and the SELECT of each view of a step; ``base`` begins the names."""
-    step = name_step(every)
-    yield f"$rollup/{step}/{route}", f"{base}_{step}", _select_numbers(sql, route, every)
-    yield f"$rollup-states/{step}/{route}", f"{base}_{step}_states", _select_states(sql, route, every)
+    step, (numbers, states) = name_step(every), name_rollup_keys(route, every)
+    yield numbers, f"{base}_{step}", _select_numbers(sql, route, every)
+    yield states, f"{base}_{step}_states", _select_states(sql, route, every)
 
 
 def _select_numbers(sql: ViewSQL[Any], route: str, every: int) -> str:

@@ -17,14 +17,16 @@ UNIT_SECONDS: Final[Mapping[str, int]] = {
 """The accepted units, in seconds; upper and lower case mean the same."""
 
 _UNEQUAL: Final = ("mo", "month", "months", "y", "year", "years")
-_LONGEST: Final = 36_600 * 86_400  # seconds in a hundred years
+LONGEST_DAYS: Final = 36_600
+"""How many days a length of time may have, unless something else is asked for: a hundred years."""
+
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE | re.ASCII)
 
 
-def read_duration(text: str) -> timedelta | None:
+def read_duration(text: str, longest_days: int = LONGEST_DAYS) -> timedelta | None:
     """Return a length of time such as ``90 days``, ``24h`` or ``5 min``; None for text of another form.
 
-    Raises ValueError for an unknown unit, and for more than 36600 days.
+    Raises ValueError for an unknown unit, and for more days than ``longest_days``.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -35,6 +37,6 @@ def read_duration(text: str) -> timedelta | None:
     if unit not in UNIT_SECONDS:
         raise ValueError(f"unknown unit {match[2][:10]!r}; use s, min, h, days, weeks")
     seconds = float(match[1]) * UNIT_SECONDS[unit]
-    if seconds > _LONGEST:
-        raise ValueError("expected a length of time from 1 s to 36600 days")
+    if seconds > longest_days * 86_400:
+        raise ValueError(f"expected a length of time from 1 s to {longest_days} days")
     return timedelta(seconds=seconds)

@@ -117,6 +117,21 @@ class StateRollup:
         stays[value] = _join_stays(stays.get(value), stay)
         return StateRollup(wait, last, stays)
 
+    def merged_with(self, other: StateRollup, span: Span) -> StateRollup:
+        """Return the states of two topics that became one, as if the other's had been said late."""
+        said = sorted(
+            (time, value) for value, stay in other.stays.items() for time in {stay.first_time, stay.last_time}
+        )
+        merged = self
+        for time, value in said:
+            merged = merged.with_late(time, value, span.start, span.end)
+        counts = {
+            value: sum(one.stays[value].count for one in (self, other) if value in one.stays) for value in merged.stays
+        }
+        return attrs.evolve(
+            merged, stays={value: attrs.evolve(stay, count=counts[value]) for value, stay in merged.stays.items()}
+        )
+
 
 Rollup = NumberRollup | StateRollup
 """What the values of a property in an interval amount to."""
@@ -170,6 +185,15 @@ def add_late(known: Rollup | None, record: Record, name: SeriesName, span: Span)
     if isinstance(known, NumberRollup):
         return known + late if isinstance(late, NumberRollup) else known
     return known.with_late(record.time_us, late.last, span.start, span.end) if isinstance(late, StateRollup) else known
+
+
+def merge_rollups(rollup: Rollup, other: Rollup, span: Span) -> Rollup:
+    """Return what the same interval of two topics amounts to when they become one."""
+    if isinstance(rollup, NumberRollup) and isinstance(other, NumberRollup):
+        return rollup + other
+    if isinstance(rollup, StateRollup) and isinstance(other, StateRollup):
+        return rollup.merged_with(other, span)
+    return rollup
 
 
 def join_rollups(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:

@@ -213,7 +213,15 @@ def _comparable(engine: Engine, kind: Kind, column: sa.ColumnElement[Any]) -> sa
     """Return a column whose values the database can compare."""
     if kind == "bool":
         return sa.cast(column, sa.Integer())
-    return sa.cast(column, engine.types["number"]) if kind in {"bigint", "decimal"} else column
+    if kind not in {"bigint", "decimal"}:
+        return column
+    number = sa.cast(column, engine.types["number"])
+    is_exact = isinstance(engine.types[kind], sa.Numeric)  # then a number beyond all doubles cannot be cast
+    return (
+        sa.case((column.between(sa.literal_column("-1e308"), sa.literal_column("1e308")), number))
+        if is_exact
+        else number
+    )
 
 
 def _shown(kind: Kind, low: Any, high: Any) -> tuple[Any, Any]:

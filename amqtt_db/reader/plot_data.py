@@ -39,7 +39,13 @@ class Extremes:
     high: Any
 
     def __or__(self, other: Extremes) -> Extremes:
-        return Extremes(min(self.low, other.low), max(self.high, other.high))
+        lowest, highest = min(self.low, other.low, key=_rank), max(self.high, other.high, key=_rank)
+        return Extremes(lowest, highest)
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    """Return where a value is in order: a property may be true or false at one time, and text at another."""
+    return isinstance(value, str), value
 
 
 @attrs.frozen

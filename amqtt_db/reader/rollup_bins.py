@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.engines.views import view_sql
-from amqtt_db.database.rollup_expiry import read_expiry
+from amqtt_db.database.rollup_expiry import read_expiry, read_steps
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
 from amqtt_db.database.snapshot import Snapshot
-from amqtt_db.models.rollup import SeriesName
+from amqtt_db.models.rollup import SeriesName, Span
 from amqtt_db.reader.bin_sql import BinRow
 from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.rollup import has_rollup_tables
@@ -54,26 +54,30 @@ def read_summed_bins(snapshot: Snapshot, topic: str, bins: Bins) -> SummedBins:
     return SummedBins(tuple(rows), count)
 
 
-def first_summed(snapshot: Snapshot, topics: Iterable[str]) -> int | None:
-    """Return the time in microseconds from which on there are rollups of any of some topics, None without any."""
+def find_summed_time(snapshot: Snapshot, topics: Iterable[str]) -> Span | None:
+    """Return the time in microseconds for which there are rollups of any of some topics, None without any."""
     if not has_rollup_tables(snapshot):
         return None
+    found = [span for topic in topics for span in _summed_spans(snapshot, topic)]
+    return Span(min(span.start for span in found), max(span.end for span in found)) if found else None
+
+
+def _summed_spans(snapshot: Snapshot, topic: str) -> Iterator[Span]:
+    """Yield from when on a topic has intervals, and the time until the end of its shortest ones."""
     tables = RollupTables(snapshot.catalog, snapshot.connection)
-    found = [
-        tables.next_start(tables.find_series(topic).values(), every, FIRST_TIME)
-        for topic in topics
-        for every in _steps_of(snapshot, topic)
-    ]
-    return min((start for start in found if start is not None), default=None)
+    ids, ends = tables.find_series(topic).values(), list[int]()
+    for every in _steps_of(snapshot, topic):
+        first, last = tables.next_start(ids, every, FIRST_TIME), tables.last_start(ids, every, LAST_TIME + 1)
+        if first is not None and last is not None:
+            ends.append(last + every)
+            yield Span(first, ends[0])
 
 
 def _steps_of(snapshot: Snapshot, topic: str) -> Sequence[int]:
     """Return the steps of a topic's route, as its writer has noted them; none without rollups."""
-    expired, meta = snapshot.catalog.rollup_expired, snapshot.catalog.meta
-    query = sa.select(expired.c.route).where(expired.c.hash == key_hash(topic))
-    route = snapshot.connection.scalar(query)
-    noted = snapshot.connection.scalar(sa.select(meta.c.value).where(meta.c.name == f"rollup {route}"))
-    return [int(seconds) * SECOND for seconds in noted.split(",")] if noted else []
+    expired = snapshot.catalog.rollup_expired
+    route = snapshot.connection.scalar(sa.select(expired.c.route).where(expired.c.hash == key_hash(topic)))
+    return read_steps(snapshot.connection, snapshot.catalog).get(route or "", ())
 
 
 def _end_of(tables: RollupTables, topic: str, ids: Iterable[int], every: int) -> int:

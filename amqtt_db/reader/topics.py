@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from amqtt_db.config import Settings
 from amqtt_db.database.catalog import CURRENT, Assignment, key_hash
 from amqtt_db.database.engines.base import batched
+from amqtt_db.database.rollup_expiry import read_steps
+from amqtt_db.database.rollup_views import name_rollup_keys
 from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.database.view_sql import latest_key
 from amqtt_db.models import BUILTIN
@@ -32,8 +34,8 @@ class StoredTopic:
     """A stored topic.
 
     ``route`` is the filter of its route, ``models`` its models, the current one first, and ``tables`` all their tables.
-    ``read_from`` are the views that show its records and its newest values, or its tables if it has none.  ``rows``
-    counts its records; ``first`` and ``last`` are their times.
+    ``read_from`` are the views that show its records, its newest values and its sums, or its tables if it has none.
+    ``rows`` counts its records; ``first`` and ``last`` are their times.
     """
 
     topic: str
@@ -86,7 +88,8 @@ def list_topics(database: str | Settings, topic: str = "#") -> list[StoredTopic]
 
 def _find_views(snapshot: Snapshot, assignments: Iterable[Assignment]) -> dict[str, tuple[str, ...]]:
     """Return the names of the views that show each topic."""
-    keys = {one.topic: dict.fromkeys((one.key, f"$route/{one.route}", latest_key(one.route))) for one in assignments}
+    found, steps = list(assignments), read_steps(snapshot.connection, snapshot.catalog)
+    keys = {one.topic: dict.fromkeys(_view_keys(one, steps.get(key_hash(one.route), ()))) for one in found}
     view, names = snapshot.catalog.view, dict[str, str]()
     for some in batched({key_hash(key) for found in keys.values() for key in found}):
         rows = snapshot.connection.execute(sa.select(view.c.hash, view.c.name).where(view.c.hash.in_(some)))
@@ -95,6 +98,13 @@ def _find_views(snapshot: Snapshot, assignments: Iterable[Assignment]) -> dict[s
         topic: tuple(names[hashed] for hashed in map(key_hash, found) if hashed in names)
         for topic, found in keys.items()
     }
+
+
+def _view_keys(one: Assignment, steps: Iterable[int]) -> Iterator[str]:
+    """Yield the keys of the views that may show a topic, whose route sums up over ``steps``."""
+    yield from (one.key, f"$route/{one.route}", latest_key(one.route))
+    for every in steps:
+        yield from name_rollup_keys(one.route, every)
 
 
 def topic_names(snapshot: Snapshot) -> list[str]:

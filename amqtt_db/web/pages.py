@@ -17,13 +17,14 @@ from amqtt_db.database.dead_letters import letter, letters
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
 from amqtt_db.entity.timestamp import read_time
 from amqtt_db.errors import DatabaseError, UnreadableRecords
+from amqtt_db.models.rollup import Span
 from amqtt_db.models.spec import to_spec
 from amqtt_db.reader.dead_reasons import count_reasons
 from amqtt_db.reader.latest import DeviceState, latest
 from amqtt_db.reader.plot_bins import Bins
 from amqtt_db.reader.plot_data import read_plot
 from amqtt_db.reader.records import read_records
-from amqtt_db.reader.rollup_bins import first_summed
+from amqtt_db.reader.rollup_bins import find_summed_time
 from amqtt_db.reader.selection import NEWEST, Selection
 from amqtt_db.reader.status import read_status
 from amqtt_db.reader.storage import describe_storage
@@ -143,13 +144,13 @@ def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
         topics = [topic for topic in topic_names(snapshot) if wanted.match(topic) is not None]
         if not topics:
             raise NotFound(f"Nothing is stored for {name}.")
-        newest, oldest = (_edge(snapshot, wanted, newest=newest) for newest in (True, False))
+        newest = _edge(snapshot, wanted, newest=True)
         rows, following = _read_rows_before(snapshot, wanted, query.get("before"))
         context: Context = {"newest": newest, "panels": [], "marks": (), "bins": None}
-        if newest is not None and oldest is not None:
-            summed = first_summed(snapshot, topics[:_MOST_TOPICS])
-            first = oldest.time_us if summed is None else min(summed, oldest.time_us)
-            context |= _plot(snapshot, topics[:_MOST_TOPICS], first, newest.time_us, query)
+        plotted = topics[:_MOST_TOPICS]
+        time = _find_time(snapshot, wanted, plotted, newest)
+        if time is not None:
+            context |= _plot(snapshot, plotted, time.start, time.end, query)
         storage = describe_storage(snapshot, topics[0])
     return {
         **context,
@@ -164,6 +165,14 @@ def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
         "route": _route_of(settings, topics[0]),
         "storage": storage,
     }
+
+
+def _find_time(snapshot: Snapshot, wanted: TopicFilter, topics: Sequence[str], newest: Record | None) -> Span | None:
+    """Return when there is something to plot: until the newest record, or until the sums of those that are deleted."""
+    oldest, summed = _edge(snapshot, wanted, newest=False), find_summed_time(snapshot, topics)
+    if oldest is None or newest is None:
+        return summed
+    return Span(oldest.time_us if summed is None else min(summed.start, oldest.time_us), newest.time_us)
 
 
 def _plot(snapshot: Snapshot, topics: Sequence[str], first: int, last: int, query: Parameters) -> Context:

@@ -35,6 +35,7 @@ from amqtt_db.writer.catching_up import (
 )
 from amqtt_db.writer.copied_rows import copy_rows
 from amqtt_db.writer.remodel import side_by_side
+from amqtt_db.writer.rollup_copying import bring_expired_sums, read_expired_sums
 from amqtt_db.writer.taking_in import RecordTaker, TakenIn, require_routes
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop, create_database
@@ -89,6 +90,7 @@ class Copier:
             raise
         self._done: Mapping[int, int] = {}
         self._sums: dict[str, int] = {}
+        self._is_behind = True  # the new database, which has no message that the old one lacks
 
     def close(self) -> None:
         """Refresh the views that are due, and give the connections back."""
@@ -113,6 +115,7 @@ class Copier:
             taker.assign()
             for topic in self.topics:
                 yield from self._copy_topic(taker, topic)
+                self._bring_sums(topic)
             self._copy_the_rest()
             self._note_done()
             yield from self._catch_up()
@@ -127,6 +130,10 @@ class Copier:
             self._shop.engine.lock_schema(connection)
             there = _read_points(connection, self._shop.catalog)
             self._done = read_done(connection, self._shop.catalog)
+            self._is_behind = not any(
+                number in self._points and self._points[number].position < point.position
+                for number, point in there.items()
+            )
             by_token = {point.token: number for number, point in there.items()}
             take_memory(connection, self._shop.catalog, self._memory)
             for number, point in self._points.items():
@@ -144,11 +151,14 @@ class Copier:
                     here = (table.c.number == number) & (table.c.position == there[number].position)
                     connection.execute(table.update().where(here).values(position=point.position))
 
+    def _is_covered(self, id_: int) -> bool:
+        """Return True if a message lies before the old checkpoint."""
+        point = self._points.get(id_ >> POSITION_BITS)
+        return point is not None and id_ & LAST_POSITION < point.position
+
     def _is_wanted(self, id_: int) -> bool:
         """Return True if a message lies before the old checkpoint, and an earlier copy was not done with it."""
-        number, position = id_ >> POSITION_BITS, id_ & LAST_POSITION
-        point = self._points.get(number)
-        return point is not None and self._done.get(number, 0) <= position < point.position
+        return self._is_covered(id_) and self._done.get(id_ >> POSITION_BITS, 0) <= id_ & LAST_POSITION
 
     @property
     def _first_wanted(self) -> int | None:
@@ -169,6 +179,15 @@ class Copier:
             yield step
         self._sums[topic] = self._verify(topic)
         yield CopiedTopic(topic, told.new, told.same, format_checksum(self._sums[topic]))
+
+    def _bring_sums(self, topic: str) -> None:
+        """Bring what the topic's expired records amount to, unless the new database's writer has already gone on."""
+        if self._is_behind:
+            with self._source.take() as snapshot:
+                sums = read_expired_sums(snapshot, topic)
+            if sums is not None:
+                notes = [note for note in sums.notes if note.first is not None and self._is_covered(note.first)]
+                bring_expired_sums(self._shop, topic, attrs.evolve(sums, notes=notes))
 
     def _batches(self, topic: str) -> Iterator[list[Record]]:
         with self._source.take() as snapshot:

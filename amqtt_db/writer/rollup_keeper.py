@@ -68,12 +68,21 @@ class RollupKeeper:
     def work(self, now: int, *, everything: bool = False) -> Iterator[int]:
         """Sum up what is due at a time in microseconds, or all that will be; yield 0 after each step."""
         if self.rules:
-            yield from self._take_notes(now)
+            yield from self.take_notes(now)
             yield from self._sum_up_due(now, None if everything else now)
+
+    def take_notes(self, now: int) -> Iterator[int]:
+        """Turn notes into spans that are due; yield 0 after each step."""
+        while True:
+            with self._database.begin() as connection:
+                count = self._take_some_notes(connection, now)
+            yield 0
+            if not count:
+                return
 
     def settle(self, topic: str, before: int, now: int) -> Iterator[int]:
         """Sum up all intervals of a topic that begin before a time; yield 0 after each step."""
-        yield from self._take_notes(now)
+        yield from self.take_notes(now)
         yield from self._sum_up_due(now, None, topic, before)
 
     def let_expire(self, connection: sa.Connection, topic: str, rule: RollupRule, before: int, now: int) -> bool:
@@ -89,15 +98,6 @@ class RollupKeeper:
         if known.records < before:
             write_expiry(connection, self._catalog, topic, attrs.evolve(known, records=before))
         return True
-
-    def _take_notes(self, now: int) -> Iterator[int]:
-        """Turn notes into spans that are due; yield 0 after each step."""
-        while True:
-            with self._database.begin() as connection:
-                count = self._take_some_notes(connection, now)
-            yield 0
-            if not count:
-                return
 
     def _take_some_notes(self, connection: sa.Connection, now: int) -> int:
         """Turn some notes into spans that are due; return how many."""
@@ -118,11 +118,24 @@ class RollupKeeper:
         """Let a topic that is new to its route be summed up from its beginning; return its expiry."""
         if expiry.route == key_hash(rule.route):
             return expiry
-        known = attrs.evolve(expiry, route=key_hash(rule.route))
+        known = self.begin(connection, topic, rule, expiry)
         write_expiry(connection, self._catalog, topic, known)
         for every in rule.steps:
             _add_span(wanted, DueKey(topic, rule.route, every), ALL_TIME, known.first_of(every, rule.shortest))
         return known
+
+    def begin(self, connection: sa.Connection, topic: str, rule: RollupRule, expiry: Expiry) -> Expiry:
+        """Return the expiry of a topic that a route sums up from now on.
+
+        While none did, records may have been deleted: what is known of the time before the oldest one stays.
+        """
+        known = attrs.evolve(expiry, route=key_hash(rule.route))
+        tables = RollupTables(self._catalog, connection)
+        if expiry.route or not tables.find_series(topic):
+            return known
+        oldest = next(self._records(connection, topic, ALL_TIME), None)
+        gone = tables.end_of(topic) if oldest is None else floor_time(oldest.time_us, rule.shortest)
+        return attrs.evolve(known, records=max(known.records, gone))
 
     def _want(
         self,

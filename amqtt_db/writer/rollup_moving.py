@@ -8,7 +8,7 @@ from collections import defaultdict
 from amqtt_db.database.catalog import key_hash
 from amqtt_db.database.rollup_expiry import Expiry, read_expiry, write_expiry
 from amqtt_db.database.rollup_tables import FIRST_TIME, LAST_TIME, SECOND, RollupTables
-from amqtt_db.models.rollup import NumberRollup, Rollup, SeriesName, Span, floor_time
+from amqtt_db.models.rollup import Rollup, SeriesName, Span, floor_time, merge_rollups
 from amqtt_db.writer.rollup_due import DueKey, add_due
 from amqtt_db.writer.rollup_keeper import RollupKeeper
 from amqtt_db.writer.rollup_notes import RollupRule
@@ -39,7 +39,7 @@ def _move_rows(tables: RollupTables, old: str, new: str, rule: RollupRule, now: 
     wanted = {
         DueKey(new, rule.route, every): [Span(start, floor_time(expiry.records, every) + every)]
         for every in rule.longer
-        for start in [max(FIRST_TIME, expiry.first_of(every, rule.shortest))]
+        for start in [expiry.first_of(every, rule.shortest)]
         if start < expiry.records
     }
     add_due(tables.connection, tables.catalog, wanted, now)
@@ -67,7 +67,7 @@ def _move_step(tables: RollupTables, old: str, new: str, rule: RollupRule, every
     for start, name, rollup in list(tables.read(ids, every, FIRST_TIME, until)):
         if start in found:
             before = found[start].get(name)
-            both = rollup + before if isinstance(rollup, NumberRollup) and isinstance(before, NumberRollup) else rollup
-            found[start][name] = both
+            span = Span(start, floor_time(start, every) + every)
+            found[start][name] = rollup if before is None else merge_rollups(rollup, before, span)
             tables.erase([ids[name]], every, start, start + 1)
     tables.write(ids, every, found)

@@ -7,7 +7,7 @@ is done later, between batches.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import attrs
@@ -119,7 +119,7 @@ def _note_records(
             columns = list(map(_columns_of, some))
             ids = [id_ for own, _, _ in columns for id_ in own] if are_new else []
             note = RollupNote(route, _find_spans(rules[route], columns), min(ids, default=None), max(ids, default=None))
-            _write_rollup_note(connection, catalog, note)
+            write_rollup_note(connection, catalog, note)
 
 
 def read_rollup_notes(
@@ -134,10 +134,27 @@ def read_rollup_notes(
     }
 
 
+def read_topic_notes(connection: sa.Connection, catalog: Catalog, topic: str, before: int) -> Iterator[RollupNote]:
+    """Yield the notes on new records of a topic in the time before another, without their routes."""
+    table = catalog.rollup_note
+    for row in connection.execute(sa.select(table).where(table.c.first.is_not(None))).mappings():
+        spans = _parse_spans(row["spans"]).get(topic, ())
+        late = [Span(span.start, min(span.end, before)) for span in spans if span.start < before]
+        if late:
+            yield RollupNote("", {topic: late}, row["first"], row["last"])
+
+
 def delete_rollup_notes(connection: sa.Connection, catalog: Catalog, ids: Collection[int]) -> None:
     """Delete notes."""
     table = catalog.rollup_note
     connection.execute(table.delete().where(table.c.id.in_(list(ids))))
+
+
+def write_rollup_note(connection: sa.Connection, catalog: Catalog, note: RollupNote) -> None:
+    """Write a note."""
+    spans = {topic: [[span.start, span.end] for span in some] for topic, some in note.spans.items()}
+    row = {"route": key_hash(note.route), "first": note.first, "last": note.last}
+    connection.execute(catalog.rollup_note.insert(), {**row, "spans": orjson.dumps(spans).decode()})
 
 
 _Columns = tuple[Sequence[int], Sequence[int], Sequence[str]]
@@ -159,12 +176,6 @@ def _find_spans(rule: RollupRule, columns: Iterable[_Columns]) -> TopicSpans:
         for topic, number in set(zip(topics, [time // every for time in times], strict=True)):
             starts[topic].add(number * every)
     return {topic: merge_spans(Span(start, start + every) for start in some) for topic, some in starts.items()}
-
-
-def _write_rollup_note(connection: sa.Connection, catalog: Catalog, note: RollupNote) -> None:
-    spans = {topic: [[span.start, span.end] for span in some] for topic, some in note.spans.items()}
-    row = {"route": key_hash(note.route), "first": note.first, "last": note.last}
-    connection.execute(catalog.rollup_note.insert(), {**row, "spans": orjson.dumps(spans).decode()})
 
 
 def _parse_spans(text: str) -> TopicSpans:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, Catalog, key_hash
 from amqtt_db.database.engines.base import batched
-from amqtt_db.database.rollup_expiry import read_expiry, write_expiry
+from amqtt_db.database.rollup_expiry import read_expiry, read_steps, write_expiry, write_steps
 from amqtt_db.database.rollup_tables import FIRST_TIME, SECOND, RollupTables
 from amqtt_db.models.rollup import Span, floor_time
 from amqtt_db.writer.rollup_due import DueKey, add_due, is_due_before
@@ -49,23 +49,20 @@ class RollupUpkeep:
 
     def _learn(self, rule: RollupRule, now: int) -> Iterator[int]:
         """Let all topics of a route be summed up again if its steps have changed."""
-        meta, name = self._catalog.meta, f"rollup {key_hash(rule.route)}"
-        steps = ",".join(str(every // SECOND) for every in sorted(rule.steps))
+        steps, table = sorted(rule.steps), self._catalog.assignment
         with self._database.begin() as connection:
-            noted = connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))
-            table = self._catalog.assignment
+            noted = read_steps(connection, self._catalog).get(key_hash(rule.route))
             here = (table.c.route == rule.route) & (table.c.state == CURRENT)
             topics = connection.scalars(sa.select(table.c.topic).where(here)).all() if noted != steps else []
         if noted == steps:
             return
-        is_finer = noted is not None and rule.shortest < int(noted.partition(",")[0]) * SECOND
+        is_finer = noted is not None and rule.shortest < noted[0]
         for some in batched(sorted(topics), _TOPICS_AT_ONCE):
             with self._database.begin() as connection:
                 self._start_again(connection, rule, some, now, is_finer=is_finer)
             yield 0
         with self._database.begin() as connection:
-            connection.execute(meta.delete().where(meta.c.name == name))
-            connection.execute(meta.insert(), {"name": name, "value": steps})
+            write_steps(connection, self._catalog, rule.route, steps)
 
     def _start_again(
         self, connection: sa.Connection, rule: RollupRule, topics: Sequence[str], now: int, *, is_finer: bool
@@ -77,15 +74,15 @@ class RollupUpkeep:
         wanted = defaultdict[DueKey, list[Span]](list)
         tables = RollupTables(self._catalog, connection)
         for topic, expiry in read_expiry(connection, self._catalog, topics).items():
-            known = attrs.evolve(expiry, route=key_hash(rule.route))
+            known = self._keeper.begin(connection, topic, rule, expiry)
             if is_finer and known.records > FIRST_TIME:
                 known = attrs.evolve(known, intervals=-(-known.records // rule.longest) * rule.longest)
             write_expiry(connection, self._catalog, topic, known)
             for every in set(tables.steps_of(topic)) - set(rule.steps):
                 tables.erase(tables.find_series(topic).values(), every, *attrs.astuple(ALL_TIME))
             for every in rule.steps:
-                start = max(FIRST_TIME, known.first_of(every, rule.shortest))
-                wanted[DueKey(topic, rule.route, every)].append(Span(floor_time(start, every), ALL_TIME.end))
+                start = known.first_of(every, rule.shortest)
+                wanted[DueKey(topic, rule.route, every)].append(Span(start, ALL_TIME.end))
         add_due(connection, self._catalog, wanted, now)
 
     def _expire(self, rule: RollupRule, now: int) -> Iterator[int]:

@@ -23,6 +23,7 @@ from amqtt_db.database.copies import require_whole_copy
 from amqtt_db.database.dead_letters import LetterChoice
 from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
+from amqtt_db.database.rollup_expiry import end_rollups
 from amqtt_db.database.schema import Schema, Wanted
 from amqtt_db.database.snapshot import answer
 from amqtt_db.decode.sparkplug.topics import find_rebirths
@@ -97,6 +98,8 @@ class Writer:
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
+            without = {route.filter.text for route in self._routes} - find_rollup_rules(self._routes).keys()
+            end_rollups(connection, self._catalog, without)
             self._schema.load(connection)
             watch = self._guard.watch_task
             self._schema.mark_incomplete(

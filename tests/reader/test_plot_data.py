@@ -98,3 +98,11 @@ def test_old_and_new_models_are_plotted_together(tmp_path: Any) -> None:
     bench.send(("a", {"n": 3}), ("a", {"n": 4}))
     (series,) = plotted(bench.url, Bins.between(ARRIVAL, ARRIVAL + 3_000_000, 2), "a").series
     assert series.bins == {0: Extremes(1.0, 2.0), 1: Extremes(3.0, 4.0)}
+
+
+def test_what_cannot_be_compared_is_plotted(postgresql: Site) -> None:
+    """A property that is true or false at one time and text at another; a number beyond all doubles is left out."""
+    bench = Workbench(postgresql)
+    bench.send(("t", {"v": True}), ("t", {"v": "hot"}), ("t", {"n": 10**400}), ("t", {"n": -(10**30)}))
+    found = {one.path: one.bins for one in plotted(bench.url, Bins(ARRIVAL, 3_600_000_000, 1), "t").series}
+    assert found == {"v": {0: Extremes(True, "hot")}, "n": {0: Extremes(-1e30, -1e30)}}

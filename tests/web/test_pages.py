@@ -133,6 +133,20 @@ def test_a_device_of_several_topics_has_one_page(tmp_path: Path) -> None:
     ]
 
 
+def test_a_topic_whose_records_are_deleted_is_still_plotted(tmp_path: Path) -> None:
+    """Its sums are left."""
+    route = {"topic": "#", "keep": "1 h", "rollup": [{"every": "5 min"}]}
+    bench = Workbench(tmp_path, route)
+    bench.send(*(("t", {"temp": number % 17 - 0.25}) for number in range(700)))
+    bench.now += 86_400
+    bench.writer.retention.finish()
+    assert not bench.records()
+    with served(settings_for(tmp_path, routes=[route])) as client:
+        text = get(client, "/topic?name=t")
+    assert "15.75" in text
+    assert "No rows." in text
+
+
 def test_rows_come_a_page_at_a_time(tmp_path: Path) -> None:
     """Each row once, newest first, even if a hundred have the same time."""
     routes = [{"topic": "#", "time": "at", "model": {"wide": {"table": "t"}}}]
