@@ -13,7 +13,7 @@ from amqtt_db.database.engines.base import batched
 from amqtt_db.database.rollup_tables import FIRST_TIME, SECOND
 from amqtt_db.models.rollup import floor_time
 
-_STEPS: Final = "rollup "  # before the hash of a route, in names of notes
+_NOTED_STEPS: Final = "rollup "  # before the hash of a route, in names of notes
 
 
 @attrs.frozen
@@ -54,13 +54,16 @@ def write_expiry(connection: sa.Connection, catalog: Catalog, topic: str, expiry
 def read_steps(connection: sa.Connection, catalog: Catalog) -> dict[str, Sequence[int]]:
     """Return the steps by which routes sum up, in microseconds, by the hash of each route's topic filter."""
     columns = catalog.meta.c
-    noted = connection.execute(sa.select(columns.name, columns.value).where(columns.name.startswith(_STEPS)))
-    return {row.name.removeprefix(_STEPS): [int(seconds) * SECOND for seconds in row.value.split(",")] for row in noted}
+    noted = connection.execute(sa.select(columns.name, columns.value).where(columns.name.startswith(_NOTED_STEPS)))
+    return {
+        row.name.removeprefix(_NOTED_STEPS): [int(seconds) * SECOND for seconds in row.value.split(",")]
+        for row in noted
+    }
 
 
 def write_steps(connection: sa.Connection, catalog: Catalog, route: str, steps: Iterable[int]) -> None:
     """Note the steps by which a route sums up."""
-    meta, name = catalog.meta, f"{_STEPS}{key_hash(route)}"
+    meta, name = catalog.meta, f"{_NOTED_STEPS}{key_hash(route)}"
     connection.execute(meta.delete().where(meta.c.name == name))
     text = ",".join(str(every // SECOND) for every in sorted(steps))
     connection.execute(meta.insert(), {"name": name, "value": text})
@@ -70,6 +73,6 @@ def end_rollups(connection: sa.Connection, catalog: Catalog, routes: Iterable[st
     """Note that some routes do not sum up their topics; if they do so later, everything is summed up again."""
     table, meta = catalog.rollup_expired, catalog.meta
     for hashes in batched(map(key_hash, routes)):
-        names = [f"{_STEPS}{hash_}" for hash_ in hashes]
+        names = [f"{_NOTED_STEPS}{hash_}" for hash_ in hashes]
         connection.execute(table.update().where(table.c.route.in_(hashes)).values(route=""))
         connection.execute(meta.delete().where(meta.c.name.in_(names)))

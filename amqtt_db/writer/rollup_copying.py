@@ -20,7 +20,7 @@ from amqtt_db.writer.rollup_keeper import RollupKeeper
 from amqtt_db.writer.rollup_notes import RollupNote, RollupRule, read_topic_notes, write_rollup_note
 from amqtt_db.writer.workshop import Workshop
 
-_LAST_ID = 2**63 - 1
+_HIGHEST_ID = 2**63 - 1
 
 
 @attrs.frozen
@@ -39,7 +39,7 @@ class ExpiredSums:
         fitting = [step for step in self.steps if every % step == 0]
         if not fitting or max(fitting) == every:
             return self.steps[every] if fitting else None
-        return _join(self.steps[max(fitting)], max(fitting), every)
+        return _join_shorter(self.steps[max(fitting)], max(fitting), every)
 
 
 def read_expired_sums(snapshot: Snapshot, topic: str) -> ExpiredSums | None:
@@ -51,7 +51,7 @@ def read_expired_sums(snapshot: Snapshot, topic: str) -> ExpiredSums | None:
         return None
     tables = RollupTables(snapshot.catalog, snapshot.connection)
     ids = tables.find_series(topic)
-    steps = {every: _gather(tables.read(ids, every, FIRST_TIME, LAST_TIME)) for every in tables.steps_of(topic)}
+    steps = {every: _group_by_start(tables.read(ids, every, FIRST_TIME, LAST_TIME)) for every in tables.steps_of(topic)}
     notes = read_topic_notes(snapshot.connection, snapshot.catalog, topic, expiry.records)
     return ExpiredSums(expiry, steps, list(notes))
 
@@ -121,10 +121,10 @@ def _notes_on_late(topic: str, rule: RollupRule, sums: ExpiredSums, expiry: Expi
     for note in sums.notes:
         yield attrs.evolve(note, route=rule.route)
     if sums.expiry.records < expiry.records:  # the route's intervals are longer than those that have expired
-        yield RollupNote(rule.route, {topic: [Span(sums.expiry.records, expiry.records)]}, 0, _LAST_ID)
+        yield RollupNote(rule.route, {topic: [Span(sums.expiry.records, expiry.records)]}, 0, _HIGHEST_ID)
 
 
-def _gather(found: Iterable[tuple[int, SeriesName, Rollup]]) -> Mapping[int, RollupSet]:
+def _group_by_start(found: Iterable[tuple[int, SeriesName, Rollup]]) -> Mapping[int, RollupSet]:
     """Return what series amount to by the start of each interval."""
     intervals = defaultdict[int, dict[SeriesName, Rollup]](dict)
     for start, name, rollup in found:
@@ -132,13 +132,13 @@ def _gather(found: Iterable[tuple[int, SeriesName, Rollup]]) -> Mapping[int, Rol
     return intervals
 
 
-def _join(intervals: Mapping[int, RollupSet], step: int, every: int) -> Mapping[int, RollupSet]:
+def _join_shorter(intervals: Mapping[int, RollupSet], step: int, every: int) -> Mapping[int, RollupSet]:
     """Return longer intervals, each joined from shorter ones."""
     parts = defaultdict[tuple[int, SeriesName], list[tuple[Span, Rollup]]](list)
     for start in sorted(intervals):
         begin = floor_time(start, step)
         for name, rollup in intervals[start].items():
             parts[floor_time(start, every), name].append((Span(begin, begin + step), rollup))
-    return _gather(
+    return _group_by_start(
         (start, name, join_rollups(some, Span(start, start + every))) for (start, name), some in parts.items()
     )
