@@ -77,3 +77,22 @@ def test_a_database_away_for_longer_than_the_brokers_queue_and_a_journal_removed
         broker.publish(numbers(2000, 2010))
         with bridge:
             until(lambda: bridge.stored()[-10:] == list(range(2000, 2010)), "the session went on")
+
+
+def test_a_journal_restored_from_a_backup_loses_nothing(tmp_path: Path) -> None:
+    """It ends before the database's checkpoint, but what arrives next is not taken for what is stored already."""
+    journal, backup = tmp_path / "mqtt.journal", tmp_path / "backup"
+    with Mosquitto(tmp_path) as broker:
+        bridge = BridgeProcess(tmp_path, broker.url)
+
+        def store(start: int) -> None:
+            with bridge:
+                broker.publish(numbers(start, start + 100))
+                until(lambda: bridge.stored()[-1:] == [start + 99], "the last are stored")
+
+        store(0)
+        backup.write_bytes(journal.read_bytes())
+        store(100)
+        journal.write_bytes(backup.read_bytes())
+        store(200)
+        assert bridge.stored() == list(range(300))
