@@ -17,15 +17,13 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from amqtt_db.reader.arrow_types import MOMENT
+from amqtt_db.reader.arrow_types import MOMENT, Integers
 from amqtt_db.record import EPOCH, Kind, to_micros
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # without flags and an extension
 _TRAILER_SIZE: Final = 2
 _BLOCK_SIZE: Final = 2**20  # bytes, some thousand rows
 _PADDING: Final = bytes(8)  # a number may be looked for behind a NULL at the end of the last row
-
-Integers = np.ndarray[Any, Any]
 
 
 @attrs.frozen(eq=False)

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, time, timezone
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 
 from amqtt_db import tagged
 from amqtt_db.record import Kind, Pair, restored, tag
 
 MOMENT: Final = pa.timestamp("us", "UTC")
+
+Integers: TypeAlias = "np.ndarray[Any, Any]"
 
 ARROW_TYPES: Final[Mapping[Kind, pa.DataType]] = {
     "bool": pa.bool_(),
