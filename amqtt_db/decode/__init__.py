@@ -157,7 +157,7 @@ def _by_property(by: Any, found: Mapping[str, OneDecoder], other: OneDecoder | N
 def time_given_by(spec: Any) -> str | None:
     """Return the property in which the decoder of a spec gives the event's time, None if it knows no time.
 
-    Of several decoders, all must give it in the same.
+    Several decoders must all give it in the same property.
     """
     if isinstance(spec, Mapping) and _BY in spec:
         given = {time_given_by(one) for value, one in spec.items() if value != _BY}
@@ -282,7 +282,7 @@ def _compose(stages: Sequence[_Stage]) -> OneDecoder:
 
 
 def _chain(stages: Sequence[_Stage], *, after_own: bool = False) -> Decoder:
-    """Return stages that only get payloads as one decoder; ``after_own`` is true if one of the user's precedes them."""
+    """Join stages that only get payloads into one decoder; ``after_own``: a stage of the user's precedes them."""
     decoders = [_guard(stage) if stage.own else stage.decode for stage in stages]
     for index, stage in enumerate(stages):
         if not stage.own and (stages[index - 1].own if index else after_own):

@@ -27,7 +27,7 @@ _CONVERTED: Final[Mapping[type, Callable[[Any], Any]]] = {
 
 
 def decode(payload: bytes) -> Any:
-    """Return BSON as plain data.  Raises DecodeError, also for code, patterns and other values that are no data."""
+    """Return BSON as plain data.  Raises DecodeError, also for code, patterns and the like."""
     try:
         return _to_plain(decode_bson(payload, _CODEC_OPTIONS), MAX_DEPTH)
     except DecodeError:

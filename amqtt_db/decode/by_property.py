@@ -19,8 +19,8 @@ BY_CONTENT_TYPE: Final = "content_type"
 class DecoderByProperty:
     """The decoders for the values of a user property, or of the content type if ``user_property`` is None.
 
-    ``other`` is for all other values, and for messages without the property; None if these are refused.  Of a content
-    type only the media type counts, in lower case: ``text/csv`` is also ``Text/CSV; header=present``.
+    ``other`` is for all other values, and for messages without the property; None if these are refused.  Only
+    the media type of a content type counts, in lower case: ``text/csv`` is also ``Text/CSV; header=present``.
     """
 
     decoders: Mapping[str, Decoder]

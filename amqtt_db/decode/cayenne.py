@@ -49,7 +49,7 @@ def _decode_cayenne(payload: bytes) -> dict[str, Any]:
 
 def _quantity_at(payload: bytes, position: int) -> _Quantity:
     if position + 1 == len(payload):
-        raise DecodeError("not Cayenne LPP: it ends behind a channel")
+        raise DecodeError("not Cayenne LPP: it ends after a channel's number")
     quantity = _QUANTITIES.get(payload[position + 1])
     if quantity is None:
         raise DecodeError(f"not Cayenne LPP: byte {position + 1} is the type {payload[position + 1]}, which is unknown")

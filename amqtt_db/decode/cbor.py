@@ -20,16 +20,16 @@ _LONG_TAGS: Final = b"\xd8\xd9\xda\xdb"
 _REFERENCES: Final = tuple(
     re.compile(start + rb"[\x19\x1d]").search for start in (rb"\xd8", rb"\xd9\0", rb"\xda\0{3}", rb"\xdb\0{7}")
 )
-"""Find a tag that refers to something before it, whatever its length; such tags can expand a payload beyond any memory.
+"""Each finds a tag, of one length, that refers to something before it.  Such tags can make a payload fill the memory.
 
-One pattern for all would take several times as long, because it has no byte to begin with.
+One pattern for all would take several times as long, because it would not begin with one byte.
 """
 
 _NO_LABELS: Final[Mapping[int, str]] = {}
 
 
 def decode(payload: bytes, labels: Mapping[int, str] = _NO_LABELS) -> Any:
-    """Return CBOR as plain data; ``labels`` are the names that integers stand for where they are keys.
+    """Return CBOR as plain data; ``labels`` maps keys that are integers to names.
 
     Raises DecodeError, also for other keys that are not text and for unknown tags.
     """
@@ -62,7 +62,7 @@ class _Plain:
     """Turns what cbor2 returns into plain data.
 
     ``room`` is the number of bytes left of the payload: every item takes at least one, and text at least its length.
-    Data that needs more comes from shared references, which can expand beyond any memory.
+    Data that needs more comes from shared references, which can fill the memory.
     """
 
     __slots__ = ("_labels", "_room")

@@ -82,7 +82,7 @@ def decode_utf8(payload: bytes, what: str, encoding: str = "utf-8") -> str:
 
 
 def as_records(parts: Iterable[Any]) -> Any:
-    """Return the only one of some records as it is, else a generator of them: several records, or none."""
+    """Return a single record as it is, and several records, or none, as a generator."""
     rest = iter(parts)
     begun = [*islice(rest, 2)]
     return begun[0] if len(begun) == 1 else _generate(chain(begun, rest))

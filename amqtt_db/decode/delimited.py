@@ -1,4 +1,4 @@
-"""CSV and TSV: each row is a record, a column that is empty is absent, and what is written like a number is one."""
+"""CSV and TSV: each row is a record, an empty column is absent, and what is written like a number is a number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_CELL: Final = csv.field_size_limit()  # characters
 
 Names = Annotated[list[str], "The names of the columns, if the payload has no header."]
 Comma = Annotated[bool, "Numbers have a decimal comma."]
-Numbers = Annotated[bool, "What is written like a number is one; with false everything is text.  Default: true."]
+Numbers = Annotated[bool, "What is written like a number is a number; with false everything is text.  Default: true."]
 Encoding = Annotated[str, "The encoding of the text.  Default: utf-8."]
 
 

@@ -1,8 +1,8 @@
 """InfluxDB's line protocol: ``measurement,tag=text field=1.5,other=2i 1700000000000000000``; each line is a record.
 
 A record has the ``measurement``, the tags and the fields under their names, the ``time``, and the ``nanoseconds``
-beyond its microseconds.  A field has its name whatever else the line has: a tag of the same name goes below ``tag``.
-So does a tag that is called like one of the record's own properties; such a field goes below ``field``.
+beyond its microseconds.  A field always has its own name; a tag of the same name goes below ``tag``.  So does a tag
+that is called like one of the record's own properties; a field that is called like one goes below ``field``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _DIGITS: Final = re.compile(r"[-+]?\d{1,20}", re.ASCII).fullmatch
 _LETTERS: Final = bytes(range(33, 127)).translate(None, b',="\\')
 _COMMAS: Final = bytes.maketrans(b"= ", b",,")
 _SEPARATORS: Final = re.compile(rb"((?:,=)*) =(?:,=)* ?").fullmatch
-_MOST_SEPARATORS: Final = 1000  # so that little is remembered of lines
+_MOST_SEPARATORS: Final = 1000  # so that the cache stays small
 
-# A separator behind a backslash is part of a name.  Text is in quotes, and may have line breaks in it.
+# A separator after a backslash is part of a name.  Text is in quotes, and may have line breaks in it.
 _NAME_IN_LINE: Final = r"[^,= \n]+(?:(?<=\\)[,= ][^,= \n]*)*"
 _MEASUREMENT_AT: Final = re.compile(r"[^, \n]+(?:(?<=\\)[, ][^, \n]*)*").match
 _TAG_AT: Final = re.compile(rf",({_NAME_IN_LINE})=({_NAME_IN_LINE})(?!=)").match
@@ -109,7 +109,7 @@ def _count_tags(separators: bytes) -> int | None:
 
 
 def _are_odd(texts: list[str], numbers: list[Any]) -> bool:
-    """Return True if one of some numbers may be infinite, or has an underscore, which Python takes."""
+    """Return True if a number may be infinite, or has an underscore, which Python allows."""
     total = sum(numbers)
     return total - total != 0 or "_" in "".join(texts)
 
@@ -135,7 +135,7 @@ def _scan_line(text: str, position: int, unit: int) -> tuple[dict[str, Any], int
     position, fields = _scan_fields(text, position)
     rest = _REST_AT(text, position)
     if rest is None:
-        raise DecodeError("behind its fields there is more than a time")
+        raise DecodeError("after its fields there is more than a time")
     record = {"measurement": _ESCAPED_IN_MEASUREMENT.sub(r"\1", measurement[0]), **_merge_tags(tags, fields)}
     if rest[1] is not None:
         _add_time(record, _read_integer(rest[1], unit))
@@ -174,7 +174,7 @@ def _scan_fields(text: str, position: int) -> tuple[int, dict[str, Any]]:
 
 
 def _end(found: re.Match[str] | None) -> int:
-    """Return the end of what a pattern found that also finds nothing at all."""
+    """Return where the match ends; the pattern also matches nothing at all, so there is always a match."""
     assert found is not None  # noqa: S101
     return found.end()
 
@@ -190,7 +190,7 @@ def _read_value(text: str) -> Any:
 
 
 def _read_float(text: str) -> float:
-    """Return a number; Python takes underscores as well, and makes infinity of what is too large."""
+    """Return a number, without what Python allows besides: underscores, and numbers that are too large."""
     number = float(text)
     if number - number or "_" in text:
         raise ValueError("a number is beyond the range of a double")
@@ -223,7 +223,7 @@ _READ_BY_END: Final[dict[str, Callable[[str], Any]]] = {
     "i": _read_int64,
     "u": _read_uint64,
 }
-"""The last letter of a value tells its type."""
+"""What reads a value, by its last letter."""
 
 _READ_PLAIN: Final = {**_READ_BY_END, **dict.fromkeys("0123456789.", float)}
 """The same for a plain line, whose numbers are checked together."""

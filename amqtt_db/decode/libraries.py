@@ -14,7 +14,7 @@ from amqtt_db.registry import install_hint
 
 
 def require_library(extra: str, library: str) -> None:
-    """Raise ValueError, saying which extra to install, if there is no such library."""
+    """Raise ValueError, saying which extra to install, if the library is missing."""
     try:
         found = find_spec(library)
     except ImportError:  # the package around it is missing

@@ -1,7 +1,7 @@
 """Protobuf by a descriptor set, with the library ``protobuf``; import this module only where it is wanted.
 
-A field is named as in the .proto file.  One that knows whether it was set (``optional``, a message, one of several) is
-absent if it was not; any other has its default.  Enums are names, maps are objects, timestamps are times in UTC.
+A field is named as in the .proto file.  If a field was not set, it is absent where Protobuf can tell (``optional``,
+messages, ``oneof``), and has its default elsewhere.  Enums are names, maps are objects, timestamps are times in UTC.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH, MICROSECOND
 
 MAX_VALUES: Final = 2_000_000
-"""The most values that a message may have; two bytes can be a message in a list, with a default for each field."""
+"""The most values that a message may have: two bytes can be a message in a list, and make a default for each field."""
 
 Read = Callable[[Any], Any]
 
@@ -64,7 +64,7 @@ def _check_knows_some(parsed: Any, message: str) -> None:
 class _Readers:
     """Makes what reads each type of message, once.
 
-    ``has_required`` tells that a field of some must be set; ``room`` is the number of values that may still be made.
+    ``has_required`` is true if some message has required fields; ``room`` is how many values may still be made.
     """
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ class Arrival:
 
 @attrs.frozen
 class Recollection:
-    """What a decoder has made of a message: the data, and what it remembers from now on, by its name in the database.
+    """The result of decoding a message: the data, and what the decoder remembers from now on, by name in the database.
 
     The data may be a DecodeError: the reason why the message cannot be stored.
     """
@@ -72,7 +72,7 @@ class RememberingDecoder:
         return {name: f"{self.owner}:{name}" for name in self.remembers(topic)}
 
     def decode(self, arrival: Arrival, names: Mapping[str, str], memory: Mapping[str, str]) -> Recollection:
-        """Return what becomes of a message; ``memory`` has what is remembered, by its name in the database.
+        """Decode a message; ``memory`` has what is remembered, by its name in the database.
 
         Raises DecodeError.
         """

@@ -27,7 +27,7 @@ CBOR_LABELS: Final = {
 
 _RELATIVE: Final = 2**28  # seconds: smaller times count from now
 _VERSION: Final = 10
-_LONGEST_NAME: Final = 256  # characters of a name or unit, for a base value is repeated in each record
+_LONGEST_NAME: Final = 256  # characters of a name or unit, because a base value is repeated in each record
 _OWN_LABELS: Final = frozenset({"name", "unit", "value", "sum", "time", "time_offset", "update_time"})
 _CBOR_ARRAY: Final = range(0x80, 0xA0)
 _TAKEN_AS_NUMBER: Final = frozenset({int, float, Decimal})
@@ -68,7 +68,7 @@ def _resolve(pack: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _sort_labels(entry: Any, base: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Put an entry's base values into ``base``; return its other values, and those whose labels SenML does not have."""
+    """Put an entry's base values into ``base``; return its other values, and those with other labels than SenML's."""
     if type(entry) is not dict:
         raise DecodeError("it is not an object")
     labels: dict[str, Any] = {}
@@ -129,7 +129,7 @@ def _to_number(label: str, value: Any) -> float:
     if type(value) not in _TAKEN_AS_NUMBER:
         raise DecodeError(f"{label} is not a number")
     number = float(value) if type(value) is Decimal else value  # which only CBOR has
-    if not abs(number) <= _LARGEST_NUMBER:  # nor is NaN
+    if not abs(number) <= _LARGEST_NUMBER:  # NaN is not, either
         raise DecodeError(f"{label} is too large")
     return number
 

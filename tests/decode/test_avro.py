@@ -162,7 +162,7 @@ def test_decimals_are_exact(number: Decimal) -> None:
         (logical("bytes", "decimal", precision=4), b"\x80\x89\x7a" + b"\x7f" * 10**6, "more digits than its schema"),
     ],
 )
-def test_what_has_not_the_schema_has_a_reason(schema: Any, payload: bytes, says: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_the_schema_has_a_reason(schema: Any, payload: bytes, says: str, tmp_path: Path) -> None:
     """It is refused at once, and the reason repeats nothing of the payload."""
     told = refusal(in_file(tmp_path, schema), payload)
     assert says in told

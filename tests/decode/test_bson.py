@@ -84,7 +84,7 @@ def _nested(depth: int) -> bytes:
         (_nested(20_000), "not BSON: "),
     ],
 )
-def test_what_is_no_bson_has_a_reason(payload: bytes, says: str) -> None:
+def test_what_is_not_bson_has_a_reason(payload: bytes, says: str) -> None:
     """The reason repeats nothing of the payload."""
     told = refusal("bson", payload)
     assert says in told

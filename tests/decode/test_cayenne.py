@@ -49,13 +49,13 @@ def test_inputs_and_outputs() -> None:
     ("payload", "says"),
     [
         ("", "empty payload"),
-        ("03", "it ends behind a channel"),
+        ("03", "it ends after a channel's number"),
         ("036701", "it ends within temperature_3"),
         ("0367011003670110", "it has temperature_3 twice"),
         ("03630110", "byte 1 is the type 99, which is unknown"),
     ],
 )
-def test_what_is_no_cayenne_has_a_reason(payload: str, says: str) -> None:
+def test_what_is_not_cayenne_has_a_reason(payload: str, says: str) -> None:
     """The reason says where."""
     assert says in refusal("cayenne", bytes.fromhex(payload))
 

@@ -129,7 +129,7 @@ def test_nan_is_read() -> None:
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "nested deeper than 200 levels"),
     ],
 )
-def test_what_is_no_json_has_a_reason_that_repeats_nothing(payload: bytes, says: str) -> None:
+def test_what_is_not_json_has_a_reason_that_repeats_nothing(payload: bytes, says: str) -> None:
     """The reason tells what is wrong and where, never what the payload holds."""
     told = reason("json", payload)
     assert says in told
@@ -137,7 +137,7 @@ def test_what_is_no_json_has_a_reason_that_repeats_nothing(payload: bytes, says:
 
 
 @pytest.mark.parametrize("payload", [b"ON", b"21.5 C", "größer".encode()])
-def test_plain_text_that_is_no_json_has_a_hint(payload: bytes) -> None:
+def test_plain_text_has_a_hint(payload: bytes) -> None:
     """The hint names the right decoder for a user who never chose one."""
     assert reason("json", payload).endswith(
         "; if this topic sends plain text, set `decode: auto` or `decode: text` on its route"
@@ -278,11 +278,31 @@ def test_msgpack_keeps_types() -> None:
         (b"\x81\x80\x01", "not"),
     ],
 )
-def test_what_is_no_msgpack_has_a_reason(payload: bytes, says: str) -> None:
+def test_what_is_not_msgpack_has_a_reason(payload: bytes, says: str) -> None:
     """Unknown extensions and keys that are not text are rejected, too."""
     told = reason("msgpack", payload)
     assert says in told
     assert UNTOLD not in told
+
+
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.datetimes(timezones=st.just(timezone.utc))
+)
+
+
+@given(st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
+@example([{"n": 1.5, "t": "x"}] * 500)
+@example([{"n": 1.5, "raw": b"\xd8\x1d"}] * 500)
+def test_what_the_libraries_write_is_read(data: Any) -> None:
+    """Every value comes back with its type, whether JSON has it or not."""
+    assert repr(decode("msgpack", msgpack.packb(data, datetime=True))) == repr(data)
+    assert repr(decode("cbor", cbor2.dumps(data))) == repr(data)
 
 
 def test_cbor_keeps_types() -> None:
@@ -312,7 +332,7 @@ def test_cbor_keeps_types() -> None:
         (b"\xd8\x1e\x82\x01\x03", "CBOR Fraction cannot"),
     ],
 )
-def test_what_is_no_cbor_has_a_reason(payload: bytes, says: str) -> None:
+def test_what_is_not_cbor_has_a_reason(payload: bytes, says: str) -> None:
     """Unknown tags, simple values and keys that are not text are rejected, too."""
     assert says in reason("cbor", payload)
 

@@ -67,7 +67,7 @@ def test_what_is_not_written_like_a_number_is_text(cell: str) -> None:
         (b"a,b\n\xff,2", "not CSV: not utf-8 text at byte 4"),
     ],
 )
-def test_what_is_no_csv_has_a_reason(payload: bytes, says: str) -> None:
+def test_what_is_not_csv_has_a_reason(payload: bytes, says: str) -> None:
     """The reason names the line and repeats nothing of it."""
     told = refusal("csv", payload)
     assert says in told

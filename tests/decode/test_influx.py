@@ -123,7 +123,7 @@ def test_names_that_clash_stay_apart() -> None:
         (b"m a=\xff", "not utf-8 text at byte 4"),
     ],
 )
-def test_what_is_no_line_protocol_has_a_reason(payload: bytes, says: str) -> None:
+def test_what_is_not_line_protocol_has_a_reason(payload: bytes, says: str) -> None:
     """The reason names the line and repeats nothing of it."""
     told = refusal("influx", payload)
     assert says in told

@@ -100,7 +100,7 @@ def test_json_in_a_message_is_plain_data(decoder: Decoder) -> None:
     assert data["value"] == [1.0]
 
 
-def test_a_number_that_is_no_name_stays_one(decoder: Decoder) -> None:
+def test_a_number_without_a_name_stays_a_number(decoder: Decoder) -> None:
     """The sender's enum may be newer."""
     assert decoder(b"\xa0\x01\x09")["state"] == 9
 
@@ -175,7 +175,7 @@ def _nested(depth: int) -> bytes:
         (_nested(200), "not plant.Reading: it cannot be parsed"),
     ],
 )
-def test_what_is_no_such_message_has_a_reason(payload: bytes, says: str, decoder: Decoder) -> None:
+def test_another_message_has_a_reason(payload: bytes, says: str, decoder: Decoder) -> None:
     """The reason names the message and repeats nothing of the payload."""
     with pytest.raises(DecodeError) as error:
         decoder(payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from amqtt_db.decode.senml import CBOR_LABELS
 from amqtt_db.errors import DecodeError
+from amqtt_db.registry import install_hint
 from tests.decode.vectors import decoded, refusal
 
 MOMENT = datetime(2023, 11, 14, 22, 13, 20, tzinfo=timezone.utc)
@@ -98,7 +100,7 @@ def test_cbor_has_decimal_fractions() -> None:
         ([{"bn": "x" * 300, "v": 1}], "its name or unit has more than 256 characters"),
     ],
 )
-def test_what_is_no_senml_has_a_reason(write: Any, pack: Any, says: str) -> None:
+def test_what_is_not_senml_has_a_reason(write: Any, pack: Any, says: str) -> None:
     """The reason names the record and repeats nothing of it."""
     payload = cbor2.dumps(pack) if write is in_cbor and pack == [1] else write(pack)
     told = refusal("senml", payload)
@@ -120,6 +122,13 @@ def test_what_is_no_senml_has_a_reason(write: Any, pack: Any, says: str) -> None
 def test_other_payloads_are_refused(payload: bytes, says: str) -> None:
     """What is neither JSON nor CBOR, and what is both but no list."""
     assert says in refusal("senml", payload)
+
+
+def test_cbor_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON is read all the same."""
+    monkeypatch.setitem(sys.modules, "amqtt_db.decode.cbor", None)
+    assert refusal("senml", in_cbor([{"n": "a", "v": 1}])).endswith(install_hint("cbor"))
+    assert decoded("senml", in_json([{"n": "a", "v": 1}])) == {"name": "a", "value": 1}
 
 
 def test_deep_cbor_is_refused() -> None:

@@ -69,8 +69,8 @@ def test_each_record_may_be_split_further(tmp_path: Path) -> None:
     assert bench.sql("SELECT name, more FROM t ORDER BY part") == [("a", 1), ("a", 2), ("b", 3)]
 
 
-def test_no_record_is_stored_as_none(tmp_path: Path) -> None:
-    """A header alone is no mistake."""
+def test_a_header_alone_makes_no_record(tmp_path: Path) -> None:
+    """It is not a mistake."""
     bench = bench_with(tmp_path, b"a,b\n", decode="csv")
     assert bench.dead() == []
     assert bench.counts() == {"#": {"stored": 1}}

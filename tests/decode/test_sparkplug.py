@@ -303,21 +303,21 @@ def test_an_alias_means_what_the_last_birth_says() -> None:
 def test_data_before_any_birth_is_refused() -> None:
     """The reason says what is missing and what to do; names with types need no birth."""
     host, node = Host(), EdgeNode(NODE)
-    reason = "has told what alias {} means; try `amqtt-db dead replay` after the next one"
+    reason = "says what alias {} means; try `amqtt-db dead replay` after the next one"
     assert host.refusal(node.data(Up=True)) == f"no NBIRTH {reason.format(0)}"
     assert host.refusal(node.data("D", Count=1)) == f"no DBIRTH {reason.format(2)}"
     named = node.data("D", Count=-12, change=lambda one: _set(one, name="Count", datatype=TYPES["Int32"]))
     assert host.metrics(named) == {"Count": -12}
     assert host.metrics(node.data("D", Temp=1.5, change=lambda one: _set(one, name="Temp"))) == {"Temp": 1.5}
     untyped = node.data("D", Count=-12, change=lambda one: _set(one, name="Count"))
-    assert host.refusal(untyped) == "nothing tells the type of the metric Count"
+    assert host.refusal(untyped) == "the type of the metric Count is unknown"
 
 
 def test_a_nodes_birth_ends_what_its_devices_births_said() -> None:
     """Until the device's next one."""
     host, node = plant()
     host.read(node.birth(Up=False))
-    assert host.refusal(node.data("D", Count=1)).startswith("no DBIRTH has told what alias 2 means")
+    assert host.refusal(node.data("D", Count=1)).startswith("no DBIRTH says what alias 2 means")
     host.read(node.device_birth("D", Count=1))
     assert host.metrics(node.data("D", Count=2)) == {"Count": 2}
 
@@ -358,7 +358,7 @@ def test_a_message_from_before_the_birth_is_read_by_it() -> None:
     for metrics in ({"Temp": "Float", "Speed": "Int32"}, NODE["D"]):
         node.metrics = {**NODE, "D": metrics}
         host.read(node.device_birth("D", bool, **dict.fromkeys(metrics)))
-    with pytest.raises(DecodeError, match="no DBIRTH has told what alias 2 means"):
+    with pytest.raises(DecodeError, match="no DBIRTH says what alias 2 means"):
         host.again(early, before)
     assert host.again(node.data("D", Temp=2.5), before)["Temp"] == 2.5
 
@@ -372,7 +372,7 @@ def test_ever_new_aliases_are_not_remembered_for_ever(monkeypatch: pytest.Monkey
         node.first_alias = first
         host.read(node.device_birth("D", Temp=1.5, Count=1))
     assert len(host.memory["sparkplug:device G/E/D"]) < 150
-    with pytest.raises(DecodeError, match="no DBIRTH has told"):
+    with pytest.raises(DecodeError, match="no DBIRTH says"):
         host.again(node.data("D", Temp=2.5), before)
     assert host.metrics(node.data("D", Temp=2.5)) == {"Temp": 2.5}
 
@@ -417,7 +417,7 @@ def test_a_property_set_that_does_not_match_is_refused() -> None:
         payload.metrics[0].properties.keys.append("low")
         payload.metrics[0].properties.values.add(int_value=1)
 
-    assert host.refusal(node.data(m=1.5, change=change)) == "nothing tells the type of the property m.low"
+    assert host.refusal(node.data(m=1.5, change=change)) == "the type of the property m.low is unknown"
 
 
 def _with_data_set(payload: Any, rows: Sequence[Sequence[Any]], columns: Sequence[str] = ("id", "note")) -> None:
@@ -507,7 +507,7 @@ def test_an_instances_birth_tells_the_types_of_its_members() -> None:
     message = node.data("D", lambda one: _with_template(_shown(one), Speed=("Int16?", -12)), M1=None)
     assert host.metrics(message) == {"M1": {"Speed": -12}}
     unknown = node.data("D", lambda one: _with_template(_shown(one), Other=("Int16?", 1)), M1=None)
-    assert host.refusal(unknown) == "nothing tells the type of the metric Other"
+    assert host.refusal(unknown) == "the type of the metric Other is unknown"
     twice = node.data(
         "D",
         lambda one: (_with_template(_shown(one), Speed=("Int16", 1)), _with_template(one, Speed=("Int16", 2))),
@@ -528,7 +528,7 @@ def test_gaps_in_the_sequence_are_counted() -> None:
     assert "missed" not in host.read(node.data(Up=True))[0]
 
 
-def test_a_message_that_comes_late_or_twice_is_no_gap() -> None:
+def test_a_message_that_comes_late_or_twice_makes_no_gap() -> None:
     """Nor is the one after it."""
     host, node = plant()
     first, second = node.data("D", Count=1), node.data("D", Count=2)
@@ -555,7 +555,7 @@ def test_a_gap_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
             host.read(node.data("D", Count=1))
             host.read(node.data("D", Count=1))
     (line,) = caplog.messages
-    assert line == "Sparkplug: messages of the edge node G/E are missing; `missed` says how many before which"
+    assert line == "Sparkplug: messages of the edge node G/E are missing; `missed` says how many before each message"
 
 
 def test_a_death_takes_the_devices_with_it() -> None:

@@ -79,7 +79,7 @@ def test_the_payload_says_its_encoding(encoding: str) -> None:
         (b"<a>" * (MAX_DEPTH + 1), "nested deeper than 200 levels"),
     ],
 )
-def test_what_is_no_xml_has_a_reason(payload: bytes, says: str) -> None:
+def test_what_is_not_xml_has_a_reason(payload: bytes, says: str) -> None:
     """The reason says where and repeats nothing; bombs are not even read."""
     told = refusal("xml", payload)
     assert says in told

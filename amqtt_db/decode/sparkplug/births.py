@@ -1,7 +1,7 @@
-"""What a birth says of its metrics: their names, aliases and types, remembered as JSON and looked up by each message.
+"""What a birth says about its metrics: names, aliases and types, remembered as JSON and looked up by each message.
 
-An alias is valid until the next birth.  A message that arrived before the birth, and is stored later, is read by the
-birth as far as no birth so far has given an alias or a name another meaning.
+An alias is valid until the next birth.  A message that arrived before the birth and is stored later is read by it,
+unless one of its aliases or names has meant something else in any birth.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class KnownMetric:
 
 @attrs.frozen(eq=False)
 class KnownMetrics:
-    """KnownMetrics by alias and by name."""
+    """Metrics by alias and by name."""
 
     by_alias: Mapping[int, KnownMetric] = attrs.field(factory=dict)
     by_name: Mapping[str, KnownMetric] = attrs.field(factory=dict)
@@ -44,8 +44,8 @@ class KnownMetrics:
 class Birth:
     """The last birth of an edge node or a device.
 
-    ``time_us`` is when it arrived; ``node_us`` of a device's is when that of its edge node did, None if none has.
-    ``session`` is the number ``bdSeq`` of an edge node's, which its death repeats.  ``changed`` are the aliases and
+    ``time_us`` is when it arrived.  A device's ``node_us`` is when its edge node's birth did, None if there was none.
+    An edge node's ``session`` is the number ``bdSeq``, which its death repeats.  ``changed`` are the aliases and
     names that meant something else before, None for all.  ``templates`` are the members of each template by name.
     """
 
@@ -79,7 +79,7 @@ _Described = list[Any]
 
 
 def describe_metrics(metrics: Iterable[Any]) -> list[_Described]:
-    """Return what is remembered of the metrics of a birth.  Raises DecodeError for one without a name."""
+    """Return what is remembered of a birth's metrics.  Raises DecodeError for a metric without a name."""
     return [_describe_metric(metric) for metric in metrics if not is_definition(metric)]
 
 
@@ -97,7 +97,7 @@ def dump_birth(
     session: int | None = None,
     templates: Mapping[str, list[_Described]] | None = None,
 ) -> str:
-    """Return a birth as text; ``old`` is that of the birth before it."""
+    """Return a birth as text; ``old`` is the text of the birth before it."""
     changed = [] if old is None else _changed_meanings(orjson.loads(old), metrics)
     birth = {"time_us": time_us, "node_us": node_us, "session": session, "metrics": metrics, "changed": changed}
     return orjson.dumps({**birth, "templates": templates or {}}).decode()

@@ -31,7 +31,7 @@ _ONLINE: Final = {"NBIRTH": True, "DBIRTH": True, "DDEATH": False}
 _COUNTED: Final = frozenset({"NDATA", "DBIRTH", "DDATA", "DDEATH"})
 _COMPRESSED: Final = "SPBV1.0_COMPRESSED"
 _SEQUENCE_LENGTH: Final = 256  # of sequence numbers, after which they begin again
-_LATE: Final = 128  # a number that is so far ahead is rather one from before
+_LATE: Final = 128  # a number that is further ahead is from before
 _TELL_AGAIN: Final = 60_000_000  # microseconds
 _ASK_AGAIN: Final = 60_000_000  # microseconds, if a birth has not come
 _SESSION: Final = "bdSeq"
@@ -60,9 +60,8 @@ class SparkplugDecoder:
     def __call__(self, arrival: Arrival, memory: Memory) -> Any:
         """Return the records of a message.
 
-        A message whose metrics cannot be read is returned as a DecodeError, because its sequence number counts all the
-        same, and because a birth ends what the one before it said.  Raises DecodeError for anything that is not of
-        Sparkplug B at all.
+        For a message whose metrics cannot be read, a DecodeError is returned, not raised: its sequence number counts
+        nevertheless, and a birth replaces the one before it.  Raises DecodeError for what is not Sparkplug B at all.
         """
         place = read_topic(arrival.topic)
         if place.type == STATE:
@@ -149,14 +148,14 @@ def _payload_time(payload: Any) -> int | None:
 
 
 def _rest_of(payload: Any) -> dict[str, Any]:
-    """Return what may stand in a payload besides metrics."""
+    """Return what else a payload may have besides metrics."""
     return {name: getattr(payload, name) for name in ("uuid", "body") if payload.HasField(name)}
 
 
 def _follow_sequence(place: SparkplugTopic, arrival: Arrival, payload: Any, memory: Memory) -> int:
     """Remember the sequence number of a message; return how many before it are missing.
 
-    A message that arrived before the last one, because it is stored again, cannot tell that.
+    That is unknown for a message that arrived before the last one, because it is stored again.
     """
     if place.type not in _COUNTED and place.type != "NBIRTH":
         return 0
@@ -183,13 +182,13 @@ def _want_birth(place: SparkplugTopic, arrival: Arrival, memory: Memory) -> None
         memory[place.rebirth] = str(arrival.time_us)
 
 
-@lru_cache(1024)  # so that each edge node is told of once a minute
+@lru_cache(1024)  # so that the log has each edge node once a minute
 def _tell_gap(node: str, minute: int) -> None:
-    logger.warning("Sparkplug: messages of the edge %s are missing; `missed` says how many before which", node)
+    logger.warning("Sparkplug: messages of the edge %s are missing; `missed` says how many before each message", node)
 
 
 def _remember_birth(place: SparkplugTopic, arrival: Arrival, payload: Any, memory: Memory, node: Birth) -> None:
-    """Remember what a birth says; if it cannot be read, that nothing is known."""
+    """Remember what a birth says; if it cannot be read, nothing is known any more."""
     name = place.device or place.node
     node_us = node.time_us if place.device and node is not NO_BIRTH else None
     old, metrics, templates, session = memory.get(name), [], {}, None
@@ -202,7 +201,7 @@ def _remember_birth(place: SparkplugTopic, arrival: Arrival, payload: Any, memor
 
 
 def _session_of(payload: Any) -> int | None:
-    """Return the number that a birth and a death of an edge node have in common."""
+    """Return the number that an edge node's birth and its death have in common."""
     for metric in payload.metrics:
         field = metric.WhichOneof("value")
         if metric.name == _SESSION and field in {"int_value", "long_value"}:
@@ -213,7 +212,7 @@ def _session_of(payload: Any) -> int | None:
 def _follow_devices(place: SparkplugTopic, payload: Any, memory: Memory, node: Birth) -> list[str] | None:
     """Remember which devices of a node are online; return those that its death takes with it.
 
-    Return None if there is no death: that of an earlier session means nothing.
+    Return None if there is no death; the death of an earlier session does not count.
     """
     if place.type not in {"DBIRTH", "DDEATH", "NDEATH"}:
         return None

@@ -43,9 +43,9 @@ LAYOUT: Final[Mapping[str, str]] = {
         "6 double_value double, 7 boolean_value bool, 8 string_value string"
     ),
 }
-"""Message → its fields: number, name and type; a star stands before what is repeated.
+"""Message → its fields: number, name and type; a star marks repeated fields.
 
-Of the fields whose names end in ``_value`` a message has only one: they are the ``value``.
+A message has only one of the fields whose names end in ``_value``: together they are the ``value``.
 """
 
 _SPARKPLUG: Final = "sparkplug"

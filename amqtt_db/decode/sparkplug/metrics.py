@@ -21,7 +21,7 @@ _METADATA: Final = (
 class MetricValue(NamedTuple):
     """A metric that was read: ``milliseconds`` since 1970 as in the payload, None if the metric has no time.
 
-    ``more`` holds its property set and its metadata, as far as it has them.
+    ``more`` holds its property set and its metadata, if it has any.
     """
 
     name: str
@@ -33,7 +33,7 @@ class MetricValue(NamedTuple):
 
 @attrs.frozen
 class Scope:
-    """What is known when metrics are read: the metrics, the members of templates, and which births would tell more."""
+    """What is known when metrics are read: metrics, members of templates, and the type of births that say more."""
 
     metrics: KnownMetrics
     templates: Mapping[str, KnownMetrics]
@@ -64,12 +64,12 @@ def read_metric_values(metrics: Iterable[Any], scope: Scope) -> Iterator[MetricV
 
 
 def _find_metric(metric: Any, known: KnownMetric | None, scope: Scope) -> KnownMetric:
-    """Return what a metric is that no birth describes, or that has another type, or an alias that may be absent."""
+    """Return what is known of a metric without a birth, with another type, or with the alias 0, which may be absent."""
     if not metric.name and not metric.HasField("alias"):
         raise DecodeError("a metric has neither a name nor an alias")
     if known is None and not metric.name:
         raise DecodeError(
-            f"no {scope.births} has told what alias {metric.alias} means; try `amqtt-db dead replay` after the next one"
+            f"no {scope.births} says what alias {metric.alias} means; try `amqtt-db dead replay` after the next one"
         )
     if known is not None and metric.datatype in {0, known.datatype}:
         return known

@@ -22,8 +22,8 @@ class SparkplugTopic:
     """What a topic says: the type of its messages, and where they come from.
 
     ``origin`` are the properties of its records, by the words of the specification.  ``node``, ``sequence``,
-    ``devices``, ``device`` and ``rebirth`` name what is remembered: of the edge node, its sequence numbers, its online
-    devices, the device, and when the node's birth was last wanted.
+    ``devices``, ``device`` and ``rebirth`` are names for what is remembered: the edge node, its sequence numbers, its
+    online devices, the device, and when the node's birth was last wanted.
     """
 
     type: str

@@ -14,7 +14,7 @@ from amqtt_db.errors import DecodeError
 from amqtt_db.record import EPOCH
 
 MAX_WRITTEN: Final = 64 * 2**20
-"""The most characters that names may take which a payload has once, and its rows many times."""
+"""The most characters that names may take in all rows; a payload has each of them only once."""
 
 _MILLISECOND: Final = timedelta(milliseconds=1)  # one that is multiplied is faster than one that is made
 
@@ -28,7 +28,7 @@ Readers = Mapping[str, Callable[[Any], Any]]
 def readers_of(datatype: int) -> Readers:
     """Return what reads values of a data type.  Raises DecodeError for one that Sparkplug B does not have.
 
-    0 is the unknown type: only values whose fields tell their types can be read.
+    0 is the unknown type: only values in fields that have a type can be read.
     """
     try:
         return _READERS[datatype]
@@ -46,7 +46,7 @@ def read_typed(message: Any, readers: Readers, kind: str, name: str) -> Any:
         return None
     read = readers.get(field)
     if read is None and readers is _SELF_EXPLAINING:
-        raise DecodeError(f"nothing tells the type of the {kind} {name}")
+        raise DecodeError(f"the type of the {kind} {name} is unknown")
     if read is None:
         raise DecodeError(f"the {kind} {name} has no value of its type, but a {field}")
     try:
