@@ -72,7 +72,7 @@ def header_decoder(files: Mapping[str, bytes]) -> Decoder:
 
 
 def _load_schema(where: str, content: bytes) -> Any:
-    """Return a schema with full names.  Raises ValueError, also for one that allows payloads to be bombs."""
+    """Return a schema with full names.  Raises ValueError, also if short payloads could fill the memory."""
     try:
         schema = parse_schema(json.loads(content))
     except Exception as error:

@@ -51,7 +51,7 @@ def influx_format(
 ) -> Decoder:
     """Return a decoder of InfluxDB's line protocol.
 
-    Raises ValueError for another unit than ns, us, ms and s.
+    Raises ValueError for a unit other than ns, us, ms and s.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -1,4 +1,4 @@
-"""Protobuf by a descriptor set, with the library ``protobuf``; import this module only where it is wanted.
+"""Protobuf by a descriptor set, with the library ``protobuf``; import this module only when it is needed.
 
 A field is named as in the .proto file.  If a field was not set, it is absent where Protobuf can tell (``optional``,
 messages, ``oneof``), and has its default elsewhere.  Enums are names, maps are objects, timestamps are times in UTC.

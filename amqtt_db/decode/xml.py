@@ -1,8 +1,8 @@
 """XML: the elements and attributes within the outermost element are the properties of a record.
 
-An element with text is that text, one with other elements or attributes is an object, several of a name are a list.
-An attribute's name begins with ``@``; ``#text`` is the text beside attributes or elements.  Declarations of entities,
-which can be bombs, are not read: a payload with a document type is rejected.
+An element with only text is that text; an element with other elements or attributes is an object; several elements
+with the same name are a list.  An attribute's name begins with ``@``; ``#text`` is the text beside attributes or
+elements.  A payload with a document type is rejected, because that can declare entities that fill the memory.
 """
 
 from __future__ import annotations

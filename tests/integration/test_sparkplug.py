@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -17,7 +18,7 @@ from sparkplub_b_packets.core.sparkplug_b_pb2 import Payload
 
 from amqtt_db.reader import read
 from tests.decode.edge_node import EdgeNode
-from tests.decode.plant import Plant, Step, expected_of, told_by
+from tests.decode.plant import Plant, expected_of, told_by
 from tests.integration.bridge import MOSQUITTO, PATIENCE, BridgeProcess, Mosquitto, until
 
 pytestmark = [
@@ -30,19 +31,23 @@ ROUTE = {"topic": "spBv1.0/#", "decode": "sparkplug", "model": {"wide": {"table"
 
 
 def test_every_metric_survives_kills(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """The writer and the bridge in turn, while they store what came before."""
+    """The bridge and the writer are killed in turn, each time while they store messages."""
     minutes = request.config.getoption("--plant-minutes")
     steps = [*Plant(3).steps(60 * minutes)]
-    parts = max(3, minutes)
-    with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url, routes=[ROUTE]) as bridge:
-        size = len(steps) // parts + 1
+    parts = max(2, minutes)
+    size = len(steps) // parts + 1
+    with (
+        Mosquitto(tmp_path) as broker,
+        connected(broker.port) as client,
+        BridgeProcess(tmp_path, broker.url, routes=[ROUTE]) as bridge,
+    ):
         for part in range(parts):
-            _publish(broker.port, steps[part * size : (part + 1) * size])
-            if part % 2:
-                bridge.kill()
-                bridge.start()
-            else:
-                _kill_writer(bridge)
+            before = _messages(bridge)
+            sent = [client.publish(*step.message, qos=1) for step in steps[part * size : (part + 1) * size]]
+            until(partial(_has_more, bridge, before), "some of it is stored")
+            _kill_writer(bridge) if part % 2 else _kill_bridge(bridge)
+            for one in sent:
+                one.wait_for_publish(PATIENCE)
         until(lambda: _messages(bridge) == len(steps), "everything is stored")
     records = list(read(f"sqlite:///{bridge.database}"))
     assert told_by(records) == expected_of(steps)
@@ -90,16 +95,19 @@ def _messages(bridge: BridgeProcess) -> int:
     return int(row[0] or 0)
 
 
+def _has_more(bridge: BridgeProcess, messages: int) -> bool:
+    return _messages(bridge) > messages
+
+
+def _kill_bridge(bridge: BridgeProcess) -> None:
+    bridge.kill()
+    bridge.start()
+
+
 def _kill_writer(bridge: BridgeProcess) -> None:
     assert bridge._process is not None
     children = Path(f"/proc/{bridge._process.pid}/task/{bridge._process.pid}/children").read_text().split()
+    assert children
     for child in children:
         with suppress(ProcessLookupError):
             os.kill(int(child), signal.SIGKILL)
-
-
-def _publish(port: int, steps: Sequence[Step]) -> None:
-    """Publish messages in order, as one client."""
-    with connected(port) as client:
-        for one in [client.publish(*step.message, qos=1) for step in steps]:
-            one.wait_for_publish(PATIENCE)

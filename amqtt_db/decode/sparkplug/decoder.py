@@ -107,7 +107,7 @@ def _origin_of(place: SparkplugTopic, arrival: Arrival) -> Mapping[str, str]:
 
 
 def _read_state(origin: Mapping[str, str], payload: bytes) -> dict[str, Any]:
-    """Return the state of a host application: JSON, or as before version 3.0 a word."""
+    """Return the state of a host application: JSON, or a word, as before version 3.0."""
     if payload in {b"ONLINE", b"OFFLINE"}:
         return {**origin, "online": payload == b"ONLINE"}
     state = _read_state_json(payload)

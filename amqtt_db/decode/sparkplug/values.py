@@ -56,7 +56,7 @@ def read_typed(message: Any, readers: Readers, kind: str, name: str) -> Any:
 
 
 def read_milliseconds(milliseconds: int) -> datetime:
-    """Return the time so many milliseconds after 1970 (UTC), given as in the payload: unsigned, in 64 bits."""
+    """Return a time given in milliseconds since 1970 (UTC), as in the payload: unsigned, in 64 bits."""
     signed = milliseconds if milliseconds < 2**63 else milliseconds - 2**64
     try:
         return EPOCH + signed * _MILLISECOND
