@@ -1,6 +1,6 @@
 """Tables → Arrow: to_arrow() beside ADBC reading the same table, and beside a record at a time, in one run.
 
-usage: python benchmarks/arrow.py [--messages 100000] [--rounds 5] [--engines sqlite,postgresql,mysql] [--json FILE]
+usage: python benchmarks/arrow.py [--messages 100000] [--rounds 3] [--engines sqlite,postgresql,mysql] [--json FILE]
 
 Prints per model microseconds of CPU per record (medians of rounds in which all take turns), and millions of values per
 second, the envelope's included.  For ADBC: pip install adbc-driver-sqlite adbc-driver-postgresql.
@@ -8,15 +8,12 @@ second, the envelope's included.  For ADBC: pip install adbc-driver-sqlite adbc-
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from common import ENGINES, ROUTES, Spent, Storing, at_hand, batches, climate, median, show_and_save, timed
+from common import ROUTES, Spent, Storing, batches, climate, measure_routes, median, timed
 
 import amqtt_db
 from amqtt_db.reader.arrow import table_of
@@ -86,19 +83,7 @@ def _take_turns(works: Mapping[str, Callable[[], object] | None], rounds: int) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Tables → Arrow, beside ADBC and a record at a time.")
-    parser.add_argument("--messages", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--engines", default=ENGINES)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    logging.disable()
-    rows = (
-        measure(database, name, options.messages, options.rounds)
-        for database in at_hand(options.engines)
-        for name in NAMES
-    )
-    show_and_save(rows, WIDTHS, options.json)
+    measure_routes("Tables → Arrow, beside ADBC and a record at a time.", measure, NAMES, WIDTHS, arguments)
 
 
 if __name__ == "__main__":

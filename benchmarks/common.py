@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import random
 import statistics
 import tempfile
@@ -171,6 +173,29 @@ def show_and_save(rows: Iterable[Mapping[str, Any]], widths: Sequence[int], path
         show(row, widths, head=not found)
         found.append(row)
     save(path, found)
+
+
+Measure = Callable[[Database, str, int, int], Mapping[str, Any]]
+"""Measures a route, given by name, on a database: with so many messages, in so many rounds."""
+
+
+def measure_routes(
+    description: str, measure: Measure, names: Iterable[str], widths: Sequence[int], arguments: Sequence[str] | None
+) -> None:
+    """Measure each route on each engine, as the command line says, and print a row for each."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engines", default=ENGINES)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    logging.disable()
+    rows = (
+        measure(database, name, options.messages, options.rounds)
+        for database in at_hand(options.engines)
+        for name in names
+    )
+    show_and_save(rows, widths, options.json)
 
 
 def save(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:

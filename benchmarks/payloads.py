@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 import orjson
-from common import BATCH, Message, Spent, Storing, batches, median, save, seven_values, show, timed
+from common import BATCH, ENTITY, Message, Spent, Storing, batches, median, save, seven_values, show, timed
 
 from amqtt_db.record import flatten
 from amqtt_db.writer.decoded import decode_batch
@@ -117,17 +117,7 @@ def _nan(payload: Payload) -> bytes:
     return orjson.dumps(payload).replace(b'"press":', b'"press":NaN,"was":')
 
 
-DECLARED = {
-    "entity": {
-        "seq": "int",
-        "temp": "float",
-        "rh": "float",
-        "press": "float",
-        "ok": "bool",
-        "unit": "str",
-        "time": "int",
-    }
-}
+DECLARED = {"entity": {**ENTITY, "time": "int"}}
 LAMP = {
     "entity": {
         "state": "str",

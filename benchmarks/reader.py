@@ -9,14 +9,11 @@ columns of the same table in the same order, fetched by the driver in pages of 2
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from common import ENGINES, ROUTES, Storing, at_hand, batches, climate, show_and_save
+from common import ROUTES, Storing, batches, climate, measure_routes
 
 import amqtt_db
 from amqtt_db.database.engines import engine_for
@@ -75,19 +72,7 @@ def measure(database: Database, name: str, messages: int, rounds: int) -> dict[s
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Tables → records, beside the bare rows.")
-    parser.add_argument("--messages", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--engines", default=ENGINES)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    logging.disable()
-    rows = (
-        measure(database, name, options.messages, options.rounds)
-        for database in at_hand(options.engines)
-        for name in ROUTES
-    )
-    show_and_save(rows, WIDTHS, options.json)
+    measure_routes("Tables → records, beside the bare rows.", measure, ROUTES, WIDTHS, arguments)
 
 
 if __name__ == "__main__":
