@@ -134,7 +134,7 @@ def _idle_keys_of(item: Node, route: Route) -> Iterator[Problem]:
         yield Problem(f"{item.path}.mismatch", message)
     if "max_columns" in item.value and not isinstance(route.bound().layout, OwnColumns):
         yield Problem(f"{item.path}.max_columns", "has no effect: this model has no column for each property")
-    if "max_tables" in item.value and not route.bound().is_per_topic:
+    if "max_tables" in item.value and not route.is_per_topic:
         yield Problem(f"{item.path}.max_tables", "has no effect: all topics of this route share the model's tables")
 
 

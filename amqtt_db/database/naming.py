@@ -63,6 +63,8 @@ _TAG = 6
 
 def fold(name: str) -> str:
     """Return a name without case and accents, which some engines ignore: folded names in a table must differ."""
+    if name.isascii():
+        return name.lower()
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 

@@ -21,8 +21,9 @@ from amqtt_db.database.hypertable_layout import hypertable_layout
 from amqtt_db.database.indexes import make_indexes
 from amqtt_db.database.lookup import is_registered, lookup_table
 from amqtt_db.database.naming import column_name, fold, table_name, unique
+from amqtt_db.database.table_ddl import TableDDL, compile_ddl
 from amqtt_db.errors import DatabaseError
-from amqtt_db.models.base import Cell, Column
+from amqtt_db.models.base import Cell
 from amqtt_db.models.binding import BoundTable, lookup_key, table_key
 from amqtt_db.record import Pair, Shape
 from amqtt_db.routing.route import Hypertable
@@ -53,6 +54,7 @@ class Schema:
         self._engine = engine
         self._reserved = {fold(name) for name in reserved}
         self._catalog = catalog
+        self._ddl = TableDDL(engine)
         self._tables: dict[str, PhysicalTable] = {}
         self._room: dict[str, int] = {}
         self._in_step: set[str] = set()
@@ -120,18 +122,19 @@ class Schema:
             for wish, table in zip(wishes, tables, strict=True)
         }
         self._catalog.add_columns(connection, new)
+        grown = [attrs.evolve(table, columns={**table.columns, **new[table.name]}) for table in tables]
         ddl: list[str] = []
-        for wish, table in zip(wishes, tables, strict=True):
-            grown = attrs.evolve(table, columns={**table.columns, **new[table.name]})
-            ddl += self._make(connection, wish, grown, actual.get(table.name), present)
+        for wish, table in zip(wishes, grown, strict=True):
+            ddl += self._lookup_statements(connection, wish.table, present)
+            ddl += self._statements(connection, table, wish.table, actual.get(table.name))
+        self._engine.run_ddl(connection, ddl)
+        for wish, table in zip(wishes, grown, strict=True):
+            ddl += self._complete(connection, wish, table)
         return ddl
 
-    def _make(
-        self, connection: sa.Connection, wish: Wanted, table: PhysicalTable, actual: set[str] | None, present: set[str]
-    ) -> list[str]:
-        """Create what a registered table lacks; ``actual`` are the folded names of its columns, if it exists."""
-        ddl = self._make_lookups(connection, wish.table, present)
-        ddl += self._materialize(connection, table, wish.table, actual)
+    def _complete(self, connection: sa.Connection, wish: Wanted, table: PhysicalTable) -> list[str]:
+        """Create what the route of an existing table asks for; return the DDL."""
+        ddl: list[str] = []
         if wish.indexes:
             ddl += make_indexes(self._engine, connection, wish.table, table, wish.indexes)
         if wish.hypertable is not None:
@@ -213,8 +216,8 @@ class Schema:
         hypertables = self.require_hypertables(connection, wish)
         return hypertables.make(connection, known.name, hypertable_layout(table, known, wish))
 
-    def _make_lookups(self, connection: sa.Connection, table: BoundTable, present: set[str]) -> list[str]:
-        """Register and create the lookup tables that a table's columns need."""
+    def _lookup_statements(self, connection: sa.Connection, table: BoundTable, present: set[str]) -> list[str]:
+        """Register the lookup tables that a table's columns need; return what creates those that are not there."""
         lookups = sorted({column.lookup for column in table.columns if column.lookup}, key=attrgetter("name"))
         for lookup in lookups:
             if not is_registered(self._catalog, connection, lookup):
@@ -223,55 +226,22 @@ class Schema:
             lookup_table(self._engine, lookup, sa.MetaData()) for lookup in lookups if lookup.name not in present
         ]
         present.update(target.name for target in targets)
-        return [_execute_ddl(connection, sa.schema.CreateTable(target)) for target in targets]
+        return [compile_ddl(connection.dialect, sa.schema.CreateTable(target)) for target in targets]
 
-    def _materialize(
+    def _statements(
         self, connection: sa.Connection, known: PhysicalTable, table: BoundTable, present: set[str] | None
     ) -> list[str]:
-        """Create the table, or add the columns that it lacks; ``present`` are the folded names of its columns."""
-        target = self._sql_table(known, table)
+        """Return what creates the table, or adds the columns that it lacks, if it has those ``present``, folded."""
         if present is None:
-            statements: list[sa.schema.ExecutableDDLElement] = [sa.schema.CreateTable(target)]
-            statements += map(sa.schema.CreateIndex, sorted(target.indexes, key=lambda index: str(index.name)))
-        else:
-            _require_envelope(known.name, table, present)
-            missing = [column for column in target.columns if fold(column.name) not in present]
-            statements = [*_add_columns(connection.dialect, target, missing, together=self._engine.adds_many)]
-            if not self._engine.transactional_ddl:
-                statements += _missing_indexes(connection, target)
-        return [_execute_ddl(connection, statement) for statement in statements]
-
-    def _sql_table(self, known: PhysicalTable, table: BoundTable) -> sa.Table:
-        columns = [self._sql_column(column, table) for column in table.columns]
-        columns += [sa.Column(name, self._engine.types[kind]) for (_, kind), name in known.columns.items()]
-        target = sa.Table(known.name, sa.MetaData(), *columns, **self._engine.options_of(table))
-        kinds = {column.name: column.kind for column in table.columns}
-        names: set[str] = set()
-        for index in table.indexes:
-            wish = "_".join(
-                ("ix", known.name, *index)
-            )  # it always gets a tag, because index names are shared by all tables
-            name = unique(wish, known.key, {wish, *names}.__contains__, self._engine.name_limit)
-            names.add(name)
-            columns_of_index = self._engine.index_columns(table, index)
-            options = self._engine.index_options([(name, kinds[name]) for name in columns_of_index])
-            sa.Index(name, *(target.c[column] for column in columns_of_index), **options)
-        return target
-
-    def _sql_column(self, column: Column, table: BoundTable) -> sa.Column[object]:
-        return sa.Column(
-            column.name,
-            self._engine.types[column.kind],
-            primary_key=column.name in table.primary_key,
-            nullable=column.nullable,
-            autoincrement=False,
-        )
-
-
-def _execute_ddl(connection: sa.Connection, statement: sa.schema.ExecutableDDLElement) -> str:
-    text = str(statement.compile(dialect=connection.dialect)).strip()
-    connection.exec_driver_sql(text)
-    return text
+            return self._ddl.create(connection.dialect, known, table)
+        _require_envelope(known.name, table, present)
+        target = self._ddl.describe(known, table)
+        missing = [column for column in target.columns if fold(column.name) not in present]
+        statements: list[sa.schema.ExecutableDDLElement] = []
+        statements += _add_columns(connection.dialect, target, missing, together=self._engine.adds_many)
+        if not self._engine.transactional_ddl:
+            statements += _missing_indexes(connection, target)
+        return [compile_ddl(connection.dialect, statement) for statement in statements]
 
 
 def _column_folds(inspector: sa.Inspector, table: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -134,6 +135,11 @@ class Route:
     def uses_properties(self) -> bool:
         """True if the MQTT 5 properties of messages are stored, or choose the decoder."""
         return self.properties or isinstance(self.decode, DecoderByProperty)
+
+    @cached_property
+    def is_per_topic(self) -> bool:
+        """True if each topic has its own table."""
+        return self.bound().is_per_topic
 
     def bound(self, destination: Destination = _ANYWHERE) -> BoundModel:
         """Return the model with the tables that it has at a destination."""

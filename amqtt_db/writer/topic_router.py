@@ -147,7 +147,7 @@ def _assign(topic: str, route: Route, tables: int) -> Assignment:
     """Return where a new topic's records go: to its own tables as long as the route may have more of them."""
     text = route.filter.text
     key = f"$route/{text}"
-    if route.bound().is_per_topic:
+    if route.is_per_topic:
         key = _group_of(topic, route) if tables < route.max_tables else f"$more/{text}"
     return Assignment(topic, key, text, to_spec(route.model, timed=route.timed))
 

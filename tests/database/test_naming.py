@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtt_db.database.catalog import Catalog, PhysicalTable
+from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.mysql import MySQL
 from amqtt_db.database.engines.postgresql import PostgreSQL
 from amqtt_db.database.engines.sqlite import SQLite
 from amqtt_db.database.naming import SYSTEM_TABLES, clean, column_name, fold, table_name
 from amqtt_db.database.reserved_words import RESERVED_WORDS
-from amqtt_db.database.schema import Schema
+from amqtt_db.database.table_ddl import TableDDL
 from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.binding import bind
 from amqtt_db.models.eav import Eav
@@ -106,8 +106,7 @@ def test_a_tables_indexes_never_meet(length: int, engine: type[Engine], is_prefi
     made = engine("sqlite://")
     model: Model = Eav(prefix="x" * length) if is_prefix else Wide(table="x" * length)
     for table in bind(model, Destination("t"), timed=False).tables():
-        schema = Schema(made, Catalog(made))
-        target = schema._sql_table(PhysicalTable(table.key, table.name, {}), table)
+        target = TableDDL(made).describe(PhysicalTable(table.key, table.name, {}), table)
         names = [str(index.name) for index in target.indexes]
         assert len(names) == len(set(names)) == len(table.indexes)
         assert all(len(name.encode()) <= made.name_limit for name in names)

@@ -204,6 +204,11 @@ class Engine(ABC):
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
         """Append rows in bulk, within the connection's transaction; lock tables in the order of the batches."""
 
+    def run_ddl(self, connection: sa.Connection, statements: Sequence[str]) -> None:
+        """Execute DDL in order, in the connection's transaction."""
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
     @abstractmethod
     def holds(self, kind: Kind, value: Any) -> bool:
         """Return True if a column of ``kind`` returns ``value`` (not None) exactly."""

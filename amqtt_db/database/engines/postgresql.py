@@ -221,6 +221,11 @@ class PostgreSQL(Engine):
                 or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True)
             ) from error
 
+    def run_ddl(self, connection: sa.Connection, statements: Sequence[str]) -> None:
+        """Send all statements at once."""
+        if statements:
+            connection.exec_driver_sql(";\n".join(statements))
+
     def bind(self, kind: Kind, value: Any) -> Any:
         """Return a parameter for psycopg."""
         return _BIND[kind](value) if kind in _BIND else super().bind(kind, value)
