@@ -37,6 +37,7 @@ BRIEF = {
     "rollups.py": ("--series=1", "--days=1", "--engines=sqlite", "--routes=wide"),
     "size.py": ("--messages=300", "--engines=sqlite"),
     "start.py": ("--tables=10", "--rounds=1", "--messages=200", "--databases=sqlite"),
+    "tables.py": ("--topics=20", "--names=100", "--engines=sqlite"),
     "writer.py": ("--messages=200", "--batch=100", "--rounds=1", "--engines=sqlite,postgresql", "--routes=wide;eav"),
 }
 

@@ -20,13 +20,13 @@ from amqtt_db.models.base import Column
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import Pair
 
-_FORMS: Final = 256  # whose statements are remembered
+_MOST_PATTERNS: Final = 256  # whose statements are remembered
 _ANY_TABLE: Final = "any table"  # names that need quotes, and that no column has
 _ANY_INDEX: Final = "any index"
 
 
 @attrs.frozen
-class _Form:
+class _TableForm:
     """What tables that are alike have in common, and their columns for properties."""
 
     table: BoundTable
@@ -38,11 +38,11 @@ class TableDDL:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._patterns = lru_cache(_FORMS)(self._compile)
+        self._patterns = lru_cache(_MOST_PATTERNS)(self._compile)
 
     def create(self, dialect: sa.Dialect, known: PhysicalTable, table: BoundTable) -> list[str]:
         """Return the statements that create a table and its indexes."""
-        form = _Form(attrs.evolve(table, key="", name=""), tuple(known.columns.items()))
+        form = _TableForm(attrs.evolve(table, key="", name=""), tuple(known.columns.items()))
         first, *others = self._patterns(dialect, form)
         quote = dialect.identifier_preparer.quote
         any_table, any_index, name = quote(_ANY_TABLE), quote(_ANY_INDEX), quote(known.name)
@@ -59,7 +59,7 @@ class TableDDL:
         """Return a table as SQLAlchemy knows it."""
         return self._describe(known.name, known.columns, table, self._index_names(known, table))
 
-    def _compile(self, dialect: sa.Dialect, form: _Form) -> list[str]:
+    def _compile(self, dialect: sa.Dialect, form: _TableForm) -> list[str]:
         """Return the statements that create a table of a form, with other names."""
         names = [f"{_ANY_INDEX}{number}" for number in range(len(form.table.indexes))]
         target = self._describe(_ANY_TABLE, dict(form.columns), form.table, names)

@@ -45,7 +45,7 @@ _OF_ENVELOPE: Final[Mapping[str, Column]] = {column.name: column for column in E
 _KEY_KINDS: Final[frozenset[Kind]] = frozenset({"bool", "date", "int64", "timestamp", "uuid"})
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class BoundTable:
     """A table as the database gets it.
 
@@ -101,7 +101,7 @@ class BoundModel:
 
         If so, the rows of many destinations are made together.
         """
-        return len(self.tables()) == 1 and _is_in_effect(self.model, "maker")
+        return len(self.tables()) == 1 and self._makes_fast
 
     def tables(self, shape: Shape = _NOTHING) -> tuple[BoundTable, ...]:
         """Return the tables, with all columns, that records of ``shape`` need: the record's own first."""
@@ -110,8 +110,10 @@ class BoundModel:
     def named_tables(self, shape: Shape = _NOTHING) -> dict[TableName, BoundTable]:
         """Return the same tables by their names within the model."""
         with calling(self.model, "tables"):
-            tables, constant = tuple(tables_of(self.model, shape)), self._constant
-            return constant[1] if constant and _are_same(tables, constant[0]) else self._bind(tables)
+            constant = self._constant  # its tables have been checked, which takes longer than making them
+            if constant and _are_same(tuple(self.model.tables(shape)), constant[0]):
+                return constant[1]
+            return self._bind(tables_of(self.model, shape))
 
     @cached_property
     def _constant(self) -> tuple[Sequence[Table], dict[TableName, BoundTable]] | None:
@@ -161,12 +163,16 @@ class BoundModel:
         return make_rows
 
     @cached_property
+    def _makes_fast(self) -> bool:
+        return _is_in_effect(self.model, "maker")
+
+    @cached_property
     def _keys(self) -> Mapping[TableName, str]:
         """The tables' keys by their names within the model, which no shape changes."""
         return {name: table.key for name, table in self.named_tables().items()}
 
     def _fast_maker(self, shape: Shape, cells: Mapping[str, Sequence[Cell]]) -> RowMaker | None:
-        if not isinstance(self.model, FastModel) or not _is_in_effect(self.model, "maker"):
+        if not isinstance(self.model, FastModel) or not self._makes_fast:
             return None
         keys = self._keys
         main, extra = next(iter(keys.values())), {column.name for column in self.model.extra_columns()}

@@ -6,7 +6,7 @@ What becomes of records of a known shape is compiled once per destination and sh
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any, Final
 
 import attrs
@@ -25,7 +25,7 @@ from amqtt_db.writer.latest_rows import LatestPlanner
 
 MAX_DESTINATIONS: Final = 100_000  # if there are more, all are forgotten and learnt again
 MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a topic be
-MAX_PLANS: Final = 8192  # per destination, more than a batch needs; if there are more, all are compiled again
+MAX_PLANS: Final = 8192  # per destination; if there are more, the oldest quarter is compiled again
 MAX_ALL_PLANS: Final = 50_000  # of all destinations together
 MAX_UNION: Final = 10_000  # pairs; no table has so many columns
 
@@ -180,7 +180,7 @@ class InsertPlanner:
                 raise StructureError(f"table {table.name} does not exist")
             columns = columns_to_fill(known, table, filled, limit)
             cells[table.key] = tuple(columns)
-            targets[table.key] = target_of(known.name, table, columns)
+            targets[table.key] = target_of(known.name, table, tuple(columns.items()))
         make = plans.model.maker(shape, cells)
         plan = InsertPlan(make, targets, self._sharing_number(plans.model, shape, cells, targets))
         self._make_room(plans)
@@ -190,8 +190,9 @@ class InsertPlanner:
     def _make_room(self, plans: _Plans) -> None:
         """Forget plans, of one destination or of all, if there are too many; they are compiled again when needed."""
         if len(plans.by_shape) >= MAX_PLANS:
-            plans.by_shape.clear()
-            plans.limits.clear()
+            for shape in list(islice(plans.by_shape, MAX_PLANS // 4)):  # the oldest: a batch may need all others
+                del plans.by_shape[shape]
+                plans.limits.pop(shape, None)
         if self._compiled >= MAX_ALL_PLANS:
             self._compiled = 0
             for some in self._plans.values():

@@ -67,17 +67,18 @@ def _without(target: InsertTarget, indexes: tuple[int, ...]) -> InsertTarget:
     )
 
 
-def target_of(name: str, table: BoundTable, columns: Mapping[Cell, str]) -> InsertTarget:
-    """Return the target for some cells of a table; ``columns`` names the column of each."""
+@lru_cache(1024)  # many shapes fill the same columns
+def target_of(name: str, table: BoundTable, columns: tuple[tuple[Cell, str], ...]) -> InsertTarget:
+    """Return the target for some cells of a table, each with the name of its column."""
     fixed = {column.name: column for column in table.columns}
-    kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in columns)
-    lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in columns)
-    names = tuple(columns.values())
+    cells, names = zip(*columns, strict=True)
+    kinds = tuple(fixed[cell].kind if isinstance(cell, str) else cell[1] for cell in cells)
+    lookups = tuple(fixed[cell].lookup if isinstance(cell, str) else None for cell in cells)
     if table.replaces:
         return InsertTarget(name, names, kinds, lookups, replaces=table.primary_key)
-    optional = tuple(index for index, cell in enumerate(columns) if isinstance(cell, str) and fixed[cell].nullable)
+    optional = tuple(index for index, cell in enumerate(cells) if isinstance(cell, str) and fixed[cell].nullable)
     first = fixed[table.primary_key[0]]
-    return InsertTarget(name, names, kinds, lookups, optional, columns[first.name] if first.lookup else None)
+    return InsertTarget(name, names, kinds, lookups, optional, dict(columns)[first.name] if first.lookup else None)
 
 
 def merge_rows(rows: Iterable[TargetRows]) -> Sequence[RowBatch]:

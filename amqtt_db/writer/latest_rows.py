@@ -18,7 +18,7 @@ from amqtt_db.writer.insert_target import InsertTarget, TargetRows, encode_rows,
 
 
 def _target(table: BoundTable) -> InsertTarget:
-    return target_of(table.name, table, {column.name: column.name for column in table.columns})
+    return target_of(table.name, table, tuple((column.name, column.name) for column in table.columns))
 
 
 _ROWS: Final = _target(LATEST_RECORDS)
