@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -375,6 +376,15 @@ def test_ever_new_aliases_are_not_remembered_for_ever(monkeypatch: pytest.Monkey
     with pytest.raises(DecodeError, match="no DBIRTH says"):
         host.again(node.data("D", Temp=2.5), before)
     assert host.metrics(node.data("D", Temp=2.5)) == {"Temp": 2.5}
+
+
+def test_a_birth_is_forgotten_with_the_next_one() -> None:
+    """Only the last one of each node and device is kept ready for use."""
+    ready = births.Births()
+    first = weakref.ref(ready.load("node G/E", births.dump_birth(None, 1, [])))
+    assert first() is not None
+    assert ready.load("node G/E", births.dump_birth(None, 2, [])).time_us == 2
+    assert first() is None
 
 
 def test_property_sets_and_metadata_stand_beside_the_metrics() -> None:

@@ -73,6 +73,7 @@ class Birth:
 
 
 NO_BIRTH: Final = Birth()
+NO_METRICS: Final = KnownMetrics()
 
 _Described = list[Any]
 """A metric as it is remembered: name, alias (or null), type, and the members of a template."""
@@ -109,23 +110,28 @@ def is_definition(metric: Any) -> bool:
 
 
 class Births:
-    """Makes births ready for use, each text once."""
+    """Makes births ready for use, and keeps the last one of each name with the text that it was made from."""
 
     def __init__(self) -> None:
-        self._ready: dict[str, Birth] = {}
+        self._ready: dict[str, tuple[str, Birth]] = {}
         self._size = 0
 
-    def load(self, text: str | None) -> Birth:
-        """Return the birth that is remembered as a text."""
+    def load(self, name: str, text: str | None) -> Birth:
+        """Return the birth that is remembered as a text, under a name."""
         if not text:
             return NO_BIRTH
-        birth = self._ready.get(text)
-        if birth is None:
-            if self._size > _MAX_COMPILED:
-                self._ready.clear()
-                self._size = 0
-            birth = self._ready[text] = _load(orjson.loads(text))
-            self._size += len(text)
+        old, birth = self._ready.get(name, ("", NO_BIRTH))
+        if old != text:
+            birth = self._keep(name, text, old)
+        return birth
+
+    def _keep(self, name: str, text: str, old: str) -> Birth:
+        if self._size > _MAX_COMPILED:
+            self._ready.clear()
+            self._size, old = 0, ""
+        birth = _load(orjson.loads(text))
+        self._ready[name] = text, birth
+        self._size += len(text) - len(old)
         return birth
 
 
@@ -167,7 +173,7 @@ def _load(birth: Mapping[str, Any]) -> Birth:
 
 def _load_metrics(described: list[_Described]) -> KnownMetrics:
     made = [
-        (alias, KnownMetric(name, datatype, readers_of(datatype), _load_metrics(members)))
+        (alias, KnownMetric(name, datatype, readers_of(datatype), _load_metrics(members) if members else NO_METRICS))
         for name, alias, datatype, members in described
     ]
     return KnownMetrics(

@@ -82,11 +82,11 @@ class SparkplugDecoder:
     def _read(
         self, place: SparkplugTopic, arrival: Arrival, payload: Any, memory: Memory, status: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        node = self._births.load(memory.get(place.node))
+        node = self._births.load(place.node, memory.get(place.node))
         if place.type in {"NBIRTH", "DBIRTH"}:
             _remember_birth(place, arrival, payload, memory, node)
-            node = self._births.load(memory.get(place.node))
-        birth = self._births.load(memory.get(place.device)) if place.device else node
+            node = self._births.load(place.node, memory.get(place.node))
+        birth = self._births.load(place.device, memory.get(place.device)) if place.device else node
         went = _follow_devices(place, payload, memory, node)
         if place.type in _ONLINE or went is not None:
             status = {"online": _ONLINE.get(place.type, False), **status}

@@ -7,11 +7,10 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from amqtt_db.decode.sparkplug.births import KnownMetric, KnownMetrics, is_definition
+from amqtt_db.decode.sparkplug.births import NO_METRICS, KnownMetric, KnownMetrics, is_definition
 from amqtt_db.decode.sparkplug.values import TEMPLATE_TYPE, Readers, read_properties, read_typed, readers_of
 from amqtt_db.errors import DecodeError
 
-_NO_METRICS: Final = KnownMetrics()
 _TEMPLATE_PARAMETERS: Final = "parameters"
 _METADATA: Final = (
     "is_multi_part", "content_type", "size", "seq", "file_name", "file_type", "md5", "description",
@@ -74,7 +73,7 @@ def _find_metric(metric: Any, known: KnownMetric | None, scope: Scope) -> KnownM
     if known is not None and metric.datatype in {0, known.datatype}:
         return known
     name = metric.name if known is None else known.name
-    return KnownMetric(name, metric.datatype, readers_of(metric.datatype), _NO_METRICS)
+    return KnownMetric(name, metric.datatype, readers_of(metric.datatype), NO_METRICS)
 
 
 def _read_metric_value(metric: Any, known: KnownMetric, scope: Scope) -> Any:
@@ -85,7 +84,7 @@ def _read_metric_value(metric: Any, known: KnownMetric, scope: Scope) -> Any:
 
 def _read_template(template: Any, known: KnownMetric, scope: Scope) -> dict[str, Any]:
     """Return an instance of a template as an object: its members, and its parameters beside them."""
-    members = known.members if known.members.by_name else scope.templates.get(template.template_ref, _NO_METRICS)
+    members = known.members if known.members.by_name else scope.templates.get(template.template_ref, NO_METRICS)
     data: dict[str, Any] = {}
     for member in read_metric_values(template.metrics, attrs.evolve(scope, metrics=members)):
         if member.name in data:
