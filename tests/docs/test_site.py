@@ -28,6 +28,12 @@ def test_the_pictures_of_the_models_are_what_the_code_says() -> None:
         assert (DOCS / "images" / f"{name}.svg").read_text(encoding="utf-8") == drawing["draw"](model)
 
 
+def test_the_picture_of_the_way_is_what_the_code_draws() -> None:
+    """`python docs/way.py` draws it."""
+    drawn = runpy.run_path(str(DOCS / "way.py"))["draw"]()
+    assert (DOCS / "images" / "way.svg").read_text(encoding="utf-8") == drawn
+
+
 @pytest.mark.slow
 def test_the_site_builds_and_every_page_is_one_click_away(tmp_path: Path) -> None:
     """Each link leads somewhere, and the first page links to all others."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -17,6 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from amqtt_db.journal import Journal
 from amqtt_db.web import app
 from tests.web.readings import ROOMS, fill
 from tests.web.serving import ROUTES, served, settings_for
@@ -24,6 +27,7 @@ from tests.workbench import Workbench
 
 pytestmark = pytest.mark.slow
 
+DOCS = Path(__file__).parents[2] / "docs"
 EVIL = "<script>document.title='owned'</script>"
 PAGES = {
     "overview": "/",
@@ -108,19 +112,41 @@ def set_media(window: Window, scheme: str, width: int = 1100, height: int = 900)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_and_is_content(name: str, window: Window, request: pytest.FixtureRequest) -> None:
+def test_a_page_fits_and_is_content(name: str, window: Window) -> None:
     """On a phone and on a desk, in the light and in the dark: nothing is cut off, and nothing was blocked."""
-    shots = request.config.getoption("--screenshots")
     for scheme, width in (("dark", 360), ("light", 1100)):
         set_media(window, scheme, width)
         window.open(PAGES[name])
         assert window.tell("return document.documentElement.scrollWidth") <= width
-        if shots:
-            height = min(1500, window.tell("return document.documentElement.scrollHeight"))
-            set_media(window, scheme, width, height)
-            assert window.browser.save_screenshot(Path(shots) / f"page-{name}-{scheme}.png")
     assert window.tell("return getComputedStyle(document.body).backgroundColor") == "rgb(251, 250, 247)"
     assert window.complaints() == []
+
+
+def test_the_docs_have_pictures(
+    browser: Chrome, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--screenshots docs/images` takes them anew, of the pages that docs/web.md shows."""
+    shots = request.config.getoption("--screenshots")
+    names = re.findall(r"images/page-(\w+)-light\.png", (DOCS / "web.md").read_text(encoding="utf-8"))
+    assert set(names) < set(PAGES)
+    if not shots:
+        pytest.skip("takes pictures only with --screenshots")
+    directory = (request.config.invocation_params.dir / shots).absolute()
+    monkeypatch.chdir(tmp_path)
+    bench = Workbench(Path(), *ROUTES)
+    fill(bench)
+    with closing(Journal.open("mqtt.journal", max_size=2**30, sync="always")), served(settings_for(Path())) as client:
+        window = Window(browser, str(client.base_url).rstrip("/"), bench)
+        for name in names:
+            set_media(window, "light", height=200)
+            window.open(PAGES[name])
+            if name == "try":
+                browser.find_element(By.ID, "payload").send_keys('{"temp": 21.5, "battery": 97, "mode": "eco"}')
+                browser.find_element(By.CSS_SELECTOR, "form button").click()
+                window.until("document.getElementById('result')")
+            height = min(1500, window.tell("return document.documentElement.scrollHeight"))
+            set_media(window, "light", height=height)
+            assert browser.save_screenshot(directory / f"page-{name}-light.png")
 
 
 def test_news_come_by_themselves(window: Window) -> None:
