@@ -126,10 +126,12 @@ def _run_bridge(document: Mapping[str, Any]) -> None:
 
 
 def _announce(where: str, settings: Settings) -> None:
-    """Print where the broker listens; if that cannot be printed, go on."""
+    """Print where the broker listens, and where to look; if that cannot be printed, go on."""
     journal = f"{settings.journal.path} (sync: {settings.journal.sync})"
+    page = "`amqtt-db web` shows" if settings.web is None else f"{settings.web.url} shows"
     with suppress(OSError):
         typer.echo(
             f"amqtt_db listens on {where}, database {config.masked(settings.database)}, journal {journal};"
             " Ctrl-C stops it"
         )
+        typer.echo(f"{page} in a browser what is stored")

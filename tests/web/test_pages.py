@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import threading
 from collections.abc import Iterator
@@ -145,6 +146,20 @@ def test_a_topic_whose_records_are_deleted_is_still_plotted(tmp_path: Path) -> N
         text = get(client, "/topic?name=t")
     assert "15.75" in text
     assert "No rows." in text
+
+
+def test_yesterday_is_three_clicks_away(tmp_path: Path) -> None:
+    """From the overview to the topics, to a topic, to the day before the newest record."""
+    bench = Workbench(tmp_path, {"topic": "#", "time": "at"})
+    newest = ARRIVAL // 1_000_000
+    bench.send(*(("home/attic", {"at": newest - 3600 * hour, "temp": 20.0 + hour}) for hour in range(60)))
+    with served(settings_for(tmp_path)) as client:
+        text = get(client, "/")
+        for words in ("Topics", "home/attic", "← earlier"):
+            link = re.search(rf'<a [^>]*href="([^"]*)"[^>]*>{words}</a>', text)
+            assert link is not None
+            text = get(client, html.unescape(link[1]))
+    assert re.search('aria-label="temp from .*: lowest 44, highest 68', text)
 
 
 def test_rows_come_a_page_at_a_time(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +35,8 @@ from tests.writer.rollup_life import (
     make_route,
     require_exact,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def _settle(bench: Workbench, seconds: float | None = None) -> None:
@@ -179,6 +184,25 @@ def test_the_first_interval_may_begin_before_time(tmp_path: Path) -> None:
     _settle(bench, HOUR)
     found = [(one.time.second, one.count, one.max) for one in read_rollup(bench.url, every="7 s") if one.path == "temp"]
     assert found == [(0, 2, 3.0), (4, 1, 5.0)]
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_killed_while_it_sums_up(site: Site) -> None:
+    """`kill -9` between notes, sums and deletions, again and again: nothing is lost, and nothing counts twice."""
+    bench = Workbench(site, route := make_route("narrow", keep="2 h"))
+    sent = [_said(40 * n, temp=n * 0.5, door=("open", "shut")[n // 15 % 2]) for n in range(450)]
+    for part in (sent[200:], sent[:100], sent[100:200]):
+        bench.send(*part)
+    bench.now = START + 5 * HOUR
+    bench.close()
+    command = [sys.executable, "-m", "tests.writer.killed_upkeep", bench.url, json.dumps(route), str(bench.now), "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) >= 1
+    bench.open()
+    bench.send(*(late := [_said(30, temp=-7.5), _said(4 * HOUR, temp=1)]))
+    _settle(bench)
+    assert len(bench.records()) < len(sent)
+    require_exact(bench.url, [*sent, *late])
 
 
 _EXAMPLES = max(1, settings().max_examples // 5)
