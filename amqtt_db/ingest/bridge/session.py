@@ -114,8 +114,10 @@ class Session:
         self._began = self._acked = 0  # the last number before this connection, and the last acknowledged on it
         self._present = self._skip_retained = False
         self._from_one: bool | None = None  # whether this connection's ids began as if counted from 1
+        self._released = 0  # the id released last on this connection, or 0
         self._freed: tuple[int, int] | None = None  # id and number of a message acknowledged before our PINGREQ
         self._is_freed = False  # the PINGREQ was answered
+        self._trip_end = 0  # the number of the first message whose id may show the result
         self._may_miss = False  # ids that went out on earlier connections may be missing
         self._is_connecting = _CONNECTING in notes  # a CONNECT was sent that is not known to have been answered
         self._is_doubtful = False  # there was one before this connection's, and no id since
@@ -161,6 +163,7 @@ class Session:
         self._skip_retained = skip_retained
         self._present = present
         self._from_one = self._freed = None
+        self._released = 0
         self._is_connecting = self._is_doubtful = self._is_doubtful and present
         self._may_miss = present and not self._is_doubtful
         self._keeps_ids = self._keeps_ids and not self._is_doubtful
@@ -210,11 +213,13 @@ class Session:
 
     def ask(self) -> bool:
         """Return True if a PINGREQ must be sent now, behind all acknowledgements, to learn how ids are chosen."""
-        last = self._last_id
+        is_behind = self._last_id in self._unreleased  # QoS 2: only lower ids are free
+        freed = self._released if is_behind else self._last_id
         wanted = self._in_turn > self._window and self._trips < _PROOF_TRIPS and self._freed is None
-        if not wanted or self._numbers[last] <= self._began or last in self._unreleased:
+        if not wanted or self._numbers[freed] <= self._began:
             return False
-        self._freed, self._is_freed = (last, self._count), False
+        self._freed, self._is_freed = (freed, self._numbers[freed] if is_behind else self._count), False
+        self._trip_end = self._window if is_behind else 0  # from the answer on: some ids were chosen before it
         return True
 
     @property
@@ -250,6 +255,7 @@ class Session:
         """Take a packet other than a message; yield its acknowledgement."""
         if isinstance(packet, Pingresp):
             self._is_freed = True
+            self._trip_end += self._count
             return
         if self._from_one is None and packet.packet_id in _FIRST_IDS:
             self._note_start(from_one=True)
@@ -261,6 +267,7 @@ class Session:
         self._notes.append((f"{_UNRELEASED}{packet_id}", checksum.to_bytes(_CHECKSUM_SIZE, "little")))
 
     def _release(self, packet_id: int) -> None:
+        self._released = packet_id
         if self._unreleased.pop(packet_id, None) is not None:
             self._notes.append((f"{_UNRELEASED}{packet_id}", None))
 
@@ -290,7 +297,7 @@ class Session:
     def _count_id(self, packet_id: int, checksum: int, dup: bool) -> None:
         if packet_id == self._last_id % _LAST_ID + 1 or self._make_next(packet_id, checksum, dup):
             self._last_id = packet_id
-            if self._freed is not None and self._is_freed:
+            if self._freed is not None and self._is_freed and self._count >= self._trip_end:
                 self._complete_trip(packet_id, *self._freed)
         self._in_turn += 1
         self._count += 1

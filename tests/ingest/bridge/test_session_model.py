@@ -60,12 +60,17 @@ def test_no_message_is_stored_twice_once_that_is_proven(world: World, seed: int)
         assert play(world, seed).doubled_though_proven == 0
 
 
-@pytest.mark.parametrize(("window", "resends_late"), [(1, False), (5, True), (20, False)])
-def test_the_proof_is_found_soon(window: int, resends_late: bool) -> None:
-    """Under load, without trouble at first; then a broken connection doubles nothing."""
-    world = World("round", window=window, in_flight=window, resends_late=resends_late, trouble=0.01, steps=800)
+@pytest.mark.parametrize(
+    ("qos", "window", "resends_late"), [(1, 1, False), (1, 5, True), (1, 20, False), (2, 5, False), (2, 20, False)]
+)
+def test_the_proof_is_found_soon(qos: int, window: int, resends_late: bool) -> None:
+    """Under load, without trouble at first; then a broken connection doubles nothing.
+
+    At QoS 2, too, where the newest messages are never all released.
+    """
+    world = World("round", (qos,), window=window, in_flight=window, resends_late=resends_late, trouble=0.01, steps=800)
     results = [play(world, seed) for seed in range(20)]
-    assert sum(result.proven_connections for result in results) > 50
+    assert sum(result.proven_connections for result in results) > 30
     assert all(result.doubled_though_proven == 0 for result in results)
 
 
