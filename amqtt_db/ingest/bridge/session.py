@@ -257,7 +257,7 @@ class Session:
             self._is_freed = True
             self._trip_end += self._count
             return
-        if self._from_one is None and packet.packet_id in _FIRST_IDS:
+        if self._from_one is None and not self._released and packet.packet_id in _FIRST_IDS:
             self._note_start(from_one=True)
         self._release(packet.packet_id)
         yield PUBCOMP | packet.packet_id

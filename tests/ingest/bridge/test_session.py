@@ -107,6 +107,15 @@ def test_a_message_of_qos_2_that_was_released_is_recognized_like_one_of_qos_1() 
     assert (again.entries, again.acknowledgements, again.recognized) == ([], answers(PUBREC | 21), 1)
 
 
+@pytest.mark.parametrize(("first", "recognized"), [([65535, 1], 1), ([1], 0)])
+def test_ids_begin_again_only_if_the_first_pubrel_has_one_of_the_first(first: list[int], recognized: int) -> None:
+    """After 65,535 comes 1 also at a broker that keeps ids."""
+    session = proven({})
+    session.connected(True, WINDOW)
+    received = session.receive([*map(Pubrel, first), message(20, dup=True)], 0, 0)
+    assert (received.recognized, received.unproven) == (recognized, 1 - recognized)
+
+
 def test_ids_that_are_missing_where_a_connection_begins_do_not_end_the_proof() -> None:
     """Those messages went out on the last connection; NATS sends them again behind new ones, in any order."""
     notes: dict[str, bytes] = {}
