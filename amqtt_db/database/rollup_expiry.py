@@ -73,6 +73,10 @@ def end_rollups(connection: sa.Connection, catalog: Catalog, routes: Iterable[st
     """Note that some routes do not sum up their topics; if they do so later, everything is summed up again."""
     table, meta = catalog.rollup_expired, catalog.meta
     for hashes in batched(map(key_hash, routes)):
-        names = [f"{_NOTED_STEPS}{hash_}" for hash_ in hashes]
-        connection.execute(table.update().where(table.c.route.in_(hashes)).values(route=""))
-        connection.execute(meta.delete().where(meta.c.name.in_(names)))
+        here = table.c.route.in_(hashes)
+        noted = meta.c.name.in_([f"{_NOTED_STEPS}{hash_}" for hash_ in hashes])
+        # Asked first, because most starts have nothing to write, and a standby takes no writes.
+        if connection.scalar(sa.select(table.c.route).where(here).limit(1)) is not None:
+            connection.execute(table.update().where(here).values(route=""))
+        if connection.scalar(sa.select(meta.c.name).where(noted).limit(1)) is not None:
+            connection.execute(meta.delete().where(noted))

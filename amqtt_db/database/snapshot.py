@@ -67,8 +67,14 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 
 def require_tables(snapshot: Snapshot) -> None:
     """Raise NoDatabaseYet if no writer has created all of its tables yet."""
-    if noted_version(snapshot.connection) is None:
+    if noted_version(snapshot.connection) is None and not _has_others(snapshot):
         raise NoDatabaseYet("the database is empty: its tables are created when the writer first starts")
+
+
+def _has_others(snapshot: Snapshot) -> bool:
+    """Return True if all system tables are there, except for the one with the version, which may have been dropped."""
+    others = snapshot.catalog.metadata.tables.keys() - {snapshot.catalog.meta.name}
+    return all(map(sa.inspect(snapshot.connection).has_table, others))
 
 
 def require_database(url: str) -> None:

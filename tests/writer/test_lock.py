@@ -24,7 +24,7 @@ def test_one_writer_per_journal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"model": "eav"}, {"decode": "text"}, {"decode": {"csv": {"columns": ["a"]}}}, {"entity": {"a": "int"}}],
+    [{"model": "eav"}, {"decode": "text"}, {"decode": {"csv": {"names": ["a"]}}}, {"entity": {"a": "int"}}],
     ids="-".join,
 )
 def test_a_writer_with_other_routes_is_in_the_way(change: dict[str, Any], tmp_path: Path) -> None:

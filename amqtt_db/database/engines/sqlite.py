@@ -277,10 +277,8 @@ class SQLite(Engine):
     def run_ddl(self, connection: sa.Connection, statements: Sequence[str]) -> None:
         """Keep the list of tables in memory, because SQLite reads all of it after each statement."""
         connection.exec_driver_sql(f"PRAGMA cache_size = -{_DDL_CACHE}")
-        try:
-            super().run_ddl(connection, statements)
-        finally:
-            connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE}")
+        super().run_ddl(connection, statements)
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE}")  # after an error, with the next DDL
 
     def holds(self, kind: Kind, value: Any) -> bool:
         """Check the kinds that the module's docstring names."""
