@@ -59,6 +59,12 @@ class RollupTables:
             self.connection.execute(self.catalog.rollup_series.insert(), rows)
         return self.find_series(topic) if rows else known
 
+    def move_series(self, topic: str, route: str) -> None:
+        """Let a topic's series be those of a route."""
+        table = self.catalog.rollup_series
+        here = (table.c.topic_hash == key_hash(topic)) & (table.c.route != route)
+        self.connection.execute(table.update().where(here).values(route=route))
+
     def write(self, ids: Mapping[SeriesName, int], every: int, intervals: Mapping[int, RollupSet]) -> None:
         """Add what intervals of a topic amount to, by their starts."""
         numbers, states = [], []

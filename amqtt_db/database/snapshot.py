@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines import engine_for
 from amqtt_db.database.engines.base import Engine, driver_error, first_line
-from amqtt_db.database.store_version import noted_version, require_version
+from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError, NoDatabaseYet
 
 _SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
@@ -20,11 +20,15 @@ _SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
 
 @attrs.frozen
 class Snapshot:
-    """An open connection, with the engine and the catalogue needed to read."""
+    """An open connection, with the engine and the catalogue needed to read.
+
+    ``is_noted``: a writer has noted the version of the system tables, so they are all there.
+    """
 
     engine: Engine
     catalog: Catalog
     connection: sa.Connection
+    is_noted: bool = True
 
 
 class Snapshots:
@@ -44,8 +48,8 @@ class Snapshots:
         """
         try:
             with _with_snapshots(self._database).begin() as connection:
-                require_version(connection)
-                yield Snapshot(self._engine, self._catalog, connection)
+                is_noted = require_version(connection)
+                yield Snapshot(self._engine, self._catalog, connection, is_noted)
         except (sa.exc.DBAPIError, self._database.dialect.loaded_dbapi.Error) as error:
             raise DatabaseError(answer(error)) from error
 
@@ -67,7 +71,7 @@ def open_snapshot(url: str) -> Iterator[Snapshot]:
 
 def require_tables(snapshot: Snapshot) -> None:
     """Raise NoDatabaseYet if no writer has created all of its tables yet."""
-    if noted_version(snapshot.connection) is None and not _has_others(snapshot):
+    if not snapshot.is_noted and not _has_others(snapshot):
         raise NoDatabaseYet("the database is empty: its tables are created when the writer first starts")
 
 

@@ -33,15 +33,20 @@ _KEPT_PROPERTIES: Final = "properties"  # a column of both since version 4
 _VERSION_NAME: Final = "version"
 
 
-def require_version(connection: sa.Connection) -> None:
-    """Raise DatabaseError if a database is not empty and does not have the version that this program reads."""
-    found = stored_version(connection)
+def require_version(connection: sa.Connection) -> bool:
+    """Return True if a writer has noted the version, which it does when all system tables are there.
+
+    Raises DatabaseError if the database is not empty and does not have the version that this program reads.
+    """
+    noted = _noted_version(connection)
+    found = _seen_version(connection) if noted is None else noted
     if found is not None and found < STORE_VERSION:
         raise DatabaseError(
             f"the database's tables have version {found}, but this amqtt_db needs version {STORE_VERSION}: start the "
             "writer once, with `amqtt-db run` or `amqtt-db write`, to upgrade them"
         )
     _refuse_newer(found)
+    return noted is not None
 
 
 def upgrade(connection: sa.Connection, engine: Engine) -> None:
@@ -69,8 +74,7 @@ def write_version(connection: sa.Connection, meta: sa.Table) -> None:
         connection.execute(meta.insert(), {"name": _VERSION_NAME, "value": noted})
 
 
-def noted_version(connection: sa.Connection) -> int | None:
-    """Return the version that a writer noted after it had created all system tables; None if it has not come so far."""
+def _noted_version(connection: sa.Connection) -> int | None:
     if not sa.inspect(connection).has_table(_META):
         return None
     meta = sa.table(_META, sa.column("name"), sa.column("value"))
@@ -80,9 +84,12 @@ def noted_version(connection: sa.Connection) -> int | None:
 
 def stored_version(connection: sa.Connection) -> int | None:
     """Return the version of a database's system tables, None if it has none."""
-    noted = noted_version(connection)
-    if noted is not None:
-        return noted
+    noted = _noted_version(connection)
+    return _seen_version(connection) if noted is None else noted
+
+
+def _seen_version(connection: sa.Connection) -> int | None:
+    """Return the version that the columns of the system tables show."""
     inspector = sa.inspect(connection)
     if not all(map(inspector.has_table, (_JOURNAL, _COUNTER, _DEAD_LETTER))):
         return None  # or a writer is just creating them, which MariaDB does not hide from others

@@ -21,8 +21,8 @@ from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import Pair
 
 _MOST_PATTERNS: Final = 256  # whose statements are remembered
-_ANY_TABLE: Final = "any table"  # names that need quotes, and that no column has
-_ANY_INDEX: Final = "any index"
+_ANY_TABLE: Final = "any table"  # a name that needs quotes, and stands before those of columns
+_ANY_INDEX: Final = "any index"  # the same, before that of the table
 
 
 @attrs.frozen
@@ -50,7 +50,7 @@ class TableDDL:
         return [
             first.replace(any_table, name, 1),
             *(
-                pattern.replace(any_index, index, 1).replace(any_table, name, 1)
+                pattern.replace(any_table, name, 1).replace(any_index, index, 1)
                 for pattern, index in zip(others, indexes, strict=True)
             ),
         ]

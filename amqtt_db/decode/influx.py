@@ -158,9 +158,10 @@ def _scan_tags(text: str, position: int) -> tuple[int, dict[str, str]]:
 
 def _scan_fields(text: str, position: int) -> tuple[int, dict[str, Any]]:
     fields: dict[str, Any] = {}
-    position = _end(_SPACES_AT(text, position))
+    begin = position
+    position = _end(_SPACES_AT(text, begin))
     while True:
-        found = _FIELD_AT(text, position)
+        found = None if position == begin else _FIELD_AT(text, position)
         if found is None:
             raise DecodeError("a field with a name and a value is missing")
         name = _ESCAPED_IN_NAME.sub(r"\1", found[1])
@@ -190,7 +191,7 @@ def _read_value(text: str) -> Any:
 
 
 def _read_float(text: str) -> float:
-    """Return a number, without what Python allows besides: underscores, and numbers that are too large."""
+    """Return a number, and refuse what only Python allows: underscores, and numbers that are too large."""
     number = float(text)
     if number - number or "_" in text:
         raise ValueError("a number is beyond the range of a double")

@@ -77,8 +77,10 @@ def copy_columns(
     wanted = query.with_only_columns(*(sa.cast(one, sa.Text) if form.as_text else one for one, form in columns))
     compiled = wanted.compile(dialect=connection.dialect)
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    statement = f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)"
-    with driver.cursor() as cursor, cursor.copy(statement.encode(), compiled.construct_params(parameters)) as copy:
+    statement, filled = f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", compiled.construct_params(parameters)
+    if not filled:  # then the driver leaves the doubled percent signs of names as they are
+        statement = statement.replace("%%", "%")
+    with driver.cursor() as cursor, cursor.copy(statement.encode(), filled) as copy:
         blocks = _read_blocks(driver, copy)
         try:
             read = [list(_read_columns(block, forms)) for block in blocks]

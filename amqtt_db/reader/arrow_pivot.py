@@ -115,7 +115,10 @@ def _by_number(numbers: Integers, indexes: Integers) -> Iterator[tuple[int, Any]
 
 
 def _find_rows(messages: Mapping[Cell, pa.Array], values: Mapping[Cell, pa.Array]) -> np.ndarray[Any, Any]:
-    """Return for each row of values the row of its message, which are sorted by id and part; −1 if there is none."""
+    """Return the row of its message for each row of values, −1 for a value without one.
+
+    Messages are sorted by id and part.
+    """
     if not len(messages["id"]):
         return np.full(len(values["id"]), -1)
     (id_, part), (of_id, of_part) = ([some[name].to_numpy() for name in ("id", "part")] for some in (messages, values))

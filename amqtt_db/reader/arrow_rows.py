@@ -167,7 +167,7 @@ def _infer(column: Sequence[Any], *allowed: pa.DataType) -> pa.Array:
 
 
 def _pack_texts(column: Sequence[Any]) -> _Part:
-    """Pack texts.  Raises TypeError for anything else."""
+    """Pack texts; bytes among them become texts."""
     return pa.nulls(len(column)) if column.count(None) == len(column) else pa.array(column, pa.string())
 
 

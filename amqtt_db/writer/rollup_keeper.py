@@ -125,13 +125,15 @@ class RollupKeeper:
         return known
 
     def begin(self, connection: sa.Connection, topic: str, rule: RollupRule, expiry: Expiry) -> Expiry:
-        """Return the expiry of a topic that a route sums up from now on.
+        """Return the expiry of a topic that a route sums up from now on, and let its series be that route's.
 
-        While none did, records may have been deleted: what is known of the time before the oldest one stays.
+        While none did, or one that is gone, records may have been deleted: what is known of the time before the oldest
+        one stays.
         """
         known = attrs.evolve(expiry, route=key_hash(rule.route))
         tables = RollupTables(self._catalog, connection)
-        if expiry.route or not tables.find_series(topic):
+        tables.move_series(topic, rule.route)
+        if expiry.route in set(map(key_hash, self.rules)) or not tables.find_series(topic):
             return known
         oldest = next(self._records(connection, topic, ALL_TIME), None)
         gone = tables.end_of(topic) if oldest is None else floor_time(oldest.time_us, rule.shortest)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.engines.base import Engine
@@ -13,12 +15,17 @@ from amqtt_db.database.engines.postgresql import PostgreSQL
 from amqtt_db.database.engines.sqlite import SQLite
 from amqtt_db.database.naming import SYSTEM_TABLES, clean, column_name, fold, table_name
 from amqtt_db.database.reserved_words import RESERVED_WORDS
-from amqtt_db.database.table_ddl import TableDDL
+from amqtt_db.database.table_ddl import TableDDL, compile_ddl
 from amqtt_db.models.base import Destination, Model
 from amqtt_db.models.binding import bind
 from amqtt_db.models.eav import Eav
+from amqtt_db.models.narrow import Narrow
 from amqtt_db.models.wide import Wide
+from amqtt_db.record import Shape
 from tests.values import texts
+
+SHAPE = Shape((("a", "number"), ("b", "text")))
+DIALECTS = {SQLite: sqlite.dialect, PostgreSQL: postgresql.dialect, MySQL: mysql.dialect}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +117,22 @@ def test_a_tables_indexes_never_meet(length: int, engine: type[Engine], is_prefi
         names = [str(index.name) for index in target.indexes]
         assert len(names) == len(set(names)) == len(table.indexes)
         assert all(len(name.encode()) <= made.name_limit for name in names)
+
+
+@pytest.mark.parametrize("engine", [SQLite, PostgreSQL, MySQL])
+@pytest.mark.parametrize("name", ["t", 'a"b', "a`b", "100 %", "any table", "any index", 's"any table"', "`any index0`"])
+def test_the_ddl_of_like_tables_names_each_one(name: str, engine: type[Engine]) -> None:
+    """Statements that are compiled once are those that SQLAlchemy makes for the table itself, whatever its name."""
+    made, ddl = engine("sqlite://"), TableDDL(engine("sqlite://"))
+    dialect = DIALECTS[engine]()
+    for model in (Wide(table=name), Wide(table="other"), Narrow(prefix=name)):
+        for table in bind(model, Destination("t"), timed=False).tables(SHAPE):
+            columns = {pair: f"any table{number}" for number, pair in enumerate(table.properties)}
+            known = PhysicalTable(table.key, table.name, columns)
+            target = TableDDL(made).describe(known, table)
+            wanted = {compile_ddl(dialect, sa.schema.CreateTable(target))}
+            wanted |= {compile_ddl(dialect, sa.schema.CreateIndex(index)) for index in target.indexes}
+            assert set(ddl.create(dialect, known, table)) == wanted
 
 
 @pytest.mark.parametrize("word", ["current time", "user", "session_user", "order", "key", "Select"])

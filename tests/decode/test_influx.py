@@ -102,6 +102,8 @@ def test_names_that_clash_stay_apart() -> None:
         (b"m,a= c=1", "tags has no name or no value"),
         (b"m,=b c=1", "tags has no name or no value"),
         (b"m,a=b=c c=1", "tags has no name or no value"),
+        (b"m,a=bc=1 123", "a field with a name and a value is missing"),
+        (b'm,a=bcd="x" 5', "a field with a name and a value is missing"),
         (b"m,a=1,a=2 b=1", "a tag twice"),
         (b"m a=1,a=2", "a field twice"),
         (b'm a="x"y', "more than a time"),

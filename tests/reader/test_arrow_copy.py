@@ -42,6 +42,14 @@ def test_each_kind_is_copied(bench: Workbench, monkeypatch: pytest.MonkeyPatch) 
     require_equal(amqtt_db.read(bench.url).to_arrow(), wanted)
 
 
+def test_names_with_percent_signs(postgresql: Site) -> None:
+    """In a table and a column, with and without a parameter in the query."""
+    bench = Workbench(postgresql, {"topic": "#", "model": {"wide": {"table": "100 %"}}, "entity": {"hum%": "float"}})
+    bench.send(("a", {"hum%": 1.5}), ("b", {"hum%": None}))
+    for since in (None, "1d"):
+        require_equal(amqtt_db.read(bench.url, since=since).to_arrow(), amqtt_db.read(bench.url, since=since))
+
+
 def test_what_somebody_has_changed_is_read_as_elsewhere(bench: Workbench) -> None:
     """A column of another type; a time that Python does not have."""
     bench.sql("DROP VIEW t_view; ALTER TABLE t ALTER x TYPE real")

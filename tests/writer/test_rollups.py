@@ -155,6 +155,24 @@ def test_what_came_while_no_route_summed_up_is_summed_up_later(tmp_path: Path) -
     assert len(bench.records()) < len(sent)
 
 
+@pytest.mark.slow
+def test_sums_follow_a_route_whose_filter_changes(tmp_path: Path) -> None:
+    """With another filter and without `rollup` it let records expire; what they amounted to belongs to it now."""
+    on, other = make_route(), make_route(topic="t/+")
+    bench = Workbench(tmp_path, on)
+    bench.send(*(sent := [_said(0, temp=1), _said(400, temp=2)]))
+    _settle(bench, HOUR)
+    bench.restart({**{key: value for key, value in other.items() if key != "rollup"}, "keep": "1 h"})
+    bench.send(said := _said(5 * HOUR, temp=3))
+    _settle(bench, 5 * HOUR)
+    assert len(bench.records()) == 1
+    bench.restart(other)
+    bench.send(more := _said(5 * HOUR + 10, temp=4))
+    _settle(bench)
+    require_exact(bench.url, [*sent, said, more])
+    assert bench.sql("SELECT DISTINCT route FROM mqtt_rollup_series") == [("t/+",)]
+
+
 def test_states_of_two_topics_become_one(tmp_path: Path) -> None:
     """When their records are gone, nobody knows what held when: the states of the renamed topic are as if said late."""
     route = make_route(keep="30 min")

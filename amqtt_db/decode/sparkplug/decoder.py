@@ -212,7 +212,7 @@ def _session_of(payload: Any) -> int | None:
 def _follow_devices(place: SparkplugTopic, payload: Any, memory: Memory, node: Birth) -> list[str] | None:
     """Remember which devices of a node are online; return those that its death takes with it.
 
-    Return None if there is no death; the death of an earlier session does not count.
+    Return None for any other message, and for a death that belongs to an earlier session.
     """
     if place.type not in {"DBIRTH", "DDEATH", "NDEATH"}:
         return None

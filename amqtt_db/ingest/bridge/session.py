@@ -254,8 +254,9 @@ class Session:
     def _take_other(self, packet: Pubrel | Pingresp) -> Iterator[int]:
         """Take a packet other than a message; yield its acknowledgement."""
         if isinstance(packet, Pingresp):
-            self._is_freed = True
-            self._trip_end += self._count
+            if self.is_asking:  # the answers to two PINGREQs may come together
+                self._is_freed = True
+                self._trip_end += self._count
             return
         if self._from_one is None and not self._released and packet.packet_id in _FIRST_IDS:
             self._note_start(from_one=True)

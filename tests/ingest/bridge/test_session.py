@@ -43,13 +43,13 @@ def answers(*heads: int) -> bytes:
     return acknowledgements(heads)
 
 
-def proven(notes: dict[str, bytes], last: int = 20) -> Session:
+def proven(notes: dict[str, bytes], last: int = 20, pongs: int = 1) -> Session:
     """A session with messages 4 to ``last``, all acknowledged, and every PINGREQ answered, after a restart."""
     session = Session({}, WINDOW)
     session.connected(False, WINDOW)
     for number in range(4, last + 1):
-        pong = [Pingresp()] if session.is_asking else []
-        put(notes, session.receive([*pong, message(number)], 0, 0))
+        answered = pongs * [Pingresp()] if session.is_asking else []
+        put(notes, session.receive([*answered, message(number)], 0, 0))
         session.acknowledged()
         session.ask()
     return Session(notes, WINDOW)
@@ -114,6 +114,11 @@ def test_ids_begin_again_only_if_the_first_pubrel_has_one_of_the_first(first: li
     session.connected(True, WINDOW)
     received = session.receive([*map(Pubrel, first), message(20, dup=True)], 0, 0)
     assert (received.recognized, received.unproven) == (recognized, 1 - recognized)
+
+
+def test_a_keep_alive_answered_together_with_the_question_changes_nothing() -> None:
+    """A broker that stalls answers two PINGREQs at once."""
+    assert proven({}, last=13, pongs=2).is_proven == proven({}, last=13).is_proven is True
 
 
 def test_ids_that_are_missing_where_a_connection_begins_do_not_end_the_proof() -> None:
