@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Final
 
 import attrs
-import sqlalchemy as sa
 
 from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
@@ -25,9 +23,8 @@ from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.rollup_expiry import end_rollups
 from amqtt_db.database.schema import Schema, Wanted
-from amqtt_db.database.snapshot import answer
 from amqtt_db.decode.sparkplug.topics import find_rebirths
-from amqtt_db.errors import DatabaseError, Rejected, StructureError, blame_message
+from amqtt_db.errors import Rejected, StructureError, blame_message
 from amqtt_db.journal import Progress
 from amqtt_db.message import POSITION_BITS, Batch
 from amqtt_db.models.latest import LATEST_NAMES
@@ -46,15 +43,13 @@ from amqtt_db.writer.memory import DecoderMemory
 from amqtt_db.writer.retention import Retention
 from amqtt_db.writer.rollup_notes import find_rollup_rules
 from amqtt_db.writer.steady_clock import SteadyClock
+from amqtt_db.writer.table_maker import TableMaker
 from amqtt_db.writer.tally import Tally
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
 logger = logging.getLogger(__name__)
-
-
-TABLES_AT_ONCE: Final = 200  # tables that one transaction creates: a server has room for this many locks
 
 
 class Writer:
@@ -81,6 +76,7 @@ class Writer:
         self._named = named_tables(routes, guard.watch_task)
         self._schema = Schema(engine, self._catalog, names_of(self._named))
         self._database = engine.open(write=True)
+        self._maker = TableMaker(engine, self._database, self._schema)
         self._lookups = Lookups(engine, self._database, guard.pause)
         self._planner = InsertPlanner(engine, self._schema, self._lookups, routes)
         self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, self._lookups, routes)
@@ -169,7 +165,7 @@ class Writer:
         with self._database.begin() as connection:
             self._engine.lock_schema(connection)
             self._catalog.create(connection)
-        ddl = self._grow_stepwise(self._wanted(batch))
+        ddl = self._maker.make(self._wanted(batch))
         self._views.forget()
         for statement in ddl:
             done = " ".join(statement.split())
@@ -389,46 +385,12 @@ class Writer:
 
     def _make_room(self, missing: Sequence[Wanted]) -> None:
         """Run the DDL for everything that records need and the database lacks."""
-        ddl = self._grow_stepwise(missing)
+        ddl = self._maker.make(missing)
         self.retention.look_again()
         growth = read_growth(ddl)
         if growth.tables or growth.columns:
             self._tally.add_schema_changes(len(growth.tables), len(growth.columns))
             logger.info("%s", growth)
-
-    def _grow_stepwise(self, wishes: Sequence[Wanted]) -> list[str]:
-        """Run the DDL for any number of tables, and read the result; return the statements."""
-        ddl: list[str] = []
-        keys = sorted({wish.table.key for wish in wishes})
-        for first in range(0, len(keys), TABLES_AT_ONCE):
-            step = set(keys[first : first + TABLES_AT_ONCE])
-            ddl += self._grow([wish for wish in wishes if wish.table.key in step])
-            with self._database.begin() as connection:
-                self._schema.learn(connection, step)
-        return ddl
-
-    def _grow(self, wishes: Sequence[Wanted]) -> list[str]:
-        """Run the DDL for some tables; one that cannot have as many columns as it may gets fewer.
-
-        Raises DatabaseError unless a name or a value in a message is at fault.
-        """
-        try:
-            with blame_data(self._database), self._database.begin() as connection:
-                return self._schema.ensure(connection, wishes)
-        except sa.exc.DBAPIError as error:
-            is_value_fault = self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError)
-            if not self._engine.is_size_fault(error):
-                if is_value_fault:
-                    raise
-                raise DatabaseError(answer(error)) from error
-            if not is_value_fault:
-                raise
-        keys = sorted({wish.table.key for wish in wishes})
-        if len(keys) == 1:
-            with self._database.begin() as connection:
-                if not self._schema.reduce_columns(connection, wishes[0]):
-                    raise StructureError(f"table {wishes[0].table.name} cannot have the columns that it needs")
-        return [ddl for key in keys for ddl in self._grow([wish for wish in wishes if wish.table.key == key])]
 
 
 def _without_dead_letter(counts: Mapping[str, Counter[str]], filter_: str) -> Mapping[str, Counter[str]]:
