@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.faults.mariadb import maria
@@ -37,23 +38,39 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(request.node.name)
 
 
-@pytest.fixture(scope="session")
-def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    """Collect the counts of all faults; written to a file if that was asked for."""
-    found = Tally()
-    yield found
-    path = request.config.getoption("--write-faults")
-    if path is not None:
-        found.write(Path(path))
-
-
 @pytest.fixture
-def count(request: pytest.FixtureRequest, tally: Tally, round_: int) -> Count:
+def count(request: pytest.FixtureRequest, round_: int) -> Count:
     """Count a verdict under the fault that the test's marker names, on the server that it is about."""
     marker = request.node.get_closest_marker("fault")
     assert marker is not None, "a fault needs a name"
     fault = marker.args[0].format(server=request.node.callspec.params.get("server"))
-    return lambda verdict: tally.add(fault, verdict)
+    return lambda verdict: request.node.user_properties.append(("fault", [fault, *attrs.astuple(verdict)]))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare the table, if one is to be written; a worker of a parallel run reports its counts to the run."""
+    path = config.getoption("--write-faults")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(TallyWriter(Path(path)))
+
+
+class TallyWriter:
+    """Collects the counts of all faults from the tests' reports, and writes them into a file at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tally = Tally()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add what a test counted."""
+        for name, value in report.user_properties if report.when == "teardown" else ():
+            if name == "fault" and isinstance(value, list):
+                fault, *numbers = value
+                self._tally.add(fault, Verdict(*numbers))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the table."""
+        self._tally.write(self._path)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ HEADER: Final = ("fault", "rounds", "acknowledged", "stored", "dead", "lost", "d
 
 @attrs.define
 class Tally:
-    """Rounds and verdicts by fault, in the order in which they came."""
+    """Rounds and verdicts by fault."""
 
     rounds: dict[str, int] = attrs.field(factory=dict)
     verdicts: dict[str, Verdict] = attrs.field(factory=dict)
@@ -28,19 +28,20 @@ class Tally:
         self.rounds[fault] = self.rounds.get(fault, 0) + 1
         self.verdicts[fault] = self.verdicts.get(fault, Verdict()) + verdict
 
-    def table(self) -> str:
-        """The table in Markdown."""
+    def table(self, order: Sequence[str] = ()) -> str:
+        """The table in Markdown: first the faults that ``order`` names, then the others as they came."""
+        first = dict.fromkeys(fault for fault in order if fault in self.rounds)
         rows: Iterable[Iterable[object]] = (
-            (fault, self.rounds[fault], *map("{:,}".format, attrs.astuple(verdict)))
-            for fault, verdict in self.verdicts.items()
+            (fault, self.rounds[fault], *map("{:,}".format, attrs.astuple(self.verdicts[fault])))
+            for fault in [*first, *(fault for fault in self.rounds if fault not in first)]
         )
         lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *rows]
         return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
     def write(self, path: Path) -> None:
-        """Put the table between the markers of a file."""
+        """Put the table between the markers of a file, in the order of the table that is there."""
         page = path.read_text(encoding="utf-8")
-        new = f"{BEGIN}\n\n{self.table()}\n\n{END}"
+        new = f"{BEGIN}\n\n{self.table([row[0] for row in rows(page)])}\n\n{END}"
         path.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: new, page, flags=re.DOTALL), encoding="utf-8")
 
 

@@ -29,14 +29,19 @@ def test_its_rows_are_the_suites_faults() -> None:
 
 
 def test_a_run_writes_its_table(tmp_path: Path) -> None:
-    """Rounds add up, and everything outside the markers is unchanged."""
+    """Rounds add up, the faults keep their order, and everything outside the markers is unchanged."""
     tally = Tally()
+    tally.add("two", Verdict(5, 5))
+    tally.add("new", Verdict(1, 1))
     tally.add("one", Verdict(1000, 1500, 1))
     tally.add("one", Verdict(1000, 1500, 0))
-    tally.add("two", Verdict(5, 5))
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\n|head|\n|-|\n| one | 1 |\n| two | 1 |\n| old | 1 |\n{END}\nafter\n")
     tally.write(page)
-    assert [" ".join(row) for row in rows(page.read_text())] == ["one 2 2,000 3,000 1 0 0", "two 1 5 5 0 0 0"]
+    assert [" ".join(row) for row in rows(page.read_text())] == [
+        "one 2 2,000 3,000 1 0 0",
+        "two 1 5 5 0 0 0",
+        "new 1 1 1 0 0 0",
+    ]
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("after\n")
