@@ -81,7 +81,7 @@ def rename(
     """Give what is stored of a topic another topic, and move it to where that one's route wants it.
 
     It may be stopped and started again, even while messages arrive.  If there are records of the other topic already,
-    it asks first, because nothing tells them apart afterwards.
+    it asks first, because nothing tells them apart afterwards; so it does if sums of deleted records would be lost.
     """
     with error_boundary():
         settings = read_settings(path)
@@ -94,15 +94,17 @@ def rename(
             renamer = Renamer(shop)
             count, there = renamer.count(old, new)
             beside = f", beside {format_count(there, 'record')} that {new} has already" if there else ""
-            if there and not dry_run and not yes:
-                question = f"Rename {format_count(count, 'record')} of {old} to {new}{beside}?"
+            loses = renamer.loses_sums(old, new)
+            lost = ", without the sums of deleted records, because its route has no `rollup` for them" if loses else ""
+            if (there or loses) and not dry_run and not yes:
+                question = f"Rename {format_count(count, 'record')} of {old} to {new}{beside}{lost}?"
                 require_consent(show.escape_text(question), "nothing was renamed")
             if not dry_run:
                 count = sum(renamer.rename(old, new))
         if not dry_run:
             refill_latest(settings, [old])
         verb = "would be renamed" if dry_run else "renamed"
-        print_text(show.escape_text(f"{format_count(count, 'record')} of {old} {verb} to {new}{beside}"))
+        print_text(show.escape_text(f"{format_count(count, 'record')} of {old} {verb} to {new}{beside}{lost}"))
 
 
 def redecode(

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import COUNTS, MOVED, Assignment, Catalog
 from amqtt_db.database.copies import note_copied, note_unfinished, read_copied, read_done
 from amqtt_db.database.decoder_memory import read_all_memory, take_memory
+from amqtt_db.database.engines.base import batched
 from amqtt_db.database.snapshot import Snapshot, Snapshots, require_tables
 from amqtt_db.message import POSITION_BITS, message_id
 from amqtt_db.record import Record
@@ -41,6 +42,7 @@ from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop, create_database
 
 _IDS_AT_ONCE: Final = 500
+_TOPICS_AT_ONCE: Final = 500
 
 
 @attrs.frozen
@@ -115,7 +117,7 @@ class Copier:
             taker.assign()
             for topic in self.topics:
                 yield from self._copy_topic(taker, topic)
-                self._bring_sums(topic)
+            self._bring_sums()
             self._copy_the_rest()
             self._note_done()
             yield from self._catch_up()
@@ -180,14 +182,12 @@ class Copier:
         self._sums[topic] = self._verify(topic)
         yield CopiedTopic(topic, told.new, told.same, format_checksum(self._sums[topic]))
 
-    def _bring_sums(self, topic: str) -> None:
-        """Bring what the topic's expired records amount to, unless the new database's writer has already gone on."""
-        if self._is_behind:
+    def _bring_sums(self) -> None:
+        """Bring what expired records amount to, unless the new database's writer has already gone on."""
+        for topics in batched(self.topics, _TOPICS_AT_ONCE) if self._is_behind else ():
             with self._source.take() as snapshot:
-                sums = read_expired_sums(snapshot, topic)
-            if sums is not None:
-                notes = [note for note in sums.notes if note.first is not None and self._is_covered(note.first)]
-                bring_expired_sums(self._shop, topic, attrs.evolve(sums, notes=notes))
+                for sums in read_expired_sums(snapshot, topics, self._is_covered):
+                    bring_expired_sums(self._shop, sums)
 
     def _batches(self, topic: str) -> Iterator[list[Record]]:
         with self._source.take() as snapshot:

@@ -21,7 +21,7 @@ from amqtt_db.routing.retype import retype
 from amqtt_db.writer.deletion import Deleter, count_of_topic
 from amqtt_db.writer.replacement import Replacer
 from amqtt_db.writer.retyping import equal_records
-from amqtt_db.writer.rollup_moving import move_rollups
+from amqtt_db.writer.rollup_moving import move_rollups, would_lose_sums
 from amqtt_db.writer.taking_in import find_topics_without_route
 from amqtt_db.writer.topic_router import can_be_published
 from amqtt_db.writer.workshop import RewriteError, Workshop, records_in
@@ -38,6 +38,10 @@ class Renamer:
         """Return how many records the old topic and the new one have.  Raises what :meth:`rename` raises."""
         self._require_possible(old, new)
         return count_of_topic(self._shop, old), count_of_topic(self._shop, new)
+
+    def loses_sums(self, old: str, new: str) -> bool:
+        """Return True if the old topic has sums of deleted records that the new one's route cannot take."""
+        return would_lose_sums(self._shop, old, new)
 
     def rename(self, old: str, new: str) -> Iterator[int]:
         """Move the records of a topic to another one; yield how many each step has moved.

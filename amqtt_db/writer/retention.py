@@ -288,7 +288,7 @@ class Retention:
             policies = {**policies, main: group.longest}
         for topic, keep in group.sweeps(policies.get(main)):
             if topic in group.rules:
-                yield from self._rollups.settle(topic, self._before(keep, group.rules[topic]), self._now())
+                yield from self._rollups.settle(topic, self._before(keep, group.intervals[topic]), self._now())
             while count := self._delete(group, names, topic, keep):
                 yield count
             yield 0
@@ -309,7 +309,7 @@ class Retention:
         """Delete the oldest records that are too old, up to STEP of them; return how many."""
         tables = [(table, names[key]) for key, table in group.tables.items() if key in names]
         rule = None if topic is None else group.rules.get(topic)
-        before = self._before(keep, rule)
+        before = self._before(keep, None if topic is None else group.intervals.get(topic))
         with self._database.begin() as connection:
             records = connection.execute(self._oldest(group.main, names[group.main.key], topic, before)).all()
             if not (records and self._may_expire(connection, topic, rule, before)):
@@ -327,10 +327,10 @@ class Retention:
         """Return the time in microseconds since 1970."""
         return int(self._clock.now() * 1_000_000)
 
-    def _before(self, keep: timedelta, rule: RollupRule | None) -> int:
-        """Return before which time records are too old; with rollups, whole intervals of them are."""
+    def _before(self, keep: timedelta, interval: int | None) -> int:
+        """Return before which time records are too old; those with sums, by whole intervals."""
         before = int((self._clock.now() - keep.total_seconds()) * 1_000_000)
-        return before if rule is None else floor_time(before, rule.shortest)
+        return before if interval is None else floor_time(before, interval)
 
     def _oldest(self, table: BoundTable, name: str, topic: str | None, before: int) -> sa.Select[Any]:
         target = sa.table(name, *(sa.column(column, RAW) for column in ("id", "part", "time", "topic")))

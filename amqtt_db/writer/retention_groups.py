@@ -12,13 +12,14 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import CURRENT, Catalog
+from amqtt_db.database.rollup_expiry import find_summed_topics
 from amqtt_db.errors import Rejected
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, asking
 from amqtt_db.models.spec import bound_model
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import first_match
-from amqtt_db.writer.rollup_notes import RollupRule, find_rollup_rules
+from amqtt_db.writer.rollup_notes import RollupRule, RollupRules, find_rollup_rules
 
 ASSIGNMENTS_AT_ONCE: Final = 2000  # read per step
 
@@ -33,6 +34,9 @@ class RetentionGroup:
     ``keeps`` has the topics that now belong to a route of this writer; ``is_shared`` is true if there are others, which
     may belong to another writer.  ``newest`` are the tables in which a newer row replaces an older one, whatever its
     age.  ``rules`` has the topics that have rollups, which must be up to date before records are deleted.
+
+    ``intervals`` has the topics with sums, perhaps of an earlier route.  Their records are deleted by whole intervals,
+    of this length in microseconds, so that none is ever summed up again from what is left of it.
     """
 
     main: BoundTable
@@ -40,6 +44,7 @@ class RetentionGroup:
     keeps: dict[str, Keep] = attrs.field(factory=dict)
     newest: dict[str, BoundTable] = attrs.field(factory=dict)
     rules: dict[str, RollupRule] = attrs.field(factory=dict)
+    intervals: dict[str, int] = attrs.field(factory=dict)
     is_shared: bool = False
 
     @property
@@ -56,9 +61,9 @@ class RetentionGroup:
     def longest(self) -> Keep:
         """The longest retention of any topic here, by which the database may delete on its own.
 
-        None if some topic is, or may be, kept forever, or has rollups.
+        None if some topic is, or may be, kept forever, or has sums.
         """
-        if self.rules:
+        if self.intervals:
             return None
         kept = [keep for keep in self.keeps.values() if keep is not None]
         return max(kept) if kept and len(kept) == len(self.keeps) and not self.is_shared else None
@@ -99,12 +104,24 @@ def retention_groups(
                 known.values.update(group.values)
                 known.newest.update(group.newest)
                 topics.setdefault(group.main.key, set()).add(topic)
+    summed = _find_summed_topics(catalog, database, routes, rules)
     for key, group in found.items():
         group.keeps = {topic: current[topic].keep for topic in topics[key] if topic in current}
         own = {topic: current[topic].filter.text for topic in group.keeps}
         group.rules = {topic: rules[text] for topic, text in own.items() if text in rules}
+        group.intervals = {topic: summed[topic] for topic in group.keeps if topic in summed}
+        group.intervals |= {topic: rule.shortest for topic, rule in group.rules.items()}
         group.is_shared = fault is not None or len(group.keeps) < len(topics[key])
     return list(found.values()), fault
+
+
+def _find_summed_topics(
+    catalog: Catalog, database: sa.Engine, routes: Sequence[Route], rules: RollupRules
+) -> Mapping[str, int]:
+    """Return the topics that have sums though their route sums up no more, with the length of the shortest ones."""
+    names = {route.filter.text for route in routes if route.keep is not None} - rules.keys()
+    with database.begin() as connection:
+        return find_summed_topics(connection, catalog, names) if names else {}
 
 
 def _pages(catalog: Catalog, database: sa.Engine) -> Iterator[Sequence[Any]]:

@@ -29,6 +29,7 @@ from amqtt_db.models.rollup import (
     add_late,
     floor_time,
     join_rollups,
+    merge_spans,
     roll_up,
     sum_up,
 )
@@ -38,11 +39,13 @@ from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.rollup_due import DueKey, DueSpan, add_due, is_due_before, list_due, read_due_again, shorten_due
+from amqtt_db.writer.rollup_intervals import add_lost
 from amqtt_db.writer.rollup_notes import (
     RollupNote,
     RollupRule,
     delete_rollup_notes,
     find_rollup_rules,
+    read_notes_on_new,
     read_rollup_notes,
 )
 
@@ -53,6 +56,8 @@ NOTES_AT_ONCE: Final = 100
 MOST_RECORDS: Final = 2000  # summed up in a step, unless one interval has more
 
 _Wanted = defaultdict[DueKey, list[Span]]
+_Late = defaultdict[tuple[str, str], list[tuple[Span, RollupNote]]]
+"""By topic and route: the spans of records that came late, with the notes that say which these are."""
 
 
 class RollupKeeper:
@@ -106,10 +111,12 @@ class RollupKeeper:
             topics = {topic for note in notes.values() for topic in note.spans}
             expiry = read_expiry(connection, self._catalog, sorted(topics))
             wanted: _Wanted = defaultdict(list)
+            late: _Late = defaultdict(list)
             for note in notes.values():
                 for topic, spans in note.spans.items():
                     expiry[topic] = self._meet(connection, wanted, topic, self.rules[note.route], expiry[topic])
-                    self._want(connection, wanted, note, topic, spans, expiry[topic])
+                    self._want(wanted, late, note, topic, spans, expiry[topic])
+            self._add_noted(connection, late, expiry, max(notes))
             add_due(connection, self._catalog, wanted, now)
             delete_rollup_notes(connection, self._catalog, notes)
         return len(notes)
@@ -130,33 +137,39 @@ class RollupKeeper:
         While none did, or one that is gone, records may have been deleted: what is known of the time before the oldest
         one stays.
         """
-        known = attrs.evolve(expiry, route=key_hash(rule.route))
+        known = attrs.evolve(expiry.of_whole_intervals(rule.shortest, rule.longest), route=key_hash(rule.route))
         tables = RollupTables(self._catalog, connection)
         tables.move_series(topic, rule.route)
         if expiry.route in set(map(key_hash, self.rules)) or not tables.find_series(topic):
             return known
-        oldest = next(self._records(connection, topic, ALL_TIME), None)
-        gone = tables.end_of(topic) if oldest is None else floor_time(oldest.time_us, rule.shortest)
-        return attrs.evolve(known, records=max(known.records, gone))
+        return add_lost(Snapshot(self._engine, self._catalog, connection), topic, known, rule.shortest)
 
     def _want(
-        self,
-        connection: sa.Connection,
-        wanted: _Wanted,
-        note: RollupNote,
-        topic: str,
-        spans: Sequence[Span],
-        expiry: Expiry,
+        self, wanted: _Wanted, late: _Late, note: RollupNote, topic: str, spans: Sequence[Span], expiry: Expiry
     ) -> None:
-        """Add the spans of a topic to those that are due; add the records of those that have expired."""
+        """Add the spans of a topic to those that are due, and those that have expired to the late ones."""
         rule = self.rules[note.route]
         for span in spans:
             for every in rule.steps:
                 _add_span(wanted, DueKey(topic, note.route, every), span, expiry.first_of(every, rule.shortest))
-            if span.start < expiry.records and note.first is not None and note.last is not None:
-                late = Span(span.start, min(span.end, expiry.records))
-                records = self._records(connection, topic, late)
-                self._add_late(connection, rule, [one for one in records if note.first <= one.id <= note.last], expiry)
+            if span.start < expiry.records and note.ids:
+                late[topic, note.route].append((Span(span.start, min(span.end, expiry.records)), note))
+
+    def _add_noted(self, connection: sa.Connection, late: _Late, expiry: Mapping[str, Expiry], last_note: int) -> None:
+        """Add the records that came late, each once, though several notes may say so: one of them may be to come."""
+        for (topic, route), noted in late.items():
+            ids = Span(min(note.ids[0].start for _, note in noted), max(note.ids[-1].end for _, note in noted))
+            later = [
+                note for note in read_notes_on_new(connection, self._catalog, last_note, ids) if topic in note.spans
+            ]
+            for span in merge_spans(span for span, _ in noted):
+                records = [
+                    record
+                    for record in self.read_records(connection, topic, span)
+                    if any(note.has_new(record.id) for _, note in noted)
+                    and not any(note.has_new(record.id) for note in later)
+                ]
+                self._add_late(connection, self.rules[route], records, expiry[topic])
 
     def _add_late(self, connection: sa.Connection, rule: RollupRule, records: Iterable[Record], expiry: Expiry) -> None:
         """Add records that came late to the intervals that cannot be summed up again."""
@@ -220,7 +233,7 @@ class RollupKeeper:
         """Sum up intervals from their records; return up to when that is done."""
         intervals: dict[int, RollupSet] = {}
         count, done = 0, span.end
-        for one, records, found in roll_up(self._records(connection, key.topic, span), key.every):
+        for one, records, found in roll_up(self.read_records(connection, key.topic, span), key.every):
             if count and count + records > MOST_RECORDS:
                 done = one.start
                 break
@@ -255,7 +268,7 @@ class RollupKeeper:
         tables.erase(ids.values(), key.every, span.start, span.end)
         tables.write(ids, key.every, intervals)
 
-    def _records(self, connection: sa.Connection, topic: str, span: Span) -> Iterator[Record]:
+    def read_records(self, connection: sa.Connection, topic: str, span: Span) -> Iterator[Record]:
         """Yield the records of a topic in order of time, without those that cannot be read."""
         low = span.start if span.start > FIRST_TIME else None
         high = span.end if span.end <= LAST_TIME else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import Final
 
 import attrs
 import orjson
@@ -52,15 +53,27 @@ class RollupRule:
 RollupRules = Mapping[str, RollupRule]
 """The rules by the topic filters of their routes."""
 
+_Columns = tuple[Sequence[int], Sequence[int], Sequence[str]]
+"""The ids, times and topics of records."""
+
+_IDS: Final = ""  # beside the topics of a note, which are never empty
+_ALL_IDS: Final = Span(0, 2**63 - 1)
+
 
 @attrs.frozen
 class RollupNote:
-    """A note on topics of a route, named by its topic filter: their intervals, and the ids if the records are new."""
+    """A note on topics of a route, named by its topic filter: their intervals, and the ids if the records are new.
+
+    The ids, from the first to the one behind the last, may have gaps only where no other record has one of them.
+    """
 
     route: str
     spans: TopicSpans
-    first: int | None = None
-    last: int | None = None
+    ids: Sequence[Span] = ()
+
+    def has_new(self, id_: int) -> bool:
+        """Return True if a record is among the new ones."""
+        return any(span.start <= id_ < span.end for span in self.ids)
 
 
 def find_rollup_rules(routes: Iterable[Route]) -> RollupRules:
@@ -75,12 +88,15 @@ def find_rollup_rules(routes: Iterable[Route]) -> RollupRules:
 
 
 def note_new_records(connection: sa.Connection, catalog: Catalog, rules: RollupRules, groups: RecordGroups) -> None:
-    """Note the records of a batch."""
-    by_route: dict[str, list[Sequence[Record]]] = {}
+    """Note the records of a batch, with the ids from its first to its last: no others are stored between them yet."""
+    by_route: dict[str, list[_Columns]] = {}
     for (destination, _), records in groups.items() if rules else ():
         if destination.route in rules and len(records):
-            by_route.setdefault(destination.route, []).append(records)
-    _note_records(connection, catalog, rules, by_route, are_new=True)
+            by_route.setdefault(destination.route, []).append(_columns_of(records))
+    for route, columns in by_route.items():
+        ids = [id_ for own, _, _ in columns for id_ in own]
+        note = RollupNote(route, _find_spans(rules[route], columns), [Span(min(ids), max(ids) + 1)])
+        write_rollup_note(connection, catalog, note)
 
 
 def note_changed_records(
@@ -88,38 +104,23 @@ def note_changed_records(
 ) -> None:
     """Note records that are new, or replaced by others or by none."""
     rules = find_rollup_rules(routes)
-    if rules:
-        _note_records(connection, catalog, rules, _divide_by_route(routes, records), are_new=are_new)
+    for route, columns in _divide_by_route(routes, records).items() if rules else ():
+        if route in rules:
+            ids = merge_spans(Span(id_, id_ + 1) for own, _, _ in columns for id_ in own) if are_new else []
+            write_rollup_note(connection, catalog, RollupNote(route, _find_spans(rules[route], columns), ids))
 
 
-def _divide_by_route(routes: Sequence[Route], records: Iterable[Record]) -> Mapping[str, Sequence[Sequence[Record]]]:
-    """Return records by the topic filter of the route that stores their topic."""
+def _divide_by_route(routes: Sequence[Route], records: Iterable[Record]) -> Mapping[str, Sequence[_Columns]]:
+    """Return the columns of records by the topic filter of the route that stores their topic."""
     filters, by_topic = [route.filter for route in routes], defaultdict[str, list[Record]](list)
     for record in records:
         by_topic[record.topic].append(record)
-    by_route: dict[str, list[Sequence[Record]]] = {}
+    by_route: dict[str, list[_Columns]] = {}
     for topic, some in by_topic.items():
         match = first_match(filters, topic)
         if match is not None:
-            by_route.setdefault(filters[match[0]].text, []).append(some)
+            by_route.setdefault(filters[match[0]].text, []).append(_columns_of(some))
     return by_route
-
-
-def _note_records(
-    connection: sa.Connection,
-    catalog: Catalog,
-    rules: RollupRules,
-    by_route: Mapping[str, Sequence[Sequence[Record]]],
-    *,
-    are_new: bool,
-) -> None:
-    """Write a note for each route that has a rule."""
-    for route, some in by_route.items():
-        if route in rules:
-            columns = list(map(_columns_of, some))
-            ids = [id_ for own, _, _ in columns for id_ in own] if are_new else []
-            note = RollupNote(route, _find_spans(rules[route], columns), min(ids, default=None), max(ids, default=None))
-            write_rollup_note(connection, catalog, note)
 
 
 def read_rollup_notes(
@@ -128,20 +129,17 @@ def read_rollup_notes(
     """Return the oldest notes on topics of some routes by their ids."""
     table, by_hash = catalog.rollup_note, {key_hash(route): route for route in rules}
     query = sa.select(table).where(table.c.route.in_(list(by_hash))).order_by(table.c.id).limit(count)
-    return {
-        row["id"]: RollupNote(by_hash[row["route"]], _parse_spans(row["spans"]), row["first"], row["last"])
-        for row in connection.execute(query).mappings()
-    }
+    return {row["id"]: _parse_note(by_hash[row["route"]], row) for row in connection.execute(query).mappings()}
 
 
-def read_topic_notes(connection: sa.Connection, catalog: Catalog, topic: str, before: int) -> Iterator[RollupNote]:
-    """Yield the notes on new records of a topic in the time before another, without their routes."""
+def read_notes_on_new(
+    connection: sa.Connection, catalog: Catalog, after: int = 0, ids: Span = _ALL_IDS
+) -> Iterator[RollupNote]:
+    """Yield the notes behind another one that are on new records, some of them with these ids, without their routes."""
     table = catalog.rollup_note
-    for row in connection.execute(sa.select(table).where(table.c.first.is_not(None))).mappings():
-        spans = _parse_spans(row["spans"]).get(topic, ())
-        late = [Span(span.start, min(span.end, before)) for span in spans if span.start < before]
-        if late:
-            yield RollupNote("", {topic: late}, row["first"], row["last"])
+    query = sa.select(table).where(table.c.id > after, table.c.first < ids.end, table.c.last >= ids.start)
+    for row in connection.execute(query.order_by(table.c.id)).mappings():
+        yield _parse_note("", row)
 
 
 def delete_rollup_notes(connection: sa.Connection, catalog: Catalog, ids: Collection[int]) -> None:
@@ -152,13 +150,16 @@ def delete_rollup_notes(connection: sa.Connection, catalog: Catalog, ids: Collec
 
 def write_rollup_note(connection: sa.Connection, catalog: Catalog, note: RollupNote) -> None:
     """Write a note."""
-    spans = {topic: [[span.start, span.end] for span in some] for topic, some in note.spans.items()}
-    row = {"route": key_hash(note.route), "first": note.first, "last": note.last}
-    connection.execute(catalog.rollup_note.insert(), {**row, "spans": orjson.dumps(spans).decode()})
+    spans = {topic: _to_pairs(some) for topic, some in note.spans.items()}
+    if len(note.ids) > 1:
+        spans[_IDS] = _to_pairs(note.ids)
+    first, last = (note.ids[0].start, note.ids[-1].end - 1) if note.ids else (None, None)
+    row = {"route": key_hash(note.route), "first": first, "last": last, "spans": orjson.dumps(spans).decode()}
+    connection.execute(catalog.rollup_note.insert(), row)
 
 
-_Columns = tuple[Sequence[int], Sequence[int], Sequence[str]]
-"""The ids, times and topics of records."""
+def _to_pairs(spans: Iterable[Span]) -> list[list[int]]:
+    return [[span.start, span.end] for span in spans]
 
 
 def _columns_of(records: Sequence[Record]) -> _Columns:
@@ -178,5 +179,7 @@ def _find_spans(rule: RollupRule, columns: Iterable[_Columns]) -> TopicSpans:
     return {topic: merge_spans(Span(start, start + every) for start in some) for topic, some in starts.items()}
 
 
-def _parse_spans(text: str) -> TopicSpans:
-    return {topic: [Span(*span) for span in spans] for topic, spans in orjson.loads(text).items()}
+def _parse_note(route: str, row: sa.RowMapping) -> RollupNote:
+    spans = {topic: [Span(*pair) for pair in pairs] for topic, pairs in orjson.loads(row["spans"]).items()}
+    whole = [] if row["first"] is None else [Span(row["first"], row["last"] + 1)]
+    return RollupNote(route, spans, spans.pop(_IDS, whole))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -97,15 +97,20 @@ class RollupUpkeep:
             with self._database.begin() as connection:
                 query = sa.select(table.c.topic).where(table.c.route == rule.route).distinct()
                 topics = connection.scalars(query).all()
+            is_done = True
             for topic in topics:
-                yield from self._expire_topic(topic, rule, every, before, now)
-            self._expired[rule.route, every] = before
+                is_done &= yield from self._expire_topic(topic, rule, every, before, now)
+            if is_done:
+                self._expired[rule.route, every] = before
 
-    def _expire_topic(self, topic: str, rule: RollupRule, every: int, before: int, now: int) -> Iterator[int]:
+    def _expire_topic(
+        self, topic: str, rule: RollupRule, every: int, before: int, now: int
+    ) -> Generator[int, None, bool]:
+        """Delete the intervals of a topic; return False if they still have to be summed up."""
         yield from self._keeper.settle(topic, before, now)
         with self._database.begin() as connection:
             if any(is_due_before(connection, self._catalog, topic, one, before) for one in rule.steps):
-                return
+                return False
             tables = RollupTables(self._catalog, connection)
             gone = tables.erase(tables.find_series(topic).values(), every, FIRST_TIME, before)
             if every == rule.shortest:
@@ -115,3 +120,4 @@ class RollupUpkeep:
             if gone:
                 tables.forget_empty(topic)
         yield 0
+        return True

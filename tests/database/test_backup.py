@@ -22,6 +22,7 @@ from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.loop import Stop, WriterLoop
 from amqtt_db.writer.writer import Writer
 from tests.workbench import Workbench
+from tests.writer.rollup_life import HOUR, START, make_route, require_exact
 
 
 def ignore(done: int, total: int) -> None:
@@ -80,6 +81,33 @@ def test_a_restored_backup_stores_what_the_journal_still_has(tmp_path: Path) -> 
         store_all(url, path)
         store_all(url, path)
     assert numbers(url) == list(range(250))
+
+
+@pytest.mark.slow
+def test_sums_go_on_from_a_restored_backup(tmp_path: Path) -> None:
+    """Records have expired before the backup and since, and one has come late that was not summed up yet."""
+    bench = Workbench(tmp_path, make_route(keep="30 min"))
+    first = [("t/a", {"at": START + 60 * n, "temp": n % 7, "door": ("open", "shut")[n % 2]}) for n in range(120)]
+    late = [("t/a", {"at": START + 7, "temp": -100})]
+    more = [("t/a", {"at": START + 60 * n + 30, "temp": n % 5}) for n in (3, *range(100, 180))]
+    bench.send(*first)
+    bench.now = START + 2 * HOUR
+    bench.writer.retention.finish()
+    bench.send(*late)
+    (copy,) = back_up(bench.url, tmp_path / "no journal", tmp_path / "copy.db", ignore)
+    bench.send(*more)
+    bench.now += 2 * HOUR
+    bench.writer.retention.finish()
+    assert not bench.records()
+    bench.close()
+    for end in ("-wal", "-shm"):
+        (tmp_path / f"mqtt.db{end}").unlink(missing_ok=True)
+    copy.rename(bench.path)
+    bench.open()
+    bench.position = bench.checkpoint
+    bench.send(*more)
+    bench.writer.retention.finish()
+    require_exact(bench.url, [*first, *late, *more])
 
 
 @pytest.mark.slow

@@ -173,6 +173,32 @@ def test_sums_follow_a_route_whose_filter_changes(tmp_path: Path) -> None:
     assert bench.sql("SELECT DISTINCT route FROM mqtt_rollup_series") == [("t/+",)]
 
 
+def test_nothing_is_summed_up_again_from_a_part_of_it(tmp_path: Path) -> None:
+    """`keep` without `rollup` deletes whole intervals of what has been summed up, so none is left in part."""
+    on = make_route()
+    bench = Workbench(tmp_path, on)
+    bench.send(*(sent := [_said(20 * n, temp=n, door="open") for n in range(60)]))
+    _settle(bench, HOUR)
+    bench.restart({**{key: value for key, value in on.items() if key != "rollup"}, "keep": "1 h"})
+    _settle(bench, HOUR + 450)
+    assert len(bench.records()) == 45
+    bench.restart(on)
+    _settle(bench)
+    require_exact(bench.url, sent)
+
+
+def test_a_longer_step_is_added_when_short_intervals_are_gone(tmp_path: Path) -> None:
+    """Where these end within one of its intervals, that is summed up from the records."""
+    short = {"every": "5 min", "keep": "1 h"}
+    bench = Workbench(tmp_path, make_route(rollup=[short]))
+    bench.send(*(sent := [_said(100 * n, temp=n, door="open") for n in range(72)]))
+    _settle(bench, 2 * HOUR + 400)
+    bench.restart(make_route(rollup=[short, {"every": "1 h"}]))
+    bench.send(said := _said(200, temp=100))
+    _settle(bench)
+    require_exact(bench.url, [*sent, said], HOUR)
+
+
 def test_states_of_two_topics_become_one(tmp_path: Path) -> None:
     """When their records are gone, nobody knows what held when: the states of the renamed topic are as if said late."""
     route = make_route(keep="30 min")
