@@ -42,7 +42,7 @@ from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.workshop import BATCH, RewriteError, Workshop, create_database
 
 _IDS_AT_ONCE: Final = 500
-_TOPICS_AT_ONCE: Final = 500
+_SUMMED_TOPICS_AT_ONCE: Final = 500
 
 
 @attrs.frozen
@@ -184,7 +184,7 @@ class Copier:
 
     def _bring_sums(self) -> None:
         """Bring what expired records amount to, unless the new database's writer has already gone on."""
-        for topics in batched(self.topics, _TOPICS_AT_ONCE) if self._is_behind else ():
+        for topics in batched(self.topics, _SUMMED_TOPICS_AT_ONCE) if self._is_behind else ():
             with self._source.take() as snapshot:
                 for sums in read_expired_sums(snapshot, topics, self._is_covered):
                     bring_expired_sums(self._shop, sums)

@@ -17,7 +17,7 @@ from amqtt_db.reader.selection import Selection
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.rollup_notes import RollupRule
 
-_AT_ONCE: Final = 2000  # of the shortest intervals
+_INTERVALS_AT_ONCE: Final = 2000  # of the shortest intervals
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class KnownIntervals:
 
     def _windows(self, id_: int, steps: Sequence[int], every: int, until: int) -> Iterator[Span]:
         """Yield spans of whole intervals of a step, one after the other, in which a series has anything."""
-        low, length = FIRST_TIME, max(every, floor_time(_AT_ONCE * steps[0], every))
+        low, length = FIRST_TIME, max(every, floor_time(_INTERVALS_AT_ONCE * steps[0], every))
         while True:
             starts = [self.tables.next_start([id_], step, low) for step in {steps[0], steps[-1]}]
             first = min((start for start in starts if start is not None), default=until)

@@ -56,7 +56,7 @@ RollupRules = Mapping[str, RollupRule]
 _Columns = tuple[Sequence[int], Sequence[int], Sequence[str]]
 """The ids, times and topics of records."""
 
-_IDS: Final = ""  # beside the topics of a note, which are never empty
+_ID_RUNS: Final = ""  # beside the topics of a note, which are never empty
 _ALL_IDS: Final = Span(0, 2**63 - 1)
 
 
@@ -152,7 +152,7 @@ def write_rollup_note(connection: sa.Connection, catalog: Catalog, note: RollupN
     """Write a note."""
     spans = {topic: _to_pairs(some) for topic, some in note.spans.items()}
     if len(note.ids) > 1:
-        spans[_IDS] = _to_pairs(note.ids)
+        spans[_ID_RUNS] = _to_pairs(note.ids)
     first, last = (note.ids[0].start, note.ids[-1].end - 1) if note.ids else (None, None)
     row = {"route": key_hash(note.route), "first": first, "last": last, "spans": orjson.dumps(spans).decode()}
     connection.execute(catalog.rollup_note.insert(), row)
@@ -182,4 +182,4 @@ def _find_spans(rule: RollupRule, columns: Iterable[_Columns]) -> TopicSpans:
 def _parse_note(route: str, row: sa.RowMapping) -> RollupNote:
     spans = {topic: [Span(*pair) for pair in pairs] for topic, pairs in orjson.loads(row["spans"]).items()}
     whole = [] if row["first"] is None else [Span(row["first"], row["last"] + 1)]
-    return RollupNote(route, spans, spans.pop(_IDS, whole))
+    return RollupNote(route, spans, spans.pop(_ID_RUNS, whole))
