@@ -65,6 +65,7 @@ class Site:
         self._pulse = Pulse(settings.journal.path)
         self._templates: Environment = make_templates()
         self._streams = 0
+        self._ending = asyncio.Event()
         self._trial: asyncio.Future[dict[str, Any]] | None = None
 
     def make_app(self, web: WebSettings) -> Starlette:
@@ -119,16 +120,25 @@ class Site:
 
     async def _events(self, name: str, query: Mapping[str, str]) -> AsyncIterator[str]:
         self._streams += 1
+        ending = asyncio.ensure_future(self._ending.wait())
         try:
             last = ""
-            while True:
+            while not ending.done():
                 began = monotonic()
-                part = await run_in_threadpool(self._part, name, query)
-                yield _event(part) if part != last else ": nothing new\n\n"
-                last = part
-                await asyncio.sleep(max(LIVE_PAUSE, _REST_PER_WORK * (monotonic() - began)))
+                making = asyncio.ensure_future(run_in_threadpool(self._part, name, query))
+                await asyncio.wait({making, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if making.done():
+                    part = making.result()
+                    yield _event(part) if part != last else ": nothing new\n\n"
+                    last = part
+                    await asyncio.wait({ending}, timeout=max(LIVE_PAUSE, _REST_PER_WORK * (monotonic() - began)))
         finally:
+            ending.cancel()
             self._streams -= 1
+
+    def end_streams(self) -> None:
+        """Let all streams end soon, because the server does."""
+        self._ending.set()
 
     def _part(self, name: str, query: Mapping[str, str]) -> str:
         """Return the changing part of a page; a database that is away is told in its place."""
@@ -178,11 +188,6 @@ class Site:
 
     def _tell(self, status: int, problem: str, *, is_database: bool = False) -> Response:
         return self._page("error", status, problem=problem, is_database=is_database)
-
-
-def make_site(settings: Settings, web: WebSettings) -> Starlette:
-    """Return the application that serves the pages of a configuration."""
-    return Site(settings, web).make_app(web)
 
 
 def _run_aside(work: Callable[[], dict[str, Any]]) -> asyncio.Future[dict[str, Any]]:

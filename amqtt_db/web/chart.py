@@ -130,9 +130,12 @@ def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _outline(run: Sequence[int], bins: Mapping[int, Extremes], place: Any) -> str:
-    """Return a path along the highest values, and back along the lowest."""
-    there = [(number + 0.5, place(bins[number].high)) for number in run]
-    back = [(number + 0.5, place(bins[number].low)) for number in reversed(run)]
+    """Return a path along the highest values, and back along the lowest; a bin that is alone is drawn wider."""
+    middles = [(number, number + 0.5) for number in run]
+    ends = [(run[0], max(0.0, run[0] - 1.0)), (run[0], run[0] + 1.0)]
+    places = ends if len(run) == 1 else middles
+    there = [(x, place(bins[number].high)) for number, x in places]
+    back = [(x, place(bins[number].low)) for number, x in reversed(places)]
     points = [*there, *back]
     return "M" + "L".join(f"{x:g} {y:.2f}" for x, y in points) + "Z"
 

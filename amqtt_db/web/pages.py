@@ -63,6 +63,7 @@ RANGES: Final = {
 }
 """The spans of time that a plot offers: a name, and seconds."""
 
+_SHORTEST: Final = 60_000_000  # microseconds that a plot covers at least, even of a single record
 _LONGEST_UNASKED: Final = "1d"  # the range that a plot shows if nothing else is asked for
 _MOST_TOPICS: Final = 12  # plotted on one page
 _MOST_LATEST: Final = 60  # topics in the tree whose newest record is shown
@@ -181,7 +182,7 @@ def _plot(snapshot: Snapshot, topics: Sequence[str], first: int, last: int, quer
     choice = query.get("range") or _fitting(first, last)
     if choice not in RANGES and choice != "all":
         raise ValueError(f"range is {choice!r}; it is one of {', '.join(RANGES)} or all")
-    start = first if choice == "all" else end - RANGES[choice][1] * 1_000_000
+    start = min(first, end - _SHORTEST) if choice == "all" else end - RANGES[choice][1] * 1_000_000
     bins = Bins.between(min(start, end), end, PLOT_BINS)
     return {
         "panels": [_panel(snapshot, topic, bins, is_newest="end" not in query) for topic in topics],

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from socket import socket
 from time import sleep
 from typing import Final
 
@@ -19,26 +20,39 @@ from amqtt_db.config import Settings
 from amqtt_db.config.operation import WebSettings
 from amqtt_db.ingest.child import begin_child
 from amqtt_db.ingest.supervisor import MISCONFIGURED
-from amqtt_db.web.app import make_site
+from amqtt_db.web.app import Site
 
 logger = logging.getLogger(__name__)
 
 _STREAM_SECONDS: Final = 1  # for open pages to notice the end
 
 
+class _PageServer(uvicorn.Server):
+    """A server whose streams end with it; otherwise it would wait for them, and then log that it cuts them off."""
+
+    def __init__(self, site: Site, web: WebSettings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                site.make_app(web),
+                web.host,
+                web.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_STREAM_SECONDS,
+            )
+        )
+        self._site = site
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """End."""
+        self._site.end_streams()
+        await super().shutdown(sockets)
+
+
 def make_server(settings: Settings, web: WebSettings) -> uvicorn.Server:
     """Return a server for the page; its method ``run`` serves until SIGINT or SIGTERM, or ``should_exit`` is set."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            make_site(settings, web),
-            web.host,
-            web.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_STREAM_SECONDS,
-        )
-    )
+    return _PageServer(Site(settings, web), web)
 
 
 def serve_until_signal(server: uvicorn.Server) -> None:

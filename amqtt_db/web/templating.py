@@ -31,6 +31,7 @@ def make_templates() -> Environment:
         ago=format_ago,
         bytes=format_bytes,
         count=format_count,
+        ddl=format_ddl,
         model=name_model,
         number=format_number,
         plain=make_visible,
@@ -51,6 +52,11 @@ def make_visible(text: str | bytes) -> str:
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in decoded
     )
+
+
+def format_ddl(statement: str) -> str:
+    """Return a statement as people read it: indented by spaces, with its semicolon."""
+    return f"{make_visible(statement.strip().expandtabs(2))};"
 
 
 def format_json(value: Any) -> str:

@@ -84,7 +84,7 @@ def test_a_bridge_has_a_page(tmp_path: Path) -> None:
 
 
 def test_the_page_alone(tmp_path: Path) -> None:
-    """It is served until SIGTERM, with exit code 0; a second one says what is in its way."""
+    """It is served until SIGTERM, even while somebody looks at it; a second one says what is in its way."""
     port = free_port()
     path = configuration(tmp_path, web=f"127.0.0.1:{port}")
     command = [sys.executable, "-m", "amqtt_db", "web", str(path)]
@@ -95,8 +95,10 @@ def test_the_page_alone(tmp_path: Path) -> None:
         result = invoke("web", path)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"127.0.0.1:{port} is already in use")
-        process.terminate()
-        _, errors = process.communicate(timeout=TIMEOUT)
+        with httpx.stream("GET", f"http://127.0.0.1:{port}/live/overview", timeout=TIMEOUT, trust_env=False) as page:
+            next(page.iter_lines())
+            process.terminate()
+            _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (0, "")
 
 
