@@ -1,14 +1,15 @@
 # make demo   see it work: a broker, devices, and the resulting tables
 # make quick  a first answer in about a minute: everything that needs no server, tries no fault and is not slow
 # make test   the whole test suite, with all checks
-# make docs   the documentation as a website, in build/docs
+# make docs   the documentation as a website, in build/docs; a link within it that leads nowhere is an error
+# make links  whether the addresses of other sites in the documentation still answer: needs the network
 # Each creates the virtual environment .venv first.  PYTHON names an interpreter other than python3.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test docs clean
+.PHONY: demo quick test docs links clean
 
 demo: $(VENV)/.installed
 	$(BIN)/amqtt-db demo
@@ -25,6 +26,9 @@ test: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning docs build/docs
+
+links: $(VENV)/.installed-test
+	$(BIN)/sphinx-build --quiet -b linkcheck docs build/links
 
 clean:
 	rm -rf $(VENV)
