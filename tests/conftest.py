@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("engines").addoption(
         "--all-pairs", action="store_true", help="run each test with all its parameters on each engine"
     )
+    parser.getgroup("deploy").addoption("--image", help="the image to run with podman, made from deploy/Containerfile")
     parser.getgroup("copies").addoption("--copied", type=int, default=2000, help="how many messages a test copies")
     parser.getgroup("page").addoption("--screenshots", metavar="DIR", help="save pictures of the page into a directory")
     group.addoption("--soak", type=int, default=0, metavar="CLIENTS", help="run the soak test with so many clients")

@@ -1,7 +1,8 @@
-"""What is in ``deploy/``: as far as it can be checked without an engine for containers and without systemd running."""
+"""What is in ``deploy/``: as far as it can be checked without systemd running, and the image only with ``--image``."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from amqtt_db import config
+from tests.integration.bridge import until
 
 DEPLOY: Final = Path(__file__).parents[1] / "deploy"
 
@@ -39,6 +41,31 @@ def test_the_image_has_every_extra() -> None:
     installed = re.search(r"'\.\[([\w,]+)\]'", (DEPLOY / "Containerfile").read_text())
     assert installed
     assert set(installed[1].split(",")) == extras - {"docs", "test", "testing"}
+
+
+@pytest.mark.slow
+def test_the_image_runs(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """As in the compose file, with SQLite: healthy, ends with SIGTERM, and the volume keeps what came."""
+    image = request.config.getoption("--image")
+    if image is None:
+        pytest.skip("no --image")
+    (tmp_path / "amqtt-db.yaml").write_text(
+        re.sub("postgresql://.*", "sqlite:////data/mqtt.db", (DEPLOY / "amqtt-db.yaml").read_text())
+    )
+    where = ["--volume", f"{tmp_path}/amqtt-db.yaml:/etc/amqtt-db.yaml:ro", "--volume", f"{tmp_path.name}:/data"]
+    strict = ["--network", "none", "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
+    container = run("podman", "run", "--detach", *strict, "--tmpfs", "/tmp", *where, image).strip()  # noqa: S108
+    try:
+        is_healthy = ["podman", "healthcheck", "run", container]
+        until(lambda: not subprocess.run(is_healthy, check=False).returncode, "the container is healthy")
+        run("podman", "exec", container, "amqtt_pub", "-q", "1", "-t", "a/b", "-m", '{"n": 1}')
+        run("podman", "stop", "--time", "30", container)
+        assert run("podman", "inspect", "--format", "{{.State.ExitCode}}", container).strip() == "0"
+        told = json.loads(run("podman", "run", "--rm", *strict, *where, image, "export"))
+        assert (told["topic"], told["data"]) == ("a/b", {"n": 1})
+    finally:
+        run("podman", "rm", "--force", "--volumes", container)
+        run("podman", "volume", "rm", "--force", tmp_path.name)
 
 
 @pytest.mark.slow
