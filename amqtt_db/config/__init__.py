@@ -16,6 +16,7 @@ import attrs
 
 from amqtt_db.config.broker import BrokerSettings, read_brokers
 from amqtt_db.config.broker_file import DEFAULT, KEYS, OF_BROKERS, check_broker, plugin_section
+from amqtt_db.config.idle_keys import find_idle_keys
 from amqtt_db.config.keys import ConfigKey, defined_in
 from amqtt_db.config.operation import (
     KEEP_ALL,
@@ -30,7 +31,7 @@ from amqtt_db.config.operation import (
     read_web,
 )
 from amqtt_db.config.payload import read_zone
-from amqtt_db.config.routes import find_idle_keys, read_routes
+from amqtt_db.config.routes import read_routes
 from amqtt_db.config.storage import storage_problems
 from amqtt_db.config.yaml_checks import FILE, Node, choice, expanded_url, read_yaml, seconds, size
 from amqtt_db.config.yaml_lines import located_in

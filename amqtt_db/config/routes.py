@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
-from itertools import combinations
-from threading import Timer
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
-
-import attrs
-import cattrs
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, cast
 
 from amqtt_db import decode, registry
 from amqtt_db.config.keys import ConfigKey, defined_in, described
 from amqtt_db.config.latest import CHANGES_KEYS, read_latest
+from amqtt_db.config.model import read_model
 from amqtt_db.config.payload import PAYLOAD_KEYS, read_each, read_readings, read_reshaping
+from amqtt_db.config.shared_tables import check_shared_tables
 from amqtt_db.config.storage import COLUMNS, read_storage, with_own_tables
-from amqtt_db.config.yaml_checks import TYPE_NAMES, Node, choice, duration, flag, found, text, whole_number
-from amqtt_db.database.naming import LONGEST, SYSTEM_TABLES, fold
+from amqtt_db.config.yaml_checks import Node, choice, duration, flag, text, whole_number
 from amqtt_db.entity import Entity
-from amqtt_db.errors import Problem, Rejected
-from amqtt_db.models import BUILTIN as MODELS
-from amqtt_db.models.base import Destination, Lookup, Model, OwnColumns
-from amqtt_db.models.binding import BoundTable, bind, exact_tables, lookups_of
-from amqtt_db.models.eav import PROPERTIES, TOPIC_LOOKUP
-from amqtt_db.models.narrow import SERIES
 from amqtt_db.models.wide import Wide
-from amqtt_db.record import Pair
 from amqtt_db.routing.each import Each
 from amqtt_db.routing.records import time_paths
 from amqtt_db.routing.route import Mismatch, Route, Unknown
@@ -80,9 +65,6 @@ ROUTE_KEYS: Final = {
     **PAYLOAD_KEYS,
 }
 
-logger = logging.getLogger(__name__)
-
-_SLOW_SECONDS: Final = 10.0
 _FILTER: Final = "an MQTT topic filter such as 'home/{room}/climate'"
 _FILTER_OR_COMMENT: Final = f"{_FILTER}; quote one that begins with #, or YAML reads it as a comment: topic: '#'"
 _MISPLACED: Final = {"table": "the table is an option of the model: write `model: {wide: {table: NAME}}`"}
@@ -101,55 +83,13 @@ def read_routes(node: Node) -> dict[str, Route]:
     routes = with_own_tables({path: route for path, route in made.items() if route is not None})
     wrong = tuple(problem.path for problem in node.problems)
     judged = {path: route for path, route in routes.items() if not _is_within(f"{path}.entity", wrong)}
-    _check_shared_tables(judged, node.problems)
+    check_shared_tables(judged, node.problems)
     return routes
 
 
 def _is_within(path: str, paths: Iterable[str]) -> bool:
     """Return True if one of ``paths`` is the path of a value or leads into it."""
     return any(one == path or one.startswith(f"{path}.") for one in paths)
-
-
-def find_idle_keys(node: Node, routes: Mapping[str, Route]) -> Iterator[Problem]:
-    """Yield remarks on what is valid in ``routes:`` but has no effect, or perhaps not the intended one."""
-    for (earlier, first), (path, second) in combinations(routes.items(), 2):
-        if covers(first.filter.mqtt, second.filter.mqtt):
-            yield Problem(
-                f"{path}.topic", f"never matches: {earlier} ({first.filter.text}) already matches all its topics"
-            )
-    for item in node.items() if isinstance(node.value, list) else ():
-        if item.path in routes and routes[item.path].stores:
-            with suppress(Rejected):  # from a user's model, whose mistakes are told elsewhere
-                yield from _idle_keys_of(item, routes[item.path])
-
-
-def _idle_keys_of(item: Node, route: Route) -> Iterator[Problem]:
-    if route.entity is None:
-        for key in item.value.keys() & {"unknown", "mismatch"}:
-            yield Problem(f"{item.path}.{key}", "has no effect without `entity`, which declares the properties")
-    elif item.value.get("mismatch", "") is None:
-        message = (
-            "is empty, which YAML reads as null: values of another type are dropped; write 'null' if that is meant"
-        )
-        yield Problem(f"{item.path}.mismatch", message)
-    if "max_columns" in item.value and not isinstance(route.bound().layout, OwnColumns):
-        yield Problem(f"{item.path}.max_columns", "has no effect: this model has no column for each property")
-    if "max_tables" in item.value and not route.is_per_topic:
-        yield Problem(f"{item.path}.max_tables", "has no effect: all topics of this route share the model's tables")
-
-
-def covers(general: str, special: str) -> bool:
-    """Return True if ``general`` matches every topic that the MQTT filter ``special`` matches."""
-    wide, narrow = general.split("/"), special.split("/")
-    if special.startswith("$") and wide[0] in ("+", "#"):
-        return False
-    for index, level in enumerate(wide):
-        if level == "#":
-            return True
-        other = narrow[index] if index < len(narrow) else None
-        if other in (None, "#") or level not in ("+", other):
-            return False
-    return len(wide) == len(narrow)
 
 
 def _route(item: Node) -> Route | None:
@@ -161,7 +101,7 @@ def _route(item: Node) -> Route | None:
     filter_ = section.child("topic").require(_topic, _FILTER_OR_COMMENT if "topic" in item.value else _FILTER)
     if section.child("store").read(flag, default=True) is False:
         return _ignoring(section, filter_)
-    model = _model(section.child("model"))
+    model = read_model(section.child("model"))
     decoder = _decoder(section.child("decode"), () if filter_ is None else filter_.names)
     declared, readings = read_readings(section.child("entity"))
     entity = _entity(section.child("entity"), declared)
@@ -244,165 +184,3 @@ def _time(value: object, entity: Entity | None, each: Each | None) -> str:
     if entity is not None and entity.declared.isdisjoint(time_paths(path, each)):
         raise ValueError(f"the entity declares no property {path!r}; {registry.suggest(path, entity.declared)}")
     return path
-
-
-def _model(node: Node) -> Model | None:
-    name, options = "wide" if node.value is None else node.value, Node(None, node.path, node.problems)
-    if isinstance(name, Mapping):
-        if len(name) != 1:
-            node.fail("expected one model with its options, such as {wide: {table: climate}}")
-            return None
-        (name,) = name
-        options = node.child(name)
-    cls = Node(name, node.path, node.problems).read(_model_class, None)
-    return None if cls is None else _structure(cls, options)
-
-
-def _model_class(value: object) -> type[Model]:
-    cls = registry.load(text(value), MODELS, "amqtt_db.models")
-    if isinstance(cls, type) and issubclass(cls, Model) and attrs.has(cls):
-        return cast(type[Model], cls)
-    raise ValueError(f"{value} is not a model: expected an attrs class derived from amqtt_db.models.Model")
-
-
-def _structure(cls: Any, options: Node) -> Model | None:
-    """Create an instance of a model class, checking its options against the types of the class's fields."""
-    before = len(options.problems)
-    fields = {field.alias: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
-    given = options.section(fields).value or {}
-    for alias, field in fields.items():
-        if alias not in given and field.default is attrs.NOTHING:
-            options.child(alias).fail("missing; the model needs it")
-    values = {alias: _option(options.child(alias), fields[alias].type) for alias in given if alias in fields}
-    return _made(cls, values, options) if len(options.problems) == before else None
-
-
-def _made(cls: type[Model], values: Mapping[str, Any], options: Node) -> Model | None:
-    try:
-        with _tell_if_slow(f"{options.path}: {cls.__name__}"):
-            model = cls(**values)
-            names = _table_names(model)
-    except Exception as error:  # from a validator, or anything else in a user's class
-        options.fail(str(error))
-        return None
-    own = _own_names(cls)
-    node = options.child(next(iter(values))) if len(values) == 1 else options
-    for name in names:
-        Node(name, node.path, node.problems).read(partial(_check_table_name, own), None)
-    return model
-
-
-@contextmanager
-def _tell_if_slow(what: str) -> Iterator[None]:
-    """Log a warning if a user's class takes very long; it cannot be stopped here."""
-    timer = Timer(_SLOW_SECONDS, logger.warning, ("%s has been creating its tables for %g s", what, _SLOW_SECONDS))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _own_names(cls: type[Model]) -> frozenset[str]:
-    """Return the project's own tables that a built-in model may use."""
-    if f"{cls.__module__}.{cls.__qualname__}" not in MODELS.values():
-        return frozenset()
-    return frozenset(_table_names(cls()))
-
-
-def _table_names(model: Model) -> list[str]:
-    bound = bind(model, Destination(""), timed=False)
-    own = [lookup.name for lookup in lookups_of(bound) if lookup not in (PROPERTIES, SERIES, TOPIC_LOOKUP)]
-    return [*(table.name for table in exact_tables(bound)), *own]
-
-
-def _option(node: Node, wanted: Any) -> Any:
-    try:
-        return _CONVERTER.structure(node.value, wanted)
-    except Exception:  # a user's type may raise anything
-        node.fail(f"expected {_words(wanted)}, found {found(node.value)}")
-        return None
-
-
-def _words(wanted: Any) -> str:
-    """Return a type in the words of YAML."""
-    wanted = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
-    kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
-    return " or ".join(TYPE_NAMES.get(kind, str(kind)) for kind in kinds if kind is not NoneType)
-
-
-def _check_table_name(own: Collection[str], name: str) -> None:
-    if not text(name).isprintable():
-        raise ValueError("a table's name must not contain control characters")
-    if len(name.encode()) > LONGEST:
-        raise ValueError(f"{name} has {len(name.encode())} bytes; a table name may have at most {LONGEST}")
-    if fold(name) in SYSTEM_TABLES and name not in own:
-        raise ValueError(f"{name} is one of amqtt_db's own tables; choose another name")
-    if fold(name).startswith(("sqlite_", "pg_")):
-        raise ValueError(f"names that begin with {name.partition('_')[0]}_ belong to the database; choose another name")
-
-
-def _check_shared_tables(routes: Mapping[str, Route], problems: list[Problem]) -> None:
-    """Note routes that share a table without agreeing on its contents."""
-    seen: dict[str, tuple[str, Route, BoundTable]] = {}
-    for path, route in routes.items():
-        for table in exact_tables(route.bound()):
-            first_path, first, first_table = seen.setdefault(fold(table.name), (path, route, table))
-            key, why = _difference(first, first_table, route, table)
-            if key:
-                message = f"shares the table {table.name} with {first_path}, but {why}"
-                problems.append(Problem(f"{path}.{key}", f"{message}; make them agree or choose another table"))
-    _check_lookups(routes, seen, problems)
-
-
-def _check_lookups(
-    routes: Mapping[str, Route], tables: Mapping[str, tuple[str, Route, BoundTable]], problems: list[Problem]
-) -> None:
-    """Note lookups that have the name of a table, or of a different lookup."""
-    seen: dict[str, tuple[str, Lookup]] = {}
-    for path, route in routes.items():
-        for lookup in lookups_of(route.bound()):
-            name = fold(lookup.name)
-            first_path, first = seen.setdefault(name, (path, lookup))
-            other = tables[name][0] if name in tables else first_path if first != lookup else None
-            if other is not None:
-                message = f"its lookup {lookup.name} has the name of another table or lookup of {other}"
-                problems.append(Problem(f"{path}.model", f"{message}; choose another name"))
-
-
-def _difference(first: Route, first_table: BoundTable, route: Route, table: BoundTable) -> tuple[str, str]:
-    for key in ("hypertable", "keep", "gather"):
-        if getattr(first, key) != getattr(route, key):
-            return key, f"their `{key}` differs"
-    if first is not route and first.gather is not None and (first.reshaping.property or route.reshaping.property):
-        return "gather", "it cannot tell devices of the two apart"
-    if first_table != table:
-        return "model", "their models or options differ"
-    has_properties = table.overflow is not None  # as columns, not as rows or in a document
-    if has_properties and _declared_problems(first.entity) != _declared_problems(route.entity):
-        return "entity", "their entities declare different properties or kinds"
-    return "", ""
-
-
-def _declared_problems(entity: Entity | None) -> frozenset[Pair] | None:
-    return None if entity is None else frozenset(entity.shape.properties)
-
-
-def _strict_converter() -> cattrs.Converter:
-    """Return a strict converter: cattrs would turn 'false' into True and 1.9 into 1; here these are mistakes."""
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for primitive in (bool, int, float, str):
-        converter.register_structure_hook(primitive, _strictly)
-    return converter
-
-
-def _strictly(value: Any, wanted: type) -> Any:
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise TypeError
-    return value
-
-
-_CONVERTER: Final = _strict_converter()

@@ -45,7 +45,8 @@ from amqtt_db.writer.rollup_notes import find_rollup_rules
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.table_maker import TableMaker
 from amqtt_db.writer.tally import Tally
-from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter
+from amqtt_db.writer.topic_assigner import TopicAssigner
+from amqtt_db.writer.topic_router import IgnoredTopic
 from amqtt_db.writer.transaction import TransactionWriter
 from amqtt_db.writer.view_refresh import ViewKeeper
 
@@ -81,9 +82,9 @@ class Writer:
         self._planner = InsertPlanner(engine, self._schema, self._lookups, routes)
         self._changes = ChangeFilter(engine, self._catalog, self._database, self._schema, self._lookups, routes)
         self._target = TransactionWriter(engine, self._catalog, find_rollup_rules(routes))
-        self._router = TopicRouter(routes)
         self._memory = DecoderMemory(self._catalog, self._database)
         self._views = ViewKeeper(engine, self._catalog, self._database, routes, self._named, guard.watch_task)
+        self._assigner = TopicAssigner(engine, self._catalog, self._database, self._target, self._views, guard, routes)
         clock = clock or SteadyClock()
         self.retention = Retention(
             engine, self._catalog, self._database, routes, clock, self._views, keep, guard.watch_task
@@ -144,7 +145,7 @@ class Writer:
             self._reject(number, previous, start, killer, StructureError(self._guard.reason))
             start, batch = killer.end, rest
         if len(batch):
-            self._assign_topics(batch)
+            self._assigner.assign(batch)
             self._store(number, previous, start, batch)
         self.retention.step(quiet=False)
 
@@ -190,8 +191,8 @@ class Writer:
         with self._database.begin() as connection:
             message, filter_ = self._target.dead_letter(connection, id_)
         batch = Batch.of("", message)
-        self._assign_topics(batch)
-        (handler,) = self._router.handlers(batch.topics)
+        self._assigner.assign(batch)
+        (handler,) = self._assigner.router.handlers(batch.topics)
         if isinstance(handler, IgnoredTopic):
             return handler.reason
         try:
@@ -214,9 +215,9 @@ class Writer:
         Raises AssignmentsMoved if this writer knows outdated assignments.
         """
         batch = Batch.of_topics([record.topic.encode() for record in records])
-        self._assign_topics(batch)
+        self._assigner.assign(batch)
         groups: dict[RecordGroup, list[Record]] = {}
-        for record, handler in zip(records, self._router.handlers(batch.topics), strict=True):
+        for record, handler in zip(records, self._assigner.router.handlers(batch.topics), strict=True):
             if isinstance(handler, TopicHandler) and handler.builder.route.latest is not None:
                 groups.setdefault((handler.destination, record.shape), []).append(record)
         _, rows = self._fit_rows(batch, groups)
@@ -229,8 +230,7 @@ class Writer:
     def reset(self) -> None:
         """Forget where topics are assigned, and ids: another process has reassigned some topics, or forgotten keys."""
         self._lookups.forget()
-        self._router = TopicRouter(self._routes)
-        self._target.forget_assignments()
+        self._assigner.forget()
 
     def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
         groups: Iterable[RecordGroup] = ()
@@ -269,7 +269,7 @@ class Writer:
         memory: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Turn the only message of a batch into a dead letter; ``memory`` is what its decoder remembers of it."""
-        rejected = reject_message(number, batch, self._router.filter_of(batch.topics[0]), error, memory)
+        rejected = reject_message(number, batch, self._assigner.router.filter_of(batch.topics[0]), error, memory)
         self._commit(rejected, (), start, previous)
 
     def _memory_after(self, number: int, batch: Batch) -> Mapping[str, str]:
@@ -315,14 +315,14 @@ class Writer:
         return groups, rows
 
     def _decode(self, number: int, batch: Batch) -> DecodedBatch:
-        memory = self._recall(batch) if self._router.remembers else {}
+        memory = self._recall(batch) if self._assigner.router.remembers else {}
         with self._guard.watch(batch), blame_message():
-            return decode_batch(number, batch, self._router, memory)
+            return decode_batch(number, batch, self._assigner.router, memory)
 
     def _recall(self, batch: Batch) -> Mapping[str, str]:
         """Return what the decoders of a batch's messages remember."""
         with self._guard.watch(batch), blame_message():
-            names = self._router.memory_names(batch.topics)
+            names = self._assigner.router.memory_names(batch.topics)
         return self._memory.recall(names)
 
     def _plan_rows(self, batch: Batch, groups: RecordGroups) -> Sequence[TargetRows] | Misfits:
@@ -336,7 +336,7 @@ class Writer:
 
     def _wanted(self, batch: Batch) -> list[Wanted]:
         """Return the tables that the records of a batch need, as far as they are known."""
-        if self._router.unassigned(batch.topics):
+        if self._assigner.router.unassigned(batch.topics):
             return []
         groups, wanted = self._decode(0, batch).groups, []
         with self._guard.watch(batch):
@@ -344,44 +344,6 @@ class Writer:
                 with suppress(Rejected):
                     wanted += self._planner.wanted(*group)
         return wanted
-
-    def _assign_topics(self, batch: Batch) -> None:
-        """Decide, once for each topic, which route it has and where its records go."""
-        new = self._router.unassigned(batch.topics)
-        if new:
-            self._assign(batch, new)
-
-    def _assign(self, batch: Batch, topics: Mapping[str, int]) -> None:
-        """Assign topics, halving the list if one is at fault; no message of that topic can be stored."""
-        try:
-            self._assign_together(batch, topics)
-            return
-        except Exception as error:
-            reason = rejection(self._engine, error)
-            if reason is None:
-                raise
-        if len(topics) == 1:
-            for topic, index in topics.items():
-                self._router.refuse(topic, index, reason)
-            return
-        for some in _halve(topics):
-            self._assign(batch, some)
-
-    def _assign_together(self, batch: Batch, topics: Mapping[str, int]) -> None:
-        with self._database.begin() as connection:
-            self._engine.lock_schema(connection)
-            self._target.require_known_assignments(connection)
-            known = self._catalog.assignments(connection, topics)
-            tables = self._catalog.tables_per_route(connection)
-            with self._guard.watch(batch), blame_message():
-                assignments = self._router.assign(topics, known, tables)
-            added = [assignment for assignment in assignments if known.get(assignment.topic) != assignment]
-            self._catalog.add_assignments(connection, added)
-            new = [assignment.topic for assignment in added if assignment.topic not in known]
-            self._catalog.note_typings(connection, self._router.typings(new, topics))
-            self._target.learn_assignments(connection)
-        self._router.learn(topics, assignments)
-        self._views.moved(added, known)
 
     def _make_room(self, missing: Sequence[Wanted]) -> None:
         """Run the DDL for everything that records need and the database lacks."""
@@ -398,8 +360,3 @@ def _without_dead_letter(counts: Mapping[str, Counter[str]], filter_: str) -> Ma
     counted = Counter(counts.get(filter_, Counter()))
     counted.update(dead=-1)
     return {**counts, filter_: counted}
-
-
-def _halve(topics: Mapping[str, int]) -> Sequence[Mapping[str, int]]:
-    items, middle = list(topics.items()), len(topics) // 2
-    return dict(items[:middle]), dict(items[middle:])

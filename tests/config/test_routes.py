@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtt_db import config
-from amqtt_db.config import routes
-from amqtt_db.config.routes import covers
+from amqtt_db.config import model as config_model
+from amqtt_db.config.idle_keys import covers
 from amqtt_db.models.base import Model, Table
 from amqtt_db.models.wide import Wide
 from amqtt_db.record import Shape
@@ -60,13 +60,13 @@ def test_a_slow_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             told.append(record.getMessage())
             _told.set()
 
-    monkeypatch.setattr(routes, "_SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(config_model, "_SLOW_SECONDS", 0.01)
     handler = Telling()
-    routes.logger.addHandler(handler)
+    config_model.logger.addHandler(handler)
     try:
         config.load_section({"routes": [{"topic": "t", "model": f"{__name__}.Slow"}]})
     finally:
-        routes.logger.removeHandler(handler)
+        config_model.logger.removeHandler(handler)
     assert told[0] == "plugins.amqtt_db.Plugin.routes[0].model: Slow has been creating its tables for 0.01 s"
 
 
