@@ -6,12 +6,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from influxdb_client import Point
 
 from amqtt_db.decode.influx import PRECISIONS
-from amqtt_db.errors import DecodeError
+from amqtt_db.decode.influx_json import read_plain_line
 from tests.decode.vectors import check_any, decoded, mistakes, plain_decoder, refusal
 
 SECOND = 1_700_000_000
@@ -172,17 +172,39 @@ def test_any_text_is_decoded_or_refused(text: str) -> None:
     check_any(plain_decoder("influx"), text.encode(), dict)
 
 
-@given(st.lists(st.text(st.sampled_from("m,= a1.ie-_t"), max_size=20), max_size=4))
-def test_plain_lines_are_read_as_all_others(lines: list[str]) -> None:
-    """A line without quotes takes a shorter way, which comes to the same end."""
-    text = "\n".join(lines)
-    assert _outcome(text) == _outcome(f'{text}\nq q="q"')
+PIECES = [
+    *'m,= "\\\0#1.ieutE-a:{}[]é',
+    "m",
+    ",t=x",
+    " a=1",
+    ",b=2i",
+    ',c="x y"',
+    "true",
+    "null",
+    "e0",
+    "ie0",
+    '":',
+    ',"',
+]
+PIECES += [" 1700000000000000000", "9223372036854775807i", "9223372036854775808i", "1e999", "time", "\ufeff", "\x7f"]
 
 
-def _outcome(text: str) -> Any:
-    try:
-        data = decoded("influx", text.encode() or b"\n")
-    except DecodeError:
-        return None
-    records = data if isinstance(data, list) else [data]
-    return [record for record in records if record["measurement"] != "q"]
+pieces = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
+
+
+@given(pieces, pieces)
+@example("", ',:":1,"e0a=2')
+@example("", ',b=\0,c=1"x"')
+@example("", ',b="\\n"')
+def test_plain_lines_are_read_as_all_others(tags: str, fields: str) -> None:
+    """They take a shorter way, through JSON, which a space before the line closes; both come to the same end."""
+    line = f"m{tags} a=1{fields}"
+    plain = read_plain_line(line.encode(), 1)
+    assert plain is None or repr(plain) == repr(read(f" {line}"))
+
+
+@pytest.mark.parametrize("text", ["", ',c="",d="a=b, c"', ",é=1", ",c=1e0i"])
+def test_which_lines_are_plain(text: str) -> None:
+    """Those that most senders write: numbers, true, false and texts, without escapes."""
+    plain = read_plain_line(f"m,t=x a=1.5,b=-2i,ok=true{text} 17".encode(), 1)
+    assert (plain is None) == text.endswith("e0i")
