@@ -10,9 +10,13 @@ import base64
 import binascii
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
+
+import attrs
 
 from amqtt_db.decode.checks import Decoder, as_records
 from amqtt_db.decode.json_text import json_format
@@ -25,12 +29,24 @@ CBOR_LABELS: Final = {
     0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s", 6: "t", 7: "ut", 8: "vd",
 }  # fmt: skip
 
+_NUMBER_LABELS: Final = frozenset({"bt", "bv", "bs", "v", "s", "t", "ut"})
+_VALUE_TYPES: Final[Mapping[str, tuple[frozenset[type], str]]] = {
+    **dict.fromkeys(("bn", "bu", "n", "u", "vs"), (frozenset({str}), "text")),
+    **dict.fromkeys(_NUMBER_LABELS, (frozenset({int, float, Decimal}), "a number")),
+    "bver": (frozenset({int}), "a number"),
+    "vb": (frozenset({bool}), "true or false"),
+    "vd": (frozenset({str, bytes}), "text"),
+}
+"""The types that the value of each label may have, and what they are called."""
+
+_LABELS: Final = frozenset(_VALUE_TYPES)
+_BASE_LABELS: Final = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
+_VALUE_LABELS: Final = frozenset({"v", "vs", "vb", "vd"})
+_OWN_PROPERTIES: Final = frozenset({"name", "unit", "value", "sum", "time", "time_offset", "update_time", "label"})
 _RELATIVE: Final = 2**28  # seconds: smaller times count from now
 _VERSION: Final = 10
 _LONGEST_NAME: Final = 256  # characters of a name or unit, because a base value is repeated in each record
-_OWN_LABELS: Final = frozenset({"name", "unit", "value", "sum", "time", "time_offset", "update_time"})
 _CBOR_ARRAY: Final = range(0x80, 0xA0)
-_TAKEN_AS_NUMBER: Final = frozenset({int, float, Decimal})
 _LARGEST_NUMBER: Final = sys.float_info.max / 2  # a base value is added
 _read_json: Final = json_format()
 
@@ -59,34 +75,90 @@ def _resolve(pack: list[Any]) -> Iterator[dict[str, Any]]:
     base: dict[str, Any] = {}
     for number, entry in enumerate(pack, start=1):
         try:
-            labels, more = _sort_labels(entry, base)
-            record = _resolve_one(base, labels) if labels or more else None
+            record = _resolve_one(entry, base)
         except DecodeError as error:
             raise DecodeError(f"not SenML: record {number}: {error}") from None
         if record is not None:
-            yield record | more if more else record
+            yield record
 
 
-def _sort_labels(entry: Any, base: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Put an entry's base values into ``base``; return its other values, and those with other labels than SenML's."""
+def _resolve_one(entry: Any, base: dict[str, Any]) -> dict[str, Any] | None:
+    """Put an entry's base values into ``base``; return its measurement, None if it has only base values."""
     if type(entry) is not dict:
         raise DecodeError("it is not an object")
-    labels: dict[str, Any] = {}
-    more: dict[str, Any] = {}
-    for label, value in entry.items():
-        check = _CHECKS.get(label)
-        if check is not None:
-            (base if label in _BASE else labels)[label] = check(label, value)
-        elif label.endswith("_") or label in _OWN_LABELS:
-            raise DecodeError("it has a label that must be understood, and is not")
-        else:
-            more[label] = value
-    return labels, more
+    others = None if _LABELS.issuperset(entry) else _take_others(entry)
+    form = _find_form(tuple(entry), tuple(map(type, entry.values())))
+    for label, convert in form.converted:
+        entry[label] = convert(entry[label])
+    for label in form.numbers:
+        if not -_LARGEST_NUMBER <= entry[label] <= _LARGEST_NUMBER:  # NaN is not, either
+            raise DecodeError(f"{label} is too large")
+    for label in form.base:
+        base[label] = entry[label]
+    if not form.is_measurement:
+        return None
+    record = _make_record(entry, form.value, base)
+    return record | others if others else record
 
 
-def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+def _take_others(entry: dict[str, Any]) -> dict[str, Any]:
+    """Take other labels than SenML's out of an entry; return them as properties.
+
+    RFC 8428, section 4.4: a receiver ignores a label that it does not know, unless it ends in an underscore.
+    """
+    others = {label: entry.pop(label) for label in [*entry] if label not in _VALUE_TYPES}
+    if any(label.endswith("_") for label in others):
+        raise DecodeError("it has a label that must be understood, and is not")
+    hidden = {label: others.pop(label) for label in _OWN_PROPERTIES & others.keys()}
+    return others | {"label": hidden} if hidden else others
+
+
+@attrs.frozen
+class _EntryForm:
+    """What the labels of an entry, and the types of their values, say.
+
+    These are the labels whose values are converted, and how; those of numbers, and of base values; and that of the
+    measurement's value, if it has one.
+    """
+
+    converted: tuple[tuple[str, Callable[[Any], Any]], ...]
+    numbers: tuple[str, ...]
+    base: tuple[str, ...]
+    value: str | None
+    is_measurement: bool
+
+
+@lru_cache(512)
+def _find_form(labels: tuple[str, ...], kinds: tuple[type, ...]) -> _EntryForm:
+    """Return the form of an entry that has only SenML's labels.  Raises DecodeError."""
+    for label, kind in zip(labels, kinds, strict=True):
+        expected, name = _VALUE_TYPES[label]
+        if kind not in expected:
+            raise DecodeError(f"{label} is not {name}")
+    values = [label for label in labels if label in _VALUE_LABELS]
+    if len(values) > 1:
+        raise DecodeError("it has several values")
+    converters = [(label, _find_converter(label, kind)) for label, kind in zip(labels, kinds, strict=True)]
+    return _EntryForm(
+        tuple((label, convert) for label, convert in converters if convert is not None),
+        tuple(label for label in labels if label in _NUMBER_LABELS),
+        tuple(label for label in labels if label in _BASE_LABELS),
+        values[0] if values else None,
+        is_measurement=not _BASE_LABELS.issuperset(labels),
+    )
+
+
+def _find_converter(label: str, kind: type) -> Callable[[Any], Any] | None:
+    if kind is Decimal:  # which only CBOR has
+        return float
+    if label == "vd" and kind is str:
+        return _decode_base64
+    return _check_version if label == "bver" else None
+
+
+def _make_record(entry: Mapping[str, Any], value_label: str | None, base: Mapping[str, Any]) -> dict[str, Any]:
     """Return a measurement with the base values."""
-    name, unit = base.get("bn", "") + labels.get("n", ""), labels.get("u", base.get("bu"))
+    name, unit = base.get("bn", "") + entry.get("n", ""), entry.get("u", base.get("bu"))
     if not name:
         raise DecodeError("it has no name")
     if len(name) > _LONGEST_NAME or (unit is not None and len(unit) > _LONGEST_NAME):
@@ -94,82 +166,40 @@ def _resolve_one(base: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str
     record: dict[str, Any] = {"name": name}
     if unit is not None:
         record["unit"] = unit
-    _add_values(record, base, labels)
-    seconds = base.get("bt", 0) + labels.get("t", 0)
-    if seconds:
-        _add_time_or_offset(record, seconds)
-    if "ut" in labels:
-        record["update_time"] = labels["ut"]
+    if value_label is not None:
+        value = entry[value_label]
+        record["value"] = value + base["bv"] if value_label == "v" and "bv" in base else value
+    if "s" in entry or "bs" in base:
+        record["sum"] = base.get("bs", 0) + entry.get("s", 0)
+    elif value_label is None:
+        raise DecodeError("it has no value")
+    seconds = base.get("bt", 0) + entry.get("t", 0)
+    if abs(seconds) >= _RELATIVE:
+        record["time"] = _read_seconds(seconds)
+    elif seconds:
+        record["time_offset"] = seconds
+    if "ut" in entry:
+        record["update_time"] = entry["ut"]
     return record
 
 
-def _add_values(record: dict[str, Any], base: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
-    """Add a measurement's value and sum."""
-    given = labels.keys() & _VALUE_LABELS
-    has_sum = "s" in labels or "bs" in base
-    if len(given) != 1 and (given or not has_sum):
-        raise DecodeError("it has several values" if given else "it has no value")
-    for label in given:
-        record["value"] = labels[label] + base.get("bv", 0) if label == "v" else labels[label]
-    if has_sum:
-        record["sum"] = base.get("bs", 0) + labels.get("s", 0)
-
-
-def _add_time_or_offset(record: dict[str, Any], seconds: float) -> None:
-    if abs(seconds) < _RELATIVE:
-        record["time_offset"] = seconds
-        return
+@lru_cache(64)  # because the measurements of a pack often have the same time
+def _read_seconds(seconds: float) -> datetime:
     try:
-        record["time"] = EPOCH + round(seconds * 10**6) * MICROSECOND
+        return EPOCH + round(seconds * 10**6) * MICROSECOND
     except (OverflowError, ValueError):
         raise DecodeError("its time is beyond the year 9999") from None
 
 
-def _to_number(label: str, value: Any) -> float:
-    if type(value) not in _TAKEN_AS_NUMBER:
-        raise DecodeError(f"{label} is not a number")
-    number = float(value) if type(value) is Decimal else value  # which only CBOR has
-    if not abs(number) <= _LARGEST_NUMBER:  # NaN is not, either
-        raise DecodeError(f"{label} is too large")
-    return number
-
-
-def _to_text(label: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise DecodeError(f"{label} is not text")
-    return value
-
-
-def _to_truth(label: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise DecodeError(f"{label} is not true or false")
-    return value
-
-
-def _to_bytes(label: str, value: Any) -> bytes:
-    """Return bytes: as they are in CBOR, as base64 for URLs in JSON."""
-    if isinstance(value, bytes):
-        return value
-    text = _to_text(label, value)
+def _decode_base64(text: str) -> bytes:
+    """Return the bytes of base64 for URLs, with which JSON writes them."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise DecodeError(f"{label} is not base64") from None
+        raise DecodeError("vd is not base64") from None
 
 
-def _to_version(label: str, value: Any) -> int:
-    if type(value) is not int or value > _VERSION:
-        raise DecodeError(f"{label} is not a version up to {_VERSION}")
-    return value
-
-
-_VALUE_LABELS: Final = frozenset({"v", "vs", "vb", "vd"})
-_BASE: Final = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
-_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(("bn", "bu", "n", "u", "vs"), _to_text),
-    **dict.fromkeys(("bt", "bv", "bs", "v", "s", "t", "ut"), _to_number),
-    "bver": _to_version,
-    "vb": _to_truth,
-    "vd": _to_bytes,
-}
-"""What checks the value of each label."""
+def _check_version(version: int) -> int:
+    if version > _VERSION:
+        raise DecodeError(f"bver is not a version up to {_VERSION}")
+    return version

@@ -57,6 +57,8 @@ both = pytest.mark.parametrize("write", [in_json, in_cbor])
         ([{"n": "a", "v": 1, "t": SECOND + 0.25}], {"name": "a", "value": 1, "time": MOMENT + timedelta(seconds=0.25)}),
         ([{"n": "a", "v": 1, "ut": 60, "note": "x"}], {"name": "a", "value": 1, "update_time": 60, "note": "x"}),
         ([{"bn": "only a base"}], []),
+        ([{"bn": "a", "note": 1}, {"v": 1}, {"note": 1}, {}], {"name": "a", "value": 1}),
+        ([{"n": "a", "v": 1, "value": 2, "label": 3}], {"name": "a", "value": 1, "label": {"value": 2, "label": 3}}),
         ([], []),
     ],
 )
@@ -94,7 +96,7 @@ def test_cbor_has_decimal_fractions() -> None:
         ([{"n": "a", "vd": "*"}], "vd is not base64"),
         ([{"n": "a", "v": 1, "bver": 11}], "bver is not a version up to 10"),
         ([{"n": "a", "v": 1, "kept-dark_": 1}], "a label that must be understood"),
-        ([{"n": "a", "v": 1, "value": 2}], "a label that must be understood"),
+        ([{"bn": "a", "kept-dark_": 1}, {"v": 1}], "record 1: it has a label that must be understood"),
         ([{"n": "a", "v": 1, "t": 1e300}], "beyond the year 9999"),
         ([{"bn": "x" * 300, "v": 1}], "its name or unit has more than 256 characters"),
     ],
