@@ -13,3 +13,4 @@ html_title = f"amqtt_db {release}"
 html_copy_source = False
 html_show_copyright = False
 html_theme_options = {"sidebar_hide_name": False}
+linkcheck_ignore = [r"http://127\.0\.0\.1"]

@@ -6,13 +6,17 @@ import json
 import re
 import runpy
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 
-from amqtt_db.testing.starting import connected
+from amqtt_db.errors import DatabaseError
+from amqtt_db.testing.starting import connected, execute
 from tests.database.engines.servers import Site
 from tests.docs.test_docs import ROOT
 from tests.docs.test_operating_docs import ALERTS, _metrics
@@ -88,9 +92,25 @@ def covers(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
+@contextmanager
+def reader(site: Site) -> Iterator[str]:
+    """The URL of a user as `deploy/grafana` makes it, who may read and nothing else; the file itself on SQLite."""
+    if site.engine == "sqlite":
+        yield site.url
+        return
+    url = sa.make_url(site.url)
+    made = (GRAFANA / f"reader-{site.engine}.sql").read_text(encoding="utf-8").replace("mqtt.*", f"{url.database}.*")
+    gone = {"postgresql": "DROP OWNED BY grafana; DROP ROLE grafana", "mysql": "DROP USER grafana"}[site.engine]
+    execute(site.url, *filter(str.strip, re.sub("--.*", "", made).split(";")))
+    try:
+        yield url.set(username="grafana", password="change me").render_as_string(hide_password=False)
+    finally:
+        execute(site.url, *gone.split(";"))
+
+
 @pytest.mark.slow
 def test_the_sql_runs(site: Site) -> None:
-    """Each query of each panel and variable finds what was stored."""
+    """Each query of each panel and variable finds what was stored, by a user who may not write."""
     bench = Workbench(site, {"topic": "home/{room}/climate", "model": "eav", "latest": True}, {"topic": "#"})
     bench.send(*(("home/attic/climate", {"temp": 20 + number, "mode": "eco"}) for number in range(5)), ("bad", b"{"))
     dashboard = load(f"data-{site.engine}")
@@ -100,14 +120,18 @@ def test_the_sql_runs(site: Site) -> None:
         for one in dashboard["templating"]["list"][1:]
     )
     chosen = {"view": "home_room_climate_view", "column": "temp"}
+    url = site.stack.enter_context(reader(site))
 
     def run(sql: str) -> list[tuple[Any, ...]]:
-        with connected(site.url) as connection:
+        with connected(url) as connection:
             found = connection.exec_driver_sql(expanded(sql, site.engine, **chosen).replace("%", "%%"))
             return [tuple(row) for row in found]
 
     assert (chosen["view"],) in run(view)
     assert run(column) == [("temp",)]
+    if site.engine != "sqlite":
+        with pytest.raises((sa.exc.DBAPIError, DatabaseError), match=r"denied|read-only"):
+            run("DELETE FROM mqtt_counter")
     (curve,) = run(queries["${column} of ${view}"])
     assert (curve[1], float(curve[2])) == ("home/attic/climate", 22.0)
     assert [(row[1], row[2]) for row in run(queries["Records of ${view}"])] == [("home/attic/climate", 5)]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 import sqlite3
-from contextlib import closing
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.cli.test_cli import configuration, invoke
+from tests.deploy.test_grafana import RULES, expressions
+from tests.docs.test_operating_docs import SCRAPE
 from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
 from tests.integration.broker import BrokerProcess, RawClient
 from tests.scrape import ask, scrape
 
 pytestmark = pytest.mark.slow
 
+PROMETHEUS = shutil.which("prometheus")
 ROUTES = [{"topic": "a/#", "entity": {"n": "int"}, "mismatch": "reject"}, {"topic": "off/#", "store": False}]
 
 
@@ -48,6 +57,45 @@ def test_a_broker_counts_what_becomes_of_each_message(tmp_path: Path) -> None:
         broker.kill_writer()
         broker.until(lambda: scrape(port)["amqtt_db_writer_restarts_total"] == 1, "the writer is started again")
         assert ask(port, "/readyz") == (200, "ready\n")
+
+
+@contextmanager
+def prometheus(directory: Path, program: str, port: int) -> Iterator[Callable[[str], Any]]:
+    """A Prometheus with the configuration and the rules of the docs; yields what answers a query of its API."""
+    config, listen = directory / "prometheus.yml", free_port()
+    more = f"global: {{scrape_interval: 250ms}}\nrule_files: [{RULES}]\n"
+    config.write_text(more + SCRAPE.replace("9641", str(port)), encoding="utf-8")
+    options = {"config.file": config, "storage.tsdb.path": directory / "series", "web.listen-address": f":{listen}"}
+    command = [program, *(f"--{name}={value}" for name, value in options.items())]
+
+    def answer(path: str) -> Any:
+        try:
+            status, text = ask(listen, f"/api/v1/{path}")
+        except OSError:  # it does not listen yet
+            return None
+        return json.loads(text)["data"] if status == 200 else None
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield answer
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus")
+def test_prometheus_scrapes_a_broker(tmp_path: Path) -> None:
+    """As the docs configure it: what was published is what it knows, and it can compute every panel and alert."""
+    port = free_port()
+    with (
+        BrokerProcess(tmp_path, metrics=f"127.0.0.1:{port}") as broker,
+        RawClient(broker.port, "tester") as client,
+        prometheus(tmp_path, str(PROMETHEUS), port) as answer,
+    ):
+        client.publish("a", [1, 2, 3], 1)
+        stored = "query?query=sum(amqtt_db_messages_stored_total)==3"
+        broker.until(lambda: bool((answer(stored) or {}).get("result")), "Prometheus knows of the messages")
+        assert all(answer(f"query?query={quote(one.replace('$__rate_interval', '5m'))}") for one in expressions())
+        assert {one["health"] for group in answer("rules")["groups"] for one in group["rules"]} <= {"ok", "unknown"}
 
 
 def test_a_writer_that_cannot_store_is_not_ready(tmp_path: Path) -> None:
