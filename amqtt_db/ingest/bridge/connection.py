@@ -212,7 +212,9 @@ class BrokerConnection(Peer):
         self._group_commit.remember(self._subscription.scope, VERSION_NOTE, bytes((self._version,)))
         self._position = self._group_commit.position
         committed = self._group_commit.append(flags(CONNECT), time_ns() // 1000, 0, b"", self._details())
-        if connack.session_present:
+        if self._session.is_doubtful:
+            self._ping()
+        elif connack.session_present:
             self._subscribe()
         else:
             self._subscription.lose()
@@ -220,6 +222,8 @@ class BrokerConnection(Peer):
             self._when_done(committed, self._subscribe)
 
     def _subscribe(self) -> None:
+        if self.is_streaming:
+            return
         for data in self._subscription.requests(self._version, self._session.is_resumed):
             self._write(data)
         self.is_streaming = True
@@ -269,6 +273,8 @@ class BrokerConnection(Peer):
             self._subscription.refuse(packet for packet in taken if isinstance(packet, Publish) and packet.left_out)
         self._linger.note(len(taken), len(received.acknowledgements) // packets.ACKNOWLEDGEMENT_SIZE, monotonic())
         self._remember(received.notes)
+        if not (self.is_streaming or self._session.is_resumed or self._session.is_doubtful):
+            self._subscription.suspect()
         self._committing = self._group_commit.extend(received.entries)
         self._committing.add_done_callback(partial(self._committed, received))
         self._pause()
@@ -282,6 +288,8 @@ class BrokerConnection(Peer):
         if future.cancelled() or self.ended.done():
             return
         self._write(received.acknowledgements)
+        if not (self.is_streaming or self._session.is_doubtful):
+            self._subscribe()
         self._session.acknowledged()
         if not self._pings and self._session.ask():
             self._ping()

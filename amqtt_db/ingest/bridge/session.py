@@ -9,16 +9,23 @@ most count on and keep ids (a *round* broker); some take the lowest free one; so
 
 QoS 1: a message is one that was stored before if all of this holds.
 - The broker has kept the session, and marks the message as redelivered.
-- The last message with this id had the same content, and came since ids go in sequence, fewer than 32,767 messages ago.
+- The last message with this id had the same content, and came since ids go in sequence, fewer than 32,767 messages ago,
+  and fewer than half of the ids that the broker was seen to use: some brokers begin again before 65,535.
   Ids may be missing at the start of a connection: those of messages that went out on the last one and were lost with
   it.  NATS sends these again only later, behind new ones.
 - The broker is round: ids have gone in sequence for more than four windows, and went on so after it had seen
   acknowledgements that freed lower ids.  A PINGREQ sent behind them shows that, because brokers answer in order.
-- This connection's first id is not one of those with which a broker begins that counts from 1 on each connection.
+- No connection since has begun anew: its first id was one of those with which a broker begins that counts from 1.  NATS
+  does so when it is restarted.  If no id came on the last connection, the first ones may have been sent there: then
+  this connection begins anew if its first id is low.
 
-QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if it
-came on this connection, or if the broker has shown that it does not count from 1 on each connection.  A message after
-PUBREL is judged as at QoS 1: Mosquitto forgets that it had got PUBREC if a connection ends before it has sent PUBREL.
+QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if no
+connection since has begun anew, and if it is marked as redelivered, at a broker that does that.  A message after PUBREL
+is judged as at QoS 1: Mosquitto forgets that it had got PUBREC if a connection ends before it has sent PUBREL.
+
+If a CONNECT was never answered, the broker may have lost the session and begun a new one.  That has no subscriptions,
+so nothing comes before the next SUBSCRIBE.  So before that, the answer to a PINGREQ is awaited: if a message comes
+first, the session is the old one, otherwise everything is forgotten.
 """
 
 from __future__ import annotations
@@ -52,17 +59,19 @@ _LAST_ID: Final = 65535
 _HORIZON: Final = 32_767
 _PROOF_WINDOWS: Final = 4
 _PROOF_TRIPS: Final = 3
-_MISSING_PART: Final = 8  # at most this part of the horizon may be missing; beyond, the broker has begun elsewhere
 _UNSEEN: Final = 0  # the checksum of a message whose id is missing
+_MOST_MISSING: Final = _HORIZON // 8  # beyond, the broker has begun elsewhere
 _FIRST_IDS: Final = (1, 2, 3)  # the first ids of a broker that counts from 1, or from the id of our last request
 _BLOCK: Final = 128  # ids in one note
 _BLOCKS: Final = _HORIZON // _BLOCK + 2  # notes that are kept
 _STATE: Final = "state"
 _RECENT: Final = "ids "
 _UNRELEASED: Final = "unreleased "
-_CONNECTING: Final = "connecting"
+_CONNECTING: Final = "connecting"  # a CONNECT was sent, and no id has come since
+_UNANSWERED: Final = b""
+_ANSWERED: Final = b"answered"
 _ANSWERS: Final = (0, PUBACK, PUBREC)  # by QoS
-_COUNTS: Final = Struct("<qHqBB")  # messages with an id, the last id, how many were in sequence, trips, keeps ids
+_COUNTS: Final = Struct("<qHqBB")  # messages with an id, the last id, how many were in sequence, trips, marks
 _CHECKSUM_SIZE: Final = 6
 
 
@@ -110,33 +119,35 @@ class Session:
         self._unproven = 0  # among them
         self._block = array("Q")  # what the newest note about ids holds
         self._count = self._last_id = self._in_turn = self._trips = 0
-        self._keeps_ids = False
+        self._marks = False  # the broker is known to mark what it sends again
         self._began = self._acked = 0  # the last number before this connection, and the last acknowledged on it
         self._present = self._skip_retained = False
-        self._from_one: bool | None = None  # whether this connection's ids began as if counted from 1
+        self.starts_anew: bool | None = None
+        """Whether this connection's ids began as if the broker counted from 1 again; None before the first one."""
         self._released = 0  # the id released last on this connection, or 0
         self._freed: tuple[int, int] | None = None  # id and number of a message acknowledged before our PINGREQ
         self._is_freed = False  # the PINGREQ was answered
         self._trip_end = 0  # the number of the first message whose id may show the result
         self._may_miss = False  # ids that went out on earlier connections may be missing
-        self._is_connecting = _CONNECTING in notes  # a CONNECT was sent that is not known to have been answered
-        self._is_doubtful = False  # there was one before this connection's, and no id since
+        self._connecting = self._before = notes.get(_CONNECTING)  # now, and before this connection's CONNECT
+        self.is_doubtful = False
+        """True if it is not known yet whether the session is that of earlier connections."""
         self._load(notes)
 
     @property
     def is_proven(self) -> bool:
         """True if redelivered messages of QoS 1 can be recognized."""
-        return self._trips >= _PROOF_TRIPS and self._is_in_turn and not self._from_one
+        return self._trips >= _PROOF_TRIPS and self._is_in_turn
 
     @property
     def is_resumed(self) -> bool:
         """True if the session is surely that of earlier connections."""
-        return self._present and not self._is_doubtful
+        return self._present and not self.is_doubtful
 
     @property
     def is_asking(self) -> bool:
         """True if a PINGREQ is under way whose answer :meth:`receive` needs, in its place among the packets."""
-        return self._freed is not None and not self._is_freed
+        return self.is_doubtful or (self._freed is not None and not self._is_freed)
 
     def connecting(self) -> list[Note]:
         """Return notes to commit before CONNECT is sent.
@@ -144,32 +155,33 @@ class Session:
         The broker may have lost the session and start another one, and its answer may never arrive.  Then the next
         CONNACK reports a session, but it is not this one, and has no subscriptions.
         """
-        self._is_doubtful = self._is_connecting
-        self._is_connecting = True
-        return [(_CONNECTING, b"")]
+        self._before, self._connecting = self._connecting, _UNANSWERED
+        return [(_CONNECTING, _UNANSWERED)]
 
     def refused(self) -> list[Note]:
         """Return notes to commit if the broker has refused the connection."""
-        self._is_connecting = self._is_doubtful
-        return [] if self._is_doubtful else [(_CONNECTING, None)]
+        self._connecting = self._before
+        return [(_CONNECTING, self._before)]
 
     def connected(self, present: bool, window: int, *, skip_retained: bool = False) -> list[Note]:
         """Start on a new connection; ``present``: the broker reports that it has kept the session.
 
-        Returns notes to commit before subscribing.  With ``skip_retained``, messages marked as retained are
-        acknowledged but not stored.
+        Returns notes to commit before subscribing.  If the session is doubtful then, send PINGREQ, and subscribe once
+        it is no longer: a new session has no subscription, so no message comes before the answer.
+
+        With ``skip_retained``, messages marked as retained are acknowledged but not stored.
         """
         self._window = window
         self._skip_retained = skip_retained
-        self._present = present
-        self._from_one = self._freed = None
+        self._present = self._may_miss = present
+        self.starts_anew = self._freed = None
         self._released = 0
-        self._is_connecting = self._is_doubtful = self._is_doubtful and present
-        self._may_miss = present and not self._is_doubtful
-        self._keeps_ids = self._keeps_ids and not self._is_doubtful
-        forgotten = [] if present else self._forget()
+        self.is_doubtful = present and self._before == _UNANSWERED
         self._began = self._acked = self._count
-        return forgotten if self._is_doubtful else [*forgotten, (_CONNECTING, None)]
+        if self.is_doubtful:
+            return []
+        self._connecting = _ANSWERED
+        return [*([] if present else self._forget()), (_CONNECTING, _ANSWERED)]
 
     def receive(self, packets: Iterable[Publish | Pubrel | Pingresp], time: int, connection: int) -> Received:
         """Take packets in order of arrival; they become durable with the next commit.
@@ -181,7 +193,7 @@ class Session:
         notes = self._notes = []
         recent = self._recent = []
         recognized = self._unproven = 0
-        checksums, numbers, began = self._checksums, self._numbers, self._began
+        checksums = self._checksums
         for packet in packets:
             if not isinstance(packet, Publish):
                 heads += self._take_other(packet)
@@ -190,8 +202,9 @@ class Session:
             if qos:
                 heads.append(_ANSWERS[qos] | packet_id)
                 checksum = crc32(payload, crc32(topic, qos)) << 16 | (len(payload) or left_out) & 0xFFFF
-                if self._from_one is None or numbers[packet_id] > began:
-                    self._observe(packet)
+                if self.starts_anew is None:
+                    self._note_start(packet_id)
+                self._marks |= dup
                 if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
                     recognized += 1
                     continue
@@ -232,7 +245,9 @@ class Session:
 
     def _is_in_sequence(self, packet_id: int) -> bool:
         """Return True if the last message with an id is recent, and ids have gone in sequence since then."""
-        return self._is_recent(packet_id) and self._count - self._numbers[packet_id] <= self._in_turn
+        highest = _LAST_ID if self._numbers[_LAST_ID] else self._last_id  # ids go up to this one at least
+        distance = self._count - self._numbers[packet_id]
+        return self._is_recent(packet_id) and distance <= min(self._in_turn, highest // 2)
 
     def _recognize(self, packet: Publish) -> bool:
         """Return True if a message with the id and the content of a recent one is that very message; else count it."""
@@ -243,8 +258,8 @@ class Session:
     def _is_known(self, packet: Publish) -> bool:
         number = self._numbers[packet.packet_id]
         is_of_this_connection = number > self._began
-        if packet.qos == 2 and packet.packet_id in self._unreleased and (is_of_this_connection or self._keeps_ids):
-            return True
+        if packet.qos == 2 and packet.packet_id in self._unreleased:
+            return is_of_this_connection or packet.dup or not self._marks
         if not packet.dup:
             return False
         if is_of_this_connection and number > self._acked:  # repeated because it is not acknowledged yet
@@ -254,46 +269,61 @@ class Session:
     def _take_other(self, packet: Pubrel | Pingresp) -> Iterator[int]:
         """Take a packet other than a message; yield its acknowledgement."""
         if isinstance(packet, Pingresp):
-            if self.is_asking:  # the answers to two PINGREQs may come together
-                self._is_freed = True
-                self._trip_end += self._count
+            self._take_pong()
             return
-        if self._from_one is None and not self._released and packet.packet_id in _FIRST_IDS:
-            self._note_start(from_one=True)
+        if self.is_doubtful:
+            self._resolve(is_new=False)
+        if self.starts_anew is None and not self._released and packet.packet_id in _FIRST_IDS:
+            self._note_start(packet.packet_id)
+        self._released = packet.packet_id
         self._release(packet.packet_id)
         yield PUBCOMP | packet.packet_id
+
+    def _take_pong(self) -> None:
+        if self.is_doubtful:
+            self._resolve(is_new=True)
+        elif self.is_asking:  # the answers to two PINGREQs may come together
+            self._is_freed = True
+            self._trip_end += self._count
 
     def _hold(self, packet_id: int, checksum: int) -> None:
         self._unreleased[packet_id] = checksum
         self._notes.append((f"{_UNRELEASED}{packet_id}", checksum.to_bytes(_CHECKSUM_SIZE, "little")))
 
     def _release(self, packet_id: int) -> None:
-        self._released = packet_id
         if self._unreleased.pop(packet_id, None) is not None:
             self._notes.append((f"{_UNRELEASED}{packet_id}", None))
 
-    def _note_start(self, from_one: bool) -> None:
-        """Note how this connection's ids begin."""
-        self._from_one = from_one
-        self._keeps_ids |= not from_one
-        if self._is_doubtful:
-            self._settle(is_new=from_one)
+    def _note_start(self, packet_id: int) -> None:
+        """Learn from this connection's first id whether the broker counts on.
 
-    def _settle(self, is_new: bool) -> None:
-        """End the doubt whether the broker has started a new session: its ids would begin with 1."""
-        if is_new:
-            for packet_id in list(self._unreleased):
-                self._release(packet_id)
-        self._is_connecting = False
-        self._notes += [(_CONNECTING, None), self._state_note()]
+        If no id has come on the last connection, those from 1 on may have been sent there.
+        """
+        is_first = packet_id in _FIRST_IDS
+        if self.is_doubtful:
+            self._resolve(is_new=is_first)
+        self.starts_anew = is_first or (self._before is not None and packet_id <= _MOST_MISSING)
+        if self.starts_anew:
+            self._begin_anew()
+        self._connecting = None
+        self._notes.append((_CONNECTING, None))
 
-    def _observe(self, packet: Publish) -> None:
-        """Learn from a connection's first id, or an id that is used again on it, whether the broker keeps ids."""
-        if self._from_one is None:
-            self._note_start(packet.packet_id in _FIRST_IDS)
-        elif not packet.dup and packet.packet_id not in self._unreleased:
-            is_free = self._numbers[packet.packet_id] <= self._acked
-            self._keeps_ids |= is_free and self._is_recent(packet.packet_id)
+    def _resolve(self, is_new: bool) -> None:
+        """End the doubt about the session: a new one has no subscription, so nothing comes before the answer."""
+        self.is_doubtful = False
+        self._present = not is_new
+        self._connecting = _ANSWERED
+        self._notes += [*(self._forget() if is_new else []), (_CONNECTING, _ANSWERED)]
+
+    def _begin_anew(self) -> None:
+        """Recognize nothing from before: its ids may be those of other messages now."""
+        for packet_id in list(self._unreleased):
+            self._release(packet_id)
+        self._may_miss = False
+        self._break_sequence()
+
+    def _break_sequence(self) -> None:
+        self._in_turn, self._trips, self._freed = -1, 0, None
 
     def _count_id(self, packet_id: int, checksum: int, dup: bool) -> None:
         if packet_id == self._last_id % _LAST_ID + 1 or self._make_next(packet_id, checksum, dup):
@@ -314,12 +344,12 @@ class Session:
         if dup and self._checksums[packet_id] in (_UNSEEN, checksum) and self._is_in_sequence(packet_id):
             return False
         missing = (packet_id - self._last_id - 1) % _LAST_ID
-        if self._may_miss and self.is_proven and missing <= _HORIZON // _MISSING_PART:
+        if self._may_miss and self.is_proven and missing <= _MOST_MISSING:
             self._may_miss = dup
             for _ in range(missing):
                 self._count_id(self._last_id % _LAST_ID + 1, _UNSEEN, dup)
         else:
-            self._in_turn, self._trips, self._freed = -1, 0, None
+            self._break_sequence()
         return True
 
     def _complete_trip(self, packet_id: int, freed_id: int, freed_number: int) -> None:
@@ -342,7 +372,7 @@ class Session:
         yield self._state_note()
 
     def _state_note(self) -> Note:
-        return _STATE, _COUNTS.pack(self._count, self._last_id, self._in_turn, self._trips, self._keeps_ids)
+        return _STATE, _COUNTS.pack(self._count, self._last_id, self._in_turn, self._trips, self._marks)
 
     def _forget(self) -> list[Note]:
         """Forget all ids: the broker has started a new session."""
@@ -351,14 +381,14 @@ class Session:
         notes += [(f"{_UNRELEASED}{packet_id}", None) for packet_id in self._unreleased]
         self._unreleased.clear()
         self._numbers = array("q", bytes(8 * _IDS))
-        self._count = self._last_id = self._in_turn = self._trips = 0
-        self._keeps_ids = False
+        self._count = self._last_id = self._in_turn = self._trips = self._began = self._acked = 0
+        self._marks = False
         return [*notes, (_STATE, None)]
 
     def _load(self, notes: Mapping[str, bytes]) -> None:
         if len(notes.get(_STATE, b"")) == _COUNTS.size:
-            self._count, self._last_id, self._in_turn, self._trips, keeps = _COUNTS.unpack(notes[_STATE])
-            self._keeps_ids = bool(keeps)
+            self._count, self._last_id, self._in_turn, self._trips, marks = _COUNTS.unpack(notes[_STATE])
+            self._marks = bool(marks)
         blocks = sorted((int(key[len(_RECENT) :]), note) for key, note in notes.items() if key.startswith(_RECENT))
         for block, note in blocks:
             self._block = array("Q", note)

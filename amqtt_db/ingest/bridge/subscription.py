@@ -74,9 +74,22 @@ class Subscription:
             sent.append(packets.unsubscribe(version, _UNSUBSCRIBE_ID, gone))
         return sent
 
-    def lose(self) -> None:
-        """Log that the broker has lost the session, if it had one."""
+    def suspect(self) -> None:
+        """Log that the broker may have lost the session, and forget what it has granted."""
         if self.granted:
+            logger.warning(
+                "%s: the broker left a CONNECT without an answer, and may have lost the session of client id %s: if so,"
+                " messages are missing; subscribing again", self._settings.url, self._settings.client_id,
+            )  # fmt: skip
+            self._remember({})
+
+    def lose(self) -> None:
+        """Log that the broker has lost the session, if it had one, and forget what it has granted.
+
+        That is committed with the end of the old session, or the new one might never be subscribed.
+        """
+        if self.granted:
+            self._remember({})
             self.lost_at, self.lost_since = current_second(), self.ended_at
             away = "" if self.ended_at is None else f", which ended {self.lost_at - self.ended_at} ago"
             logger.error(

@@ -13,13 +13,16 @@ from typing import Literal
 
 import attrs
 
-from amqtt_db.ingest.bridge.packets import NO_PROPERTIES, Pingresp, Publish, Pubrel
+from amqtt_db.ingest.bridge.packets import NO_PROPERTIES, Pingresp, Publish, Pubrel, Suback
 from amqtt_db.ingest.bridge.session import Note, Session
 
 Ids = Literal["round", "lowest", "last freed", "renumbered"]
 """How a broker chooses packet ids: Mosquitto, EMQX, VerneMQ; HiveMQ; nobody known; RabbitMQ, rumqttd."""
 
 PINGREQ = (0xC0, 0)
+SUBSCRIBE = (0x82, 0)
+GRANTED = "granted"
+"""The key of the bridge's note that it is subscribed."""
 
 
 @attrs.frozen
@@ -29,6 +32,8 @@ class World:
     ``window`` is what the bridge asks for, ``in_flight`` what the broker allows: more, if it does not listen.
     A broker that ``resends_late``, as NATS does, first sends new messages on a new connection.  One that
     ``forgets_pubrec``, as Mosquitto may, sends messages of QoS 2 again that the bridge has released.
+    Its ids begin again after ``last_id``, as MQTT has it, or earlier: after ``ring``.  If it ``restarts``, as NATS
+    does, it keeps sessions, but counts from 1 and gives new ids to what was not received yet.
     ``trouble`` is the probability of a crash in a step.
     """
 
@@ -38,6 +43,7 @@ class World:
     window: int = 5
     in_flight: int = 5
     last_id: int = 65535
+    ring: int = 65535
     start_id: int = 1
     contents: int = 1
     trouble: float = 0.05
@@ -45,6 +51,7 @@ class World:
     resends_late: bool = False
     forgets_pubrec: bool = False
     loses_sessions: bool = False
+    restarts: bool = False
     steps: int = 300
 
 
@@ -81,15 +88,19 @@ class ModelBroker:
         self._start()
         self._next_id = world.start_id
 
+    @property
+    def _last_id(self) -> int:
+        return min(self._world.ring, self._world.last_id)
+
     def _start(self) -> None:
         self.queue: deque[Delivery] = deque()
         self.in_flight: list[Delivery] = []
-        self.sent: deque[Publish | Pubrel | Pingresp] = deque()  # on their way to the bridge
+        self.sent: deque[Publish | Pubrel | Pingresp | Suback] = deque()  # on their way to the bridge
         self.arriving: deque[tuple[int, int]] = deque()  # on their way from the bridge
-        self.has_session = False
+        self.has_session = self.is_subscribed = False
         self._late: deque[Delivery] = deque()  # what this connection still has to send again
         self._next_id = 1
-        self._freed = list(range(self._world.last_id, 0, -1))
+        self._freed = list(range(self._last_id, 0, -1))
 
     def connect(self) -> bool:
         """Begin a connection; send again what is in flight; return whether there was a session."""
@@ -108,19 +119,17 @@ class ModelBroker:
             self.resend(len(self._late))
         return had_session
 
-    def first_ids(self) -> list[int]:
-        """Return the ids of which one comes first on this connection, if it sends something again."""
-        if self._late:
-            return [self._next_id, *(delivery.packet_id for delivery in self._late)]
-        again = [packet for packet in self.sent if not isinstance(packet, Pingresp)]
-        start = next((place for place, packet in enumerate(again, 1) if isinstance(packet, Publish)), 0)
-        return [packet.packet_id for packet in again[:start]]
-
     def forget(self) -> list[Delivery]:
         """Lose the session; return what was lost with it."""
         lost = [*self.in_flight, *self.queue]
         self._start()
         return lost
+
+    def restart(self) -> None:
+        """Count from 1; only what was received keeps its id."""
+        self._next_id = 1
+        for delivery in self.in_flight:
+            delivery.packet_id *= delivery.received
 
     def write(self) -> None:
         """Send new messages, as far as the window allows."""
@@ -152,6 +161,10 @@ class ModelBroker:
             if head == PINGREQ:
                 self.sent.append(Pingresp())
                 continue
+            if head == SUBSCRIBE:
+                self.is_subscribed = True
+                self.sent.append(Suback(1, (2,)))
+                continue
             kind, packet_id = head
             for delivery in [one for one in self.in_flight if one.packet_id == packet_id]:
                 if kind == 0x50 and delivery.qos == 2:
@@ -174,9 +187,9 @@ class ModelBroker:
         if self._world.ids == "lowest":
             return min(set(range(1, len(used) + 2)) - used)
         while self._next_id in used:
-            self._next_id = self._next_id % self._world.last_id + 1
+            self._next_id = self._next_id % self._last_id + 1
         packet_id = self._next_id
-        self._next_id = packet_id % self._world.last_id + 1
+        self._next_id = packet_id % self._last_id + 1
         return packet_id
 
 
@@ -203,8 +216,7 @@ class History:
         self._published: dict[int, bytes] = {}  # by identity, so that messages that read alike can be told apart
         self._stored: dict[int, int] = {}
         self._connection = self._proven = self._doubled_though_proven = 0
-        self._is_proven = False
-        self._is_reading = False
+        self._is_proven = self._is_reading = self._is_begun = self._is_streaming = False
         self._connect()
 
     def play(self) -> Result:
@@ -214,18 +226,24 @@ class History:
                 self._trouble()
             else:
                 self._step()
-        while self._broker.queue or self._broker.in_flight or self._uncommitted or self._broker.sent:
-            self._broker.write()
-            self._broker.resend(self._world.in_flight)
-            self._commit()
-            self._read(len(self._broker.sent))
-            self._commit()
-            self._broker.read(len(self._broker.arriving))
+        self._settle()
+        self._broker.is_subscribed = self._publish(3, anyway=True)
+        self._settle()
         counts = [self._stored.get(one, 0) for one in self._published]
         return Result(
             len(counts), counts.count(0), sum(count - 1 for count in counts if count), self._doubled_though_proven,
             self._proven,
         )  # fmt: skip
+
+    def _settle(self) -> None:
+        broker = self._broker
+        while broker.arriving or broker.queue or broker.in_flight or self._uncommitted or broker.sent:
+            broker.write()
+            broker.resend(self._world.in_flight)
+            self._commit()
+            self._read(len(broker.sent))
+            self._commit()
+            broker.read(len(broker.arriving))
 
     def _step(self) -> None:
         kind = self._random.randrange(8 if self._world.retries or self._world.resends_late else 7)
@@ -257,40 +275,72 @@ class History:
             for delivery in self._broker.forget():
                 if id(delivery.payload) not in self._stored:
                     del self._published[id(delivery.payload)]
+        if self._world.restarts and self._random.random() < 0.3:
+            self._broker.restart()
         self._connect()
 
     def _connect(self) -> None:
-        self._connection += 1
-        self._uncommitted.append(Group(0, self._session.connecting(), [], b""))
-        self._commit()
-        had_session = self._broker.connect()
+        had_session = self._ask_for_connection()
         while self._random.random() < self._world.trouble:  # the answer is lost, or the bridge is killed
             if self._random.random() < 0.5:
                 self._session = Session(self._disk, self._world.window)
-            self._uncommitted.append(Group(0, self._session.connecting(), [], b""))
-            self._commit()
-            had_session = self._broker.connect()
+            had_session = self._ask_for_connection()
         notes = self._session.connected(had_session, self._world.window)
         self._is_reading = had_session
-        self._uncommitted.append(Group(self._connection, notes, [], b""))
-        first = self._broker.first_ids()
-        self._is_proven = bool(first) and self._session.is_proven and min(first) > 3
-        self._proven += self._is_proven
+        self._is_begun = self._is_streaming = self._is_proven = False
+        self._uncommitted.append(Group(self._connection, [*notes, *self._forget_filters()], [], b""))
+        if self._session.is_doubtful:
+            self._broker.arriving.append(PINGREQ)
+        elif had_session:
+            self._subscribe()
 
-    def _publish(self, count: int) -> None:
-        for _ in range(count):
+    def _ask_for_connection(self) -> bool:
+        """Send CONNECT, once everything is on disk; return whether the broker had a session."""
+        self._connection += 1
+        self._uncommitted.append(Group(0, self._session.connecting(), [], b""))
+        self._commit()
+        return self._broker.connect()
+
+    def _forget_filters(self) -> list[Note]:
+        """Return a note for the first commit in a new session."""
+        is_new = not (self._is_streaming or self._session.is_resumed or self._session.is_doubtful)
+        return [(GRANTED, None)] if is_new else []
+
+    def _subscribe(self) -> None:
+        self._is_streaming = True
+        if GRANTED not in self._disk:
+            self._broker.arriving.append(SUBSCRIBE)
+
+    def _publish(self, count: int, *, anyway: bool = False) -> bool:
+        """Publish what the broker queues for its subscriber; return whether there is one.
+
+        Without one, it counts as published only if the bridge should be subscribed ``anyway``.
+        """
+        is_subscribed = self._broker.is_subscribed
+        for _ in range(count if is_subscribed or anyway else 0):
             payload = bytes(bytearray(b"alike %d" % self._random.randrange(self._world.contents)))
             self._published[id(payload)] = payload
-            self._broker.queue.append(Delivery(payload, self._random.choice(self._world.qos)))
+            if is_subscribed:
+                self._broker.queue.append(Delivery(payload, self._random.choice(self._world.qos)))
+        return is_subscribed
 
     def _read(self, count: int) -> None:
         """Let the bridge take packets, unless it waits for a commit."""
         if not self._is_reading or not self._broker.sent:
             return
         taken = [self._broker.sent.popleft() for _ in range(min(count, len(self._broker.sent)))]
-        received = self._session.receive(taken, 0, 0)
+        messages = [one for one in taken if not isinstance(one, Suback)]
+        was_proven = self._session.is_proven
+        received = self._session.receive(messages, 0, 0)
+        if not self._is_begun and self._session.starts_anew is not None:
+            self._is_begun = True
+            self._is_proven = was_proven and not self._session.starts_anew
+            self._proven += self._is_proven
+        notes = [*received.notes, *self._forget_filters()]
+        if len(messages) < len(taken):
+            notes.append((GRANTED, b""))
         payloads = [entry[4] for entry in received.entries]
-        self._uncommitted.append(Group(self._connection, received.notes, payloads, received.acknowledgements))
+        self._uncommitted.append(Group(self._connection, notes, payloads, received.acknowledgements))
         self._is_reading = False
 
     def _commit(self) -> None:
@@ -313,6 +363,8 @@ class History:
         for start in range(0, len(data), 4):
             self._broker.arriving.append((data[start], int.from_bytes(data[start + 2 : start + 4], "big")))
         self._is_reading = True
+        if not (self._is_streaming or self._session.is_doubtful or self._uncommitted):
+            self._subscribe()
         if data:
             self._session.acknowledged()
             if self._session.ask():

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from amqtt_db.config.broker import BrokerSettings
-from amqtt_db.ingest.bridge.connection import BrokerConnection
 from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, Linger
-from amqtt_db.ingest.bridge.packets import V5
 from amqtt_db.ingest.bridge.peer import Ending
-from amqtt_db.ingest.bridge.session import Session
-from amqtt_db.ingest.bridge.subscription import Subscription
-from amqtt_db.ingest.group_commit import GroupCommit
-from amqtt_db.journal import Journal
+from tests.ingest.bridge.wire import Commits, connected, publish
 
-CONNACK: Final = b"\x20\x03\x00\x00\x00"
 COMMIT: Final = 0.0005  # seconds from a message's arrival to the arrival of what its acknowledgement lets through
 
 
@@ -57,68 +49,6 @@ def test_a_wide_window_is_found_out() -> None:
     linger.note(16, 16, 1.001)
     linger.note(1, 1, 2.0)
     assert linger.allows(1)
-
-
-class Wire(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep it."""
-        self.written += data
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def is_closing(self) -> bool:
-        """Never."""
-        return False
-
-    def pause_reading(self) -> None:
-        """Nothing is read."""
-
-    def resume_reading(self) -> None:
-        """Nothing is read."""
-
-
-class Commits:
-    """Counts commits."""
-
-    def __init__(self, commit: GroupCommit) -> None:
-        self.count = 0
-        self._done = asyncio.Event()
-        commit.add_listener(self._note)
-
-    def _note(self, _: int) -> None:
-        self.count += 1
-        self._done.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for the commit after which something holds."""
-        while not holds():
-            self._done.clear()
-            await self._done.wait()
-
-
-def publish(number: int, qos: int = 1) -> bytes:
-    """A PUBLISH packet of MQTT 5."""
-    body = b"\x00\x01t" + (number.to_bytes(2, "big") if qos else b"") + b"\x00x"
-    return bytes((0x30 | qos << 1, len(body))) + body
-
-
-def connected(path: Path) -> tuple[BrokerConnection, Wire, GroupCommit]:
-    """A connection that a broker has accepted, with a real journal."""
-    settings = BrokerSettings(scheme="mqtt", host="localhost", port=1883, client_id="x")
-    commit = GroupCommit(Journal.open(path / "journal", max_size=2**30, sync="always"))
-    session = Session({}, settings.window)
-    connection = BrokerConnection(settings, V5, session, Subscription(settings, ["#"], commit), commit)
-    wire = Wire()
-    connection.connection_made(wire)
-    connection.data_received(CONNACK)
-    return connection, wire, commit
 
 
 def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> None:
