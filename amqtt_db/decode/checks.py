@@ -26,6 +26,7 @@ _NOTHING_ELSE: Final = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 _LARGE: Final = 10 * MAX_DEPTH  # bytes: the lists around such data do not matter
+_NO_STRUCTURE: Final = bytes({*range(256)} - {*b'[]{}"\\'})
 _LISTS_AND_OBJECTS: Final = (dict, list, tuple, Mapping)
 _NEVER_NESTED: Final = frozenset({type(None), bool, int, float, str, bytes})
 
@@ -123,12 +124,19 @@ def is_like_json(data: Any, size: int) -> bool:
         written = orjson.dumps(data, option=_NOTHING_ELSE)
     except TypeError:
         return False
-    return size <= MAX_DEPTH or not has_many_brackets(written) or is_shallow(data)
+    return size <= MAX_DEPTH or not may_be_deep(written) or is_shallow(data)
 
 
-def has_many_brackets(json: bytes) -> bool:
-    """Return True for JSON that may be nested too deeply."""
-    return json.count(b"[") + json.count(b"{") > MAX_DEPTH
+def may_be_deep(json: bytes) -> bool:
+    """Return False for JSON that is certainly not nested too deeply."""
+    if len(json) <= _LARGE and json.count(b"[") + json.count(b"{") <= MAX_DEPTH:
+        return False
+    # The number of quotes before a bracket in a text is odd, so if none is left, all brackets are real.
+    structure = json.translate(None, _NO_STRUCTURE).replace(b'""', b"")
+    if b'"' in structure or b"\\" in structure:
+        return True
+    around = structure.replace(b"{}", b"").replace(b"[]", b"")
+    return len(around) // 2 + 2 > MAX_DEPTH  # the innermost two levels may be gone
 
 
 def is_shallow(data: Any) -> bool:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
 
-import orjson
+from orjson import JSONDecodeError, loads
 
-from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, has_many_brackets, is_shallow, position
+from amqtt_db.decode.checks import MAX_DEPTH, Decoder, check_depth, is_shallow, may_be_deep, position
 from amqtt_db.errors import DecodeError
 
 
@@ -26,6 +26,7 @@ EMPTY: Final = Empty.EMPTY
 
 _DIGITS_AND_MINUS: Final = bytes.maketrans(b"-123456789", b"0000000000")
 _LONG_NUMBER: Final = b"0" * 20  # 20 digits, or a minus and 19: orjson turns integers beyond 64 bits into floats
+_NEVER_DEEP: Final = 2 * MAX_DEPTH  # bytes
 _NUL: Final = b"\0"
 _LIKE_JSON: Final = re.compile(r'[ \t\r\n\ufeff]*(\{|\[[ \t\r\n]*([\[{"]|[-+.,\d\s]*$))').match
 
@@ -74,10 +75,10 @@ def _decode_json(payload: bytes) -> Any:
     if digits.replace(_LONG_NUMBER, b"") != digits:  # much faster than a search in such a short text
         return _patient_json(payload, None)
     try:
-        data = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
+        data = loads(payload)
+    except JSONDecodeError as error:
         return _patient_json(payload, str(error))
-    if len(payload) > 2 * MAX_DEPTH and has_many_brackets(payload) and not is_shallow(data):
+    if len(payload) > _NEVER_DEEP and may_be_deep(payload) and not is_shallow(data):
         check_depth(data)
     return data
 

@@ -151,7 +151,15 @@ def test_a_hint_is_there_only_where_it_fits(payload: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("inner", "levels"),
-    [(1, 0), ("x" * 3000, 0), (math.nan, 0), (b"\xff", 0), ([{}] * 500, 2), ([{"raw": b"\xff"}] * 500, 2)],
+    [
+        (1, 0),
+        ("x" * 3000, 0),
+        (math.nan, 0),
+        (b"\xff", 0),
+        ([{}] * 500, 2),
+        ([{"raw": b"\xff"}] * 500, 2),
+        (["]" * 500, '{"[' * 500], 1),
+    ],
 )
 def test_the_depth_is_bounded_whatever_reads_it(inner: Any, levels: int) -> None:
     """Small or large, with values of JSON or others: a payload may have so many levels, and not one more."""
