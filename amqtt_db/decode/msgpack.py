@@ -5,17 +5,29 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgpack
+from msgpack import unpackb
 
 from amqtt_db.decode.checks import MAX_DEPTH, check_depth, is_like_json, position, shorten
 from amqtt_db.errors import DecodeError
 
 _NESTING: Final = frozenset({dict, list})
+_BINARY: Final = b"\xc4\xc5\xc6"
 
 
 def decode(payload: bytes) -> Any:
     """Return MessagePack as plain data.  Raises DecodeError, also for keys that are not text and unknown extensions."""
+    if len(payload) > MAX_DEPTH or len(payload.translate(None, _BINARY)) < len(payload):
+        return _decode_any(payload)
     try:
-        data = msgpack.unpackb(payload, timestamp=3, strict_map_key=False, ext_hook=_refuse_extension)
+        return unpackb(payload, timestamp=3, ext_hook=_refuse_extension)  # it refuses keys other than text and bytes
+    except Exception:
+        return _decode_any(payload)
+
+
+def _decode_any(payload: bytes) -> Any:
+    """Decode a payload that may also be too deep, have keys that are bytes, or have a mistake, which is told."""
+    try:
+        data = unpackb(payload, timestamp=3, strict_map_key=False, ext_hook=_refuse_extension)
         if not is_like_json(data, len(payload)):
             if len(payload) > MAX_DEPTH:
                 check_depth(data)
