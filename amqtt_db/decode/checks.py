@@ -31,7 +31,8 @@ _LISTS_AND_OBJECTS: Final = (dict, list, tuple, Mapping)
 _NEVER_NESTED: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 _LONGEST_NUMBER_TEXT: Final = 64  # characters; more digits are rather an identifier, as are those that begin with 0
-_BEGINS_NUMBER: Final = frozenset(" +-0123456789")
+_DIGITS_FROM_1: Final = frozenset("123456789")
+_BEGINS_NUMBER: Final = frozenset(" +-0") | _DIGITS_FROM_1
 _WRITTEN_LIKE_NUMBER: Final = r" *[+-]?(?:0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)? *"
 
 
@@ -40,11 +41,17 @@ def number_reader(*, comma: bool = False) -> Callable[[str], Any]:
 
     With ``comma``, numbers have a decimal comma.
     """
-    match = re.compile(_WRITTEN_LIKE_NUMBER.format(point="," if comma else r"\."), re.ASCII).fullmatch
+    point = "," if comma else "."
+    match = re.compile(_WRITTEN_LIKE_NUMBER.format(point=re.escape(point)), re.ASCII).fullmatch
 
     def read_text(text: str) -> Any:
         if text[:1] not in _BEGINS_NUMBER or len(text) > _LONGEST_NUMBER_TEXT:
             return text or None
+        if text[0] in _DIGITS_FROM_1 and text.isascii():  # most numbers need no pattern, which takes longer
+            if text.isdigit():
+                return int(text)
+            if text[-1] != point and text.replace(point, "", 1).isdigit():
+                return float(text.replace(",", ".") if comma else text)
         found = match(text)
         if found is None:
             return text
