@@ -26,14 +26,14 @@ def exact_json(payload: bytes) -> Any:
 
 
 def msgpack_with_text_keys(payload: bytes) -> Any:
-    """MessagePack with times, if the keys of its only object are text."""
+    """MessagePack with times, if the keys of its object, or of each in a list, are text."""
     data = msgpack.unpackb(payload, timestamp=3)
     require_text_keys(data)
     return data
 
 
 def whole_cbor(payload: bytes) -> Any:
-    """CBOR, if nothing follows it and the keys of its only object are text."""
+    """CBOR, if nothing follows it and the keys of its object, or of each in a list, are text."""
     stream = BytesIO(payload)
     data = cbor2.load(stream)
     if stream.read(1):
@@ -44,8 +44,9 @@ def whole_cbor(payload: bytes) -> Any:
 
 def require_text_keys(data: Any) -> None:
     """Raise TypeError for other keys."""
-    if isinstance(data, dict) and not all(isinstance(key, str) for key in data):
-        raise TypeError("a key is not text")
+    for item in data if isinstance(data, list) else [data]:
+        if isinstance(item, dict) and not all(isinstance(key, str) for key in item):
+            raise TypeError("a key is not text")
 
 
 def csv_rows(payload: bytes) -> list[Any]:
@@ -74,6 +75,11 @@ def resolved_senml(payload: bytes) -> list[Any]:
         name, unit = base.get("bn", "") + entry.get("n", ""), entry.get("u", base.get("bu"))
         found.append({"name": name, "unit": unit, "value": value, "time": time})
     return found
+
+
+def each_line(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """What reads several lines, given what reads one."""
+    return None if read is None else lambda payload: [read(line) for line in payload.split(b"\n")]
 
 
 def line_parser() -> Callable[[bytes], Any] | None:

@@ -33,6 +33,7 @@ from cayennelpp import LppFrame
 from codec_peers import (
     csv_rows,
     csv_rows_with_numbers,
+    each_line,
     exact_json,
     line_as_record,
     line_parser,
@@ -124,17 +125,14 @@ def codecs(directory: Path) -> Iterator[Codec]:
     yield Codec("json", "json", orjson.dumps(WITH_TIME), orjson.loads, exact_json)
     yield Codec("json × 300", "json", orjson.dumps(many), orjson.loads, exact_json)
     yield Codec("msgpack", "msgpack", msgpack.packb(WITH_TIME), msgpack.unpackb, msgpack_with_text_keys)
-    yield Codec("msgpack × 300", "msgpack", msgpack.packb(many), msgpack.unpackb)
+    yield Codec("msgpack × 300", "msgpack", msgpack.packb(many), msgpack.unpackb, msgpack_with_text_keys)
     yield Codec("cbor", "cbor", cbor2.dumps(WITH_TIME), cbor2.loads, whole_cbor)
-    yield Codec("cbor × 300", "cbor", cbor2.dumps(many), cbor2.loads)
+    yield Codec("cbor × 300", "cbor", cbor2.dumps(many), cbor2.loads, whole_cbor)
     document = bson.encode({**READING, "time": MOMENT})
     yield Codec("bson", "bson", document, lambda payload: bson.decode(payload, BSON_OPTIONS))
-    line = b"climate,room=kitchen temp=21.5,rh=46.25,press=1013.2,seq=123456i,ok=true %d000000000" % SECONDS
-    yield Codec("influx", "influx", line, line_parser(), line_as_record())
-    table = ",".join(WITH_TIME).encode() + b"\n" + ",".join(map(str, WITH_TIME.values())).encode()
-    yield Codec("csv", "csv", table, csv_rows, csv_rows_with_numbers)
-    yield Codec("csv, as text", {"csv": {"numbers": False}}, table, csv_rows)
-    yield Codec("senml", "senml", senml_pack(), orjson.loads, resolved_senml)
+    yield from lines_and_rows(many)
+    yield Codec("senml", "senml", orjson.dumps(senml_pack()), orjson.loads, resolved_senml)
+    yield Codec("senml × 60", "senml", orjson.dumps(senml_pack() * 60), orjson.loads, resolved_senml)
     cayenne = bytes.fromhex("036700d704685c0573279406020064070001")
     yield Codec("cayenne", "cayenne", cayenne, lambda payload: [one.value for one in LppFrame.from_bytes(payload).data])
     xml = "".join(f"<{name}>{value}</{name}>" for name, value in WITH_TIME.items())
@@ -144,11 +142,28 @@ def codecs(directory: Path) -> Iterator[Codec]:
     yield sparkplug()
 
 
-def senml_pack() -> bytes:
+def lines_and_rows(many: list[dict[str, Any]]) -> Iterator[Codec]:
+    """Yield line protocol, without and with text, and CSV."""
+    line = b"climate,room=kitchen temp=%.17g,rh=46.25,press=1013.2,seq=123456i,ok=true%b %d000000000"
+    short, text = line % (21.5, b"", SECONDS), line % (21.5, b',note="all is well"', SECONDS)
+    yield Codec("influx", "influx", short, line_parser(), line_as_record())
+    yield Codec("influx, text", "influx", text, line_parser(), line_as_record())
+    lines = b"\n".join(line % (reading["temp"], b"", SECONDS) for reading in many)
+    yield Codec("influx × 300", "influx", lines, each_line(line_parser()), each_line(line_as_record()))
+    names = ",".join(WITH_TIME)
+    table, rows = (
+        "\n".join([names, *(",".join(map(str, row.values())) for row in some)]) for some in ([WITH_TIME], many)
+    )
+    yield Codec("csv", "csv", table.encode(), csv_rows, csv_rows_with_numbers)
+    yield Codec("csv × 300", "csv", rows.encode(), csv_rows, csv_rows_with_numbers)
+    yield Codec("csv, text", {"csv": {"numbers": False}}, table.encode(), csv_rows)
+
+
+def senml_pack() -> list[dict[str, Any]]:
     """Return the measurements of a room."""
     measured = [("temp", "Cel", 21.5), ("rh", "%RH", 46.25), ("press", "hPa", 1013.2), ("seq", "1", 123_456)]
     first, *others = [{"n": name, "u": unit, "v": value} for name, unit, value in measured]
-    return orjson.dumps([{"bn": "kitchen:", "bt": SECONDS, **first}, *others, {"n": "ok", "vb": True}])
+    return [{"bn": "kitchen:", "bt": SECONDS, **first}, *others, {"n": "ok", "vb": True}]
 
 
 def sparkplug() -> Codec:

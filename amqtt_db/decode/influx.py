@@ -52,22 +52,22 @@ def influx_format(
 
     def decode_influx(payload: bytes) -> Any:
         record = read_plain_line(payload.rstrip(b"\n"), unit)
-        return record if record is not None else as_records(_scan_lines(decode_utf8(payload, "line protocol"), unit))
+        return as_records(_scan_lines(decode_utf8(payload, "line protocol") + "\n", unit)) if record is None else record
 
     return decode_influx
 
 
 def _scan_lines(text: str, unit: int) -> Iterator[dict[str, Any]]:
-    position = 0
-    while position < len(text):
-        end = text.find("\n", position) % (len(text) + 1)  # -1, if there is none, becomes the text's end
+    position, size = 0, len(text)
+    while position < size:
+        end = text.find("\n", position)
         record = read_plain_line(text[position:end].encode(), unit)
         if record is not None:
             yield record
             position = end + 1
             continue
         position = _end(_SKIPPED_AT(text, position))
-        if position < len(text):
+        if position < size:
             record, position = _scan_numbered(text, position, unit)
             yield record
 

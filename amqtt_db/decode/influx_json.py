@@ -15,11 +15,9 @@ from amqtt_db.record import EPOCH, MICROSECOND
 
 _QUOTE, _BACKSLASH = b'"\\'
 _BEYOND_INT64: Final = 2**63
-_MARK: Final = b"\0"  # stands for a text in quotes
-_LETTERS: Final = bytes({*range(33, 256)} - {*b',="\\\x7f'})
+_LETTERS: Final = bytes({*range(33, 256)} - {*b',="\\#\x7f\xef'})  # nor those that begin a comment or a byte order mark
 _SEPARATORS: Final = re.compile(rb"((?:,=)*) =\0?((?:,=\0?)*) ?").fullmatch
 _MOST_SEPARATORS: Final = 1000  # so that the cache stays small
-_OTHER_STARTS: Final = b"#\xef"  # a comment, and perhaps a byte order mark
 _is_free: Final = frozenset({"time", "nanoseconds", "tag", "field"}).isdisjoint
 
 
@@ -33,10 +31,10 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
         parts = line.split(b'"')
         if len(parts) % 2 == 0 or _BACKSLASH in line:
             return None
-        line, texts = _MARK.join(parts[::2]), parts[1::2]
+        line, texts = b"\0".join(parts[::2]), parts[1::2]  # a null character stands for each text
     separators = line.translate(None, _LETTERS)
     count = _count_properties(separators) if len(separators) < _MOST_SEPARATORS else 0
-    if not count or line[0] in _OTHER_STARTS:
+    if not count:
         return None
     begin, _, rest = line.partition(b" ")
     fields, _, time = rest.partition(b" ")
@@ -74,20 +72,21 @@ def _read_as_json(begin: bytes, fields: bytes, texts: list[bytes]) -> dict[str, 
         return None
     record: dict[str, Any] = orjson.loads(_insert_texts(json, texts) if texts else json)
     if integers:
-        found = [value for value in record.values() if type(value) is int]
-        if len(found) != integers or max(found) >= _BEYOND_INT64:  # orjson makes floats of even larger ones
+        found = [value for value in record.values() if type(value) is int and value < _BEYOND_INT64]
+        if len(found) != integers:  # orjson makes floats of even larger ones
             return None
     return record
 
 
 def _insert_texts(json: bytes, texts: list[bytes]) -> bytes:
     """Return JSON with its texts, each of which is a whole value.  Raises ValueError."""
-    parts = json.split(_MARK + b"e0")
-    if len(parts) != len(texts) + 1 or not all(part.endswith(b'":') for part in parts[:-1]):
+    first, *parts = json.split(b'":\0e0')
+    if len(parts) != len(texts):
         raise ValueError("a text is only a part of a value")
-    mixed = [*parts, *texts]
-    mixed[::2], mixed[1::2] = parts, texts
-    return b'"'.join(mixed)
+    pieces = [first]
+    for text, part in zip(texts, parts, strict=True):
+        pieces += (b'":"', text, b'"', part)
+    return b"".join(pieces)
 
 
 def add_time(record: dict[str, Any], nanoseconds: int) -> None:

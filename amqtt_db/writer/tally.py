@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from time import monotonic, time_ns
 from typing import Final
 
+from amqtt_db.decode.sparkplug.topics import find_rebirths
 from amqtt_db.journal import Failure, WriterReport
 from amqtt_db.journal.report import MESSAGES_BOUNDS, RATE_SECONDS, SECONDS_BOUNDS, STRETCH_SECONDS, Distribution
 
@@ -53,9 +54,9 @@ class Tally:
         self._committed, self._is_new = _microseconds_now(), True
         self._waits = self._waits.add(max(0, self._committed - arrived) / 1e6)
 
-    def add_rebirths(self, wanted: Mapping[str, int]) -> None:
-        """Note when births of Sparkplug's edge nodes were wanted, by the topic of the command."""
-        self._rebirths.update(wanted)
+    def note_memory(self, changes: Mapping[str, str]) -> None:
+        """Note which births of Sparkplug's edge nodes are wanted, by what decoders remember from now on."""
+        self._rebirths.update(find_rebirths(changes))
         for topic in [*self._rebirths][:-_REBIRTHS]:
             del self._rebirths[topic]
 

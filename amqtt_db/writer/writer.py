@@ -23,7 +23,6 @@ from amqtt_db.database.engines.base import Engine, is_collision
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.rollup_expiry import end_rollups
 from amqtt_db.database.schema import Schema, Wanted
-from amqtt_db.decode.sparkplug.topics import find_rebirths
 from amqtt_db.errors import Rejected, StructureError, blame_message
 from amqtt_db.journal import Progress
 from amqtt_db.message import POSITION_BITS, Batch
@@ -293,7 +292,7 @@ class Writer:
             due = self._views.leave_due(connection, decoded.number)
         self._views.note_committed(due)
         self._memory.note_committed(decoded.memory)
-        self._tally.add_rebirths(find_rebirths(decoded.memory))
+        self._tally.note_memory(decoded.memory)
         self._tally.add_counts(decoded.counts)
 
     def _prepare(self, number: int, batch: Batch) -> tuple[DecodedBatch, Sequence[TargetRows]]:
