@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from time import process_time
 from timeit import timeit
 from types import GeneratorType
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import bson
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(codec: Codec, rounds: int, times: int) -> dict[str, Any]:
     """Return the best of some rounds, in which the decoder, the library and what does the same take turns."""
-    decode = codec.spec if callable(codec.spec) else resolve(codec.spec, where="decode")
+    decode: Decode = codec.spec if callable(codec.spec) else cast(Decode, resolve(codec.spec, where="decode"))
     if type(decode(codec.payload)) is GeneratorType:
         decode = exhausting(decode)
     times = max(1, times * 100 // max(100, len(codec.payload)))
@@ -171,9 +171,10 @@ def sparkplug() -> Codec:
     node = EdgeNode(
         {"": {"room": "String", "temp": "Float", "rh": "Float", "press": "Double", "seq": "Int32", "ok": "Boolean"}}
     )
-    decoder, memory = resolve("sparkplug", where="decode"), {}
+    decoder, memory = resolve("sparkplug", where="decode"), dict[str, str]()
     assert isinstance(decoder, RememberingDecoder)
-    for topic, payload in (node.birth(**READING), node.data(**READING)):
+    values: dict[str, Any] = READING
+    for topic, payload in (node.birth(**values), node.data(**values)):
         names = decoder.names(topic)
         memory.update(decoder.decode(Arrival(topic, payload), names, memory).changes)
     cls = make_payload_class()

@@ -125,6 +125,11 @@ class Storing:
         self.writer.store(self.number, None, self.position, batch)
         self.position = batch.end
 
+    def store_all(self, batches: Iterable[Batch]) -> None:
+        """Store the next batches."""
+        for batch in batches:
+            self.store(batch)
+
 
 @attrs.frozen
 class Spent:

@@ -101,7 +101,7 @@ def cpu_seconds(process: psutil.Process) -> float:
         return time.clock_gettime((~process.pid << 3) | 2)  # Linux: the clock of that process, to the nanosecond
     except (AttributeError, OSError):
         times = process.cpu_times()
-        return times.user + times.system
+        return float(times.user + times.system)
 
 
 def until_quiet(process: psutil.Process, pause: float = 0.05) -> tuple[float, float]:

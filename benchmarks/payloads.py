@@ -178,9 +178,9 @@ def once(model: str, form: Form, some: Sequence[Message]) -> dict[str, Spent]:
     with Storing("sqlite://", route) as storing:
         storing.register("a", 1)
         storing.store(first)
-        router = storing.writer._router  # noqa: SLF001 - to measure one step alone
+        router = storing.writer._assigner.router  # noqa: SLF001 - to measure one step alone
         typing = timed(lambda: [decode_batch(1, batch, router) for batch in rest])
-        storing_all = timed(lambda: [storing.store(batch) for batch in rest])
+        storing_all = timed(lambda: storing.store_all(rest))
     count = len(some) - len(first.positions)
     return {"type": typing.to_micros(count), "store": storing_all.to_micros(count)}
 

@@ -13,6 +13,7 @@ import argparse
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -88,7 +89,7 @@ def measure(database: Database, name: str, records: int, rounds: int) -> dict[st
         end = START + records * 1_000_000
         spans = {"all": records, "a day": 86_400, "an hour": 3600}
         times = {
-            f"{span}, ms": best(rounds, lambda seconds=seconds: plot(url, end - seconds * 1_000_000, end))
+            f"{span}, ms": best(rounds, partial(plot, url, end - seconds * 1_000_000, end))
             for span, seconds in spans.items()
         }
         whole = best(rounds, lambda: scan(url, *VALUES[name])) if name in VALUES else None

@@ -68,7 +68,7 @@ def measure(database: Database, name: str, series: int, days: int, *, with_rollu
         with Storing(url, route) as storing:
             storing.register("a", 1)
             given = list(batches_of_series(series, days))
-            stored = timed(lambda: [storing.store(batch) for batch in given])
+            stored = timed(lambda: storing.store_all(given))
             summed = timed(storing.writer.retention.finish)
         with connected(url) as connection:
             for statement in settle:

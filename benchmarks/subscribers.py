@@ -177,8 +177,11 @@ def paho(name: str, port: int, directory: Path, count: Count) -> None:
         waiting.append(message)
         arrived.set()
 
+    def subscribe(*_: Any) -> None:
+        client.subscribe(f"{name}/#", qos=1)
+
     client.on_message = take
-    client.on_connect = lambda *_: client.subscribe(f"{name}/#", qos=1)
+    client.on_connect = subscribe
     client.on_subscribe = lambda *_: say("ready")
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval, properties.ReceiveMaximum = SESSION, WINDOW

@@ -95,14 +95,14 @@ def _cpu_below(parent: int | None) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def row(database: Database, what: str, cost: Cost, base: Cost | None = None, **more: Any) -> dict[str, Any]:
+def row(database: Database, what: str, cost: Cost, base: Cost | None = None) -> dict[str, Any]:
     """Return a row of the table; ``base`` is what the ratios refer to."""
-    ratios = {"CPU ×": None, "clock ×": None}
+    ratios: dict[str, float | None] = {"CPU ×": None, "clock ×": None}
     if base is not None:
         ratios = {"CPU ×": cost.cpu / base.cpu, "clock ×": cost.wall / base.wall}
     return {
         "engine": database.name, "what": what, "CPU": cost.cpu, "server": cost.server, "elapsed": cost.wall, **ratios,
-        "per s": None, **more,
+        "per s": None,
     }  # fmt: skip
 
 
@@ -115,9 +115,8 @@ def of_tables(database: Database, topics: int) -> Iterator[dict[str, Any]]:
         meter = Meter(url)
         many.register("a", 1)
         one.register("a", 1)
-        yield row(database, "appear", meter.spent(lambda: [many.store(batch) for batch in first]))
-        for batch in first:
-            one.store(batch)
+        yield row(database, "appear", meter.spent(lambda: many.store_all(first)))
+        one.store_all(first)
         yield row(database, "views", meter.spent(lambda: many.writer.finish_views(lambda: False)))
         costs, base = Cost(0, 0, 0), Cost(0, 0, 0)
         for batch in again:
@@ -154,8 +153,8 @@ def of_names(database: Database, model: str, names: int) -> Iterator[dict[str, A
     messages = [(b"neighbour" if not number % 100 else b"new", _payload(number)) for number in range(names)]
     with database.fresh() as url, Storing(url, {"topic": "#", "model": model}) as storing:
         storing.register("a", 1)
-        cost = Meter(url).spent(lambda: [storing.store(batch) for batch in batches(messages)])
-        yield row(database, model, cost, **{"per s": names / cost.wall})
+        cost = Meter(url).spent(lambda: storing.store_all(batches(messages)))
+        yield {**row(database, model, cost), "per s": names / cost.wall}
 
 
 def _payload(number: int) -> bytes:

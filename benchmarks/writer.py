@@ -81,8 +81,8 @@ class Drained:
 
     def captured(self) -> list[list[RowBatch]]:
         """Store the other batches; return what the writer inserts for each."""
-        engine, captured = self.storing.engine, []
-        insert = engine.insert
+        engine = self.storing.engine
+        insert, captured = engine.insert, list[list[RowBatch]]()
 
         def note(connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
             captured[-1].extend(row_batches)
