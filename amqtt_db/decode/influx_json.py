@@ -17,6 +17,9 @@ _QUOTE, _BACKSLASH = b'"\\'
 _BEYOND_INT64: Final = 2**63
 _LETTERS: Final = bytes({*range(33, 256)} - {*b',="\\#\x7f\xef'})  # nor those that begin a comment or a byte order mark
 _SEPARATORS: Final = re.compile(rb"((?:,=)*) =\0?((?:,=\0?)*) ?").fullmatch
+_TRUE: Final = re.compile(rb"=(?:t|T|True|TRUE)(?=,|\Z)")
+_FALSE: Final = re.compile(rb"=(?:f|F|False|FALSE)(?=,|\Z)")
+_UNSIGNED: Final = re.compile(rb"=(\d+)u(?=,|\Z)")
 _MOST_SEPARATORS: Final = 1000  # so that the cache stays small
 _is_free: Final = frozenset({"time", "nanoseconds", "tag", "field"}).isdisjoint
 
@@ -39,7 +42,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
     begin, _, rest = line.partition(b" ")
     fields, _, time = rest.partition(b" ")
     try:
-        record = _read_as_json(begin, fields, texts)
+        record = _read_fields(begin, fields, texts)
         if record is None or len(record) != count or not _is_free(record):
             return None
         if time:
@@ -56,6 +59,14 @@ def _count_properties(separators: bytes) -> int:
     """Return the number of a plain line's properties, given all its characters that are not plain letters; else 0."""
     found = _SEPARATORS(separators)
     return 0 if found is None else 2 + found[1].count(b"=") + found[2].count(b"=")
+
+
+def _read_fields(begin: bytes, fields: bytes, texts: list[bytes]) -> dict[str, Any] | None:
+    try:
+        return _read_as_json(begin, fields, texts)
+    except ValueError:
+        spelled = _UNSIGNED.sub(rb"=\1i", _FALSE.sub(b"=false", _TRUE.sub(b"=true", fields)))
+        return _read_as_json(begin, spelled, texts) if spelled != fields else None
 
 
 def _read_as_json(begin: bytes, fields: bytes, texts: list[bytes]) -> dict[str, Any] | None:

@@ -203,7 +203,7 @@ def test_plain_lines_are_read_as_all_others(tags: str, fields: str) -> None:
     assert plain is None or repr(plain) == repr(read(f" {line}"))
 
 
-@pytest.mark.parametrize("text", ["", ',c="",d="a=b, c"', ",é=1", ",c=1e0i"])
+@pytest.mark.parametrize("text", ["", ',c="",d="a=b, c"', ",é=1", ",c=T,d=False,e=7u", ",c=1e0i"])
 def test_which_lines_are_plain(text: str) -> None:
     """Those that most senders write: numbers, true, false and texts, without escapes."""
     plain = read_plain_line(f"m,t=x a=1.5,b=-2i,ok=true{text} 17".encode(), 1)
