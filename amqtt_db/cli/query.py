@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import Config, choose_one_of, parse_pause
+from amqtt_db.cli.arguments import AsJson, Config, choose_one_of, parse_pause
 from amqtt_db.cli.output import print_result, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
 
@@ -27,6 +27,7 @@ def query(
     form: Annotated[
         QueryFormat, choose_one_of(QueryFormat, "--format", help="A table, CSV or JSON.")
     ] = QueryFormat.table,
+    as_json: AsJson = False,
     timeout: Annotated[
         float, typer.Option(parser=parse_pause, metavar="SECONDS", help="Stop the query after this time.")
     ] = 60.0,
@@ -36,11 +37,9 @@ def query(
 
     with error_boundary():
         result = run_query(read_settings(path), statement, timeout)
-        if form is QueryFormat.table:
+        if as_json or form is QueryFormat.json:
+            print_text(result_as_json(result).decode())
+        elif form is QueryFormat.table:
             print_result(show.make_table(result.columns, result.rows, ""))
         else:
-            print_text(
-                result_as_csv(result).removesuffix("\r\n")
-                if form is QueryFormat.csv
-                else result_as_json(result).decode()
-            )
+            print_text(result_as_csv(result).removesuffix("\r\n"))

@@ -170,9 +170,8 @@ def render_topics(found: Iterable[StoredTopic]) -> RenderableType:
 
 def _describe_topic(one: StoredTopic) -> str:
     times = " to ".join(f"{time:%Y-%m-%d %H:%M:%S}" for time in (one.first, one.last) if time is not None)
-    where = (
-        f"route {one.route}, {', '.join(one.models)}: {', '.join(one.tables) or 'no table yet, only empty messages'}"
-    )
+    tables = ", ".join(one.tables) or "no table yet, because no message has become a record"
+    where = f"route {one.route}, {', '.join(one.models)}: {tables}"
     read_from = f"; read from {', '.join(one.read_from)}" if one.read_from else ""
     extent = f"{format_count(one.rows, 'row')}{times and f', {times} UTC'}"
     return f"{escape_text(one.topic)}  {extent}\n    {escape_text(where + read_from)}"

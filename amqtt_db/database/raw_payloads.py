@@ -128,6 +128,12 @@ def delete_raw(connection: sa.Connection, catalog: Catalog, topic: str, before: 
     return _change_some(connection, catalog, topic, before, None)
 
 
+def delete_raw_of(connection: sa.Connection, catalog: Catalog, ids: Iterable[int]) -> None:
+    """Delete the payloads of some messages."""
+    for some in batched(ids):
+        connection.execute(catalog.raw.delete().where(catalog.raw.c.id.in_(some)))
+
+
 def rename_raw(connection: sa.Connection, catalog: Catalog, topic: str, new: str) -> int:
     """Give some of a topic's payloads another topic; return how many."""
     return _change_some(connection, catalog, topic, None, new)

@@ -6,7 +6,7 @@ assignments go, and the table and the view that it had to itself.  A writer at w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -14,7 +14,8 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Assignment
-from amqtt_db.database.raw_payloads import delete_raw
+from amqtt_db.database.engines.base import batched
+from amqtt_db.database.raw_payloads import delete_raw, delete_raw_of
 from amqtt_db.database.rollup_tables import RollupTables
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.record import to_micros
@@ -59,10 +60,12 @@ class Deleter:
         """Delete the records of one topic; yield how many each step has deleted."""
         with self._shop.maintenance():
             assignments = self._shop.assignments_of(topic)
-            tables = {key: table for one in assignments for key, table in self._shop.tables(one).items()}
+            found = [self._shop.tables(one) for one in assignments]
+            tables = {key: table for one in found for key, table in one.items()}
+            main = {name for one in found for _, name in list(one.values())[:1]}
             while True:
                 for assignment in assignments:
-                    yield from self._delete(assignment, list(tables.values()))
+                    yield from self._delete(assignment, list(tables.values()), main)
                 self._delete_payloads(topic)
                 if self._before is not None:
                     self._delete_rollups(topic, self._before)
@@ -77,14 +80,26 @@ class Deleter:
                 if not delete_raw(connection, self._shop.catalog, topic, self._before):
                     return
 
+    def _delete_payloads_of(self, ids: Collection[int], main: Collection[str], connection: sa.Connection) -> None:
+        """Delete the payloads of messages without any record left, so that none of these can be stored again."""
+        left: set[int] = set()
+        for column in [sa.table(name, sa.column("id")).c.id for name in main]:
+            for some in batched(ids):
+                left.update(connection.scalars(sa.select(column).where(column.in_(some))))
+        delete_raw_of(connection, self._shop.catalog, set(ids) - left)
+
     def _delete_rollups(self, topic: str, before: int) -> None:
         """Delete the intervals that ended before a time, also those whose records have expired."""
         with self._shop.database.begin() as connection:
             RollupTables(self._shop.catalog, connection).erase_ended(topic, before)
 
-    def _delete(self, assignment: Assignment, tables: Sequence[tuple[BoundTable, str]]) -> Iterator[int]:
+    def _delete(
+        self, assignment: Assignment, tables: Sequence[tuple[BoundTable, str]], main: Collection[str]
+    ) -> Iterator[int]:
+        """Delete a topic's records from tables; ``main`` are the names of those with a row per record."""
         while records := self._shop.next_before(assignment, self._before):
-            if not self._replacer.replace(tables, records):
+            forget = partial(self._delete_payloads_of, {record.id for record in records}, main)
+            if not self._replacer.replace(tables, records, confirm=forget):
                 raise RewriteError(f"topic {assignment.topic}: the database does not delete its records")
             yield len(records)
 

@@ -92,7 +92,7 @@ def test_the_formats(tmp_path: Path) -> None:
     assert (table.exit_code, "missing" in table.stdout, "\\x00" in table.stdout) == (0, True, True), table.output
     rows = list(csv.reader(io.StringIO(invoke(tmp_path, statement, "--format", "csv").stdout)))
     assert rows == [["payload", "missing", "text", "big"], ["AP8=", "", 'a,"b"', "inf"], ["Ig0K", "", 'a,"b"', "inf"]]
-    found = json.loads(invoke(tmp_path, statement, "--format", "json").stdout)
+    found = json.loads(invoke(tmp_path, statement, "--json").stdout)
     assert found[0] == {"payload": "AP8=", "missing": None, "text": 'a,"b"', "big": None}
 
 
