@@ -40,6 +40,15 @@ class RollupTables:
         query = sa.select(table.c.property, table.c.kind, table.c.id).where(table.c.topic_hash == key_hash(topic))
         return {(row[0], row[1]): row[2] for row in self.connection.execute(query)}
 
+    def find_summed(self, topics: Iterable[str]) -> set[str]:
+        """Return those of some topics that have any series."""
+        table, by_hash = self.catalog.rollup_series, {key_hash(topic): topic for topic in topics}
+        found: set[str] = set()
+        for hashes in batched(by_hash):
+            query = sa.select(table.c.topic_hash).where(table.c.topic_hash.in_(hashes)).distinct()
+            found.update(by_hash[hash_] for hash_ in self.connection.scalars(query))
+        return found
+
     def add_series(self, topic: str, route: str, names: Collection[SeriesName]) -> dict[SeriesName, int]:
         """Return the ids of a topic's series, new ones among them."""
         known = self.find_series(topic)

@@ -55,7 +55,8 @@ _Expired = tuple[Expiry, KnownIntervals]
 def _find_expired(snapshot: Snapshot, topics: Sequence[str]) -> Iterator[tuple[str, _Expired]]:
     """Yield the topics with intervals whose records have expired, each with its expiry and its intervals."""
     tables = RollupTables(snapshot.catalog, snapshot.connection)
-    for topic, expiry in read_expiry(snapshot.connection, snapshot.catalog, topics).items():
+    summed = tables.find_summed(topics)
+    for topic, expiry in read_expiry(snapshot.connection, snapshot.catalog, summed).items():
         intervals = KnownIntervals.of(tables, topic, expiry.intervals)
         if intervals.steps and not expiry.route:
             expiry = add_lost(snapshot, topic, expiry, intervals.steps[0])  # noqa: PLW2901

@@ -86,10 +86,10 @@ class KnownIntervals:
             for start, _, rollup in self.tables.read(ids, step, low, high) if low < high else ():
                 begin = floor_time(start, step)
                 parts[floor_time(start, every)].append((Span(begin, begin + step), rollup))
-        return {start: _join(some, Span(start, min(start + every, span.end))) for start, some in parts.items()}
+        return {start: _join_parts(some, Span(start, min(start + every, span.end))) for start, some in parts.items()}
 
 
-def _join(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
+def _join_parts(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
     return parts[0][1] if parts[0][0] == whole else join_rollups(parts, whole)
 
 

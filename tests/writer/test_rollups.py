@@ -173,10 +173,11 @@ def test_sums_follow_a_route_whose_filter_changes(tmp_path: Path) -> None:
     assert bench.sql("SELECT DISTINCT route FROM mqtt_rollup_series") == [("t/+",)]
 
 
-def test_nothing_is_summed_up_again_from_a_part_of_it(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_nothing_is_summed_up_again_from_a_part_of_it(site: Site) -> None:
     """`keep` without `rollup` deletes whole intervals of what has been summed up, so none is left in part."""
     on = make_route()
-    bench = Workbench(tmp_path, on)
+    bench = Workbench(site, on)
     bench.send(*(sent := [_said(20 * n, temp=n, door="open") for n in range(60)]))
     _settle(bench, HOUR)
     bench.restart({**{key: value for key, value in on.items() if key != "rollup"}, "keep": "1 h"})
