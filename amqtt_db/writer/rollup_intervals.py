@@ -79,17 +79,15 @@ class KnownIntervals:
     ) -> Mapping[int, Rollup]:
         """Return the intervals of a step in a span, by their starts."""
         parts = defaultdict[int, list[tuple[Span, Rollup]]](list)
-        for step, low, high in (
-            (steps[-1], span.start, min(span.end, self.changed)),
-            (steps[0], max(span.start, self.changed), span.end),
-        ):
+        middle = max(span.start, floor_time(min(span.end, self.changed), steps[-1]))
+        for step, low, high in ((steps[-1], span.start, middle), (steps[0], middle, span.end)):
             for start, _, rollup in self.tables.read(ids, step, low, high) if low < high else ():
                 begin = floor_time(start, step)
                 parts[floor_time(start, every)].append((Span(begin, begin + step), rollup))
-        return {start: _join_parts(some, Span(start, min(start + every, span.end))) for start, some in parts.items()}
+        return {start: _make_interval(some, Span(start, min(start + every, span.end))) for start, some in parts.items()}
 
 
-def _join_parts(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
+def _make_interval(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
     return parts[0][1] if parts[0][0] == whole else join_rollups(parts, whole)
 
 

@@ -149,11 +149,12 @@ class RollupKeeper:
     ) -> None:
         """Add the spans of a topic to those that are due, and those that have expired to the late ones."""
         rule = self.rules[note.route]
+        first = {every: expiry.first_of(every, rule.shortest) for every in rule.steps}
         for span in spans:
             for every in rule.steps:
-                _add_span(wanted, DueKey(topic, note.route, every), span, expiry.first_of(every, rule.shortest))
-            if span.start < expiry.records and note.ids:
-                late[topic, note.route].append((Span(span.start, min(span.end, expiry.records)), note))
+                _add_span(wanted, DueKey(topic, note.route, every), span, first[every])
+            if span.start < max(first.values()) and note.ids:
+                late[topic, note.route].append((Span(span.start, min(span.end, max(first.values()))), note))
 
     def _add_noted(self, connection: sa.Connection, late: _Late, expiry: Mapping[str, Expiry], last_note: int) -> None:
         """Add the records that came late, each once, though several notes may say so: one of them may be to come."""
@@ -174,9 +175,10 @@ class RollupKeeper:
     def _add_late(self, connection: sa.Connection, rule: RollupRule, records: Iterable[Record], expiry: Expiry) -> None:
         """Add records that came late to the intervals that cannot be summed up again."""
         for record in records:
-            has_shortest = floor_time(record.time_us, rule.shortest) >= expiry.intervals
-            for every in [rule.shortest] if has_shortest else rule.longer:
-                if floor_time(record.time_us, every) < expiry.first_of(every, rule.shortest):
+            for every in rule.steps:
+                start = floor_time(record.time_us, every)
+                is_there = every > rule.shortest or start >= expiry.intervals
+                if is_there and start < expiry.first_of(every, rule.shortest):
                     self._add_to_interval(connection, rule, record, every)
 
     def _add_to_interval(self, connection: sa.Connection, rule: RollupRule, record: Record, every: int) -> None:

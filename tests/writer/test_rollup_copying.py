@@ -38,14 +38,21 @@ def _fill(bench: Workbench, *topics: str) -> list[Said]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("steps", "shown"), [(None, 5 * MINUTE), (_LONGER, 15 * MINUTE)])
-def test_a_copy_counts_once_what_expires_meanwhile(tmp_path: Path, steps: Any, shown: int) -> None:
+@pytest.mark.parametrize(
+    ("short", "new_steps", "shown"),
+    [
+        ({"every": "5 min"}, [{"every": "5 min"}, {"every": "1 h"}], 5 * MINUTE),
+        ({"every": "5 min"}, _LONGER, 15 * MINUTE),
+        ({"every": "5 min", "keep": "90 min"}, [{"every": "5 min"}, {"every": "1 h"}, {"every": "7 h"}], 7 * HOUR),
+    ],
+)
+def test_a_copy_counts_once_what_expires_meanwhile(tmp_path: Path, short: Any, new_steps: Any, shown: int) -> None:
     """Records expire in the old database after they have been copied; the new route's intervals may be longer."""
-    bench = Workbench(tmp_path, route := make_route(keep="30 min"))
+    bench = Workbench(tmp_path, route := make_route(keep="30 min", rollup=[short, {"every": "1 h"}]))
     sent = _fill(bench, "t/a", "t/b")
     (tmp_path / "new").mkdir()
     target = f"sqlite:///{tmp_path / 'new' / 'mqtt.db'}"
-    new = {**route, "rollup": steps or route["rollup"]}
+    new = {**route, "rollup": new_steps}
     for _ in range(2):
         copier = Copier(bench.url, target, routes(new, url=target))
         for step in copier.copy():
@@ -55,7 +62,8 @@ def test_a_copy_counts_once_what_expires_meanwhile(tmp_path: Path, steps: Any, s
         copier.close()
     other = Workbench(tmp_path / "new", new)
     other.position = bench.position
-    other.send(*(late := [("t/a", {"at": START + 2 * HOUR + 7, "temp": 100}), ("t/b", {"at": START, "temp": -100})]))
+    times = [("t/a", 2 * HOUR + 7), ("t/b", 0.5), ("t/b", 3 * HOUR + 95)]
+    other.send(*(late := [(topic, {"at": START + second, "temp": 100}) for topic, second in times]))
     other.now = bench.now
     other.writer.retention.finish()
     require_exact(target, [*sent, *late], shown, HOUR)
