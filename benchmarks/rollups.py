@@ -41,11 +41,11 @@ ROUTES: dict[str, dict[str, Any]] = {
 WIDTHS = (-12, -8, -9, 11, 12, 12, 8, 16, 18)
 
 
-def batches_of_series(series: int, days: int, batch: int = BATCH) -> Iterator[Batch]:
+def batches_of_series(series: int, days: int) -> Iterator[Batch]:
     """Yield the records of all series in order of time."""
     count = series * days * 86_400_000_000 // PAUSE
-    for first in range(1, count + 1, batch):
-        positions = range(first, min(first + batch, count + 1))
+    for first in range(1, count + 1, BATCH):
+        positions = range(first, min(first + BATCH, count + 1))
         numbers = [(position - 1) % series for position in positions]
         times = [MIDNIGHT + (position - 1) // series * PAUSE for position in positions]
         payloads = [b'{"temp":%.3f}' % (20 + 5 * math.sin(position / 9000)) for position in positions]

@@ -31,7 +31,7 @@ BRIEF = {
     "codecs.py": ("--rounds=1", "--times=10"),
     "latency.py": ("--rate=200", "--seconds=0.5", "--rounds=1", "--clients=2", "--idle=0.2", "--databases=sqlite"),
     "growth.py": ("--messages=300", "--topics=10", "--properties=10", "--backlog=1000", "--models=wide, one;narrow"),
-    "month.py": ("--series=1", "--days=1", "--engines=sqlite"),
+    "month.py": ("--topics=1", "--properties=2", "--days=1", "--engines=sqlite"),
     "payloads.py": ("--messages=200", "--rounds=1", "--models=wide", "--forms=flat;zigbee"),
     "plots.py": ("--records=300", "--rounds=1", "--engines=sqlite", "--routes=wide;narrow;eav;document"),
     "reader.py": ("--messages=300", "--rounds=1", "--engines=sqlite"),
