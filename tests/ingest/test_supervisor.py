@@ -85,6 +85,13 @@ async def until(is_so: Callable[[], bool]) -> None:
     raise AssertionError("it has not happened in time")
 
 
+async def running(supervisor: Supervisor) -> int:
+    """Return the child's process id; the child may write before its parent knows it."""
+    await until(lambda: supervisor.pid is not None)
+    assert supervisor.pid is not None
+    return supervisor.pid
+
+
 def exists(pid: int) -> bool:
     """Return True if there is such a process."""
     try:
@@ -136,8 +143,7 @@ def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFix
         supervisor.start()
         for count in range(1, 4):
             await until(partial(written, log, count))
-            assert supervisor.pid is not None
-            os.kill(supervisor.pid, signal.SIGKILL)
+            os.kill(await running(supervisor), signal.SIGKILL)
         await until(lambda: len(lines(log)) == 4)
         await supervisor.stop()
 
@@ -206,8 +212,7 @@ def test_a_child_that_does_not_end_is_killed(log: Path, caplog: pytest.LogCaptur
         supervisor = Supervisor(b"job", command(STUBBORN, log), drain=0.1, kill=0.1)
         supervisor.start()
         await until(lambda: lines(log) != [])
-        pid = supervisor.pid
-        assert pid is not None
+        pid = await running(supervisor)
         await supervisor.stop()
         assert not exists(pid)
 
