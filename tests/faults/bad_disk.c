@@ -3,16 +3,20 @@
  *
  * BAD_DISK_FILES   the files: those whose path contains this
  * BAD_DISK_SWITCH  a file that holds how many calls in a thousand fail; without it, none does
+ * BAD_DISK_POWER   a file that holds at how many calls in a thousand the power goes off; without it, at none
  *
  * write and pwrite fail with EIO or ENOSPC, or write only a part.  fsync and fdatasync fail with EIO, and what was
  * written since the last sync that worked may be gone then, as on file systems that drop such pages
  * [https://wiki.postgresql.org/wiki/Fsync_Errors].  Other threads and processes are spared nothing of this.
+ *
+ * When the power goes off, what was written since the last sync is gone, all of it or any part, and the process ends.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +29,7 @@ struct undo {
     struct undo *before;
     dev_t device;
     ino_t file;
+    int descriptor;
     off_t offset;
     size_t size;
     char bytes[];
@@ -55,8 +60,8 @@ static int is_meant(int descriptor) {
     return path[0] == '/' && strstr(path, wanted) != NULL;
 }
 
-static int fails(void) {
-    const char *path = getenv("BAD_DISK_SWITCH");
+static int happens(const char *name) {
+    const char *path = getenv(name);
     int descriptor = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     char text[16] = "";
     if (descriptor < 0)
@@ -77,8 +82,20 @@ static void remember(int descriptor, off_t offset, size_t size) {
     ssize_t there = pread(descriptor, undo->bytes, size, offset);
     memset(undo->bytes + (there > 0 ? there : 0), 0, size - (size_t)(there > 0 ? there : 0));
     undo->before = undos, undo->device = status.st_dev, undo->file = status.st_ino;
-    undo->offset = offset, undo->size = size;
+    undo->descriptor = descriptor, undo->offset = offset, undo->size = size;
     undos = undo;
+}
+
+/* The power goes off: take back what was not synced, all of it or a part, and end the process. */
+static void lose_power(void) {
+    unsigned int kept = chance(2) ? chance(100) : 0;
+    for (struct undo *undo = undos; undo; undo = undo->before) {
+        struct stat status;
+        int is_open = !fstat(undo->descriptor, &status) && undo->device == status.st_dev && undo->file == status.st_ino;
+        if (is_open && chance(100) >= kept)
+            REAL(pwrite64)(undo->descriptor, undo->bytes, undo->size, undo->offset);
+    }
+    kill(getpid(), SIGKILL);
 }
 
 /* The end of a sync: forget what was written to a file, or take it back. */
@@ -103,8 +120,10 @@ static ssize_t put(int descriptor, const void *data, size_t size, off_t offset, 
     if (!is_meant(descriptor))
         return is_at ? REAL(pwrite64)(descriptor, data, size, offset) : REAL(write)(descriptor, data, size);
     pthread_mutex_lock(&lock);
+    if (happens("BAD_DISK_POWER"))
+        lose_power();
     int failure = 0;
-    if (fails()) {
+    if (happens("BAD_DISK_SWITCH")) {
         unsigned int kind = chance(3);
         failure = kind == 0 ? EIO : kind == 1 ? ENOSPC : 0;
         if (size > 1)
@@ -135,7 +154,9 @@ static int synced(int descriptor, int (*sync_it)(int)) {
     if (!is_meant(descriptor))
         return sync_it(descriptor);
     pthread_mutex_lock(&lock);
-    int is_failure = fails();
+    if (happens("BAD_DISK_POWER"))
+        lose_power();
+    int is_failure = happens("BAD_DISK_SWITCH");
     settle(descriptor, is_failure && chance(2));
     pthread_mutex_unlock(&lock);
     if (is_failure) {

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
@@ -185,6 +185,8 @@ class BridgeProcess:
         self.configure(**document)
         self._process: subprocess.Popen[bytes] | None = None
         self._seen = 0
+        self.environment: Mapping[str, str] = {}
+        """What the next start adds to the environment."""
 
     def configure(self, **document: Any) -> None:
         """Write the configuration for the next start."""
@@ -215,7 +217,9 @@ class BridgeProcess:
         command = [sys.executable, "-m", "amqtt_db", "run", str(self.directory / "bridge.yaml")]
         self._seen = self.logged("connected with MQTT")
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.directory, env=os.environ | self.environment
+            )
 
     def stop(self) -> int:
         """SIGTERM, and wait for a clean end."""
@@ -228,6 +232,11 @@ class BridgeProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait(PATIENCE)
+
+    @property
+    def is_running(self) -> bool:
+        """True unless it has ended."""
+        return self._process is not None and self._process.poll() is None
 
     def logged(self, text: str) -> int:
         """Return how often a text is in the log."""

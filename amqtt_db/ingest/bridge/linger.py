@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-LINGER_SECONDS: Final = 0.005
+LINGER_SECONDS: Final = 0.01
 """How long the first of few messages waits for more."""
 
-_MOST: Final = 8  # messages that wait; more are taken at once
-_WIDE: Final = 2 * _MOST
+_LEAST: Final = 8  # where fewer may wait, none does
+_FIRST: Final = 16  # messages that may wait at first; more are taken at once
+_MOST: Final = 64
 
 
 class Linger:
@@ -21,21 +22,21 @@ class Linger:
     def __init__(self, window: int, now: float) -> None:
         """``window``: how many messages the broker may send without an acknowledgement, or 0 if that is not known.
 
-        ``now`` in seconds, as in :meth:`note`.
+        A broker may send fewer than that; none is known to stop below 32.  ``now`` in seconds, as in :meth:`note`.
         """
-        self._is_wide = window >= _WIDE
+        self._most = min(window // 2, _FIRST)
         self._is_quiet = False
         self._noted = now
 
     def allows(self, waiting: int) -> bool:
         """Return True if so many messages may wait for more."""
-        return self._is_quiet and self._is_wide and waiting < _MOST
+        return self._is_quiet and waiting < self._most
 
     def note(self, taken: int, unacknowledged: int, now: float) -> None:
         """Note that messages are taken; so many packets of this connection are not acknowledged.
 
-        As many have been sent at once, so the broker's window is at least that.
+        As many have been sent at once, so the broker's window is at least that, and half of it may wait.
         """
-        self._is_quiet = taken * LINGER_SECONDS < _MOST * (now - self._noted)
-        self._is_wide = self._is_wide or unacknowledged >= _WIDE
+        self._most = max(self._most, min(unacknowledged // 2, _MOST))
+        self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * (now - self._noted)
         self._noted = now

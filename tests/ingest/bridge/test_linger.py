@@ -34,21 +34,22 @@ def test_messages_at_a_low_rate_wait() -> None:
     """A thousand in a second, if the broker's window is known to be wide; never more than half of it."""
     linger, now = Linger(1000, 0.0), 1.0
     for _ in range(10):
-        linger.note(5, 5, now)
-        now += 0.005
-        assert linger.allows(1)
-        assert linger.allows(7)
-        assert not linger.allows(8)
+        linger.note(10, 10, now)
+        now += LINGER_SECONDS
+        assert linger.allows(15)
+        assert not linger.allows(16)
 
 
 def test_a_wide_window_is_found_out() -> None:
-    """From sixteen messages that came at once; before that, none waits."""
+    """From messages that came at once, of which half may wait; before that, none waits."""
     linger = Linger(0, 0.0)
     linger.note(1, 1, 1.0)
     assert not linger.allows(1)
-    linger.note(16, 16, 1.001)
-    linger.note(1, 1, 2.0)
-    assert linger.allows(1)
+    for at_once, most in [(16, 8), (50, 25), (1000, 64), (1, 64)]:
+        linger.note(at_once, at_once, 2.0)
+        linger.note(1, 1, 3.0)
+        assert linger.allows(most - 1)
+        assert not linger.allows(most)
 
 
 def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def worlds(draw: st.DrawFn, *ids: Ids) -> World:
     qos = draw(st.sampled_from([(1,), (2,), (1, 2), (1, 1, 1, 2)]))
     ring = min(draw(st.sampled_from([8, 30, 100, 65535])), last_id)
     may_retry = last_id == 65535 and ((chosen == "round" and ring == last_id) or (chosen == "renumbered" and sets_dup))
-    restarts = chosen == "round" and draw(st.booleans())
+    # A broker that gives new ids to messages of QoS 2 breaks MQTT's rules; docs/bridge.md says what that may cost.
+    restarts = chosen == "round" and qos == (1,) and draw(st.booleans())
     # After a restart the first id tells that ids began again only if few of them are lost with connections.
     most = min(ring // 3, last_id // FEW if restarts else ring)
     return World(
