@@ -40,7 +40,8 @@ def bridged(directory: Path, sync: Sync) -> Iterator[tuple[Mosquitto, BridgeProc
 def lose_power_under_load(bridge: BridgeProcess, broker: Mosquitto, disk: BadDisk, qos: int) -> tuple[list[int], int]:
     """Return what is stored after a start on what is left, and how many messages were published.
 
-    The last one is stored after everything that the broker still had.
+    The writer has stored nothing of them before, so they are in the journal or at the broker.  The last one is stored
+    after everything that the broker still had.
     """
     bridge.environment = disk.environment("/mqtt.journal")
     bridge.start()
@@ -48,7 +49,7 @@ def lose_power_under_load(bridge: BridgeProcess, broker: Mosquitto, disk: BadDis
     broker.publish(numbers(0, PROOF), qos=qos)
     until(lambda: bridge.count() >= PROOF, "the first are stored")
     end = PROOF
-    with disk.losing_power(20):
+    with bridge.without_writer(), disk.losing_power(20):
         while bridge.is_running:
             broker.publish(numbers(end, end + MESSAGES), qos=qos)
             end += MESSAGES

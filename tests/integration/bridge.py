@@ -233,6 +233,19 @@ class BridgeProcess:
         self._process.kill()
         self._process.wait(PATIENCE)
 
+    @contextmanager
+    def without_writer(self) -> Iterator[None]:
+        """The writer is stopped, and killed at the end."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        until(children.read_text, "the bridge has a writer")
+        writer = int(children.read_text())
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(writer, signal.SIGKILL)
+
     @property
     def is_running(self) -> bool:
         """True unless it has ended."""

@@ -297,7 +297,11 @@ class BrokerConnection(Peer):
         if self._waiting:
             self._take()
         if self._committing is None:
-            self._resume()
+            rest = self._linger.rest(monotonic())
+            if rest:
+                asyncio.get_running_loop().call_later(rest, self._resume)
+            else:
+                self._resume()
 
     def _when_done(self, committed: asyncio.Future[None], go_on: Callable[[], None]) -> None:
         """Go on once something is on disk, unless the connection has ended."""

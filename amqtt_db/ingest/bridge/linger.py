@@ -11,6 +11,9 @@ from typing import Final
 LINGER_SECONDS: Final = 0.01
 """How long the first of few messages waits for more."""
 
+REST_SECONDS: Final = 0.004
+"""The least time between small commits at a high rate, if the window is far wider than what arrives in it."""
+
 _LEAST: Final = 8  # where fewer may wait, none does
 _FIRST: Final = 16  # messages that may wait at first; more are taken at once
 _MOST: Final = 64
@@ -25,12 +28,17 @@ class Linger:
         A broker may send fewer than that; none is known to stop below 32.  ``now`` in seconds, as in :meth:`note`.
         """
         self._most = min(window // 2, _FIRST)
-        self._is_quiet = False
+        self._is_quiet = self._is_small = False
         self._noted = now
 
     def allows(self, waiting: int) -> bool:
         """Return True if so many messages may wait for more."""
         return self._is_quiet and waiting < self._most
+
+    def rest(self, now: float) -> float:
+        """Return for how many seconds to read nothing more after a commit, so that the next one is of more messages."""
+        is_worthwhile = self._is_small and self._most == _MOST
+        return max(0.0, REST_SECONDS - (now - self._noted)) if is_worthwhile else 0.0
 
     def note(self, taken: int, unacknowledged: int, now: float) -> None:
         """Note that messages are taken; so many packets of this connection are not acknowledged.
@@ -39,4 +47,5 @@ class Linger:
         """
         self._most = max(self._most, min(unacknowledged // 2, _MOST))
         self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * (now - self._noted)
+        self._is_small = taken < _MOST
         self._noted = now

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, Linger
+from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, REST_SECONDS, Linger
 from amqtt_db.ingest.bridge.peer import Ending
 from tests.ingest.bridge.wire import Commits, connected, publish
 
@@ -50,6 +50,18 @@ def test_a_wide_window_is_found_out() -> None:
         linger.note(1, 1, 3.0)
         assert linger.allows(most - 1)
         assert not linger.allows(most)
+
+
+def test_reading_rests_after_a_small_commit_if_the_window_is_far_wider() -> None:
+    """Not after a large one, nor longer than the commit was too short, nor where a broker might wait for it."""
+    linger = Linger(1000, 0.0)
+    linger.note(30, 30, 1.0)
+    assert linger.rest(1.0) == 0
+    linger.note(200, 200, 1.0)
+    assert linger.rest(1.0) == 0
+    linger.note(30, 30, 1.0)
+    assert linger.rest(1.0) == REST_SECONDS
+    assert linger.rest(2.0) == 0
 
 
 def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> None:
