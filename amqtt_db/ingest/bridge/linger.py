@@ -11,7 +11,7 @@ from typing import Final
 LINGER_SECONDS: Final = 0.01
 """How long the first of few messages waits for more."""
 
-REST_SECONDS: Final = 0.004
+GATHER_SECONDS: Final = 0.004
 """The least time between small commits at a high rate, if the window is far wider than what arrives in it."""
 
 _LEAST: Final = 8  # where fewer may wait, none does
@@ -38,7 +38,7 @@ class Linger:
     def rest(self, now: float) -> float:
         """Return for how many seconds to read nothing more after a commit, so that the next one is of more messages."""
         is_worthwhile = self._is_small and self._most == _MOST
-        return max(0.0, REST_SECONDS - (now - self._noted)) if is_worthwhile else 0.0
+        return max(0.0, GATHER_SECONDS - (now - self._noted)) if is_worthwhile else 0.0
 
     def note(self, taken: int, unacknowledged: int, now: float) -> None:
         """Note that messages are taken; so many packets of this connection are not acknowledged.

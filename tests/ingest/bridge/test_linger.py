@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, REST_SECONDS, Linger
+from amqtt_db.ingest.bridge.linger import GATHER_SECONDS, LINGER_SECONDS, Linger
 from amqtt_db.ingest.bridge.peer import Ending
 from tests.ingest.bridge.wire import Commits, connected, publish
 
@@ -60,7 +60,7 @@ def test_reading_rests_after_a_small_commit_if_the_window_is_far_wider() -> None
     linger.note(200, 200, 1.0)
     assert linger.rest(1.0) == 0
     linger.note(30, 30, 1.0)
-    assert linger.rest(1.0) == REST_SECONDS
+    assert linger.rest(1.0) == GATHER_SECONDS
     assert linger.rest(2.0) == 0
 
 
