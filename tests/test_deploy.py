@@ -1,4 +1,4 @@
-"""What is in ``deploy/``: as far as it can be checked without systemd running, and the image only with ``--image``."""
+"""What is in ``deploy/``: checked without systemd; the image only with ``--image``."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def rename(
     """Give what is stored of a topic another topic, and move it to where that one's route wants it.
 
     It may be stopped and started again, even while messages arrive.  If there are records of the other topic already,
-    it asks first, because nothing tells them apart afterwards; so it does if sums of deleted records would be lost.
+    it asks first, because nothing tells them apart afterwards.  It also asks if sums of deleted records would be lost.
     """
     with error_boundary():
         settings = read_settings(path)

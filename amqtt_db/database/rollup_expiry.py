@@ -14,7 +14,7 @@ from amqtt_db.database.rollup_tables import FIRST_TIME, SECOND
 from amqtt_db.models.rollup import floor_time
 
 _NOTED_STEPS: Final = "rollup "  # before the hash of a route, in names of notes
-_ENDED_STEPS: Final = "ended rollup "  # the same, for a route that sums up no more
+_ENDED_STEPS: Final = "ended rollup "  # the same, for a route that no longer sums up
 
 
 @attrs.frozen
@@ -34,7 +34,7 @@ class Expiry:
         return _round_up(self.records if every == shortest else min(self.records, self.intervals), every)
 
     def of_whole_intervals(self, shortest: int, longest: int) -> Expiry:
-        """Return the same for a route with other steps: its intervals are gone that are not there as a whole."""
+        """Return the same for a route with other steps: an interval that is there only in part counts as gone."""
         records = self.records if self.records == FIRST_TIME else _round_up(self.records, shortest)
         intervals = self.intervals if self.intervals == FIRST_TIME else _round_up(self.intervals, longest)
         return attrs.evolve(self, records=records, intervals=intervals)

@@ -41,7 +41,7 @@ class RollupTables:
         return {(row[0], row[1]): row[2] for row in self.connection.execute(query)}
 
     def find_summed(self, topics: Iterable[str]) -> set[str]:
-        """Return those of some topics that have any series."""
+        """Return which of some topics have any series."""
         table, by_hash = self.catalog.rollup_series, {key_hash(topic): topic for topic in topics}
         found: set[str] = set()
         for hashes in batched(by_hash):

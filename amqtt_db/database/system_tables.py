@@ -220,7 +220,7 @@ def rollup_note(build: Builder) -> sa.Table:
     """Return the table of notes on changed records: a row for each transaction and route, with topics and times.
 
     If the records are new, ``first`` and ``last`` are the least and the greatest of their ids; if others may be stored
-    between them, the JSON has the runs of their ids too, under a name that no topic has.
+    between them, the JSON also has the ranges of their ids, under a name that no topic has.
     """
     return build.table(
         "mqtt_rollup_note",

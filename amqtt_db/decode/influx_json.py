@@ -1,4 +1,4 @@
-"""Line protocol as most senders write it, turned into JSON, which orjson reads in one go.
+"""Line protocol as most senders write it, turned into JSON, which orjson reads in one call.
 
 This is for speed only: a line with escapes, or with any mistake, is left to :mod:`amqtt_db.decode.influx`.
 """
@@ -56,7 +56,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
 
 @lru_cache(512)
 def _count_properties(separators: bytes) -> int:
-    """Return the number of a plain line's properties, given all its characters that are not plain letters; else 0."""
+    """Return how many properties a plain line has, given its characters that are not plain letters; else 0."""
     found = _SEPARATORS(separators)
     return 0 if found is None else 2 + found[1].count(b"=") + found[2].count(b"=")
 
@@ -70,7 +70,7 @@ def _read_fields(begin: bytes, fields: bytes, texts: list[bytes]) -> dict[str, A
 
 
 def _read_as_json(begin: bytes, fields: bytes, texts: list[bytes]) -> dict[str, Any] | None:
-    """Return the record of a line, without its time.  Raises ValueError, or returns None, if it is not so plain.
+    """Return the record of a line, without its time.  Raises ValueError, or returns None, if the line is not plain.
 
     Each value gets an exponent, with which only a number is JSON, and a float.  Integers, true and false lose it again.
     """

@@ -25,7 +25,7 @@ def decode(payload: bytes) -> Any:
 
 
 def _decode_any(payload: bytes) -> Any:
-    """Decode a payload that may also be too deep, have keys that are bytes, or have a mistake, which is told."""
+    """Decode a payload that may also be too deep, have keys that are bytes, or be invalid: then the error says why."""
     try:
         data = unpackb(payload, timestamp=3, strict_map_key=False, ext_hook=_refuse_extension)
         if not is_like_json(data, len(payload)):

@@ -102,7 +102,7 @@ def _resolve_one(entry: Any, base: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _take_others(entry: dict[str, Any]) -> dict[str, Any]:
-    """Take other labels than SenML's out of an entry; return them as properties.
+    """Take labels that SenML does not define out of an entry; return them as properties.
 
     RFC 8428, section 4.4: a receiver ignores a label that it does not know, unless it ends in an underscore.
     """
@@ -117,8 +117,8 @@ def _take_others(entry: dict[str, Any]) -> dict[str, Any]:
 class _EntryForm:
     """What the labels of an entry, and the types of their values, say.
 
-    These are the labels whose values are converted, and how; those of numbers, and of base values; and that of the
-    measurement's value, if it has one.
+    ``converted`` has the labels whose values are converted, each with its function; ``numbers`` those of numbers;
+    ``base`` those of base values; ``value`` is the label of the measurement's value, if it has one.
     """
 
     converted: tuple[tuple[str, Callable[[Any], Any]], ...]
@@ -192,7 +192,7 @@ def _read_seconds(seconds: float) -> datetime:
 
 
 def _decode_base64(text: str) -> bytes:
-    """Return the bytes of base64 for URLs, with which JSON writes them."""
+    """Return the bytes that a text in base64 for URLs stands for, as SenML in JSON has them."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -137,7 +137,7 @@ class Site:
             self._streams -= 1
 
     def end_streams(self) -> None:
-        """Let all streams end soon, because the server does."""
+        """Let all streams end soon, because the server ends."""
         self._ending.set()
 
     def _part(self, name: str, query: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ _STREAM_SECONDS: Final = 1  # for open pages to notice the end
 
 
 class _PageServer(uvicorn.Server):
-    """A server whose streams end with it; otherwise it would wait for them, and then log that it cuts them off."""
+    """Ends its streams when it ends; otherwise it would wait for them, and then log that it cuts them off."""
 
     def __init__(self, site: Site, web: WebSettings) -> None:
         super().__init__(

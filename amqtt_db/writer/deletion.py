@@ -81,7 +81,7 @@ class Deleter:
                     return
 
     def _delete_payloads_of(self, ids: Collection[int], main: Collection[str], connection: sa.Connection) -> None:
-        """Delete the payloads of messages without any record left, so that none of these can be stored again."""
+        """Delete the payloads of messages without any record left, so that their records cannot be stored again."""
         left: set[int] = set()
         for column in [sa.table(name, sa.column("id")).c.id for name in main]:
             for some in batched(ids):

@@ -328,7 +328,7 @@ class Retention:
         return int(self._clock.now() * 1_000_000)
 
     def _before(self, keep: timedelta, interval: int | None) -> int:
-        """Return before which time records are too old; those with sums, by whole intervals."""
+        """Return the time before which records are too old; for topics with sums, where an interval ends."""
         before = int((self._clock.now() - keep.total_seconds()) * 1_000_000)
         return before if interval is None else floor_time(before, interval)
 

@@ -36,7 +36,7 @@ class RetentionGroup:
     age.  ``rules`` has the topics that have rollups, which must be up to date before records are deleted.
 
     ``intervals`` has the topics with sums, perhaps of an earlier route.  Their records are deleted by whole intervals,
-    of this length in microseconds, so that none is ever summed up again from what is left of it.
+    of this length in microseconds, so that no interval is ever summed up again from a part of its records.
     """
 
     main: BoundTable
@@ -118,7 +118,7 @@ def retention_groups(
 def _find_summed_topics(
     catalog: Catalog, database: sa.Engine, routes: Sequence[Route], rules: RollupRules
 ) -> Mapping[str, int]:
-    """Return the topics that have sums though their route sums up no more, with the length of the shortest ones."""
+    """Return the topics with sums whose route no longer sums up, each with its shortest interval."""
     names = {route.filter.text for route in routes if route.keep is not None} - rules.keys()
     with database.begin() as connection:
         return find_summed_topics(connection, catalog, names) if names else {}

@@ -1,4 +1,4 @@
-"""The intervals that a topic has, read as those of any step that can be made of them, some thousand at a time."""
+"""The intervals that a topic has, and longer ones that can be made of them, a few thousand at a time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _INTERVALS_AT_ONCE: Final = 2000  # of the shortest intervals
 class KnownIntervals:
     """What a topic amounts to: its series, and its steps, the shortest first.
 
-    ``changed`` is the time from which on its shortest intervals are there, of which longer ones are made; before that,
-    only longer ones may be left.
+    From the time ``changed`` on, its shortest intervals are there, and longer ones are made of them; before that, only
+    longer ones may be left.
     """
 
     tables: RollupTables
@@ -43,7 +43,7 @@ class KnownIntervals:
         return any(every % step == 0 for step in self.steps)
 
     def round_expiry(self, expiry: Expiry, rule: RollupRule) -> Expiry:
-        """Return until when a route that gets these intervals cannot sum up the topic again: whole ones of its own."""
+        """Return until when a route with these intervals cannot sum up again: the end of one of its own intervals."""
         if self.can_make(rule.shortest):
             return expiry.of_whole_intervals(rule.shortest, rule.longest)
         end = expiry.of_whole_intervals(rule.longest, rule.longest).records
@@ -52,8 +52,8 @@ class KnownIntervals:
     def read(self, every: int, until: int, end: int) -> Iterator[tuple[SeriesName, Mapping[int, Rollup]]]:
         """Yield the intervals of a step that begin before ``until``, made of what lies before ``end``.
 
-        Each part has some of a series, by their starts.  ``until`` is where one begins; if ``end`` is within one, that
-        lasts until then.
+        Each item has some intervals of a series, by their starts.  An interval begins at ``until``; one
+        that contains ``end`` has only what lies before it.
         """
         fitting = [step for step in self.steps if every % step == 0]
         for name, id_ in self.series.items() if fitting else ():
@@ -94,7 +94,7 @@ def _make_interval(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
 def add_lost(snapshot: Snapshot, topic: str, expiry: Expiry, every: int) -> Expiry:
     """Return the expiry of a topic that no route sums up, so that nobody has noted what was deleted.
 
-    What is known of the time before the oldest record stays; ``every`` is the length of the shortest intervals.
+    Intervals before the oldest record stay; ``every`` is the length of the shortest intervals.
     """
     tables = RollupTables(snapshot.catalog, snapshot.connection)
     oldest = next(read_records(snapshot, Selection(TopicFilter.exactly(topic))), None)

@@ -175,7 +175,7 @@ def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
 
 @given(readings, st.data())
 def test_damaged_payloads_are_decoded_or_refused(data: dict[str, Any], draw: st.DataObject) -> None:
-    """So it is with a payload that has a wrong byte."""
+    """The same holds for a payload with a wrong byte."""
     payload = bytearray(written(READING, data))
     payload[draw.draw(st.integers(0, len(payload) - 1))] = draw.draw(st.integers(0, 255))
     check_any(decode_reading, bytes(payload), dict)

@@ -197,7 +197,7 @@ pieces = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
 @example("", ',b=\0,c=1"x"')
 @example("", ',b="\\n"')
 def test_plain_lines_are_read_as_all_others(tags: str, fields: str) -> None:
-    """They take a shorter way, through JSON, which a space before the line closes; both come to the same end."""
+    """Plain lines are read as JSON, but not if a space is before them; both ways give the same record."""
     line = f"m{tags} a=1{fields}"
     plain = read_plain_line(line.encode(), 1)
     assert plain is None or repr(plain) == repr(read(f" {line}"))

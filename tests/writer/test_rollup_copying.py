@@ -70,7 +70,7 @@ def test_a_copy_counts_once_what_expires_meanwhile(tmp_path: Path, short: Any, n
 
 
 def test_a_copy_with_other_steps_has_the_sums_of_what_it_has(tmp_path: Path) -> None:
-    """Where no interval can be made of the old ones."""
+    """It has none where no interval can be made of the old ones."""
     bench = Workbench(tmp_path, route := make_route(keep="30 min"))
     _fill(bench, "t/a")
     (tmp_path / "new").mkdir()

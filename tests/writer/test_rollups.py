@@ -175,7 +175,7 @@ def test_sums_follow_a_route_whose_filter_changes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_summed_up_again_from_a_part_of_it(site: Site) -> None:
-    """`keep` without `rollup` deletes whole intervals of what has been summed up, so none is left in part."""
+    """`keep` without `rollup` deletes whole intervals of what has been summed up, so it leaves no part of one."""
     on = make_route()
     bench = Workbench(site, on)
     bench.send(*(sent := [_said(20 * n, temp=n, door="open") for n in range(60)]))

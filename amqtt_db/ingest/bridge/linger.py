@@ -36,14 +36,14 @@ class Linger:
         return self._is_quiet and waiting < self._most
 
     def rest(self, now: float) -> float:
-        """Return for how many seconds to read nothing more after a commit, so that the next one is of more messages."""
+        """Return for how many seconds to read nothing more after a commit, so that the next one has more messages."""
         is_worthwhile = self._is_small and self._most == _MOST
         return max(0.0, GATHER_SECONDS - (now - self._noted)) if is_worthwhile else 0.0
 
     def note(self, taken: int, unacknowledged: int, now: float) -> None:
-        """Note that messages are taken; so many packets of this connection are not acknowledged.
+        """Note how many messages are taken, and how many packets of this connection are not acknowledged.
 
-        As many have been sent at once, so the broker's window is at least that, and half of it may wait.
+        As many as these have been sent at once, so the broker's window is at least that, and half of it may wait.
         """
         self._most = max(self._most, min(unacknowledged // 2, _MOST))
         self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * (now - self._noted)

@@ -15,13 +15,14 @@ QoS 1: a message is one that was stored before if all of this holds.
   it.  NATS sends these again only later, behind new ones.
 - The broker is round: ids have gone in sequence for more than four windows, and went on so after it had seen
   acknowledgements that freed lower ids.  A PINGREQ sent behind them shows that, because brokers answer in order.
-- No connection since has begun anew: its first id was one of those with which a broker begins that counts from 1.  NATS
-  does so when it is restarted.  If no id came on the last connection, the first ones may have been sent there: then
-  this connection begins anew if its first id is low.
+- The broker has not counted from 1 again since.  The first id of a connection shows that, if it is 1, 2 or 3; NATS does
+  so when it is restarted.  If no id came on the last connection, the first ones may have been sent there: then any low
+  first id shows it.
 
-QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if no
-connection since has begun anew, and if it is marked as redelivered, at a broker that does that.  A message after PUBREL
-is judged as at QoS 1: Mosquitto forgets that it had got PUBREC if a connection ends before it has sent PUBREL.
+QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if the
+broker has not counted from 1 again since, and if it is marked as redelivered, at a broker that does that.  A message
+after PUBREL is judged as at QoS 1: Mosquitto forgets that it had got PUBREC if a connection ends before it has sent
+PUBREL.
 
 If a CONNECT was never answered, the broker may have lost the session and begun a new one.  That has no subscriptions,
 so nothing comes before the next SUBSCRIBE.  So before that, the answer to a PINGREQ is awaited: if a message comes
@@ -122,7 +123,7 @@ class Session:
         self._marks = False  # the broker is known to mark what it sends again
         self._began = self._acked = 0  # the last number before this connection, and the last acknowledged on it
         self._present = self._skip_retained = False
-        self.starts_anew: bool | None = None
+        self.counts_again: bool | None = None
         """Whether this connection's ids began as if the broker counted from 1 again; None before the first one."""
         self._released = 0  # the id released last on this connection, or 0
         self._freed: tuple[int, int] | None = None  # id and number of a message acknowledged before our PINGREQ
@@ -174,7 +175,7 @@ class Session:
         self._window = window
         self._skip_retained = skip_retained
         self._present = self._may_miss = present
-        self.starts_anew = self._freed = None
+        self.counts_again = self._freed = None
         self._released = 0
         self.is_doubtful = present and self._before == _UNANSWERED
         self._began = self._acked = self._count
@@ -202,7 +203,7 @@ class Session:
             if qos:
                 heads.append(_ANSWERS[qos] | packet_id)
                 checksum = crc32(payload, crc32(topic, qos)) << 16 | (len(payload) or left_out) & 0xFFFF
-                if self.starts_anew is None:
+                if self.counts_again is None:
                     self._note_start(packet_id)
                 self._marks |= dup
                 if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
@@ -273,7 +274,7 @@ class Session:
             return
         if self.is_doubtful:
             self._resolve(is_new=False)
-        if self.starts_anew is None and not self._released and packet.packet_id in _FIRST_IDS:
+        if self.counts_again is None and not self._released and packet.packet_id in _FIRST_IDS:
             self._note_start(packet.packet_id)
         self._released = packet.packet_id
         self._release(packet.packet_id)
@@ -302,9 +303,9 @@ class Session:
         is_first = packet_id in _FIRST_IDS
         if self.is_doubtful:
             self._resolve(is_new=is_first)
-        self.starts_anew = is_first or (self._before is not None and packet_id <= _MOST_MISSING)
-        if self.starts_anew:
-            self._begin_anew()
+        self.counts_again = is_first or (self._before is not None and packet_id <= _MOST_MISSING)
+        if self.counts_again:
+            self._forget_earlier()
         self._connecting = None
         self._notes.append((_CONNECTING, None))
 
@@ -315,7 +316,7 @@ class Session:
         self._connecting = _ANSWERED
         self._notes += [*(self._forget() if is_new else []), (_CONNECTING, _ANSWERED)]
 
-    def _begin_anew(self) -> None:
+    def _forget_earlier(self) -> None:
         """Recognize nothing from before: its ids may be those of other messages now."""
         for packet_id in list(self._unreleased):
             self._release(packet_id)

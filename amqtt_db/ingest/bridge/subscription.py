@@ -86,7 +86,7 @@ class Subscription:
     def lose(self) -> None:
         """Log that the broker has lost the session, if it had one, and forget what it has granted.
 
-        That is committed with the end of the old session, or the new one might never be subscribed.
+        This is committed with the end of the old session; otherwise the bridge might never subscribe in the new one.
         """
         if self.granted:
             self._remember({})

@@ -332,9 +332,9 @@ class History:
         messages = [one for one in taken if not isinstance(one, Suback)]
         was_proven = self._session.is_proven
         received = self._session.receive(messages, 0, 0)
-        if not self._is_begun and self._session.starts_anew is not None:
+        if not self._is_begun and self._session.counts_again is not None:
             self._is_begun = True
-            self._is_proven = was_proven and not self._session.starts_anew
+            self._is_proven = was_proven and not self._session.counts_again
             self._proven += self._is_proven
         notes = [*received.notes, *self._forget_filters()]
         if len(messages) < len(taken):

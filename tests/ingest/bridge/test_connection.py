@@ -1,4 +1,4 @@
-"""When a connection subscribes, and what is on disk by then."""
+"""When a connection subscribes, and what is on disk at that time."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_an_unanswered_connect_leaves_a_doubt(first: Publish | Pubrel | Pingresp
 
 @pytest.mark.parametrize("first", [[message(1)], []])
 def test_nothing_is_recognized_from_before_the_ids_began_again(first: list[Publish]) -> None:
-    """Not even later, when the first id is another; and that they began again may have been lost with a connection.
+    """Not even on later connections; and the ids that showed it may have been lost with a connection.
 
     NATS counts from 1 after a restart, and sends again only later, behind new messages.
     """
