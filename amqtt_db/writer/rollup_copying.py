@@ -25,7 +25,7 @@ from amqtt_db.writer.workshop import Workshop
 
 @attrs.frozen
 class ExpiredSums:
-    """What the expired records of a topic amount to: until when, and the intervals, which are still to be read.
+    """The sums of a topic's expired records: until when records have expired, and the intervals, which are read later.
 
     ``notes`` are about records that came late for such intervals, and are not summed up yet.
     """

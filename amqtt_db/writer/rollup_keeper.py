@@ -157,7 +157,7 @@ class RollupKeeper:
                 late[topic, note.route].append((Span(span.start, min(span.end, max(first.values()))), note))
 
     def _add_noted(self, connection: sa.Connection, late: _Late, expiry: Mapping[str, Expiry], last_note: int) -> None:
-        """Add the records that came late, each once, though several notes may say so: one of them may be to come."""
+        """Add the records that came late, each once: one that a later note names too is left to that note."""
         for (topic, route), noted in late.items():
             ids = Span(min(note.ids[0].start for _, note in noted), max(note.ids[-1].end for _, note in noted))
             later = [

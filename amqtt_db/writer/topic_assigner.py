@@ -50,7 +50,7 @@ class TopicAssigner:
             self._assign(batch, new)
 
     def forget(self) -> None:
-        """Forget all that was decided; the catalogue says it again."""
+        """Forget all decisions; the catalogue still has them."""
         self.router = TopicRouter(self._routes)
         self._target.forget_assignments()
 

@@ -169,7 +169,7 @@ def test_what_does_not_fit_the_schema_has_a_reason(schema: Any, payload: bytes, 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     check_any(decode_reading, payload, dict)
 
 
@@ -209,7 +209,7 @@ def test_a_fingerprint_finds_the_schema(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=40))
 def test_any_header_is_decoded_or_refused(payload: bytes) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     decoder = header_decoder({"1": json.dumps(READING).encode()})
     for start in (b"", b"\0\0\0\0\x01", b"\xc3\x01"):
         check_any(decoder, start + payload, dict)

@@ -113,7 +113,7 @@ def test_what_the_library_writes_is_read(data: dict[str, Any]) -> None:
 
 @given(objects, st.data())
 def test_damaged_payloads_are_decoded_or_refused(data: dict[str, Any], draw: st.DataObject) -> None:
-    """What comes out is plain data within the bounds, or a reason."""
+    """The result is plain data within the bounds, or an error with a reason."""
     payload = bytearray(bson.encode(data))
     payload[draw.draw(st.integers(0, len(payload) - 1))] = draw.draw(st.integers(0, 255))
     check_any(plain_decoder("bson"), bytes(payload), dict)

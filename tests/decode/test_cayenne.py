@@ -106,5 +106,5 @@ def _just_above(raw: int, per_unit: int) -> float:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     check_any(plain_decoder("cayenne"), payload, dict)

@@ -176,7 +176,7 @@ def test_the_depth_is_bounded_whatever_reads_it(inner: Any, levels: int) -> None
 @given(st.binary(max_size=60))
 @example(b"\xfe\xff\xd8")
 def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
-    """Whatever arrives at any decoder, what comes out is plain data within the bounds, or a reason."""
+    """Whatever a decoder gets, the result is plain data within the bounds, or an error with a reason."""
     without_options = FORMATS.keys() - {"struct", "avro", "protobuf", "sparkplug"}
     for spec in (*without_options, {"struct": {"format": "<I", "names": ["a"]}}):
         check_any(plain_decoder(spec), payload)

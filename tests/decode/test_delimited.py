@@ -108,6 +108,6 @@ def test_what_the_standard_library_writes_is_read(rows: list[list[str]]) -> None
 
 @given(st.text(st.sampled_from('a,;"\n\r\t1.é'), min_size=1))
 def test_any_text_is_decoded_or_refused(text: str) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     for spec in ("csv", "tsv", {"csv": {"names": ["a"], "comma": True}}):
         check_any(plain_decoder(spec), text.encode(), dict)

@@ -168,7 +168,7 @@ def test_what_another_library_writes_is_read(
 
 @given(st.text(st.sampled_from('m,= "\\\n#a1.ite-\r\t_')))
 def test_any_text_is_decoded_or_refused(text: str) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     check_any(plain_decoder("influx"), text.encode(), dict)
 
 

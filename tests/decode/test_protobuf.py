@@ -140,7 +140,7 @@ def test_what_the_library_writes_is_read(fields: dict[str, Any], inner: list[dic
 
 @given(payload=st.binary(max_size=80))
 def test_any_bytes_are_decoded_or_refused(payload: bytes, decoder: Decoder) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     check_any(decoder, payload, dict)
 
 

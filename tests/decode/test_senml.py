@@ -169,6 +169,6 @@ def _outcome(payload: bytes) -> Any:
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     for start in (b"", b"\x81", b"\x81\xa2", b"["):
         check_any(plain_decoder("senml"), start + payload, dict)

@@ -696,7 +696,7 @@ def test_what_is_not_sparkplug(topic: str, payload: bytes, reason: str) -> None:
 
 @given(st.binary(max_size=80), st.sampled_from(["NBIRTH", "NDATA", "DBIRTH", "DDATA", "NDEATH", "DCMD"]), st.data())
 def test_any_bytes_are_decoded_or_refused(noise: bytes, kind: str, data: st.DataObject) -> None:
-    """Noise or a damaged payload: what comes out is plain data within the bounds, or a reason."""
+    """From noise or a damaged payload, the result is plain data within the bounds, or an error with a reason."""
     host, node = plant()
     topic = f"spBv1.0/G/{kind}/E{'/D' if kind[0] == 'D' else ''}"
     _, payload = node.device_birth("D", Temp=1.5, Count=1)

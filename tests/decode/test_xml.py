@@ -120,6 +120,6 @@ def _without_empty(data: Any) -> Any:
 
 @given(st.text(st.sampled_from('<>a/="&;!?[]- x1\n')), st.binary(max_size=20))
 def test_any_payload_is_decoded_or_refused(text: str, payload: bytes) -> None:
-    """Whatever is sent, what comes out is plain data within the bounds, or a reason."""
+    """Whatever is sent, the result is plain data within the bounds, or an error with a reason."""
     for one in (text.encode(), b"<a>" + text.encode() + b"</a>", payload, b"<a>" + payload):
         check_any(plain_decoder("xml"), one)

@@ -179,7 +179,7 @@ def test_a_page_fits_and_is_content(name: str, window: Window) -> None:
 def test_the_docs_have_pictures(
     browser: Chrome, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--screenshots docs/images` takes them anew, of the pages that docs/web.md shows."""
+    """`--screenshots docs/images` takes new ones of the pages that docs/web.md shows."""
     shots = request.config.getoption("--screenshots")
     names = re.findall(r"images/page-(\w+)-light\.png", (DOCS / "web.md").read_text(encoding="utf-8"))
     assert set(names) < set(PAGES)
