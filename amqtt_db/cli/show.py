@@ -140,6 +140,8 @@ def render_preview(result: Preview) -> RenderableType:
         return Group(*parts, Text("an empty payload makes no record: the message would be counted as empty"))
     if result.reason is not None:
         return Group(*parts, Text(f"the message would become a dead letter: {escape_text(result.reason)}"))
+    if not result.records:
+        parts.append(Text("the message makes no record"))
     for record in result.records:
         rows = [(path, kind, value) for path, (kind, value) in record.properties().items()]
         title = f"Record {record.part} of {escape_text(record.topic)}{_describe_time(result.route, record)}"

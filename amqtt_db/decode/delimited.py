@@ -97,10 +97,13 @@ def _read_rows(
     rows: Iterator[tuple[int, list[str]]], names: Sequence[str], read: Callable[[str], Any], what: str
 ) -> Iterator[dict[str, Any]]:
     header = names or _check_header(tuple(next(rows, (0, []))[1]), what)
+    number = 0
     for number, row in rows:
         if len(row) != len(header):
             raise DecodeError(f"not {what}: line {number} has {len(row)} columns, expected {len(header)}")
         yield {name: value for name, cell in zip(header, row, strict=True) if (value := read(cell)) is not None}
+    if not names and not number:
+        raise DecodeError(f"not {what}: no row follows the header; if there is no header, name the columns in `names`")
 
 
 @lru_cache(256)

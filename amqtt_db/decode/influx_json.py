@@ -20,6 +20,7 @@ _SEPARATORS: Final = re.compile(rb"((?:,=)*) =\0?((?:,=\0?)*) ?").fullmatch
 _TRUE: Final = re.compile(rb"=(?:t|T|True|TRUE)(?=,|\Z)")
 _FALSE: Final = re.compile(rb"=(?:f|F|False|FALSE)(?=,|\Z)")
 _UNSIGNED: Final = re.compile(rb"=(\d+)u(?=,|\Z)")
+_TIME_DIGITS: Final = 20
 _MOST_SEPARATORS: Final = 1000  # so that the cache stays small
 _is_free: Final = frozenset({"time", "nanoseconds", "tag", "field"}).isdisjoint
 
@@ -46,7 +47,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
         if record is None or len(record) != count or not _is_free(record):
             return None
         if time:
-            if not time.isdigit():
+            if not time.isdigit() or len(time) > _TIME_DIGITS:
                 return None
             add_time(record, int(time) * unit)
     except (ValueError, OverflowError):

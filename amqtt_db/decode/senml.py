@@ -169,18 +169,23 @@ def _make_record(entry: Mapping[str, Any], value_label: str | None, base: Mappin
     if value_label is not None:
         value = entry[value_label]
         record["value"] = value + base["bv"] if value_label == "v" and "bv" in base else value
+    elif "bv" in base:
+        record["value"] = base["bv"]
     if "s" in entry or "bs" in base:
         record["sum"] = base.get("bs", 0) + entry.get("s", 0)
-    elif value_label is None:
+    elif "value" not in record:
         raise DecodeError("it has no value")
     seconds = base.get("bt", 0) + entry.get("t", 0)
-    if abs(seconds) >= _RELATIVE:
-        record["time"] = _read_seconds(seconds)
-    elif seconds:
-        record["time_offset"] = seconds
+    if seconds:
+        record |= _tell_time(seconds)
     if "ut" in entry:
         record["update_time"] = entry["ut"]
     return record
+
+
+def _tell_time(seconds: float) -> dict[str, Any]:
+    """Return a time of the calendar; one that is negative, or small, counts from now."""
+    return {"time": _read_seconds(seconds)} if seconds >= _RELATIVE else {"time_offset": seconds}
 
 
 @lru_cache(64)  # because the measurements of a pack often have the same time

@@ -58,12 +58,16 @@ _SILENCE: Final = 0.5  # seconds of waiting that need no log line
 def encode_job(where: str, config: Mapping[str, Any], *, niceness: int = 0) -> bytes:
     """Return a child's job as one line of YAML, for its standard input; unlike JSON, that keeps every key as it is.
 
+    The keys keep their order, too: the columns of a table follow it.
+
     ``config`` is a plugin section of the YAML, ``where`` its path there; ``niceness`` is added to this process's own.
     The child logs at this process's level.
     """
     level = PROJECT.getEffectiveLevel()
     job = {"where": where, "config": config, "level": level, "niceness": niceness}
-    return yaml.dump(job, Dumper=_JobDumper, default_style='"', default_flow_style=True, width=math.inf).encode()
+    return yaml.dump(
+        job, Dumper=_JobDumper, default_style='"', default_flow_style=True, width=math.inf, sort_keys=False
+    ).encode()
 
 
 def decode_job(line: bytes) -> dict[str, Any]:

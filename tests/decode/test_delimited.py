@@ -20,7 +20,6 @@ NAMES = {"names": ["temp", "humidity"]}
     [
         ("csv", b"temp,humidity\n21.5,46\n", {"temp": 21.5, "humidity": 46}),
         ("csv", b"temp,humidity\r\n1,2\r\n\r\n3,4", [{"temp": 1, "humidity": 2}, {"temp": 3, "humidity": 4}]),
-        ("csv", b"temp,humidity\n", []),
         ("csv", b'\xef\xbb\xbf"temp, inside", x \n1,2', {"temp, inside": 1, "x": 2}),
         ("csv", b"a,b,c\n,x,\n", {"b": "x"}),
         ("csv", b'a\n"two\nlines"\n"say ""hi"""', [{"a": "two\nlines"}, {"a": 'say "hi"'}]),
@@ -55,6 +54,7 @@ def test_what_is_not_written_like_a_number_is_text(cell: str) -> None:
     [
         (b"", "empty payload"),
         (b"\n", "there is no header"),
+        (b"21.5,46\n", "no row follows the header; if there is no header, name the columns in `names`"),
         (b"a,,c\n1,2,3", "column 2 of the header has no name"),
         (b"a,b,a\n1,2,3", "two columns of the header have the same name"),
         (b"a,b\n1,2\n1,2,kept-dark", "not CSV: line 3 has 3 columns, expected 2"),

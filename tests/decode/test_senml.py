@@ -53,6 +53,8 @@ both = pytest.mark.parametrize("write", [in_json, in_cbor])
         ([{"n": "a", "vb": False}], {"name": "a", "value": False}),
         ([{"n": "a", "bv": 10, "v": 0.5, "bs": 1, "s": 2}], {"name": "a", "value": 10.5, "sum": 3}),
         ([{"n": "a", "s": 0.5}], {"name": "a", "sum": 0.5}),
+        ([{"bn": "x", "bv": 5}, {"n": "a"}], {"name": "xa", "value": 5}),
+        ([{"n": "a", "v": 1, "t": -(2**29)}], {"name": "a", "value": 1, "time_offset": -(2**29)}),
         ([{"n": "a", "v": 1, "t": -60}], {"name": "a", "value": 1, "time_offset": -60}),
         ([{"n": "a", "v": 1, "t": SECOND + 0.25}], {"name": "a", "value": 1, "time": MOMENT + timedelta(seconds=0.25)}),
         ([{"n": "a", "v": 1, "ut": 60, "note": "x"}], {"name": "a", "value": 1, "update_time": 60, "note": "x"}),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqtt_db.errors import AmqttDbError, JournalError
+from amqtt_db.ingest.supervisor import decode_job, encode_job
 from amqtt_db.writer.lock import acquire_lock, require_same_routes
 from tests.workbench import routes
 
@@ -38,3 +39,12 @@ def test_a_writer_with_other_routes_is_in_the_way(change: dict[str, Any], tmp_pa
     os.close(lock)
     require_same_routes(journal, new)
     os.close(acquire_lock(journal, new))
+
+
+def test_routes_are_the_same_in_the_writers_process(tmp_path: Path) -> None:
+    """The writer gets its routes with the keys in the order of the YAML, so that nobody takes them for others."""
+    route = {"topic": "t", "decode": {"csv": {"names": ["power", "tariff"], "comma": True}}}
+    given = decode_job(encode_job("", {"routes": [route]}))["config"]["routes"][0]
+    lock = acquire_lock(tmp_path / "journal", routes(given))
+    require_same_routes(tmp_path / "journal", routes(route))
+    os.close(lock)
