@@ -1,7 +1,7 @@
 """Records summed up over intervals of time: numbers by count, sum and extremes, states by how long each value held.
 
 Everything here is pure.  Times and lengths are in microseconds, so that lengths of time are exact; sums are the doubles
-nearest to the sum of the values as doubles.
+nearest to the sum of what was added: of the values as doubles, or of the sums of shorter intervals.
 """
 
 from __future__ import annotations
@@ -197,7 +197,10 @@ def merge_rollups(rollup: Rollup, other: Rollup, span: Span) -> Rollup:
 
 
 def join_rollups(parts: Sequence[tuple[Span, Rollup]], whole: Span) -> Rollup:
-    """Return what an interval amounts to, from shorter ones in it, the oldest first."""
+    """Return what an interval amounts to, from shorter ones in it, the oldest first.
+
+    Their sums are rounded already; they are added exactly, so that only one more rounding follows.
+    """
     numbers = [part for _, part in parts if isinstance(part, NumberRollup)]
     if numbers:
         total = (

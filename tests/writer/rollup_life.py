@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from itertools import islice
+from itertools import groupby, islice
 from math import fsum
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.database.engines.servers import Site
 from tests.workbench import ARRIVAL, Workbench, routes
 
 MINUTE, HOUR = 60, 3600
+SHORTEST = 5 * MINUTE
 START = ARRIVAL // 1_000_000 // HOUR * HOUR
 """The hour of the first arrival, in seconds since 1970."""
 
@@ -41,7 +42,10 @@ def to_time(seconds: float) -> datetime:
 
 
 def aggregate(sent: list[Said], every: int) -> Iterator[RollupInterval]:
-    """Yield the intervals that messages amount to, each computed in the plainest way."""
+    """Yield the intervals that messages amount to, each computed in the plainest way.
+
+    The sum of a longer one is that of the shortest ones' sums, as the documentation says.
+    """
     for topic, path in sorted({(topic, path) for topic, data in sent for path in data if path != "at"}):
         values = sorted(
             ((data["at"], number, data[path]) for number, (of, data) in enumerate(sent) if of == topic and path in data)
@@ -52,10 +56,10 @@ def aggregate(sent: list[Said], every: int) -> Iterator[RollupInterval]:
             yield from _states(topic, path, values, every)
             continue
         for start in sorted({at // every * every for at, _, _ in values}):
-            here = [float(value) for at, _, value in values if start <= at < start + every]
-            yield RollupInterval(
-                topic, path, to_time(start), len(here), here[0], here[-1], fsum(here), min(here), max(here)
-            )
+            said = [(at, float(value)) for at, _, value in values if start <= at < start + every]
+            here = [value for _, value in said]
+            total = fsum(fsum(value for _, value in some) for _, some in groupby(said, lambda one: one[0] // SHORTEST))
+            yield RollupInterval(topic, path, to_time(start), len(here), here[0], here[-1], total, min(here), max(here))
 
 
 def _states(topic: str, path: str, values: list[tuple[float, int, str]], every: int) -> Iterator[RollupInterval]:
@@ -91,6 +95,7 @@ class Life:
     def send(self, topic: str, minutes: list[int], writer: str) -> None:
         """Store a message for each of some minutes, no two at the same time.
 
+        Numbers are whole, so that no sum is rounded: a record that comes late may round it once more.
         States come in time, because a state that is said late may only count.
         """
         said: list[Said] = []
