@@ -50,7 +50,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
             if not time.isdigit() or len(time) > _TIME_DIGITS:
                 return None
             add_time(record, int(time) * unit)
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return record
 
@@ -91,14 +91,8 @@ def _read_as_json(begin: bytes, fields: bytes, texts: list[bytes]) -> dict[str, 
 
 
 def _insert_texts(json: bytes, texts: list[bytes]) -> bytes:
-    """Return JSON with its texts, each of which is a whole value.  Raises ValueError."""
-    first, *parts = json.split(b'":\0e0')
-    if len(parts) != len(texts):
-        raise ValueError("a text is only a part of a value")
-    pieces = [first]
-    for text, part in zip(texts, parts, strict=True):
-        pieces += (b'":"', text, b'"', part)
-    return b"".join(pieces)
+    """Return JSON with its texts.  Raises TypeError if one of them is not a whole value."""
+    return json.replace(b"%", b"%%").replace(b'":\0e0', b'":"%b"') % (*texts,)
 
 
 def add_time(record: dict[str, Any], nanoseconds: int) -> None:
