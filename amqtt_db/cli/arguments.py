@@ -45,6 +45,13 @@ def parse_url(text: str) -> str:
     return text
 
 
+def parse_file(text: str) -> Path:
+    """Return the path of a file.  Raises BadParameter for a URL."""
+    if "://" in str(text):
+        raise typer.BadParameter("expected the path of a file, not a URL")
+    return Path(text)
+
+
 def parse_source(text: str) -> str:
     """Return the name of another database.  Raises BadParameter."""
     if not re.fullmatch(r"[\w.-]{1,40}", text):

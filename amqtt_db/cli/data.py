@@ -63,7 +63,8 @@ def show_topics(path: Config = None, topic: Topic = "#", as_json: AsJson = False
         if as_json:
             print_json([attrs.asdict(one) for one in found])
         else:
-            print_result(show.render_topics(found) if found else "Nothing is stored yet.", soft_wrap=True)
+            nothing = "Nothing is stored yet." if topic == "#" else f"No stored topic matches {topic}."
+            print_result(show.render_topics(found) if found else show.escape_text(nothing), soft_wrap=True)
 
 
 def show_latest(

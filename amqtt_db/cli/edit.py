@@ -53,6 +53,8 @@ def delete(
 
             deleter = Deleter(shop, wanted, before)
             found = deleter.find()
+            if not found and before is None:
+                raise AmqttDbError(f"no stored topic matches {wanted}; `amqtt-db topics` lists what is stored")
             count = sum(one.records for one in found)
             if not as_json:
                 for one in found:

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from amqtt_db.cli import show
-from amqtt_db.cli.arguments import AsJson, Config, parse_source, parse_url
+from amqtt_db.cli.arguments import AsJson, Config, parse_file, parse_source, parse_url
 from amqtt_db.cli.edit import open_workshop
 from amqtt_db.cli.output import make_console, print_json, print_text
 from amqtt_db.cli.shell import error_boundary, read_settings
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def backup(
     path: Config = None,
     *,
-    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The copy; an older one is replaced.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FILE", parser=parse_file, help="The copy; an older one is replaced.")
+    ],
 ) -> None:
     """Copy an SQLite database and its journal while messages arrive; for a server, say which tool does that."""
     from amqtt_db.database.backup import back_up  # noqa: PLC0415
@@ -78,12 +80,23 @@ def copy_database(
         if as_json:
             print_json([attrs.asdict(one) for one in copied])
             return
-        for one in copied:
-            counts = f"{format_count(one.new, 'record')} copied, {one.same} there before"
-            changed = f"; {format_count(one.changed, 'message')} changed since, brought along" if one.changed else ""
-            print_text(f"{show.escape_text(one.topic)}: {counts}; checksum {one.checksum}{changed}")
-        total = format_count(sum(one.records for one in copied), "record")
-        print_text(f"{total} of {format_count(len(copied), 'topic')} read back unchanged from {masked(to)}")
+        _tell([one for one in copied if one.total or one.changed], masked(to))
+
+
+def _tell(copied: Sequence[CopiedTopic], to: str) -> None:
+    """Say what became of topics with records; what earlier copies have compared is not compared again."""
+    for one in copied:
+        counts = f"{format_count(one.new, 'record')} copied, {one.total - one.new} there before"
+        checksum = f"; checksum {one.checksum}" if one.records else ""
+        changed = f"; {format_count(one.changed, 'message')} changed since, brought along" if one.changed else ""
+        print_text(f"{show.escape_text(one.topic)}: {counts}{checksum}{changed}")
+    read, total = sum(one.records for one in copied), sum(one.total for one in copied)
+    topics = format_count(len([one for one in copied if one.records]), "topic")
+    if read or not total:
+        print_text(f"{format_count(read, 'record')} of {topics} read back unchanged from {to}")
+    if total > read:
+        there = f"{format_count(total, 'record')} of {format_count(len(copied), 'topic')}"
+        print_text(f"{to} has {there}; those of earlier copies were compared then")
 
 
 def _make_bar() -> Progress:

@@ -30,7 +30,8 @@ def find_config(given: Path | None) -> Path | None:
         typer.echo(f"configuration: {'built-in' if path is None else escape_text(str(path))} ({why})", err=True)
     if path is not None:
         if not path.exists() or path.is_dir():
-            raise ConfigError(Problem(str(path), explain_missing(path)))
+            url = _LIKE_URL.match(str(path))  # a path has lost its second slash
+            raise ConfigError(Problem(f"{url[1]}://{url[2]}" if url else str(path), explain_missing(path)))
         search_last(str(path.resolve().parent))
     return path
 

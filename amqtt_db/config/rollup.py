@@ -22,7 +22,7 @@ def read_rollup_steps(node: Node, keep: timedelta | None) -> tuple[RollupStep, .
     """Return the steps of a route whose records are kept for ``keep``, the shortest first."""
     if node.value is None:
         return ()
-    read = [_read_step(item, keep) for item in node.items()]
+    read = [_read_step(item, keep) for item in node.items("rollup: [{every: 5 min}]")]
     steps = sorted((step for step in read if step is not None), key=lambda step: step.every)
     for one, other in pairwise(steps):
         if one.every == other.every:

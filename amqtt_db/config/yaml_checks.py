@@ -102,10 +102,14 @@ class Node:
         read = {name: self.child(name).read(key.check, None) for name, key in keys.items()}
         return {name: value for name, value in read.items() if value is not None}
 
-    def items(self) -> list[Node]:
-        """Return the values of this list, each with its path; nothing if it is absent or not a list."""
+    def items(self, example: str = "") -> list[Node]:
+        """Return the values of this list, each with its path; nothing if it is absent or not a list.
+
+        ``example`` is YAML that would be right.
+        """
         if self.value is not None and not isinstance(self.value, list):
-            self.fail(f"expected a list, found {found(self.value)}")
+            such = f" such as `{example}`" if example else ""
+            self.fail(f"expected a list{such}, found {found(self.value)}")
         values = self.value if isinstance(self.value, list) else []
         return [Node(value, f"{self.path}[{index}]", self.problems) for index, value in enumerate(values)]
 

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Annotated, Any, Final
 
 from amqtt_db.decode.checks import Decoder, as_records, as_text, decode_utf8, names_problems, number_reader
-from amqtt_db.errors import DecodeError
+from amqtt_db.errors import DecodeError, format_count
 
 _IN_HEADER: Final[list[str]] = []
 _LONGEST_CELL: Final = csv.field_size_limit()  # characters
@@ -68,9 +68,11 @@ def _make_delimited(
     if problems:
         raise ValueError(*problems)
 
+    separated = "a tab separates columns" if delimiter == "\t" else f"`delimiter` is {delimiter!r}"
+
     def decode_delimited(payload: bytes) -> Any:
         text = decode_utf8(payload, what, encoding).rstrip("\0")
-        return as_records(_read_rows(_split_rows(text, delimiter, what), names, read, what))
+        return as_records(_read_rows(_split_rows(text, delimiter, what), names, read, what, separated))
 
     return decode_delimited
 
@@ -94,13 +96,14 @@ def _split_rows(text: str, delimiter: str, what: str) -> Iterator[tuple[int, lis
 
 
 def _read_rows(
-    rows: Iterator[tuple[int, list[str]]], names: Sequence[str], read: Callable[[str], Any], what: str
+    rows: Iterator[tuple[int, list[str]]], names: Sequence[str], read: Callable[[str], Any], what: str, separated: str
 ) -> Iterator[dict[str, Any]]:
     header = names or _check_header(tuple(next(rows, (0, []))[1]), what)
     number = 0
     for number, row in rows:
         if len(row) != len(header):
-            raise DecodeError(f"not {what}: line {number} has {len(row)} columns, expected {len(header)}")
+            count = format_count(len(row), "column")
+            raise DecodeError(f"not {what}: line {number} has {count}, expected {len(header)}; {separated}")
         yield {name: value for name, cell in zip(header, row, strict=True) if (value := read(cell)) is not None}
     if not names and not number:
         raise DecodeError(f"not {what}: no row follows the header; if there is no header, name the columns in `names`")

@@ -37,7 +37,7 @@ def read_file(option: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise ValueError(f"{option}: cannot read {path}: {_explain_file(error)}") from None
+        raise ValueError(f"{option}: cannot read {_place(path)}: {_explain_file(error)}") from None
 
 
 def read_folder(option: str, path: str, ending: str) -> Mapping[str, bytes]:
@@ -45,10 +45,15 @@ def read_folder(option: str, path: str, ending: str) -> Mapping[str, bytes]:
     try:
         files = sorted(file for file in Path(path).iterdir() if file.name.endswith(ending))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{option}: cannot read {path}: {_explain_file(error)}") from None
+        raise ValueError(f"{option}: cannot read {_place(path)}: {_explain_file(error)}") from None
     if not files:
         raise ValueError(f"{option}: the folder {path} has no file that ends in {ending}")
     return {file.name.removesuffix(ending): read_file(option, str(file)) for file in files}
+
+
+def _place(path: str) -> str:
+    """Return a path, and the directory in which a relative one is looked for."""
+    return path if Path(path).is_absolute() else f"{path} in {Path.cwd()}"
 
 
 def _explain_file(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from amqtt_db.record import (
 )
 
 _PARQUET: Final = b"PAR1"
+_REQUIRED: Final = frozenset({*ENVELOPE_NAMES, "levels", "data"})
 _CSV: Final = ",".join(ENVELOPE_NAMES).encode()
 
 
@@ -59,9 +61,17 @@ def _read_lines(path: Path) -> Iterator[Record]:
                     yield record_of_line(line)
                 except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
                     raise RecordFileError(
-                        f"{path}, line {number}: it is not a record as `amqtt-db export` writes it: "
-                        f"{type(error).__name__}"
+                        f"{path}, line {number}: it is not a record as `amqtt-db export` writes it: {_explain(error)}"
                     ) from error
+
+
+def _explain(error: Exception) -> str:
+    """Return what is wrong with a line, without any value in it."""
+    if isinstance(error, JSONDecodeError):
+        return "it is not JSON, or is cut off"
+    if isinstance(error, KeyError) and error.args[0] in _REQUIRED:
+        return f"the key {error.args[0]!r} is missing"
+    return type(error).__name__
 
 
 def record_of_line(line: str | bytes) -> Record:

@@ -30,7 +30,7 @@ from amqtt_db.reader.status import read_status
 from amqtt_db.reader.storage import describe_storage
 from amqtt_db.reader.topics import topic_names
 from amqtt_db.record import EPOCH, Record, to_micros
-from amqtt_db.routing.route import Route
+from amqtt_db.routing.route import Route, format_duration
 from amqtt_db.routing.topics import TopicFilter, first_match
 from amqtt_db.web.chart import Band, Curve, make_band, make_curve, make_sparkline, time_marks
 from amqtt_db.web.pulse import BEATS, Pulse
@@ -144,7 +144,7 @@ def view_topic(settings: Settings, _: Pulse, query: Parameters) -> Context:
     with open_snapshot(settings.database) as snapshot:
         topics = [topic for topic in topic_names(snapshot) if wanted.match(topic) is not None]
         if not topics:
-            raise NotFound(f"Nothing is stored for {name}.")
+            raise NotFound(f"Nothing is stored for {name}." if name else "Name a topic: /topic?name=…")
         newest = _edge(snapshot, wanted, newest=True)
         rows, following = _read_rows_before(snapshot, wanted, query.get("before"))
         context: Context = {"newest": newest, "panels": [], "marks": (), "bins": None}
@@ -248,7 +248,7 @@ def describe_route(route: Route) -> Context:
         "model": name_model(to_spec(route.model, timed=route.timed)) if route.stores else None,
         "entity": () if route.entity is None else sorted(route.entity.declared),
         "time": route.time,
-        "keep": route.keep,
+        "keep": None if route.keep is None else format_duration(route.keep),
         "has_latest": route.latest is not None,
     }
 

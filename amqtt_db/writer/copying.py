@@ -35,6 +35,7 @@ from amqtt_db.writer.catching_up import (
     read_messages,
 )
 from amqtt_db.writer.copied_rows import copy_rows
+from amqtt_db.writer.deletion import count_of_topic
 from amqtt_db.writer.remodel import side_by_side
 from amqtt_db.writer.rollup_copying import bring_expired_sums, read_expired_sums
 from amqtt_db.writer.taking_in import RecordTaker, TakenIn, require_routes
@@ -57,6 +58,7 @@ class JournalPoint:
 class CopiedTopic:
     """What has been copied of a topic: new records, those that were there, and the checksum of both together.
 
+    ``total`` is how many records the new database has of the topic, also from earlier copies, which are not read again.
     ``changed`` counts the messages of earlier copies that were changed in the old database since.
     """
 
@@ -64,6 +66,7 @@ class CopiedTopic:
     new: int
     same: int
     checksum: str
+    total: int
     changed: int = 0
 
     @property
@@ -180,7 +183,8 @@ class Copier:
             told += step
             yield step
         self._sums[topic] = self._verify(topic)
-        yield CopiedTopic(topic, told.new, told.same, format_checksum(self._sums[topic]))
+        checksum, total = format_checksum(self._sums[topic]), count_of_topic(self._shop, topic)
+        yield CopiedTopic(topic, told.new, told.same, checksum, total)
 
     def _bring_sums(self) -> None:
         """Bring what expired records amount to, unless the new database's writer has already gone on."""

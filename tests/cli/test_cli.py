@@ -190,7 +190,19 @@ def test_delete_counts_asks_and_deletes(tmp_path: Path) -> None:
     told = json.loads(invoke("delete", path, "--topic", "home/+", "--before", "1s", "--yes", "--json").stdout)
     assert told == {"records": 3, "topics": ["home/attic", "home/hall"], "deleted": 3}
     assert bench.records() == []
-    assert "0 records deleted" in invoke("delete", path, "--topic", "none", "--yes").stdout
+    assert "0 records deleted" in invoke("delete", path, "--topic", "none", "--before", "1s", "--yes").stdout
+    result = invoke("delete", path, "--topic", "none", "--yes")
+    assert (result.exit_code, "no stored topic matches none" in result.stderr) == (1, True)
+
+
+def test_a_url_in_place_of_a_file_is_explained(tmp_path: Path) -> None:
+    """Without a slash lost."""
+    for arguments, told in (
+        (("web", "mqtt://localhost"), "mqtt://localhost: is not a file"),
+        (("backup", "--to", f"sqlite:///{tmp_path}/b.db"), "the path of a file, not a URL"),
+    ):
+        result = invoke(*arguments)
+        assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
 
 
 def test_rename_says_what_it_did_or_why_it_did_not(tmp_path: Path) -> None:
@@ -624,7 +636,7 @@ def test_topics(tmp_path: Path) -> None:
             "read_from": ["climate_view"],
         }
     ]
-    assert invoke("topics", path, "--topic", "none").stdout == "Nothing is stored yet.\n"
+    assert invoke("topics", path, "--topic", "none").stdout == "No stored topic matches none.\n"
 
 
 def test_export(tmp_path: Path) -> None:

@@ -186,6 +186,11 @@ def test_every_mistake_is_reported_at_once() -> None:
         ({"rollup": [{"every": "5 min"}, {"every": "300 s"}]}, "rollup", "two steps with `every: 300 s`"),
         ({"rollup": [{"every": "1 day", "keep": "1 h"}]}, "rollup[0].keep", "is shorter than `every`"),
         ({"rollup": [{"every": "1 h", "keep": "1 day"}], "keep": "2 days"}, "rollup[0].keep", "is not longer than"),
+        (
+            {"rollup": {"every": "5 min"}},
+            "rollup",
+            "such as `rollup: [{every: 5 min}]`, found a mapping",
+        ),
         ({"rollup": [{"every": "1.5 s"}]}, "rollup[0].every", "expected whole seconds"),
         ({"rollup": [{"every": "400 days"}]}, "rollup[0].every", "from 1 s to 366 days"),
         ({"rollup": [{"every": "99999 days"}]}, "rollup[0].every", "from 1 s to 366 days"),

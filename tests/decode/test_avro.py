@@ -263,9 +263,9 @@ def test_mistakes_in_the_options_are_told(tmp_path: Path) -> None:
     expected = ["decode.avro: expected either `schema`, a file, or `schemas`, a folder"]
     assert mistakes("avro") == expected
     assert mistakes({"avro": {"schema": "a", "schemas": "b"}}) == expected
-    absent = "No such file or directory"
-    assert mistakes({"avro": {"schema": "absent"}}) == [f"decode.avro: schema: cannot read absent: {absent}"]
-    assert mistakes({"avro": {"schemas": "absent"}}) == [f"decode.avro: schemas: cannot read absent: {absent}"]
+    told = f"cannot read absent in {Path.cwd()}: No such file or directory"
+    assert mistakes({"avro": {"schema": "absent"}}) == [f"decode.avro: schema: {told}"]
+    assert mistakes({"avro": {"schemas": "absent"}}) == [f"decode.avro: schemas: {told}"]
     folder = {"avro": {"schemas": str(tmp_path)}}
     assert mistakes(folder) == [f"decode.avro: schemas: the folder {tmp_path} has no file that ends in .avsc"]
     for content in ("", "{", '"foo"', '{"type": "record"}', "5", "[" * 100_000):

@@ -239,7 +239,9 @@ def test_mistakes_in_the_options_are_told(tmp_path: Path) -> None:
         "decode.protobuf: message: the descriptor set has no 'plant.Redding'; did you mean 'plant.Reading'?"
     ]
     spec["protobuf"]["descriptors"] = "absent.desc"
-    assert mistakes(spec) == ["decode.protobuf: descriptors: cannot read absent.desc: No such file or directory"]
+    assert mistakes(spec) == [
+        f"decode.protobuf: descriptors: cannot read absent.desc in {Path.cwd()}: No such file or directory"
+    ]
     for content in (b"", b"syntax = 'proto3';"):
         (tmp_path / "test.desc").write_bytes(content)
         spec["protobuf"]["descriptors"] = str(tmp_path / "test.desc")

@@ -145,6 +145,7 @@ def test_a_topic_whose_records_are_deleted_is_still_plotted(tmp_path: Path) -> N
         text = get(client, "/topic?name=t")
     assert "15.75" in text
     assert "No rows." in text
+    assert "<dd>3600 s</dd>" in text
 
 
 def test_yesterday_is_three_clicks_away(tmp_path: Path) -> None:
@@ -194,6 +195,7 @@ def test_time_ranges(client: httpx.Client) -> None:
         ("/nowhere", 404, "There is no such page."),
         ("/static/nothing", 404, "Not Found."),
         ("/topic?name=nobody", 404, "Nothing is stored for nobody."),
+        ("/topic", 404, "Name a topic: /topic?name=…"),
         ("/topic?name=a/%23/b", 400, "is not a topic filter"),
         ("/topic?name=home/room 0/climate&range=1m", 400, "it is one of 10min, 1h"),
         ("/topic?name=home/room 0/climate&end=now", 400, "is not a time"),

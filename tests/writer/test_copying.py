@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -218,6 +219,20 @@ def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:
         assert (result.exit_code, told in result.stderr, "geheim" in result.stderr) == (code, True, False), (
             result.output
         )
+
+
+def test_the_command_says_what_is_there_after_an_earlier_copy(tmp_path: Path) -> None:
+    """Also where there is nothing new."""
+    Workbench(tmp_path, *ROUTES).send(*messages(5))
+    url = f"sqlite:///{tmp_path}/mqtt.db"
+    command = ["copy", "--from", url, "--to", f"{url}.new"]
+    first, again = (CliRunner(env={"COLUMNS": "200"}).invoke(app, command).stdout.splitlines() for _ in range(2))
+    topics = len(first) - 1
+    assert [line.partition(";")[0] for line in again[:-1]] == [
+        re.sub(r"(\d+) records? copied, 0 there", r"0 records copied, \1 there", line.partition(";")[0])
+        for line in first[:-1]
+    ]
+    assert again[-1].endswith(f"new has 5 records of {topics} topics; those of earlier copies were compared then")
 
 
 class Load:

@@ -184,7 +184,8 @@ def test_ids_that_a_journal_is_still_to_give(home: Workbench, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "told_wrong"),
     [
-        (b"{}\n", "line 1: it is not a record"),
+        (b"{}\n", "line 1: it is not a record as `amqtt-db export` writes it: the key 'data' is missing"),
+        (b'\n{"id":1,"part', "line 2: it is not a record as `amqtt-db export` writes it: it is not JSON, or"),
         (b"[1]", "line 1: it is not a record"),
         (b"\xff\n", "line 1: it is not a record"),
         (b"PAR1 and no more", "it is not a file as"),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from time import monotonic
 from typing import Final
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 _KEEP_ALL_PAYLOADS: Final = Keeping()
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
-_FIRST_LOOK: Final = 2.0
+_FIRST_LOOKS: Final = 2.0, 15.0  # the second when Mosquitto, which counts every 10 s, has counted again
 _LOOK_PAUSE: Final = 300.0
 _STEADY_CONNECTION: Final = 10.0
 _SUSPICIOUS: Final = 3
@@ -87,11 +88,13 @@ class Link:
 
     async def watch(self) -> None:
         """Look from time to time how many messages the broker has dropped, as long as it says so."""
-        await asyncio.sleep(_FIRST_LOOK)
         was_rising = False
-        while True:
+        for number, pause in enumerate(chain(_FIRST_LOOKS, repeat(_LOOK_PAUSE))):
+            await asyncio.sleep(pause)
             if self._connection is not None and self._connection.is_working:
                 counter = await ask_counter(self.settings)
+                if counter is None and number == 0:
+                    continue
                 if counter is None:
                     return
                 before, self._drops = self._drops, self._drops.seen(counter)
@@ -99,7 +102,6 @@ class Link:
                 if is_rising and not was_rising:
                     self._warn_of_drops(self._drops.total - before.total)
                 was_rising = is_rising
-            await asyncio.sleep(_LOOK_PAUSE)
 
     def _warn_of_drops(self, count: int) -> None:
         logger.warning(
