@@ -80,10 +80,10 @@ def copy_database(
         if as_json:
             print_json([attrs.asdict(one) for one in copied])
             return
-        _tell([one for one in copied if one.total or one.changed], masked(to))
+        _report_copy([one for one in copied if one.total or one.changed], masked(to))
 
 
-def _tell(copied: Sequence[CopiedTopic], to: str) -> None:
+def _report_copy(copied: Sequence[CopiedTopic], to: str) -> None:
     """Say what became of topics with records; what earlier copies have compared is not compared again."""
     for one in copied:
         counts = f"{format_count(one.new, 'record')} copied, {one.total - one.new} there before"

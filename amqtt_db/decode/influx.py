@@ -23,7 +23,7 @@ _TRUTHS: Final = {
     **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),
     **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),
 }
-_TOLD: Final = 60  # letters of a name in a message
+_LONGEST_TOLD_NAME: Final = 60  # letters of a name in a message
 _WRITTEN_NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII).fullmatch
 _DIGITS: Final = re.compile(r"[-+]?\d{1,20}", re.ASCII).fullmatch
 
@@ -119,7 +119,7 @@ def _scan_fields(text: str, position: int) -> tuple[int, dict[str, Any]]:
     while True:
         found = None if position == begin else _FIELD_AT(text, position)
         if found is None:
-            after = f" after the field {next(reversed(fields))[:_TOLD]!r}" if fields else ""
+            after = f" after the field {next(reversed(fields))[:_LONGEST_TOLD_NAME]!r}" if fields else ""
             raise DecodeError(f"a field with a name and a value is missing{after}")
         name = _unescape(_ESCAPED_IN_NAME, found[1])
         if name in fields:
