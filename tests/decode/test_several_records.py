@@ -69,11 +69,18 @@ def test_each_record_may_be_split_further(tmp_path: Path) -> None:
     assert bench.sql("SELECT name, more FROM t ORDER BY part") == [("a", 1), ("a", 2), ("b", 3)]
 
 
-def test_a_header_alone_makes_no_record(tmp_path: Path) -> None:
+def test_an_empty_pack_makes_no_record(tmp_path: Path) -> None:
     """It is not a mistake."""
-    bench = bench_with(tmp_path, b"a,b\n", decode="csv")
+    bench = bench_with(tmp_path, b"[]", decode="senml")
     assert bench.dead() == []
     assert bench.counts() == {"#": {"stored": 1}}
+
+
+def test_a_header_alone_is_not_lost(tmp_path: Path) -> None:
+    """It may be a row of a payload without a header, so it becomes a dead letter."""
+    bench = bench_with(tmp_path, b"21.5,46\n", decode="csv")
+    assert len(bench.dead()) == 1
+    assert bench.counts() == {"#": {"dead": 1}}
 
 
 @pytest.mark.parametrize(
