@@ -210,7 +210,8 @@ class BridgeProcess:
         until(self._is_up, "the bridge is connected")
 
     def _is_up(self) -> bool:
-        return self.logged("connected with MQTT") > self._seen or bool(self.logged("ERROR"))
+        has_failed = self.logged("ERROR") > self.logged("ERROR amqtt_db writer")  # an earlier one may be there
+        return has_failed or self.logged("connected with MQTT") > self._seen
 
     def start(self) -> None:
         """Start it, and wait for nothing."""
