@@ -106,7 +106,7 @@ def _read_rows(
             raise DecodeError(f"not {what}: line {number} has {count}, expected {len(header)}; {separated}")
         yield {name: value for name, cell in zip(header, row, strict=True) if (value := read(cell)) is not None}
     if not names and not number:
-        raise DecodeError(f"not {what}: no row follows the header; if there is no header, name the columns in `names`")
+        raise DecodeError(f"not {what}: there is only a header; if it has values, name the columns in `names`")
 
 
 @lru_cache(256)

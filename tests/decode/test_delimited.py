@@ -54,7 +54,7 @@ def test_what_is_not_written_like_a_number_is_text(cell: str) -> None:
     [
         (b"", "empty payload"),
         (b"\n", "there is no header"),
-        (b"21.5,46\n", "no row follows the header; if there is no header, name the columns in `names`"),
+        (b"21.5,46\n", "there is only a header; if it has values, name the columns in `names`"),
         (b"a,,c\n1,2,3", "column 2 of the header has no name"),
         (b"a,b,a\n1,2,3", "two columns of the header have the same name"),
         (b"a,b\n1,2\n1,2,kept-dark", "not CSV: line 3 has 3 columns, expected 2; `delimiter` is ','"),
