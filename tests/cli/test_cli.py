@@ -27,12 +27,13 @@ from typer.testing import CliRunner, Result
 
 from amqtt_db import config
 from amqtt_db.cli import app, show
-from amqtt_db.cli.demo import DEVICES, free_port
+from amqtt_db.cli.demo import DEVICES
 from amqtt_db.cli.serve import NotReady, addresses, preflight
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
 from amqtt_db.reader.status import read_status
 from amqtt_db.writer.lock import acquire_lock
+from tests.ports import free_port
 from tests.workbench import Workbench
 
 TIMEOUT = 30  # seconds that anything here may take at most

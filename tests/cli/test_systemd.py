@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.systemd import being_watched, notify, watchdog_seconds
 from tests.cli.test_cli import configuration
+from tests.ports import free_port
 
 PATIENCE = 60.0
 

@@ -24,7 +24,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
 from amqtt_db import config
-from amqtt_db.cli.demo import free_port
 from amqtt_db.cli.serve import addresses
 from amqtt_db.cli.show_status import render_status
 from amqtt_db.database.catalog import COUNTS
@@ -37,6 +36,7 @@ from amqtt_db.writer.replay import replay
 from tests.cli.test_cli import TIMEOUT, configuration, invoke, publish, until
 from tests.docs.test_docs import ROOT, blocks
 from tests.integration.broker import BrokerProcess
+from tests.ports import free_port
 from tests.workbench import Sent, Workbench, routes
 
 PAGE = ROOT / "docs" / "getting-started.md"

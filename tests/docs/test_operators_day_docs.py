@@ -16,7 +16,8 @@ import pytest
 
 from tests.database.engines.servers import Site
 from tests.docs.test_docs import ROOT, blocks
-from tests.integration.bridge import free_port, until
+from tests.integration.bridge import until
+from tests.ports import free_port
 
 PAGE: Final = ROOT / "docs" / "operators-day.md"
 OLD: Final = ROOT / "tests" / "fixtures" / "version_3"

@@ -20,6 +20,8 @@ import paho.mqtt.client as paho
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -35,13 +37,6 @@ def until(condition: Callable[[], object], what: str, patience: float = PATIENCE
     while not condition():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """Return a port that is not in use."""
-    with closing(socket.socket()) as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 def numbers(start: int, stop: int) -> list[str]:

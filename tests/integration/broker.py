@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tests.ports import free_port
+
 CONNECT, PUBLISH, DISCONNECT = 0x10, 0x30, b"\xe0\x00"
 PATIENCE = 60.0
 
@@ -30,7 +32,7 @@ class BrokerProcess:
     def __init__(self, directory: Path, command: str | None = None, **section: Any) -> None:
         self.command = command
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self.database = directory / "mqtt.db"
         config = {
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}},
@@ -193,13 +195,6 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
         assert piece, "the broker has closed the connection"
         data += piece
     return data
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _children(process: subprocess.Popen[bytes] | None) -> list[int]:

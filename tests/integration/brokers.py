@@ -12,7 +12,8 @@ from typing import Final
 
 import yaml
 
-from tests.integration.bridge import LocalBroker, free_port
+from tests.integration.bridge import LocalBroker
+from tests.ports import free_port
 
 _SCRIPTS: Final = str(Path(sys.executable).parent)
 NATS: Final = shutil.which("nats-server", path=f"{_SCRIPTS}{os.pathsep}{os.environ['PATH']}")

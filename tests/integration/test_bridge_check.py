@@ -13,8 +13,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from amqtt_db.ingest.bridge.probe import probe_id
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, until
 from tests.integration.broker import BrokerProcess
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")]
 

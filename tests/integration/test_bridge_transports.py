@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 
 from amqtt_db.config.broker import BrokerSettings, TlsSettings
 from amqtt_db.ingest.bridge.tls import UnusableFile, tls_context
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, numbers, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, numbers, until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")]
 

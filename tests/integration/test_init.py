@@ -18,7 +18,8 @@ import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
 from amqtt_db.draft import TEMPLATE
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, until
+from tests.ports import free_port
 
 FIXTURE: Final = Path(__file__).parents[1] / "fixtures" / "payloads.jsonl"
 REAL: Final = [json.loads(line) for line in FIXTURE.read_text().splitlines()]

@@ -18,8 +18,9 @@ import pytest
 from tests.cli.test_cli import configuration, invoke
 from tests.deploy.test_grafana import RULES, expressions
 from tests.docs.test_operating_docs import SCRAPE
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, until
 from tests.integration.broker import BrokerProcess, RawClient
+from tests.ports import free_port
 from tests.scrape import ask, scrape
 
 pytestmark = pytest.mark.slow

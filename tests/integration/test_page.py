@@ -16,8 +16,9 @@ import pytest
 
 from amqtt_db.ingest.supervisor import PAGE_SERVER
 from tests.cli.test_cli import configuration, invoke
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, until
 from tests.integration.broker import BrokerProcess, RawClient, _children
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

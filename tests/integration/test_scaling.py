@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from tests.database.engines.servers import Site
-from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, free_port, numbers, publish, until
+from tests.integration.bridge import MOSQUITTO, BridgeProcess, Mosquitto, numbers, publish, until
 from tests.integration.brokers import NATS, Nats
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from amqtt_db.cli.demo import free_port
 from amqtt_db.config import Settings, load_section
 from amqtt_db.config.operation import WebSettings
 from amqtt_db.web.process import make_server
+from tests.ports import free_port
 
 ROUTES: list[dict[str, Any]] = [
     {"topic": "home/{room}/climate", "model": {"wide": {"table": "climate"}}, "latest": True},

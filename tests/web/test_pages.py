@@ -15,10 +15,10 @@ import attrs
 import httpx
 import pytest
 
-from amqtt_db.cli.demo import free_port
 from amqtt_db.record import EPOCH
 from amqtt_db.web import app, pages
 from amqtt_db.web.pulse import Pulse
+from tests.ports import free_port
 from tests.web.serving import ROUTES, events, served, settings_for
 from tests.workbench import ARRIVAL, Sent, Workbench
 

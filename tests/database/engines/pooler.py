@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from tests.database.engines.ports import free_port, wait_for_port
+from tests.ports import free_port, wait_for_port
 
 _CONFIG: Final = """
 [databases]

@@ -16,7 +16,7 @@ from amqtt_db.ingest.monitor.intake import Intake
 from amqtt_db.ingest.monitor.server import Monitor
 from amqtt_db.journal import Journal
 from amqtt_db.message import PUBLISH, flags
-from tests.integration.bridge import free_port
+from tests.ports import free_port
 from tests.scrape import ask, scrape
 
 
