@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -88,6 +89,12 @@ class Load:
     def more(self, messages: int = 600) -> None:
         """Wait until so many more messages are acknowledged."""
         self.wait(len(self.ledger.acknowledged) + messages)
+
+    def goes_on(self, seconds: float) -> bool:
+        """Return True if any message is acknowledged within these seconds."""
+        before = len(self.ledger.acknowledged)
+        time.sleep(seconds)
+        return len(self.ledger.acknowledged) > before
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for what the clients bring about."""
