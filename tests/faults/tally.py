@@ -28,20 +28,19 @@ class Tally:
         self.rounds[fault] = self.rounds.get(fault, 0) + 1
         self.verdicts[fault] = self.verdicts.get(fault, Verdict()) + verdict
 
-    def table(self, order: Sequence[str] = ()) -> str:
-        """The table in Markdown: first the faults that ``order`` names, then the others as they came."""
-        first = dict.fromkeys(fault for fault in order if fault in self.rounds)
-        rows: Iterable[Iterable[object]] = (
-            (fault, self.rounds[fault], *map("{:,}".format, attrs.astuple(self.verdicts[fault])))
-            for fault in [*first, *(fault for fault in self.rounds if fault not in first)]
-        )
-        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *rows]
-        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    def table(self, known: Iterable[Sequence[str]] = ()) -> str:
+        """The table in Markdown: the ``known`` rows, those of this run's faults renewed, then the other faults."""
+        rows = {row[0]: row for row in known} | {fault: self._row(fault) for fault in self.rounds}
+        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *rows.values()]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def _row(self, fault: str) -> Sequence[str]:
+        return [fault, str(self.rounds[fault]), *map("{:,}".format, attrs.astuple(self.verdicts[fault]))]
 
     def write(self, path: Path) -> None:
-        """Put the table between the markers of a file, in the order of the table that is there."""
+        """Put the table between the markers of a file; faults that were not tried keep their rows."""
         page = path.read_text(encoding="utf-8")
-        new = f"{BEGIN}\n\n{self.table([row[0] for row in rows(page)])}\n\n{END}"
+        new = f"{BEGIN}\n\n{self.table(rows(page))}\n\n{END}"
         path.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: new, page, flags=re.DOTALL), encoding="utf-8")
 
 

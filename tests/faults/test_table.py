@@ -29,7 +29,7 @@ def test_its_rows_are_the_suites_faults() -> None:
 
 
 def test_a_run_writes_its_table(tmp_path: Path) -> None:
-    """Rounds add up, the faults keep their order, and everything outside the markers is unchanged."""
+    """Rounds add up, faults keep their order, those not tried their rows; the rest of the page is unchanged."""
     tally = Tally()
     tally.add("two", Verdict(5, 5))
     tally.add("new", Verdict(1, 1))
@@ -41,6 +41,7 @@ def test_a_run_writes_its_table(tmp_path: Path) -> None:
     assert [" ".join(row) for row in rows(page.read_text())] == [
         "one 2 2,000 3,000 1 0 0",
         "two 1 5 5 0 0 0",
+        "old 1",
         "new 1 1 1 0 0 0",
     ]
     assert page.read_text().startswith("before\n")
