@@ -71,7 +71,8 @@ class MySQLViews(ViewSQL[_MysqlPlace]):
             try:
                 yield connection
             finally:
-                connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {usual}")
+                if not connection.invalidated:  # else the error that says why would be hidden
+                    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {usual}")
 
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
         """Replace it atomically: readers see the old view or the new one."""

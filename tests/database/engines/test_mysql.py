@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from amqtt_db.cli import app
 from amqtt_db.database.engines import engine_for
+from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.mysql import _LOCK
 from amqtt_db.database.engines.mysql_rows import _chunks
+from amqtt_db.database.engines.views import view_sql
 from amqtt_db.database.snapshot import require_database
 from amqtt_db.errors import DatabaseError
 from tests.database.engines.servers import Site
@@ -213,3 +215,22 @@ def test_topics_beyond_the_basic_plane(mysql: Site) -> None:
     bench.send(("𝔘𝔫𝔦/🏠", {"𝔵": 1}))
     assert [record.topic for record in bench.records()] == ["𝔘𝔫𝔦/🏠"]
     assert bench.data() == [{"𝔵": 1.0}]
+
+
+def test_a_connection_lost_in_a_refresh_is_told_as_what_it_is(mysql: Site) -> None:
+    """Putting the session's settings back does not hide the error that says why."""
+    engine = engine_for(mysql.url)
+    database = engine.open(write=True)
+    with pytest.raises(sa.exc.OperationalError):
+        _lose_in_a_refresh(engine, database)
+    database.dispose()
+
+
+def _lose_in_a_refresh(engine: Engine, database: sa.Engine) -> None:
+    sql = view_sql(engine, database.dialect)
+    assert sql is not None
+    with sql.with_short_timeout(engine, database) as connection:
+        number = connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()
+        with database.connect() as other:
+            other.exec_driver_sql(f"KILL {number}")
+        connection.exec_driver_sql("SELECT 1")
