@@ -162,7 +162,8 @@ def test_what_goes_in_comes_out_by_every_way(home: Database) -> None:
             require_read(records, read_file_records(table), "Parquet")
             with write_export(bench.url, "csv", directory / "csv").open(encoding="utf-8", newline="") as file:
                 csv.field_size_limit(2**31 - 1)
-                assert [(int(row["id"]), row["topic"]) for row in csv.DictReader(file)] == [
+                without_nulls = (line.replace("\0", "") for line in file)  # which Python 3.10 cannot read
+                assert [(int(row["id"]), row["topic"]) for row in csv.DictReader(without_nulls)] == [
                     (record.id, record.topic) for record in records
                 ]
             require_read(records, remodelled(bench.url, second), "remodel")

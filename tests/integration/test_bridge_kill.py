@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from amqtt_db.ingest.bridge.session import Session
 from tests.integration.bridge import MOSQUITTO, BridgeProcess, LocalBroker, Mosquitto, numbers, until
 from tests.integration.brokers import NATS, RABBITMQ, Nats, RabbitMq
 
 pytestmark = [pytest.mark.slow]
 
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="needs Mosquitto")
+WINDOW: Final = 100
 MESSAGES: Final = 4000
 """How many are published while the bridge is killed."""
 
@@ -56,16 +60,25 @@ def test_nothing_is_lost_with_a_broker_that_doubles(
     assert set(range(published)).difference(stored) == set()
 
 
+def ids_are_proven(bridge: BridgeProcess) -> bool:
+    """Return True if the bridge's journal has the proof that messages that are sent again can be recognized."""
+    with closing(sqlite3.connect(f"file:{bridge.directory / 'mqtt.journal'}?mode=ro", uri=True)) as journal:
+        notes = dict(journal.execute("SELECT key, value FROM note"))
+    return Session(notes, WINDOW).is_proven
+
+
 def kill_under_load(directory: Path, make: Make, protocol: str, qos: int, rounds: int) -> tuple[list[int], int]:
     """Return the stored numbers, and how many were published and acknowledged by the broker."""
-    settings = {"protocol": protocol, "window": 100}
+    settings = {"protocol": protocol, "window": WINDOW}
     with make(directory / "broker") as broker, ThreadPoolExecutor(1) as pool:
         bridge = BridgeProcess(directory, {"url": broker.url, **settings})
         with bridge:
             until(lambda: bridge.logged(": subscribed to"), "the broker knows what to keep")
-            broker.publish(numbers(0, 1000), qos=qos)
-            until(lambda: len(bridge.stored()) >= 1000, "ids have been in turn for longer than four windows")
-            end = 1000
+            end = 0
+            while end < MESSAGES and not ids_are_proven(bridge):
+                broker.publish(numbers(end, end + 2 * WINDOW), qos=qos)
+                end += 2 * WINDOW
+                until(lambda: bridge.count() >= end, "the bridge has seen how the broker gives ids")  # noqa: B023
             for _ in range(rounds):
                 publishing = pool.submit(broker.publish, numbers(end, end + MESSAGES), qos=qos)
                 end += MESSAGES
