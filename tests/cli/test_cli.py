@@ -752,7 +752,7 @@ def test_tail_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
         lines.append(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, rest) == (0, "")
+    assert (process.returncode, rest) == (0, ""), errors
     assert [line.rpartition("  ")[2] for line in lines] == ['{"n":0.0}\n', '{"n":1.0}\n']
     causes = [said.strip(), *errors.splitlines()]  # a look in the moment of the move finds another one
     assert [cause for cause in causes if not cause.endswith("; trying again until it works")] == []

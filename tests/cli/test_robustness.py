@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import amqtt_db
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, NoDatabaseYet
 from tests.cli.test_cli import configuration, feed, invoke, left_behind
 
 HUGE = "99999999999999999999"
@@ -261,3 +261,17 @@ def test_a_database_that_changes_while_it_is_read_as_is(tmp_path: Path, monkeypa
     os.utime(tmp_path / "mqtt.db")
     with pytest.raises(DatabaseError, match="was written to while it was being read"):
         list(found)
+
+
+def test_a_database_that_goes_while_it_is_opened_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a follower waits for it."""
+    database = tmp_path / "mqtt.db"
+    feed(tmp_path, ("a", {"n": 0}))
+
+    def take_away(path: Path) -> bool:
+        path.unlink()
+        return True
+
+    monkeypatch.setattr("amqtt_db.database.engines.sqlite.must_read_as_is", take_away)
+    with pytest.raises(NoDatabaseYet):
+        next(amqtt_db.read(f"sqlite:///{database}"))

@@ -200,8 +200,11 @@ class SQLite(Engine):
         return engine
 
     def _version(self) -> tuple[int, int]:
-        """Return the file's time and size, which change whenever it does."""
-        status = os.stat(self._path or "")
+        """Return the file's time and size, which change whenever it does.  Raises NoDatabaseYet if it has gone."""
+        try:
+            status = os.stat(self._path or "")
+        except FileNotFoundError:
+            raise self._no_file() from None
         return status.st_mtime_ns, status.st_size
 
     def _require_version(self, version: tuple[int, int]) -> None:
@@ -237,11 +240,14 @@ class SQLite(Engine):
                 f"cannot create the database {path}: {error.strerror}; create its directory or change its permissions"
             ) from error
 
+    def _no_file(self) -> NoDatabaseYet:
+        return NoDatabaseYet(f"database {self._path} does not exist yet; storing the first message creates it")
+
     def _require_file(self) -> sa.URL:
         """Return a URL that never creates the file.  Raises DatabaseError if it is missing or cannot be read."""
         path = self._path
         if path is None or not path.exists():
-            raise NoDatabaseYet(f"database {path} does not exist yet; storing the first message creates it")
+            raise self._no_file()
         if not os.access(path, os.R_OK):
             raise DatabaseError(f"database {path}: it cannot be read; change its permissions, or be its owner")
         url = sa.make_url(self.url).set(database=path.as_uri())
