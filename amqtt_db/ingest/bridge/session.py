@@ -17,7 +17,7 @@ QoS 1: a message is one that was stored before if all of this holds.
   acknowledgements that freed lower ids.  A PINGREQ sent behind them shows that, because brokers answer in order.
 - The broker has not counted from 1 again since.  The first id of a connection shows that, if it is 1, 2 or 3; NATS does
   so when it is restarted.  If no id came on the last connection, the first ones may have been sent there: then any low
-  first id shows it.
+  first id shows it, unless the message is marked as redelivered.
 
 QoS 2: an id is taken from PUBLISH to PUBREL.  A message with such an id and the same content was stored before if the
 broker has not counted from 1 again since, and if it is marked as redelivered, at a broker that does that.  A message
@@ -204,7 +204,7 @@ class Session:
                 heads.append(_ANSWERS[qos] | packet_id)
                 checksum = crc32(payload, crc32(topic, qos)) << 16 | (len(payload) or left_out) & 0xFFFF
                 if self.counts_again is None:
-                    self._note_start(packet_id)
+                    self._note_start(packet_id, dup=dup)
                 self._marks |= dup
                 if checksums[packet_id] == checksum and self._is_recent(packet_id) and self._recognize(packet):
                     recognized += 1
@@ -295,15 +295,16 @@ class Session:
         if self._unreleased.pop(packet_id, None) is not None:
             self._notes.append((f"{_UNRELEASED}{packet_id}", None))
 
-    def _note_start(self, packet_id: int) -> None:
+    def _note_start(self, packet_id: int, *, dup: bool = False) -> None:
         """Learn from this connection's first id whether the broker counts on.
 
-        If no id has come on the last connection, those from 1 on may have been sent there.
+        If no id has come on the last connection, those from 1 on may have been sent there; then new ones follow.
         """
         is_first = packet_id in _FIRST_IDS
         if self.is_doubtful:
             self._resolve(is_new=is_first)
-        self.counts_again = is_first or (self._before is not None and packet_id <= _MOST_MISSING)
+        may_follow_first = self._before is not None and packet_id <= _MOST_MISSING and not dup
+        self.counts_again = is_first or may_follow_first
         if self.counts_again:
             self._forget_earlier()
         self._connecting = None

@@ -239,6 +239,17 @@ def test_nothing_is_recognized_from_before_the_ids_began_again(first: list[Publi
     assert len(received.entries) == 3
 
 
+def test_a_low_id_of_a_redelivered_message_does_not_show_that_ids_began_again() -> None:
+    """Not even if none came on the last connection: a broker that counts again sends new messages first."""
+    notes: dict[str, bytes] = {}
+    session = proven(notes)
+    for packets in ([], [message(19, dup=True), message(20, dup=True)]):
+        keep(notes, session.connecting())
+        keep(notes, session.connected(True, WINDOW))
+        received = put(notes, session.receive(packets, 0, 0))
+    assert received.recognized == 2
+
+
 def test_an_old_message_is_not_recognized_if_ids_may_begin_again_before_65535() -> None:
     """Ids were seen to go up to 20, so 4 may be another message's by now, if the last ones were lost on their way."""
     session = proven({})
