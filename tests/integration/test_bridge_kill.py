@@ -79,6 +79,9 @@ def kill_under_load(directory: Path, make: Make, protocol: str, qos: int, rounds
                 broker.publish(numbers(end, end + 2 * WINDOW), qos=qos)
                 end += 2 * WINDOW
                 until(lambda: bridge.count() >= end, "the bridge has seen how the broker gives ids")  # noqa: B023
+            broker.publish(numbers(end, end + 4 * MESSAGES), qos=qos)
+            end += 4 * MESSAGES
+            until(lambda: bridge.count() >= end, "it has seen twice as many ids as may ever be in flight")
             for _ in range(rounds):
                 publishing = pool.submit(broker.publish, numbers(end, end + MESSAGES), qos=qos)
                 end += MESSAGES
