@@ -303,8 +303,7 @@ class Session:
         is_first = packet_id in _FIRST_IDS
         if self.is_doubtful:
             self._resolve(is_new=is_first)
-        may_follow_first = self._before is not None and packet_id <= _MOST_MISSING and not dup
-        self.counts_again = is_first or may_follow_first
+        self.counts_again = is_first or (self._before is not None and packet_id <= _MOST_MISSING and not dup)
         if self.counts_again:
             self._forget_earlier()
         self._connecting = None
