@@ -15,6 +15,7 @@ from amqtt_db.record import EPOCH, MICROSECOND
 
 _TAB, _LINE_FEED, _CARRIAGE_RETURN, _QUOTE, _BACKSLASH = b'\t\n\r"\\'  # JSON allows the first three beside a value
 _BEYOND_INT64: Final = 2**63
+_NOT_PLAIN: Final = (b"", 0)
 _LETTERS: Final = bytes({*range(33, 256)} - {*b',="\\#\x7f\xef'})  # nor those that begin a comment or a byte order mark
 _IN_TAGS: Final = re.compile(rb"(?:,=)*").fullmatch
 _TRUE: Final = re.compile(rb"=(?:t|T|True|TRUE)(?=,|\Z)")
@@ -31,7 +32,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
     ``unit`` is that of its time, in nanoseconds.
     """
     begin, _, rest = line.partition(b" ")
-    opened = _open_json(begin) if len(begin) < _LONGEST_BEGIN else b""
+    opened, known = _open_json(begin) if len(begin) < _LONGEST_BEGIN else _NOT_PLAIN
     if not opened or _BACKSLASH in rest or _TAB in rest or _LINE_FEED in rest or _CARRIAGE_RETURN in rest:
         return None
     texts: tuple[bytes, ...] = ()
@@ -43,7 +44,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
     fields, _, time = rest.partition(b" ")
     try:
         record = _read_fields(opened, fields, texts)
-        if record is None or len(record) != 1 + begin.count(b"=") + fields.count(b"=") or not _is_free(record):
+        if record is None or len(record) != known + fields.count(b"=") or not _is_free(record):
             return None
         if time:
             if not time.isdigit() or len(time) > _TIME_DIGITS:
@@ -55,22 +56,18 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
 
 
 @lru_cache(1024)
-def _open_json(begin: bytes) -> bytes:
-    """Return the JSON of a plain measurement with its tags, up to the name of the first field; else nothing."""
+def _open_json(begin: bytes) -> tuple[bytes, int]:
+    """Return JSON up to the name of the first field, and how many names it has, for a plain measurement with its tags.
+
+    The JSON is empty for any other.
+    """
     json = b'{"measurement":"%b","' % begin.replace(b",", b'","').replace(b"=", b'":"')
-    return b"" if _IN_TAGS(begin.translate(None, _LETTERS)) is None or b'""' in json else json
+    plain = _IN_TAGS(begin.translate(None, _LETTERS)) is not None and b'""' not in json
+    return (json, 1 + begin.count(b"=")) if plain else _NOT_PLAIN
 
 
 def _read_fields(opened: bytes, fields: bytes, texts: tuple[bytes, ...]) -> dict[str, Any] | None:
-    try:
-        return _read_as_json(opened, fields, texts)
-    except ValueError:
-        spelled = _UNSIGNED.sub(rb"=\1i", _FALSE.sub(b"=false", _TRUE.sub(b"=true", fields)))
-        return _read_as_json(opened, spelled, texts) if spelled != fields else None
-
-
-def _read_as_json(opened: bytes, fields: bytes, texts: tuple[bytes, ...]) -> dict[str, Any] | None:
-    """Return the record of a line, without its time.  Raises ValueError, or returns None, if the line is not plain.
+    """Return the record of a line, without its time.  Raises TypeError, or returns None, if the line is not plain.
 
     Each value gets an exponent, with which only a number is JSON, and a float.  Integers, true and false lose it again.
     So a field that is not plain is not JSON.
@@ -81,12 +78,16 @@ def _read_as_json(opened: bytes, fields: bytes, texts: tuple[bytes, ...]) -> dic
     json = opened + values.replace(b'ee0,"', b'e,"')[:-2] + b"}"
     if texts:  # a text that is not a whole value is left, which is a TypeError
         json = json.replace(b"%", b"%%").replace(b'":\0e0', b'":"%b"') % texts
-    record: dict[str, Any] = orjson.loads(json)
+    try:
+        record: dict[str, Any] = orjson.loads(json)
+    except ValueError:
+        spelled = _UNSIGNED.sub(rb"=\1i", _FALSE.sub(b"=false", _TRUE.sub(b"=true", fields)))
+        return _read_fields(opened, spelled, texts) if spelled != fields else None
     if integers:
-        found = [value for value in record.values() if type(value) is int and value < _BEYOND_INT64]
-        if len(found) != integers:  # orjson makes floats of even larger ones
-            return None
-    return record
+        for value in record.values():
+            if type(value) is int and value < _BEYOND_INT64:  # orjson makes floats of even larger ones
+                integers -= 1
+    return None if integers else record
 
 
 def add_time(record: dict[str, Any], nanoseconds: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_a_copy_goes_on_where_the_old_database_was(tmp_path: Path) -> None:
         old.send(*numbers(number))
         _copy(old.url, url)
     old.close()
-    with sqlite3.connect(old.path) as opened:
+    with closing(sqlite3.connect(old.path)) as opened:
         before = opened.execute("SELECT name, text FROM mqtt_decoder_memory ORDER BY name").fetchall()
     old.url, old.path = url, tmp_path / "new.db"
     old.open()
