@@ -23,7 +23,7 @@ import orjson
 from common import BATCH, ENTITY, Message, Spent, Storing, batches, median, save, seven_values, show, timed
 
 from amqtt_db.record import flatten
-from amqtt_db.writer.decoded import decode_batch
+from amqtt_db.writer.decoding import decode_batch
 from amqtt_db.writer.process import relax_collector
 
 TOPIC = "site/{site}/form"

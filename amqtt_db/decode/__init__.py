@@ -19,7 +19,7 @@ from amqtt_db.decode.by_level import DecoderByLevel, OneDecoder, RouteDecoder, c
 from amqtt_db.decode.by_property import BY_CONTENT_TYPE, DecoderByProperty, media_type
 from amqtt_db.decode.checks import Decoder, check_depth, shorten
 from amqtt_db.decode.formats import FORMATS, GIVES_BYTES, GIVES_TIME
-from amqtt_db.decode.json_text import EMPTY
+from amqtt_db.decode.json_text import EMPTY, decode_many, decodes_json
 from amqtt_db.decode.remembering import Arrival, Memory, Recollection, RememberingDecoder, apply_stage
 from amqtt_db.errors import DecodeError, Problem, find_place
 from amqtt_db.registry import SpecError, load, suggest
@@ -36,6 +36,8 @@ __all__ = [
     "RememberingDecoder",
     "RouteDecoder",
     "choose_decoder",
+    "decode_many",
+    "decodes_json",
     "is_remembering",
     "resolve",
     "time_given_by",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
@@ -48,6 +49,43 @@ def json_format() -> Decoder:
     characters at the end.  Integers are exact whatever their size; a number beyond the range of a double is rejected.
     """
     return _decode_json
+
+
+def decodes_json(decode: object) -> bool:
+    """Return True for the decoders of this module, which :func:`decode_many` calls."""
+    return decode is _decode_json or decode is _decode_auto
+
+
+def decode_many(decode: Decoder, payloads: Sequence[bytes]) -> list[Any]:
+    """Return what a decoder of this module makes of each payload, or the DecodeError that it raises.
+
+    If no payload needs a close look, orjson takes one after the other without any Python code in between.
+    """
+    if not _are_simple(payloads):
+        return [_decode_or_explain(decode, payload) for payload in payloads]
+    found: list[Any] = []
+    rest = iter(payloads)
+    while len(found) < len(payloads):
+        try:
+            found.extend(map(loads, rest))
+        except JSONDecodeError:  # what came before it is in the list
+            found.append(_decode_or_explain(decode, payloads[len(found)]))
+    return found
+
+
+def _are_simple(payloads: Sequence[bytes]) -> bool:
+    """Return True if no payload has a number that orjson does not read exactly, or is nested too deeply."""
+    if _LONG_NUMBER in b" ".join(payloads).translate(_DIGITS_AND_MINUS):
+        return False
+    longest = max(map(len, payloads), default=0)
+    return longest <= _NEVER_DEEP or not any(map(may_be_deep, payloads))
+
+
+def _decode_or_explain(decode: Decoder, payload: bytes) -> Any:
+    try:
+        return decode(payload)
+    except DecodeError as error:
+        return error
 
 
 def strip_ends(text: str) -> str:

@@ -16,13 +16,14 @@ from amqtt_db.record import Record, Shape
 if TYPE_CHECKING:
     from amqtt_db.models.document import Document
     from amqtt_db.models.eav import Eav
-    from amqtt_db.models.fast import FastModel
+    from amqtt_db.models.fast import ColumnRows, FastModel
     from amqtt_db.models.narrow import Narrow
     from amqtt_db.models.wide import Wide
 
 __all__ = [
     "BUILTIN",
     "Column",
+    "ColumnRows",
     "Document",
     "Documents",
     "Eav",
@@ -47,6 +48,7 @@ BUILTIN: Final[Mapping[str, str]] = {
 """Names of the built-in models and where their classes are."""
 
 _LAZY: Final[Mapping[str, str]] = {
+    "ColumnRows": "fast",
     "Document": "document",
     "Eav": "eav",
     "FastModel": "fast",

@@ -34,7 +34,7 @@ from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Sha
 KEY: Final = ("id", "part")
 """The columns that identify a record."""
 
-RowMaker = Callable[[Sequence[Record]], Mapping[str, list[tuple[Any, ...]]]]
+RowMaker = Callable[[Sequence[Record]], Mapping[str, Sequence[tuple[Any, ...]]]]
 """Records of one shape → the tuples to insert by table key, in the order of the cells given to the maker."""
 
 RecordReader = Callable[[Mapping[str, Columns]], Sequence[Record]]
@@ -156,7 +156,7 @@ class BoundModel:
             fast = self._fast_maker(shape, cells)
             make, method = (self.plain_maker(shape, cells), "write") if fast is None else (fast, "maker")
 
-        def make_rows(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+        def make_rows(records: Sequence[Record]) -> Mapping[str, Sequence[tuple[Any, ...]]]:
             with calling(self.model, method):
                 return make(records)
 
@@ -348,14 +348,14 @@ def _is_in_effect(model: Model, method: str) -> bool:
 
 def _by_key(
     make: BatchMaker, keys: Mapping[TableName, str]
-) -> Callable[[RecordBatch], dict[str, list[tuple[Any, ...]]]]:
+) -> Callable[[RecordBatch], dict[str, Sequence[tuple[Any, ...]]]]:
     return lambda batch: {keys[name]: rows for name, rows in make(batch).items()}
 
 
 def _with_extra(
     model: Model,
     shape: Shape,
-    make: Callable[[RecordBatch], dict[str, list[tuple[Any, ...]]]],
+    make: Callable[[RecordBatch], dict[str, Sequence[tuple[Any, ...]]]],
     main: str,
     cells: Sequence[Cell],
     extra: Iterable[str],
@@ -364,7 +364,7 @@ def _with_extra(
     names = [cell for cell in cells if isinstance(cell, str) and cell in set(extra)]
     at = cells.index(names[0]) if names else 0
 
-    def make_with_extra(records: Sequence[Record]) -> Mapping[str, list[tuple[Any, ...]]]:
+    def make_with_extra(records: Sequence[Record]) -> Mapping[str, Sequence[tuple[Any, ...]]]:
         batch = RecordBatch.of(shape, records)
         made = make(batch)
         if names:

@@ -14,7 +14,7 @@ import attrs
 
 from amqtt_db.models.base import Cell, Column, Documents, Layout, Row, Table, TableName
 from amqtt_db.models.eav import TOPIC_LOOKUP, Prefix
-from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
+from amqtt_db.models.fast import BatchMaker, BatchReader, ColumnRows, FastModel
 from amqtt_db.models.object_json import Columns, object_writer
 from amqtt_db.record import (
     ENVELOPE_NAMES,
@@ -126,17 +126,17 @@ class Document(FastModel):
         paths = [split_path(path) for path, _ in inside]
         write, nest = object_writer(paths), _nester(paths)
 
-        def make(batch: RecordBatch) -> Mapping[TableName, list[tuple[Any, ...]]]:
+        def make(batch: RecordBatch) -> Mapping[TableName, ColumnRows]:
             named = dict(zip(shape.properties, batch.columns, strict=True))
             columns = [named[pair] for pair in inside]
             plain = list(map(_to_json, inside, columns))
-            filled: dict[Cell, Iterable[Any]] = {
+            filled: dict[Cell, Sequence[Any]] = {
                 **dict(zip(ENVELOPE_NAMES, batch.envelope, strict=True)),
                 "data": write(plain) or nest(plain, len(batch)),
                 "kinds": _kinds(inside, columns, len(batch)),
                 "levels": _level_cells(levels, [named[f"{{{name}}}", kind] for name, kind in levels], len(batch)),
             }
-            return {self._name: list(zip(*map(filled.__getitem__, order), strict=True))}
+            return {self._name: ColumnRows([filled[cell] for cell in order])}
 
         return make
 
@@ -166,11 +166,11 @@ def _to_json(pair: Pair, column: Sequence[Any]) -> Sequence[Any]:
     return [None if value is None else convert(value) for value in column] if convert else column
 
 
-def _kinds(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
+def _kinds(pairs: Sequence[Pair], columns: Columns, count: int) -> Sequence[Any]:
     """Return the column ``kinds``; if it is the same for all records, as usual, it is one shared object."""
     needs = [_all_need(kind, column) for (_, kind), column in zip(pairs, columns, strict=True)]
     if None not in needs:
-        return repeat({path: kind for (path, kind), need in zip(pairs, needs, strict=True) if need} or None, count)
+        return [{path: kind for (path, kind), need in zip(pairs, needs, strict=True) if need} or None] * count
     return [
         {
             path: kind
@@ -191,17 +191,17 @@ def _all_need(kind: Kind, column: Sequence[Any]) -> bool | None:
     return True if kind != "int64" or (min(column) >= -EXACT and max(column) <= EXACT) else None
 
 
-def _level_cells(pairs: Sequence[Pair], columns: Columns, count: int) -> Iterable[Any]:
+def _level_cells(pairs: Sequence[Pair], columns: Columns, count: int) -> Sequence[Any]:
     """Return the column ``levels``; records with the same levels share the JSON."""
     if not columns:
-        return repeat(None, count)
+        return [None] * count
     names, rows = [name for name, _ in pairs], list(zip(*columns, strict=True))
     if any(kind != "text" for _, kind in pairs) or any(None in column for column in columns):
         return [
             {name: value for name, value in zip(names, row, strict=True) if value is not None} or None for row in rows
         ]
     different = {row: EncodedJson(dumps(dict(zip(names, row, strict=True)))) for row in set(rows)}
-    return map(different.__getitem__, rows)
+    return list(map(different.__getitem__, rows))
 
 
 def _stored_values(data: Any, kinds: Mapping[str, Kind] | None, levels: Mapping[str, Any] | None) -> dict[Pair, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
-from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_rows
+from amqtt_db.models.fast import BatchMaker, BatchReader, ColumnRows, FastModel, of_value_rows
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import KINDS, Kind, Pair, Record, RecordBatch, Shape, restored
 
@@ -58,14 +58,14 @@ class Eav(FastModel):
     # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
-        """Return two list comprehensions."""
+        """Return columns of envelopes, and a list comprehension."""
         slots = [(path, *_padding(kind)) for path, kind in shape.properties]
         in_key = list(cells[self._values]).index("property")
 
-        def make(batch: RecordBatch) -> Mapping[TableName, list[tuple[Any, ...]]]:
+        def make(batch: RecordBatch) -> Mapping[TableName, Sequence[tuple[Any, ...]]]:
             keys = zip(*batch.envelope[:in_key], strict=True)
             return {
-                self._messages: list(zip(*batch.envelope, strict=True)),
+                self._messages: ColumnRows(batch.envelope),
                 self._values: [
                     (*key, path, *before, value, *after)
                     for key, values in zip(keys, batch.values, strict=True)

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+import attrs
 
 from amqtt_db.models.base import ENVELOPE, Cell, Model, TableName
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Pair, Record, RecordBatch, Shape, in_order, records_of
 
-BatchMaker = Callable[[RecordBatch], Mapping[TableName, list[tuple[Any, ...]]]]
+BatchMaker = Callable[[RecordBatch], Mapping[TableName, Sequence[tuple[Any, ...]]]]
 """Records of one shape → the tuples to insert by table, in the order of the cells given to the maker."""
 
 BatchReader = Callable[[Columns], Sequence[Record]]
 """Rows, column by column in the order of the cells given to the reader → their records."""
+
+
+@attrs.frozen(eq=False)
+class ColumnRows(Sequence[tuple[Any, ...]]):
+    """Rows given column by column, as what encodes them wants them; a row is created only on demand.
+
+    All columns have the same length; there is at least one.
+    """
+
+    columns: Sequence[Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return zip(*self.columns, strict=True)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[Any, ...]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[Any, ...] | Sequence[tuple[Any, ...]]:
+        return list(self)[index]
 
 
 class FastModel(Model):

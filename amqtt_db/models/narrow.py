@@ -11,7 +11,7 @@ import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, Lookup, Row, Table, TableName, ValueRows
 from amqtt_db.models.eav import TOPIC_LOOKUP, VALUE_KINDS, Prefix
-from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel, of_value_rows
+from amqtt_db.models.fast import BatchMaker, BatchReader, ColumnRows, FastModel, of_value_rows
 from amqtt_db.models.object_json import Columns
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, Shape, restored, tag
 
@@ -63,11 +63,11 @@ class Narrow(FastModel):
     # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
-        """Return two list comprehensions."""
+        """Return columns of envelopes, and a list comprehension."""
 
-        def make(batch: RecordBatch) -> Mapping[TableName, list[tuple[Any, ...]]]:
+        def make(batch: RecordBatch) -> Mapping[TableName, Sequence[tuple[Any, ...]]]:
             return {
-                self._messages: list(zip(*batch.envelope, strict=True)),
+                self._messages: ColumnRows(batch.envelope),
                 self._points: [
                     ((topic, path), time, id_, part, value, None)
                     if kind == "number"

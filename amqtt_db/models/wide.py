@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import attrs
 
 from amqtt_db.models.base import Cell, Column, Layout, OwnColumns, Row, Table, TableName
-from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
+from amqtt_db.models.fast import BatchMaker, BatchReader, ColumnRows, FastModel
 from amqtt_db.record import (
     ENVELOPE_NAMES,
     Pair,
@@ -56,9 +56,9 @@ class Wide(FastModel):
     # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
-        """Return a function that zips the columns."""
+        """Return a function that puts the columns in order."""
         fill = _filler(shape, cells[self.table][len(ENVELOPE_NAMES) :])
-        return lambda batch: {self.table: list(zip(*batch.envelope, *fill(batch), strict=True))}
+        return lambda batch: {self.table: ColumnRows([*batch.envelope, *fill(batch)])}
 
     def reader(self, cells: Sequence[Cell]) -> BatchReader | None:
         """Return a reader of whole pages; only rows with tagged values or ``extra`` are read one by one."""
@@ -126,16 +126,16 @@ def _present(
     return in_order(tuple(pairs[index] for index in indexes))[0], picker(indexes)
 
 
-def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[RecordBatch], list[Iterable[Any]]]:
+def _filler(shape: Shape, cells: Sequence[Cell]) -> Callable[[RecordBatch], list[Sequence[Any]]]:
     """Return a function from a batch to the columns of ``cells``, in order."""
     destinations = {pair: index for index, pair in enumerate(shape.properties)}
     indexes = [destinations.get(cell) if isinstance(cell, tuple) else None for cell in cells]
     extra = cells.index(EXTRA) if EXTRA in cells else None
     homeless = [(pair, index) for pair, index in destinations.items() if pair not in set(cells)]
 
-    def fill(block: RecordBatch) -> list[Iterable[Any]]:
+    def fill(block: RecordBatch) -> list[Sequence[Any]]:
         nothing = (None,) * len(block)
-        columns: list[Iterable[Any]] = [nothing if index is None else block.columns[index] for index in indexes]
+        columns: list[Sequence[Any]] = [nothing if index is None else block.columns[index] for index in indexes]
         if extra is not None:
             columns[extra] = [_rest(homeless, values) for values in block.values]
         return columns

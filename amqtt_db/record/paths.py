@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
@@ -79,16 +78,26 @@ def columns_of(objects: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]
     The keys are in the order of an object that has them all, otherwise sorted.  Return None if more than two of three
     values would be missing.
     """
-    keys = tuple(objects[0])
-    if keys and set(map(len, objects)) == {len(keys)}:
-        with suppress(KeyError):
-            rows = list(map(itemgetter(*keys), objects))
-            return {keys[0]: rows} if len(keys) == 1 else dict(zip(keys, zip(*rows, strict=True), strict=True))
+    even = even_columns(objects)
+    if even is not None:
+        return even
     longest, found = max(objects, key=len), set(chain.from_iterable(objects))
     keys = tuple(longest) if len(longest) == len(found) else tuple(sorted(found))
     if len(keys) * len(objects) > SPARSE * sum(map(len, objects)):
         return None
     return {key: [one.get(key) for one in objects] for key in keys}
+
+
+def even_columns(objects: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]] | None:
+    """Return the values of objects by key, column by column; None unless all have the same keys, at least one."""
+    keys = tuple(objects[0])
+    if not keys or set(map(len, objects)) != {len(keys)}:
+        return None
+    try:
+        rows = list(map(itemgetter(*keys), objects))
+    except KeyError:
+        return None
+    return {keys[0]: rows} if len(keys) == 1 else dict(zip(keys, zip(*rows, strict=True), strict=True))
 
 
 def flatten_columns(

@@ -24,6 +24,7 @@ from amqtt_db.decode import (
     Recollection,
     RememberingDecoder,
     choose_decoder,
+    decodes_json,
 )
 from amqtt_db.errors import EntityError, Rejected, StructureError, describe_fault
 from amqtt_db.models.base import Destination
@@ -248,7 +249,8 @@ class TopicHandler:
     ``decode`` returns the data of a payload if ``takes_payload`` is true.  Otherwise ``memory`` decodes, for a decoder
     that remembers, or ``by_property``, which depends on the message's MQTT 5 properties, and ``decode`` takes the data
     that these return.  ``types_columns`` is true if messages with the same keys may be typed together, by the route's
-    builder.
+    builder.  Handlers with the same ``plain_json``, unless it is None, decode and type messages in the same way, and
+    :func:`~amqtt_db.decode.decode_many` may decode them together.
     """
 
     def __init__(self, topic: str, builder: RecordBuilder, destination: Destination, levels: Mapping[str, str]) -> None:
@@ -264,6 +266,7 @@ class TopicHandler:
         self.decode = builder.with_reshaping(plain, levels)
         self.levels = _type_levels(builder, levels)
         self.types_columns = builder.types_columns and self.levels.are_plain
+        self.plain_json = (builder, self.decode) if self.types_columns and decodes_json(self.decode) else None
 
     def type_message(self, data: Any) -> list[TypedRecord]:
         """Return the records of a message's decoded data.  Raise whatever the decoder or the entity raises."""

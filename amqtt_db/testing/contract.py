@@ -324,7 +324,7 @@ def _columns_by_table(model: BoundModel, shape: Shape) -> dict[str, set[Any]]:
     return {table.key: {*table.columns, *table.properties} for table in model.tables(shape)}
 
 
-def _sorted(made: Mapping[str, list[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
+def _sorted(made: Mapping[str, Sequence[tuple[Any, ...]]], key: str) -> list[tuple[Any, ...]]:
     return sorted((tuple(map(_cell_value, row)) for row in made.get(key, [])), key=repr)
 
 

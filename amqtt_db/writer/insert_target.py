@@ -13,6 +13,7 @@ from amqtt_db.database.engines.base import AGE, Engine, RowBatch
 from amqtt_db.database.lookup import Lookups
 from amqtt_db.models.base import Cell, Lookup
 from amqtt_db.models.binding import BoundTable
+from amqtt_db.models.fast import ColumnRows
 from amqtt_db.record import Kind, kind_of, picker
 
 
@@ -105,7 +106,7 @@ def encode_rows(
 
     Raises Unfit if a value does not fit its kind's column.
     """
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    columns: list[Sequence[Any]] = list(rows.columns if isinstance(rows, ColumnRows) else zip(*rows, strict=True))
     empty = tuple(index for index in target.optional if columns[index].count(None) == len(rows))
     target = target.without(empty)
     columns = [column for index, column in enumerate(columns) if index not in empty]

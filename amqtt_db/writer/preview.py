@@ -18,7 +18,8 @@ from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.record import Record
 from amqtt_db.routing.route import Route
-from amqtt_db.writer.decoded import RecordGroups, Rejection, decode_batch
+from amqtt_db.writer.decoded import RecordGroups, Rejection
+from amqtt_db.writer.decoding import decode_batch
 from amqtt_db.writer.existing_tables import named_tables, names_of
 from amqtt_db.writer.insert_plan import InsertPlanner
 from amqtt_db.writer.topic_router import IgnoredTopic, TopicRouter

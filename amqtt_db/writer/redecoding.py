@@ -24,7 +24,8 @@ from amqtt_db.message import POSITION_BITS, Batch, Message, message_id
 from amqtt_db.record import Record, to_micros
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.blame import blame_data, rejection
-from amqtt_db.writer.decoded import DecodedBatch, RecordGroups, decode_batch
+from amqtt_db.writer.decoded import DecodedBatch, RecordGroups
+from amqtt_db.writer.decoding import decode_batch
 from amqtt_db.writer.insert_plan import Misfits
 from amqtt_db.writer.insert_target import TargetRows
 from amqtt_db.writer.latest_states import ChangeFilter

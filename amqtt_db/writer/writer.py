@@ -32,7 +32,8 @@ from amqtt_db.routing.records import TopicHandler
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.blame import blame_data, rejection
 from amqtt_db.writer.crash_guard import CrashGuard
-from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, decode_batch, in_ascii, reject_message
+from amqtt_db.writer.decoded import DecodedBatch, RecordGroup, RecordGroups, in_ascii, reject_message
+from amqtt_db.writer.decoding import decode_batch
 from amqtt_db.writer.existing_tables import check_existing_tables, named_tables, names_of
 from amqtt_db.writer.growth import read_growth
 from amqtt_db.writer.insert_plan import InsertPlanner, Misfits, fit, plan_rows

@@ -511,7 +511,7 @@ def test_the_fast_row_maker_agrees_with_the_plain_rows(known: Any, present: Any,
     overflows = any(pair not in known for pair in present)
     envelope = ("id", "part", "time", "topic", "session", "qos", "retain")
     cells = {"t": (*envelope, *(("extra",) if overflows else ()), *known)}
-    assert model.maker(shape, cells)([record]) == model.plain_maker(shape, cells)([record])
+    assert list(model.maker(shape, cells)([record])["t"]) == model.plain_maker(shape, cells)([record])["t"]
 
 
 class Doubled(Wide):

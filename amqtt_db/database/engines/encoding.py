@@ -14,6 +14,7 @@ from amqtt_db.record import EPOCH, EXACT, to_micros
 _WHOLE_SECOND: Final = 1_000_000
 _MINUTE: Final = 60 * _WHOLE_SECOND
 _SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+_THOUSAND: Final = tuple(f"{number:03d}" for number in range(1000))
 _FIRST_TIME: Final = to_micros(datetime.min.replace(tzinfo=timezone.utc))
 _LAST_TIME: Final = to_micros(datetime.max.replace(tzinfo=timezone.utc))
 
@@ -76,8 +77,9 @@ def _minute_text(minute: int) -> str:
 
 
 def timestamp_text(moment: int) -> str:
-    """Return microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC."""
-    return f"{_minute_text(moment // _MINUTE)}{_SECONDS[moment // _WHOLE_SECOND % 60]}{moment % _WHOLE_SECOND:06d}"
+    """Return microseconds since 1970 as ``2026-01-31 12:00:00.000000``, UTC; texts are looked up faster than made."""
+    second, fraction = _SECONDS[moment // _WHOLE_SECOND % 60], _THOUSAND[moment // 1000 % 1000]
+    return f"{_minute_text(moment // _MINUTE)}{second}{fraction}{_THOUSAND[moment % 1000]}"
 
 
 def timestamp_texts(column: Sequence[Any]) -> Sequence[Any]:
