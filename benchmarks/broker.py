@@ -1,6 +1,7 @@
 """PUBACK rate and CPU of a broker with the plugin and its writer, compared with the bare broker in the same run.
 
-usage: python benchmarks/broker.py [--messages 10000] [--rounds 7] [--clients 1,20,200] [--directory DIR] [--json FILE]
+usage: python benchmarks/broker.py [--messages 10000] [--rounds 7] [--clients 1,20,200,1000] [--directory DIR]
+                                   [--json FILE]
 
 All brokers run at the same time and take turns, with 200 QoS 1 messages in flight.  The table shows medians over the
 rounds; ratios are medians of the ratios within each round.  On Linux with two processors each broker is pinned to the
@@ -99,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--clients", default="1,20,200")
+    parser.add_argument("--clients", default="1,20,200,1000")
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

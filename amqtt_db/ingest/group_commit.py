@@ -108,6 +108,11 @@ class GroupCommit:
         return self._failing or self._full
 
     @property
+    def accepts(self) -> bool:
+        """True if a message can be appended at once: nothing is held back, so it overtakes no other."""
+        return not (self._failing or self._full or self._held or self.gate.closed)
+
+    @property
     def received(self) -> int:
         """The number of messages that this process has taken."""
         return self._journal.received
@@ -194,6 +199,7 @@ class GroupCommit:
 
     async def wait_for_room(self, size: int) -> None:
         """Wait until the journal has room again for ``size`` bytes."""
+        size += 1  # so that even an empty message is held
         self._held += size
         try:
             self._review()

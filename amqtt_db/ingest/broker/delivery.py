@@ -1,5 +1,8 @@
 """The queue between a session's acknowledgements and the broker: the one place that every message passes.
 
+Messages that take the shortcut (:mod:`amqtt_db.ingest.broker.shortcut`) get here when they are acknowledged; for all
+others this is the place that can delay amqtt's acknowledgement.
+
 amqtt acknowledges a QoS 1 message once ``put`` of the session's ``delivered_message_queue`` has returned; QoS 0 goes
 through ``put_nowait``.  A queue that first awaits the journal's commit delays exactly the acknowledgement.  QoS 2
 messages are stored before they get here, see :mod:`amqtt_db.ingest.broker.qos2`.
@@ -47,6 +50,8 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
         self._ledger = Qos2Ledger(group_commit, client_id)
         self._in_turn: asyncio.Queue[ApplicationMessage] = asyncio.Queue()
         self._turns: asyncio.Task[None] | None = None
+        self._rest = -1
+        self._has_shrunk = asyncio.Event()
 
     async def put(self, item: ApplicationMessage) -> None:
         """Take a QoS 1 message, which is durable when this returns, or a QoS 2 message, which is then released."""
@@ -94,6 +99,19 @@ class JournalQueue(asyncio.Queue[ApplicationMessage]):
     def adopt(self, item: ApplicationMessage) -> None:
         """Pass on to the broker a message that has already been stored or refused."""
         super().put_nowait(item)
+
+    async def shrink(self, rest: int) -> None:
+        """Return when the broker has taken all messages but ``rest``."""
+        if self.qsize() > rest:
+            self._rest = rest
+            self._has_shrunk.clear()
+            await self._has_shrunk.wait()
+
+    def _get(self) -> ApplicationMessage:
+        item: ApplicationMessage = super()._get()
+        if self.qsize() <= self._rest:
+            self._has_shrunk.set()
+        return item
 
     def _refuse(self) -> None:
         """Count a message that clients may not publish.

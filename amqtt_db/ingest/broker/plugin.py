@@ -26,6 +26,7 @@ from amqtt_db.ingest.broker.greeting import Unwelcome, read_connect
 from amqtt_db.ingest.broker.qos2 import forget_abandoned
 from amqtt_db.ingest.broker.quiet import RepeatFilter
 from amqtt_db.ingest.broker.sessions import Connections
+from amqtt_db.ingest.broker.shortcut import Acknowledger, Shortcut
 from amqtt_db.ingest.broker.streams import CoalescingWriter, GatedReader
 from amqtt_db.ingest.broker.websocket import WebSocketReader
 from amqtt_db.ingest.farewell import log_end
@@ -52,6 +53,7 @@ _ILL_FORMED_CONNECT: Final = (
     "has a client id, user name or will topic that is not well-formed UTF-8 [MQTT-1.5.3-1] and is disconnected"
 )
 _RESERVED_WILL: Final = "has a will for a topic that clients may not publish to"
+_PACKET_EVENTS: Final = ("on_mqtt_packet_received", "on_mqtt_packet_sent")
 _CLEAN_SECONDS: Final = 24 * 3600.0
 
 
@@ -103,7 +105,8 @@ class Plugin(BasePlugin[BrokerContext]):
         self._page = None if settings.web is None else supervise_page(WHERE, config)
         self._monitor = Monitor(settings.metrics, settings.journal.path, self._intake)
         self._ticker: asyncio.Task[None] | None = None
-        self._filters = False
+        self._filters = self._has_watchers = False
+        self._acknowledger = Acknowledger(self._group_commit)
         self._cleaned_at = monotonic()
         compat.intercept_wills(self._broker, self._store_will)
         compat.intercept_ends(self._broker)
@@ -117,6 +120,7 @@ class Plugin(BasePlugin[BrokerContext]):
         manager = self._broker.plugins_manager
         has_filter = any(hasattr(plugin, "topic_filtering") for plugin in manager.plugins)
         self._filters = has_filter and manager.is_topic_filtering_enabled()
+        self._has_watchers = any(hasattr(plugin, event) for plugin in manager.plugins for event in _PACKET_EVENTS)
         calm_collector()
         self._repeats.install()
         forget_abandoned(self._group_commit)
@@ -137,19 +141,21 @@ class Plugin(BasePlugin[BrokerContext]):
             return
         compat.intercept_qos_2(handler, queue.take, queue.release)
         queue.connection = self._connections.opened(client_session, handler)
+        shortcut = None
+        if isinstance(handler.writer, StreamWriterAdapter):
+            handler.writer = CoalescingWriter(handler.writer, self._group_commit.coalescer)
+            shortcut = self._shortcut(queue, handler.writer)
         if handler.reader is not None:
             refuse = partial(self._refusals.add, client_id)
             if isinstance(handler.reader, WebSocketReader):
                 handler.reader.refuse = refuse
             handler.reader = reader = GatedReader(
-                handler.reader, self._group_commit.gate, self._budget, self._max_payload, refuse
+                handler.reader, self._group_commit.gate, self._budget, self._max_payload, refuse, shortcut
             )
             texts = (client_id, client_session.username, client_session.will_topic)
             if any(map(compat.is_ill_formed, texts)):
                 client_session.will_flag = False
                 reader.end(_ILL_FORMED_CONNECT)
-        if isinstance(handler.writer, StreamWriterAdapter):
-            handler.writer = CoalescingWriter(handler.writer, self._group_commit.coalescer)
 
     async def on_broker_client_disconnected(self, client_id: str, client_session: Session) -> None:
         """Journal the ends of connections."""
@@ -180,6 +186,15 @@ class Plugin(BasePlugin[BrokerContext]):
             new.adopt(old.get_nowait())
         session.delivered_message_queue = new
         return new
+
+    def _shortcut(self, queue: JournalQueue, writer: CoalescingWriter) -> Shortcut | None:
+        """Return what takes messages past amqtt; None if other plugins want to see each packet or permit each topic."""
+        if self._filters or self._has_watchers:
+            return None
+        return Shortcut(
+            self._group_commit, self._acknowledger, queue, writer.write, self._max_payload,
+            count_connections=lambda: self._connections.count,
+        )  # fmt: skip
 
     def _permission(self, session: Session) -> Permission:
         async def permitted(topic: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Final, cast
 from amqtt.adapters import ReaderAdapter, StreamWriterAdapter, WriterAdapter
 
 from amqtt_db.ingest.broker.compat import receiver
+from amqtt_db.ingest.broker.shortcut import Shortcut
 from amqtt_db.ingest.coalesce import WriteCoalescer
 from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
 from amqtt_db.ingest.waiting import wait_within
@@ -57,6 +58,8 @@ class GatedReader(ReaderAdapter):
     When the stream ends, amqtt cancels the tasks of all packets that it has just read, so it would lose everything
     from a client that publishes and disconnects at once.  So the end is reported only after these tasks have run once.
 
+    Where a packet begins, the ``shortcut`` may first take messages.
+
     A PUBLISH that no broker may accept, or a body that is too large or too slow, ends the stream; ``refuse`` is called
     with the reason.  So does a packet that is shorter than what amqtt reads of it, or longer: amqtt would take the next
     packet for a part of it, and then answer nothing any more.
@@ -69,6 +72,7 @@ class GatedReader(ReaderAdapter):
         budget: MemoryBudget,
         max_payload: int,
         refuse: Callable[[str], None],
+        shortcut: Shortcut | None = None,
     ) -> None:
         self._reader = reader
         self._receive = receiver(reader)
@@ -76,6 +80,8 @@ class GatedReader(ReaderAdapter):
         self._budget = budget
         self._max_payload = max_payload
         self._refuse = refuse
+        self._shortcut = shortcut
+        self._has_passed = False  # a message that may not be in the journal yet
         self._held = b""
         self._at = 0
         self._first = 0
@@ -89,6 +95,8 @@ class GatedReader(ReaderAdapter):
         """Return the next ``n`` bytes; fewer at the end of the stream."""
         if n > self._left and n > 1:  # a header is read byte by byte
             return self.end(_MALFORMED)
+        if self._shortcut is not None and not self._left and self._shift < 0:
+            await self._take_messages(self._shortcut)
         if self._left and self._gate.closed and self._first >> 4 == _PUBLISH:
             await self._gate.wait()
         if self._at + n > len(self._held):
@@ -111,6 +119,21 @@ class GatedReader(ReaderAdapter):
     def feed_eof(self) -> None:
         """Note the end of the stream."""
         self._reader.feed_eof()
+
+    async def _take_messages(self, shortcut: Shortcut) -> None:
+        """Let messages take the shortcut, up to the first byte that amqtt has to read, or the end of the stream."""
+        if self._has_passed:
+            self._has_passed = False
+            await asyncio.sleep(0)  # amqtt's task for that message runs first
+        while True:
+            self._at = shortcut.take(self._held, self._at)
+            if self._at < len(self._held):
+                return
+            self._held, self._at = b"", 0
+            await shortcut.wait_for_broker()
+            await self._hold(1)
+            if not self._held:
+                return
 
     async def _hold(self, n: int) -> None:
         """Receive until ``n`` bytes are held, or the stream ends."""
@@ -171,6 +194,7 @@ class GatedReader(ReaderAdapter):
             self._shift = -1
             if self._left and self._first >> 4 == _PUBLISH:
                 self._topic_left = 0
+                self._has_passed = True
             least, most = _LENGTHS[self._first >> 4]
             return least <= self._length <= most
         if self._shift == _MAX_LENGTH_BITS:
@@ -205,6 +229,7 @@ class GatedReader(ReaderAdapter):
         self._refuse(reason)
         self._refuse = _say_nothing
         self._receive = _receive_nothing
+        self._shortcut = None
         self._held, self._at, self._left, self._shift, self._topic_left = b"", 0, 0, -1, -1
         return b""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from amqtt.broker import Broker
@@ -107,3 +108,11 @@ def test_an_amqtt_that_acknowledges_too_early_is_told(
     asyncio.run(check())
     (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("amqtt_db"))
     assert f"it acknowledges QoS {qos} before the plugin has the message" in line
+
+
+def test_amqtt_does_nothing_about_a_client_that_it_reads_nothing_of() -> None:
+    """It may read nothing for longer than the keep-alive time: messages that take the shortcut do not pass it."""
+    handler = BrokerProtocolHandler(Mock(), loop=Mock())
+    before = dict(vars(handler))
+    handler.handle_read_timeout()
+    assert vars(handler) == before
