@@ -21,13 +21,14 @@ from rich.text import Text
 from amqtt_db import tagged
 from amqtt_db.config import Settings
 from amqtt_db.database.naming import SYSTEM_TABLES
+from amqtt_db.entity.duration import format_duration
 from amqtt_db.entity.timestamp import event_time
 from amqtt_db.errors import format_count
 from amqtt_db.journal.inspection import JournalInfo, readable_bytes
 from amqtt_db.models.base import ENVELOPE
 from amqtt_db.record import EXACT, Record
 from amqtt_db.routing.records import time_paths
-from amqtt_db.routing.route import Route, format_duration
+from amqtt_db.routing.route import Route
 
 if TYPE_CHECKING:  # these need SQLAlchemy, which the broker's process does without
     from amqtt_db.database.dead_letters import DeadLetter

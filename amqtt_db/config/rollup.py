@@ -8,7 +8,8 @@ from typing import Final
 
 from amqtt_db.config.keys import ConfigKey
 from amqtt_db.config.yaml_checks import Node, duration, duration_up_to
-from amqtt_db.routing.route import RollupStep, format_duration
+from amqtt_db.entity.duration import format_duration
+from amqtt_db.routing.route import RollupStep
 
 ROLLUP_KEYS: Final = {
     "every": ConfigKey("The length of the intervals, such as 5 min or 1 day.", duration, is_required=True),

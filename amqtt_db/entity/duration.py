@@ -16,6 +16,7 @@ UNIT_SECONDS: Final[Mapping[str, int]] = {
 }
 """The accepted units, in seconds; upper and lower case mean the same."""
 
+_WHOLE_UNITS: Final = ((timedelta(days=1), "day"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "min"))
 _UNEQUAL: Final = ("mo", "month", "months", "y", "year", "years")
 LONGEST_DAYS: Final = 36_600
 """How many days a length of time may have, unless something else is asked for: a hundred years."""
@@ -40,3 +41,12 @@ def read_duration(text: str, longest_days: int = LONGEST_DAYS) -> timedelta | No
     if seconds > longest_days * 86_400:
         raise ValueError(f"expected a length of time from 1 s to {longest_days} days")
     return timedelta(seconds=seconds)
+
+
+def format_duration(length: timedelta) -> str:
+    """Return a length of time as :func:`read_duration` reads it, in the largest unit of which it is a whole number."""
+    for unit, name in _WHOLE_UNITS:
+        number, rest = divmod(length, unit)
+        if not rest:
+            return f"{number} {name}{'s' * (name == 'day' and number != 1)}"
+    return f"{length.total_seconds():.15g} s"

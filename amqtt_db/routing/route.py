@@ -29,12 +29,6 @@ CHUNK: Final = timedelta(days=7)
 """The default time span of a chunk, the same as TimescaleDB's."""
 
 
-def format_duration(length: timedelta) -> str:
-    """Return a length of time as it may be written in the YAML, in days if they are whole."""
-    days, rest = divmod(length, timedelta(days=1))
-    return f"{length.total_seconds():g} s" if rest else f"{days} days"
-
-
 @attrs.frozen
 class Ordering:
     """A column that rows are ordered by, as in :class:`Hypertable`."""

@@ -15,6 +15,7 @@ import orjson
 from amqtt_db.config import Settings
 from amqtt_db.database.dead_letters import letter, letters
 from amqtt_db.database.snapshot import Snapshot, open_snapshot
+from amqtt_db.entity.duration import format_duration
 from amqtt_db.entity.timestamp import read_time
 from amqtt_db.errors import DatabaseError, UnreadableRecords
 from amqtt_db.models.rollup import Span
@@ -30,7 +31,7 @@ from amqtt_db.reader.status import read_status
 from amqtt_db.reader.storage import describe_storage
 from amqtt_db.reader.topics import topic_names
 from amqtt_db.record import EPOCH, Record, to_micros
-from amqtt_db.routing.route import Route, format_duration
+from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter, first_match
 from amqtt_db.web.chart import Band, Curve, make_band, make_curve, make_sparkline, time_marks
 from amqtt_db.web.pulse import BEATS, Pulse

@@ -20,11 +20,12 @@ from amqtt_db.config.operation import KEEP_ALL, SystemKeep
 from amqtt_db.database.catalog import Catalog
 from amqtt_db.database.engines.base import Engine, driver_error, first_line, is_collision
 from amqtt_db.database.raw_payloads import delete_raw, has_raw
+from amqtt_db.entity.duration import format_duration
 from amqtt_db.errors import OncePerCause, format_count
 from amqtt_db.models.binding import BoundTable
 from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.models.rollup import floor_time
-from amqtt_db.routing.route import Route, format_duration
+from amqtt_db.routing.route import Route
 from amqtt_db.writer.erase import RAW, erase, topic_cell
 from amqtt_db.writer.forgetting import forget_topics
 from amqtt_db.writer.retention_groups import Keep, RetentionGroup, retention_groups

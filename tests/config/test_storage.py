@@ -182,8 +182,8 @@ def test_every_mistake_is_reported_at_once() -> None:
             "hypertable.segment_by",
             "no column 'tempp'; did you mean 'temp'?",
         ),
-        ({"rollup": [{"every": "5 min"}, {"every": "7 min"}]}, "rollup", "420 s is not a multiple of 300 s"),
-        ({"rollup": [{"every": "5 min"}, {"every": "300 s"}]}, "rollup", "two steps with `every: 300 s`"),
+        ({"rollup": [{"every": "5 min"}, {"every": "7 min"}]}, "rollup", "7 min is not a multiple of 5 min"),
+        ({"rollup": [{"every": "5 min"}, {"every": "300 s"}]}, "rollup", "two steps with `every: 5 min`"),
         ({"rollup": [{"every": "1 day", "keep": "1 h"}]}, "rollup[0].keep", "is shorter than `every`"),
         ({"rollup": [{"every": "1 h", "keep": "1 day"}], "keep": "2 days"}, "rollup[0].keep", "is not longer than"),
         (

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amqtt_db.cli.arguments import parse_pause, parse_time
 from amqtt_db.config.yaml_checks import duration
 from amqtt_db.config.yaml_checks import seconds as number_of_seconds
-from amqtt_db.entity.duration import read_duration
+from amqtt_db.entity.duration import LONGEST_DAYS, format_duration, read_duration
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,28 @@ def test_what_is_no_length_of_time_is_told(written: str, says: str) -> None:
     """An unknown unit, one that varies, and more than a hundred years."""
     with pytest.raises(ValueError, match=says):
         duration(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("1d", "1 day"),
+        ("2w", "14 days"),
+        ("7200s", "2 h"),
+        ("300s", "5 min"),
+        ("1234567s", "1234567 s"),
+        ("0.5s", "0.5 s"),
+    ],
+)
+def test_a_length_of_time_is_shown_in_its_largest_whole_unit(written: str, shown: str) -> None:
+    length = read_duration(written)
+    assert length is not None
+    assert format_duration(length) == shown
+
+
+@given(st.timedeltas(timedelta(0), timedelta(days=LONGEST_DAYS)))
+def test_a_length_of_time_is_shown_as_it_can_be_read(length: timedelta) -> None:
+    """To a millisecond: a hundred years have too many microseconds for a double."""
+    read = read_duration(format_duration(length))
+    assert read is not None
+    assert abs(read - length) < timedelta(milliseconds=1)

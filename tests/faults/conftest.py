@@ -13,7 +13,7 @@ from tests.faults.mariadb import maria
 from tests.faults.postgres import Cluster, cluster
 from tests.faults.scene import Verdict
 from tests.faults.server import NAMES, Server
-from tests.faults.tally import Tally
+from tests.faults.tally import TallyWriter
 
 __all__ = ["cluster", "maria"]
 
@@ -52,25 +52,6 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--write-faults")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(TallyWriter(Path(path)))
-
-
-class TallyWriter:
-    """Collects the counts of all faults from the tests' reports, and writes them into a file at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._tally = Tally()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add what a test counted."""
-        for name, value in report.user_properties if report.when == "teardown" else ():
-            if name == "fault" and isinstance(value, list):
-                fault, *numbers = value
-                self._tally.add(fault, Verdict(*numbers))
-
-    def pytest_sessionfinish(self) -> None:
-        """Write the table."""
-        self._tally.write(self._path)
 
 
 @pytest.fixture

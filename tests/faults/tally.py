@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import pytest
 
 from tests.faults.scene import Verdict
 
@@ -48,3 +49,22 @@ def rows(page: str) -> list[list[str]]:
     """The rows of the table on a page."""
     table = page.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+class TallyWriter:
+    """Collects the counts of all faults from the tests' reports, and writes them into a file at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tally = Tally()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add what a test counted."""
+        for name, value in report.user_properties if report.when == "teardown" else ():
+            if name == "fault" and isinstance(value, list):
+                fault, *numbers = value
+                self._tally.add(fault, Verdict(*numbers))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the table."""
+        self._tally.write(self._path)

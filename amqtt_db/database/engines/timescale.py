@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from amqtt_db.database.engines.hypertables import HypertableLayout, Hypertables
 from amqtt_db.database.engines.views import quote_literal
+from amqtt_db.entity.duration import format_duration
 from amqtt_db.errors import Rejected
-from amqtt_db.routing.route import Ordering, format_duration
+from amqtt_db.routing.route import Ordering
 
 _EXTENSION_SCHEMA: Final = (
     "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'timescaledb'"
