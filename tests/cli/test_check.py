@@ -150,7 +150,7 @@ def test_what_a_routes_keys_do_is_shown(tmp_path: Path) -> None:
         '  decode: ["gzip", "json"]',
         "  property: {property} names the value; a device is a topic without these levels",
         "  latest: a row for each device keeps the newest value of each property",
-        "  only: stores messages that change a value, power by more than 5, and one after 600 s in any case",
+        "  only: stores messages that change a value, power by more than 5, and one after 10 min in any case",
         "  gather: the view has a row for each device and 10 s",
         "  indexes: {device}, time",
         "  raw: payloads are also kept as they came",

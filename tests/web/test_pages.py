@@ -145,7 +145,7 @@ def test_a_topic_whose_records_are_deleted_is_still_plotted(tmp_path: Path) -> N
         text = get(client, "/topic?name=t")
     assert "15.75" in text
     assert "No rows." in text
-    assert "<dd>3600 s</dd>" in text
+    assert "<dd>1 h</dd>" in text
 
 
 def test_yesterday_is_three_clicks_away(tmp_path: Path) -> None:
