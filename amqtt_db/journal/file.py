@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -108,6 +109,7 @@ def remove(path: Path) -> None:
         beside(path, end).unlink(missing_ok=True)
 
 
+@lru_cache(64)
 def beside(path: Path, end: str) -> Path:
     """Return the path of a file that belongs to a journal."""
     return path.with_name(path.name + end)

@@ -84,6 +84,7 @@ class CrashGuard:
         self._range = self._single = Suspect()
         self._tasks: dict[str, SuspectTask] = {}
         self._active = ""
+        self._encode_known()
         self._read(self._read_trace())
         if limit:
             faulthandler.register(signal.SIGALRM, file=self._file, all_threads=False, chain=True)
@@ -111,12 +112,15 @@ class CrashGuard:
     def watch(self, batch: Batch) -> Iterator[None]:
         """Note that user code is working on a batch; a process that dies inside leaves the note behind."""
         first = batch.positions[0]
-        if self.is_suspicious(batch.token, first):
+        before = self._range, self._single
+        is_single = self.is_suspicious(batch.token, first)
+        if is_single:
             self._single = _again(self._single, batch)
-            self._write("single")
         else:
             self._range = _again(self._range, batch)
-            self._write("range")
+        if before != (self._range, self._single):
+            self._encode_known()
+        self._write("single" if is_single else "range")
         with self._run():
             yield
 
@@ -133,6 +137,7 @@ class CrashGuard:
         with self._run():
             yield
         if self._tasks.pop(name, None) is not None:
+            self._encode_known()
             self._write("")
 
     @contextmanager
@@ -193,15 +198,20 @@ class CrashGuard:
             logger.error("%s; the writer was ended and will try again: see `time_limit`", cause)
         self._range, self._single = suspects["range"], suspects["single"]
         self._tasks = dict(list(tasks.items())[-MOST_TASKS:])
+        self._encode_known()
         self._write("")  # so that this death is not counted twice
+
+    def _encode_known(self) -> None:
+        """Encode what a note says besides what is active: a batch has several notes, which differ only in that."""
+        suspects = {"range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
+        tasks = {name: attrs.astuple(task) for name, task in self._tasks.items()}
+        self._known = orjson.dumps({**suspects, "tasks": tasks}).removeprefix(b"{")
 
     def _write(self, active: str) -> None:
         self._active = active
-        suspects = {"range": attrs.asdict(self._range), "single": attrs.asdict(self._single)}
-        tasks = {name: attrs.astuple(task) for name, task in self._tasks.items()}
-        note = orjson.dumps({"active": active, **suspects, "tasks": tasks}).ljust(_NOTE_SIZE)
+        note = b'{"active":"%s",%s' % (active.encode(), self._known)
         try:
-            os.pwrite(self._file, note, 0)
+            os.pwrite(self._file, note.ljust(_NOTE_SIZE), 0)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 

@@ -163,7 +163,7 @@ class TransactionWriter:
 
     def _advance(self, connection: sa.Connection, decoded: DecodedBatch, start: int) -> None:
         known = {"of": decoded.number, "start": start, "known": self._routing_versions[decoded.number]}
-        if connection.execute(self._move, {**known, "end": decoded.end}).rowcount != 1:
+        if self._engine.update(connection, self._move, {**known, "end": decoded.end}) != 1:
             raise CheckpointMoved
 
     def _write_sessions(self, connection: sa.Connection, decoded: DecodedBatch, previous: int | None) -> None:
@@ -236,11 +236,11 @@ class TransactionWriter:
         for text, counts in sorted(added_counts.items()):
             hash_ = key_hash(text)
             added = {"of": number, "hashed": hash_, **{f"new_{name}": counts[name] for name in COUNTS}}
-            if any(counts.values()) and connection.execute(self._add, added).rowcount == 0:
+            if any(counts.values()) and self._engine.update(connection, self._add, added) == 0:
                 row = {"journal": number, "hash": hash_, "filter": text, **dict.fromkeys(COUNTS, 0)}
                 with suppress(sa.exc.IntegrityError), connection.begin_nested():  # another one may be faster
                     connection.execute(self._catalog.counter.insert(), row)
-                connection.execute(self._add, added)
+                self._engine.update(connection, self._add, added)
 
 
 def _moving(journal: sa.Table) -> sa.Update:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from decimal import Decimal
-from typing import Any, ClassVar, Final, TypeVar
+from functools import lru_cache
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import attrs
 import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.errors import Busy, DatabaseError
@@ -148,6 +150,13 @@ def is_collision(engine: Engine, error: BaseException) -> bool:
     return here or (cause is not None and is_collision(engine, cause))
 
 
+@lru_cache(64)
+def _in_drivers_words(statement: sa.Update, dialect: sa.Dialect) -> tuple[str, tuple[str, ...] | None]:
+    """Return the text of a statement, and the names of its parameters in order; None where they keep their names."""
+    compiled = cast(SQLCompiler, statement.compile(dialect=dialect))
+    return str(compiled), None if compiled.positiontup is None else tuple(compiled.positiontup)
+
+
 class Engine(ABC):
     """One database system: types, limits, bulk load, locks, and what its errors mean.
 
@@ -203,6 +212,25 @@ class Engine(ABC):
     @abstractmethod
     def insert(self, connection: sa.Connection, row_batches: Sequence[RowBatch]) -> None:
         """Append rows in bulk, within the connection's transaction; lock tables in the order of the batches."""
+
+    def update(self, connection: sa.Connection, statement: sa.Update, values: Mapping[str, Any]) -> int:
+        """Execute an UPDATE, in the connection's transaction; return how many rows it finds.
+
+        ``values`` are those of its parameters, which all have names.  SQLAlchemy alone would take longer for that than
+        the database.
+        """
+        text, names = _in_drivers_words(statement, connection.dialect)
+        parameters = values if names is None else [values[name] for name in names]
+        with closing(connection.connection.cursor()) as cursor:
+            try:
+                self._execute_often(cursor, text, parameters)
+            except connection.dialect.loaded_dbapi.Error as error:
+                raise sa.exc.DBAPIError("UPDATE", None, error, hide_parameters=True) from error
+            return int(cursor.rowcount)
+
+    def _execute_often(self, cursor: Any, text: str, parameters: Any) -> None:
+        """Execute a statement with a driver's cursor that will be executed for every batch."""
+        cursor.execute(text, parameters)
 
     def run_ddl(self, connection: sa.Connection, statements: Sequence[str]) -> None:
         """Execute DDL in order, in the connection's transaction."""

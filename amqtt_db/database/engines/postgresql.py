@@ -221,6 +221,17 @@ class PostgreSQL(Engine):
                 or sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True)
             ) from error
 
+    def update(self, connection: sa.Connection, statement: sa.Update, values: Mapping[str, Any]) -> int:
+        """Explain missing privileges."""
+        try:
+            return super().update(connection, statement, values)
+        except sa.exc.DBAPIError as error:
+            raise _explained(driver_error(error)) or error from error
+
+    def _execute_often(self, cursor: Any, text: str, parameters: Any) -> None:
+        """Let the server parse and plan it once, unless there is a pooler in between."""
+        cursor.execute(text, parameters, prepare=True)
+
     def run_ddl(self, connection: sa.Connection, statements: Sequence[str]) -> None:
         """Send all statements at once."""
         if statements:

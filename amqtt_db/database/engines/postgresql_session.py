@@ -60,12 +60,15 @@ If a server's host silently disappears, the connection is given up after 25 seco
 _TIMED_SINCE: Final = 170_000  # the version of PostgreSQL that brought transaction_timeout
 _POOLED: Final = "amqtt_db_pooled"
 _READ_SINCE: Final = "amqtt_db_read_since"
+_ONLY_IF_ASKED: Final = 2**31  # executions after which a statement is prepared
 _LOCKED_AT_ONCE: Final = 20  # few, for each may lock a hypertable with hundreds of chunks
 
 
 def prepare_writer(connection: psycopg.Connection[Any], record: Any) -> None:
     """Prepare a new connection of the writer, and note which tables have rules."""
     prepare_reader(connection, record)
+    if not record.info[_POOLED]:
+        connection.prepare_threshold = _ONLY_IF_ASKED
     record.info["amqtt_db_ruled"] = frozenset(name for (name,) in connection.execute(postgresql_rows.RULED))
     connection.rollback()
 
