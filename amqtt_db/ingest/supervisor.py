@@ -39,8 +39,10 @@ MISCONFIGURED: Final = 2
 """Exit status of a child that cannot use its configuration and has logged why."""
 BLOATED: Final = 75
 """Exit status of a child that has used too much memory and must be replaced."""
-QUIET: Final = 1.0
+QUIET: Final = 0.024
 """Seconds without news after which the writer may check the journal less often, because it is woken."""
+NEWS_GAP: Final = 0.014
+"""Seconds after the last commit from which on the next one is news; less than QUIET, for its time is taken late."""
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
@@ -141,7 +143,7 @@ class Supervisor:
         now = monotonic()
         before, self._last_news = self._last_news, now
         stdin = None if self._process is None else self._process.stdin
-        if now - before > QUIET / 2 and stdin is not None and not stdin.is_closing():
+        if now - before > NEWS_GAP and stdin is not None and not stdin.is_closing():
             stdin.write(_NEWS)
 
     async def stop(self) -> None:

@@ -87,9 +87,12 @@ class JournalReader:
         """
         if journal_file.identity(self.path) != self._identity:
             raise JournalError(f"journal {self.path}: the file was moved away or replaced")
-        version = self._all("PRAGMA data_version", {})[0][0]
-        before, self._version = self._version, version
-        return bool(before != version)
+        return self.has_news()
+
+    def has_news(self) -> bool:
+        """Do what :meth:`changed` does, but go on with a file that was replaced."""
+        before, self._version = self._version, self._all("PRAGMA data_version", {})[0][0]
+        return bool(before != self._version)
 
     def pending(self, token: str | None, position: int) -> int:
         """Return how many messages there are at or after ``position`` of a generation.

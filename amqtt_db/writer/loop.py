@@ -31,6 +31,8 @@ ASLEEP: Final = 0.5  # the same once it has been quiet for long, if the parent w
 LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
 GATHER: Final = 0.025  # seconds after a small batch: a small commit keeps the disk as busy as a large one
 SMALL: Final = 2500  # messages of a batch
+FEW_BYTES: Final = 2**20  # of its payloads; together they mean that nothing else was in the journal
+LOOK: Final = 0.5  # seconds between looks at the memory that this process uses
 FIRST_WAIT: Final = 0.1  # seconds before the second attempt after an error of the database
 LONGEST_WAIT: Final = 5.0  # seconds between attempts, at most
 
@@ -44,6 +46,7 @@ class Stop:
     is_woken: bool = False
     """True if somebody tells of news, so that a quiet journal need not be checked often."""
     _news: threading.Event = attrs.field(factory=threading.Event)
+    _asked: threading.Event = attrs.field(factory=threading.Event)
     _deadline: float = float("inf")
 
     def request(self, within: float) -> None:
@@ -51,6 +54,7 @@ class Stop:
         self._deadline = time.monotonic() + within
         self.is_requested = True
         self._news.set()
+        self._asked.set()
 
     def wake(self) -> None:
         """Tell the loop that there may be something in the journal."""
@@ -61,6 +65,10 @@ class Stop:
     def is_overdue(self) -> bool:
         """True if the deadline has passed."""
         return time.monotonic() > self._deadline
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, whatever the news, but stop when the loop is asked to end."""
+        self._asked.wait(seconds)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but stop at news, or when the loop is asked to end."""
@@ -102,10 +110,13 @@ class WriterLoop:
         self._is_bloated = is_bloated
         self._tally = Tally()
         self._has_grown = False
+        self._read_at = float("-inf")
+        self._looked_at = float("-inf")
         self._is_ahead = False
         self._reader: JournalReader | None = None
         self._writer: Writer | None = None
         self._numbers: dict[str, tuple[int, int]] = {}
+        self._latest: tuple[Generation, int | None] | None = None
         self._identity: object = None
         self._told: set[str] = set()
         self._causes = OncePerCause()
@@ -145,13 +156,21 @@ class WriterLoop:
             if not worked:
                 self._await_news()
             elif self._is_ahead and not self._stop.is_requested:
-                self._stop.wait(GATHER)
+                self._stop.rest(GATHER)
         except BatchNotStored as failure:
             return self._recover(failure.error, failure.batch)
         except Exception as error:  # whatever it is, ending must lose nothing
             return self._recover(error)
-        self._has_grown = worked and self._is_bloated()  # replacing one that has stored nothing would not help
+        self._has_grown = worked and self._has_bloated()  # replacing one that has stored nothing would not help
         return worked
+
+    def _has_bloated(self) -> bool:
+        """Look now and then."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK:
+            return False
+        self._looked_at = now
+        return self._is_bloated()
 
     def _recover(self, error: Exception, batch: Batch | None = None) -> bool:
         """Prepare for the next attempt after an error; return True if it may follow at once."""
@@ -174,19 +193,28 @@ class WriterLoop:
 
     def _round(self) -> bool:
         reader, writer = self._connected()
+        has_read_all, self._is_ahead = self._is_ahead and self._latest is not None, False
+        if not reader.has_news() and has_read_all:
+            return False
+        if self._latest is not None and self._store_next(reader, writer, *self._latest):
+            return True
         previous: int | None = None
-        for generation in reader.generations():
+        generations = reader.generations()
+        for generation in generations:
             number, _ = self._registered(writer, generation)
             if self._store_next(reader, writer, generation, previous):
+                self._latest = (generation, previous) if generation is generations[-1] else None
                 return True
             previous = number
         return False
 
     def _store_next(self, reader: JournalReader, writer: Writer, generation: Generation, previous: int | None) -> bool:
         number, position = self._numbers[generation.token]
+        began = time.monotonic()
         batch = reader.read(generation.token, position)
         if batch is None:
             return False
+        self._read_at = began
         single = self._guard.is_suspicious(generation.token, batch.positions[0])
         if single:
             batch, _ = batch.split_at(1)
@@ -201,7 +229,7 @@ class WriterLoop:
         write_progress(self._path, generation.token, batch.end)
         self._tally.add_batch(len(batch), time.perf_counter() - started, batch.times[0])
         self._report()
-        self._is_ahead = len(batch.positions) < SMALL and not single
+        self._is_ahead = len(batch) < SMALL and not single and sum(map(len, batch.payloads)) < FEW_BYTES
         return True
 
     def _require_same_file(self, writer: Writer) -> None:
@@ -238,11 +266,10 @@ class WriterLoop:
 
     def _await_news(self) -> None:
         """Wait until something is committed."""
-        began = time.monotonic()
         while not self._stop.is_requested and self._reader is not None and not self._reader.changed():
             has_worked = self._writer is not None and self._writer.do_idle_work()
             self._report()
-            is_quiet = self._stop.is_woken and not has_worked and time.monotonic() - began > QUIET
+            is_quiet = self._stop.is_woken and not has_worked and time.monotonic() - self._read_at > QUIET
             self._stop.wait(ASLEEP if is_quiet else IDLE)
 
     def _endure(self, error: Exception, batch: Batch | None) -> None:
@@ -284,6 +311,7 @@ class WriterLoop:
             self._reader.close()
         self._writer = self._reader = None
         self._numbers.clear()
+        self._latest = None
         gc.collect()  # a writer consists of cycles, which the calmed collector would leave for long
 
 
