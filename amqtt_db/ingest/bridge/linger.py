@@ -1,7 +1,7 @@
 """Whether to wait for more messages before a commit: each commit costs the same, however little arrives.
 
-It must cost no throughput.  A broker sends no more than its window of messages that are not acknowledged, so few may
-wait, and only where the window is known to be wide.
+They wait only if more are to be expected meanwhile.  It must cost no throughput.  A broker sends no more than its
+window of messages that are not acknowledged, so few may wait, and only where the window is known to be wide.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Linger:
         A broker may send fewer than that; none is known to stop below 32.  ``now`` in seconds, as in :meth:`note`.
         """
         self._most = min(window // 2, _FIRST)
-        self._is_quiet = self._is_small = False
+        self._is_quiet = self._is_frequent = self._is_small = False
         self._noted = now
 
     def allows(self, waiting: int) -> bool:
         """Return True if so many messages may wait for more."""
-        return self._is_quiet and waiting < self._most
+        return self._is_quiet and self._is_frequent and waiting < self._most
 
     def rest(self, now: float) -> float:
         """Return for how many seconds to read nothing more after a commit, so that the next one has more messages."""
-        is_worthwhile = self._is_small and self._most == _MOST
+        is_worthwhile = self._is_small and self._is_frequent and self._most == _MOST
         return max(0.0, GATHER_SECONDS - (now - self._noted)) if is_worthwhile else 0.0
 
     def note(self, taken: int, unacknowledged: int, now: float) -> None:
@@ -46,6 +46,8 @@ class Linger:
         As many as these have been sent at once, so the broker's window is at least that, and half of it may wait.
         """
         self._most = max(self._most, min(unacknowledged // 2, _MOST))
-        self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * (now - self._noted)
+        passed = now - self._noted
+        self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * passed
+        self._is_frequent = passed <= taken * LINGER_SECONDS  # otherwise nothing would come in that time
         self._is_small = taken < _MOST
         self._noted = now

@@ -32,7 +32,7 @@ def test_a_broker_that_always_fills_its_window_is_not_kept_waiting(window: int, 
 
 def test_messages_at_a_low_rate_wait() -> None:
     """A thousand in a second, if the broker's window is known to be wide; never more than half of it."""
-    linger, now = Linger(1000, 0.0), 1.0
+    linger, now = Linger(1000, 0.0), 0.01
     for _ in range(10):
         linger.note(10, 10, now)
         now += LINGER_SECONDS
@@ -43,13 +43,24 @@ def test_messages_at_a_low_rate_wait() -> None:
 def test_a_wide_window_is_found_out() -> None:
     """From messages that came at once, of which half may wait; before that, none waits."""
     linger = Linger(0, 0.0)
-    linger.note(1, 1, 1.0)
+    linger.note(1, 1, 0.005)
     assert not linger.allows(1)
     for at_once, most in [(16, 8), (50, 25), (1000, 64), (1, 64)]:
         linger.note(at_once, at_once, 2.0)
-        linger.note(1, 1, 3.0)
+        linger.note(1, 1, 2.005)
         assert linger.allows(most - 1)
         assert not linger.allows(most)
+
+
+def test_a_message_that_comes_alone_does_not_wait() -> None:
+    """None is to be expected while it would, so that would only make it late."""
+    linger = Linger(1000, 0.0)
+    linger.note(1000, 1000, 1.0)
+    for number in range(1, 9):
+        now = 1.0 + number * 2 * LINGER_SECONDS
+        linger.note(1, 1, now)
+        assert not linger.allows(1)
+        assert not linger.rest(now)
 
 
 def test_reading_rests_after_a_small_commit_if_the_window_is_far_wider() -> None:
@@ -65,24 +76,24 @@ def test_reading_rests_after_a_small_commit_if_the_window_is_far_wider() -> None
 
 
 def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> None:
-    """The first arrives after a pause and is committed at once; the next wait for each other."""
+    """Thirty arrive at once after a pause and are committed at once; the next wait for each other."""
 
     async def arrive() -> tuple[int, bytes]:
         connection, wire, commit = connected(tmp_path)
         commits = Commits(commit)
         await asyncio.sleep(0.05)
-        connection.data_received(publish(1))
-        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x01"))
+        connection.data_received(b"".join(map(publish, range(1, 31))))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x1e"))
         before = commits.count
-        for number in range(2, 7):
+        for number in range(31, 36):
             connection.data_received(publish(number))
-        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x06"))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x23"))
         await commit.close()
         return commits.count - before, wire.written
 
     commits, written = asyncio.run(arrive())
     assert commits == 1
-    assert written.endswith(b"".join(b"\x40\x02\x00" + bytes((number,)) for number in range(1, 7)))
+    assert written.endswith(b"".join(b"\x40\x02\x00" + bytes((number,)) for number in range(1, 36)))
 
 
 def test_qos_0_that_waits_when_the_connection_ends_is_stored(tmp_path: Path) -> None:
