@@ -51,9 +51,17 @@ class Pace:
     cpu: float
 
 
+@attrs.frozen
+class Mosquitto:
+    """A listening Mosquitto."""
+
+    port: int
+    process: psutil.Process
+
+
 @contextmanager
-def mosquitto(directory: Path) -> Iterator[int]:
-    """Run Mosquitto without limits on its queues; yield its port."""
+def mosquitto(directory: Path) -> Iterator[Mosquitto]:
+    """Run Mosquitto without limits on its queues."""
     port = free_port()
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -64,7 +72,7 @@ def mosquitto(directory: Path) -> Iterator[int]:
         process = subprocess.Popen([program, "-c", str(path)], stdout=log, stderr=log)
     try:
         await_port(port, process)
-        yield port
+        yield Mosquitto(port, psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(PATIENCE)
@@ -130,7 +138,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     paces: dict[str, list[Pace]] = {name: [] for name in names}
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
-        port = stack.enter_context(mosquitto(place))
+        port = stack.enter_context(mosquitto(place)).port
         running = [stack.enter_context(Subscriber(name, port, place / name, arguments.messages)) for name in names]
         for number in range(arguments.rounds + 1):
             for subscriber in running:
@@ -207,7 +215,7 @@ def store(url: str, arguments: argparse.Namespace) -> dict[str, float]:
     count = int(arguments.rate * arguments.seconds)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
-        port = stack.enter_context(mosquitto(place))
+        port = stack.enter_context(mosquitto(place)).port
         bridge = stack.enter_context(Run(port, url, place))
         prepare(port, database)
         writer = bridge.children()[0]
@@ -248,7 +256,7 @@ def drain(arguments: argparse.Namespace, count: int) -> dict[str, float]:
     """Return the most memory in MB that a bridge takes which finds ``count`` messages at the broker."""
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
-        port = stack.enter_context(mosquitto(place))
+        port = stack.enter_context(mosquitto(place)).port
         url = f"sqlite:///{place / 'mqtt.db'}"
         database = sa.create_engine(url)
         with Run(port, url, place):

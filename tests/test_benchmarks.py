@@ -39,6 +39,14 @@ BRIEF = {
     "size.py": ("--messages=300", "--engines=sqlite"),
     "start.py": ("--tables=10", "--rounds=1", "--messages=200", "--databases=sqlite"),
     "tables.py": ("--topics=20", "--names=100", "--engines=sqlite"),
+    "way.py": (
+        "--rates=100",
+        "--seconds=0.3",
+        "--messages=200",
+        "--idle=0.2",
+        "--databases=sqlite",
+        "--ways=plugin,bridge,batches",
+    ),
     "writer.py": ("--messages=200", "--batch=100", "--rounds=1", "--engines=sqlite,postgresql", "--routes=wide;eav"),
 }
 
@@ -55,7 +63,7 @@ def figures(found: Any) -> list[float]:
 @pytest.mark.parametrize("program", BRIEF)
 def test_a_benchmark_runs(program: str, tmp_path: Path) -> None:
     """From its command line to its table and its file."""
-    if program == "bridge.py" and MOSQUITTO is None:
+    if program in {"bridge.py", "way.py"} and MOSQUITTO is None:
         pytest.skip("needs Mosquitto")
     command = [sys.executable, str(BENCHMARKS / program), *BRIEF[program], f"--json={tmp_path / 'figures.json'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
