@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 import sqlalchemy as sa
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from amqtt_db.database.engines.hypertables import Hypertables
 from amqtt_db.errors import Busy, DatabaseError
@@ -153,7 +152,7 @@ def is_collision(engine: Engine, error: BaseException) -> bool:
 @lru_cache(64)
 def _in_drivers_words(statement: sa.Update, dialect: sa.Dialect) -> tuple[str, tuple[str, ...] | None]:
     """Return the text of a statement, and the names of its parameters in order; None where they keep their names."""
-    compiled = cast(SQLCompiler, statement.compile(dialect=dialect))
+    compiled = statement.compile(dialect=dialect)
     return str(compiled), None if compiled.positiontup is None else tuple(compiled.positiontup)
 
 
