@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ _QUEUE: Final = (
     "the broker does not say how many messages it keeps while the bridge is disconnected; docs/bridge.md names each"
     " broker's setting"
 )
+_MOSQUITTO: Final = re.compile(r"mosquitto version (\d+)\.(\d+)\.(\d+)", re.ASCII).match
+_KEEPS_TO_WINDOW: Final = (2, 0, 13)
 
 Answer = Grant | Ending
 
@@ -70,7 +73,7 @@ def describe_answer(broker: BrokerSettings, answer: Answer) -> dict[str, Any]:
     if isinstance(answer, Ending):
         return {**said, "reason": f"the broker {answer.reason}"}
     granted = {"mqtt": mqtt_name(answer.version), "filters": answer.codes, "dropped": answer.dropped}
-    return {**said, **granted, "warnings": list(warnings_about(broker, answer))}
+    return {**said, "software": answer.software, **granted, "warnings": list(warnings_about(broker, answer))}
 
 
 def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
@@ -90,12 +93,22 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
             f"the broker has dropped {format_count(grant.dropped, 'message')} for its clients since it was started:"
             " raise the limit on its queues"
         )
+    if grant.version == V5 and 2 in grant.codes.values() and _ignores_window(grant.software):
+        yield (
+            "Mosquitto before 2.0.13 ignores `window`: messages of QoS 2 may be stored twice if the bridge is killed"
+            " while more than 32,767 are on their way; update Mosquitto, or set `qos: 1`"
+        )
     for topic_filter, code in grant.codes.items():
         if code >= _REFUSED:
             yield f"the broker refuses {topic_filter}: check what this user may read"
         elif code < broker.qos:
             lost = "messages may be lost in transit" if code == 0 else "a message may arrive twice"
             yield f"the broker grants QoS {code} for {topic_filter}, not {broker.qos}: {lost}"
+
+
+def _ignores_window(software: str) -> bool:
+    version = _MOSQUITTO(software)
+    return version is not None and tuple(map(int, version.groups())) < _KEEPS_TO_WINDOW
 
 
 def _describe_code(code: int) -> str:

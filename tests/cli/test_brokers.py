@@ -54,3 +54,16 @@ def test_a_group_needs_shared_subscriptions() -> None:
     assert is_usable(BROKER, none)
     assert is_usable(shared, Grant(V5, {}, {"a": 1}))
     assert "leave out `group`" in "".join(warnings_about(shared, none))
+
+
+@pytest.mark.parametrize(
+    ("software", "qos", "warns"),
+    [
+        ("mosquitto version 2.0.11", 2, True), ("mosquitto version 2.0.13", 2, False),
+        ("mosquitto version 1.6.9", 2, True), ("mosquitto version 2.0.11", 1, False), ("", 2, False),
+    ],
+)  # fmt: skip
+def test_a_mosquitto_that_ignores_the_window_is_a_warning(software: str, qos: int, warns: bool) -> None:
+    """At QoS 2, where messages may then be stored twice."""
+    found = "".join(warnings_about(BROKER, Grant(V5, {}, {"a": qos}, software=software)))
+    assert ("ignores `window`" in found) is warns

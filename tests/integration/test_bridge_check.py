@@ -35,8 +35,16 @@ def test_what_the_broker_grants_is_shown(tmp_path: Path) -> None:
     assert code == 0
     for line in ("connected with MQTT 5", "maximum QoS: 2", "shared subscriptions: yes", "filters: # QoS 2"):
         assert line in said
-    assert "warning:" not in said
+    assert said.count("warning:") == said.count("Mosquitto before 2.0.13 ignores `window`")
     assert "docs/bridge.md" in said
+
+
+def test_the_broker_says_what_it_is(tmp_path: Path) -> None:
+    """In JSON, as Mosquitto publishes it."""
+    with Mosquitto(tmp_path) as broker:
+        code, said = check("--json", broker.url)
+    assert code == 0
+    assert '"software":"mosquitto version ' in said
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])

@@ -33,6 +33,7 @@ from amqtt_db.ingest.waiting import wait_within
 _ANSWER_SECONDS: Final = 5.0
 _COUNTER_SECONDS: Final = 0.5
 DROPPED: Final = "$SYS/broker/publish/messages/dropped"
+_SOFTWARE: Final = "$SYS/broker/version"
 
 
 @attrs.frozen
@@ -40,12 +41,14 @@ class Grant:
     """A broker's answer: ``properties`` of its CONNACK, and a QoS, or a code from 0x80 on, for each filter.
 
     ``dropped`` is how many messages it has dropped for all its clients since it started, None if it does not say.
+    ``software`` is what it calls itself, such as ``mosquitto version 2.0.11``, empty if it does not say.
     """
 
     version: Version
     properties: Properties
     codes: Mapping[str, int]
     dropped: int | None = None
+    software: str = ""
 
 
 async def ask_broker(settings: BrokerSettings, filters: Sequence[str]) -> Grant | Ending:
@@ -149,15 +152,17 @@ class Probe(Peer):
             self.end(explain_disconnect(packet, probe_id(self._settings.client_id)))
 
     def take_grant(self, grant: Grant) -> None:
-        """Ask for the number of dropped messages; if it does not come soon, disconnect."""
+        """Ask for the broker's name and the number of dropped messages; if that does not come soon, disconnect."""
         if self._transport is not None:
-            self._transport.write(packets.subscribe(self._version, 2, [DROPPED], 0))
-            asyncio.get_running_loop().call_later(_COUNTER_SECONDS, self.leave, grant)
+            self._transport.write(packets.subscribe(self._version, 2, [_SOFTWARE, DROPPED], 0))
+            asyncio.get_running_loop().call_later(_COUNTER_SECONDS, lambda: self.leave(self._grant or grant))
 
     def take_message(self, message: Publish) -> None:
-        """Take the number of dropped messages."""
-        if self._grant is not None and message.topic == DROPPED.encode():
-            said = message.payload.decode("ascii", "replace")
+        """Take the broker's name, and after it the number of dropped messages."""
+        said = message.payload.decode("ascii", "replace")
+        if self._grant is not None and message.topic == _SOFTWARE.encode():
+            self._grant = attrs.evolve(self._grant, software=said)
+        elif self._grant is not None and message.topic == DROPPED.encode():
             self.leave(attrs.evolve(self._grant, dropped=int(said) if said.isdecimal() else None))
 
     def leave(self, grant: Grant) -> None:
