@@ -16,6 +16,8 @@ from amqtt_db.database.store_version import require_version
 from amqtt_db.errors import DatabaseError, NoDatabaseYet
 
 _SNAPSHOT_LEVEL: Final = "REPEATABLE READ"
+_CATALOGS: Final[dict[type[Engine], Catalog]] = {}
+"""By class, for it takes milliseconds to make one, and it is the same for all engines of a class."""
 
 
 @attrs.frozen
@@ -36,7 +38,8 @@ class Snapshots:
 
     def __init__(self, url: str) -> None:
         self._engine = engine_for(url)
-        self._catalog = Catalog(self._engine)
+        self._catalog = _CATALOGS.get(type(self._engine)) or Catalog(self._engine)
+        _CATALOGS[type(self._engine)] = self._catalog
         self._database = self._engine.open(write=False)
 
     @contextmanager

@@ -75,10 +75,15 @@ def write_version(connection: sa.Connection, meta: sa.Table) -> None:
 
 
 def _noted_version(connection: sa.Connection) -> int | None:
-    if not sa.inspect(connection).has_table(_META):
-        return None
+    """Return the version that a writer has noted; asking for the table first would take longer than the answer."""
     meta = sa.table(_META, sa.column("name"), sa.column("value"))
-    noted = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _VERSION_NAME))
+    try:
+        with connection.begin_nested():
+            noted = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _VERSION_NAME))
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated or sa.inspect(connection).has_table(_META):
+            raise
+        return None
     return None if noted is None else int(noted)
 
 

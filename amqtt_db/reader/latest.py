@@ -51,13 +51,15 @@ def latest(database: str | Settings, topic: str = "#") -> Iterator[DeviceState]:
 def _read_states(url: str, wanted: TopicFilter) -> Iterator[DeviceState]:
     with open_snapshot(url) as snapshot:
         tables = LatestTables(snapshot)
-        last = 0
-        while rows := tables.records_after(last):
-            values = tables.values_of([row[DEVICE_ID] for row in rows])
-            for row in rows:
-                if any(wanted.match(name) is not None for name in (row["topic"], row["device"][1])):
-                    yield _make_state(row, values.get(row[DEVICE_ID], ()))
-            last = rows[-1][DEVICE_ID]
+        for rows in tables.pages():
+            found = [row for row in rows if _is_covered(wanted, row)]
+            values = tables.values_of([row[DEVICE_ID] for row in found])
+            for row in found:
+                yield _make_state(row, values.get(row[DEVICE_ID], ()))
+
+
+def _is_covered(wanted: TopicFilter, row: DecodedRow) -> bool:
+    return any(wanted.match(name) is not None for name in (row["topic"], row["device"][1]))
 
 
 def _make_state(row: DecodedRow, values: Iterable[DecodedRow]) -> DeviceState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -39,11 +39,15 @@ class LatestTables:
             )
         self._records, self._values = (StoredTable.of(table, known[key]) for key, table in wanted.items())
 
-    def records_after(self, id_: int) -> Sequence[DecodedRow]:
-        """Return the rows of the next devices with higher ids, in order."""
-        column = self._records.target.c.device
-        query = sa.select(self._records.target).where(column > id_).order_by(column).limit(_DEVICES_AT_ONCE)
-        return self._fetch(self._records, query)
+    def pages(self) -> Iterator[Sequence[DecodedRow]]:
+        """Yield the rows of all devices in the order of their ids, some at a time."""
+        column, last, rows = self._records.target.c.device, 0, None
+        while rows is None or len(rows) == _DEVICES_AT_ONCE:
+            query = sa.select(self._records.target).where(column > last).order_by(column).limit(_DEVICES_AT_ONCE)
+            rows = self._fetch(self._records, query)
+            if rows:
+                yield rows
+                last = rows[-1][DEVICE_ID]
 
     def records_of(self, ids: Iterable[int]) -> Mapping[int, DecodedRow]:
         """Return the rows of devices by their ids, of those that have one."""
