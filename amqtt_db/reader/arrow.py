@@ -40,6 +40,7 @@ def read_arrow(snapshot: Snapshot, wanted: Selection) -> pa.Table:
 
     Raises DatabaseError if one cannot be read.
     """
+    snapshot.engine.expect_rows(snapshot.connection)
     found, keys = find_sources(snapshot, wanted), LookupCache(snapshot)
     topics = Counter(topic for source in found for topic in source.topics)
     if wanted.limit is not None or any(count > 1 for count in topics.values()):

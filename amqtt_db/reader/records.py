@@ -30,6 +30,7 @@ def read_records(snapshot: Snapshot, wanted: Selection) -> Iterator[Record]:
     Raises NoDatabaseYet if nothing has ever been stored, and UnreadableRecords at the end if some could not be read.
     """
     unread: Counter[str] = Counter()
+    snapshot.engine.expect_rows(snapshot.connection)
     found, keys = find_sources(snapshot, wanted), LookupCache(snapshot)
     paths = list(plan_paths(snapshot, keys, found, scan=wanted.order == BY_ID))
     smallest, largest = _PAGE_ROWS

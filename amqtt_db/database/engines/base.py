@@ -259,6 +259,9 @@ class Engine(ABC):
     def release_locks(self, connection: sa.Connection) -> None:  # noqa: B027 - only some databases have so few
         """Do what a reader must do after each statement so that it may read any number of tables in a transaction."""
 
+    def expect_rows(self, connection: sa.Connection) -> None:  # noqa: B027 - only some databases plan otherwise
+        """Prepare a reader's transaction for queries whose rows are all wanted, not only a sum of them."""
+
     def reason(self, error: BaseException) -> str | None:
         """Return the reason for a value fault to show to users, without values; None to show only the error's class."""
         return None

@@ -41,6 +41,7 @@ from amqtt_db.database.engines.postgresql_session import (
     prepare_reader,
     prepare_writer,
     release_locks,
+    stop_workers,
 )
 from amqtt_db.database.engines.timescale import Timescale, refusal
 from amqtt_db.errors import DatabaseError
@@ -269,6 +270,10 @@ class PostgreSQL(Engine):
     def release_locks(self, connection: sa.Connection) -> None:
         """Give them back now and then."""
         release_locks(connection)
+
+    def expect_rows(self, connection: sa.Connection) -> None:
+        """Let the server use no parallel workers."""
+        stop_workers(connection)
 
     def reason(self, error: BaseException) -> str | None:
         """Explain index keys above 2,704 compressed bytes: the server says how many bytes, and in which index."""

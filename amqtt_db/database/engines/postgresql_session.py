@@ -137,6 +137,18 @@ def release_locks(connection: sa.Connection) -> None:
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT amqtt_db")
 
 
+def stop_workers(connection: sa.Connection) -> None:
+    """Let the server run a reader's further queries without parallel workers.
+
+    All rows pass through one process anyway.  For workers the server scans all that arrived in a time, although an
+    index leads to a topic's rows, and starts them for each query.
+    """
+    if _READ_SINCE in connection.info:  # the setting must be older than the savepoint, or releasing locks undoes it
+        connection.exec_driver_sql(
+            "RELEASE SAVEPOINT amqtt_db; SET LOCAL max_parallel_workers_per_gather = 0; SAVEPOINT amqtt_db"
+        )
+
+
 @cache
 def _setting(command: str, version: int) -> str:
     """Return the statements that apply the settings to a server of a version."""

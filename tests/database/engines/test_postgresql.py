@@ -70,6 +70,22 @@ def test_the_schema_lock_keeps_others_out(postgresql: Site) -> None:
     database.dispose()
 
 
+def test_a_reader_of_rows_uses_no_parallel_workers(postgresql: Site) -> None:
+    """For the rest of its transaction, however often it gives back its locks; others are not concerned."""
+    engine = engine_for(postgresql.url)
+    database = engine.open(write=False)
+    workers = "SHOW max_parallel_workers_per_gather"
+    with database.begin() as connection:
+        given = connection.exec_driver_sql(workers).scalar_one()
+        engine.expect_rows(connection)
+        for _ in range(50):
+            engine.release_locks(connection)
+        assert connection.exec_driver_sql(workers).scalar_one() == "0"
+    with database.begin() as connection:
+        assert connection.exec_driver_sql(workers).scalar_one() == given != "0"
+    database.dispose()
+
+
 KILL = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE application_name = 'amqtt_db' AND datname = current_database() AND pid <> pg_backend_pid()"
