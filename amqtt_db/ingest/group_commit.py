@@ -61,7 +61,8 @@ class GroupCommit:
     """Appends to a journal and commits in groups; belongs to one event loop, which need not run yet.
 
     ``gate`` is closed while too many bytes wait in memory.  ``coalescer`` holds while the tasks that waited for a
-    commit run.  With ``linger``, a small group waits that many seconds for more entries before it is committed.
+    commit run.  ``began`` is when the last commit began, by ``perf_counter``.  With ``linger``, a small group waits
+    that many seconds for more entries before it is committed.
     """
 
     def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop | None = None, *, linger: float = 0.0) -> None:
@@ -81,10 +82,8 @@ class GroupCommit:
         self._listeners: list[Callable[[int], None]] = []
         self._scheduled = False
         self._writing: asyncio.Future[None] | None = None
-        self._seconds = 0.0
-        self._slow = False
-        self._failing = False
-        self._full = False
+        self.began = self._seconds = 0.0
+        self._slow = self._failing = self._full = False
         self._backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._causes = OncePerCause()
         self._trim_causes = OncePerCause()
@@ -277,7 +276,7 @@ class GroupCommit:
         self._seal()
         if len(self._new_delays) > _MANY_DELAYS:
             self._add_delays()
-        started = perf_counter()
+        self.began = started = perf_counter()
         if self._slow and aside:
             self._writing = self._loop.run_in_executor(self._thread, self._journal.write)
             self._writing.add_done_callback(lambda written: self._written(written, started))

@@ -11,7 +11,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, Final
 
 import yaml
@@ -40,9 +40,7 @@ MISCONFIGURED: Final = 2
 BLOATED: Final = 75
 """Exit status of a child that has used too much memory and must be replaced."""
 QUIET: Final = 0.024
-"""Seconds without news after which the writer may check the journal less often, because it is woken."""
-NEWS_GAP: Final = 0.014
-"""Seconds after the last commit from which on the next one is news; less than QUIET, for its time is taken late."""
+"""Seconds without a commit after which the next one is news; the writer may sleep until it is told of it."""
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
@@ -138,12 +136,14 @@ class Supervisor:
         """Start the child, and keep it alive from now on."""
         self._task = asyncio.create_task(self._keep_running(), name="amqtt_db supervisor")
 
-    def tell_news(self, _: int) -> None:
-        """Tell the child that something was committed, if it may have gone to sleep; the group commit calls this."""
-        now = monotonic()
-        before, self._last_news = self._last_news, now
+    def tell_news(self, began: float) -> None:
+        """Tell the child that something was committed, if it may have gone to sleep.
+
+        ``began`` is when the commit began, by ``perf_counter``: others may see it long before this is called.
+        """
+        before, self._last_news = self._last_news, began
         stdin = None if self._process is None else self._process.stdin
-        if now - before > NEWS_GAP and stdin is not None and not stdin.is_closing():
+        if perf_counter() - before > QUIET and stdin is not None and not stdin.is_closing():
             stdin.write(_NEWS)
 
     async def stop(self) -> None:

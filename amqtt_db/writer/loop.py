@@ -266,11 +266,13 @@ class WriterLoop:
 
     def _await_news(self) -> None:
         """Wait until something is committed."""
+        looked_at = time.monotonic()  # before the journal is looked at: the next commit is told of if none is there yet
         while not self._stop.is_requested and self._reader is not None and not self._reader.changed():
             has_worked = self._writer is not None and self._writer.do_idle_work()
             self._report()
-            is_quiet = self._stop.is_woken and not has_worked and time.monotonic() - self._read_at > QUIET
+            is_quiet = self._stop.is_woken and not has_worked and looked_at - self._read_at > QUIET
             self._stop.wait(ASLEEP if is_quiet else IDLE)
+            looked_at = time.monotonic()
 
     def _endure(self, error: Exception, batch: Batch | None) -> None:
         """Log once what is wrong, repair what can be repaired, and wait."""

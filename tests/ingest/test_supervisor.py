@@ -125,8 +125,8 @@ def test_the_child_is_told_of_news_after_a_pause(log: Path) -> None:
         supervisor.start()
         await until(lambda: written(log, 1))
         for expected in (2, 3):
-            for position in range(5):
-                supervisor.tell_news(position)
+            for _ in range(5):
+                supervisor.tell_news(time.perf_counter())
             await until(lambda: written(log, expected))  # noqa: B023
             supervisor._last_news -= QUIET
         await supervisor.stop()

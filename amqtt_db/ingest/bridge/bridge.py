@@ -203,7 +203,7 @@ class Bridge:
         self.links = [Link(broker, filters, self._group_commit, keeping) for broker in brokers]
         self._writer = writer
         if writer is not None:
-            self._group_commit.add_listener(writer.tell_news)
+            self._group_commit.add_listener(lambda _: writer.tell_news(self._group_commit.began))
         self._monitor = Monitor(metrics, journal.path, self._intake)
         self._rebirths = RebirthFinder(journal.path) if any(broker.rebirth for broker in brokers) else None
         kept = {link.subscription.scope for link in self.links}

@@ -101,7 +101,7 @@ class Plugin(BasePlugin[BrokerContext]):
         self._refusals = Refusals(self._group_commit)
         self._connections = Connections(self._group_commit, _keep_alive_grace(self._broker))
         self._supervisor = Supervisor(encode_job(WHERE, config, niceness=_NICENESS), self.command)
-        self._group_commit.add_listener(self._supervisor.tell_news)
+        self._group_commit.add_listener(lambda _: self._supervisor.tell_news(self._group_commit.began))
         self._page = None if settings.web is None else supervise_page(WHERE, config)
         self._monitor = Monitor(settings.metrics, settings.journal.path, self._intake)
         self._ticker: asyncio.Task[None] | None = None
