@@ -22,6 +22,7 @@ from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.starting import Missing
 from amqtt_db.writer.crash_guard import CrashGuard
+from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.writer import Writer
 
 ENGINES = "sqlite,postgresql,mysql"
@@ -100,11 +101,12 @@ def at_hand(names: str) -> list[Database]:
 class Storing:
     """A writer on an empty database that stores batches; a context manager."""
 
-    def __init__(self, url: str, route: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, route: Mapping[str, Any], clock: SteadyClock | None = None) -> None:
+        """``clock`` tells the time by which `keep` goes."""
         self.engine = engine_for(url)
         self._directory = tempfile.TemporaryDirectory(prefix="amqtt_db_")
         self._guard = CrashGuard(Path(self._directory.name) / "attempt")
-        self.writer = Writer(self.engine, load_section({"routes": [dict(route)]}).routes, self._guard)
+        self.writer = Writer(self.engine, load_section({"routes": [dict(route)]}).routes, self._guard, clock)
         self.writer.prepare()
         self.number, self.position = 0, 1
 

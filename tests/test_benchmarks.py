@@ -30,6 +30,7 @@ BRIEF = {
     "broker.py": ("--messages=200", "--rounds=1", "--clients=1,4"),
     "codecs.py": ("--rounds=1", "--times=10"),
     "latency.py": ("--rate=200", "--seconds=0.5", "--rounds=1", "--clients=2", "--idle=0.2", "--databases=sqlite"),
+    "endurance.py": ("--messages=50000", "--rate=500", "--keep=20"),
     "growth.py": ("--messages=300", "--topics=10", "--properties=10", "--backlog=1000", "--models=wide, one;narrow"),
     "month.py": ("--topics=1", "--properties=2", "--days=1", "--engines=sqlite"),
     "payloads.py": ("--messages=200", "--rounds=1", "--models=wide", "--forms=flat;zigbee"),
