@@ -149,6 +149,19 @@ class _BatchDecoder:
 
     def add_together(self, indexes: Sequence[int], handlers: Sequence[TopicHandler]) -> None:
         """Decode messages that may be decoded together; type them at once unless they may be typed together."""
+        objects = self._decode_together(indexes, handlers)
+        if objects.columns is not None:
+            self._even.append(objects)
+            return
+        for members in _places_by_keys(objects.objects):
+            if len(members) >= RARE and objects.objects[members[0]]:
+                self._even.append(objects.at(members))
+                continue
+            for member in members:
+                self._take(objects.indexes[member], objects.handlers[member], objects.objects[member])
+
+    def _decode_together(self, indexes: Sequence[int], handlers: Sequence[TopicHandler]) -> _Objects:
+        """Return the objects of messages, with columns if all have the same keys; take what is no object."""
         decoded: Sequence[Any] = decode_many(handlers[0].decode, values_at(self._batch.payloads, indexes))
         odd = [place for place, data in enumerate(decoded) if type(data) is not dict]
         if odd:
@@ -156,12 +169,7 @@ class _BatchDecoder:
                 self._take(indexes[place], handlers[place], decoded[place])
             rest = sorted(set(range(len(decoded))).difference(odd))
             indexes, handlers, decoded = (values_at(column, rest) for column in (indexes, handlers, decoded))
-        columns = even_columns(decoded) if len(decoded) >= RARE else None
-        if columns is not None:
-            self._even.append(_Objects(indexes, handlers, decoded, columns))
-            return
-        for entry in zip(indexes, handlers, decoded, strict=True):
-            self._take(*entry)
+        return _Objects(indexes, handlers, decoded, even_columns(decoded) if len(decoded) >= RARE else None)
 
     def add(self, index: int, handler: TopicHandler) -> None:
         """Decode a message; type it at once unless it may be typed together with others."""
@@ -317,6 +325,14 @@ class _BatchDecoder:
         if missing:
             self.count(handler.filter, time_missing=missing)
         return times
+
+
+def _places_by_keys(objects: Sequence[dict[str, Any]]) -> Iterable[Sequence[int]]:
+    """Return the indexes of objects that have the same keys in the same order, for each of these orders."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for place, keys in enumerate(map(tuple, objects)):
+        found.setdefault(keys, []).append(place)
+    return found.values()
 
 
 def _merge_rare(same_keys: Iterable[list[_Entry]]) -> Iterator[list[_Entry]]:
