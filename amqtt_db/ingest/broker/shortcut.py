@@ -1,6 +1,6 @@
 """A shortcut for messages: from a connection's bytes into the journal, and from the commit to the PUBACK.
 
-amqtt takes a QoS 1 message through a dozen reads, a task, eight coroutines and a lock.  Here it is cut from the bytes
+amqtt takes a QoS 1 message through seven reads, a task, eight coroutines and a lock.  Here it is cut from the bytes
 that were received, journaled at once, and acknowledged by the commit itself.  What is not a small, valid message of
 QoS 0 or 1 goes amqtt's way, and so does everything while the journal takes nothing at once.
 """
