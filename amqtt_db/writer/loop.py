@@ -110,7 +110,7 @@ class WriterLoop:
         self._is_bloated = is_bloated
         self._tally = Tally()
         self._has_grown = False
-        self._read_at = float("-inf")
+        self._news_at = float("-inf")
         self._looked_at = float("-inf")
         self._is_ahead = False
         self._reader: JournalReader | None = None
@@ -193,9 +193,11 @@ class WriterLoop:
 
     def _round(self) -> bool:
         reader, writer = self._connected()
+        looked_at = time.monotonic()
         has_read_all, self._is_ahead = self._is_ahead and self._latest is not None, False
         if not reader.has_news() and has_read_all:
             return False
+        self._news_at = looked_at
         if self._latest is not None and self._store_next(reader, writer, *self._latest):
             return True
         previous: int | None = None
@@ -210,11 +212,9 @@ class WriterLoop:
 
     def _store_next(self, reader: JournalReader, writer: Writer, generation: Generation, previous: int | None) -> bool:
         number, position = self._numbers[generation.token]
-        began = time.monotonic()
         batch = reader.read(generation.token, position)
         if batch is None:
             return False
-        self._read_at = began
         single = self._guard.is_suspicious(generation.token, batch.positions[0])
         if single:
             batch, _ = batch.split_at(1)
@@ -270,7 +270,7 @@ class WriterLoop:
         while not self._stop.is_requested and self._reader is not None and not self._reader.changed():
             has_worked = self._writer is not None and self._writer.do_idle_work()
             self._report()
-            is_quiet = self._stop.is_woken and not has_worked and looked_at - self._read_at > QUIET
+            is_quiet = self._stop.is_woken and not has_worked and looked_at - self._news_at > QUIET
             self._stop.wait(ASLEEP if is_quiet else IDLE)
             looked_at = time.monotonic()
 

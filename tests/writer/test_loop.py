@@ -253,6 +253,24 @@ def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
     assert mill.rows() == list(range(11))
 
 
+@pytest.mark.slow
+def test_a_commit_without_messages_is_news_too(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is not told of a message that follows soon after it, so it stays awake for a while."""
+    monkeypatch.setattr(loop, "QUIET", 1.0)
+    monkeypatch.setattr(loop, "ASLEEP", 3 * PATIENCE)
+    mill.start()
+    mill.send(1)
+    mill.stop.wake()
+    mill.until_stored()
+    time.sleep(1.2)  # nothing tells when it falls asleep
+    mill.journal.remember("scope", "key", b"value")
+    mill.journal.commit()
+    mill.stop.wake()
+    time.sleep(0.2)
+    mill.send(1)
+    mill.until_stored()
+
+
 def test_a_deleted_database_file_is_noticed(mill: Mill, caplog: pytest.LogCaptureFixture) -> None:
     """Messages that went into the deleted file are stored again in the new one."""
     mill.start()
