@@ -140,9 +140,8 @@ def remodel(url: str) -> None:
     """Move all records into one table."""
     work = Remodel(url, load_section({"routes": [ONE]}).routes)
     try:
-        for move in work.moves():
-            for _ in work.move(move):
-                pass
+        for _ in work.move(*work.moves()):
+            pass
         work.retypings()
     finally:
         work.close()

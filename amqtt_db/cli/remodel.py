@@ -13,7 +13,8 @@ from amqtt_db.config import Settings
 from amqtt_db.database.snapshot import answer, require_database
 from amqtt_db.errors import DatabaseError, format_count
 from amqtt_db.writer.lock import require_same_routes
-from amqtt_db.writer.remodel import Move, MoveProgress, Remodel
+from amqtt_db.writer.moving import Move, MoveProgress
+from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.retyping import RetypeProgress, Retyping
 
 
@@ -38,12 +39,12 @@ def move_topics(settings: Settings, topic: str, *, drop: bool) -> str:
 
 def _rewrite(remodel: Remodel, topic: str, bar: Bar, *, drop: bool) -> str:
     moves = [move for move in remodel.moves(topic) if drop or not move.is_done]
-    records = sum(_move_one(remodel, move, bar) for move in moves)
+    records = _move_all(remodel, moves, bar)
     retypings = remodel.retypings(topic)
     retyped = [_retype_one(remodel, one, bar) for one in retypings]
     kept = remodel.tidy(retypings)
     for move in moves if drop else ():
-        _show_progress(remodel.drop(move), move, bar)
+        _show_deletion(remodel.drop(move), move, bar)
     lines = [*_tell_moves(moves, records, drop=drop), *_tell_retyped(retyped), *kept]
     return "\n".join(lines) or "Nothing to do: everything is stored as its route says."
 
@@ -66,9 +67,15 @@ def _tell_retyped(retyped: Sequence[RetypeProgress]) -> Iterator[str]:
         yield f"{format_count(left, 'value')} kept as before: the declared type does not fit exactly"
 
 
-def _move_one(remodel: Remodel, move: Move, bar: Bar) -> int:
-    """Move one topic; return how many of its records were compared."""
-    return _show_progress(remodel.move(move), move, bar).get("compared", 0)
+def _move_all(remodel: Remodel, moves: Sequence[Move], bar: Bar) -> int:
+    """Move all topics; return how many of their records were compared."""
+    task, compared = bar.add_task("moving", total=len(moves)), 0
+    for progress in remodel.move(*moves):
+        compared = progress.records if progress.step == "compared" else compared
+        records = format_count(progress.records, "record")
+        bar.update(task, completed=progress.topics, description=f"{records} {progress.step}")
+    bar.remove_task(task)
+    return compared
 
 
 def _retype_one(remodel: Remodel, retyping: Retyping, bar: Bar) -> RetypeProgress:
@@ -81,16 +88,10 @@ def _retype_one(remodel: Remodel, retyping: Retyping, bar: Bar) -> RetypeProgres
     return progress
 
 
-def _show_progress(steps: Iterable[MoveProgress], move: Move, bar: Bar) -> dict[str, int]:
-    """Show each step; return how many records each kind of step handled."""
-    task = bar.add_task(show.escape_text(move.topic), total=None)
-    counts: dict[str, int] = {}
+def _show_deletion(steps: Iterable[MoveProgress], move: Move, bar: Bar) -> None:
+    """Show how many old records of a topic are deleted."""
+    topic = show.escape_text(move.topic)
+    task = bar.add_task(topic, total=None)
     for progress in steps:
-        bar.update(task, description=_describe_progress(move, progress))
-        counts[progress.step] = progress.records
+        bar.update(task, description=f"{topic}: {format_count(progress.records, 'record')} {progress.step}")
     bar.remove_task(task)
-    return counts
-
-
-def _describe_progress(move: Move, progress: MoveProgress) -> str:
-    return f"{show.escape_text(move.topic)}: {format_count(progress.records, 'record')} {progress.step}"

@@ -35,11 +35,11 @@ class LookupCache:
             known.update((row[0], row[1] if len(names) == 1 else tuple(row[1:])) for row in rows)
         return known
 
-    def find_ids(self, lookup: Lookup, texts: Iterable[str]) -> set[int]:
+    def find_ids(self, lookup: Lookup, texts: Iterable[str]) -> Mapping[str, int]:
         """Return the ids of those texts that have one, in a lookup with one column."""
-        table = self._table(lookup)
-        queries = (sa.select(table.c.id).where(table.c.hash.in_(chunk)) for chunk in batched(map(key_hash, texts)))
-        return {id_ for query in queries for id_ in self._snapshot.connection.scalars(query)}
+        table, by_hash = self._table(lookup), {key_hash(text): text for text in texts}
+        queries = (sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(chunk)) for chunk in batched(by_hash))
+        return {by_hash[row[0]]: row[1] for query in queries for row in self._snapshot.connection.execute(query)}
 
     def _table(self, lookup: Lookup) -> sa.TableClause:
         """Return a lookup's table; statements on it are compiled once, because it has no identity of its own."""

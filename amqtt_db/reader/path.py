@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
+import sqlalchemy as sa
 
+from amqtt_db.database.catalog import PhysicalTable
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.errors import DatabaseError, StructureError, find_place
-from amqtt_db.models.base import Cell
+from amqtt_db.models.base import Cell, Lookup
 from amqtt_db.reader.columns import Decode, StoredTable
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.sources import Source, find_tables
@@ -30,7 +32,8 @@ class RecordPath:
     """The rows of a source, either of one topic or of all that are wanted.
 
     ``topic`` is the value of the column ``topic`` for one topic, None for all.  ``topics`` are the wanted values of
-    that column, None if all are wanted.
+    that column, None if all are wanted.  ``statements`` are those built so far: paths through the same tables share
+    them, for building one takes longer than running it.
     """
 
     source: Source
@@ -38,6 +41,7 @@ class RecordPath:
     details: tuple[StoredTable, ...] = ()
     topic: Any = None
     topics: frozenset[Any] | None = None
+    statements: dict[Any, sa.Select[Any]] = attrs.field(factory=dict)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -110,20 +114,41 @@ def _decoded(decoders: Sequence[Decode | None], rows: PageRows) -> Sequence[Sequ
 def plan_paths(snapshot: Snapshot, keys: LookupCache, wanted: Sequence[Source], *, scan: bool) -> Iterator[RecordPath]:
     """Yield how to read each source whose tables exist.  With ``scan``, never plan one query per topic."""
     known = find_tables(snapshot, wanted)
+    there = [source for source in wanted if {source.query.table, *source.query.details} <= known.keys()]
+    whole = list(_plan_whole(there, known))
+    held = _find_topics([path for path in whole if not path.source.complete], keys)
+    for path in whole:
+        yield from (
+            (path,) if path.source.complete else _split_by_topic(path, held[path.main.lookup("topic")], scan=scan)
+        )
+
+
+def _plan_whole(wanted: Iterable[Source], known: Mapping[str, PhysicalTable]) -> Iterator[RecordPath]:
+    """Yield how to read all topics of each source."""
+    found: dict[Any, RecordPath] = {}
     for source in wanted:
-        query, tables = source.query, source.tables()
-        if {query.table, *query.details} <= known.keys():
-            main, *details = (StoredTable.of(tables[key], known[key]) for key in (query.table, *query.details))
-            yield from _split_by_topic(RecordPath(source, main, tuple(details)), keys, scan=scan)
+        what = source.model.model, source.query
+        if what not in found:
+            tables = source.tables()
+            keys = (source.query.table, *source.query.details)
+            main, *details = (StoredTable.of(tables[key], known[key]) for key in keys)
+            found[what] = RecordPath(source, main, tuple(details))
+        yield attrs.evolve(found[what], source=source)
 
 
-def _split_by_topic(path: RecordPath, keys: LookupCache, *, scan: bool) -> Iterator[RecordPath]:
-    topics = path.source.topics
-    if path.source.complete:
-        yield path
-        return
-    lookup = path.main.lookup("topic")
-    held = topics if lookup is None else keys.find_ids(lookup, topics)
+def _find_topics(paths: Iterable[RecordPath], keys: LookupCache) -> Mapping[Lookup | None, Mapping[str, Any]]:
+    """Return the values of the column ``topic`` for the topics of paths, by the lookup that the column refers to."""
+    topics: dict[Lookup | None, set[str]] = {}
+    for path in paths:
+        topics.setdefault(path.main.lookup("topic"), set()).update(path.source.topics)
+    return {
+        lookup: {topic: topic for topic in some} if lookup is None else keys.find_ids(lookup, some)
+        for lookup, some in topics.items()
+    }
+
+
+def _split_by_topic(path: RecordPath, values: Mapping[str, Any], *, scan: bool) -> Iterator[RecordPath]:
+    held = [values[topic] for topic in path.source.topics if topic in values]
     if scan or len(held) > MAX_SINGLE_TOPICS or not path.main.has_index("topic"):
         yield attrs.evolve(path, topics=frozenset(held))
     else:

@@ -16,7 +16,7 @@ from amqtt_db.reader.selection import Order
 _NULL: Final = sa.types.NullType()  # parameters are passed to the driver as they are
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class Bounds:
     """The conditions of a statement; their values are its parameters ``topic``, ``low`` and ``high``."""
 

@@ -17,6 +17,7 @@ from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.snapshot import Snapshot
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell
+from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.path import MakeRecords, PageRows, RecordPath
 from amqtt_db.reader.selection import Order, Selection
@@ -105,7 +106,7 @@ def bounds_of(snapshot: Snapshot, path: RecordPath, wanted: Selection) -> tuple[
 
 @attrs.frozen(eq=False)
 class _Pager:
-    """Fetches pages with two statements, one for the first and one for all others, built on demand."""
+    """Fetches pages with two statements, one for the first and one for all others, built on demand, and of details."""
 
     engine: Engine
     connection: sa.Connection
@@ -113,7 +114,6 @@ class _Pager:
     order: Order
     bounds: Bounds
     parameters: Mapping[str, Any]
-    _statements: dict[bool, sa.Select[Any]] = attrs.field(factory=dict, init=False)
 
     @classmethod
     def of(cls, snapshot: Snapshot, path: RecordPath, wanted: Selection) -> _Pager:
@@ -128,20 +128,23 @@ class _Pager:
 
     def details(self, last: tuple[Any, ...] | None, size: int) -> Sequence[PageRows]:
         """Return the rows of each separately read table, for the page that ``fetch`` finds."""
-        page, given = self._page(following=last is not None), self._given(last, size)
-        selects = [details_statement(page, self.path.source.query, table) for table in self.path.apart]
+        given = self._given(last, size)
+        selects = [self._statement(table, following=last is not None) for table in self.path.apart]
         return [fetch_rows(self.engine, self.connection, select, given) for select in selects]
 
-    def _statement(self, *, following: bool) -> sa.Select[Any]:
-        if following not in self._statements:
-            page, joined = self._page(following=following), self.path.joined
-            if joined is not None:
-                page = joined_statement(page, self.path.source.query, self.path.main, joined, self.order)
-            self._statements[following] = page
-        return self._statements[following]
+    def _statement(self, details: StoredTable | None = None, *, following: bool) -> sa.Select[Any]:
+        """Return the statement for a page, or for those rows of a detail table that belong to it."""
+        built, what = self.path.statements, (details, self.order, self.bounds, following)
+        if what not in built:
+            built[what] = self._build(details, following=following)
+        return built[what]
 
-    def _page(self, *, following: bool) -> sa.Select[Any]:
-        return page_statement(self.path.main, self.order, self.bounds, following=following)
+    def _build(self, details: StoredTable | None, *, following: bool) -> sa.Select[Any]:
+        page = page_statement(self.path.main, self.order, self.bounds, following=following)
+        query, joined = self.path.source.query, self.path.joined
+        if details is not None:
+            return details_statement(page, query, details)
+        return page if joined is None else joined_statement(page, query, self.path.main, joined, self.order)
 
     def _given(self, last: tuple[Any, ...] | None, size: int) -> Mapping[str, Any]:
         after = () if last is None else zip(self.order.fields, last, strict=True)

@@ -36,7 +36,7 @@ from amqtt_db.writer.catching_up import (
 )
 from amqtt_db.writer.copied_rows import copy_rows
 from amqtt_db.writer.deletion import count_of_topic
-from amqtt_db.writer.remodel import side_by_side
+from amqtt_db.writer.moving import side_by_side
 from amqtt_db.writer.rollup_copying import bring_expired_sums, read_expired_sums
 from amqtt_db.writer.taking_in import RecordTaker, TakenIn, require_routes
 from amqtt_db.writer.transaction import TransactionWriter

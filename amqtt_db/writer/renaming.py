@@ -90,7 +90,7 @@ class Renamer:
         tables = list(self._shop.tables(assignment).values())
         while records := self._shop.next_before(assignment, None):
             moved = [retype(_with_topic(record, target.topic, declared), handler).record for record in records]
-            rows = self._shop.plan_rows(handler, moved)
+            rows = self._shop.plan_rows(moved)
             self._replacer.replace(tables, records, rows, partial(self._finish, target, moved), moved)
             yield len(records)
 

@@ -108,7 +108,7 @@ class Retyper:
                 )
 
         retyped = [new[index] for index in changed]
-        rows = self._shop.plan_rows(retyping.handler, retyped)
+        rows = self._shop.plan_rows(retyped)
         tables = self._shop.tables(retyping.assignment).values()
         self._replacer.replace(tables, [old[index] for index in changed], rows, confirm, retyped)
 
@@ -116,7 +116,7 @@ class Retyper:
         """Let the newest values be those of the records that are newest by their new times."""
         last = 0
         while batch := self._shop.next_batch(retyping.assignment, last):
-            rows = self._shop.plan_rows(retyping.handler, batch)
+            rows = self._shop.plan_rows(batch)
             with self._shop.database.begin() as connection:
                 self._shop.engine.insert(connection, merge_rows(row for row in rows if row[0].table in LATEST_NAMES))
             last = batch[-1].id

@@ -133,14 +133,15 @@ class Workshop:
             raise RewriteError(f"topic {topic} has no route")
         return handler
 
-    def plan_rows(self, handler: TopicHandler, batch: Sequence[Record]) -> Sequence[TargetRows]:
-        """Return the rows of records where the handler's topic is now; create the tables if they are missing."""
+    def plan_rows(self, batch: Sequence[Record]) -> Sequence[TargetRows]:
+        """Return the rows of records where their topics are now, which are assigned; create the tables if missing."""
         groups: dict[RecordGroup, list[Record]] = {}
         for record in batch:
-            groups.setdefault((handler.destination, record.shape), []).append(record)
+            groups.setdefault((self.handler(record.topic).destination, record.shape), []).append(record)
         rows = self.plan_groups(groups)
         if isinstance(rows, Misfits):
-            raise RewriteError(f"topic {handler.topic}: the database cannot hold a value of its records")
+            topics = {record.topic for group in rows.groups for record in groups[group]}
+            raise RewriteError(f"topic {min(topics)}: the database cannot hold a value of its records")
         return rows
 
     def plan_groups(self, groups: RecordGroups) -> Sequence[TargetRows] | Misfits:
@@ -178,10 +179,15 @@ class Workshop:
 
     def tables(self, assignment: Assignment) -> Mapping[str, tuple[BoundTable, str]]:
         """Return the existing tables of an assignment's records, by key, each with its name; their own table first."""
-        tables = {table.key: table for table in bound(assignment).tables() if not table.replaces}
+        (found,) = self.tables_of([assignment])
+        return found
+
+    def tables_of(self, assignments: Sequence[Assignment]) -> list[Mapping[str, tuple[BoundTable, str]]]:
+        """Return the same for several assignments."""
+        wanted = [[table for table in bound(one).tables() if not table.replaces] for one in assignments]
         with self.database.begin() as connection:
-            known = self.catalog.physical_tables(connection, tables)
-        return {key: (table, known[key].name) for key, table in tables.items() if key in known}
+            known = self.catalog.physical_tables(connection, {table.key for some in wanted for table in some})
+        return [{table.key: (table, known[table.key].name) for table in some if table.key in known} for some in wanted]
 
     def assignments_of(self, topic: str) -> list[Assignment]:
         """Return all assignments of a topic, those first whose records have moved to a later one."""
@@ -244,6 +250,19 @@ def _records(
     source = Source(bound(assignment), topics | {assignment.topic}, frozenset(), complete=False)
     for path in plan_paths(snapshot, keys, [source], scan=False):
         yield from walk(snapshot, keys, path, wanted, PAGE)
+
+
+def records_in_each(snapshot: Snapshot, places: Sequence[tuple[Assignment, int]]) -> Iterator[Iterator[Record]]:
+    """Yield, for each of some assignments, its topic's records behind an id, in the order of their ids.
+
+    The tables of all of them are looked up together.
+    """
+    keys = LookupCache(snapshot)
+    sources = [Source(bound(one), frozenset({one.topic}), frozenset(), complete=False) for one, _ in places]
+    paths = {path.source: path for path in plan_paths(snapshot, keys, sources, scan=False)}
+    for source, (_, after) in zip(sources, places, strict=True):
+        wanted = Selection(_ALL, low=after + 1, order=BY_ID)
+        yield walk(snapshot, keys, paths[source], wanted, PAGE) if source in paths else iter(())
 
 
 def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
