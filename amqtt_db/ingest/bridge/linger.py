@@ -14,6 +14,7 @@ LINGER_SECONDS: Final = 0.01
 GATHER_SECONDS: Final = 0.004
 """The least time between small commits at a high rate, if the window is far wider than what arrives in it."""
 
+_ALONE: Final = 3  # times as long without another message: so few come that waiting would only make each late
 _LEAST: Final = 8  # where fewer may wait, none does
 _FIRST: Final = 16  # messages that may wait at first; more are taken at once
 _MOST: Final = 64
@@ -48,6 +49,6 @@ class Linger:
         self._most = max(self._most, min(unacknowledged // 2, _MOST))
         passed = now - self._noted
         self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * passed
-        self._is_frequent = passed <= taken * LINGER_SECONDS  # otherwise nothing would come in that time
+        self._is_frequent = passed <= taken * LINGER_SECONDS * _ALONE
         self._is_small = taken < _MOST
         self._noted = now

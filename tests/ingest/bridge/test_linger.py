@@ -57,7 +57,7 @@ def test_a_message_that_comes_alone_does_not_wait() -> None:
     linger = Linger(1000, 0.0)
     linger.note(1000, 1000, 1.0)
     for number in range(1, 9):
-        now = 1.0 + number * 2 * LINGER_SECONDS
+        now = 1.0 + number * 4 * LINGER_SECONDS
         linger.note(1, 1, now)
         assert not linger.allows(1)
         assert not linger.rest(now)
