@@ -38,6 +38,7 @@ BRIEF = {
     "reader.py": ("--messages=300", "--rounds=1", "--engines=sqlite"),
     "rollups.py": ("--series=1", "--days=1", "--engines=sqlite", "--routes=wide"),
     "size.py": ("--messages=300", "--engines=sqlite"),
+    "small_batches.py": ("--sizes=1,2,3", "--batches=10", "--engines=sqlite"),
     "start.py": ("--tables=10", "--rounds=1", "--messages=200", "--databases=sqlite"),
     "tables.py": ("--topics=20", "--names=100", "--engines=sqlite"),
     "way.py": (
