@@ -61,6 +61,7 @@ class JournalReader:
         )  # before opening, so that a file that replaces it meanwhile is noticed
         self._connection = journal_file.connect_reader(self.path)
         self._version: int | None = None
+        self.has_read_all = False
 
     def generations(self) -> tuple[Generation, ...]:
         """Return the generations in the journal, oldest first; fully trimmed ones may be missing."""
@@ -71,6 +72,7 @@ class JournalReader:
         """Return the entries of a generation from ``position`` on, or None if there are none.
 
         At most ``max_messages`` entries and ``max_bytes`` of topics and payloads, but at least one entry.
+        Afterwards ``has_read_all`` is False if a limit may have kept entries of this generation back.
         """
         positions, columns = self._groups(token, position, max_messages, max_bytes)
         if columns is None:
@@ -155,6 +157,7 @@ class JournalReader:
         positions: list[int] = []
         parts: list[EntryColumns] = []
         size = 0
+        self.has_read_all = True
         with explained(self.path), closing(self._connection.cursor()) as cursor:
             for first, count, blob in cursor.execute(_READ, {"token": token, "position": position}):
                 columns = decode_group(count, blob)
@@ -163,5 +166,6 @@ class JournalReader:
                 positions.extend(range(first + start, first + count))
                 size += len(blob)
                 if len(positions) >= max_messages or size >= max_bytes:
+                    self.has_read_all = False
                     break
         return positions, EntryColumns.joined(parts) if parts else None

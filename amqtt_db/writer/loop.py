@@ -31,7 +31,6 @@ ASLEEP: Final = 0.5  # the same once it has been quiet for long, if the parent w
 LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
 GATHER: Final = 0.025  # seconds after a small batch: a small commit keeps the disk as busy as a large one
 SMALL: Final = 2500  # messages of a batch
-FEW_BYTES: Final = 2**20  # of its payloads; together they mean that nothing else was in the journal
 LOOK: Final = 0.5  # seconds between looks at the memory that this process uses
 FIRST_WAIT: Final = 0.1  # seconds before the second attempt after an error of the database
 LONGEST_WAIT: Final = 5.0  # seconds between attempts, at most
@@ -193,11 +192,10 @@ class WriterLoop:
 
     def _round(self) -> bool:
         reader, writer = self._connected()
-        looked_at = time.monotonic()
         has_read_all, self._is_ahead = self._is_ahead and self._latest is not None, False
         if not reader.has_news() and has_read_all:
             return False
-        self._news_at = looked_at
+        self._news_at = time.monotonic()  # after looking: the commit that was seen began before
         if self._latest is not None and self._store_next(reader, writer, *self._latest):
             return True
         previous: int | None = None
@@ -229,7 +227,7 @@ class WriterLoop:
         write_progress(self._path, generation.token, batch.end)
         self._tally.add_batch(len(batch), time.perf_counter() - started, batch.times[0])
         self._report()
-        self._is_ahead = len(batch) < SMALL and not single and sum(map(len, batch.payloads)) < FEW_BYTES
+        self._is_ahead = len(batch) < SMALL and not single and reader.has_read_all
         return True
 
     def _require_same_file(self, writer: Writer) -> None:

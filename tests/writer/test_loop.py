@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import pytest
 
 from amqtt_db.config import load_section
 from amqtt_db.database.engines import engine_for
-from amqtt_db.journal import Journal, Progress, read_progress, read_report
+from amqtt_db.journal import Journal, JournalReader, Progress, read_progress, read_report
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.writer import loop
 from amqtt_db.writer.crash_guard import CrashGuard
@@ -251,6 +251,16 @@ def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
     assert mill.thread is not None
     mill.thread.join(PATIENCE)
     assert mill.rows() == list(range(11))
+
+
+def test_a_batch_of_few_messages_may_leave_some_behind(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long topics fill a batch, too; what it leaves is stored although nothing else is committed."""
+    monkeypatch.setattr(JournalReader, "read", partialmethod(JournalReader.read, max_bytes=1000))
+    mill.send(1)
+    for _ in range(20):
+        mill.send(10)
+    mill.start()
+    mill.until_stored()
 
 
 @pytest.mark.slow
