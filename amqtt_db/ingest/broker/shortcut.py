@@ -7,9 +7,11 @@ QoS 0 or 1 goes amqtt's way, and so does everything while the journal takes noth
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import time_ns
 from typing import Final
 
@@ -19,6 +21,7 @@ from amqtt.session import IncomingApplicationMessage
 
 from amqtt_db.ingest.broker.delivery import JournalQueue, is_topic
 from amqtt_db.ingest.group_commit import GroupCommit
+from amqtt_db.ingest.waiting import wait_within
 from amqtt_db.message import flags
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,7 @@ _FLAGS: Final[Mapping[int, int]] = {
 _PUBACK: Final = b"\x40\x02"
 _UNTAKEN: Final = 10_000  # messages that the broker has yet to pass on to subscribers, over all connections
 _LEAST_UNTAKEN: Final = 100  # the same, for one connection
+_LAST_SECONDS: Final = 5.0  # for the broker to take the last messages of a connection that ends
 
 
 class Acknowledger:
@@ -92,6 +96,11 @@ class Shortcut:
         most = max(_LEAST_UNTAKEN, _UNTAKEN // max(1, self._count_connections()))
         if self._queue.qsize() >= most:
             await self._queue.shrink(most // 2)
+
+    async def finish(self) -> None:
+        """Return when the broker has taken all: it takes nothing more once it knows that the client has gone."""
+        with suppress(asyncio.TimeoutError):
+            await wait_within(self._queue.shrink(0), _LAST_SECONDS)
 
     def take(self, data: bytes, at: int) -> int:
         """Take the messages that begin at ``at``; return where the first thing begins that amqtt has to read."""

@@ -17,6 +17,7 @@ from amqtt_db.ingest.gate import BackpressureGate, MemoryBudget
 from amqtt_db.ingest.waiting import wait_within
 
 _PUBLISH: Final = 3
+_DISCONNECT: Final = 14
 _MAX_LENGTH_BITS: Final = (
     28  # bits of a length; amqtt discards a packet with a longer one and goes on with a new header
 )
@@ -31,7 +32,7 @@ _LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
     8: (6, _ENDLESS),  # SUBSCRIBE: identifier, a topic of one character, QoS
     10: (5, _ENDLESS),  # UNSUBSCRIBE
     12: (0, 0),  # PINGREQ
-    14: (0, 0),  # DISCONNECT
+    _DISCONNECT: (0, 0),
 }
 """The least and the most bytes of a packet's body, by the packet's type."""
 
@@ -58,7 +59,8 @@ class GatedReader(ReaderAdapter):
     When the stream ends, amqtt cancels the tasks of all packets that it has just read, so it would lose everything
     from a client that publishes and disconnects at once.  So the end is reported only after these tasks have run once.
 
-    Where a packet begins, the ``shortcut`` may first take messages.
+    Where a packet begins, the ``shortcut`` may first take messages.  The end of the connection waits until the broker
+    has taken those, too.
 
     A PUBLISH that no broker may accept, or a body that is too large or too slow, ends the stream; ``refuse`` is called
     with the reason.  So does a packet that is shorter than what amqtt reads of it, or longer: amqtt would take the next
@@ -128,6 +130,8 @@ class GatedReader(ReaderAdapter):
         while True:
             self._at = shortcut.take(self._held, self._at)
             if self._at < len(self._held):
+                if self._held[self._at] >> 4 == _DISCONNECT:
+                    await shortcut.finish()
                 return
             self._held, self._at = b"", 0
             await shortcut.wait_for_broker()
@@ -145,11 +149,17 @@ class GatedReader(ReaderAdapter):
                 pieces.append(piece)
                 missing -= len(piece)
         except Exception:
-            await _run_others()
+            await self._finish()
             raise
         if missing > 0:
-            await _run_others()
+            await self._finish()
         self._held, self._at = b"".join(pieces), 0
+
+    async def _finish(self) -> None:
+        """Let the tasks of all packets run, and the broker take all messages, before amqtt learns of the end."""
+        await _run_others()
+        if self._shortcut is not None:
+            await self._shortcut.finish()
 
     async def _read_large(self, n: int) -> bytes:
         """Return a body of ``n`` bytes, or fewer at the end of the stream.

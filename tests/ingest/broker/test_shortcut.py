@@ -144,7 +144,7 @@ def test_other_plugins_see_each_packet(in_house: InHouse) -> None:
 
 @pytest.mark.slow
 def test_subscribers_get_what_took_the_shortcut(in_house: InHouse) -> None:
-    """In order, with their payloads, and retained ones also later."""
+    """In order, with their payloads, also from a client that leaves at once, and retained ones also later."""
 
     async def scenario(setup: Setup) -> None:
         client = await Client.connect(setup.port, "a")
@@ -153,6 +153,10 @@ def test_subscribers_get_what_took_the_shortcut(in_house: InHouse) -> None:
         client.send(*(publish("a", b"%d" % n, 1, n + 1, retain=n == 99) for n in range(100)))
         packets = [await client.packet() for _ in range(200)]
         assert [one[4:] for one in packets if one[0] == 0x30] == [b"%d" % n for n in range(100)]
+        hasty = await Client.connect(setup.port, "c")
+        hasty.send(*(publish("a", b"%d" % n) for n in range(100)), b"\xe0\0")
+        assert [(await client.packet())[4:] for _ in range(100)] == [b"%d" % n for n in range(100)]
+        await hasty.leave()
         late = await Client.connect(setup.port, "b")
         late.send(packet(0x82, b"\0\1" + text("a") + b"\0"))
         assert b"99" in {(await late.packet())[4:] for _ in range(2)}
