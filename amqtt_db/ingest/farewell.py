@@ -13,9 +13,7 @@ from amqtt_db.journal import JournalReader, read_progress, read_report
 
 logger = logging.getLogger(__name__)
 
-_OUTCOME_WORDS: Final = {
-    "stored": "stored", "dead": "dead letters", "ignored": "ignored", "empty": "empty", "unchanged": "unchanged",
-}  # fmt: skip
+_TOLD_OUTCOMES: Final = ("stored", "dead", "ignored", "empty", "unchanged")
 
 
 def log_end(journal: Path, received: int) -> None:
@@ -38,7 +36,9 @@ def _describe_outcomes(journal: Path) -> str:
     report, total = read_report(journal), Counter[str]()
     for counts in {} if report is None else report.counts.values():
         total.update(counts)
-    told = ", ".join(
-        f"{total[name]} {what}" for name, what in _OUTCOME_WORDS.items() if total[name] or name == "stored"
-    )
+    told = ", ".join(_tell_outcome(total[name], name) for name in _TOLD_OUTCOMES if total[name] or name == "stored")
     return f"by the last writer: {told}"
+
+
+def _tell_outcome(count: int, outcome: str) -> str:
+    return format_count(count, "dead letter") if outcome == "dead" else f"{count} {outcome}"
