@@ -227,7 +227,10 @@ class PostgreSQL(Engine):
         try:
             return super().update(connection, statement, values)
         except sa.exc.DBAPIError as error:
-            raise _explained(driver_error(error)) or error from error
+            explained = _explained(driver_error(error))
+            if explained is None:
+                raise
+            raise explained from error
 
     def _execute_often(self, cursor: Any, text: str, parameters: Any) -> None:
         """Let the server parse and plan it once, unless there is a pooler in between."""
