@@ -52,8 +52,11 @@ def _rewrite(remodel: Remodel, topic: str, bar: Bar, *, drop: bool) -> str:
 def _tell_moves(moves: Sequence[Move], records: int, *, drop: bool) -> Iterator[str]:
     if moves:
         end = "old rows deleted" if drop else "old rows kept; --drop deletes them"
-        moved = f"{format_count(records, 'record')} of {format_count(len(moves), 'topic')}"
-        yield f"{moved} rewritten and compared; {end}"
+        topics = format_count(len(moves), "topic")
+        if all(move.is_done for move in moves):
+            yield f"{topics} had been moved before; {end}"
+        else:
+            yield f"{format_count(records, 'record')} of {topics} rewritten and compared; {end}"
 
 
 def _tell_retyped(retyped: Sequence[RetypeProgress]) -> Iterator[str]:

@@ -166,6 +166,17 @@ def test_check_and_remodel_after_a_property_is_declared(tmp_path: Path) -> None:
     assert again == "1 value kept as before: the declared type does not fit exactly"
 
 
+def test_remodel_says_what_it_moved_and_what_had_been_moved_before(tmp_path: Path) -> None:
+    """With `--drop` afterwards, only the old rows are left to be deleted."""
+    bench = Workbench(tmp_path, {"topic": "#"})
+    bench.send(("a", {"n": 5}), ("b", {"n": 1}))
+    bench.close()
+    path = configuration(tmp_path, routes=[{"topic": "#", "model": "narrow"}])
+    moved = "2 records of 2 topics rewritten and compared; old rows kept; --drop deletes them"
+    assert invoke("remodel", path).stdout.strip() == moved
+    assert invoke("remodel", path, "--drop").stdout.strip() == "2 topics had been moved before; old rows deleted"
+
+
 def test_an_empty_sample_makes_no_record(tmp_path: Path) -> None:
     """The exit code is that of a sample that would not be stored."""
     path = tmp_path / "bridge.yaml"
