@@ -31,7 +31,6 @@ ASLEEP: Final = 0.5  # the same once it has been quiet for long, if the parent w
 LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
 GATHER: Final = 0.025  # seconds after a small batch: a small commit keeps the disk as busy as a large one
 SMALL: Final = 2500  # messages of a batch
-LOOK: Final = 0.5  # seconds between looks at the memory that this process uses
 FIRST_WAIT: Final = 0.1  # seconds before the second attempt after an error of the database
 LONGEST_WAIT: Final = 5.0  # seconds between attempts, at most
 
@@ -110,7 +109,6 @@ class WriterLoop:
         self._tally = Tally()
         self._has_grown = False
         self._news_at = float("-inf")
-        self._looked_at = float("-inf")
         self._is_ahead = False
         self._reader: JournalReader | None = None
         self._writer: Writer | None = None
@@ -160,16 +158,8 @@ class WriterLoop:
             return self._recover(failure.error, failure.batch)
         except Exception as error:  # whatever it is, ending must lose nothing
             return self._recover(error)
-        self._has_grown = worked and self._has_bloated()  # replacing one that has stored nothing would not help
+        self._has_grown = worked and self._is_bloated()  # replacing one that has stored nothing would not help
         return worked
-
-    def _has_bloated(self) -> bool:
-        """Look now and then."""
-        now = time.monotonic()
-        if now - self._looked_at < LOOK:
-            return False
-        self._looked_at = now
-        return self._is_bloated()
 
     def _recover(self, error: Exception, batch: Batch | None = None) -> bool:
         """Prepare for the next attempt after an error; return True if it may follow at once."""
