@@ -15,7 +15,7 @@ from functools import partial
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
@@ -31,7 +31,7 @@ from amqtt_db.record import Record
 from amqtt_db.writer.copied_rows import copy_rows
 from amqtt_db.writer.places import FoundRecords, Places
 from amqtt_db.writer.replacement import Replacer
-from amqtt_db.writer.retyping import equal_records
+from amqtt_db.writer.retyping import equal_records, sort_keys
 from amqtt_db.writer.taking_in import plan_records
 from amqtt_db.writer.workshop import Workshop, batches, records_in
 
@@ -172,17 +172,10 @@ def first_kept(shop: Workshop, topic: str) -> float:
 
 def compute_checksum(record: Record) -> int:
     """Return the checksum of a record, whatever the engine and the model; that of several records is their sum."""
-    values = [[path, kind, _sort_keys(value)] for path, (kind, value) in sorted(record.properties().items())]
+    values = [[path, kind, sort_keys(value)] for path, (kind, value) in sorted(record.properties().items())]
     text = tagged.dumps([[*record.envelope().values()], values]).encode()
     digest = hashlib.blake2b(text, digest_size=_CHECKSUM_BITS // 8).digest()
     return int.from_bytes(digest, "big")
-
-
-def _sort_keys(value: Any) -> Any:
-    """Return a value with the keys of its objects in order: PostgreSQL keeps them in an order of its own."""
-    if isinstance(value, dict):
-        return {key: _sort_keys(value[key]) for key in sorted(value)}
-    return list(map(_sort_keys, value)) if isinstance(value, list) else value
 
 
 def format_checksum(total: int) -> str:

@@ -134,4 +134,11 @@ def equal_records(old: Record, new: Record | None) -> bool:
 
 def _exact(kind: Kind, value: Any) -> tuple[Kind, Any]:
     """Return a value in a form that differs for −0.0 and 0.0, and is equal for NaN and NaN."""
-    return kind, repr(value) if kind in {"number", "json"} else value
+    return kind, repr(sort_keys(value)) if kind in {"number", "json"} else value
+
+
+def sort_keys(value: Any) -> Any:
+    """Return a value with the keys of its objects in order: PostgreSQL keeps them in an order of its own."""
+    if isinstance(value, dict):
+        return {key: sort_keys(value[key]) for key in sorted(value)}
+    return list(map(sort_keys, value)) if isinstance(value, list) else value
