@@ -44,7 +44,7 @@ def read_duration(text: str, longest_days: int = LONGEST_DAYS) -> timedelta | No
 
 
 def format_duration(length: timedelta) -> str:
-    """Return a length of time as :func:`read_duration` reads it, in the largest unit of which it is a whole number."""
+    """Return a length of time in its largest whole unit, such as ``2 h``, so that :func:`read_duration` can read it."""
     for unit, name in _WHOLE_UNITS:
         number, rest = divmod(length, unit)
         if not rest:

@@ -161,7 +161,7 @@ class _BatchDecoder:
                 self._take(objects.indexes[member], objects.handlers[member], objects.objects[member])
 
     def _decode_together(self, indexes: Sequence[int], handlers: Sequence[TopicHandler]) -> _Objects:
-        """Return the objects of messages, with columns if all have the same keys; take what is no object."""
+        """Return the messages that are objects, with columns if all have the same keys; take all others one by one."""
         decoded: Sequence[Any] = decode_many(handlers[0].decode, values_at(self._batch.payloads, indexes))
         odd = [place for place, data in enumerate(decoded) if type(data) is not dict]
         if odd:
