@@ -13,7 +13,8 @@ import orjson
 
 from amqtt_db.record import EPOCH, MICROSECOND
 
-_TAB, _LINE_FEED, _CARRIAGE_RETURN, _QUOTE, _BACKSLASH = b'\t\n\r"\\'  # JSON allows the first three beside a value
+_TAB, _LINE_FEED, _CARRIAGE_RETURN = b"\t\n\r"  # JSON allows these beside a value
+_QUOTE, _BACKSLASH, _PERCENT, _EQUALS = b'"\\%='
 _BEYOND_INT64: Final = 2**63
 _NOT_PLAIN: Final = (b"", 0)
 _LETTERS: Final = bytes({*range(33, 256)} - {*b',="\\#\x7f\xef'})  # nor those that begin a comment or a byte order mark
@@ -44,7 +45,7 @@ def read_plain_line(line: bytes, unit: int) -> dict[str, Any] | None:
     fields, _, time = rest.partition(b" ")
     try:
         record = _read_fields(opened, fields, texts)
-        if record is None or len(record) != known + fields.count(b"=") or not _is_free(record):
+        if record is None or len(record) != known + fields.count(_EQUALS) or not _is_free(record):
             return None
         if time:
             if not time.isdigit() or len(time) > _TIME_DIGITS:
@@ -77,7 +78,7 @@ def _read_fields(opened: bytes, fields: bytes, texts: tuple[bytes, ...]) -> dict
     integers = (len(written) - len(values)) // 3
     json = opened + values.replace(b'ee0,"', b'e,"')[:-2] + b"}"
     if texts:  # a text that is not a whole value is left, which is a TypeError
-        json = json.replace(b"%", b"%%").replace(b'":\0e0', b'":"%b"') % texts
+        json = (json.replace(b"%", b"%%") if _PERCENT in json else json).replace(b'":\0e0', b'":"%b"') % texts
     try:
         record: dict[str, Any] = orjson.loads(json)
     except ValueError:

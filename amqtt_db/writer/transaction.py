@@ -197,8 +197,8 @@ class TransactionWriter:
                 add_rest(connection, self._catalog, row["id"], row["payload"], size)
             filters = ", ".join(sorted({rejection.filter or "no route" for rejection in decoded.rejected}))
             logger.warning(
-                "%s stored as dead letters (%s): see `amqtt-db dead list`",
-                format_count(len(rows), "message"),
+                "%s stored (%s): see `amqtt-db dead list`",
+                format_count(len(rows), "dead letter"),
                 filters,
             )
 

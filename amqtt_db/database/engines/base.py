@@ -220,12 +220,12 @@ class Engine(ABC):
         """
         text, names = _in_drivers_words(statement, connection.dialect)
         parameters = values if names is None else [values[name] for name in names]
-        with closing(connection.connection.cursor()) as cursor:
-            try:
+        try:
+            with closing(connection.connection.cursor()) as cursor:
                 self._execute_often(cursor, text, parameters)
-            except connection.dialect.loaded_dbapi.Error as error:
-                raise sa.exc.DBAPIError("UPDATE", None, error, hide_parameters=True) from error
-            return int(cursor.rowcount)
+                return int(cursor.rowcount)
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.DBAPIError("UPDATE", None, error, hide_parameters=True) from error
 
     def _execute_often(self, cursor: Any, text: str, parameters: Any) -> None:
         """Execute a statement with a driver's cursor that will be executed for every batch."""
