@@ -23,8 +23,8 @@ from amqtt_db.ingest.bridge.probe import Grant, ask_broker
 _REFUSED: Final = 0x80
 _FOR_EVER: Final = 2**32 - 1
 _QUEUE: Final = (
-    "the broker does not say how many messages it keeps while the bridge is disconnected; docs/bridge.md names each"
-    " broker's setting"
+    "the broker does not say how many messages it keeps while the bridge is disconnected; the documentation"
+    " names each broker's setting under 'What the broker may lose'"
 )
 _MOSQUITTO: Final = re.compile(r"mosquitto version (\d+)\.(\d+)\.(\d+)", re.ASCII).match
 _KEEPS_TO_WINDOW: Final = (2, 0, 13)

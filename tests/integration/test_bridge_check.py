@@ -36,7 +36,7 @@ def test_what_the_broker_grants_is_shown(tmp_path: Path) -> None:
     for line in ("connected with MQTT 5", "maximum QoS: 2", "shared subscriptions: yes", "filters: # QoS 2"):
         assert line in said
     assert said.count("warning:") == said.count("Mosquitto before 2.0.13 ignores `window`")
-    assert "docs/bridge.md" in said
+    assert "What the broker may lose" in said
 
 
 def test_the_broker_says_what_it_is(tmp_path: Path) -> None:
