@@ -329,8 +329,9 @@ class Writer:
         with self._guard.watch(batch), blame_data(self._database):
             self._views.note(groups)
             missing = self._planner.missing(groups)
-        if missing:
-            self._make_room(missing)
+            if not missing:
+                return plan_rows(groups, self._planner)
+        self._make_room(missing)
         with self._guard.watch(batch), blame_data(self._database):
             return plan_rows(groups, self._planner)
 
