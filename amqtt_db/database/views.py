@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 import orjson
 import sqlalchemy as sa
 
-from amqtt_db.database.catalog import CURRENT, MOVED, Catalog, PhysicalTable, key_hash
+from amqtt_db.database.catalog import CURRENT, Catalog, PhysicalTable, key_hash
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.database.engines.views import ViewSQL
 from amqtt_db.database.lookup import lookup_table
 from amqtt_db.database.naming import clean, column_name, fold, table_name
+from amqtt_db.database.view_sources import find_view_sources
 from amqtt_db.database.view_sql import (
     Gather,
     View,
     ViewSource,
-    is_latest,
     is_property,
     is_route,
     latest_key,
@@ -27,16 +26,10 @@ from amqtt_db.database.view_sql import (
     select,
 )
 from amqtt_db.errors import Rejected
-from amqtt_db.models.base import ENVELOPE, Destination, Layout, OwnColumns, ValueRows
-from amqtt_db.models.binding import BoundTable, Query
-from amqtt_db.models.calls import Watch, asking, unwatched
-from amqtt_db.models.latest import LATEST_LAYOUT, LATEST_RECORDS, LATEST_VALUES
-from amqtt_db.models.spec import bound_model
+from amqtt_db.models.base import ENVELOPE, Destination, OwnColumns, ValueRows
+from amqtt_db.models.calls import Watch, unwatched
 from amqtt_db.models.wide import EXTRA
 from amqtt_db.record import Pair
-
-MOST_SOURCES: Final = 100
-"""The most tables that one view combines: SQLite allows 500 parts in a statement, and other engines get slow."""
 
 
 @attrs.frozen
@@ -65,22 +58,6 @@ class _Known:
     definition: str = ""
 
 
-@attrs.frozen
-class _Stored:
-    """A model's answer about records that it has stored: where SQL finds them, and in which tables."""
-
-    query: Query
-    tables: tuple[BoundTable, ...]
-    layout: Layout | None
-
-
-_STORED_LATEST: Final = _Stored(
-    Query(LATEST_RECORDS.key, (LATEST_VALUES.key,), LATEST_RECORDS.primary_key),
-    (LATEST_RECORDS, LATEST_VALUES),
-    LATEST_LAYOUT,
-)
-
-
 class Views:
     """The views in a database; :meth:`refresh` creates and replaces them.
 
@@ -104,14 +81,20 @@ class Views:
                     connection.exec_driver_sql(f"DROP VIEW {sql.name(name)}")
                 self._rename(connection, key, _Known(name), self._free(name, self._taken(connection, inspector)))
 
-    def related(self, connection: sa.Connection, destination: Destination) -> list[str]:
-        """Return the keys of other views that show these records: the route's, and those of moved topics."""
+    def related(self, connection: sa.Connection, destinations: Iterable[Destination]) -> Mapping[str, Sequence[str]]:
+        """Return the keys of other views that show the records of each destination, by its key.
+
+        They are the route's view, and those of topics that have moved there.
+        """
+        by_key = {destination.key: f"$route/{destination.route}" for destination in destinations}
+        there = self._registered_keys(connection, set(by_key.values()))
+        found = {key: [route] if route in there else [] for key, route in by_key.items()}
         view, assignment = self._catalog.view, self._catalog.assignment
-        here = (assignment.c.state == CURRENT) & (assignment.c.key == destination.key)
-        route = sa.select(view.c.key).where(view.c.hash == key_hash(f"$route/{destination.route}"))
-        moved = sa.select(view.c.key).join(assignment, assignment.c.hash == view.c.hash).where(here)
-        found = [*connection.scalars(route), *connection.scalars(moved)]
-        return [key for key in dict.fromkeys(found) if key != destination.key]
+        here = (assignment.c.state == CURRENT) & assignment.c.key.in_(list(by_key))
+        moved = sa.select(assignment.c.key, view.c.key).join(view, assignment.c.hash == view.c.hash).where(here)
+        for key, other in connection.execute(moved):
+            found[key].append(other)
+        return {key: [one for one in dict.fromkeys(others) if one != key] for key, others in found.items()}
 
     def key_of(self, connection: sa.Connection, destination: Destination, routes: Sequence[str]) -> str:
         """Return the key of the one view of a destination, that of the first of its ``routes`` which has a view."""
@@ -125,15 +108,20 @@ class Views:
 
     def _first_registered(self, connection: sa.Connection, keys: Sequence[str]) -> str:
         """Return the first key that a view has, or the first of all."""
-        view = self._catalog.view
-        known = set(connection.scalars(sa.select(view.c.key).where(view.c.hash.in_(list(map(key_hash, keys))))))
+        known = self._registered_keys(connection, keys)
         return next((key for key in keys if key in known), keys[0])
+
+    def _registered_keys(self, connection: sa.Connection, keys: Iterable[str]) -> set[str]:
+        """Return those keys that a view has."""
+        view = self._catalog.view
+        return set(connection.scalars(sa.select(view.c.key).where(view.c.hash.in_(list(map(key_hash, keys))))))
 
     def shown(
         self, connection: sa.Connection, destination: Destination, routes: Sequence[str]
     ) -> Sequence[PhysicalTable]:
         """Return the existing views that show the records of a destination, whose routes' filters are ``routes``."""
-        keys = dict.fromkeys((self.key_of(connection, destination, routes), *self.related(connection, destination)))
+        others = self.related(connection, [destination])[destination.key]
+        keys = dict.fromkeys((self.key_of(connection, destination, routes), *others))
         there = set(sa.inspect(connection).get_view_names())
         found = {key: view.name for key, view in self._known(connection, keys).items() if view.name in there}
         columns = self._catalog.columns_of(connection, found.values())
@@ -165,23 +153,25 @@ class Views:
 
         Also return, by key, why views whose models cannot be called were not refreshed.
         """
-        sources, faults = self._sources(connection, wishes)
-        known = self._known(connection, wishes)
+        routes = {key: wish.routes for key, wish in wishes.items()}
+        sources, faults = find_view_sources(connection, self._catalog, routes, self._watch)
+        shown = {key: wish for key, wish in wishes.items() if sources.get(key)}
         inspector = sa.inspect(connection)
-        tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
-        taken = self._taken(connection, inspector)
-        made = []
-        for key, wish in wishes.items():
-            if not sources.get(key):
-                continue
-            there = known.get(key)
-            if there is None or there.name in tables:
-                name = self._free(_first_name(wish, sources[key], self._engine), taken)
-                there = self._rename(connection, key, there, name)
-                taken.add(fold(name))
-            if self._remake(connection, sql, wish, there, key, sources[key], is_there=there.name in views):
-                made.append(there.name)
-        return made, faults
+        there = set(inspector.get_view_names())
+        known = self._name(connection, inspector, shown, sources)
+        columns = self._columns(connection, known, shown, sources)
+        made: dict[str, View] = {}
+        definitions: dict[str, str] = {}
+        for key, wish in shown.items():
+            found = tuple(self._with_ids(connection, source, columns[key]) for source in sources[key])
+            view = View(key, known[key].name, wish.routes, columns[key], found, wish.gather)
+            statement = select(view, sql)
+            definitions[key] = key_hash(statement)
+            if view.name not in there or definitions[key] != known[key].definition:
+                sql.replace(connection, view.name, statement)
+                made[key] = view
+        self._note_made(connection, made, definitions)
+        return [view.name for view in made.values()], faults
 
     def make(self, connection: sa.Connection, sql: ViewSQL[Any], key: str, wish: str, statement: str) -> str | None:
         """Create or replace a view of tables that are always there, with the schema locked.
@@ -191,7 +181,8 @@ class Views:
         inspector = sa.inspect(connection)
         known = self._known(connection, [key]).get(key)
         if known is None:
-            known = self._rename(connection, key, None, self._free(wish, self._taken(connection, inspector)))
+            known = _Known(self._free(wish, self._taken(connection, inspector)))
+            self._register(connection, {key: known.name})
         definition = key_hash(statement)
         if known.definition == definition and known.name in inspector.get_view_names():
             return None
@@ -200,35 +191,48 @@ class Views:
         connection.execute(self._catalog.view.update().where(here).values(definition=definition))
         return known.name
 
-    def _remake(
+    def _name(
         self,
         connection: sa.Connection,
-        sql: ViewSQL[Any],
-        wish: Wish,
-        known: _Known,
-        key: str,
-        sources: Sequence[ViewSource],
-        *,
-        is_there: bool,
-    ) -> bool:
-        columns = self._columns(connection, known, wish, sources)
-        view = View(
-            key,
-            known.name,
-            wish.routes,
-            columns,
-            tuple(self._with_ids(connection, source, columns) for source in sources),
-            wish.gather,
-        )
-        statement = select(view, sql)
-        definition = key_hash(statement)
-        if is_there and definition == known.definition:
-            return False
-        sql.replace(connection, known.name, statement)
+        inspector: sa.Inspector,
+        wishes: Mapping[str, Wish],
+        sources: Mapping[str, Sequence[ViewSource]],
+    ) -> Mapping[str, _Known]:
+        """Return the views by key; new ones get names, and so do those whose names tables have got."""
+        known = self._known(connection, wishes)
+        tables, taken = set(inspector.get_table_names()), self._taken(connection, inspector)
+        new: dict[str, str] = {}
+        for key, wish in wishes.items():
+            if key in known and known[key].name not in tables:
+                continue
+            name = self._free(_first_name(wish, sources[key], self._engine), taken)
+            taken.add(fold(name))
+            if key in known:
+                known[key] = self._rename(connection, key, known[key], name)
+            else:
+                new[key] = name
+        self._register(connection, new)
+        return {**known, **{key: _Known(name) for key, name in new.items()}}
+
+    def _register(self, connection: sa.Connection, names: Mapping[str, str]) -> None:
+        """Register new views, given their names by key."""
+        rows = [
+            {"hash": key_hash(key), "name": name, "key": key, "columns": "[]", "definition": ""}
+            for key, name in names.items()
+        ]
+        if rows:
+            connection.execute(self._catalog.view.insert(), rows)
+
+    def _note_made(self, connection: sa.Connection, views: Mapping[str, View], definitions: Mapping[str, str]) -> None:
+        """Note what views are now."""
         table = self._catalog.view
-        row = {"columns": orjson.dumps(list(view.columns.values())).decode(), "definition": definition}
-        connection.execute(table.update().where(table.c.hash == key_hash(key)).values(**row))
-        return True
+        rows = [
+            {"of": key_hash(key), "order": orjson.dumps(list(view.columns.values())).decode(), "now": definitions[key]}
+            for key, view in views.items()
+        ]
+        if rows:
+            here = table.update().where(table.c.hash == sa.bindparam("of"))
+            connection.execute(here.values(columns=sa.bindparam("order"), definition=sa.bindparam("now")), rows)
 
     def _taken(self, connection: sa.Connection, inspector: sa.Inspector) -> set[str]:
         """Return the folded names that no view can have."""
@@ -238,49 +242,6 @@ class Views:
     def _free(self, wish: str, taken: Collection[str]) -> str:
         return table_name(wish, is_taken=lambda name: fold(name) in taken, limit=self._engine.name_limit)
 
-    def _sources(
-        self, connection: sa.Connection, wishes: Mapping[str, Wish]
-    ) -> tuple[dict[str, tuple[ViewSource, ...]], dict[str, Rejected]]:
-        """Return where the records of each view are, oldest tables first, unless their models cannot be called.
-
-        Also return why those cannot be called.
-        """
-        stored: dict[str, list[_Stored]] = {}
-        faults: dict[str, Rejected] = {}
-        for key, wish in wishes.items():
-            try:
-                stored[key] = list(self._stored(connection, key, wish.routes))
-            except Rejected as fault:
-                faults[key] = fault
-        wanted = {table.key for found in stored.values() for one in found for table in one.tables}
-        known = self._catalog.physical_tables(connection, sorted(wanted))
-        sources = {key: [_source(one, known) for one in found] for key, found in stored.items()}
-        return {key: tuple(one for one in found if one is not None) for key, found in sources.items()}, faults
-
-    def _stored(self, connection: sa.Connection, key: str, routes: Sequence[str]) -> Iterator[_Stored]:
-        if is_latest(key):
-            yield _STORED_LATEST
-            return
-        assignment = self._catalog.assignment
-        if not key.startswith("$"):
-            here = assignment.c.hash == key_hash(key)
-        else:
-            same = assignment.c.route.in_(routes) if is_route(key) else assignment.c.key == key
-            topics = sa.select(assignment.c.hash).where(same & (assignment.c.state == CURRENT))
-            here = assignment.c.hash.in_(topics)
-        group = (assignment.c.key, assignment.c.route, assignment.c.model)
-        query = sa.select(*group, sa.func.max(assignment.c.sequence)).where(here & (assignment.c.state != MOVED))
-        rows = connection.execute(query.group_by(*group))
-        seen = set()
-        for row in sorted(rows, key=itemgetter(3, 0))[-MOST_SOURCES:]:
-            with asking(row[2], self._watch):
-                model = bound_model(row[2], row[0], row[1])
-                tables = tuple(table for table in model.tables() if not table.replaces)
-                stored = _Stored(model.query, tables, model.layout)
-            if stored.query not in seen:
-                seen.add(stored.query)
-                yield stored
-
     def _known(self, connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Known]:
         table = self._catalog.view
         query = sa.select(table).where(table.c.hash.in_([key_hash(key) for key in keys]))
@@ -289,28 +250,25 @@ class Views:
             for row in connection.execute(query)
         }
 
-    def _rename(self, connection: sa.Connection, key: str, known: _Known | None, name: str) -> _Known:
-        """Register a view, or the new name of one."""
+    def _rename(self, connection: sa.Connection, key: str, known: _Known, name: str) -> _Known:
+        """Register the new name of a view."""
         table, column = self._catalog.view, self._catalog.column
-        if known is None:
-            row = {"hash": key_hash(key), "name": name, "key": key, "columns": "[]", "definition": ""}
-            connection.execute(table.insert(), row)
-            return _Known(name)
         connection.execute(table.update().where(table.c.hash == key_hash(key)).values(name=name))
         connection.execute(column.update().where(column.c.table_name == known.name).values(table_name=name))
         return attrs.evolve(known, name=name)
 
     def _columns(
-        self, connection: sa.Connection, known: _Known, wish: Wish, sources: Sequence[ViewSource]
-    ) -> dict[Pair, str]:
-        """Return a view's columns in order, and register new ones."""
-        column = self._catalog.column
-        query = sa.select(column.c.property, column.c.kind, column.c.column_name)
-        old = {(row[0], row[1]): row[2] for row in connection.execute(query.where(column.c.table_name == known.name))}
-        new = new_columns(old, wish, sources, self._engine)
-        self._catalog.add_columns(connection, {known.name: new})
-        order = {name: index for index, name in enumerate(known.order)}
-        return dict(sorted((old | new).items(), key=lambda item: order.get(item[1], len(order))))
+        self,
+        connection: sa.Connection,
+        known: Mapping[str, _Known],
+        wishes: Mapping[str, Wish],
+        sources: Mapping[str, Sequence[ViewSource]],
+    ) -> Mapping[str, dict[Pair, str]]:
+        """Return the columns of views by key, in order, and register new ones."""
+        old = self._catalog.columns_of(connection, [known[key].name for key in wishes])
+        new = {key: new_columns(old[known[key].name], wish, sources[key], self._engine) for key, wish in wishes.items()}
+        self._catalog.add_columns(connection, {known[key].name: columns for key, columns in new.items()})
+        return {key: _in_order({**old[known[key].name], **columns}, known[key].order) for key, columns in new.items()}
 
     def _with_ids(self, connection: sa.Connection, source: ViewSource, pairs: Iterable[Pair]) -> ViewSource:
         """Return the source with the ids of properties, if each property has one id for all topics."""
@@ -323,6 +281,12 @@ class Views:
         paths = {key_hash(path): path for path, _ in pairs}
         query = sa.select(table.c.hash, table.c.id).where(table.c.hash.in_(list(paths)))
         return attrs.evolve(source, ids={paths[row[0]]: row[1] for row in connection.execute(query)})
+
+
+def _in_order(columns: Mapping[Pair, str], names: Sequence[str]) -> dict[Pair, str]:
+    """Return columns in the order of their names, those without a place at the end."""
+    order = {name: index for index, name in enumerate(names)}
+    return dict(sorted(columns.items(), key=lambda item: order.get(item[1], len(order))))
 
 
 def new_columns(
@@ -353,18 +317,6 @@ def new_columns(
         taken.add(fold(name))
         with_plain.update([path] if plain else [])
     return new
-
-
-def _source(stored: _Stored, known: Mapping[str, PhysicalTable]) -> ViewSource | None:
-    """Return where a view finds a model's records; None without a layout, or without its tables."""
-    (main, *details), layout = stored.tables, stored.layout
-    if layout is None or not {main.key, *(table.key for table in details)} <= known.keys():
-        return None
-    values: tuple[BoundTable, PhysicalTable] | None = None
-    if isinstance(layout, ValueRows):
-        table = next(table for table in details if layout.path in {column.name for column in table.columns})
-        values = table, known[table.key]
-    return ViewSource(layout, (main, known[main.key]), values, stored.query.on)
 
 
 def _first_name(wish: Wish, sources: Sequence[ViewSource], engine: Engine) -> str:

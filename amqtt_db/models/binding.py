@@ -109,6 +109,14 @@ class BoundModel:
 
     def named_tables(self, shape: Shape = _NOTHING) -> dict[TableName, BoundTable]:
         """Return the same tables by their names within the model."""
+        return self._named_tables(shape) if shape.properties else self._plain_tables
+
+    @cached_property
+    def _plain_tables(self) -> dict[TableName, BoundTable]:
+        """The tables without columns for properties."""
+        return self._named_tables(_NOTHING)
+
+    def _named_tables(self, shape: Shape) -> dict[TableName, BoundTable]:
         with calling(self.model, "tables"):
             constant = self._constant  # its tables have been checked, which takes longer than making them
             if constant and _are_same(tuple(self.model.tables(shape)), constant[0]):

@@ -45,7 +45,11 @@ def from_spec(spec: str) -> tuple[Model, bool]:
     return _converter.structure(options, found), timed
 
 
+@lru_cache(1024)
 def bound_model(spec: str, key: str, route: str) -> BoundModel:
-    """Return the model of an assignment with its tables.  Raises ValueError if it cannot be loaded."""
+    """Return the model of an assignment with its tables.  Raises ValueError if it cannot be loaded.
+
+    The last ones are remembered, with their tables: whoever works on many topics asks several times for each.
+    """
     model, timed = from_spec(spec)
     return bind(model, Destination(key, route), timed=timed)

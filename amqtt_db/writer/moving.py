@@ -48,6 +48,11 @@ class Move:
         """The topic whose records are moved."""
         return self.past.topic
 
+    @property
+    def place(self) -> Mapping[str, Any]:
+        """The parameters of :func:`match_past` that find the past assignment in the catalogue."""
+        return {"of": key_hash(self.topic), "nth": self.sequence}
+
 
 @attrs.frozen
 class MoveProgress:
@@ -85,7 +90,10 @@ class Mover:
         self._shop = shop
         self._clock = clock
         self._table = shop.catalog.assignment
-        self._note_moved = _make_note(self._table)
+        here = match_past(self._table)
+        is_untouched = sa.func.coalesce(self._table.c.moved, 0) == sa.bindparam("before")
+        self._note_moved = self._table.update().where(here & is_untouched).values(moved=sa.bindparam("after"))
+        self._note_done = self._table.update().where(here).values(state=MOVED)
 
     def move(self, moves: Sequence[Move]) -> Iterator[MoveProgress]:
         """Rewrite, then compare, each topic's records as soon as all of them are rewritten.
@@ -105,10 +113,6 @@ class Mover:
             self._finish(portion.ended)
             left = portion.left
         yield MoveProgress("compared", compared, len(moves))
-
-    def here(self, move: Move) -> sa.ColumnElement[bool]:
-        """Return the condition for the past assignment in the catalogue."""
-        return (self._table.c.hash == key_hash(move.topic)) & (self._table.c.sequence == move.sequence)
 
     def _find_targets(self, moves: Sequence[Move]) -> Mapping[str, _Target]:
         """Create the tables of the current assignments, and return what has to be known of them, by topic."""
@@ -174,10 +178,8 @@ class Mover:
             yield from (rows for rows in self._shop.plan_rows(some) if rows[0].table not in shared)
 
     def _advance(self, connection: sa.Connection, portion: _Portion) -> None:
-        steps: list[dict[str, Any]] = [
-            {"of": key_hash(move.topic), "nth": move.sequence, "before": move.moved, "after": records[-1].id}
-            for move, records in portion.records
-        ]
+        """Note how far topics have got, unless another process has moved some of their records."""
+        steps = [{**move.place, "before": move.moved, "after": records[-1].id} for move, records in portion.records]
         steps.sort(key=itemgetter("of"))
         if steps and connection.execute(self._note_moved, steps).rowcount != len(steps):
             topics = f"topic {portion.records[0][0].topic}" + (f" or {len(steps) - 1} others" if len(steps) > 1 else "")
@@ -216,12 +218,9 @@ class Mover:
 
     def _finish(self, moves: Sequence[Move]) -> None:
         """Note that readers need no longer look for the records in their old places."""
-        steps = sorted((key_hash(move.topic), move.sequence) for move in moves)
-        if steps:
-            here = (self._table.c.hash == sa.bindparam("of")) & (self._table.c.sequence == sa.bindparam("nth"))
+        if moves:
             with self._shop.database.begin() as connection:
-                done = self._table.update().where(here).values(state=MOVED)
-                connection.execute(done, [{"of": key, "nth": sequence} for key, sequence in steps])
+                connection.execute(self._note_done, sorted((move.place for move in moves), key=itemgetter("of")))
 
     def _too_old(self, move: Move) -> float:
         """Return the time in microseconds since 1970 before which the topic's records are not kept."""
@@ -250,11 +249,9 @@ def side_by_side(old: Iterable[Record], new: Iterator[Record]) -> Iterator[tuple
         yield one, candidate if candidate is not None and _id_and_part(candidate) == _id_and_part(one) else None
 
 
-def _make_note(table: sa.Table) -> sa.Update:
-    """Return the statement that notes how far a topic has got, unless another process has moved some of it."""
-    here = (table.c.hash == sa.bindparam("of")) & (table.c.sequence == sa.bindparam("nth"))
-    here &= sa.func.coalesce(table.c.moved, 0) == sa.bindparam("before")
-    return table.update().where(here).values(moved=sa.bindparam("after"))
+def match_past(assignments: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition for a past assignment, whose parameters are a move's ``place``."""
+    return (assignments.c.hash == sa.bindparam("of")) & (assignments.c.sequence == sa.bindparam("nth"))
 
 
 def _make_target(

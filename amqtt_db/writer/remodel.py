@@ -20,7 +20,7 @@ from amqtt_db.database.catalog import CURRENT, MOVED, Assignment
 from amqtt_db.routing.route import Route
 from amqtt_db.routing.topics import TopicFilter
 from amqtt_db.writer.erase import erase
-from amqtt_db.writer.moving import Move, MoveProgress, Mover, group_moves
+from amqtt_db.writer.moving import Move, MoveProgress, Mover, group_moves, match_past
 from amqtt_db.writer.retyping import RetypeProgress, Retyper, Retyping
 from amqtt_db.writer.tidy import tidy_columns
 from amqtt_db.writer.workshop import Workshop
@@ -76,8 +76,9 @@ class Remodel:
         self._shop.views.finish()
         with self._shop.maintenance():
             yield from self._delete(move)
+            table = self._shop.catalog.assignment
             with self._shop.database.begin() as connection:
-                connection.execute(self._shop.catalog.assignment.delete().where(self._mover.here(move)))
+                connection.execute(table.delete().where(match_past(table)), move.place)
 
     def retypings(self, topic: str = "#") -> list[Retyping]:
         """Return the topics, among those that a filter covers, whose records their routes may type differently now.

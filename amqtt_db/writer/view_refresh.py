@@ -10,14 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Assignment, Catalog, PhysicalTable
-from amqtt_db.database.engines.base import Engine, Unfit, driver_error, first_line, is_collision
+from amqtt_db.database.engines.base import Engine, Unfit, batched, driver_error, first_line, is_collision
 from amqtt_db.database.engines.views import ViewSQL, view_sql
 from amqtt_db.database.naming import clean
 from amqtt_db.database.rollup_views import rollup_views
@@ -38,7 +38,8 @@ from amqtt_db.writer.views_due import DueView, DueViews
 logger = logging.getLogger(__name__)
 
 MAX_NOTED: Final = 100_000  # if there are more shapes, all are forgotten and noted again
-VIEWS_AT_ONCE: Final = 50  # views per transaction; the rest waits for the next batch
+VIEWS_AT_ONCE: Final = 50  # destinations whose views are refreshed together; the rest waits for the next batch
+MOST_VIEWS: Final = 200  # views per transaction, for others wait for it, and PostgreSQL has only so many locks
 REST_FACTOR: Final = 20  # times as long as the refresh took
 SLOW: Final = 0.05  # seconds; a shorter refresh needs no rest
 RETRY_PAUSE: Final = 10.0  # seconds to the next attempt after an error
@@ -143,10 +144,11 @@ class ViewKeeper:
             if assignment.topic in known and assignment.key in self._destinations:
                 self._due[assignment.key] = self._destinations[assignment.key]
 
-    def refresh(self, *, quiet: bool = False) -> bool:
-        """Refresh some of the views that are due, unless it is too early; log errors once per cause.
+    def refresh(self, *, quiet: bool = False, most: int | None = None) -> bool:
+        """Refresh the views of at most some destinations that are due, unless it is too early.
 
-        ``quiet`` means that no messages are waiting, so a slow refresh needs no rest.  Returns True if views were due.
+        Log errors once per cause.  ``quiet`` means that no messages are waiting, so a slow refresh needs no rest.
+        Returns True if views were due.
         """
         started = time.monotonic()
         if self._faulty and started >= self._retry_faulty_at:
@@ -155,7 +157,7 @@ class ViewKeeper:
         if not self._due or self._sql is None or started < self._not_before:
             return False
         try:
-            self._refresh(self._sql)
+            self._refresh(self._sql, VIEWS_AT_ONCE if most is None else most)
         except Exception as error:  # also from a user's model: no view is worth a message
             self._complain(error)
             self._not_before = time.monotonic() + RETRY_PAUSE
@@ -171,7 +173,7 @@ class ViewKeeper:
         vain = 0
         while self._due and self._sql is not None and vain < ATTEMPTS and not is_late():
             before, self._not_before = len(self._due), 0.0
-            self.refresh()
+            self.refresh(most=MOST_VIEWS)
             if len(self._due) == before:
                 vain += 1
                 time.sleep(PAUSE)
@@ -207,23 +209,19 @@ class ViewKeeper:
         self._pairs.setdefault(destination.key, {})
         self._due[destination.key] = self._destinations[destination.key] = destination
 
-    def _refresh(self, sql: ViewSQL[Any]) -> None:
-        due = dict(islice(self._due.items(), VIEWS_AT_ONCE))
-        wishes: dict[str, Wish] = {}
-        views: dict[str, set[str]] = {}
+    def _refresh(self, sql: ViewSQL[Any], most: int) -> None:
+        """Refresh the views of some destinations, a part of them in each transaction."""
+        due = dict(islice(self._due.items(), most))
         with sql.with_short_timeout(self._engine, self._database) as connection:
-            for destination in due.values():
-                wish = self._wish(destination)
-                own = self._views.key_of(connection, destination, wish.routes)
-                keys = dict.fromkeys((own, *self._views.related(connection, destination)))
-                wanted = {**dict.fromkeys(keys, wish), **self._wish_latest(connection, wish)}
-                views[destination.key] = set(wanted)
-                for key, one in wanted.items():
-                    before = wishes.get(key, one)
-                    wishes[key] = attrs.evolve(before, pairs=tuple(dict.fromkeys((*before.pairs, *one.pairs))))
-            names, faults = self._views.refresh(connection, sql, wishes)
-            done = [key for key in due if not views[key] & faults.keys()]
-            self._notes.remove(connection, done)
+            views = self._find_views(connection, due.values())
+            first, *others = _parts(views.values())
+            names, faults = self._views.refresh(connection, sql, first)
+            done = [] if others else self._forget_notes(connection, views, faults)
+        for part in others:
+            with sql.with_short_timeout(self._engine, self._database) as connection:
+                more_names, more_faults = self._views.refresh(connection, sql, part)
+                names, faults = [*names, *more_names], {**faults, **more_faults}
+                done = self._forget_notes(connection, views, faults) if part is others[-1] else []
         self._notes.note_removed(done)
         for name in names:
             logger.info("view %s updated", name)
@@ -232,6 +230,27 @@ class ViewKeeper:
             if key not in done:
                 self._faulty[key] = destination
         self._report(faults)
+
+    def _find_views(
+        self, connection: sa.Connection, destinations: Collection[Destination]
+    ) -> Mapping[str, Mapping[str, Wish]]:
+        """Return the views to refresh for each destination, by its key and theirs."""
+        others = self._views.related(connection, destinations)
+        found = {}
+        for destination in destinations:
+            wish = self._wish(destination)
+            own = self._views.key_of(connection, destination, wish.routes)
+            keys = dict.fromkeys((own, *others[destination.key]))
+            found[destination.key] = {**dict.fromkeys(keys, wish), **self._wish_latest(connection, wish)}
+        return found
+
+    def _forget_notes(
+        self, connection: sa.Connection, views: Mapping[str, Mapping[str, Wish]], faults: Mapping[str, Rejected]
+    ) -> Sequence[str]:
+        """Delete the notes of those destinations whose views are refreshed; return their keys."""
+        done = [key for key, wishes in views.items() if not wishes.keys() & faults.keys()]
+        self._notes.remove(connection, done)
+        return done
 
     def _report(self, faults: Mapping[str, Rejected]) -> None:
         """Log once why views were not refreshed, and retry them later; other views need not wait."""
@@ -311,6 +330,15 @@ class ViewKeeper:
         complaint = first_line(driver_error(error))
         if self._causes.is_new(complaint):
             logger.error("cannot refresh a view: %s; trying again later, messages are still stored", complaint)
+
+
+def _parts(views: Iterable[Mapping[str, Wish]]) -> Sequence[Mapping[str, Wish]]:
+    """Return all views by key, with the properties of all wishes for each, in parts for a transaction."""
+    wishes: dict[str, Wish] = {}
+    for key, wish in chain.from_iterable(some.items() for some in views):
+        before = wishes.get(key, wish)
+        wishes[key] = attrs.evolve(before, pairs=tuple(dict.fromkeys((*before.pairs, *wish.pairs))))
+    return [dict(some) for some in batched(wishes.items(), MOST_VIEWS)]
 
 
 def _gathering(route: Route) -> Gather | None:

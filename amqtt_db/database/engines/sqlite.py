@@ -56,8 +56,8 @@ from amqtt_db.record import EPOCH, MICROSECOND, Kind, to_micros
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for other writers
 _RETRY_PAUSE: Final = 0.01
-_CACHE: Final = 2000  # KiB of pages in memory, SQLite's default
-_DDL_CACHE: Final = 65_536
+CACHE: Final = 2000  # KiB of pages in memory, SQLite's default
+DDL_CACHE: Final = 65_536  # the same for DDL: SQLite reads the list of all tables again after each statement
 _STEPS_PER_LOOK: Final = 100_000  # of SQLite's machine
 _READING: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -280,10 +280,10 @@ class SQLite(Engine):
                 raise sa.exc.DBAPIError("INSERT", None, error, hide_parameters=True) from error
 
     def run_ddl(self, connection: sa.Connection, statements: Sequence[str]) -> None:
-        """Keep the list of tables in memory, because SQLite reads all of it after each statement."""
-        connection.exec_driver_sql(f"PRAGMA cache_size = -{_DDL_CACHE}")
+        """Keep the list of tables in memory."""
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{DDL_CACHE}")
         super().run_ddl(connection, statements)
-        connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE}")  # after an error, with the next DDL
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE}")  # after an error, with the next DDL
 
     def holds(self, kind: Kind, value: Any) -> bool:
         """Check the kinds that the module's docstring names."""

@@ -18,6 +18,7 @@ import attrs
 import sqlalchemy as sa
 
 from amqtt_db.database.engines.base import Engine
+from amqtt_db.database.engines.sqlite import CACHE, DDL_CACHE
 from amqtt_db.database.engines.views import ViewSQL, quote_literal
 from amqtt_db.record import Kind
 
@@ -66,16 +67,18 @@ class SQLiteViews(ViewSQL[_SqlitePlace]):
 
     @contextmanager
     def with_short_timeout(self, engine: Engine, database: sa.Engine) -> Iterator[sa.Connection]:
-        """``busy_timeout`` is the connection's own, so it is put back."""
+        """The settings are the connection's own, so they are put back."""
         with database.connect() as connection:
             driver: Any = connection.connection.driver_connection
             (usual,) = driver.execute("PRAGMA busy_timeout").fetchone()
             driver.execute(f"PRAGMA busy_timeout = {_WAIT_MILLISECONDS}")
+            driver.execute(f"PRAGMA cache_size = -{DDL_CACHE}")
             try:
                 with connection.begin():
                     yield connection
             finally:
                 driver.execute(f"PRAGMA busy_timeout = {usual}")
+                driver.execute(f"PRAGMA cache_size = -{CACHE}")
 
     def replace(self, connection: sa.Connection, view: str, select: str) -> None:
         """DROP and CREATE in one transaction: readers see the old view or the new one."""
