@@ -98,7 +98,7 @@ def _envelope_array(name: str, values: Sequence[Any]) -> pa.Array:
 
 def _read_own_columns(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wanted: Selection) -> ColumnSet:
     bounds, parameters = bounds_of(snapshot, path, wanted)
-    query, main = bounded_statement(path.main, wanted.order, bounds), path.main
+    query, main = bounded_statement(path.main.target, wanted.order, bounds), path.main
     cells: list[Cell] = [*ENVELOPE_NAMES, *(cell for cell in main.names if isinstance(cell, tuple) or cell == EXTRA)]
     columns = _fetch_arrays(snapshot, main, cells, query, parameters)
     envelope = _take_envelope(keys, main, columns)
@@ -124,7 +124,7 @@ def _read_odd_values(columns: Mapping[Cell, pa.Array]) -> Sparse:
 
 def _read_value_rows(snapshot: Snapshot, keys: LookupCache, path: RecordPath, wanted: Selection) -> ColumnSet:
     bounds, parameters = bounds_of(snapshot, path, wanted)
-    query, (main, table) = bounded_statement(path.main, wanted.order, bounds), (path.main, *path.details)
+    query, (main, table) = bounded_statement(path.main.target, wanted.order, bounds), (path.main, *path.details)
     messages = _fetch_arrays(
         snapshot, main, ENVELOPE_NAMES, query.order_by(main.target.c.id, main.target.c.part), parameters
     )

@@ -15,6 +15,7 @@ from amqtt_db.models.base import Cell, Lookup
 from amqtt_db.reader.columns import Decode, StoredTable
 from amqtt_db.reader.keys import LookupCache
 from amqtt_db.reader.sources import Source, find_tables
+from amqtt_db.reader.statement import DriverText
 from amqtt_db.record import Record
 
 PageRows = Sequence[Any]
@@ -41,7 +42,7 @@ class RecordPath:
     details: tuple[StoredTable, ...] = ()
     topic: Any = None
     topics: frozenset[Any] | None = None
-    statements: dict[Any, sa.Select[Any]] = attrs.field(factory=dict)
+    statements: dict[Any, sa.Select[Any] | DriverText] = attrs.field(factory=dict)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

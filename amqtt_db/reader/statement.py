@@ -25,25 +25,44 @@ class Bounds:
     high: bool
 
 
-def page_statement(main: StoredTable, order: Order, bounds: Bounds, *, following: bool) -> sa.Select[Any]:
+@attrs.frozen
+class DriverText:
+    """A statement as the driver gets it.
+
+    ``names`` are its parameters in order, None if the text names them; ``constants`` are values that are always the
+    same.
+    """
+
+    text: str
+    names: Sequence[str] | None
+    constants: Mapping[str, Any]
+
+    def execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> sa.CursorResult[Any]:
+        """Run the statement with parameters by name."""
+        given = {**self.constants, **parameters}
+        values = given if self.names is None else tuple(map(given.__getitem__, self.names))
+        return connection.exec_driver_sql(self.text, values)
+
+
+def page_statement(main: sa.TableClause, order: Order, bounds: Bounds, *, following: bool) -> sa.Select[Any]:
     """Return the statement for ``size`` rows of the main table in order.
 
     With ``following``, these are the rows after the one that the parameters ``after_<field>`` name.
     """
-    columns = main.target.c
+    columns = main.c
     page = bounded_statement(main, order, bounds, following=following)
     if following:
         page = page.where(_behind([columns[name] for name in order.fields], order, at_least=True))
     return page.order_by(*_sorting(columns, order)).limit(sa.bindparam("size", type_=sa.Integer()))
 
 
-def bounded_statement(main: StoredTable, order: Order, bounds: Bounds, *, following: bool = False) -> sa.Select[Any]:
+def bounded_statement(main: sa.TableClause, order: Order, bounds: Bounds, *, following: bool = False) -> sa.Select[Any]:
     """Return the statement for all rows of the main table within bounds; those of a ``following`` page bound less."""
-    columns = main.target.c
+    columns = main.c
     where = _bounds(columns, order, bounds, following=following)
     if bounds.topic:
         where.append(columns.topic == _parameter("topic"))
-    return sa.select(main.target).where(*where)
+    return sa.select(main).where(*where)
 
 
 def joined_statement(
@@ -104,16 +123,26 @@ def _parameter(name: str) -> sa.BindParameter[Any]:
     return sa.bindparam(name, type_=_NULL)
 
 
+def _run(
+    connection: sa.Connection,
+    select: sa.Select[Any] | sa.CompoundSelect[Any] | DriverText,
+    parameters: Mapping[str, Any],
+) -> sa.CursorResult[Any]:
+    if isinstance(select, DriverText):
+        return select.execute(connection, parameters)
+    return connection.execute(select, parameters)
+
+
 def fetch_rows(
     engine: Engine,
     connection: sa.Connection,
-    select: sa.Select[Any] | sa.CompoundSelect[Any],
+    select: sa.Select[Any] | sa.CompoundSelect[Any] | DriverText,
     parameters: Mapping[str, Any],
 ) -> Sequence[Any]:
     """Return the rows of a query as the driver returns them; a value that it cannot represent comes as text."""
 
     def fetch() -> Sequence[Any]:
-        with connection.execute(select, parameters) as result:
+        with _run(connection, select, parameters) as result:
             return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
 
     try:

@@ -19,9 +19,17 @@ from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Cell
 from amqtt_db.reader.columns import StoredTable
 from amqtt_db.reader.keys import LookupCache
+from amqtt_db.reader.page_text import page_text
 from amqtt_db.reader.path import MakeRecords, PageRows, RecordPath
 from amqtt_db.reader.selection import Order, Selection
-from amqtt_db.reader.statement import Bounds, details_statement, fetch_rows, joined_statement, page_statement
+from amqtt_db.reader.statement import (
+    Bounds,
+    DriverText,
+    details_statement,
+    fetch_rows,
+    joined_statement,
+    page_statement,
+)
 from amqtt_db.record import Kind, Record
 
 
@@ -132,19 +140,21 @@ class _Pager:
         selects = [self._statement(table, following=last is not None) for table in self.path.apart]
         return [fetch_rows(self.engine, self.connection, select, given) for select in selects]
 
-    def _statement(self, details: StoredTable | None = None, *, following: bool) -> sa.Select[Any]:
+    def _statement(self, details: StoredTable | None = None, *, following: bool) -> sa.Select[Any] | DriverText:
         """Return the statement for a page, or for those rows of a detail table that belong to it."""
         built, what = self.path.statements, (details, self.order, self.bounds, following)
         if what not in built:
             built[what] = self._build(details, following=following)
         return built[what]
 
-    def _build(self, details: StoredTable | None, *, following: bool) -> sa.Select[Any]:
-        page = page_statement(self.path.main, self.order, self.bounds, following=following)
-        query, joined = self.path.source.query, self.path.joined
+    def _build(self, details: StoredTable | None, *, following: bool) -> sa.Select[Any] | DriverText:
+        main, query = self.path.main, self.path.source.query
+        if details is None and self.path.joined is None:
+            return page_text(self.connection.dialect, main, self.order, self.bounds, following=following)
+        page = page_statement(main.target, self.order, self.bounds, following=following)
         if details is not None:
             return details_statement(page, query, details)
-        return page if joined is None else joined_statement(page, query, self.path.main, joined, self.order)
+        return joined_statement(page, query, main, self.path.details[0], self.order)
 
     def _given(self, last: tuple[Any, ...] | None, size: int) -> Mapping[str, Any]:
         after = () if last is None else zip(self.order.fields, last, strict=True)
