@@ -166,7 +166,8 @@ class Mover:
             self._advance(connection, portion)
             for move, records in portion.records:
                 stale = targets[move.topic].stale
-                erase(connection, self._shop.engine, stale, list(map(self._shop.identify, records)) if stale else [])
+                if stale:
+                    erase(connection, self._shop.engine, stale, list(map(self._shop.identify, records)))
             self._shop.engine.insert(connection, rows)
 
     def _plan_rows(self, portion: _Portion, targets: Mapping[str, _Target]) -> Iterator[TargetRows]:
