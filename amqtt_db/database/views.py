@@ -268,7 +268,9 @@ class Views:
         old = self._catalog.columns_of(connection, [known[key].name for key in wishes])
         new = {key: new_columns(old[known[key].name], wish, sources[key], self._engine) for key, wish in wishes.items()}
         self._catalog.add_columns(connection, {known[key].name: columns for key, columns in new.items()})
-        return {key: _in_order({**old[known[key].name], **columns}, known[key].order) for key, columns in new.items()}
+        return {
+            key: _sort_columns({**old[known[key].name], **columns}, known[key].order) for key, columns in new.items()
+        }
 
     def _with_ids(self, connection: sa.Connection, source: ViewSource, pairs: Iterable[Pair]) -> ViewSource:
         """Return the source with the ids of properties, if each property has one id for all topics."""
@@ -283,7 +285,7 @@ class Views:
         return attrs.evolve(source, ids={paths[row[0]]: row[1] for row in connection.execute(query)})
 
 
-def _in_order(columns: Mapping[Pair, str], names: Sequence[str]) -> dict[Pair, str]:
+def _sort_columns(columns: Mapping[Pair, str], names: Sequence[str]) -> dict[Pair, str]:
     """Return columns in the order of their names, those without a place at the end."""
     order = {name: index for index, name in enumerate(names)}
     return dict(sorted(columns.items(), key=lambda item: order.get(item[1], len(order))))

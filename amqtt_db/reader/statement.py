@@ -123,7 +123,7 @@ def _parameter(name: str) -> sa.BindParameter[Any]:
     return sa.bindparam(name, type_=_NULL)
 
 
-def _run(
+def _run_statement(
     connection: sa.Connection,
     select: sa.Select[Any] | sa.CompoundSelect[Any] | DriverText,
     parameters: Mapping[str, Any],
@@ -142,7 +142,7 @@ def fetch_rows(
     """Return the rows of a query as the driver returns them; a value that it cannot represent comes as text."""
 
     def fetch() -> Sequence[Any]:
-        with _run(connection, select, parameters) as result:
+        with _run_statement(connection, select, parameters) as result:
             return result.cursor.fetchall()  # the columns have no types, so SQLAlchemy would only wrap each row
 
     try:

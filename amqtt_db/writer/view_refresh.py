@@ -214,7 +214,7 @@ class ViewKeeper:
         due = dict(islice(self._due.items(), most))
         with sql.with_short_timeout(self._engine, self._database) as connection:
             views = self._find_views(connection, due.values())
-            first, *others = _parts(views.values())
+            first, *others = _divide_views(views.values())
             names, faults = self._views.refresh(connection, sql, first)
             done = [] if others else self._forget_notes(connection, views, faults)
         for part in others:
@@ -332,7 +332,7 @@ class ViewKeeper:
             logger.error("cannot refresh a view: %s; trying again later, messages are still stored", complaint)
 
 
-def _parts(views: Iterable[Mapping[str, Wish]]) -> Sequence[Mapping[str, Wish]]:
+def _divide_views(views: Iterable[Mapping[str, Wish]]) -> Sequence[Mapping[str, Wish]]:
     """Return all views by key, with the properties of all wishes for each, in parts for a transaction."""
     wishes: dict[str, Wish] = {}
     for key, wish in chain.from_iterable(some.items() for some in views):
