@@ -169,7 +169,7 @@ class _BatchDecoder:
                 self._take(indexes[place], handlers[place], decoded[place])
             rest = sorted(set(range(len(decoded))).difference(odd))
             indexes, handlers, decoded = (values_at(column, rest) for column in (indexes, handlers, decoded))
-        return _Objects(indexes, handlers, decoded, even_columns(decoded) if len(decoded) >= RARE else None)
+        return _Objects(indexes, handlers, decoded, even_columns(decoded) if len(decoded) >= FEW else None)
 
     def add(self, index: int, handler: TopicHandler) -> None:
         """Decode a message; type it at once unless it may be typed together with others."""
