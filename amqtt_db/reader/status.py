@@ -112,42 +112,49 @@ class Status:
 
 
 def read_status(settings: Settings) -> Status:
-    """Read the counters in the database and the journal.  What cannot be read becomes an error in the result."""
-    status, checkpoints = _read_database(settings)
-    status = attrs.evolve(status, database=masked(settings.database), journal=str(settings.journal.path))
+    """Read the counters in the database and the journal.  What cannot be read becomes an error in the result.
+
+    A message that was acknowledged before is either counted or pending: the journal is looked at first, so it still has
+    what is stored, and trimmed, while the database is read.
+    """
     try:
-        status = _add_journal(status, settings, checkpoints)
+        with closing(JournalReader(settings.journal.path)) as reader:
+            reader.freeze()
+            status, checkpoints = _read_database(settings)
+            status = _add_journal(status, settings, reader, checkpoints)
     except JournalError as error:
+        status, _ = _read_database(settings)
         return attrs.evolve(status, errors=(*status.errors, str(error)))
     return status if status.counters else attrs.evolve(status, warnings=(*status.warnings, *_stuck(status.pending)))
 
 
 def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
     """Return what the database knows, and the checkpoints in it; None if they are unknown."""
+    status = Status(database=masked(settings.database), journal=str(settings.journal.path))
     try:
         with open_snapshot(settings.database) as snapshot:
             require_tables(snapshot)
             weaknesses = tuple(snapshot.engine.weaknesses(snapshot.connection))
             kept = _count_dead_letters(snapshot)
-            return Status(counters=_counters(snapshot), dead_letters=kept, warnings=weaknesses), _checkpoints(snapshot)
+            found = attrs.evolve(status, counters=_counters(snapshot), dead_letters=kept, warnings=weaknesses)
+            return found, _checkpoints(snapshot)
     except NoDatabaseYet as error:  # then nothing is stored
-        return Status(errors=(str(error),)), {}
+        return attrs.evolve(status, errors=(str(error),)), {}
     except DatabaseError as error:
-        return Status(errors=(str(error),)), None
+        return attrs.evolve(status, errors=(str(error),)), None
 
 
-def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints | None) -> Status:
-    with closing(JournalReader(settings.journal.path)) as reader:
-        held = tuple(_held_back(reader.size(), settings.journal.max_size))
-        status = attrs.evolve(
-            status,
-            refused=reader.refused(),
-            denied=int(reader.notes(INTAKE_SCOPE).get(DENIED, b"0")),
-            writer=_read_writer(reader),
-            brokers=_brokers(reader),
-            warnings=(*status.warnings, *held),
-        )
-        return status if checkpoints is None else _add_backlog(status, reader, checkpoints)
+def _add_journal(status: Status, settings: Settings, reader: JournalReader, checkpoints: _Checkpoints | None) -> Status:
+    held = tuple(_held_back(reader.size(), settings.journal.max_size))
+    status = attrs.evolve(
+        status,
+        refused=reader.refused(),
+        denied=int(reader.notes(INTAKE_SCOPE).get(DENIED, b"0")),
+        writer=_read_writer(reader),
+        brokers=_brokers(reader),
+        warnings=(*status.warnings, *held),
+    )
+    return status if checkpoints is None else _add_backlog(status, reader, checkpoints)
 
 
 def _add_backlog(status: Status, reader: JournalReader, checkpoints: _Checkpoints) -> Status:
