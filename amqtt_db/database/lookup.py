@@ -16,11 +16,12 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 
 from amqtt_db.database.catalog import Catalog, key_hash
-from amqtt_db.database.engines.base import Engine, batched, driver_error
+from amqtt_db.database.engines.base import Engine, RowBatch, batched, driver_error
 from amqtt_db.database.naming import fold
 from amqtt_db.errors import DatabaseError
 from amqtt_db.models.base import Lookup
 from amqtt_db.models.binding import lookup_key
+from amqtt_db.record import Kind
 
 MAX_KEYS: Final = 1_000_000  # if there are more, all are forgotten and looked up again
 
@@ -114,7 +115,8 @@ class Lookups:
             with self._aside(), self._database.begin() as connection:
                 found = {lookup: self._settle(connection, lookup, unknown[lookup]) for lookup in _by_name(unknown)}
         except Exception as error:
-            if self._engine.is_value_fault(error) and not isinstance(error, sa.exc.IntegrityError):
+            is_constraint = isinstance(driver_error(error), self._database.dialect.loaded_dbapi.IntegrityError)
+            if self._engine.is_value_fault(error) and not is_constraint:
                 raise
             names, reason = " and ".join(one.name for one in _by_name(unknown)), type(driver_error(error)).__name__
             raise DatabaseError(f"cannot look up ids in {names}: {reason}") from error
@@ -130,7 +132,7 @@ class Lookups:
             found |= _known_ids(connection, table, sorted(by_hash.keys() - found.keys()))
             new = sorted(by_hash.keys() - found.keys())
             if new:
-                connection.execute(table.insert(), [{"hash": key, **_row(lookup, by_hash[key])} for key in new])
+                self._engine.insert(connection, [_row_batch(lookup, {key: by_hash[key] for key in new})])
                 found |= _known_ids(connection, table, new)
         return {by_hash[key]: id_ for key, id_ in found.items()}
 
@@ -151,5 +153,7 @@ def _as_tuple(key: Key) -> tuple[str, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _row(lookup: Lookup, key: Key) -> dict[str, str]:
-    return dict(zip(lookup.columns, _as_tuple(key), strict=True))
+def _row_batch(lookup: Lookup, by_hash: Mapping[str, Key]) -> RowBatch:
+    columns = ("hash", *lookup.columns)
+    kinds: list[Kind] = ["text" for _ in columns]
+    return RowBatch(lookup.name, columns, tuple(kinds), [(hash_, *_as_tuple(key)) for hash_, key in by_hash.items()])

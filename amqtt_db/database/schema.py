@@ -161,7 +161,7 @@ class Schema:
 
     def _limited(self, wanted: Wanted) -> Wanted:
         room = self._room.get(wanted.table.key, wanted.max_columns)
-        return attrs.evolve(wanted, max_columns=min(room, wanted.max_columns))
+        return attrs.evolve(wanted, max_columns=room) if room < wanted.max_columns else wanted
 
     def learn(self, connection: sa.Connection, keys: Iterable[str]) -> None:
         """Read up-to-date tables from the catalogue."""

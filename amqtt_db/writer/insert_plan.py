@@ -5,9 +5,9 @@ What becomes of records of a known shape is compiled once per destination and sh
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -16,7 +16,7 @@ from amqtt_db.database.lookup import Lookups
 from amqtt_db.database.schema import Schema, Wanted, columns_to_fill
 from amqtt_db.errors import StructureError
 from amqtt_db.models.base import Cell, Destination
-from amqtt_db.models.binding import BoundModel, RowMaker
+from amqtt_db.models.binding import BoundModel, BoundTable, RowMaker
 from amqtt_db.record import Kind, Pair, Record, RecordBatch, RecordSlice, Shape
 from amqtt_db.routing.route import Route
 from amqtt_db.writer.decoded import RecordGroup, RecordGroups
@@ -28,6 +28,12 @@ MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a t
 MAX_PLANS: Final = 8192  # per destination; if there are more, the oldest quarter is compiled again
 MAX_ALL_PLANS: Final = 50_000  # of all destinations together
 MAX_UNION: Final = 10_000  # pairs; no table has so many columns
+SMALL: Final = 8  # records: the rows of groups with fewer are encoded together, by target
+
+Filled = tuple[RecordGroup, Sequence[Record]]
+"""A group and its records."""
+
+_Some = TypeVar("_Some")
 
 
 @attrs.frozen
@@ -43,16 +49,34 @@ class InsertPlan:
     sharing: int | None
 
 
+@attrs.frozen
+class _Fill:
+    """The cells that records of a shape fill, and the insert targets, both by table key."""
+
+    cells: Mapping[str, tuple[Cell, ...]]
+    targets: Mapping[str, InsertTarget]
+
+
+@attrs.frozen
+class _Made:
+    """A small group's records, and their rows by target, not yet encoded."""
+
+    records: Sequence[Record]
+    rows: Sequence[TargetRows]
+
+
 @attrs.define(eq=False)
 class _Plans:
     """The plans compiled for a destination.
 
-    ``union`` holds all pairs seen so far: shapes that differ only in missing properties share one statement unless that
-    is wasteful.  ``limits`` limits the columns of shapes whose rows were too big.
+    ``fills`` says what is filled in tables that are the same for every shape.  ``union`` holds all pairs seen so far:
+    shapes that differ only in missing properties share one statement unless that is wasteful.  ``limits`` limits the
+    columns of shapes whose rows were too big.
     """
 
     model: BoundModel
     by_shape: dict[Shape, InsertPlan] = attrs.field(factory=dict)
+    fills: dict[tuple[BoundTable, ...], _Fill] = attrs.field(factory=dict)
     union: dict[Pair, None] = attrs.field(factory=dict)
     limits: dict[Shape, int] = attrs.field(factory=dict)
 
@@ -73,39 +97,63 @@ class InsertPlanner:
 
     def wanted(self, destination: Destination, shape: Shape) -> list[Wanted]:
         """Return the tables that records of ``shape`` need."""
-        route = self._routes[destination.route]
+        return self._wishes(destination.route, self._plans_for(destination).model.tables(shape))
+
+    def _wishes(self, filter_: str, tables: tuple[BoundTable, ...]) -> list[Wanted]:
+        route = self._routes[filter_]
         limit = min(route.max_columns or self._engine.max_columns, self._engine.most_columns)
-        main, *others = self._plans_for(destination).model.tables(shape)
+        main, *others = tables
         further = (*others, *route.latest_tables)
         return [
-            Wanted(main, destination.route, limit, route.hypertable, route.indexes),
-            *(Wanted(one, destination.route, limit, None if one.replaces else route.hypertable) for one in further),
+            Wanted(main, filter_, limit, route.hypertable, route.indexes),
+            *(Wanted(one, filter_, limit, None if one.replaces else route.hypertable) for one in further),
         ]
 
     def missing(self, groups: Iterable[RecordGroup]) -> list[Wanted]:
         """Return the tables that do not, or not completely, exist yet; a shape with a plan needs no check."""
-        unplanned = [group for group in groups if group[1] not in self._plans_for(group[0]).by_shape]
-        for _, shape in unplanned:
-            _require_names(shape)
-        wishes = [wish for group in unplanned for wish in self.wanted(*group)]
+        needed: dict[tuple[str, tuple[BoundTable, ...]], None] = {}  # many shapes may need the same tables
+        for destination, shape in groups:
+            plans = self._plans_for(destination)
+            if shape not in plans.by_shape:
+                _require_names(shape)
+                needed[destination.route, plans.model.tables(shape)] = None
+        wishes = chain.from_iterable(self._wishes(*one) for one in needed)
         return [wish for wish in wishes if not self._schema.is_ready(wish)]
 
-    def rows(self, filled: Sequence[tuple[RecordGroup, Sequence[Record]]]) -> list[TargetRows]:
+    def rows(self, filled: Sequence[Filled]) -> list[TargetRows]:
         """Return the encoded rows of a group's records, or of several groups whose records are slices of one batch.
 
         Raises Unfit if a value does not fit its kind's column.
         """
         shared: dict[int, list[tuple[InsertPlan, RecordSlice]]] = {}
         rows: list[TargetRows] = []
-        for (destination, shape), records in filled:
-            plan = self._plans_for(destination).by_shape.get(shape) or self._compile(destination, shape)
+        for group, records in filled:
+            plan = self._plan_of(group)
             if isinstance(records, RecordSlice) and plan.sharing is not None:
                 shared.setdefault(plan.sharing, []).append((plan, records))
                 continue
-            made = plan.make(records)
-            rows += [self._encode_without_empty(target, made[key]) for key, target in plan.targets.items() if made[key]]
+            rows += [self._encode_without_empty(target, made) for target, made in _made_rows(plan, records)]
         shares = (share for some in shared.values() for share in self._share_out(some))
         return [*rows, *shares, *self._latest.rows(filled)]
+
+    def make(self, group: RecordGroup, records: Sequence[Record]) -> _Made:
+        """Make the rows of a small group."""
+        return _Made(records, _made_rows(self._plan_of(group), records))
+
+    def encode(self, made: Sequence[tuple[RecordGroup, _Made]]) -> list[TargetRows]:
+        """Return the encoded rows of small groups: for one record, encoding takes as long as for a hundred.
+
+        Raises Unfit if a value does not fit its kind's column.
+        """
+        together: dict[InsertTarget, list[tuple[Any, ...]]] = {}
+        for target, rows in chain.from_iterable(one.rows for _, one in made):
+            together.setdefault(target, []).extend(rows)
+        encoded = [self._encode_without_empty(target, rows) for target, rows in together.items()]
+        return [*encoded, *chain.from_iterable(self._latest.rows([(group, one.records)]) for group, one in made)]
+
+    def _plan_of(self, group: RecordGroup) -> InsertPlan:
+        destination, shape = group
+        return self._plans_for(destination).by_shape.get(shape) or self._compile(destination, shape)
 
     def fit(self, record: Record) -> Record:
         """Return the record with every value under a kind whose column returns it exactly."""
@@ -170,22 +218,35 @@ class InsertPlanner:
 
     def _compile(self, destination: Destination, shape: Shape) -> InsertPlan:
         plans = self._plans_for(destination)
-        limit = plans.limits.get(shape)
-        filled = _filled_shape(plans, shape) if limit is None else shape
-        cells: dict[str, tuple[Cell, ...]] = {}
-        targets: dict[str, InsertTarget] = {}
-        for table in plans.model.tables(filled):
-            known = self._schema.get(table.key)
-            if known is None:
-                raise StructureError(f"table {table.name} does not exist")
-            columns = columns_to_fill(known, table, filled, limit)
-            cells[table.key] = tuple(columns)
-            targets[table.key] = target_of(known.name, table, tuple(columns.items()))
-        make = plans.model.maker(shape, cells)
-        plan = InsertPlan(make, targets, self._sharing_number(plans.model, shape, cells, targets))
+        fill = self._fill(plans, shape)
+        make = plans.model.maker(shape, fill.cells)
+        plan = InsertPlan(make, fill.targets, self._sharing_number(plans.model, shape, fill))
         self._make_room(plans)
         plans.by_shape[shape] = plan
         return plan
+
+    def _fill(self, plans: _Plans, shape: Shape) -> _Fill:
+        """Return what records of a shape fill; in tables that no shape changes, that is found out once."""
+        limit = plans.limits.get(shape)
+        filled = _filled_shape(plans, shape) if limit is None else shape
+        tables = plans.model.tables(filled)
+        if any(table.properties or table.overflow for table in tables):
+            return self._find_fill(tables, filled, limit)
+        if tables not in plans.fills:
+            plans.fills = {tables: self._find_fill(tables, filled, limit)}
+        return plans.fills[tables]
+
+    def _find_fill(self, tables: tuple[BoundTable, ...], shape: Shape, limit: int | None) -> _Fill:
+        cells: dict[str, tuple[Cell, ...]] = {}
+        targets: dict[str, InsertTarget] = {}
+        for table in tables:
+            known = self._schema.get(table.key)
+            if known is None:
+                raise StructureError(f"table {table.name} does not exist")
+            columns = columns_to_fill(known, table, shape, limit)
+            cells[table.key] = tuple(columns)
+            targets[table.key] = target_of(known.name, table, tuple(columns.items()))
+        return _Fill(cells, targets)
 
     def _make_room(self, plans: _Plans) -> None:
         """Forget plans, of one destination or of all, if there are too many; they are compiled again when needed."""
@@ -199,19 +260,19 @@ class InsertPlanner:
                 some.by_shape.clear()
         self._compiled += 1
 
-    def _sharing_number(
-        self,
-        model: BoundModel,
-        shape: Shape,
-        cells: Mapping[str, tuple[Cell, ...]],
-        targets: Mapping[str, InsertTarget],
-    ) -> int | None:
-        if len(targets) > 1 or not model.is_uniform:
+    def _sharing_number(self, model: BoundModel, shape: Shape, fill: _Fill) -> int | None:
+        if len(fill.targets) > 1 or not model.is_uniform:
             return None
         if len(self._sharing) >= MAX_PLANS:
             self._sharing.clear()
-        unnamed = tuple(attrs.evolve(target, table="") for target in targets.values())
-        return self._sharing.setdefault((model.destination.route, shape, *cells.values(), unnamed), next(self._numbers))
+        unnamed = tuple(attrs.evolve(target, table="") for target in fill.targets.values())
+        like = (model.destination.route, shape, *fill.cells.values(), unnamed)
+        return self._sharing.setdefault(like, next(self._numbers))
+
+
+def _made_rows(plan: InsertPlan, records: Sequence[Record]) -> Sequence[TargetRows]:
+    made = plan.make(records)
+    return [(target, made[key]) for key, target in plan.targets.items() if made[key]]
 
 
 def _require_names(shape: Shape) -> None:
@@ -238,20 +299,26 @@ class Misfits:
 
 def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRows] | Misfits:
     """Return the rows of all records by target; the schema must have room for them."""
-    return planner.lookups.with_ids(lambda: _plan_rows(groups, planner))
-
-
-def _plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRows] | Misfits:
-    together: dict[int, list[tuple[RecordGroup, Sequence[Record]]]] = {}
+    together: dict[int, list[Filled]] = {}
+    small: list[tuple[RecordGroup, _Made]] = []
     for group, records in groups.items():
-        whole = records.whole if isinstance(records, RecordSlice) else records
-        together.setdefault(id(whole), []).append((group, records))
-    rows: list[TargetRows] = []
-    misfits: list[RecordGroup] = []
-    for some in together.values():
-        made, unfit = _rows_or_misfits(some, planner)
-        rows += made
-        misfits += unfit
+        if isinstance(records, RecordSlice):
+            together.setdefault(id(records.whole), []).append((group, records))
+        elif len(records) >= SMALL:
+            together[id(records)] = [(group, records)]
+        else:
+            small.append((group, planner.make(group, records)))
+    return planner.lookups.with_ids(lambda: _encoded(list(together.values()), small, planner))
+
+
+def _encoded(
+    together: Iterable[Sequence[Filled]], small: Sequence[tuple[RecordGroup, _Made]], planner: InsertPlanner
+) -> Sequence[TargetRows] | Misfits:
+    rows, misfits = _rows_or_misfits(small, planner.encode)
+    for some in together:
+        more_rows, more_misfits = _rows_or_misfits(some, planner.rows)
+        rows += more_rows
+        misfits += more_misfits
     return Misfits(misfits) if misfits else rows
 
 
@@ -273,15 +340,16 @@ def fit(groups: RecordGroups, misfits: Misfits, planner: InsertPlanner) -> Recor
 
 
 def _rows_or_misfits(
-    some: Sequence[tuple[RecordGroup, Sequence[Record]]], planner: InsertPlanner
+    some: Sequence[tuple[RecordGroup, _Some]],
+    encode: Callable[[Sequence[tuple[RecordGroup, _Some]]], list[TargetRows]],
 ) -> tuple[list[TargetRows], list[RecordGroup]]:
     """Return the rows of groups, halving those with a value that does not fit, and the groups that hold such values."""
     try:
-        return planner.rows(some), []
+        return encode(some), []
     except Unfit:
         if len(some) == 1:
             return [], [some[0][0]]
     middle = len(some) // 2
-    rows, misfits = _rows_or_misfits(some[:middle], planner)
-    more_rows, more_misfits = _rows_or_misfits(some[middle:], planner)
+    rows, misfits = _rows_or_misfits(some[:middle], encode)
+    more_rows, more_misfits = _rows_or_misfits(some[middle:], encode)
     return [*rows, *more_rows], [*misfits, *more_misfits]

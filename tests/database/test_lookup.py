@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from amqtt_db.errors import DatabaseError
 from tests.database.engines.servers import Site
-from tests.workbench import Workbench
+from tests.workbench import Sent, Workbench
 
 
 def _transactions(bench: Workbench, names: list[str]) -> int:
@@ -35,6 +36,29 @@ def test_new_names_cost_one_transaction(model: str, tmp_path: Path) -> None:
         {"b": ("number", 0.0)},
         *({f"c{number}": ("number", float(number))} for number in range(99)),
     ]
+
+
+@pytest.mark.parametrize("model", ["eav", "narrow", {"wide": {"table": "w"}}], ids=["eav", "narrow", "wide"])
+def test_odd_values_among_new_names(model: object, site: Site) -> None:
+    """Messages with a new name each are stored exactly, also those whose value needs another column."""
+    bench = Workbench(site, {"topic": "#", "model": model})
+    values = [index / 4 if index % 7 else (-0.0, 10**20, "text", 2**60)[index // 7] for index in range(28)]
+    bench.send(*(("t", {f"name {index}": value}) for index, value in enumerate(values)))
+    assert [repr(data[f"name {index}"]) for index, data in enumerate(bench.data())] == list(map(repr, values))
+    assert not bench.dead()
+
+
+def test_a_constraint_on_a_lookup_is_not_the_messages_fault(tmp_path: Path) -> None:
+    """While somebody's trigger refuses new names, messages wait; the error says which table refuses them."""
+    bench = Workbench(tmp_path, {"topic": "#", "model": "eav"})
+    bench.send(("t", {"a": 1}))
+    bench.sql("CREATE TRIGGER no BEFORE INSERT ON mqtt_property BEGIN SELECT RAISE(ABORT, 'no'); END")
+    batch = bench.batch(Sent("t", {"b": 2}))
+    with pytest.raises(DatabaseError, match="cannot look up ids in mqtt_property: IntegrityError"):
+        bench.store(batch)
+    bench.sql("DROP TRIGGER no")
+    bench.store(batch)
+    assert bench.data() == [{"a": 1.0}, {"b": 2.0}]
 
 
 def test_the_schema_is_free_again(site: Site) -> None:
