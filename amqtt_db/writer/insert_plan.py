@@ -28,7 +28,7 @@ MAX_NAME: Final = 65_535  # bytes of a property's path: as long as MQTT lets a t
 MAX_PLANS: Final = 8192  # per destination; if there are more, the oldest quarter is compiled again
 MAX_ALL_PLANS: Final = 50_000  # of all destinations together
 MAX_UNION: Final = 10_000  # pairs; no table has so many columns
-SMALL: Final = 8  # records: the rows of groups with fewer are encoded together, by target
+SMALL_GROUP: Final = 8  # records: the rows of groups with fewer are encoded together, by target
 
 Filled = tuple[RecordGroup, Sequence[Record]]
 """A group and its records."""
@@ -304,7 +304,7 @@ def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRo
     for group, records in groups.items():
         if isinstance(records, RecordSlice):
             together.setdefault(id(records.whole), []).append((group, records))
-        elif len(records) >= SMALL:
+        elif len(records) >= SMALL_GROUP:
             together[id(records)] = [(group, records)]
         else:
             small.append((group, planner.make(group, records)))
