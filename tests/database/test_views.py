@@ -558,7 +558,10 @@ def test_the_last_hour_of_a_route_is_found_by_an_index(tmp_path: Path) -> None:
 
 
 def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch waits for only a few of them; the others follow when there is nothing else to do."""
+    """A batch waits for only a few of them; the others follow when there is nothing else to do.
+
+    If many views show one table, all of them are refreshed, a few in each transaction.
+    """
     monkeypatch.setattr(keeping, "VIEWS_AT_ONCE", 2)
     bench = Workbench(tmp_path)
     bench.send(*((f"t/{index}", {"v": 1}) for index in range(5)))
@@ -566,6 +569,10 @@ def test_many_new_views_are_made_bit_by_bit(tmp_path: Path, monkeypatch: pytest.
     for _ in range(2):
         bench.writer.do_idle_work()
     assert bench.sql("SELECT count(*) FROM mqtt_view") == [(5,)]
+    monkeypatch.setattr(keeping, "MOST_VIEWS", 2)
+    bench.restart({"topic": "#", "model": "eav"})
+    bench.send(*((f"t/{index}", {"v": 2}) for index in range(5)))
+    assert [bench.sql(f"SELECT v FROM t_{index}_view ORDER BY id") for index in range(5)] == [[(1.0,), (2.0,)]] * 5
 
 
 def test_views_that_are_due_when_a_writer_is_killed_are_refreshed_by_the_next(site: Site) -> None:
