@@ -96,11 +96,6 @@ class JournalReader:
         before, self._version = self._version, self._all("PRAGMA data_version", {})[0][0]
         return bool(before != self._version)
 
-    def freeze(self) -> None:
-        """Show what the journal holds now, until the reader is closed: close it soon, or the journal's file grows."""
-        self._all("BEGIN", {})
-        self.generations()  # the first look decides what all others see
-
     def pending(self, token: str | None, position: int) -> int:
         """Return how many messages there are at or after ``position`` of a generation.
 

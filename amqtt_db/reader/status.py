@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from time import time_ns
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
@@ -19,8 +20,10 @@ from amqtt_db.database.snapshot import Snapshot, open_snapshot, require_tables
 from amqtt_db.errors import DatabaseError, JournalError, NoDatabaseYet, format_count
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
 from amqtt_db.ingest.refusals import DENIED, INTAKE_SCOPE
-from amqtt_db.journal import NO_LONGER_FULL, JournalReader, read_report
+from amqtt_db.journal import NO_LONGER_FULL, JournalReader, Progress, read_progress, read_report
 from amqtt_db.record import EPOCH
+
+_LOOKS: Final = 3  # the most that are worth it: a busy writer gets ahead again and again
 
 _Checkpoints = Mapping[
     str, tuple[int, int]
@@ -114,18 +117,23 @@ class Status:
 def read_status(settings: Settings) -> Status:
     """Read the counters in the database and the journal.  What cannot be read becomes an error in the result.
 
-    A message that was acknowledged before is either counted or pending: the journal is looked at first, so it still has
-    what is stored, and trimmed, while the database is read.
+    The journal may be trimmed while it is read, up to what the writer has stored since the database was read; then what
+    is missing there is not in the counters, so both are read again, a few times at most.
     """
-    try:
-        with closing(JournalReader(settings.journal.path)) as reader:
-            reader.freeze()
-            status, checkpoints = _read_database(settings)
-            status = _add_journal(status, settings, reader, checkpoints)
-    except JournalError as error:
-        status, _ = _read_database(settings)
-        return attrs.evolve(status, errors=(*status.errors, str(error)))
+    for _ in range(_LOOKS):
+        status, checkpoints = _read_database(settings)
+        try:
+            status = _add_journal(status, settings, checkpoints)
+        except JournalError as error:
+            return attrs.evolve(status, errors=(*status.errors, str(error)))
+        if checkpoints is None or not _is_behind(checkpoints, read_progress(settings.journal.path)):
+            break
     return status if status.counters else attrs.evolve(status, warnings=(*status.warnings, *_stuck(status.pending)))
+
+
+def _is_behind(checkpoints: _Checkpoints, progress: Progress | None) -> bool:
+    """Return True if the writer has stored more, according to its report, than the database had when it was read."""
+    return progress is not None and checkpoints.get(progress.token, (0, 0))[1] < progress.position
 
 
 def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
@@ -144,17 +152,18 @@ def _read_database(settings: Settings) -> tuple[Status, _Checkpoints | None]:
         return attrs.evolve(status, errors=(str(error),)), None
 
 
-def _add_journal(status: Status, settings: Settings, reader: JournalReader, checkpoints: _Checkpoints | None) -> Status:
-    held = tuple(_held_back(reader.size(), settings.journal.max_size))
-    status = attrs.evolve(
-        status,
-        refused=reader.refused(),
-        denied=int(reader.notes(INTAKE_SCOPE).get(DENIED, b"0")),
-        writer=_read_writer(reader),
-        brokers=_brokers(reader),
-        warnings=(*status.warnings, *held),
-    )
-    return status if checkpoints is None else _add_backlog(status, reader, checkpoints)
+def _add_journal(status: Status, settings: Settings, checkpoints: _Checkpoints | None) -> Status:
+    with closing(JournalReader(settings.journal.path)) as reader:
+        held = tuple(_held_back(reader.size(), settings.journal.max_size))
+        status = attrs.evolve(
+            status,
+            refused=reader.refused(),
+            denied=int(reader.notes(INTAKE_SCOPE).get(DENIED, b"0")),
+            writer=_read_writer(reader),
+            brokers=_brokers(reader),
+            warnings=(*status.warnings, *held),
+        )
+        return status if checkpoints is None else _add_backlog(status, reader, checkpoints)
 
 
 def _add_backlog(status: Status, reader: JournalReader, checkpoints: _Checkpoints) -> Status:
