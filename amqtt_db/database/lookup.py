@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.database.engines.base import Engine, RowBatch, batched, driver_error
 from amqtt_db.database.naming import fold
-from amqtt_db.errors import DatabaseError
+from amqtt_db.errors import DatabaseError, Rejected
 from amqtt_db.models.base import Lookup
 from amqtt_db.models.binding import lookup_key
 from amqtt_db.record import Kind
@@ -110,10 +110,15 @@ class Lookups:
         return make()
 
     def _learn(self, unknown: Mapping[Lookup, Iterable[Key]]) -> None:
-        """Look up or insert keys.  Raises DatabaseError, or the database's own error for a key that it cannot hold."""
+        """Look up or insert keys.
+
+        Raises DatabaseError, or Rejected or the database's own error for a key that it cannot hold.
+        """
         try:
             with self._aside(), self._database.begin() as connection:
                 found = {lookup: self._settle(connection, lookup, unknown[lookup]) for lookup in _by_name(unknown)}
+        except (DatabaseError, Rejected):  # these say what is wrong
+            raise
         except Exception as error:
             is_constraint = isinstance(driver_error(error), self._database.dialect.loaded_dbapi.IntegrityError)
             if self._engine.is_value_fault(error) and not is_constraint:

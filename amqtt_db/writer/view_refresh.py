@@ -37,6 +37,7 @@ from amqtt_db.writer.views_due import DueView, DueViews
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME: Final = 500  # letters of a property's path that has a column in a view: so any server takes the note
 MAX_NOTED: Final = 100_000  # if there are more shapes, all are forgotten and noted again
 VIEWS_AT_ONCE: Final = 50  # destinations whose views are refreshed together; the rest waits for the next batch
 MOST_VIEWS: Final = 200  # views per transaction, for others wait for it, and PostgreSQL has only so many locks
@@ -309,9 +310,9 @@ class ViewKeeper:
             kinds = {kind for kind in _CHECKED if kind in self._engine.encoders and not _has_column(layout, kind)}
             self._unchecked.update({destination.key: kinds} if kinds else {})
         pairs = self._pairs.setdefault(destination.key, {})
-        before = len(pairs)
-        if before <= 2 * self._max_columns(destination):  # later ones get no column anyway
-            pairs.update(dict.fromkeys(shape.properties))
+        before, most = len(pairs), 2 * self._max_columns(destination)  # later ones get no column anyway
+        new = (pair for pair in shape.properties if pair not in pairs and len(pair[0]) <= LONGEST_NAME)
+        pairs.update(dict.fromkeys(islice(new, max(0, most - before))))
         if len(pairs) > before or destination.key not in self._destinations:
             self._due[destination.key] = self._destinations[destination.key] = destination
 

@@ -119,6 +119,35 @@ def test_a_large_payload_at_the_defaults(mysql: Site) -> None:
     assert letter.payload == payload
 
 
+def test_a_name_beyond_a_packet_keeps_nobody_waiting(mysql: Site) -> None:
+    """Its message is a dead letter; what is noted for the views does not hold it, so all others are stored."""
+    bench = Workbench(mysql)
+    most = bench.sql("SELECT @@max_allowed_packet")[0][0]
+    bench.send(("t", {"a": 1}), ("t", {"x" * most: 1}), ("t", {"b": 2}))
+    assert bench.data() == [{"a": 1.0}, {"b": 2.0}]
+    (letter,) = bench.dead()
+    assert letter.reason.endswith("at most 65535 can be stored")
+
+
+def test_topics_that_differ_in_spaces_at_the_end(mysql: Site) -> None:
+    """MariaDB compares their keys as equal; each has its own table and view all the same."""
+    bench = Workbench(mysql)
+    bench.send(("t", {"a": 1}), ("t ", {"b": 1}))
+    bench.send(("t", {"c": 1}))
+    bench.writer.finish_views(lambda: False)
+    views = [name for (name,) in bench.sql("SELECT name FROM mqtt_view ORDER BY LENGTH(`key`)")]
+    assert [{"a", "b", "c"}.intersection(bench.columns(name)) for name in views] == [{"a", "c"}, {"b"}]
+
+
+def test_a_column_that_was_added_to_a_lookup_is_told_of(mysql: Site) -> None:
+    """If it must have a value, the error says what to do."""
+    bench = Workbench(mysql, {"topic": "#", "model": "eav"})
+    bench.send(("t", {"a": 1}))
+    bench.sql("ALTER TABLE mqtt_property ADD COLUMN note INT NOT NULL")
+    with pytest.raises(DatabaseError, match=r"column note of table mqtt_property was added by hand.*default"):
+        bench.send(("t", {"b": 1}))
+
+
 def test_packets_that_are_too_small_are_told_of(mysql: Site) -> None:
     """The longest names must fit."""
     bench = Workbench(mysql)
