@@ -5,8 +5,7 @@ Everything outside this package calls a model through :class:`BoundModel`.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import is_
 from typing import Any, Final
@@ -22,14 +21,14 @@ from amqtt_db.models.base import (
     Lookup,
     Model,
     OwnColumns,
-    Row,
     Table,
     TableName,
 )
 from amqtt_db.models.calls import calling, layout_of, required_record, tables_of
 from amqtt_db.models.fast import BatchMaker, BatchReader, FastModel
 from amqtt_db.models.object_json import Columns
-from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Shape, tag
+from amqtt_db.models.plain_rows import group_by_record, lay_out, name_cells
+from amqtt_db.record import ENVELOPE_NAMES, Kind, Pair, Record, RecordBatch, Shape
 
 KEY: Final = ("id", "part")
 """The columns that identify a record."""
@@ -199,7 +198,7 @@ class BoundModel:
                 added = {**record.envelope(), **(model.extra_values(record) if has_extra else {})}
                 for name, row in model.write(record):
                     table = tables[name]
-                    made[table.key].append(_laid({**added, **row}, cells[table.key], table.overflow))
+                    made[table.key].append(lay_out({**added, **row}, cells[table.key], table.overflow))
             return made
 
         return make
@@ -225,9 +224,9 @@ class BoundModel:
         main, *details = (key for key in names if key in cells)
 
         def read(columns: Mapping[str, Columns]) -> Sequence[Record]:
-            grouped = {names[key]: _grouped(cells[key], columns[key]) for key in details}
+            grouped = {names[key]: group_by_record(cells[key], columns[key]) for key in details}
             records = []
-            for row in _rows(cells[main], columns[main]):
+            for row in name_cells(cells[main], columns[main]):
                 id_, part, time, topic, session, qos, retain = map(row.__getitem__, ENVELOPE_NAMES)
                 envelope = Record(id_, part, time, topic, session, qos, retain, (), _NOTHING)
                 rows = {name: found.get((id_, part), ()) for name, found in grouped.items()}
@@ -381,23 +380,3 @@ def _with_extra(
         return made
 
     return make_with_extra
-
-
-def _laid(row: Row, cells: Sequence[Cell], overflow: str | None) -> tuple[Any, ...]:
-    """Return a row as a tuple in the order of ``cells``; properties without a cell go into the cell ``overflow``."""
-    homeless = [cell for cell in row if isinstance(cell, tuple) and cell not in cells]
-    if overflow is None or not homeless:
-        return tuple(map(row.get, cells))
-    rest = {path: tag(kind, row[path, kind]) for path, kind in homeless if row[path, kind] is not None}
-    return tuple(rest or None if cell == overflow else row.get(cell) for cell in cells)
-
-
-def _rows(cells: Sequence[Cell], columns: Columns) -> Iterator[dict[Cell, Any]]:
-    return (dict(zip(cells, row, strict=True)) for row in zip(*columns, strict=True))
-
-
-def _grouped(cells: Sequence[Cell], columns: Columns) -> Mapping[tuple[int, int], Sequence[Row]]:
-    found: dict[tuple[int, int], list[Row]] = defaultdict(list)
-    for row in _rows(cells, columns):
-        found[row["id"], row["part"]].append(row)
-    return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
@@ -65,11 +64,10 @@ def find_sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     found: dict[tuple[Model, Query], _Found] = {}
     settled: dict[str, set[str]] = {}
     is_complete = wanted.exact is None
-    bind = cache(bound_model)  # topics that share tables share a model: binding one takes longer than reading its row
     for row in _read_assignments(snapshot, wanted.exact):
         is_wanted = row.state != MOVED and wanted.topic.match(row.topic) is not None
         try:
-            bound, query = _bind_model(row, bind)
+            bound, query = _bind_model(row)
         except DatabaseError:
             if is_wanted:
                 raise
@@ -89,9 +87,9 @@ def find_sources(snapshot: Snapshot, wanted: Selection) -> list[Source]:
     ]
 
 
-def _bind_model(row: Any, bind: Callable[[str, str, str], BoundModel]) -> tuple[BoundModel, Query]:
+def _bind_model(row: Any) -> tuple[BoundModel, Query]:
     try:
-        bound = bind(row.model, row.key, row.route)
+        bound = bound_model(row.model, row.key, row.route)
         return bound, bound.query
     except (ValueError, Rejected) as error:
         raise DatabaseError(

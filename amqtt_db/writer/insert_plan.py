@@ -132,13 +132,13 @@ class InsertPlanner:
             if isinstance(records, RecordSlice) and plan.sharing is not None:
                 shared.setdefault(plan.sharing, []).append((plan, records))
                 continue
-            rows += [self._encode_without_empty(target, made) for target, made in _made_rows(plan, records)]
+            rows += [self._encode_without_empty(target, made) for target, made in _make_target_rows(plan, records)]
         shares = (share for some in shared.values() for share in self._share_out(some))
         return [*rows, *shares, *self._latest.rows(filled)]
 
     def make(self, group: RecordGroup, records: Sequence[Record]) -> _Made:
         """Make the rows of a small group."""
-        return _Made(records, _made_rows(self._plan_of(group), records))
+        return _Made(records, _make_target_rows(self._plan_of(group), records))
 
     def encode(self, made: Sequence[tuple[RecordGroup, _Made]]) -> list[TargetRows]:
         """Return the encoded rows of small groups: for one record, encoding takes as long as for a hundred.
@@ -270,7 +270,7 @@ class InsertPlanner:
         return self._sharing.setdefault(like, next(self._numbers))
 
 
-def _made_rows(plan: InsertPlan, records: Sequence[Record]) -> Sequence[TargetRows]:
+def _make_target_rows(plan: InsertPlan, records: Sequence[Record]) -> Sequence[TargetRows]:
     made = plan.make(records)
     return [(target, made[key]) for key, target in plan.targets.items() if made[key]]
 
@@ -308,10 +308,10 @@ def plan_rows(groups: RecordGroups, planner: InsertPlanner) -> Sequence[TargetRo
             together[id(records)] = [(group, records)]
         else:
             small.append((group, planner.make(group, records)))
-    return planner.lookups.with_ids(lambda: _encoded(list(together.values()), small, planner))
+    return planner.lookups.with_ids(lambda: _encode_groups(list(together.values()), small, planner))
 
 
-def _encoded(
+def _encode_groups(
     together: Iterable[Sequence[Filled]], small: Sequence[tuple[RecordGroup, _Made]], planner: InsertPlanner
 ) -> Sequence[TargetRows] | Misfits:
     rows, misfits = _rows_or_misfits(small, planner.encode)
