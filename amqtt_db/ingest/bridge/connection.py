@@ -14,7 +14,7 @@ import orjson
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
-from amqtt_db.ingest.bridge.linger import LINGER_SECONDS, Linger
+from amqtt_db.ingest.bridge.linger import FETCH_SECONDS, LINGER_SECONDS, Linger
 from amqtt_db.ingest.bridge.packet_reader import PacketReader
 from amqtt_db.ingest.bridge.packets import (
     V5,
@@ -32,6 +32,7 @@ from amqtt_db.ingest.bridge.peer import Ending, Peer, explain_disconnect, explai
 from amqtt_db.ingest.bridge.session import Note, Received, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
 from amqtt_db.ingest.bridge.tls import describe_failure, suspect_tls
+from amqtt_db.ingest.bridge.transport import acknowledge_bytes
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.message import CONNECT, DISCONNECT, flags
 
@@ -244,7 +245,13 @@ class BrokerConnection(Peer):
         if not self._linger.allows(len(self._waiting)):
             self._take()
         elif self._lingering is None:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._take)
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS - FETCH_SECONDS, self._fetch)
+
+    def _fetch(self) -> None:
+        """Let the broker send what it holds back, and take everything as soon as that has come."""
+        if self._transport is not None:
+            acknowledge_bytes(self._transport)
+        self._lingering = asyncio.get_running_loop().call_later(FETCH_SECONDS, self._take)
 
     def _drop_waiting(self) -> None:
         """Leave to the broker what it will redeliver, and take the rest."""

@@ -11,6 +11,9 @@ from typing import Final
 LINGER_SECONDS: Final = 0.01
 """How long the first of few messages waits for more."""
 
+FETCH_SECONDS: Final = 0.001
+"""How long before its end a broker is asked, by a TCP acknowledgement, for what it holds back."""
+
 GATHER_SECONDS: Final = 0.004
 """The least time between small commits at a high rate, if the window is far wider than what arrives in it."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Final
 
 from amqtt_db.config.broker import BrokerSettings
@@ -11,6 +13,7 @@ from amqtt_db.ingest.bridge.tls import NO_TLS, WITH_TLS, describe_failure, tls_c
 from amqtt_db.ingest.waiting import wait_within
 
 _CONNECT_SECONDS: Final = 15.0
+_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
 async def open_transport(settings: BrokerSettings, peer: Peer) -> Ending | None:
@@ -24,6 +27,18 @@ async def open_transport(settings: BrokerSettings, peer: Peer) -> Ending | None:
         is_cut_off = isinstance(error, ConnectionResetError) and settings.scheme in WITH_TLS
         return Ending(NO_TLS if is_cut_off else describe_failure(error))
     return None
+
+
+def acknowledge_bytes(transport: asyncio.BaseTransport) -> None:
+    """Acknowledge at once, on the level of TCP, what was received.
+
+    By Nagle's algorithm, which Mosquitto uses unless told otherwise, the other side holds back small packets until
+    then, and the system waits for up to 40 ms for something to send with the acknowledgement.
+    """
+    connection = transport.get_extra_info("socket")
+    if _QUICKACK is not None and connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def _over(peer: Peer, settings: BrokerSettings) -> asyncio.Protocol:
