@@ -41,6 +41,8 @@ BLOATED: Final = 75
 """Exit status of a child that has used too much memory and must be replaced."""
 QUIET: Final = 0.024
 """Seconds without a commit after which the next one is news; the writer may sleep until it is told of it."""
+GATHERED_NEWS: Final = b"+"
+"""What the child reads if this process has gathered messages before a commit, so that the child need not."""
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
@@ -142,9 +144,19 @@ class Supervisor:
         ``began`` is when the commit began, by ``perf_counter``: others may see it long before this is called.
         """
         before, self._last_news = self._last_news, began
+        if perf_counter() - before > QUIET:
+            self._tell(_NEWS)
+
+    def tell_gathered(self, began: float) -> None:
+        """Do what :meth:`tell_news` does, and also tell the child every now and then that it may take a batch."""
+        if perf_counter() - self._last_news > QUIET:
+            self._last_news = began
+            self._tell(GATHERED_NEWS)
+
+    def _tell(self, news: bytes) -> None:
         stdin = None if self._process is None else self._process.stdin
-        if perf_counter() - before > QUIET and stdin is not None and not stdin.is_closing():
-            stdin.write(_NEWS)
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(news)
 
     async def stop(self) -> None:
         """Stop the child: let it end by itself, else terminate it, else kill it; return when it is gone."""

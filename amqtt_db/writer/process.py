@@ -24,7 +24,7 @@ from amqtt_db.config import Settings
 from amqtt_db.database.engines import engine_for
 from amqtt_db.errors import AmqttDbError
 from amqtt_db.ingest.child import begin_child
-from amqtt_db.ingest.supervisor import BLOATED, MISCONFIGURED
+from amqtt_db.ingest.supervisor import BLOATED, GATHERED_NEWS, MISCONFIGURED
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.lock import acquire_lock
 from amqtt_db.writer.loop import Stop, WriterLoop, is_empty
@@ -89,8 +89,8 @@ def _work(settings: Settings, stop: Stop) -> int:
 
 
 def _watch_parent(stop: Stop, journal: Path) -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # a thread inside Python's own buffer would break the exit of the process
-        stop.wake()
+    while news := os.read(sys.stdin.fileno(), 4096):  # a thread in Python's own buffer would break the process's exit
+        stop.wake(paces=GATHERED_NEWS in news)
     seconds = IDLE_DEADLINE if is_empty(journal) else DEADLINE
     stop.request(seconds)
     nowhere = os.open(os.devnull, os.O_WRONLY)

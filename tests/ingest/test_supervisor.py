@@ -135,6 +135,25 @@ def test_the_child_is_told_of_news_after_a_pause(log: Path) -> None:
     assert lines(log) == ["job", "", "", "ended"]
 
 
+@pytest.mark.slow
+def test_the_child_is_told_of_gathered_messages_now_and_then(log: Path) -> None:
+    """It is told of a commit that comes some time after the last one that it was told of, not of each."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(b"job", command(ATTENTIVE, log))
+        supervisor.start()
+        await until(lambda: written(log, 1))
+        told = time.perf_counter()
+        for began in (told, told + 1.0, told + 1.0):
+            supervisor.tell_gathered(began)
+        supervisor._last_news = told - QUIET
+        supervisor.tell_gathered(told)
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+    assert lines(log) == ["job", "++ended"]
+
+
 def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each time it dies there is a new one; the log says why, once."""
 

@@ -241,6 +241,18 @@ def test_a_stream_is_stored_in_groups(mill: Mill, monkeypatch: pytest.MonkeyPatc
     assert len(ends) <= (time.monotonic() - started) / GATHER + 2
 
 
+def test_a_parent_that_gathers_ends_the_pause(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it tells of is stored at once, also after a small batch."""
+    monkeypatch.setattr(loop, "GATHERED", 2 * PATIENCE)
+    monkeypatch.setattr(loop, "IDLE", 2 * PATIENCE)
+    mill.stop.wake(paces=True)
+    mill.start()
+    for count in (1, 2, 3):
+        mill.send(count)
+        mill.stop.wake(paces=True)
+        mill.until_stored()
+
+
 def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
     """An idle loop that is asked to end looks once more."""
     mill.start()

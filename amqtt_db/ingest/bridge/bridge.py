@@ -202,8 +202,8 @@ class Bridge:
         self._group_commit = GroupCommit(journal)
         self.links = [Link(broker, filters, self._group_commit, keeping) for broker in brokers]
         self._writer = writer
-        if writer is not None:
-            self._group_commit.add_listener(lambda _: writer.tell_news(self._group_commit.began))
+        self._committed_end = self._group_commit.position
+        self._group_commit.add_listener(self._tell_writer)
         self._monitor = Monitor(metrics, journal.path, self._intake)
         self._rebirths = RebirthFinder(journal.path) if any(broker.rebirth for broker in brokers) else None
         kept = {link.subscription.scope for link in self.links}
@@ -240,6 +240,12 @@ class Bridge:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    def _tell_writer(self, end: int) -> None:
+        """Tell the writer of a commit; one that only trims the journal brings nothing for a batch."""
+        if self._writer is not None and end > self._committed_end:
+            self._writer.tell_gathered(self._group_commit.began)
+        self._committed_end = end
 
     def _intake(self) -> Intake:
         commit = self._group_commit

@@ -14,7 +14,7 @@ import orjson
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge import packets
-from amqtt_db.ingest.bridge.linger import FETCH_SECONDS, LINGER_SECONDS, Linger
+from amqtt_db.ingest.bridge.linger import FETCH_SECONDS, Linger
 from amqtt_db.ingest.bridge.packet_reader import PacketReader
 from amqtt_db.ingest.bridge.packets import (
     V5,
@@ -162,7 +162,7 @@ class BrokerConnection(Peer):
         now = monotonic()
         if self._paused_at is not None and now - self._paused_at > _LONGEST_PING_PAUSE:
             self._resume()
-        if self._waiting and self._committing is None:
+        if self._waiting and self._committing is None and self._lingering is None:
             self._take()
         if self._is_asked and not self._is_greeted and now - self._sent_at > _GREETING_SECONDS:
             self.end(Ending(f"has not answered CONNECT within {_GREETING_SECONDS:g} s", is_older=True))
@@ -245,7 +245,7 @@ class BrokerConnection(Peer):
         if not self._linger.allows(len(self._waiting)):
             self._take()
         elif self._lingering is None:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS - FETCH_SECONDS, self._fetch)
+            self._lingering = asyncio.get_running_loop().call_later(self._linger.seconds - FETCH_SECONDS, self._fetch)
 
     def _fetch(self) -> None:
         """Let the broker send what it holds back, and take everything as soon as that has come."""

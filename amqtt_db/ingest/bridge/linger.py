@@ -6,10 +6,11 @@ window of messages that are not acknowledged, so few may wait, and only where th
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
-LINGER_SECONDS: Final = 0.01
-"""How long the first of few messages waits for more."""
+LINGER_SECONDS: Final = 0.025
+"""How long the first of few messages waits for more, at most: the writer then need not wait."""
 
 FETCH_SECONDS: Final = 0.001
 """How long before its end a broker is asked, by a TCP acknowledgement, for what it holds back."""
@@ -17,7 +18,7 @@ FETCH_SECONDS: Final = 0.001
 GATHER_SECONDS: Final = 0.004
 """The least time between small commits at a high rate, if the window is far wider than what arrives in it."""
 
-_ALONE: Final = 3  # times as long without another message: so few come that waiting would only make each late
+_SHORTEST_WAIT: Final = 0.008  # a shorter wait gains little
 _LEAST: Final = 8  # where fewer may wait, none does
 _FIRST: Final = 16  # messages that may wait at first; more are taken at once
 _MOST: Final = 64
@@ -32,12 +33,14 @@ class Linger:
         A broker may send fewer than that; none is known to stop below 32.  ``now`` in seconds, as in :meth:`note`.
         """
         self._most = min(window // 2, _FIRST)
-        self._is_quiet = self._is_frequent = self._is_small = False
+        self._is_frequent = self._is_small = False
+        self.seconds = 0.0
+        """How long the first message waits, 0 if it does not."""
         self._noted = now
 
     def allows(self, waiting: int) -> bool:
         """Return True if so many messages may wait for more."""
-        return self._is_quiet and self._is_frequent and waiting < self._most
+        return self.seconds > 0 and waiting < self._most
 
     def rest(self, now: float) -> float:
         """Return for how many seconds to read nothing more after a commit, so that the next one has more messages."""
@@ -51,7 +54,17 @@ class Linger:
         """
         self._most = max(self._most, min(unacknowledged // 2, _MOST))
         passed = now - self._noted
-        self._is_quiet = self._most >= _LEAST and taken * LINGER_SECONDS < self._most * passed
-        self._is_frequent = passed <= taken * LINGER_SECONDS * _ALONE
+        self._is_frequent = passed <= taken * LINGER_SECONDS
+        self.seconds = self._choose_seconds(passed / taken) if taken else 0.0
         self._is_small = taken < _MOST
         self._noted = now
+
+    def _choose_seconds(self, interval: float) -> float:
+        """Return how long to wait if a message comes in each ``interval`` of seconds.
+
+        It is a whole part of the longest wait: the writer is told as often, and then finds everything committed.
+        """
+        if interval <= 0 or not self._is_frequent or self._most < _LEAST:
+            return 0.0
+        seconds = LINGER_SECONDS / ceil(LINGER_SECONDS / (self._most * interval))
+        return seconds if seconds >= _SHORTEST_WAIT else 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,18 @@ from amqtt_db.ingest.bridge.peer import Ending
 from tests.ingest.bridge.wire import Commits, connected, publish
 
 COMMIT: Final = 0.0005  # seconds from a message's arrival to the arrival of what its acknowledgement lets through
+
+
+class HoldingBack:
+    """A socket whose other end sends more once it knows that everything has arrived."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self._send = send
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Acknowledge what has arrived."""
+        assert (level, option, value) == (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        asyncio.get_running_loop().call_soon(self._send)
 
 
 @pytest.mark.parametrize("window", [1, 2, 8, 10, 15, 16, 20, 32, 50, 1000])
@@ -57,10 +71,18 @@ def test_a_message_that_comes_alone_does_not_wait() -> None:
     linger = Linger(1000, 0.0)
     linger.note(1000, 1000, 1.0)
     for number in range(1, 9):
-        now = 1.0 + number * 4 * LINGER_SECONDS
+        now = 1.0 + number * 1.1 * LINGER_SECONDS
         linger.note(1, 1, now)
         assert not linger.allows(1)
         assert not linger.rest(now)
+
+
+@pytest.mark.parametrize(("rate", "parts"), [(50, 1), (600, 1), (700, 2), (1200, 2), (1400, 3), (1900, 3)])
+def test_the_wait_is_a_whole_part_of_the_longest_if_sixteen_come_sooner(rate: int, parts: int) -> None:
+    """So the last group before the writer is told is committed just then."""
+    linger = Linger(1000, 0.0)
+    linger.note(10, 10, 10 / rate)
+    assert linger.seconds == pytest.approx(LINGER_SECONDS / parts)
 
 
 def test_reading_rests_after_a_small_commit_if_the_window_is_far_wider() -> None:
@@ -94,6 +116,46 @@ def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> Non
     commits, written = asyncio.run(arrive())
     assert commits == 1
     assert written.endswith(b"".join(b"\x40\x02\x00" + bytes((number,)) for number in range(1, 36)))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux can acknowledge at once")
+def test_the_broker_is_asked_for_more_before_the_messages_are_taken(tmp_path: Path) -> None:
+    """It may hold small packets back until earlier ones are acknowledged by TCP; what it sends then is taken, too."""
+
+    async def arrive() -> list[int]:
+        connection, wire, commit = connected(tmp_path)
+        commits = Commits(commit)
+        wire.socket = HoldingBack(lambda: connection.data_received(publish(32) + publish(33)))
+        await asyncio.sleep(0.05)
+        connection.data_received(b"".join(map(publish, range(1, 31))))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x1e"))
+        before = commits.count
+        connection.data_received(publish(31))
+        await commits.until(lambda: commits.count > before)
+        await commit.close()
+        return list(wire.written[-1:-17:-4])
+
+    assert asyncio.run(arrive()) == [33, 32, 31, 30]
+
+
+def test_periodic_work_does_not_end_a_wait(tmp_path: Path) -> None:
+    """The message is committed with the one that follows."""
+
+    async def arrive() -> int:
+        connection, wire, commit = connected(tmp_path)
+        commits = Commits(commit)
+        await asyncio.sleep(0.05)
+        connection.data_received(b"".join(map(publish, range(1, 31))))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x1e"))
+        before = commits.count
+        connection.data_received(publish(31))
+        connection.tick()
+        connection.data_received(publish(32))
+        await commits.until(lambda: wire.written.endswith(b"\x40\x02\x00\x20"))
+        await commit.close()
+        return commits.count - before
+
+    assert asyncio.run(arrive()) == 1
 
 
 def test_qos_0_that_waits_when_the_connection_ends_is_stored(tmp_path: Path) -> None:

@@ -21,6 +21,11 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.socket: object = None
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return the socket."""
+        return self.socket if name == "socket" else default
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep it."""
