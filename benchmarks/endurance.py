@@ -28,10 +28,11 @@ from common import ARRIVAL, BATCH, ENTITY, Message, Spent, Storing, at_hand, cli
 
 from amqtt_db.database.engines.base import Engine
 from amqtt_db.journal import Journal, JournalReader, Progress
-from amqtt_db.message import PUBLISH, flags
+from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.testing.databases import Database
 from amqtt_db.writer.process import relax_collector
 from amqtt_db.writer.steady_clock import SteadyClock
+from amqtt_db.writer.transaction import CheckpointMoved
 
 MODELS: dict[str, tuple[Any, str]] = {
     "wide": ({"wide": {"table": "climate"}}, "climate"),
@@ -117,8 +118,16 @@ class Household:
     def _store(self) -> None:
         batch = self._reader.read(self._token, self.storing.position, max_messages=BATCH)
         if batch is not None:
-            self.storing.store(batch)
+            self._store_anyway(batch)
             self._journal.trim(Progress(self._token, batch.end))
+
+    def _store_anyway(self, batch: Batch) -> None:
+        """Store a batch; once a day keys that nobody uses are forgotten, and the writer has to learn them again."""
+        try:
+            self.storing.store(batch)
+        except CheckpointMoved:
+            self.storing.writer.reset()
+            self.storing.store(batch)
 
     def _sweep(self) -> None:
         if self.simulation.now() - self._swept >= 60:
