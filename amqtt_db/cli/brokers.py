@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from amqtt_db.ingest.bridge.filters import cover
 from amqtt_db.ingest.bridge.packets import V5
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name
 from amqtt_db.ingest.bridge.probe import Grant, ask_broker
+from amqtt_db.ingest.bridge.software import ignores_window
 
 _REFUSED: Final = 0x80
 _FOR_EVER: Final = 2**32 - 1
@@ -26,8 +26,6 @@ _QUEUE: Final = (
     "the broker does not say how many messages it keeps while the bridge is disconnected; the documentation"
     " names each broker's setting under 'What the broker may lose'"
 )
-_MOSQUITTO: Final = re.compile(r"mosquitto version (\d+)\.(\d+)\.(\d+)", re.ASCII).match
-_KEEPS_TO_WINDOW: Final = (2, 0, 13)
 
 Answer = Grant | Ending
 
@@ -93,10 +91,10 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
             f"the broker has dropped {format_count(grant.dropped, 'message')} for its clients since it was started:"
             " raise the limit on its queues"
         )
-    if grant.version == V5 and 2 in grant.codes.values() and _ignores_window(grant.software):
+    if grant.version == V5 and 2 in grant.codes.values() and ignores_window(grant.software):
         yield (
-            "Mosquitto before 2.0.13 ignores `window`: messages of QoS 2 may be stored twice if the bridge is killed"
-            " while more than 32,767 are on their way; update Mosquitto, or set `qos: 1`"
+            "Mosquitto before 2.0.13 ignores `window`: `run` subscribes with QoS 1, because of messages of QoS 2 more"
+            " may be on their way than can be told apart if they come again; update Mosquitto"
         )
     for topic_filter, code in grant.codes.items():
         if code >= _REFUSED:
@@ -104,11 +102,6 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
         elif code < broker.qos:
             lost = "messages may be lost in transit" if code == 0 else "a message may arrive twice"
             yield f"the broker grants QoS {code} for {topic_filter}, not {broker.qos}: {lost}"
-
-
-def _ignores_window(software: str) -> bool:
-    version = _MOSQUITTO(software)
-    return version is not None and tuple(map(int, version.groups())) < _KEEPS_TO_WINDOW
 
 
 def _describe_code(code: int) -> str:

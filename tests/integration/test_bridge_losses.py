@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, decode_states
+from amqtt_db.ingest.bridge.software import ignores_window
 from amqtt_db.journal import JournalReader
 from amqtt_db.record import EPOCH
 from tests.integration.bridge import BridgeProcess, Mosquitto, numbers, until
@@ -30,7 +31,7 @@ def test_what_the_broker_drops_loses_and_does_not_grant_is_shown(tmp_path: Path)
     """Messages dropped while the bridge was away, a lower QoS, and a lost session with the time away."""
     lines = "max_queued_messages 10", "sys_interval 1", "max_qos 1"
     with Mosquitto(tmp_path, *lines) as broker:
-        bridge = BridgeProcess(tmp_path, broker.url)
+        bridge = BridgeProcess(tmp_path, {"url": broker.url, "protocol": "3.1.1"})
         with bridge:
             broker.publish(['{"n": 1}'])
             until(bridge.stored, "there is a database")
@@ -50,6 +51,24 @@ def test_what_the_broker_drops_loses_and_does_not_grant_is_shown(tmp_path: Path)
     for said in ("the broker has dropped", "grants only QoS 1 for #", "the broker has lost the session, found at"):
         assert said in text
     assert bridge.logged("has dropped") == 1
+
+
+def test_a_broker_that_ignores_the_window_gets_qos_1(tmp_path: Path) -> None:
+    """Its version is looked up; what was published with QoS 2 still arrives, once, also after another start."""
+    with Mosquitto(tmp_path) as broker:
+        bridge = BridgeProcess(tmp_path, broker.url)
+        with bridge:
+            until(lambda: broker_state(tmp_path).software, "the bridge knows what the broker is")
+            qos = 1 if ignores_window(broker_state(tmp_path).software) else 2
+            until(lambda: bridge.logged(": subscribed to") == 3 - qos, "the broker has granted it")
+            assert bridge.logged("subscribing with QoS 1") == 2 - qos
+            broker.publish(numbers(0, 10), qos=2)
+            until(lambda: len(bridge.stored()) == 10, "all are stored")
+        broker.publish(numbers(10, 20), qos=2)
+        with bridge:
+            until(lambda: bridge.stored() == list(range(20)), "all are stored once")
+        assert bridge.logged(": subscribed to") == 3 - qos
+        assert bridge.query("SELECT DISTINCT qos FROM t") == [(qos,)]
 
 
 def test_a_database_away_for_longer_than_the_brokers_queue_and_a_journal_removed(tmp_path: Path) -> None:

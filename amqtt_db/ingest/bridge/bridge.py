@@ -20,6 +20,7 @@ from amqtt_db.ingest.bridge.drops import Drops, ask_counter
 from amqtt_db.ingest.bridge.link_state import LINK_SCOPE, LinkState, current_second, decode_state, next_state
 from amqtt_db.ingest.bridge.packets import V5, V311, Version
 from amqtt_db.ingest.bridge.peer import Ending, mqtt_name, suspect_rival
+from amqtt_db.ingest.bridge.probe import Grant
 from amqtt_db.ingest.bridge.rebirth import RebirthFinder, make_rebirth_command
 from amqtt_db.ingest.bridge.session import Keeping, Session
 from amqtt_db.ingest.bridge.subscription import Subscription
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 _KEEP_ALL_PAYLOADS: Final = Keeping()
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
-_FIRST_LOOKS: Final = 2.0, 15.0  # the second when Mosquitto, which counts every 10 s, has counted again
+_FIRST_LOOKS: Final = 0.2, 1.8, 15.0  # the last when Mosquitto, which counts every 10 s, has counted again
 _LOOK_PAUSE: Final = 300.0
 _STEADY_CONNECTION: Final = 10.0
 _SUSPICIOUS: Final = 3
@@ -87,13 +88,15 @@ class Link:
                 await self._connection.close()
 
     async def watch(self) -> None:
-        """Look from time to time how many messages the broker has dropped, as long as it says so."""
+        """Look from time to time what the broker is and how many messages it has dropped, as long as it says so."""
         was_rising = False
         for number, pause in enumerate(chain(_FIRST_LOOKS, repeat(_LOOK_PAUSE))):
             await asyncio.sleep(pause)
             if self._connection is not None and self._connection.is_working:
-                counter = await ask_counter(self.settings)
-                if counter is None and number == 0:
+                answer = await ask_counter(self.settings)
+                counter = None if answer is None else answer.dropped
+                self._heed(answer)
+                if counter is None and number < len(_FIRST_LOOKS) - 1:
                     continue
                 if counter is None:
                     return
@@ -102,6 +105,13 @@ class Link:
                 if is_rising and not was_rising:
                     self._warn_of_drops(self._drops.total - before.total)
                 was_rising = is_rising
+
+    def _heed(self, answer: Grant | None) -> None:
+        """Note what the broker is; that may ask for another QoS."""
+        if answer is not None and answer.software:
+            self.subscription.software = answer.software
+            if self._connection is not None:
+                self._connection.subscribe_again()
 
     def _warn_of_drops(self, count: int) -> None:
         logger.warning(
@@ -128,7 +138,7 @@ class Link:
         drops, subscription = self._drops, self.subscription
         return attrs.evolve(
             state, dropped=drops.total, drop_counter=drops.counter, codes=subscription.codes,
-            lost_at=subscription.lost_at, lost_since=subscription.lost_since,
+            lost_at=subscription.lost_at, lost_since=subscription.lost_since, software=subscription.software,
         )  # fmt: skip
 
     def note_state(self) -> None:

@@ -63,7 +63,7 @@ class BrokerConnection(Peer):
         self._settings = settings
         self._version = version
         self._session = session
-        self._subscription = subscription
+        self.subscription = subscription
         self._group_commit = group_commit
         self._max_payload = max_payload
         self._reader = PacketReader(version, most_payload=max_payload)
@@ -152,6 +152,11 @@ class BrokerConnection(Peer):
             self._write(packets.disconnect(self._version))
         self.end(Ending("was left"))
 
+    def subscribe_again(self) -> None:
+        """Ask for another QoS, if the broker has been found to need that."""
+        if self.is_working and self.subscription.is_answered:
+            self._request(is_resumed=True)
+
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish a message with QoS 0, if the connection works."""
         if self.is_working:
@@ -186,7 +191,7 @@ class BrokerConnection(Peer):
         if isinstance(packet, Connack) and not self._is_greeted:
             self._greeted(packet)
         elif isinstance(packet, Suback):
-            self._subscription.answered(packet)
+            self.subscription.answered(packet)
             self._group_commit.extend(())
         elif isinstance(packet, Disconnect):
             self.end(explain_disconnect(packet, self._settings.client_id))
@@ -210,7 +215,7 @@ class BrokerConnection(Peer):
                            settings.session)  # fmt: skip
         skip = settings.retained == "ignore" and self._version != V5
         self._remember(self._session.connected(connack.session_present, settings.window, skip_retained=skip))
-        self._group_commit.remember(self._subscription.scope, VERSION_NOTE, bytes((self._version,)))
+        self._group_commit.remember(self.subscription.scope, VERSION_NOTE, bytes((self._version,)))
         self._position = self._group_commit.position
         committed = self._group_commit.append(flags(CONNECT), time_ns() // 1000, 0, b"", self._details())
         if self._session.is_doubtful:
@@ -218,18 +223,21 @@ class BrokerConnection(Peer):
         elif connack.session_present:
             self._subscribe()
         else:
-            self._subscription.lose()
+            self.subscription.lose()
             # The ids of the earlier session must be forgotten before messages of this one come.
             self._when_done(committed, self._subscribe)
 
     def _subscribe(self) -> None:
         if self.is_streaming:
             return
-        for data in self._subscription.requests(self._version, self._session.is_resumed):
-            self._write(data)
+        self._request(self._session.is_resumed)
         self.is_streaming = True
         kept = "the session was kept" if self._session.is_resumed else "with a new session"
         logger.info("%s: connected with MQTT %s, %s", self._settings.url, mqtt_name(self._version), kept)
+
+    def _request(self, is_resumed: bool) -> None:
+        for data in self.subscription.requests(self._version, is_resumed):
+            self._write(data)
 
     def _details(self) -> bytes:
         settings = self._settings
@@ -277,18 +285,18 @@ class BrokerConnection(Peer):
         taken, self._waiting = self._waiting, []
         received = self._session.receive(taken, time_ns() // 1000, self._position)
         if self._max_payload < packets.LARGEST_PACKET:
-            self._subscription.refuse(packet for packet in taken if isinstance(packet, Publish) and packet.left_out)
+            self.subscription.refuse(packet for packet in taken if isinstance(packet, Publish) and packet.left_out)
         self._linger.note(len(taken), len(received.acknowledgements) // packets.ACKNOWLEDGEMENT_SIZE, monotonic())
         self._remember(received.notes)
         if not (self.is_streaming or self._session.is_resumed or self._session.is_doubtful):
-            self._subscription.suspect()
+            self.subscription.suspect()
         self._committing = self._group_commit.extend(received.entries)
         self._committing.add_done_callback(partial(self._committed, received))
         self._pause()
 
     def _remember(self, notes: Iterable[Note]) -> None:
         for key, value in notes:
-            self._group_commit.remember(self._subscription.scope, key, value)
+            self._group_commit.remember(self.subscription.scope, key, value)
 
     def _committed(self, received: Received, future: asyncio.Future[None]) -> None:
         self._committing = None
@@ -300,7 +308,7 @@ class BrokerConnection(Peer):
         self._session.acknowledged()
         if not self._pings and self._session.ask():
             self._ping()
-        self._subscription.count(received)
+        self.subscription.count(received)
         if self._waiting:
             self._take()
         if self._committing is None:

@@ -1,4 +1,4 @@
-"""How many messages a broker has dropped, as far as it says so: Mosquitto does."""
+"""What a broker says of itself while the bridge is connected: how many messages it has dropped.  Mosquitto does."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Drops:
 _SUFFIX: Final = " counters"
 
 
-async def ask_counter(settings: BrokerSettings) -> int | None:
-    """Return how many messages a broker has dropped since it started; None if it does not say.
+async def ask_counter(settings: BrokerSettings) -> Grant | None:
+    """Return the broker's answer with its name and the number of messages that it has dropped; None without an answer.
 
     A client of its own asks: some brokers disconnect a client for that.
     """
     asking = attrs.evolve(settings, client_id=f"{settings.client_id}{_SUFFIX}", group=None)
     answer = await ask_broker(asking, [DROPPED])
-    return answer.dropped if isinstance(answer, Grant) else None
+    return answer if isinstance(answer, Grant) else None

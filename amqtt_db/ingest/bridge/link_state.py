@@ -25,7 +25,7 @@ class LinkState:
     The rest outlives the process.  ``dropped`` messages were dropped by the broker, for all its clients, since the
     bridge first looked at its ``drop_counter``.  ``codes`` are those of filters that are refused (from 128 on) or
     granted with a lower QoS.  ``lost_at`` is when the broker was last found to have lost the session, and
-    ``lost_since`` when the connection before ended, if that is known.
+    ``lost_since`` when the connection before ended, if that is known.  ``software`` is what the broker calls itself.
     """
 
     url: str
@@ -39,6 +39,7 @@ class LinkState:
     codes: Mapping[str, int] = attrs.field(factory=dict)
     lost_at: datetime | None = None
     lost_since: datetime | None = None
+    software: str = ""
 
     def encode(self) -> bytes:
         """Return the note for this state."""

@@ -13,8 +13,9 @@ from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.errors import format_count
 from amqtt_db.ingest.bridge import packets
 from amqtt_db.ingest.bridge.link_state import LinkState, current_second
-from amqtt_db.ingest.bridge.packets import Publish, Suback, Version
+from amqtt_db.ingest.bridge.packets import V5, Publish, Suback, Version
 from amqtt_db.ingest.bridge.session import Received
+from amqtt_db.ingest.bridge.software import ignores_window
 from amqtt_db.ingest.group_commit import GroupCommit
 from amqtt_db.ingest.refusals import RepeatLimit
 
@@ -39,7 +40,10 @@ class Subscription:
         self.lost_since: datetime | None = None
         self.ended_at: datetime | None = None
         """When the last connection ended, if that is known."""
+        self.software = ""
+        """What the broker calls itself, if that is known."""
         self._settings = settings
+        self._qos = settings.qos  # what is asked for
         share = "" if settings.group is None else f"$share/{settings.group}/"
         self._filters = [f"{share}{one}" for one in filters]
         self._group_commit = group_commit
@@ -48,7 +52,7 @@ class Subscription:
 
     def recall(self, before: LinkState) -> None:
         """Take over what was known when the bridge's process ended."""
-        self.codes = dict(before.codes)
+        self.codes, self.software = dict(before.codes), before.software
         self.lost_at, self.lost_since = before.lost_at, before.lost_since
         self.ended_at = None if before.is_connected else before.since
 
@@ -58,9 +62,17 @@ class Subscription:
         note = self._group_commit.notes(self.scope).get(_FILTERS)
         return {} if note is None else orjson.loads(note)
 
+    @property
+    def is_answered(self) -> bool:
+        """True if no answer to a SUBSCRIBE is awaited."""
+        return not self._asked
+
     def requests(self, version: Version, resumed: bool) -> list[bytes]:
-        """Return the packets to send on a new connection; ``resumed``: the broker has surely kept the session."""
-        granted, qos = self.granted, self._settings.qos
+        """Return the packets to send on a new connection, or on one whose broker has been found to need another QoS.
+
+        ``resumed``: the broker has surely kept the session.
+        """
+        granted, qos = self.granted, self._choose_qos(version)
         known = granted if resumed else {}
         self._asked = [one for one in self._filters if known.get(one) != qos]
         gone = [one for one in known if one not in self._filters]
@@ -73,6 +85,18 @@ class Subscription:
             logger.info("%s: no longer subscribed to %s", self._settings.url, ", ".join(gone))
             sent.append(packets.unsubscribe(version, _UNSUBSCRIBE_ID, gone))
         return sent
+
+    def _choose_qos(self, version: Version) -> int:
+        """Return the QoS to ask for; log if it is lower than the settings say, once in a row."""
+        before, self._qos = self._qos, self._settings.qos
+        if self._qos > 1 and version == V5 and ignores_window(self.software):
+            self._qos = 1
+            if before != 1:
+                logger.warning(
+                    "%s: %s ignores `window`, so messages of QoS 2 could be stored twice: subscribing with QoS 1;"
+                    " update Mosquitto to 2.0.13 or later", self._settings.url, self.software,
+                )  # fmt: skip
+        return self._qos
 
     def suspect(self) -> None:
         """Log that the broker may have lost the session, and forget what it has granted."""
@@ -101,17 +125,17 @@ class Subscription:
         """Remember what is granted, and log what is not."""
         granted, url = self.granted, self._settings.url
         answers = dict(zip(self._asked, suback.codes, strict=False))
+        self._asked = []
         known = {one: code for one, code in self.codes.items() if one in self._filters}
-        self.codes = {one: code for one, code in (known | answers).items() if code != self._settings.qos}
+        self.codes = {one: code for one, code in (known | answers).items() if code != self._qos}
         for topic_filter, code in answers.items():
             if code >= _FAILURE:
                 logger.error("%s: the broker refuses the filter %s with code 0x%02x; check what this user may read",
                              url, topic_filter, code)  # fmt: skip
                 continue
-            if code < self._settings.qos:
-                logger.warning("%s: the broker grants QoS %d for %s, not %d", url, code, topic_filter,
-                               self._settings.qos)  # fmt: skip
-            granted[topic_filter] = self._settings.qos
+            if code < self._qos:
+                logger.warning("%s: the broker grants QoS %d for %s, not %d", url, code, topic_filter, self._qos)
+            granted[topic_filter] = self._qos
         self._remember(granted)
         logger.info("%s: subscribed to %s", url, ", ".join(granted) or "nothing")
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from amqtt_db.ingest.bridge.link_state import LinkState, decode_state
+from amqtt_db.record import EPOCH
 from tests.ingest.bridge.wire import Commits, connected, publish
 
 SUBSCRIBE = b"\x82"
 PINGREQ, PINGRESP = b"\xc0\x00", b"\xd0\x00"
+SUBACK = b"\x90\x04\x00\x01\x00"
 GRANTED = {"filters": b'{"#":2}'}
 
 
@@ -53,3 +56,38 @@ def test_in_doubt_about_the_session_the_connection_subscribes_if_nothing_comes(
     assert (PINGREQ in before, SUBSCRIBE in before) == (True, False)
     assert (SUBSCRIBE in written) == is_subscribed
     assert granted(tmp_path) == (b"{}" if is_subscribed else GRANTED["filters"])
+
+
+def test_another_qos_is_asked_for_while_connected(tmp_path: Path) -> None:
+    """A Mosquitto that ignores the window is asked for QoS 1, until it is updated; nothing is asked for twice."""
+    old, new = "mosquitto version 2.0.11", "mosquitto version 2.1.2"
+
+    async def ask() -> list[int]:
+        connection, wire, commit = connected(tmp_path)
+        await Commits(commit).until(lambda: connection.is_streaming)
+        asked = []
+        for software in ("", old, old, new):
+            connection.subscription.software = software
+            connection.subscribe_again()
+            if SUBSCRIBE in wire.written:
+                asked.append(wire.written[-1] & 3)
+                connection.subscribe_again()  # before the answer: the broker is not asked again
+                connection.data_received(SUBACK + bytes((asked[-1],)))
+            wire.written = b""
+        await commit.close()
+        return asked
+
+    assert asyncio.run(ask()) == [2, 1, 2]
+
+
+def test_what_the_broker_was_seen_to_be_decides_the_qos_of_the_next_process(tmp_path: Path) -> None:
+    """So not even the first messages come with QoS 2."""
+    state = LinkState("mqtt://localhost:1883", True, EPOCH, software="mosquitto version 2.0.11")
+
+    async def ask() -> int:
+        connection, wire, commit = connected(tmp_path, before=decode_state(state.encode()))
+        await Commits(commit).until(lambda: connection.is_streaming)
+        await commit.close()
+        return wire.written[-1] & 3
+
+    assert asyncio.run(ask()) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from amqtt_db.config.broker import BrokerSettings
 from amqtt_db.ingest.bridge.connection import BrokerConnection
+from amqtt_db.ingest.bridge.link_state import LinkState
 from amqtt_db.ingest.bridge.packets import V5
 from amqtt_db.ingest.bridge.session import Session
 from amqtt_db.ingest.bridge.subscription import Subscription
@@ -71,12 +72,17 @@ def publish(number: int, qos: int = 1) -> bytes:
 
 
 def connected(
-    path: Path, *, present: bool = False, notes: Mapping[str, bytes] = {}
+    path: Path, *, present: bool = False, notes: Mapping[str, bytes] = {}, before: LinkState | None = None
 ) -> tuple[BrokerConnection, Wire, GroupCommit]:
-    """A connection that a broker has accepted, with a real journal; ``notes`` are those of its session."""
+    """A connection that a broker has accepted, with a real journal; ``notes`` are those of its session.
+
+    ``before`` is what was known of the broker when the process before ended.
+    """
     settings = BrokerSettings(scheme="mqtt", host="localhost", port=1883, client_id="x")
     commit = GroupCommit(Journal.open(path / "journal", max_size=2**30, sync="always"))
     subscription = Subscription(settings, ["#"], commit)
+    if before is not None:
+        subscription.recall(before)
     for key, value in notes.items():
         commit.remember(subscription.scope, key, value)
     session = Session(commit.notes(subscription.scope), settings.window)
