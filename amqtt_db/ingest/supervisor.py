@@ -43,6 +43,7 @@ QUIET: Final = 0.024
 """Seconds without a commit after which the next one is news; the writer may sleep until it is told of it."""
 GATHERED_NEWS: Final = b"+"
 """What the child reads if this process has gathered messages before a commit, so that the child need not."""
+_LATEST_NEWS: Final = 0.03  # seconds after which the child is told of a commit even if no other follows it
 
 _EXPECTED: Final[Mapping[int | str, str]] = {
     BLOATED: "used more memory than memory_limit",
@@ -127,6 +128,7 @@ class Supervisor:
         self._causes = OncePerCause()
         self._pause = 0.0
         self._last_news = -math.inf
+        self._reminder: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int | None:
@@ -148,10 +150,24 @@ class Supervisor:
             self._tell(_NEWS)
 
     def tell_gathered(self, began: float) -> None:
-        """Do what :meth:`tell_news` does, and also tell the child every now and then that it may take a batch."""
+        """Tell the child that messages were gathered and committed: at once, or a little after it was told of others.
+
+        It may sleep until then.  ``began`` means what it means for :meth:`tell_news`.
+        """
         if perf_counter() - self._last_news > QUIET:
-            self._last_news = began
-            self._tell(GATHERED_NEWS)
+            self._tell_of_gathered(began)
+        elif self._reminder is None:
+            self._reminder = asyncio.get_running_loop().call_later(_LATEST_NEWS, self._tell_late)
+
+    def _tell_late(self) -> None:
+        self._tell_of_gathered(perf_counter())
+
+    def _tell_of_gathered(self, now: float) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+        self._last_news = now
+        self._tell(GATHERED_NEWS)
 
     def _tell(self, news: bytes) -> None:
         stdin = None if self._process is None else self._process.stdin

@@ -30,7 +30,6 @@ IDLE: Final = 0.04  # seconds between checks of a quiet journal
 ASLEEP: Final = 0.5  # the same once it has been quiet for long, if the parent wakes this process
 LONGEST_FINISH: Final = 5.0  # seconds for the views that are due at the end
 GATHER: Final = 0.025  # seconds after a small batch: a small commit keeps the disk as busy as a large one
-GATHERED: Final = 0.04  # the same at most, if the parent has gathered messages itself and tells of each commit
 SMALL: Final = 2500  # messages of a batch
 FIRST_WAIT: Final = 0.1  # seconds before the second attempt after an error of the database
 LONGEST_WAIT: Final = 5.0  # seconds between attempts, at most
@@ -45,7 +44,7 @@ class Stop:
     is_woken: bool = False
     """True if somebody tells of news, so that a quiet journal need not be checked often."""
     is_paced: bool = False
-    """True if the parent tells when it has gathered enough messages for a batch."""
+    """True if the parent gathers messages, and tells of each commit when enough have come for a batch."""
     _news: threading.Event = attrs.field(factory=threading.Event)
     _asked: threading.Event = attrs.field(factory=threading.Event)
     _deadline: float = float("inf")
@@ -68,10 +67,13 @@ class Stop:
         """True if the deadline has passed."""
         return time.monotonic() > self._deadline
 
-    def rest(self) -> None:
-        """Sleep after a small batch, until enough for another one is there or the loop is asked to end."""
-        if self.is_paced:
-            self.wait(GATHERED)
+    def rest(self, spent: float) -> None:
+        """Sleep after a small batch, until enough for another one is there or the loop is asked to end.
+
+        ``spent``: the seconds that the batch took.  On a slow disk, the news that came meanwhile wait like any other.
+        """
+        if self.is_paced and spent < GATHER:
+            self.wait(ASLEEP)
         else:
             self._asked.wait(GATHER)
 
@@ -160,7 +162,7 @@ class WriterLoop:
             if not worked:
                 self._await_news()
             elif self._is_ahead and not self._stop.is_requested:
-                self._stop.rest()
+                self._stop.rest(time.monotonic() - self._news_at)
         except BatchNotStored as failure:
             return self._recover(failure.error, failure.batch)
         except Exception as error:  # whatever it is, ending must lose nothing

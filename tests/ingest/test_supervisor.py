@@ -135,23 +135,23 @@ def test_the_child_is_told_of_news_after_a_pause(log: Path) -> None:
     assert lines(log) == ["job", "", "", "ended"]
 
 
-@pytest.mark.slow
-def test_the_child_is_told_of_gathered_messages_now_and_then(log: Path) -> None:
-    """It is told of a commit that comes some time after the last one that it was told of, not of each."""
+def test_the_child_is_told_of_gathered_messages_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of a commit at once if it was told of none shortly before, otherwise together with others."""
+    told: list[bytes] = []
+    monkeypatch.setattr(Supervisor, "_tell", lambda _, news: told.append(news))
 
     async def scenario() -> None:
-        supervisor = Supervisor(b"job", command(ATTENTIVE, log))
-        supervisor.start()
-        await until(lambda: written(log, 1))
-        told = time.perf_counter()
-        for began in (told, told + 1.0, told + 1.0):
-            supervisor.tell_gathered(began)
-        supervisor._last_news = told - QUIET
-        supervisor.tell_gathered(told)
-        await supervisor.stop()
+        supervisor = Supervisor(b"job")
+        for _ in range(3):
+            supervisor.tell_gathered(time.perf_counter())
+        assert len(told) == 1
+        await until(lambda: len(told) == 2)
+        supervisor._last_news -= QUIET
+        supervisor.tell_gathered(time.perf_counter())
+        await asyncio.sleep(3 * QUIET)
 
     asyncio.run(scenario())
-    assert lines(log) == ["job", "++ended"]
+    assert told == [b"+"] * 3
 
 
 def test_a_killed_child_is_started_again(log: Path, caplog: pytest.LogCaptureFixture) -> None:

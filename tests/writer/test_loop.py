@@ -243,7 +243,7 @@ def test_a_stream_is_stored_in_groups(mill: Mill, monkeypatch: pytest.MonkeyPatc
 
 def test_a_parent_that_gathers_ends_the_pause(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it tells of is stored at once, also after a small batch."""
-    monkeypatch.setattr(loop, "GATHERED", 2 * PATIENCE)
+    monkeypatch.setattr(loop, "ASLEEP", 2 * PATIENCE)
     monkeypatch.setattr(loop, "IDLE", 2 * PATIENCE)
     mill.stop.wake(paces=True)
     mill.start()
@@ -251,6 +251,16 @@ def test_a_parent_that_gathers_ends_the_pause(mill: Mill, monkeypatch: pytest.Mo
         mill.send(count)
         mill.stop.wake(paces=True)
         mill.until_stored()
+
+
+@pytest.mark.parametrize(("spent", "is_at_once"), [(0.0, True), (GATHER, False)])
+def test_news_during_a_batch_end_the_pause_unless_it_was_slow(spent: float, is_at_once: bool) -> None:
+    """Else a slow disk would never rest."""
+    stop = Stop()
+    stop.wake(paces=True)
+    began = time.monotonic()
+    stop.rest(spent)
+    assert (time.monotonic() - began < 0.9 * GATHER) == is_at_once
 
 
 def test_what_is_committed_just_before_the_end_is_stored(mill: Mill) -> None:
