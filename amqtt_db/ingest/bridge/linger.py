@@ -44,7 +44,7 @@ class Linger:
 
     def rest(self, now: float) -> float:
         """Return for how many seconds to read nothing more after a commit, so that the next one has more messages."""
-        is_worthwhile = self._is_small and self._is_frequent and self._most == _MOST
+        is_worthwhile = not self.seconds and self._is_small and self._is_frequent and self._most == _MOST
         return max(0.0, GATHER_SECONDS - (now - self._noted)) if is_worthwhile else 0.0
 
     def note(self, taken: int, unacknowledged: int, now: float) -> None:

@@ -97,6 +97,15 @@ def test_reading_rests_after_a_small_commit_if_the_window_is_far_wider() -> None
     assert linger.rest(2.0) == 0
 
 
+def test_reading_does_not_rest_where_messages_wait_anyway() -> None:
+    """They would only come later."""
+    linger = Linger(1000, 0.0)
+    linger.note(1000, 1000, 1.0)
+    linger.note(30, 30, 1.0 + LINGER_SECONDS)
+    assert linger.seconds
+    assert not linger.rest(1.0 + LINGER_SECONDS)
+
+
 def test_few_messages_share_a_commit_and_are_acknowledged(tmp_path: Path) -> None:
     """Thirty arrive at once after a pause and are committed at once; the next wait for each other."""
 
