@@ -159,7 +159,7 @@ class Views:
         shown = {key: wish for key, wish in wishes.items() if sources.get(key)}
         inspector = sa.inspect(connection)
         there = set(inspector.get_view_names())
-        known = self._name(connection, inspector, shown, sources)
+        known = self._name(connection, inspector, shown, sources, there)
         columns = self._columns(connection, known, shown, sources)
         made: dict[str, View] = {}
         definitions: dict[str, str] = {}
@@ -198,9 +198,12 @@ class Views:
         inspector: sa.Inspector,
         wishes: Mapping[str, Wish],
         sources: Mapping[str, Sequence[ViewSource]],
+        there: Collection[str],
     ) -> Mapping[str, _Known]:
         """Return the views by key; new ones get names, and so do those whose names tables have got."""
         known = self._known(connection, wishes)
+        if all(key in known and known[key].name in there for key in wishes):
+            return known
         tables, taken = set(inspector.get_table_names()), self._taken(connection, inspector)
         new: dict[str, str] = {}
         for key, wish in wishes.items():

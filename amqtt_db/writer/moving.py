@@ -21,6 +21,7 @@ from amqtt_db.writer import workshop
 from amqtt_db.writer.erase import erase
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
 from amqtt_db.writer.retyping import equal_records
+from amqtt_db.writer.views_due import NO_JOURNAL
 from amqtt_db.writer.workshop import RewriteError, Workshop, batches, records_in_each
 
 TOPICS_AT_ONCE: Final = 100
@@ -218,10 +219,15 @@ class Mover:
         yield done
 
     def _finish(self, moves: Sequence[Move]) -> None:
-        """Note that readers need no longer look for the records in their old places."""
-        if moves:
-            with self._shop.database.begin() as connection:
-                connection.execute(self._note_done, sorted((move.place for move in moves), key=itemgetter("of")))
+        """Note that readers need no longer look for the records in their old places, and which views are due."""
+        if not moves:
+            return
+        views = self._shop.views
+        views.note_moved({self._shop.handler(move.topic).destination for move in moves})
+        with self._shop.database.begin() as connection:
+            connection.execute(self._note_done, sorted((move.place for move in moves), key=itemgetter("of")))
+            due = views.leave_due(connection, NO_JOURNAL)
+        views.note_committed(due)
 
     def _too_old(self, move: Move) -> float:
         """Return the time in microseconds since 1970 before which the topic's records are not kept."""

@@ -56,7 +56,7 @@ class Remodel:
             return [_move(row, current[row.topic]) for row in past if row.topic in current]
 
     def move(self, *moves: Move) -> Generator[MoveProgress]:
-        """Rewrite, then compare; the records of many topics share a transaction.
+        """Rewrite, then compare; the records of many topics share a transaction.  Refresh the views at the end.
 
         Raises RewriteError if a record reads back differently.
         """
@@ -66,7 +66,7 @@ class Remodel:
                 for progress in self._mover.move(some):
                     yield attrs.evolve(progress, records=records + progress.records, topics=topics + progress.topics)
             topics, records = topics + progress.topics, records + progress.records
-            self._shop.views.refresh()
+        self._shop.views.finish()
 
     def drop(self, move: Move) -> Iterator[MoveProgress]:
         """Delete the rows of a finished move, except from tables that still have records of the topic.

@@ -90,9 +90,9 @@ class ViewKeeper:
         if self._sql is not None:
             self._views.drop_conflicting(connection, self._sql)
 
-    def resume(self, connection: sa.Connection) -> None:
-        """Find the views that other processes have left to be refreshed."""
-        for view in self._notes.find(connection):
+    def resume(self, connection: sa.Connection, journals: Collection[int] = ()) -> None:
+        """Find the views that other processes have left to be refreshed, those that worked on some journals or all."""
+        for view in self._notes.find(connection, journals):
             if view.route in self._routes:
                 self._pairs.setdefault(view.key, {}).update(dict.fromkeys(view.pairs))
                 destination = self._routes[view.route].destination(view.key)
@@ -144,6 +144,15 @@ class ViewKeeper:
         for assignment in assignments:
             if assignment.topic in known and assignment.key in self._destinations:
                 self._due[assignment.key] = self._destinations[assignment.key]
+
+    def note_moved(self, destinations: Iterable[Destination]) -> None:
+        """Note that records have moved to some destinations, so the views that show them are due.
+
+        :meth:`leave_due` notes them even if they are noted: a writer may have deleted that note.
+        """
+        for destination in destinations:
+            self._make_due(destination)
+            self._notes.note_removed([destination.key])
 
     def refresh(self, *, quiet: bool = False, most: int | None = None) -> bool:
         """Refresh the views of at most some destinations that are due, unless it is too early.
@@ -207,6 +216,9 @@ class ViewKeeper:
         """Drop the views that show the records of a destination; they are due to be made again."""
         for view in self.shown(connection, destination):
             self._views.drop(connection, view)
+        self._make_due(destination)
+
+    def _make_due(self, destination: Destination) -> None:
         self._pairs.setdefault(destination.key, {})
         self._due[destination.key] = self._destinations[destination.key] = destination
 

@@ -7,7 +7,8 @@ views are refreshed at once, there are none.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
@@ -15,6 +16,9 @@ import sqlalchemy as sa
 from amqtt_db.database.catalog import Catalog, key_hash
 from amqtt_db.models.base import Destination
 from amqtt_db.record import Pair
+
+NO_JOURNAL: Final = 0
+"""What stands for the journal in the notes of a process that has none, such as `remodel`."""
 
 
 @attrs.frozen
@@ -43,9 +47,11 @@ class DueViews:
         self._noted: dict[str, int] = {}
         self._journals: set[int] = set()
 
-    def find(self, connection: sa.Connection) -> Iterator[DueView]:
-        """Yield what other processes have left."""
-        for journal, text in connection.execute(sa.select(self._table.c.journal, self._table.c.note)).all():
+    def find(self, connection: sa.Connection, journals: Collection[int] = ()) -> Iterator[DueView]:
+        """Yield what other processes have left, those that worked on some journals or all."""
+        query = sa.select(self._table.c.journal, self._table.c.note)
+        here = query.where(self._table.c.journal.in_(journals)) if journals else query
+        for journal, text in connection.execute(here).all():
             key, route, pairs = json.loads(text)
             self._journals.add(journal)
             self._noted.setdefault(key, 0)

@@ -39,6 +39,7 @@ from amqtt_db.writer.insert_plan import InsertPlanner, Misfits, fit, plan_rows
 from amqtt_db.writer.insert_target import TargetRows
 from amqtt_db.writer.topic_router import TopicRouter
 from amqtt_db.writer.view_refresh import ViewKeeper
+from amqtt_db.writer.views_due import NO_JOURNAL
 
 BATCH: Final = 2000  # messages in a transaction
 PAGE: Final = 2000  # rows read at a time
@@ -83,6 +84,7 @@ class Workshop:
             self.engine.lock_schema(connection)
             self.catalog.create(connection)
             self.schema.load(connection)
+            self.views.resume(connection, [NO_JOURNAL])
             self.schema.mark_incomplete(check_existing_tables(self.engine, self.catalog, connection, self.named))
 
     def close(self) -> None:

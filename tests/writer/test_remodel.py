@@ -14,6 +14,7 @@ from amqtt_db.reader.topics import list_topics
 from amqtt_db.record import Record
 from amqtt_db.writer.remodel import Remodel
 from amqtt_db.writer.transaction import CheckpointMoved
+from amqtt_db.writer.view_refresh import ViewKeeper
 from amqtt_db.writer.workshop import RewriteError
 from tests.database.engines.servers import Site
 from tests.history import messages
@@ -189,6 +190,59 @@ def test_a_dashboard_on_the_view_does_not_notice(old: str, new: str, tmp_path: P
         list(remodel.drop(move))
         assert bench.sql(query) == before
     remodel.close()
+
+
+def test_each_view_is_replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After all topics have been moved, in however many groups; then no view reads an old table."""
+    monkeypatch.setattr("amqtt_db.writer.moving.TOPICS_AT_ONCE", 2)
+    bench = Workbench(tmp_path, _route("wide"))
+    bench.send(*((f"t/{number}", {"v": number}) for number in range(5)))
+    bench.writer._views.finish()
+    made: list[str] = []
+
+    def execute(*given: Any) -> None:
+        made.extend([given[2]] if given[2].startswith("CREATE VIEW") else [])
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", execute)
+    try:
+        _run(bench, {"wide": {"table": "all_of_it"}})
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", execute)
+    assert sorted(sql.split('"')[1] for sql in made) == ["all_of_it_view", *(f"t_{number}_view" for number in range(5))]
+    assert all("UNION" not in sql and 'FROM "all_of_it"' in sql for sql in made)
+
+
+@pytest.mark.parametrize("next_one", ["remodel", "writer"])
+def test_killed_before_its_views_are_refreshed(next_one: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are due, and the next remodel or writer refreshes them; so nothing vanishes when the old rows go."""
+    bench = Workbench(tmp_path, _route("wide"))
+    bench.send(*((topic, {"v": number}) for number in range(3) for topic in ("a", "b")))
+    bench.writer._views.finish()
+    query = "SELECT v FROM {}_view ORDER BY id"
+    before = [bench.sql(query.format(topic)) for topic in ("a", "b")]
+    remodel = Remodel(bench.url, routes(_route("eav")))
+    moves = remodel.moves()
+    with monkeypatch.context() as patched:
+        patched.setattr(ViewKeeper, "_refresh", _be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(remodel.move(*moves))
+    remodel._shop.snapshots.close()
+    remodel._shop.database.dispose()
+    assert bench.sql("SELECT count(*) FROM mqtt_view_due") == [(1,)]
+    if next_one == "writer":
+        bench.restart(_route("eav"))
+        bench.writer.do_idle_work()
+        bench.sql("DELETE FROM a")
+        bench.sql("DELETE FROM b")
+    else:
+        assert _run(bench, "eav", drop=True) == 2
+        assert bench.sql("SELECT count(*) FROM a") == [(0,)]
+    assert [bench.sql(query.format(topic)) for topic in ("a", "b")] == before
+    assert bench.sql("SELECT count(*) FROM mqtt_view_due") == [(0,)]
+
+
+def _be_killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_writer_with_old_routes_cannot_write_to_the_old_tables(tmp_path: Path) -> None:
