@@ -172,7 +172,7 @@ def view(build: Builder) -> sa.Table:
 
 
 def view_due(build: Builder) -> sa.Table:
-    """Return the table of what views are still to show, noted by the writer of each journal."""
+    """Return the table of what views are still to show, noted by the writer of each journal, and by `remodel`."""
     return build.table(
         "mqtt_view_due",
         sa.Column("journal", sa.Integer, primary_key=True, autoincrement=False),

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from amqtt_db.database.catalog import MOVED, Assignment, key_hash
 from amqtt_db.models.binding import BoundTable
-from amqtt_db.record import Record, Shape
+from amqtt_db.record import Record
 from amqtt_db.writer import workshop
 from amqtt_db.writer.erase import erase
 from amqtt_db.writer.insert_target import TargetRows, merge_rows
@@ -116,9 +116,10 @@ class Mover:
         yield MoveProgress("compared", compared, len(moves))
 
     def _find_targets(self, moves: Sequence[Move]) -> Mapping[str, _Target]:
-        """Create the tables of the current assignments, and return what has to be known of them, by topic."""
-        destinations = {self._shop.handler(move.topic).destination for move in moves}
-        self._shop.make_room({(one, Shape(())): [] for one in destinations})  # waits for readers of the tables
+        """Return what has to be known of the tables of the current assignments, by topic.
+
+        One that does not exist yet is made with its columns when the first records need it.
+        """
         current = self._shop.tables_of([move.current for move in moves])
         past = self._shop.tables_of([move.past for move in moves])
         left_behind = self._left_behind(moves)
