@@ -8,7 +8,7 @@ import logging
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -21,6 +21,7 @@ from amqtt_db.database.engines import engine_for
 from amqtt_db.message import PUBLISH, Batch, flags
 from amqtt_db.testing.databases import DATABASES, Database
 from amqtt_db.testing.starting import Missing
+from amqtt_db.writer.batch_size import USUAL_BATCH, StoredBatch
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.steady_clock import SteadyClock
 from amqtt_db.writer.writer import Writer
@@ -73,17 +74,19 @@ def seven_values(rng: random.Random, number: int) -> dict[str, Any]:
     }
 
 
+def batch_from(messages: Sequence[Message], start: int, size: int) -> Batch:
+    """Return some messages from an index on as a batch, as a journal's reader does."""
+    some = messages[start : start + size]
+    topics, payloads = zip(*some, strict=True)
+    positions = range(start + 1, start + 1 + len(some))
+    times = [ARRIVAL + position for position in positions]
+    entries = bytes([flags(PUBLISH, 1)]) * len(some)
+    return Batch("a", positions, times, entries, [0] * len(some), topics, payloads, positions.stop)
+
+
 def batches(messages: Sequence[Message], size: int = BATCH) -> list[Batch]:
-    """Return the messages in batches, as a journal's reader does."""
-    made = []
-    for start in range(0, len(messages), size):
-        some = messages[start : start + size]
-        topics, payloads = zip(*some, strict=True)
-        positions = range(start + 1, start + 1 + len(some))
-        times = [ARRIVAL + position for position in positions]
-        entries = bytes([flags(PUBLISH, 1)]) * len(some)
-        made.append(Batch("a", positions, times, entries, [0] * len(some), topics, payloads, positions.stop))
-    return made
+    """Return the messages in batches of the same size."""
+    return [batch_from(messages, start, size) for start in range(0, len(messages), size)]
 
 
 def at_hand(names: str) -> list[Database]:
@@ -109,6 +112,7 @@ class Storing:
         self.writer = Writer(self.engine, load_section({"routes": [dict(route)]}).routes, self._guard, clock)
         self.writer.prepare()
         self.number, self.position = 0, 1
+        self.size = USUAL_BATCH
 
     def __enter__(self) -> Storing:
         return self
@@ -123,9 +127,16 @@ class Storing:
         self.number, self.position = self.writer.register(generation, first)
 
     def store(self, batch: Batch) -> None:
-        """Store the next batch."""
-        self.writer.store(self.number, None, self.position, batch)
+        """Store the next batch, and find out how large the one after it may be."""
+        started = perf_counter()
+        tables = self.writer.store(self.number, None, self.position, batch)
+        self.size = StoredBatch(len(batch), tables, perf_counter() - started).next_size()
         self.position = batch.end
+
+    def next_batches(self, messages: Sequence[Message]) -> Iterator[Batch]:
+        """Yield those of the messages that are not stored yet, in batches as large as the writer's loop takes."""
+        while self.position <= len(messages):
+            yield batch_from(messages, self.position - 1, self.size)
 
     def store_all(self, batches: Iterable[Batch]) -> None:
         """Store the next batches."""

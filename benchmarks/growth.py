@@ -45,10 +45,14 @@ TOPICS = (1, 100, 10_000)
 PROPERTIES = (1, 10, 100, 1000)
 
 
+def route_to(model: Any) -> dict[str, Any]:
+    """Return the route of all topics."""
+    return {"topic": "#", "model": model, "max_tables": 100_000, "max_columns": 1000}
+
+
 def stored(database: Database, model: Any, messages: Sequence[Message], size: int = BATCH) -> list[Spent]:
     """Return microseconds per message, batch by batch."""
-    route = {"topic": "#", "model": model, "max_tables": 100_000, "max_columns": 1000}
-    with database.fresh() as url, Storing(url, route) as storing:
+    with database.fresh() as url, Storing(url, route_to(model)) as storing:
         storing.register("a", 1)
         return [timed(lambda: storing.store(batch)).to_micros(len(batch)) for batch in batches(messages, size)]  # noqa: B023
 
@@ -56,9 +60,16 @@ def stored(database: Database, model: Any, messages: Sequence[Message], size: in
 def over_topics(database: Database, model: Any, count: int, topics: int) -> tuple[Spent, float]:
     """Return microseconds per message once all topics are known, and for the first messages of ``topics`` topics."""
     first = climate(max(BATCH, topics), topics)
-    found = stored(database, model, [*first, *climate(count, topics)])
-    met = len(first) // BATCH
-    return median(found[met:]), sum(spent.cpu for spent in found[:met]) * BATCH / topics
+    with database.fresh() as url, Storing(url, route_to(model)) as storing:
+        storing.register("a", 1)
+        met = sum((spent for _, spent in as_in_the_loop(storing, first)), Spent())
+        found = as_in_the_loop(storing, [*first, *climate(count, topics)])
+        return median([spent.to_micros(size) for size, spent in found]), met.cpu / topics * 1e6
+
+
+def as_in_the_loop(storing: Storing, messages: Sequence[Message]) -> list[tuple[int, Spent]]:
+    """Store the messages that are not stored yet, in batches as the loop takes them; return their sizes and costs."""
+    return [(len(batch), timed(lambda: storing.store(batch))) for batch in storing.next_batches(messages)]  # noqa: B023
 
 
 def of_topics(database: Database, name: str, count: int, most: int) -> Iterator[dict[str, Any]]:
@@ -149,7 +160,7 @@ def drain(order: dict[str, Any]) -> None:
     with Storing(order["url"], {"topic": "#", "model": order["model"], "max_tables": 100}) as storing:
         storing.register(generation.token, generation.first)
         started, marked = perf_counter(), storing.position
-        while batch := reader.read(generation.token, storing.position, max_messages=BATCH):
+        while batch := reader.read(generation.token, storing.position, max_messages=storing.size):
             storing.store(batch)
             if storing.position - marked >= tenth:
                 rates.append((storing.position - marked) / (perf_counter() - started))

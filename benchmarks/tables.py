@@ -5,7 +5,7 @@ usage: python benchmarks/tables.py [--topics 10000] [--names 20000] [--engines s
 Prints seconds of CPU time of this process, of PostgreSQL's processes, and elapsed:
 
 - appear: the first message of each topic, each creates a table;
-- known: three messages to each of these topics, and their ratio to as many messages into one table, in turns;
+- known: twenty messages to each of these topics, and their ratio to as many messages into one table, in turns;
 - views: those of all topics;
 - topics, status, export: as the commands do it;
 - remodel: everything into one table;
@@ -25,7 +25,7 @@ from typing import Any
 import attrs
 import orjson
 import sqlalchemy as sa
-from common import BATCH, Storing, at_hand, batches, climate, show_and_save
+from common import Storing, at_hand, batches, climate, show_and_save
 
 from amqtt_db.config import load_section
 from amqtt_db.reader import read
@@ -39,7 +39,7 @@ from amqtt_db.writer.remodel import Remodel
 OWN = {"topic": "#", "model": "wide", "max_tables": 1_000_000}
 ONE = {"topic": "#", "model": {"wide": {"table": "climate"}}}
 WIDTHS = (-12, -10, 9, 9, 9, 9, 9, 9)
-ROUNDS = 3
+ROUNDS = 20
 
 
 @attrs.frozen
@@ -62,9 +62,10 @@ class Meter:
 
     def spent(self, work: Callable[[], object]) -> Cost:
         """Return what a call costs."""
-        wall, cpu, server = perf_counter(), process_time(), _cpu_below(self._server)
+        server, cpu, wall = _cpu_below(self._server), process_time(), perf_counter()
         work()
-        return Cost(process_time() - cpu, _cpu_below(self._server) - server, perf_counter() - wall)
+        wall, cpu = perf_counter() - wall, process_time() - cpu
+        return Cost(cpu, _cpu_below(self._server) - server, wall)
 
 
 def _postmaster(url: str) -> int | None:
@@ -108,20 +109,20 @@ def row(database: Database, what: str, cost: Cost, base: Cost | None = None) -> 
 
 def of_tables(database: Database, topics: int) -> Iterator[dict[str, Any]]:
     """Return the rows of many topics with a table each."""
-    size = min(BATCH, topics)
-    every = batches(climate((ROUNDS + 1) * topics, topics), size)
-    first, again = every[: topics // size], every[topics // size :]
+    messages = climate((ROUNDS + 1) * topics, topics)
+    first = messages[:topics]
     with database.fresh() as url, database.fresh() as other, Storing(url, OWN) as many, Storing(other, ONE) as one:
         meter = Meter(url)
         many.register("a", 1)
         one.register("a", 1)
-        yield row(database, "appear", meter.spent(lambda: many.store_all(first)))
-        one.store_all(first)
+        yield row(database, "appear", meter.spent(lambda: many.store_all(many.next_batches(first))))
+        one.store_all(one.next_batches(first))
         yield row(database, "views", meter.spent(lambda: many.writer.finish_views(lambda: False)))
         costs, base = Cost(0, 0, 0), Cost(0, 0, 0)
-        for batch in again:
+        for batch in many.next_batches(messages):
             costs += meter.spent(lambda: many.store(batch))  # noqa: B023
-            base += meter.spent(lambda: one.store(batch))  # noqa: B023
+            for part in one.next_batches(messages[: batch.end - 1]):
+                base += meter.spent(lambda: one.store(part))  # noqa: B023
         yield row(database, "known", costs, base)
         yield row(database, "one table", base)
         yield from of_reading(database, url, meter, topics)

@@ -17,7 +17,7 @@ import orjson
 from amqtt_db.journal.file import read_beside, replace_beside
 
 SECONDS_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-MESSAGES_BOUNDS: Final = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0)
+MESSAGES_BOUNDS: Final = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 20_000.0, 40_000.0)
 
 RATE_SECONDS: Final = 60
 """The time of which a report knows the rate of messages."""

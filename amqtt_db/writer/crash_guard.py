@@ -80,7 +80,7 @@ class CrashGuard:
     def __init__(self, path: Path, limit: float = 0) -> None:
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self._limit = limit
+        self.limit: Final = limit
         self._range = self._single = Suspect()
         self._tasks: dict[str, SuspectTask] = {}
         self._active = ""
@@ -91,7 +91,7 @@ class CrashGuard:
 
     def close(self) -> None:
         """Close the file."""
-        if self._limit:
+        if self.limit:
             faulthandler.unregister(signal.SIGALRM)
         os.close(self._file)
 
@@ -159,11 +159,11 @@ class CrashGuard:
         self._write("")
         yield
         self._write(active)
-        signal.setitimer(signal.ITIMER_REAL, self._limit)
+        signal.setitimer(signal.ITIMER_REAL, self.limit)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        signal.setitimer(signal.ITIMER_REAL, self._limit)
+        signal.setitimer(signal.ITIMER_REAL, self.limit)
         try:
             yield
         finally:
@@ -177,7 +177,7 @@ class CrashGuard:
         frames = [found.groups() for found in _FRAME.finditer(trace)]
         own = next((index for index, frame in enumerate(frames) if frame[0].startswith(_OWN)), len(frames))
         place = " from ".join(f"line {line} of {file} in {name}" for file, line, name in frames[:own][:3])
-        return f"user code took longer than {self._limit:g} s{f', at {place}' if place else ''}" if trace else ""
+        return f"user code took longer than {self.limit:g} s{f', at {place}' if place else ''}" if trace else ""
 
     def _read(self, cause: str) -> None:
         """Read the previous process's note, and count its death if user code killed it."""

@@ -23,7 +23,7 @@ from amqtt_db.entity.timestamp import event_times
 from amqtt_db.errors import DecodeError, Rejected
 from amqtt_db.message import PUBLISH, Batch, Message
 from amqtt_db.models.base import Destination
-from amqtt_db.record import RecordBatch, RecordSlice, columns_of, even_columns
+from amqtt_db.record import Record, RecordBatch, RecordSlice, columns_of, even_columns
 from amqtt_db.routing.columns import Alike, ObjectColumns, TypedColumns, divide, type_columns
 from amqtt_db.routing.records import RecordColumns, RecordValues, TimedShape, TopicHandler, TopicMemory
 from amqtt_db.writer.decoded import DecodedBatch, RecordGroups, Rejection
@@ -223,9 +223,16 @@ class _BatchDecoder:
             self._put(timed_shape, handlers, self._record_batch(timed_shape, indexes, handlers, columns, parts))
         found = [one for batches in self._batches.values() for one in _by_destination(batches)]
         found.sort(key=lambda one: one[1].first)
-        for destination, records in found:
-            self.count(destination.route, records=len(records))
+        self._count_records(found)
         return {(destination, records.shape): records for destination, records in found}
+
+    def _count_records(self, found: Iterable[tuple[Destination, Sequence[Record]]]) -> None:
+        """Count records by route; destinations may be thousands, so they are summed up first."""
+        records = Counter[str]()
+        for destination, some in found:
+            records[destination.route] += len(some)
+        for route, count in records.items():
+            self.count(route, records=count)
 
     def _type_together(self, objects: _Objects, mismatched: frozenset[str] = frozenset()) -> None:
         """Type objects: all together, those that are alike together, or each alone."""

@@ -58,7 +58,7 @@ TargetRows = tuple[InsertTarget, Sequence[Any]]
 """Encoded rows, and where they go."""
 
 
-@lru_cache(16_384)  # no fewer than tables that one batch may fill
+@lru_cache(40_960)  # no fewer than tables that one batch may fill
 def _without(target: InsertTarget, indexes: tuple[int, ...]) -> InsertTarget:
     kept = [index for index in range(len(target.columns)) if index not in indexes]
     columns = tuple(target.columns[index] for index in kept)

@@ -19,6 +19,7 @@ from amqtt_db.errors import AmqttDbError, Backoff, DatabaseError, JournalError, 
 from amqtt_db.ingest.supervisor import QUIET
 from amqtt_db.journal import Generation, JournalReader, read_backlog, read_progress, write_progress, write_report
 from amqtt_db.message import Batch
+from amqtt_db.writer.batch_size import USUAL_BATCH, StoredBatch, longest_batch
 from amqtt_db.writer.crash_guard import CrashGuard
 from amqtt_db.writer.tally import Tally
 from amqtt_db.writer.transaction import COLLISIONS, CheckpointMoved
@@ -128,6 +129,8 @@ class WriterLoop:
         self._causes = OncePerCause()
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._collisions = 0
+        self._size = USUAL_BATCH
+        self._longest = longest_batch(guard.limit)
 
     def run(self) -> None:
         """Store messages until asked to end; an error from the database or the journal only makes the loop wait."""
@@ -209,7 +212,7 @@ class WriterLoop:
 
     def _store_next(self, reader: JournalReader, writer: Writer, generation: Generation, previous: int | None) -> bool:
         number, position = self._numbers[generation.token]
-        batch = reader.read(generation.token, position)
+        batch = reader.read(generation.token, position, max_messages=self._size)
         if batch is None:
             return False
         single = self._guard.is_suspicious(generation.token, batch.positions[0])
@@ -218,13 +221,15 @@ class WriterLoop:
         self._numbers.pop(generation.token)  # until the transaction is known to be committed, the checkpoint is unknown
         started = time.perf_counter()
         try:
-            writer.store(number, previous, position, batch)
+            tables = writer.store(number, previous, position, batch)
         except Exception as error:
             raise BatchNotStored(batch, error) from error
         self._require_same_file(writer)
         self._numbers[generation.token] = number, batch.end
         write_progress(self._path, generation.token, batch.end)
-        self._tally.add_batch(len(batch), time.perf_counter() - started, batch.times[0])
+        stored = StoredBatch(len(batch), tables, time.perf_counter() - started)
+        self._size = stored.next_size(self._longest)
+        self._tally.add_batch(stored.messages, stored.seconds, batch.times[0])
         self._report()
         self._is_ahead = len(batch) < SMALL and not single and reader.has_read_all
         return True
@@ -311,6 +316,7 @@ class WriterLoop:
         self._writer = self._reader = None
         self._numbers.clear()
         self._latest = None
+        self._size = USUAL_BATCH
         gc.collect()  # a writer consists of cycles, which the calmed collector would leave for long
 
 

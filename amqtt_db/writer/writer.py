@@ -134,9 +134,10 @@ class Writer:
         """Release the connections."""
         self._database.dispose()
 
-    def store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
+    def store(self, number: int, previous: int | None, start: int, batch: Batch) -> int:
         """Store a batch that begins at the checkpoint ``start``, with any dead letters in it.
 
+        Returns how many tables got rows together: 0 if the batch had to be divided.
         ``number`` is that of the journal's generation, ``previous`` that of the generation before.  Raises
         CheckpointMoved if another writer was faster, and any error for which the database is to blame.
         """
@@ -144,10 +145,12 @@ class Writer:
             killer, rest = batch.split_at(1)
             self._reject(number, previous, start, killer, StructureError(self._guard.reason))
             start, batch = killer.end, rest
+        tables = 0
         if len(batch):
             self._assigner.assign(batch)
-            self._store(number, previous, start, batch)
+            tables = self._store(number, previous, start, batch)
         self.retention.step(quiet=False)
+        return tables
 
     def do_idle_work(self) -> bool:
         """Do work that can wait until there is nothing to store: refresh views that are due, delete old records.
@@ -232,13 +235,13 @@ class Writer:
         self._lookups.forget()
         self._assigner.forget()
 
-    def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> None:
+    def _store(self, number: int, previous: int | None, start: int, batch: Batch) -> int:
         groups: Iterable[RecordGroup] = ()
         try:
             decoded, rows = self._prepare(number, batch)
             groups = decoded.groups
             self._commit(decoded, rows, start, previous)
-            return
+            return len({target.table for target, _ in rows})
         except Exception as error:
             reason = rejection(self._engine, error)
             is_too_big = self._engine.is_size_fault(error)
@@ -253,6 +256,7 @@ class Writer:
         elif reason is not None:
             self._planner.unlimit_columns(groups)
             self._reject(number, previous, start, batch, reason, self._memory_after(number, batch))
+        return 0
 
     def _limit_columns(self, batch: Batch, groups: Iterable[RecordGroup]) -> bool:
         with suppress(Rejected), self._guard.watch(batch):

@@ -8,7 +8,7 @@ and without a type: as with COPY, a column of another type rejects them instead 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from functools import lru_cache
@@ -45,6 +45,7 @@ _FIELD_TYPES: Final[Mapping[Kind, str]] = {
 """Kind → type of encoded values in the binary format: timestamps are integers already, JSONB is text."""
 
 _FEW_ROWS: Final = 4  # rows of a table that go into a statement with those of other tables
+_FEW_OF_MANY: Final = 12  # the same with many tables: each COPY between them would end a statement early
 _TABLES: Final = 64  # in one statement
 _PARAMETERS: Final = 16_384  # in one statement of several tables; the protocol's limit is 65,535
 
@@ -56,9 +57,10 @@ RULED: Final = (
 """Finds tables with rules: an INSERT would apply them, a COPY does not."""
 
 
-def insert(driver: psycopg.Connection[Any], row_batches: Iterable[RowBatch], ruled: Container[str]) -> None:
+def insert(driver: psycopg.Connection[Any], row_batches: Sequence[RowBatch], ruled: Container[str]) -> None:
     """Append rows, in the order of the batches; for tables in ``ruled`` use only COPY."""
-    for few, some in groupby(row_batches, lambda row_batch: row_batch.table not in ruled and _is_few(row_batch)):
+    most = _FEW_ROWS if len(row_batches) < _TABLES else _FEW_OF_MANY
+    for few, some in groupby(row_batches, lambda row_batch: row_batch.table not in ruled and _is_few(row_batch, most)):
         if few:
             insert_together(driver, list(some))
         else:
@@ -66,10 +68,10 @@ def insert(driver: psycopg.Connection[Any], row_batches: Iterable[RowBatch], rul
                 (replace if row_batch.replaces else copy)(driver, row_batch)
 
 
-def _is_few(row_batch: RowBatch) -> bool:
+def _is_few(row_batch: RowBatch, most: int) -> bool:
     return (
         not row_batch.replaces
-        and len(row_batch.rows) <= _FEW_ROWS
+        and len(row_batch.rows) <= most
         and len(row_batch.rows) * len(row_batch.columns) <= _PARAMETERS // _TABLES
     )
 
@@ -153,12 +155,12 @@ _MAKERS: Final[Mapping[Kind, type]] = {"number": float, "bigint": Decimal}
 """Kinds of numbers, and the type that converts an integer to each."""
 
 
-@lru_cache(16_384)  # no fewer than tables that one batch may fill
+@lru_cache(40_960)  # no fewer than tables that one batch may fill
 def _head(table: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {_quoted(table)} ({', '.join(map(_quoted, columns))}) VALUES "  # noqa: S608 - quoted
 
 
-@lru_cache(16_384)
+@lru_cache(40_960)
 def _copy_statement(table: str, columns: tuple[str, ...]) -> bytes:
     return f"COPY {_quoted(table)} ({', '.join(map(_quoted, columns))}) FROM STDIN (FORMAT BINARY)".encode()
 

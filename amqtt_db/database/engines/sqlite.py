@@ -94,7 +94,7 @@ def _edited(text: str) -> datetime:
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else utc(moment)
 
 
-@lru_cache(16_384)  # no fewer than tables that one batch may fill
+@lru_cache(40_960)  # no fewer than tables that one batch may fill
 def _insertion(table: str, columns: tuple[str, ...]) -> str:
     names, marks = ", ".join(map(_QUOTE, columns)), ", ".join("?" * len(columns))
     return f"INSERT INTO {_QUOTE(table)} ({names}) VALUES ({marks})"  # noqa: S608

@@ -53,7 +53,7 @@ def _own(bench: Workbench, table: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("rows", [1, 7, 13])
 def test_many_tables_get_few_rows_each(rows: int, site: Site) -> None:
     """More tables than share a statement, every kind of column: each has its own rows, as alone they would be."""
     topics = 150
