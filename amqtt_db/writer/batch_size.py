@@ -12,7 +12,7 @@ import attrs
 USUAL_BATCH: Final = 5000
 LARGEST_BATCH: Final = 40_000
 ROWS_PER_TABLE: Final = 8  # of each table, from which on a table's own cost is small
-LARGE_SECONDS: Final = 2.5  # seconds that a larger batch may take, for others wait for its transaction
+LARGE_SECONDS: Final = 4.0  # that a larger batch may take: other programs wait 5 s for a lock
 
 
 @attrs.frozen

@@ -50,7 +50,7 @@ def test_each_table_gets_a_few_rows(stored: StoredBatch, size: int) -> None:
     assert stored.next_size() == size
 
 
-@pytest.mark.parametrize(("messages", "seconds"), [(USUAL_BATCH, 0.5), (10_000, 1.0), (20_000, 2.0)])
+@pytest.mark.parametrize(("messages", "seconds"), [(USUAL_BATCH, 1.0), (10_000, 2.0), (20_000, 3.0)])
 def test_a_larger_batch_does_not_last_long(messages: int, seconds: float) -> None:
     """If its messages take as long as those before."""
     size = StoredBatch(messages, 10_000, seconds).next_size()
