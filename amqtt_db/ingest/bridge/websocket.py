@@ -60,6 +60,10 @@ class WebSocket(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return what is known of the connection below it, such as its socket."""
+        return default if self._transport is None else self._transport.get_extra_info(name, default)
+
     def is_closing(self) -> bool:
         """True if it is closed, or about to be."""
         return self._transport is None or self._transport.is_closing()

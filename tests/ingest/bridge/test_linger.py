@@ -6,12 +6,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
 from amqtt_db.ingest.bridge.linger import GATHER_SECONDS, LINGER_SECONDS, Linger
 from amqtt_db.ingest.bridge.peer import Ending
+from amqtt_db.ingest.bridge.transport import acknowledge_bytes
+from amqtt_db.ingest.bridge.websocket import WebSocket
 from tests.ingest.bridge.wire import Commits, connected, publish
 
 COMMIT: Final = 0.0005  # seconds from a message's arrival to the arrival of what its acknowledgement lets through
@@ -145,6 +147,23 @@ def test_the_broker_is_asked_for_more_before_the_messages_are_taken(tmp_path: Pa
         return list(wire.written[-1:-17:-4])
 
     assert asyncio.run(arrive()) == [33, 32, 31, 30]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux can acknowledge at once")
+def test_the_broker_is_asked_through_a_websocket_too(tmp_path: Path) -> None:
+    """Its socket is that of the connection below; an error here would leave messages waiting for ever."""
+
+    async def ask() -> bool:
+        connection, wire, commit = connected(tmp_path)
+        over, asked = WebSocket(connection, "ws://localhost:1883/mqtt"), asyncio.Event()
+        over.connection_made(wire)
+        wire.socket = HoldingBack(asked.set)
+        acknowledge_bytes(cast(asyncio.BaseTransport, over))
+        await asyncio.sleep(0)
+        await commit.close()
+        return asked.is_set()
+
+    assert asyncio.run(ask())
 
 
 def test_periodic_work_does_not_end_a_wait(tmp_path: Path) -> None:
