@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain, compress
 from math import isfinite
 from typing import Any, Final
 
@@ -63,20 +64,10 @@ class Narrow(FastModel):
     # the rest makes it fast
 
     def maker(self, shape: Shape, cells: Mapping[TableName, Sequence[Cell]]) -> BatchMaker | None:
-        """Return columns of envelopes, and a list comprehension."""
+        """Return all rows column by column."""
 
         def make(batch: RecordBatch) -> Mapping[TableName, Sequence[tuple[Any, ...]]]:
-            return {
-                self._messages: ColumnRows(batch.envelope),
-                self._points: [
-                    ((topic, path), time, id_, part, value, None)
-                    if kind == "number"
-                    else ((topic, path), time, id_, part, *_cells(kind, value))
-                    for id_, part, time, topic, values in zip(*batch.envelope[:4], batch.values, strict=True)
-                    for (path, kind), value in zip(shape.properties, values, strict=True)
-                    if value is not None
-                ],
-            }
+            return {self._messages: ColumnRows(batch.envelope), self._points: ColumnRows(_point_columns(shape, batch))}
 
         return make
 
@@ -102,6 +93,34 @@ def _point_tables(messages: str, points: str) -> tuple[Table, Table]:
         Table(messages, [Column("topic", lookup=TOPIC_LOOKUP)]),
         Table(points, columns, key=["series", "time", "id", "part"]),
     )
+
+
+def _point_columns(shape: Shape, batch: RecordBatch) -> Sequence[Sequence[Any]]:
+    """Return the columns of the points of some records: record by record, each with its properties in order."""
+    paths = [path for path, _ in shape.properties]
+    cells = [_cell_columns(kind, column) for (_, kind), column in zip(shape.properties, batch.columns, strict=True)]
+    columns = (
+        [(topic, path) for topic in batch.topics for path in paths],
+        *(_alternate([column] * len(paths)) for column in (batch.times, batch.ids, batch.parts)),
+        *(_alternate([some[index] for some in cells]) for index in range(2)),
+    )
+    if not any(None in column for column in batch.columns):
+        return columns
+    is_there = [value is not None for value in _alternate(batch.columns)]
+    return [list(compress(column, is_there)) for column in columns]
+
+
+def _alternate(columns: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return the first values of all columns, then the second ones, and so on."""
+    return list(chain.from_iterable(zip(*columns, strict=True)))
+
+
+def _cell_columns(kind: Kind, column: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return :func:`_cells` of all values of a property; those of None are not used."""
+    if kind == "number":
+        return column, [None] * len(column)
+    texts = [None if value is None else tag(kind, value) for value in column]
+    return [None if value is None or kind not in _EXACT_KINDS else _nearest(value) for value in column], texts
 
 
 def _point(series: tuple[str, str], number: Any, text: Any) -> tuple[Pair, Any]:
