@@ -154,7 +154,7 @@ class BrokerConnection(Peer):
 
     def subscribe_again(self) -> None:
         """Ask for another QoS, if the broker has been found to need that."""
-        if self.is_working and self.subscription.is_answered:
+        if self.is_working and self.subscription.needs_other_qos(self._version):
             self._request(is_resumed=True)
 
     def publish(self, topic: str, payload: bytes) -> None:

@@ -62,10 +62,13 @@ class Subscription:
         note = self._group_commit.notes(self.scope).get(_FILTERS)
         return {} if note is None else orjson.loads(note)
 
-    @property
-    def is_answered(self) -> bool:
-        """True if no answer to a SUBSCRIBE is awaited."""
-        return not self._asked
+    def needs_other_qos(self, version: Version) -> bool:
+        """Return True if the broker has answered, and has been found to need another QoS than it was asked for.
+
+        A filter that it refused is no reason to ask again.
+        """
+        before = self._qos
+        return not self._asked and self._choose_qos(version) != before
 
     def requests(self, version: Version, resumed: bool) -> list[bytes]:
         """Return the packets to send on a new connection, or on one whose broker has been found to need another QoS.

@@ -80,6 +80,21 @@ def test_another_qos_is_asked_for_while_connected(tmp_path: Path) -> None:
     assert asyncio.run(ask()) == [2, 1, 2]
 
 
+def test_a_refused_filter_is_not_asked_for_again_while_connected(tmp_path: Path) -> None:
+    """Each look at what the broker is would repeat the error in the log."""
+
+    async def ask() -> int:
+        connection, wire, commit = connected(tmp_path)
+        await Commits(commit).until(lambda: connection.is_streaming)
+        connection.data_received(SUBACK + b"\x87")
+        connection.subscription.software = "mosquitto version 2.1.2"
+        connection.subscribe_again()
+        await commit.close()
+        return wire.written.count(SUBSCRIBE)
+
+    assert asyncio.run(ask()) == 1
+
+
 def test_what_the_broker_was_seen_to_be_decides_the_qos_of_the_next_process(tmp_path: Path) -> None:
     """So not even the first messages come with QoS 2."""
     state = LinkState("mqtt://localhost:1883", True, EPOCH, software="mosquitto version 2.0.11")
