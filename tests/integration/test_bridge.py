@@ -44,7 +44,7 @@ def test_a_broker_that_restarts_is_connected_again(tmp_path: Path) -> None:
 
 def test_a_lost_session_is_an_error_and_subscribed_again(tmp_path: Path) -> None:
     """Mosquitto without persistence loses it; messages may be missing, and an error says so."""
-    with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, broker.url) as bridge:
+    with Mosquitto(tmp_path) as broker, BridgeProcess(tmp_path, {"url": broker.url, "qos": 1}) as bridge:
         broker.stop()
         broker.start()
         until(lambda: bridge.logged("subscribed to #") == 2, "the bridge is subscribed again")
@@ -100,7 +100,7 @@ def test_a_wrong_password_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "passwords").touch()
     subprocess.run(["mosquitto_passwd", "-b", str(tmp_path / "passwords"), "me", "right:@/"], check=True)
     with Mosquitto(tmp_path, f"password_file {tmp_path / 'passwords'}") as broker:
-        login = {"url": broker.url, "username": "me", "protocol": "3.1.1"}
+        login = {"url": broker.url, "username": "me", "protocol": "3.1.1", "qos": 1}
         with BridgeProcess(tmp_path, {**login, "password": "secret-1"}) as bridge:
             until(lambda: bridge.logged("ERROR"), "the mistake is told")
             time.sleep(2)  # two more attempts
