@@ -73,7 +73,9 @@ class Link:
         before = LinkState(settings.url, False, current_second()) if note is None else decode_state(note)
         self.subscription.recall(before)
         self._drops = Drops(before.dropped, before.drop_counter)
+        self._was_rising = False
         self._connection: BrokerConnection | None = None
+        self._connected = asyncio.Event()
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_WAIT)
         self._causes = OncePerCause()
 
@@ -88,23 +90,37 @@ class Link:
                 await self._connection.close()
 
     async def watch(self) -> None:
-        """Look from time to time what the broker is and how many messages it has dropped, as long as it says so."""
-        was_rising = False
+        """Look after each connection what the broker is and how many messages it has dropped, until cancelled."""
+        while True:
+            await self._connected.wait()
+            self._connected.clear()
+            if self._connection is not None:
+                await self._watch(self._connection)
+
+    async def _watch(self, connection: BrokerConnection) -> None:
+        """Look from time to time while a connection lasts, as long as the broker says something.
+
+        Another one may be to a broker that was updated, or that could not be asked before.
+        """
         for number, pause in enumerate(chain(_FIRST_LOOKS, repeat(_LOOK_PAUSE))):
-            await asyncio.sleep(pause)
-            if self._connection is not None and self._connection.is_working:
+            await asyncio.wait([connection.ended], timeout=pause)
+            if connection.ended.done():
+                return
+            if connection.is_working:
                 answer = await ask_counter(self.settings)
-                counter = None if answer is None else answer.dropped
                 self._heed(answer)
-                if counter is None and number < len(_FIRST_LOOKS) - 1:
-                    continue
-                if counter is None:
+                if answer is not None and answer.dropped is not None:
+                    self._note_drops(answer.dropped)
+                elif number >= len(_FIRST_LOOKS) - 1:
                     return
-                before, self._drops = self._drops, self._drops.seen(counter)
-                is_rising = self._drops.total > before.total
-                if is_rising and not was_rising:
-                    self._warn_of_drops(self._drops.total - before.total)
-                was_rising = is_rising
+
+    def _note_drops(self, counter: int) -> None:
+        """Log a rise, once in a row."""
+        before, self._drops = self._drops, self._drops.seen(counter)
+        is_rising = self._drops.total > before.total
+        if is_rising and not self._was_rising:
+            self._warn_of_drops(self._drops.total - before.total)
+        self._was_rising = is_rising
 
     def _heed(self, answer: Grant | None) -> None:
         """Note what the broker is; that may ask for another QoS."""
@@ -159,6 +175,7 @@ class Link:
     async def _stay(self, connection: BrokerConnection) -> Ending:
         """Wait for the end of a connection; return its meaning, which depends on earlier ends."""
         self._connection, started = connection, monotonic()
+        self._connected.set()
         ending = await asyncio.shield(connection.ended)
         self._connection = None
         if not connection.is_streaming:
