@@ -12,7 +12,7 @@ import attrs
 USUAL_BATCH: Final = 5000
 LARGEST_BATCH: Final = 40_000
 ROWS_PER_TABLE: Final = 8  # of each table, from which on a table's own cost is small
-LARGE_SECONDS: Final = 4.0  # that a larger batch may take: other programs wait 5 s for a lock
+LARGE_SECONDS: Final = 2.0  # that a larger batch should take: other programs wait 5 s for a lock, and this is a guess
 
 
 @attrs.frozen
@@ -27,7 +27,7 @@ class StoredBatch:
     seconds: float
 
     def next_size(self, longest: float = LARGE_SECONDS) -> int:
-        """Return how many messages the next batch may have; if they are like these, it takes ``longest`` at most."""
+        """Return how many messages the next batch may have; if they are like these, it takes ``longest``."""
         in_time = self.messages * longest / max(self.seconds, 1e-9)
         return max(USUAL_BATCH, min(LARGEST_BATCH, ROWS_PER_TABLE * self.tables, int(in_time)))
 
