@@ -52,8 +52,9 @@ def decode_states(notes: Mapping[str, bytes]) -> tuple[LinkState, ...]:
 
 
 def decode_state(note: bytes) -> LinkState:
-    """Return the state in a note."""
-    found = orjson.loads(note)
+    """Return the state in a note; what only a later version of this program knows is left out."""
+    known = attrs.fields_dict(LinkState)
+    found = {name: value for name, value in orjson.loads(note).items() if name in known}
     times = {name: datetime.fromisoformat(found[name]) for name in _TIME_FIELDS if found.get(name) is not None}
     return LinkState(**{**found, **times})
 

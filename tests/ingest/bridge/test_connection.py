@@ -106,3 +106,9 @@ def test_what_the_broker_was_seen_to_be_decides_the_qos_of_the_next_process(tmp_
         return wire.written[-1] & 3
 
     assert asyncio.run(ask()) == 1
+
+
+def test_what_a_later_version_has_noted_of_a_broker_is_left_out() -> None:
+    """So the bridge starts after a return to an earlier version."""
+    state = LinkState("mqtt://localhost:1883", True, EPOCH)
+    assert decode_state(b'{"new":[1],' + state.encode()[1:]) == state
