@@ -41,3 +41,18 @@ def test_a_broker_without_shared_subscriptions_is_told(tmp_path: Path) -> None:
         until(lambda: bridge.logged("offers no shared subscriptions"), "it is told")
         assert bridge.logged("ERROR") == 1
         assert bridge.logged("subscribed to") == 0
+
+
+def test_a_restarted_broker_is_subscribed_to_again(tmp_path: Path) -> None:
+    """Mosquitto says that it has kept the session, but has forgotten the subscription of a group."""
+    with Mosquitto(tmp_path, "persistence true") as broker:
+        bridge = BridgeProcess(tmp_path, {"url": broker.url, "group": "store", "qos": 1})
+        with bridge:
+            broker.publish(numbers(0, 10))
+            until(lambda: len(bridge.stored()) == 10, "all are stored")
+            broker.stop()
+            broker.start()
+            until(lambda: bridge.logged("the session was kept"), "the bridge is connected again")
+            until(lambda: bridge.logged(": subscribed to") == 2, "it has subscribed again")
+            broker.publish(numbers(10, 20))
+            until(lambda: len(bridge.stored()) == 20, "those after the restart are stored")

@@ -77,7 +77,9 @@ class Subscription:
         """
         granted, qos = self.granted, self._choose_qos(version)
         known = granted if resumed else {}
-        self._asked = [one for one in self._filters if known.get(one) != qos]
+        # A Mosquitto that restarts keeps the session of a group's member, but not its subscription.
+        may_miss = self._settings.group is not None
+        self._asked = [one for one in self._filters if may_miss or known.get(one) != qos]
         gone = [one for one in known if one not in self._filters]
         self._remember({one: qos for one in known if one not in gone and one not in self._asked})
         handling = 2 if self._settings.retained == "ignore" else 1
