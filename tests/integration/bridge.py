@@ -205,7 +205,8 @@ class BridgeProcess:
         until(self._is_up, "the bridge is connected")
 
     def _is_up(self) -> bool:
-        has_failed = self.logged("ERROR") > self.logged("ERROR amqtt_db writer")  # an earlier one may be there
+        of_writers = self.logged("ERROR amqtt_db writer") + self.logged("ERROR amqtt_db.ingest.supervisor")
+        has_failed = self.logged("ERROR") > of_writers  # that of a killed bridge may still be at work
         return has_failed or self.logged("connected with MQTT") > self._seen
 
     def start(self) -> None:
