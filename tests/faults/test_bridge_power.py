@@ -76,6 +76,12 @@ def test_without_syncing_the_test_would_lose_messages(tmp_path: Path, bad_disk: 
     """With `sync: never` they are acknowledged and gone."""
     if scale == 1:
         pytest.skip("takes seconds, and shows only that the test can fail: pass --rounds 2")
-    with bridged(tmp_path, "never") as (broker, bridge):
-        stored, published = lose_power_under_load(bridge, broker, bad_disk, 1)
-    assert len(set(stored)) < published
+
+    def loses(number: int) -> bool:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with bridged(directory, "never") as (broker, bridge):
+            stored, published = lose_power_under_load(bridge, broker, bad_disk, 1)
+        return len(set(stored)) < published
+
+    assert any(map(loses, range(20)))  # a random part of what was not synced is gone, at times none of it
