@@ -93,8 +93,8 @@ def warnings_about(broker: BrokerSettings, grant: Grant) -> Iterator[str]:
         )
     if grant.version == V5 and 2 in grant.codes.values() and ignores_window(grant.software):
         yield (
-            "Mosquitto before 2.0.13 ignores `window`: `run` subscribes with QoS 1, because of messages of QoS 2 more"
-            " may be on their way than can be told apart if they come again; update Mosquitto"
+            "Mosquitto before 2.0.13 ignores `window`: `run` subscribes with QoS 1, because at QoS 2 more messages"
+            " may be on their way than packet ids can tell apart; update Mosquitto"
         )
     for topic_filter, code in grant.codes.items():
         if code >= _REFUSED:

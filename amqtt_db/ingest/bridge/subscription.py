@@ -65,17 +65,16 @@ class Subscription:
     def needs_other_qos(self, version: Version) -> bool:
         """Return True if the broker has answered, and has been found to need another QoS than it was asked for.
 
-        A filter that it refused is no reason to ask again.
+        It is not asked again for a filter that it refused.
         """
-        before = self._qos
-        return not self._asked and self._choose_qos(version) != before
+        return not self._asked and self._wanted_qos(version) != self._qos
 
     def requests(self, version: Version, resumed: bool) -> list[bytes]:
         """Return the packets to send on a new connection, or on one whose broker has been found to need another QoS.
 
         ``resumed``: the broker has surely kept the session.
         """
-        granted, qos = self.granted, self._choose_qos(version)
+        granted, qos = self.granted, self._adopt_qos(version)
         known = granted if resumed else {}
         # A Mosquitto that restarts keeps the session of a group's member, but not its subscription.
         may_miss = self._settings.group is not None
@@ -91,16 +90,18 @@ class Subscription:
             sent.append(packets.unsubscribe(version, _UNSUBSCRIBE_ID, gone))
         return sent
 
-    def _choose_qos(self, version: Version) -> int:
+    def _wanted_qos(self, version: Version) -> int:
+        is_limited = version == V5 and ignores_window(self.software)
+        return min(self._settings.qos, 1) if is_limited else self._settings.qos
+
+    def _adopt_qos(self, version: Version) -> int:
         """Return the QoS to ask for; log if it is lower than the settings say, once in a row."""
-        before, self._qos = self._qos, self._settings.qos
-        if self._qos > 1 and version == V5 and ignores_window(self.software):
-            self._qos = 1
-            if before != 1:
-                logger.warning(
-                    "%s: %s ignores `window`, so messages of QoS 2 could be stored twice: subscribing with QoS 1;"
-                    " update Mosquitto to 2.0.13 or later", self._settings.url, self.software,
-                )  # fmt: skip
+        before, self._qos = self._qos, self._wanted_qos(version)
+        if self._qos < self._settings.qos and before != self._qos:
+            logger.warning(
+                "%s: %s ignores `window`, so messages of QoS 2 could be stored twice: subscribing with QoS 1;"
+                " update Mosquitto to 2.0.13 or later", self._settings.url, self.software,
+            )  # fmt: skip
         return self._qos
 
     def suspect(self) -> None:
